@@ -1,0 +1,34 @@
+-- What SQL has to know about the function and cannot read from its environment: when the next slot falls due, how many
+-- workers to ask for, how long a slice may take. The function writes it whenever it opens a slot. All of it lives in a
+-- private schema: the Data API does not expose it, and no API role may use it.
+
+create extension if not exists pgmq;
+create extension if not exists supabase_vault;
+create extension if not exists pg_net with schema extensions;
+create extension if not exists pg_cron;
+
+create schema scheduler;
+revoke all on schema scheduler from public, anon, authenticated, service_role;
+
+create table scheduler.settings (
+  singleton boolean primary key default true,
+  -- The newest slot that was ever opened. A slot at or before it is spent, even when its invocation was deleted. Null
+  -- until the function's first start, which sets it to that moment: installing at noon notifies nobody for last night.
+  slot_high_water_mark timestamptz,
+  -- Null: the function was never heard of, so it has to be asked.
+  next_due_at timestamptz,
+  max_workers integer not null default 1,
+  time_budget_seconds integer not null default 25,
+  retention_days integer not null default 90,
+  -- The circuit breaker that all workers share: nobody claims a batch before this time.
+  engine_paused_until timestamptz,
+  engine_outages integer not null default 0,
+  constraint settings_is_one_row check (singleton),
+  constraint at_least_one_worker check (max_workers >= 1),
+  constraint time_budget_is_positive check (time_budget_seconds >= 1),
+  constraint retention_is_positive check (retention_days >= 1)
+);
+alter table scheduler.settings enable row level security;
+revoke all on scheduler.settings from public, anon, authenticated, service_role;
+
+insert into scheduler.settings default values;

@@ -1,0 +1,110 @@
+-- An invocation is one logical run, named by its slot. It is cut into batches; what became of each pair of mentor and
+-- scenario type is counted in its batch and, unless nothing was to be done, kept as a row. Counts of an invocation are
+-- derived from its batches and stored nowhere else, so they cannot disagree.
+
+create table public.scheduler_invocations (
+  id uuid primary key default gen_random_uuid(),
+  -- 'slot:…' or 'key:…', so that no key that a client chooses can collide with a slot.
+  idempotency_key text not null unique,
+  triggered_by text not null,
+  status text not null default 'pending',
+  scheduled_for timestamptz not null,
+  created_at timestamptz not null default now(),
+  started_at timestamptz,
+  finished_at timestamptz,
+  expires_at timestamptz not null,
+  dry_run boolean not null default false,
+  retry_of uuid references public.scheduler_invocations on delete set null,
+  request jsonb not null default '{}',
+  -- The settings in force when it was opened; secrets are not among them.
+  config jsonb not null default '{}',
+  -- The first part of every idempotency key that the engine sees for this invocation.
+  engine_scope text not null,
+  -- Keyset position of the enumeration: every mentor up to here is in a batch or was skipped.
+  enumeration_cursor uuid,
+  enumeration_done boolean not null default false,
+  next_batch_no integer not null default 1,
+  -- Mentors read to whom no scenario type applies: they are in no batch.
+  mentors_skipped integer not null default 0,
+  error text,
+  note text,
+  constraint triggered_by_is_known check (triggered_by in ('schedule', 'manual', 'retry')),
+  constraint status_is_known check (
+    status in ('pending', 'running', 'succeeded', 'partial', 'failed', 'cancelled', 'skipped')
+  ),
+  constraint ended_has_a_time check ((status in ('pending', 'running')) = (finished_at is null)),
+  constraint running_has_started check (status <> 'running' or started_at is not null)
+);
+
+create index scheduler_invocations_newest on public.scheduler_invocations (created_at desc, id);
+create index scheduler_invocations_open on public.scheduler_invocations (expires_at)
+where status in ('pending', 'running');
+create index scheduler_invocations_ended on public.scheduler_invocations (finished_at)
+where finished_at is not null;
+
+-- Overlap as a fact of the schema: two scheduled runs cannot be open at once, whoever races.
+create unique index scheduler_invocations_one_scheduled_run on public.scheduler_invocations ((true))
+where status in ('pending', 'running') and triggered_by = 'schedule';
+
+create table public.scheduler_invocation_batches (
+  invocation_id uuid not null references public.scheduler_invocations on delete cascade,
+  batch_no integer not null,
+  -- The pairs as they were frozen at enumeration: [{"scenario_types": […], "user_ids": […]}, …].
+  pairs jsonb not null,
+  mentors integer not null,
+  evaluations integer not null,
+  msg_id bigint not null,
+  state text not null default 'open',
+  -- How often a worker gave it back unharmed (its time was up, the engine was away): those deliveries are no evidence
+  -- that the batch kills its workers.
+  handed_back integer not null default 0,
+  deliveries integer not null default 0,
+  triggered integer not null default 0,
+  not_triggered integer not null default 0,
+  suppressed integer not null default 0,
+  skipped integer not null default 0,
+  failed integer not null default 0,
+  not_evaluated integer not null default 0,
+  -- {"SCENARIO_TYPE": {"OUTCOME": count, …}, …}
+  scenario_counts jsonb not null default '{}',
+  duration_ms integer,
+  worker text,
+  finished_at timestamptz,
+  primary key (invocation_id, batch_no),
+  constraint state_is_known check (state in ('open', 'done', 'abandoned')),
+  constraint ended_batch_has_a_time check ((state = 'open') = (finished_at is null)),
+  constraint counts_add_up check (
+    triggered + not_triggered + suppressed + skipped + failed + not_evaluated
+    = case state when 'open' then 0 else evaluations end
+  )
+) with (fillfactor = 80);
+
+create index scheduler_invocation_batches_open on public.scheduler_invocation_batches (invocation_id, batch_no)
+where state = 'open';
+
+create table public.scheduler_evaluations (
+  -- Refers to the invocation, not to the batch: that cascade would be quadratic.
+  invocation_id uuid not null references public.scheduler_invocations on delete cascade,
+  user_id uuid not null,
+  scenario_type text not null,
+  outcome text not null,
+  attempts integer not null default 1,
+  error_code text,
+  error_message text,
+  notification_id text,
+  primary key (invocation_id, user_id, scenario_type),
+  constraint outcome_is_notable check (outcome in ('triggered', 'suppressed', 'skipped', 'failed')),
+  constraint failed_has_a_cause check (outcome <> 'failed' or error_code is not null)
+);
+
+create index scheduler_evaluations_failed on public.scheduler_evaluations (invocation_id, error_code)
+where outcome = 'failed';
+
+-- State changes go through the functions of the later migrations; the service role may look, not touch.
+alter table public.scheduler_invocations enable row level security;
+alter table public.scheduler_invocation_batches enable row level security;
+alter table public.scheduler_evaluations enable row level security;
+revoke all on public.scheduler_invocations, public.scheduler_invocation_batches, public.scheduler_evaluations
+from public, anon, authenticated, service_role;
+grant select on public.scheduler_invocations, public.scheduler_invocation_batches, public.scheduler_evaluations
+to service_role;

@@ -1,0 +1,47 @@
+-- One message for each open batch: {"invocation_id": …, "batch_no": …} and nothing else, so that no personal data waits in
+-- a queue. Manual runs have a queue of their own, which is claimed first: a person never waits behind a night.
+
+select pgmq.create('scenario_evaluation_batches');
+select pgmq.create('scenario_evaluation_batches_manual');
+
+alter table pgmq.q_scenario_evaluation_batches enable row level security;
+alter table pgmq.a_scenario_evaluation_batches enable row level security;
+alter table pgmq.q_scenario_evaluation_batches_manual enable row level security;
+alter table pgmq.a_scenario_evaluation_batches_manual enable row level security;
+revoke all on
+  pgmq.q_scenario_evaluation_batches, pgmq.a_scenario_evaluation_batches,
+  pgmq.q_scenario_evaluation_batches_manual, pgmq.a_scenario_evaluation_batches_manual
+from public, anon, authenticated, service_role;
+
+create function scheduler.queue_of(p_triggered_by text) returns text
+language sql immutable set search_path = '' as $$
+  select case p_triggered_by
+    when 'schedule' then 'scenario_evaluation_batches'
+    else 'scenario_evaluation_batches_manual'
+  end
+$$;
+
+-- Counts no further than it has to: the answer decides how many workers to ask for.
+create function scheduler.visible_batches(p_at_most integer) returns integer
+language sql volatile set search_path = '' as $$
+  select count(*)::integer
+    from (
+      (select 1 from pgmq.q_scenario_evaluation_batches where vt <= clock_timestamp() limit p_at_most)
+      union all
+      (select 1 from pgmq.q_scenario_evaluation_batches_manual where vt <= clock_timestamp() limit p_at_most)
+    ) as visible
+$$;
+
+-- How often a message was read so far: tells a worker's own delivery from a later one of the same batch.
+create function scheduler.read_count(p_queue text, p_msg_id bigint) returns integer
+language sql stable set search_path = '' as $$
+  select case p_queue
+    when 'scenario_evaluation_batches'
+      then (select q.read_ct from pgmq.q_scenario_evaluation_batches as q where q.msg_id = p_msg_id)
+    else (select q.read_ct from pgmq.q_scenario_evaluation_batches_manual as q where q.msg_id = p_msg_id)
+  end
+$$;
+
+revoke all on function
+  scheduler.queue_of(text), scheduler.visible_batches(integer), scheduler.read_count(text, bigint)
+from public, anon, authenticated, service_role;

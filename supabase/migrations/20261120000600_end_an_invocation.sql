@@ -1,0 +1,125 @@
+-- How an invocation ends. Locks are taken everywhere in the order invocation, batch, message, settings. The invocation is
+-- locked FOR NO KEY UPDATE: recording a batch holds its batch when the foreign key of the evaluations asks for KEY SHARE on
+-- the invocation, and FOR UPDATE would deadlock with it.
+
+-- Tells the truth about what was evaluated; whether it was cancelled is the caller's knowledge.
+create function scheduler.truthful_status(p_invocation public.scheduler_invocations) returns text
+language sql stable set search_path = '' as $$
+  select case
+    when not p_invocation.enumeration_done and evaluated = 0 then 'failed'
+    when not p_invocation.enumeration_done then 'partial'
+    when mentors = 0 and p_invocation.triggered_by = 'schedule' then 'failed'
+    when failed + not_evaluated = 0 then 'succeeded'
+    when evaluated = 0 then 'failed'
+    else 'partial'
+  end
+    from (
+      select coalesce(sum(b.failed), 0) as failed,
+             coalesce(sum(b.not_evaluated), 0) as not_evaluated,
+             coalesce(sum(b.triggered + b.not_triggered + b.suppressed), 0) as evaluated,
+             coalesce(sum(b.mentors), 0) + p_invocation.mentors_skipped as mentors
+        from public.scheduler_invocation_batches as b
+       where b.invocation_id = p_invocation.id
+    ) as counted
+$$;
+
+-- Ends an invocation whose every batch is recorded. A call of its own, never part of scheduler_complete: two workers that
+-- record the last two batches at the same time each see the other's still open, and nobody would end the run.
+-- Answers the invocation as it is afterwards, or null when there is none.
+create function public.scheduler_finish(p_invocation_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
+declare
+  v_invocation public.scheduler_invocations;
+  v_status text;
+begin
+  select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
+  if v_invocation.status in ('pending', 'running')
+     and v_invocation.enumeration_done
+     and not exists (
+       select 1 from public.scheduler_invocation_batches where invocation_id = p_invocation_id and state = 'open'
+     )
+  then
+    v_status := scheduler.truthful_status(v_invocation);
+    update public.scheduler_invocations
+       set status = v_status,
+           finished_at = clock_timestamp(),
+           -- A scheduled run that reads nobody at all is a key without rights or an empty view, never a quiet night.
+           error = case
+             when v_status = 'failed' and next_batch_no = 1 and mentors_skipped = 0 then 'no_active_mentors'
+           end
+     where id = p_invocation_id;
+  end if;
+  return scheduler.describe_invocation(p_invocation_id);
+end
+$$;
+
+-- Ends an invocation early and abandons what is open, in one transaction. A worker that is still at one of its batches may
+-- record it afterwards: what happened is counted, but moves neither status nor finished_at.
+create function scheduler.end_early(p_invocation_id uuid, p_cancelled boolean) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_invocation public.scheduler_invocations;
+  v_messages bigint[];
+begin
+  select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
+  if not found or v_invocation.status not in ('pending', 'running') then
+    return;
+  end if;
+  with abandoned as (
+    update public.scheduler_invocation_batches as b
+       set state = 'abandoned',
+           finished_at = clock_timestamp(),
+           not_evaluated = b.evaluations,
+           scenario_counts = (
+             select jsonb_object_agg(waiting.scenario_type, jsonb_build_object('not_evaluated', waiting.n))
+               from (
+                 select scenario_type, sum(jsonb_array_length(grouped.value -> 'user_ids')) as n
+                   from jsonb_array_elements(b.pairs) as grouped
+                  cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario_type
+                  group by scenario_type
+               ) as waiting
+           )
+     where b.invocation_id = p_invocation_id and b.state = 'open'
+    returning b.msg_id
+  )
+  select array_agg(msg_id) into v_messages from abandoned;
+  if v_messages is not null then
+    perform pgmq.delete(scheduler.queue_of(v_invocation.triggered_by), v_messages);
+  end if;
+  update public.scheduler_invocations
+     set status = case when p_cancelled then 'cancelled' else scheduler.truthful_status(v_invocation) end,
+         finished_at = clock_timestamp(),
+         error = case when p_cancelled then error else coalesce(error, 'expired') end
+   where id = p_invocation_id;
+end
+$$;
+
+-- Answers the invocation as it is afterwards, or null when there is none. One that has already ended stays as it is.
+create function public.scheduler_cancel(p_invocation_id uuid) returns jsonb
+language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
+begin
+  perform scheduler.end_early(p_invocation_id, p_cancelled => true);
+  return scheduler.describe_invocation(p_invocation_id);
+end
+$$;
+
+create function scheduler.expire() returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_id uuid;
+begin
+  for v_id in
+    select id from public.scheduler_invocations
+     where status in ('pending', 'running') and expires_at <= now()
+     order by expires_at
+  loop
+    perform scheduler.end_early(v_id, p_cancelled => false);
+  end loop;
+end
+$$;
+
+revoke all on function
+  scheduler.truthful_status(public.scheduler_invocations), scheduler.end_early(uuid, boolean), scheduler.expire()
+from public, anon, authenticated, service_role;
+revoke all on function public.scheduler_finish(uuid), public.scheduler_cancel(uuid) from public, anon, authenticated;
+grant execute on function public.scheduler_finish(uuid), public.scheduler_cancel(uuid) to service_role;

@@ -1,0 +1,106 @@
+-- One slot, one invocation, however often and however simultaneously it is fired.
+
+-- p_due_slot and p_next_slot are the schedule's latest fire time and the one after it, as the caller's clock has them; the
+-- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
+-- {"clock": now}: the caller asks again with slots computed from that. So the usual case is one round trip.
+--
+-- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "engine_paused_until"}: whether this call
+-- opened the slot, whether p_requested_slot names no slot, the slot's invocation (null: none), and what is open to work on.
+create function public.scheduler_open_slot(
+  p_due_slot timestamptz,
+  p_next_slot timestamptz,
+  p_requested_slot timestamptz,
+  p_missed_slot_max_gap_hours integer,
+  p_expires_after_hours integer,
+  p_max_workers integer,
+  p_time_budget_seconds integer,
+  p_retention_days integer,
+  p_config jsonb
+) returns jsonb
+language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_settings scheduler.settings;
+  v_invocation_id uuid;
+  v_opened boolean := false;
+  v_known boolean;
+begin
+  if not (p_due_slot <= v_now and v_now < p_next_slot) then
+    return jsonb_build_object('clock', v_now);
+  end if;
+
+  perform scheduler.expire();
+
+  select * into v_settings from scheduler.settings;
+  if (v_settings.next_due_at, v_settings.max_workers, v_settings.time_budget_seconds, v_settings.retention_days)
+       is distinct from (p_next_slot, p_max_workers, p_time_budget_seconds, p_retention_days)
+     or v_settings.slot_high_water_mark is null
+     or v_settings.slot_high_water_mark < p_due_slot
+  then
+    select * into v_settings from scheduler.settings for no key update;
+    v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
+    if v_known
+       and p_due_slot > v_settings.slot_high_water_mark
+       and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours)
+    then
+      insert into public.scheduler_invocations
+        (idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, config, engine_scope)
+      values
+        (scheduler.slot_key(p_due_slot), 'schedule', 'running', p_due_slot, v_now,
+         v_now + make_interval(hours => p_expires_after_hours), p_config, scheduler.slot_key(p_due_slot))
+      on conflict do nothing;
+      v_opened := found;
+      if not v_opened then
+        -- Either the slot is already there, or the one scheduled run that may be open is still open.
+        insert into public.scheduler_invocations
+          (idempotency_key, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope, error)
+        values
+          (scheduler.slot_key(p_due_slot), 'schedule', 'skipped', p_due_slot, v_now, v_now, p_config,
+           scheduler.slot_key(p_due_slot), 'overlap')
+        on conflict (idempotency_key) do nothing;
+        v_opened := found;
+      end if;
+      v_settings.slot_high_water_mark := p_due_slot;
+    end if;
+    update scheduler.settings
+       set slot_high_water_mark = coalesce(v_settings.slot_high_water_mark, v_now),
+           -- A slot that is due but was not asked for stays due.
+           next_due_at = case when v_known then p_next_slot else next_due_at end,
+           max_workers = p_max_workers,
+           time_budget_seconds = p_time_budget_seconds,
+           retention_days = p_retention_days;
+  end if;
+
+  select id into v_invocation_id
+    from public.scheduler_invocations
+   where idempotency_key = scheduler.slot_key(coalesce(p_requested_slot, p_due_slot));
+
+  return jsonb_build_object(
+    'clock', v_now,
+    'opened', v_opened,
+    -- The latest slot that is spent but whose invocation was deleted is still a slot; one that was missed for good is not.
+    'not_a_slot', v_invocation_id is null
+      and p_requested_slot is not null
+      and not (p_requested_slot = p_due_slot and p_due_slot <= v_settings.slot_high_water_mark),
+    'invocation', scheduler.describe_invocation(v_invocation_id),
+    'open', (
+      select coalesce(jsonb_agg(jsonb_build_object(
+          'id', i.id, 'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope,
+          'triggered_by', i.triggered_by, 'enumeration_cursor', i.enumeration_cursor,
+          'enumeration_done', i.enumeration_done) order by i.created_at), '[]')
+        from public.scheduler_invocations as i
+       where i.status in ('pending', 'running')
+    ),
+    'engine_paused_until', case
+      when v_settings.engine_paused_until > v_now then v_settings.engine_paused_until
+    end
+  );
+end
+$$;
+
+revoke all on function public.scheduler_open_slot(
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, jsonb
+) from public, anon, authenticated;
+grant execute on function public.scheduler_open_slot(
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, jsonb
+) to service_role;

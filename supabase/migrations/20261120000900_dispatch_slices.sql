@@ -1,0 +1,153 @@
+-- The clock of it all. Level-triggered: every minute dispatch looks at what the tables say and posts slices of work to the
+-- function where something is due, waiting or left lying. So a lost tick, a second tick and a crash are the same case.
+
+-- What was asked of the function and what it answered. pg_net keeps answers for six hours and loses them in a crash, and
+-- pg_cron calls a job succeeded once its request is queued: only this table tells "cron is green" from "it ran".
+create table scheduler.dispatches (
+  id bigint generated always as identity primary key,
+  request_id bigint,
+  requested_at timestamptz not null default clock_timestamp(),
+  -- When the slice said that it was at its end, or its answer arrived, whichever came first.
+  ended_at timestamptz,
+  status_code integer,
+  error text
+);
+create index dispatches_under_way on scheduler.dispatches (requested_at) where ended_at is null;
+create index dispatches_newest on scheduler.dispatches (requested_at desc);
+alter table scheduler.dispatches enable row level security;
+revoke all on scheduler.dispatches from public, anon, authenticated, service_role;
+
+-- Reads the answers to earlier posts. One that got none within the time budget and half a minute is given up.
+create function scheduler.harvest_answers() returns void
+language sql set search_path = '' as $$
+  update scheduler.dispatches as d
+     set ended_at = coalesce(d.ended_at, answer.created),
+         status_code = answer.status_code,
+         error = left(answer.error_msg, 300)
+    from net._http_response as answer
+   where answer.id = d.request_id
+     and d.status_code is null
+     and d.error is null
+     and d.requested_at > now() - interval '6 hours';
+  update scheduler.dispatches
+     set ended_at = clock_timestamp(),
+         error = coalesce(error, 'no_answer')
+   where ended_at is null
+     and requested_at < now() - make_interval(secs => 30 + (select time_budget_seconds from scheduler.settings));
+$$;
+
+-- Posts as many slices as there is work for, at most max_workers being under way at a time. The token is read from Vault
+-- inside the statement, so that it stands in no job, no log and no table of ours. Answers how many were posted.
+create function scheduler.post_slices() returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_settings scheduler.settings;
+  v_function_url text;
+  v_wanted integer := 0;
+  v_dispatch_id bigint;
+begin
+  -- Locked, so that two dispatches at once do not both count the same workers.
+  select * into v_settings from scheduler.settings for no key update;
+  if v_settings.engine_paused_until is null or v_settings.engine_paused_until <= clock_timestamp() then
+    if exists (select 1 from public.scheduler_invocations where status in ('pending', 'running')) then
+      -- One even when no batch is visible: an enumeration or a finish may have been left lying.
+      v_wanted := greatest(1, least(v_settings.max_workers, scheduler.visible_batches(v_settings.max_workers)));
+    end if;
+  end if;
+  if v_settings.next_due_at is null or v_settings.next_due_at <= clock_timestamp() then
+    v_wanted := greatest(1, v_wanted);
+  end if;
+  v_wanted := v_wanted - (select count(*) from scheduler.dispatches where ended_at is null);
+  if v_wanted <= 0 then
+    return 0;
+  end if;
+
+  select decrypted_secret into v_function_url from vault.decrypted_secrets where name = 'scheduler_function_url';
+  if v_function_url is null
+     or not exists (select 1 from vault.decrypted_secrets where name = 'scheduler_invoke_token')
+  then
+    insert into scheduler.dispatches (ended_at, error) values (clock_timestamp(), 'vault_secret_missing');
+    raise warning 'scheduler: work is waiting, but Vault lacks scheduler_function_url or scheduler_invoke_token';
+    return 0;
+  end if;
+
+  for i in 1..v_wanted loop
+    insert into scheduler.dispatches default values returning id into v_dispatch_id;
+    update scheduler.dispatches
+       set request_id = net.http_post(
+         url => v_function_url,
+         body => '{}'::jsonb,
+         headers => jsonb_build_object(
+           'Content-Type', 'application/json',
+           'X-Scheduler-Dispatch', v_dispatch_id::text,
+           'Authorization', 'Bearer ' || (
+             select decrypted_secret from vault.decrypted_secrets where name = 'scheduler_invoke_token'
+           )
+         ),
+         timeout_milliseconds => (v_settings.time_budget_seconds + 15) * 1000
+       )
+     where id = v_dispatch_id;
+  end loop;
+  return v_wanted;
+end
+$$;
+
+create function scheduler.dispatch() returns integer
+language plpgsql set search_path = '' as $$
+begin
+  perform scheduler.harvest_answers();
+  perform scheduler.expire();
+  return scheduler.post_slices();
+end
+$$;
+
+-- The end of a slice. p_dispatch_id: the dispatch it answers, if any. p_progressed: it queued or recorded something, so the
+-- next slice is asked for at once; one that found nothing to do leaves that to the minute's tick, or two idle workers would
+-- call each other for ever. p_engine_error ('engine_unavailable' or 'engine_rejected'): the engine is away for everyone;
+-- all workers pause, from 15 seconds on and twice as long each time up to five minutes, or for p_retry_after_seconds where
+-- the engine asked for that. Nobody failed by it: the batches stay queued, and the open invocations say why they wait.
+create function public.scheduler_hand_back(
+  p_dispatch_id bigint,
+  p_progressed boolean,
+  p_engine_error text,
+  p_retry_after_seconds integer
+) returns void
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_open uuid[];
+begin
+  select array_agg(locked.id) into v_open
+    from (
+      select id from public.scheduler_invocations
+       where status in ('pending', 'running')
+         and (error is distinct from p_engine_error)
+       order by id
+         for no key update
+    ) as locked;
+  if v_open is not null and (p_engine_error is not null or p_progressed) then
+    update public.scheduler_invocations set error = p_engine_error where id = any(v_open);
+  end if;
+  update scheduler.dispatches set ended_at = clock_timestamp() where id = p_dispatch_id and ended_at is null;
+  if p_engine_error is not null then
+    -- Of several workers that meet the same outage only the first lengthens the pause.
+    update scheduler.settings
+       set engine_outages = engine_outages + 1,
+           engine_paused_until = clock_timestamp() + make_interval(secs => greatest(
+             coalesce(p_retry_after_seconds, 0), least(300, 15 * power(2, least(engine_outages, 10)))
+           ))
+     where engine_paused_until is null or engine_paused_until <= clock_timestamp();
+  elsif p_progressed then
+    update scheduler.settings
+       set engine_outages = 0, engine_paused_until = null
+     where engine_outages > 0 or engine_paused_until is not null;
+    perform scheduler.post_slices();
+  end if;
+end
+$$;
+
+select cron.schedule('scheduler-dispatch', '* * * * *', 'select scheduler.dispatch()');
+
+revoke all on function scheduler.harvest_answers(), scheduler.post_slices(), scheduler.dispatch()
+from public, anon, authenticated, service_role;
+revoke all on function public.scheduler_hand_back(bigint, boolean, text, integer) from public, anon, authenticated;
+grant execute on function public.scheduler_hand_back(bigint, boolean, text, integer) to service_role;

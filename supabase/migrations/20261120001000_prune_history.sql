@@ -1,0 +1,31 @@
+-- Retention. A night of a million mentors takes longer to delete than the Data API allows a statement, so this runs from
+-- cron, one invocation to a transaction; a procedure that commits cannot be SECURITY DEFINER nor set its search_path, hence
+-- the full names.
+
+create procedure scheduler.prune()
+language plpgsql as $$
+declare
+  v_keep constant interval := pg_catalog.make_interval(days => (select retention_days from scheduler.settings));
+  v_id uuid;
+begin
+  loop
+    select id into v_id from public.scheduler_invocations
+     where finished_at < pg_catalog.now() - v_keep
+     order by finished_at
+     limit 1;
+    exit when not found;
+    delete from public.scheduler_invocations where id = v_id;
+    commit;
+  end loop;
+  delete from scheduler.dispatches where requested_at < pg_catalog.now() - v_keep;
+  commit;
+  -- pg_cron never prunes its own log: a minute's job writes half a million rows a year.
+  delete from cron.job_run_details
+   where end_time < pg_catalog.now() - interval '7 days'
+     and jobid in (select jobid from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune'));
+end
+$$;
+
+revoke all on procedure scheduler.prune() from public, anon, authenticated, service_role;
+
+select cron.schedule('scheduler-prune', '17 3 * * *', 'call scheduler.prune()');
