@@ -1,0 +1,62 @@
+"""The account that PostgreSQL runs as, since it refuses to run as root."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import EmulatorError
+
+
+@dataclass(frozen=True)
+class Account:
+    """A system account to become; `None` ids mean "stay who you are", for everybody but root."""
+
+    name: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+    @classmethod
+    def for_postgres(cls) -> Account:
+        """Debian's `postgres` where it exists, else `nobody`, which always does; without root, whoever runs this."""
+        if os.geteuid() != 0:
+            return cls()
+        for name in ("postgres", "nobody"):
+            try:
+                entry = pwd.getpwnam(name)
+            except KeyError:
+                continue
+            return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
+        raise EmulatorError("no account `postgres` or `nobody` to run PostgreSQL as: run the emulator without root")
+
+    @property
+    def is_other(self) -> bool:
+        return self.uid is not None
+
+    @property
+    def popen_options(self) -> dict[str, Any]:
+        """What subprocess needs to start a process as this account, without the groups of root."""
+        if not self.is_other:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def can_read(self, path: Path) -> bool:
+        """Whether this account reaches `path`: every folder above it counts, which no look at its own mode tells."""
+        return self._test("-r", path)
+
+    def can_enter(self, folder: Path) -> bool:
+        return self._test("-x", folder)
+
+    def _test(self, operator: str, path: Path) -> bool:
+        if not self.is_other:
+            return os.access(path, os.R_OK if operator == "-r" else os.X_OK)
+        test = subprocess.run(["/bin/sh", "-c", f'test {operator} "$1"', "sh", path], cwd="/", **self.popen_options)
+        return test.returncode == 0
+
+    def own(self, path: Path) -> None:
+        if self.uid is not None and self.gid is not None:
+            os.chown(path, self.uid, self.gid)

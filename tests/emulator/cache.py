@@ -1,0 +1,58 @@
+"""A folder of this user's own for what is slow to make and the same each time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import EmulatorError
+
+
+def cache_folder() -> Path:
+    """The cache, made on first use; refused when another user could have put something into it.
+
+    Its name is predictable and its place writable by all, so that what is found there cannot be trusted unseen.
+    """
+    path = Path(tempfile.gettempdir()) / f"supabase-emulator-cache-{os.geteuid()}"
+    path.mkdir(mode=0o755, exist_ok=True)
+    found = path.lstat()
+    foreign = found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not stat.S_ISDIR(found.st_mode) or foreign:
+        raise EmulatorError(f"{path} is not a folder that only you can write to: remove it, or set TMPDIR elsewhere")
+    # PostgreSQL may run as another account, which must get through whatever the umask said
+    path.chmod(0o755)
+    return path
+
+
+def make_once(name: str, make: Callable[[Path], None]) -> Path:
+    """The cache entry `name`, which `make` fills if it is not there. Two emulators may do so at once: one wins."""
+    entry = cache_folder() / name
+    if entry.exists():
+        return entry
+    draft = draft_entry(name)
+    try:
+        make(draft)
+        return keep(draft, entry)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def draft_entry(name: str) -> Path:
+    """A new folder beside the entry, to be filled and then kept."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache_folder()))
+    draft.chmod(0o755)
+    return draft
+
+
+def keep(draft: Path, entry: Path) -> Path:
+    """Turn a filled draft into the entry in one step, unless somebody was faster."""
+    try:
+        draft.rename(entry)
+    except OSError:
+        if not entry.exists():
+            raise
+    return entry

@@ -1,0 +1,182 @@
+"""A data directory: whose it is, which processes belong to it, and what a killed emulator left behind there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .errors import EmulatorError
+
+MARKER = "emulator.json"
+LOCK = "emulator.lock"
+PROCESSES = "processes.json"
+TEMPORARY_PREFIX = "supabase-emulator-run-"
+# how exactly the kernel's clock ticks let a start time be told, in seconds
+SAME_START = 0.05
+
+
+class DataDir:
+    """One emulator's files. Locked while in use; the lock dies with the process, the list of children does not."""
+
+    def __init__(self, path: Path, *, temporary: bool) -> None:
+        self.path = path
+        self.temporary = temporary
+        self._lock_file: int | None = None
+        self._processes: list[dict[str, Any]] = []
+
+    @classmethod
+    def new_temporary(cls) -> DataDir:
+        """A new folder that `close` removes; folders that killed emulators left behind go with it."""
+        _remove_abandoned()
+        data_dir = cls(Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX)), temporary=True)
+        data_dir._open()
+        return data_dir
+
+    @classmethod
+    def kept(cls, path: Path) -> DataDir:
+        """The folder that the user named, made if it is not there. One that holds anything foreign is refused."""
+        path = path.expanduser().resolve()
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            entries = {entry.name for entry in path.iterdir()}
+        except OSError as error:
+            raise EmulatorError(f"cannot use --data-dir {path}: {error.strerror}; name one you may write") from error
+        if entries and MARKER not in entries:
+            raise EmulatorError(f"--data-dir {path} holds files of something else: name an empty or a new folder")
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise EmulatorError(f"--data-dir {path} is not writable: change its rights or name another folder")
+        data_dir = cls(path, temporary=False)
+        data_dir._open()
+        return data_dir
+
+    def _open(self) -> None:
+        self._lock_file = _try_lock(self.path / LOCK)
+        if self._lock_file is None:
+            raise EmulatorError(f"--data-dir {self.path} is in use by a running emulator: stop it or name another")
+        # PostgreSQL may run as another account, which has to get through; what is secret inside has its own mode
+        self.path.chmod(0o711)
+        marker = self.path / MARKER
+        if not marker.exists():
+            write_private(marker, json.dumps({"format": 1}))
+        _end_leftovers(self.path)
+
+    def log_path(self, name: str) -> Path:
+        folder = self.path / "logs"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder / f"{name}.log"
+
+    def folder(self, name: str) -> Path:
+        folder = self.path / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def remember(self, name: str, pid: int) -> None:
+        """Write down a child, at once: whoever comes after a kill -9 has nothing but this to go by."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._processes.append({"name": name, "pid": pid, "started": psutil.Process(pid).create_time()})
+        self._write_processes()
+
+    def forget(self, pid: int) -> None:
+        self._processes = [entry for entry in self._processes if entry["pid"] != pid]
+        self._write_processes()
+
+    def _write_processes(self) -> None:
+        if not self.path.exists():
+            return
+        draft = self.path / f"{PROCESSES}.new"
+        write_private(draft, json.dumps(self._processes))
+        draft.replace(self.path / PROCESSES)
+
+    def close(self) -> None:
+        """Give the directory up; a temporary one is removed."""
+        if self._lock_file is None:
+            return
+        if self.temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock_file)
+        self._lock_file = None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may read, from its first moment on."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def private_secret(path: Path) -> str:
+    """The secret kept in this file, made up on first use."""
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(32))
+    return path.read_text()
+
+
+def _try_lock(path: Path) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned() -> None:
+    """Remove temporary data directories whose emulator is gone, together with the processes it left."""
+    for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*"):
+        # without a marker it may be one that is being made at this moment
+        with contextlib.suppress(OSError):
+            if path.is_symlink() or path.stat().st_uid != os.geteuid() or not (path / MARKER).exists():
+                continue
+            lock = _try_lock(path / LOCK)
+            if lock is None:
+                continue
+            try:
+                _end_leftovers(path)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _end_leftovers(path: Path) -> None:
+    """End exactly the processes that a killed emulator wrote down here, and their groups; never one by its name."""
+    try:
+        entries = json.loads((path / PROCESSES).read_text())
+    except (OSError, ValueError):
+        return
+    leftovers = [process for entry in entries for process in _still_running(entry)]
+    for process in leftovers:
+        with contextlib.suppress(psutil.Error):
+            # a fast shutdown for PostgreSQL, a prompt end for all others
+            process.send_signal(signal.SIGINT)
+    _, stubborn = psutil.wait_procs(leftovers, timeout=5)
+    for process in stubborn:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=5)
+    (path / PROCESSES).unlink(missing_ok=True)
+
+
+def _still_running(entry: dict[str, Any]) -> list[psutil.Process]:
+    """The process that was written down, and what lives on of the group it led; nothing if its number was reused."""
+    pid, started = int(entry["pid"]), float(entry["started"])
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if process.pid == pid:
+                if abs(process.create_time() - started) > SAME_START:
+                    return []
+                found.append(process)
+            elif os.getpgid(process.pid) == pid and process.create_time() >= started - SAME_START:
+                found.append(process)
+    return found

@@ -1,0 +1,5 @@
+"""What a person can mend: one line that says what was expected, what was found, and what to do about it."""
+
+
+class EmulatorError(Exception):
+    """The emulator cannot go on, and its user can do something about it."""

@@ -1,0 +1,135 @@
+-- Stand-in for pg_net (https://github.com/supabase/pg_net): the same tables, columns and functions, without its
+-- background worker. The emulator process takes the requests out of the queue; see tests/emulator/pg_net.py.
+--
+-- Trusted, so that role postgres may create it and a superuser owns what it creates, as on hosted Supabase.
+-- Stricter than the real one in a single point: only postgres is granted anything, where pg_net grants PUBLIC.
+
+create schema net;
+
+create domain net.http_method as text
+  constraint http_method_check check (value ilike 'get' or value ilike 'post' or value ilike 'delete');
+
+-- Unlogged like the real ones: a crash of the server empties both.
+create unlogged table net.http_request_queue (
+  id bigserial,
+  method net.http_method not null,
+  url text not null,
+  headers jsonb,
+  body bytea,
+  timeout_milliseconds int not null
+);
+
+create unlogged table net._http_response (
+  id bigint,
+  status_code integer,
+  content_type text,
+  headers jsonb,
+  content text,
+  timed_out boolean,
+  error_msg text,
+  created timestamptz not null default now()
+);
+create index on net._http_response (created);
+
+-- A notification leaves the transaction only when it commits: neither does the request.
+create function net._wake_driver() returns trigger
+language plpgsql set search_path = ''
+as $$
+begin
+  perform pg_catalog.pg_notify('emulator_pg_net', '');
+  return null;
+end
+$$;
+
+create trigger wake_driver
+after insert on net.http_request_queue
+for each statement execute function net._wake_driver();
+
+create function net._urlencode(plain text) returns text
+language sql immutable strict set search_path = ''
+as $$
+  select coalesce(
+    string_agg(
+      case
+        when letter ~ '^[A-Za-z0-9_.~-]$' then letter
+        else regexp_replace(upper(encode(convert_to(letter, 'UTF8'), 'hex')), '(..)', '%\1', 'g')
+      end,
+      '' order by position
+    ),
+    ''
+  )
+  from regexp_split_to_table(plain, '') with ordinality as letters (letter, position)
+$$;
+
+create function net._url_with_params(url text, params jsonb) returns text
+language sql immutable set search_path = ''
+as $$
+  select case
+    when query is null then url
+    when position('?' in url) > 0 then url || '&' || query
+    else url || '?' || query
+  end
+  from (
+    select string_agg(net._urlencode(key) || '=' || net._urlencode(value), '&') as query
+    from jsonb_each_text(params)
+  ) as encoded
+$$;
+
+create function net.http_get(
+  url text,
+  params jsonb default '{}',
+  headers jsonb default '{}',
+  timeout_milliseconds int default 5000
+) returns bigint
+language sql strict volatile parallel safe set search_path = ''
+as $$
+  insert into net.http_request_queue (method, url, headers, timeout_milliseconds)
+  values ('GET', net._url_with_params(url, params), headers, timeout_milliseconds)
+  returning id
+$$;
+
+create function net.http_delete(
+  url text,
+  params jsonb default '{}',
+  headers jsonb default '{}',
+  timeout_milliseconds int default 5000
+) returns bigint
+language sql strict volatile parallel safe set search_path = ''
+as $$
+  insert into net.http_request_queue (method, url, headers, timeout_milliseconds)
+  values ('DELETE', net._url_with_params(url, params), headers, timeout_milliseconds)
+  returning id
+$$;
+
+create function net.http_post(
+  url text,
+  body jsonb default '{}',
+  params jsonb default '{}',
+  headers jsonb default '{"Content-Type": "application/json"}',
+  timeout_milliseconds int default 5000
+) returns bigint
+language plpgsql volatile parallel safe set search_path = ''
+as $$
+declare
+  content_type text := (
+    select header.value from jsonb_each_text(headers) as header where lower(header.key) = 'content-type' limit 1
+  );
+  request_id bigint;
+begin
+  if content_type is null then
+    headers := coalesce(headers, '{}') || '{"Content-Type": "application/json"}';
+  elsif content_type <> 'application/json' then
+    raise exception 'Content-Type header must be "application/json"';
+  end if;
+  insert into net.http_request_queue (method, url, headers, body, timeout_milliseconds)
+  values ('POST', net._url_with_params(url, params), headers, convert_to(body::text, 'UTF8'), timeout_milliseconds)
+  returning id into request_id;
+  return request_id;
+end
+$$;
+
+revoke all on all functions in schema net from public;
+grant usage on schema net to postgres;
+grant all on all tables in schema net to postgres;
+grant all on all sequences in schema net to postgres;
+grant execute on all functions in schema net to postgres;

