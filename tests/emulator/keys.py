@@ -44,6 +44,26 @@ class Keys:
         return cls(**json.loads(path.read_text()))
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """What the callers of the function and of the engine prove themselves with; 43 characters each."""
+
+    invoke: str
+    admin: str
+    engine: str
+
+    @classmethod
+    def generate(cls) -> Tokens:
+        return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
+
+    @classmethod
+    def kept(cls, path: Path) -> Tokens:
+        """The tokens in this file, made up on first use."""
+        if not path.exists():
+            write_private(path, json.dumps(asdict(cls.generate())))
+        return cls(**json.loads(path.read_text()))
+
+
 def _opaque(prefix: str) -> str:
     """Supabase's shape: a random part and eight characters that would let a scanner recognise a typing error."""
     return f"{prefix}_{secrets.token_urlsafe(16)}_{secrets.token_hex(4)}"

@@ -183,17 +183,18 @@ class PostgresServer:
         return True
 
     async def start(self) -> None:
-        settings = self._all_settings()
         # a killed server leaves this; its processes are known to be gone, and its number may be somebody else's by now
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
-        self._process = ChildProcess(
+        if self._process is None:
+            self._process = self._new_process()
+        await self._process.start()
+        await self._process.until_ready(self._is_ready)
+
+    def _new_process(self) -> ChildProcess:
+        settings = (part for name, value in self._all_settings().items() for part in ("-c", f"{name}={value}"))
+        return ChildProcess(
             "postgres",
-            [
-                self.binaries.bin / "postgres",
-                "-D",
-                self.cluster,
-                *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
-            ],
+            [self.binaries.bin / "postgres", "-D", self.cluster, *settings],
             data_dir=self.data_dir,
             # the time zone and the language of messages must not depend on who runs this
             env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
@@ -202,12 +203,15 @@ class PostgresServer:
             # a fast shutdown: the polite one would wait for every client to go
             stop_signal=signal.SIGINT,
         )
-        await self._process.start()
-        await self._process.until_ready(self._is_ready)
 
     async def stop(self) -> None:
         if self._process is not None:
             await self._process.stop(timeout_seconds=10)
+
+    async def revive(self) -> None:
+        """Start again after a death that nobody asked for."""
+        await asyncio.to_thread(_wait_until_gone, self.cluster)
+        await self.start()
 
     async def restart(self) -> None:
         await self.stop()
@@ -216,14 +220,13 @@ class PostgresServer:
     async def kill(self) -> None:
         """Crash the server; what is unlogged will be empty afterwards."""
         await self._running.kill()
-        # backends notice that the postmaster is gone by themselves; a new one may not start before they have
         await asyncio.to_thread(_wait_until_gone, self.cluster)
 
     async def create_database(self, name: str, template: str = "postgres") -> None:
         """Clone a database that nobody is connected to; role postgres owns the clone."""
         async with connect(self.url(role=SUPERUSER)) as connection:
             await connection.execute(
-                sql.SQL("create database {} template {} owner postgres").format(
+                sql.SQL("create database {} template {} owner postgres strategy file_copy").format(
                     sql.Identifier(name), sql.Identifier(template)
                 )
             )
@@ -347,6 +350,7 @@ def _copy_cluster(source: Path, target: Path, account: Account) -> None:
 
 
 def _wait_until_gone(cluster: Path, timeout_seconds: float = 10) -> None:
+    """Backends notice by themselves that the postmaster is gone; a new one may not start before they have."""
     backends = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Self
@@ -15,19 +14,18 @@ from .data_dir import DataDir
 from .engine import EngineProcess
 from .function import FunctionProcess
 from .gateway import Gateway
-from .keys import Keys
+from .keys import Keys, Tokens
 from .migrations import apply_migrations, run_script
 from .pg_cron import CronDriver
 from .pg_net import NetDriver
 from .postgres import SUPERUSER, PostgresServer
 from .postgrest import PostgREST
+from .processes import LOCALHOST
 from .staging import ROOT
 
 MIGRATIONS = ROOT / "supabase" / "migrations"
 SEED = ROOT / "supabase" / "seed.sql"
 ENGINE_SCHEMA = Path(__file__).parent / "reference_engine" / "schema.sql"
-# 43 characters
-TOKEN_BYTES = 32
 
 
 class Project:
@@ -39,6 +37,7 @@ class Project:
         database: str,
         *,
         keys: Keys | None = None,
+        tokens: Tokens | None = None,
         label: str = "",
         gateway_port: int | None = None,
         pool: int = 10,
@@ -46,9 +45,10 @@ class Project:
         self.server = server
         self.database = database
         self.keys = keys or Keys.generate()
-        self.invoke_token = secrets.token_urlsafe(TOKEN_BYTES)
-        self.admin_token = secrets.token_urlsafe(TOKEN_BYTES)
-        self.engine_token = secrets.token_urlsafe(TOKEN_BYTES)
+        tokens = tokens or Tokens.generate()
+        self.invoke_token = tokens.invoke
+        self.admin_token = tokens.admin
+        self.engine_token = tokens.engine
         self.net: NetDriver | None = None
         self.cron: CronDriver | None = None
         self.functions: list[FunctionProcess] = []
@@ -142,10 +142,14 @@ class Project:
         return self.net
 
     async def start_cron(self) -> CronDriver:
-        """Run the jobs of cron.job: all at once now, then at their minutes."""
+        """Run the jobs of cron.job: all at once now, then at their minutes. A test may prefer `cron_driver()`."""
         self.cron = CronDriver(self.superuser_url)
         await self.cron.start()
         return self.cron
+
+    def cron_driver(self) -> CronDriver:
+        """A driver that does not tick: `await driver.run_all()` runs every job once."""
+        return CronDriver(self.superuser_url)
 
     def function_env(self, engine_url: str, overrides: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment that a deployment gives the function."""
@@ -159,7 +163,7 @@ class Project:
             **(overrides or {}),
         }
 
-    async def start_function(
+    def new_function(
         self,
         env: Mapping[str, str] | None = None,
         *,
@@ -168,12 +172,12 @@ class Project:
         root: Path = ROOT,
         restart: bool = True,
     ) -> FunctionProcess:
-        """Start one more instance, staged from `root`; `env` goes over the usual environment.
+        """One more instance of the function, not started yet; `env` goes over the usual environment.
 
-        Without `engine_url` it is told of the engine started here, or of a port on which nobody answers.
+        Without `engine_url` it is told of the project's own engine, or of a port on which nobody answers.
         """
         if engine_url is None:
-            engine_url = self.engine.url if self.engine else "http://127.0.0.1:9"
+            engine_url = self.engine.url if self.engine else f"http://{LOCALHOST}:9"
         number = len(self.functions)
         function = FunctionProcess(
             self.data_dir,
@@ -184,11 +188,24 @@ class Project:
             restart=restart,
         )
         self.functions.append(function)
+        return function
+
+    async def start_function(
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        engine_url: str | None = None,
+        port: int | None = None,
+        root: Path = ROOT,
+        restart: bool = True,
+    ) -> FunctionProcess:
+        """Start one more instance and wait until it serves; see `new_function`."""
+        function = self.new_function(env, engine_url=engine_url, port=port, root=root, restart=restart)
         await function.start()
         return function
 
-    async def start_engine(self, env: Mapping[str, str] | None = None) -> EngineProcess:
-        """Start the reference trigger engine on this project's Data API."""
+    def new_engine(self, env: Mapping[str, str] | None = None) -> EngineProcess:
+        """The reference trigger engine on this project's Data API, not started yet."""
         self.engine = EngineProcess(
             self.data_dir,
             {
@@ -199,8 +216,13 @@ class Project:
             },
             name=f"engine{self._label}",
         )
-        await self.engine.start()
         return self.engine
+
+    async def start_engine(self, env: Mapping[str, str] | None = None) -> EngineProcess:
+        """Start the reference trigger engine and wait until it serves."""
+        engine = self.new_engine(env)
+        await engine.start()
+        return engine
 
     async def write_vault_secrets(self, function_url: str) -> None:
         """Tell the database where the function is and how to call it, as the README tells a user to."""

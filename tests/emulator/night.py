@@ -1,0 +1,231 @@
+"""`run`: one night, from the tick that starts it to a summary that checks itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .connections import Connection
+from .errors import EmulatorError
+from .stack import Stack
+
+ENDED = ("succeeded", "partial", "failed", "cancelled", "skipped")
+EXIT_CODES = {"succeeded": 0, "partial": 3, "failed": 4}
+EXIT_OTHER = 1
+LOOK_SECONDS = 0.1
+# pg_cron calls dispatch once a minute, and real pg_cron may need one to notice the job
+APPEARS_WITHIN_SECONDS = 150
+
+PROGRESS_COLUMNS = (
+    SpinnerColumn(),
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+)
+
+LATEST_SCHEDULED = b"""
+select id from public.scheduler_invocations
+where triggered_by = 'schedule' and created_at >= %s
+order by created_at desc limit 1
+"""
+
+# What should have been evaluated, counted from the view and the configuration in force, not from the batches.
+EXPECTED = b"""
+select
+  (select count(*) from public.active_peer_mentors),
+  (
+    select jsonb_object_agg(scenario ->> 'type', (
+      select count(*) from public.active_peer_mentors as mentor
+      where coalesce(jsonb_array_length(scenario -> 'segments'), 0) = 0
+         or mentor.segments && array(select jsonb_array_elements_text(scenario -> 'segments'))
+    ))
+    from jsonb_array_elements(invocation.config -> 'scenario_types') as scenario
+    where coalesce((scenario -> 'enabled')::boolean, true)
+  )
+from public.scheduler_invocations as invocation
+where invocation.id = %s
+"""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What firing the same slot once more did."""
+
+    status_code: int
+    deduplicated: bool
+    new_notifications: int
+    same_counts: bool
+
+    @property
+    def changed_nothing(self) -> bool:
+        return self.deduplicated and self.same_counts and self.new_notifications == 0
+
+
+async def play_night(stack: Stack) -> int:
+    """Watch the run that pg_cron starts, fire its slot again, print the summary; returns the exit code."""
+    console = Console(highlight=False, soft_wrap=True)
+    async with stack.project.connect() as database:
+        invocation_id = await _appearance(stack, database)
+        invocation = await _follow(console, database, invocation_id)
+        notifications = await _notifications(database)
+        repeat = await _fire_again(stack, database, invocation, notifications)
+        missing = await _missing(database, invocation)
+    _print_summary(console, invocation, notifications, repeat, missing)
+    if not repeat.changed_nothing or (missing and invocation["status"] == "succeeded"):
+        return EXIT_OTHER
+    return EXIT_CODES.get(invocation["status"], EXIT_OTHER)
+
+
+async def _appearance(stack: Stack, database: Connection) -> Any:
+    """The id of the run that pg_cron, dispatch, pg_net and the function open without any help from here."""
+    try:
+        async with asyncio.timeout(APPEARS_WITHIN_SECONDS):
+            while True:
+                row = await (await database.execute(LATEST_SCHEDULED, (stack.ready_at,))).fetchone()
+                if row:
+                    return row[0]
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError as error:
+        raise EmulatorError(
+            f"no scheduled run was opened within {APPEARS_WITHIN_SECONDS} s of the first tick; "
+            f"the schedule is {stack.options.schedule!r}, and the function's log says:\n{stack.function.log_tail()}"
+        ) from error
+
+
+async def _describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
+    row = await (await database.execute(b"select scheduler.describe_invocation(%s)", (invocation_id,))).fetchone()
+    if row is None or not isinstance(row[0], dict):
+        raise EmulatorError(f"the invocation {invocation_id} is gone")
+    return row[0]
+
+
+async def _follow(console: Console, database: Connection, invocation_id: Any) -> dict[str, Any]:
+    """Show progress until the run ended: a bar on a terminal, a line per change elsewhere."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    last = ""
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("evaluating", total=None)
+        while True:
+            invocation = await _describe(database, invocation_id)
+            counts = invocation["counts"]
+            done = _evaluated(counts)
+            progress.update(bar, description=invocation["status"], completed=done, total=counts["evaluations"] or None)
+            line = f"{invocation['status']}: {done} of {counts['evaluations']} evaluations"
+            if not console.is_terminal and line != last:
+                console.print(line)
+                last = line
+            if invocation["status"] in ENDED:
+                return invocation
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def _evaluated(counts: Mapping[str, int]) -> int:
+    return sum(counts[outcome] for outcome in ("triggered", "not_triggered", "suppressed", "skipped", "failed"))
+
+
+async def _notifications(database: Connection) -> int | None:
+    """How many notifications are queued; None where another engine queues them elsewhere."""
+    row = await (await database.execute(b"select to_regclass('public.engagement_notifications')")).fetchone()
+    if row is None or row[0] is None:
+        return None
+    counted = await (await database.execute(b"select count(*) from public.engagement_notifications")).fetchone()
+    return int(counted[0]) if counted else None
+
+
+async def _fire_again(
+    stack: Stack, database: Connection, before: Mapping[str, Any], notifications: int | None
+) -> Repeat:
+    """Fire the same slot by hand, with the token that pg_cron's call carries."""
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        answer = await client.post(
+            f"{stack.function.url}/",
+            json={"scheduled_for": before["scheduled_for"]},
+            headers={"Authorization": f"Bearer {stack.project.invoke_token}"},
+        )
+    body = answer.json() if answer.status_code < httpx.codes.BAD_REQUEST else {}
+    after = await _describe(database, before["id"])
+    return Repeat(
+        status_code=answer.status_code,
+        deduplicated=bool(body.get("deduplicated")) and body.get("id") == before["id"],
+        new_notifications=(await _notifications(database) or 0) - (notifications or 0),
+        same_counts=after["counts"] == before["counts"],
+    )
+
+
+async def _missing(database: Connection, invocation: Mapping[str, Any]) -> list[str]:
+    """Whom the run should have evaluated and did not, in words; empty if every active mentor had every type."""
+    row = await (await database.execute(EXPECTED, (invocation["id"],))).fetchone()
+    if row is None:
+        return ["the invocation is gone"]
+    mentors, scenarios = int(row[0]), row[1] or {}
+    found = []
+    if invocation["counts"]["mentors"] != mentors:
+        found.append(f"{mentors} active mentors, {invocation['counts']['mentors']} in the run")
+    for scenario, expected in scenarios.items():
+        evaluated = sum(
+            number
+            for outcome, number in invocation["scenarios"].get(scenario, {}).items()
+            if outcome not in ("failed", "not_evaluated")
+        )
+        if evaluated != expected:
+            found.append(f"{scenario}: {expected} mentors, {evaluated} evaluated")
+    return found
+
+
+def _print_summary(
+    console: Console,
+    invocation: Mapping[str, Any],
+    notifications: int | None,
+    repeat: Repeat,
+    missing: list[str],
+) -> None:
+    counts = invocation["counts"]
+    lateness = invocation["lateness_seconds"]
+    slot = datetime.fromisoformat(invocation["scheduled_for"])
+    console.print()
+    console.print(
+        f"[bold]{invocation['status']}[/bold]  the run of {slot:%Y-%m-%d %H:%M} UTC, {lateness} s after its time"
+    )
+    console.print(f"  mentors        {counts['mentors']:>9,}")
+    console.print(
+        f"  evaluations    {counts['evaluations']:>9,}  in {counts['batches']:,} batches, {_duration(invocation)}"
+    )
+    for outcome in ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"):
+        if counts[outcome]:
+            console.print(f"    {outcome:<13}{counts[outcome]:>9,}")
+    for scenario, outcomes in sorted(invocation["scenarios"].items()):
+        words = ", ".join(f"{number:,} {outcome}" for outcome, number in sorted(outcomes.items()))
+        console.print(f"  {scenario}: {words}")
+    for failure in invocation["failures"]:
+        console.print(f"  failed: {failure['count']:,} x {failure['code']}: {failure['message']}", markup=False)
+    if notifications is not None:
+        console.print(f"  notifications  {notifications:>9,}  queued")
+    if missing:
+        console.print(f"  [red]not everybody:[/red] {'; '.join(missing)}")
+    else:
+        console.print("  every active mentor was evaluated for every scenario type that applies")
+    if repeat.changed_nothing:
+        console.print("  fired again: deduplicated, same counts, no new notification")
+    else:
+        console.print(f"  [red]fired again, and something changed:[/red] {repeat}")
+
+
+def _duration(invocation: Mapping[str, Any]) -> str:
+    if not invocation["finished_at"] or not invocation["started_at"]:
+        return "never started"
+    took = datetime.fromisoformat(invocation["finished_at"]) - datetime.fromisoformat(invocation["started_at"])
+    return f"{took.total_seconds():.2f} s"

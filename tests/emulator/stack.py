@@ -1,0 +1,197 @@
+"""The whole local stack: a project, its function, its engine and its clocks, in one data directory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from cronsim import CronSim, CronSimError
+
+from .data_dir import DataDir
+from .errors import EmulatorError
+from .function import FunctionProcess
+from .gateway import find_caddy
+from .keys import Keys, Tokens
+from .postgres import PostgresBinaries, PostgresServer
+from .postgrest import find_postgrest
+from .processes import require_free
+from .project import MIGRATIONS, Project
+from .staging import ROOT
+from .supervisor import Supervisor
+
+
+def minute_before_now() -> str:
+    """A nightly schedule whose latest slot was a minute ago, so that a run is due and hardly late."""
+    slot = datetime.now(UTC) - timedelta(minutes=1)
+    return f"{slot.minute} {slot.hour} * * *"
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What the command line lets a user choose."""
+
+    mentors: int = 500
+    engine_url: str | None = None
+    schedule: str = field(default_factory=minute_before_now)
+    function_env: Mapping[str, str] = field(default_factory=dict)
+    tick: bool = True
+    due_slot: bool = True
+    data_dir: Path | None = None
+    port_function: int | None = None
+    port_gateway: int | None = None
+    migrations: Path = MIGRATIONS
+    root: Path = ROOT
+
+
+class Stack:
+    """`async with Stack(options)`: everything is up inside the block, and nothing is left after it."""
+
+    def __init__(self, options: StackOptions) -> None:
+        self.options = options
+        self._data_dir: DataDir | None = None
+        self._server: PostgresServer | None = None
+        self._project: Project | None = None
+        self._supervisors: list[Supervisor] = []
+        self.ready_at = datetime.now(UTC)
+
+    @property
+    def project(self) -> Project:
+        if self._project is None:
+            raise RuntimeError("the stack is used with `async with`")
+        return self._project
+
+    @property
+    def server(self) -> PostgresServer:
+        return self.project.server
+
+    @property
+    def function(self) -> FunctionProcess:
+        return self.project.functions[0]
+
+    @property
+    def engine_url(self) -> str:
+        if self.options.engine_url is not None:
+            return self.options.engine_url
+        return self.project.engine.url if self.project.engine else ""
+
+    @property
+    def pids(self) -> dict[str, int | None]:
+        return {
+            "postgres": self.server.pid,
+            "postgrest": self.project.postgrest.pid,
+            "gateway": self.project.gateway.pid,
+            "function": self.function.pid,
+            "engine": self.project.engine.pid if self.project.engine else None,
+        }
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop callers before what they call, the database last. The data directory is given up whatever happens."""
+        try:
+            for supervisor in self._supervisors:
+                await supervisor.stop()
+            if self._project is not None:
+                await self._project.stop()
+            if self._server is not None:
+                await self._server.stop()
+        finally:
+            if self._data_dir is not None:
+                self._data_dir.close()
+
+    async def broken(self) -> None:
+        """Wait until a part cannot be kept alive, and raise the reason."""
+        supervisors = [*self._supervisors, *([self.function.supervisor] if self.function.supervisor else [])]
+        done, _ = await asyncio.wait(
+            [supervisor.gave_up for supervisor in supervisors], return_when=asyncio.FIRST_COMPLETED
+        )
+        await done.pop()
+
+    async def _start(self) -> None:
+        options = self.options
+        binaries = _check(options)
+        data_dir = self._data_dir = DataDir.kept(options.data_dir) if options.data_dir else DataDir.new_temporary()
+        server = self._server = PostgresServer(data_dir, binaries=binaries, durable=not data_dir.temporary)
+        is_new = await server.create()
+        project = self._project = Project(
+            server,
+            "postgres",
+            keys=Keys.kept(data_dir.path / "keys.json"),
+            tokens=Tokens.kept(data_dir.path / "tokens.json"),
+            gateway_port=options.port_gateway,
+        )
+        engine = project.new_engine() if options.engine_url is None else None
+        function = project.new_function(
+            {"EVALUATION_SCHEDULE": options.schedule, **options.function_env},
+            engine_url=options.engine_url,
+            port=options.port_function,
+            root=options.root,
+        )
+        # none of these asks another at its own start; what takes longest is thus all that one waits for
+        await _together(
+            self._start_database(is_new),
+            project.gateway.start(),
+            function.start(),
+            *([engine.start()] if engine else []),
+        )
+        self._supervise()
+        await project.write_vault_secrets(function.url)
+        if options.due_slot:
+            await project.make_slot_due()
+        self.ready_at = datetime.now(UTC)
+        await project.start_net()
+        if options.tick and not server.has_own_pg_cron:
+            await project.start_cron()
+
+    async def _start_database(self, is_new: bool) -> None:
+        await self.server.start()
+        await self.project.migrate(self.options.migrations)
+        if is_new:
+            await self.project.seed(self.options.mentors)
+        await self.project.postgrest.start()
+
+    def _supervise(self) -> None:
+        """Keep alive what a platform keeps alive; the function sees to itself."""
+        self._supervisors = [
+            Supervisor(self.server.process, self.server.revive),
+            Supervisor(self.project.postgrest.process),
+            Supervisor(self.project.gateway.process),
+            *([Supervisor(self.project.engine.process)] if self.project.engine else []),
+        ]
+
+
+def _check(options: StackOptions) -> PostgresBinaries:
+    """Find everything before anything is started, so that what is missing is said at once."""
+    try:
+        CronSim(options.schedule, datetime.now(UTC))
+    except CronSimError as error:
+        raise EmulatorError(f"--schedule {options.schedule!r}: {error}; five fields are expected") from error
+    if options.mentors < 0:
+        raise EmulatorError(f"--mentors {options.mentors}: a number from 0 on is expected")
+    if options.port_function is not None:
+        require_free(options.port_function, "--port-function")
+    if options.port_gateway is not None:
+        require_free(options.port_gateway, "--port-gateway")
+    find_postgrest()
+    find_caddy()
+    return PostgresBinaries.find()
+
+
+async def _together(*starts: Coroutine[Any, Any, None]) -> None:
+    """Run all; the first failure stops the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for start in starts:
+                group.create_task(start)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
