@@ -25,7 +25,7 @@ $$;
 
 -- Ends an invocation whose every batch is recorded. A call of its own, never part of scheduler_complete: two workers that
 -- record the last two batches at the same time each see the other's still open, and nobody would end the run.
--- Answers the invocation as it is afterwards, or null when there is none.
+-- Answers {"ended_now": whether this call ended it, "invocation": as it is afterwards, null when there is none}.
 create function public.scheduler_finish(p_invocation_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
 declare
@@ -49,7 +49,10 @@ begin
            end
      where id = p_invocation_id;
   end if;
-  return scheduler.describe_invocation(p_invocation_id);
+  return jsonb_build_object(
+    'ended_now', v_status is not null,
+    'invocation', scheduler.describe_invocation(p_invocation_id)
+  );
 end
 $$;
 

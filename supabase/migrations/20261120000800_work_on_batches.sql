@@ -113,8 +113,7 @@ $$;
 -- Records a batch: its notable results, its counts and the acknowledgement of its message, in one transaction. The first
 -- to record wins. A result of an abandoned batch is recorded as well: it happened.
 -- The arrays hold one element for each result but 'not_triggered', which is only counted. p_scenario_counts counts every
--- result: {"SCENARIO_TYPE": {"OUTCOME": n}}. Answers {"state": "done" | "already_done" | "gone", "last": boolean}; "last"
--- is a hint that nothing else of the invocation seems to be open, so that scheduler_finish is worth a call.
+-- result: {"SCENARIO_TYPE": {"OUTCOME": n}}. Answers 'done', 'already_done' or 'gone'.
 create function public.scheduler_complete(
   p_invocation_id uuid,
   p_batch_no integer,
@@ -129,7 +128,7 @@ create function public.scheduler_complete(
   p_scenario_counts jsonb,
   p_duration_ms integer,
   p_worker text
-) returns jsonb
+) returns text
 language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
 declare
   v_batch public.scheduler_invocation_batches;
@@ -140,10 +139,10 @@ begin
    where invocation_id = p_invocation_id and batch_no = p_batch_no
      for update;
   if not found then
-    return jsonb_build_object('state', 'gone', 'last', false);
+    return 'gone';
   end if;
   if v_batch.state = 'done' then
-    return jsonb_build_object('state', 'already_done', 'last', false);
+    return 'already_done';
   end if;
 
   select jsonb_object_agg(counted.outcome, counted.n) into v_counts
@@ -181,9 +180,7 @@ begin
 
   select triggered_by into v_triggered_by from public.scheduler_invocations where id = p_invocation_id;
   perform pgmq.delete(scheduler.queue_of(v_triggered_by), v_batch.msg_id);
-  return jsonb_build_object('state', 'done', 'last', not exists (
-    select 1 from public.scheduler_invocation_batches where invocation_id = p_invocation_id and state = 'open'
-  ));
+  return 'done';
 end
 $$;
 

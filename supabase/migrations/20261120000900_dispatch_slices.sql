@@ -103,12 +103,14 @@ $$;
 
 -- The end of a slice. p_dispatch_id: the dispatch it answers, if any. p_progressed: it queued or recorded something, so the
 -- next slice is asked for at once; one that found nothing to do leaves that to the minute's tick, or two idle workers would
--- call each other for ever. p_engine_error ('engine_unavailable' or 'engine_rejected'): the engine is away for everyone;
--- all workers pause, from 15 seconds on and twice as long each time up to five minutes, or for p_retry_after_seconds where
--- the engine asked for that. Nobody failed by it: the batches stay queued, and the open invocations say why they wait.
+-- call each other for ever. p_engine_answers: the engine served it, so an earlier outage is over. p_engine_error
+-- ('engine_unavailable' or 'engine_rejected'): the engine is away for everyone; all workers pause, from 15 seconds on and
+-- twice as long each time up to five minutes, or for p_retry_after_seconds where the engine asked for more. Nobody failed by
+-- it: the batches stay queued, and the open invocations say why they wait.
 create function public.scheduler_hand_back(
   p_dispatch_id bigint,
   p_progressed boolean,
+  p_engine_answers boolean,
   p_engine_error text,
   p_retry_after_seconds integer
 ) returns void
@@ -116,15 +118,14 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_open uuid[];
 begin
-  select array_agg(locked.id) into v_open
-    from (
-      select id from public.scheduler_invocations
-       where status in ('pending', 'running')
-         and (error is distinct from p_engine_error)
-       order by id
-         for no key update
-    ) as locked;
-  if v_open is not null and (p_engine_error is not null or p_progressed) then
+  if p_engine_error is not null or p_engine_answers then
+    select array_agg(locked.id) into v_open
+      from (
+        select id from public.scheduler_invocations
+         where status in ('pending', 'running') and error is distinct from p_engine_error
+         order by id
+           for no key update
+      ) as locked;
     update public.scheduler_invocations set error = p_engine_error where id = any(v_open);
   end if;
   update scheduler.dispatches set ended_at = clock_timestamp() where id = p_dispatch_id and ended_at is null;
@@ -136,10 +137,14 @@ begin
              coalesce(p_retry_after_seconds, 0), least(300, 15 * power(2, least(engine_outages, 10)))
            ))
      where engine_paused_until is null or engine_paused_until <= clock_timestamp();
-  elsif p_progressed then
+    return;
+  end if;
+  if p_engine_answers then
     update scheduler.settings
        set engine_outages = 0, engine_paused_until = null
      where engine_outages > 0 or engine_paused_until is not null;
+  end if;
+  if p_progressed then
     perform scheduler.post_slices();
   end if;
 end
@@ -149,5 +154,5 @@ select cron.schedule('scheduler-dispatch', '* * * * *', 'select scheduler.dispat
 
 revoke all on function scheduler.harvest_answers(), scheduler.post_slices(), scheduler.dispatch()
 from public, anon, authenticated, service_role;
-revoke all on function public.scheduler_hand_back(bigint, boolean, text, integer) from public, anon, authenticated;
-grant execute on function public.scheduler_hand_back(bigint, boolean, text, integer) to service_role;
+revoke all on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer) from public, anon, authenticated;
+grant execute on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer) to service_role;

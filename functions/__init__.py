@@ -1,0 +1,1 @@
+"""What this HTTP function does, from the request down to the batch. Imports `shared`, never the other way."""

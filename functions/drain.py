@@ -1,0 +1,193 @@
+"""Works the queue off: claims batches, evaluates them, records them, until nothing is left or the time is up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import socket
+from collections import deque
+from dataclasses import dataclass
+
+from functions.evaluation_batch import run_evaluation_batch
+from functions.run_log import RunResult, log_run_result
+from shared.config import ScenarioEvaluationConfig
+from shared.errors import EngineError, EngineRejectedError, EngineUnavailableError, OutOfTimeError
+from shared.evaluations import EvaluationBatch, EvaluationResult
+from shared.invocations import Invocations
+from shared.observability import log_event
+from shared.side_by_side import side_by_side
+from shared.time_budget import TimeBudget
+from shared.trigger_engine import TriggerEngine
+
+# Batches that one process has in hand at a time, at most: bounds its memory.
+MAX_IN_HAND = 64
+# Nothing new is claimed in the last part of the time budget: it would only be given back.
+CLOSING_SHARE = 0.2
+WORKER = f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(slots=True)
+class Drained:
+    """What a drain did.
+
+    Args:
+        batches: how many it recorded.
+        progressed: it recorded something, or more was queued for it: the work is not merely waiting for others.
+        stopped_by: the engine turned us away or is down, so there was no point in going on.
+    """
+
+    batches: int = 0
+    progressed: bool = False
+    stopped_by: EngineError | None = None
+
+
+class Drain:
+    """One slice's work on the queue.
+
+    Several runners each take a batch at a time, so that while one batch waits for its last calls or for its record the
+    next ones keep the engine busy; the engine's own limiter decides how many calls are in flight.
+
+    Args:
+        invocations: where batches are claimed and recorded.
+        engine: who evaluates them.
+        config: sizes and limits.
+        budget: when to stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        invocations: Invocations,
+        engine: TriggerEngine,
+        config: ScenarioEvaluationConfig,
+        budget: TimeBudget,
+    ) -> None:
+        self._invocations = invocations
+        self._engine = engine
+        self._config = config
+        self._budget = budget
+        self._claimed: deque[EvaluationBatch] = deque()
+        self._claiming = asyncio.Lock()
+        self._queued = asyncio.Event()
+        self._all_queued = False
+        self._exhausted = False
+        self._runner_count = _runner_count(config)
+        self._evaluations: set[asyncio.Task[list[EvaluationResult]]] = set()
+        self.done = Drained()
+
+    def note_queued(self) -> None:
+        """More batches are in the queue."""
+        self.done.progressed = True
+        self._queued.set()
+
+    def note_all_queued(self) -> None:
+        """This slice will put no more batches in the queue."""
+        self._all_queued = True
+        self._queued.set()
+
+    async def run(self) -> Drained:
+        """Works until the queue is empty and `note_all_queued` was called, the time is up, or the engine stops us.
+
+        Raises:
+            DatabaseError: what was in hand stays in the queue and becomes visible again.
+        """
+        await side_by_side(self._work_off() for _ in range(self._runner_count))
+        for batch in self._claimed:
+            await self._give_back(batch, blameless=True)
+        return self.done
+
+    async def _work_off(self) -> None:
+        while (batch := await self._next()) is not None:
+            started = self._budget.elapsed()
+            results = await self._evaluate(batch)
+            if results is None:
+                continue
+            duration_ms = round((self._budget.elapsed() - started) * 1000)
+            await log_run_result(RunResult(batch, results, duration_ms, WORKER), invocations=self._invocations)
+            self.done.batches += 1
+            self.done.progressed = True
+
+    async def _evaluate(self, batch: EvaluationBatch) -> list[EvaluationResult] | None:
+        """A batch's results, or None when it was given back."""
+        started = self._budget.elapsed()
+        # A task of its own: when the engine stops us, evaluations are cancelled, and records under way are not.
+        evaluation = asyncio.create_task(
+            run_evaluation_batch(
+                batch,
+                engine=self._engine,
+                budget=self._budget,
+                users_per_call=self._config.engine_users_per_call,
+                max_deliveries=self._config.max_batch_deliveries,
+            )
+        )
+        self._evaluations.add(evaluation)
+        try:
+            return await evaluation
+        except OutOfTimeError:
+            # A batch that had most of a time budget to itself and is not through is not merely late.
+            had_a_fair_share = started < self._budget.seconds / 2
+            await self._give_back(batch, blameless=not had_a_fair_share)
+        except (EngineRejectedError, EngineUnavailableError) as error:
+            self._stop_for(error)
+            await self._give_back(batch, blameless=True)
+        except asyncio.CancelledError:
+            if self.done.stopped_by is None:
+                raise
+            await self._give_back(batch, blameless=True)
+        finally:
+            self._evaluations.discard(evaluation)
+        return None
+
+    def _stop_for(self, error: EngineError) -> None:
+        if self.done.stopped_by is not None:
+            return
+        self.done.stopped_by = error
+        self._exhausted = True
+        self._queued.set()
+        for evaluation in self._evaluations:
+            evaluation.cancel()
+        log_event(
+            "engine_stopped",
+            f"The engine is no use at present ({error.code}); batches are given back, nobody failed",
+            level=logging.ERROR,
+            error_code=error.code,
+            detail=error.message,
+        )
+
+    async def _next(self) -> EvaluationBatch | None:
+        async with self._claiming:
+            while not self._claimed:
+                if self._exhausted or self._budget.remaining() <= CLOSING_SHARE * self._budget.seconds:
+                    return None
+                self._queued.clear()
+                claimed = await self._invocations.claim(self._runner_count)
+                self._claimed.extend(claimed.batches)
+                if claimed.engine_paused:
+                    self._exhausted = True
+                elif not claimed.batches and not claimed.stale:
+                    if self._all_queued:
+                        self._exhausted = True
+                    else:
+                        await self._queued.wait()
+            return self._claimed.popleft()
+
+    async def _give_back(self, batch: EvaluationBatch, *, blameless: bool) -> None:
+        await self._invocations.release(batch, blameless=blameless)
+        log_event(
+            "batch_given_back",
+            f"Batch {batch.batch_no} goes back to the queue",
+            invocation_id=batch.invocation_id,
+            slot=batch.scheduled_for,
+            batch_no=batch.batch_no,
+            deliveries=batch.deliveries,
+            blameless=blameless,
+        )
+
+
+def _runner_count(config: ScenarioEvaluationConfig) -> int:
+    """Enough batches in hand to fill the engine's concurrency, and half as many again that wait for their record."""
+    calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call)
+    busy = math.ceil(config.engine_max_concurrency / calls_per_batch)
+    return min(MAX_IN_HAND, busy + max(2, busy // 2))

@@ -1,0 +1,260 @@
+"""`run_evaluation_batch`: each user of a batch to the engine, and one user's failure costs only that user.
+
+A call carries many users, so a call that fails says nothing yet about any one of them:
+
+- What the engine refuses (400, 413, 422) is halved until the user it refuses stands alone.
+- What keeps failing (5xx, time-outs) is put aside until the rest of the batch is through, and then halved as well; but
+  a user is blamed only while the engine answers somebody else. If it answers nobody it is down, and nobody failed.
+- What the engine leaves out or calls retryable is asked again, user by user.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+from shared.errors import (
+    EngineError,
+    EngineRefusedCallError,
+    EngineTransientError,
+    EngineUnavailableError,
+    OutOfTimeError,
+)
+from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios
+from shared.side_by_side import side_by_side
+from shared.time_budget import TimeBudget
+from shared.trigger_engine import Answer, EvaluationContext, Item, TriggerEngine
+
+# A batch that was delivered this often without a result may hold the user who kills its workers.
+ALONE_FROM_DELIVERY = 3
+# How many users are tried alone before an engine that answered nobody is held to be down.
+PROBES = 3
+
+Users = Sequence[MentorScenarios]
+
+
+class _UnsettledError(EngineTransientError):
+    """The engine answered, but not for good."""
+
+
+async def run_evaluation_batch(
+    batch: EvaluationBatch,
+    *,
+    engine: TriggerEngine,
+    budget: TimeBudget,
+    users_per_call: int,
+    max_deliveries: int,
+) -> list[EvaluationResult]:
+    """Evaluates a batch's pairs.
+
+    Args:
+        batch: who is to be evaluated for what.
+        engine: the scenario trigger engine.
+        budget: how long this may take.
+        users_per_call: how many users share a call.
+        max_deliveries: on the last of so many deliveries what cannot be evaluated in time is failed, not given back;
+            after it nothing is tried any more.
+
+    Returns:
+        One result for each pair, in the batch's order.
+
+    Raises:
+        OutOfTimeError: the time budget ended first; the batch is to be given back.
+        EngineRejectedError: the engine turns us away altogether.
+        EngineUnavailableError: the engine is down for everyone.
+    """
+    run = _BatchRun(batch, engine, budget)
+    if batch.deliveries > max_deliveries:
+        run.fail_unresolved("worker_lost", "the batch was delivered too often without a result")
+        return run.in_order()
+    try:
+        await run.evaluate(1 if batch.deliveries >= ALONE_FROM_DELIVERY else users_per_call)
+    except OutOfTimeError:
+        if batch.deliveries < max_deliveries:
+            raise
+        run.fail_unresolved("time_budget_exceeded", "the time budget ended before the engine answered")
+    return run.in_order()
+
+
+class _BatchRun:
+    """The state of one batch's evaluation: what is resolved, and who is under suspicion."""
+
+    def __init__(self, batch: EvaluationBatch, engine: TriggerEngine, budget: TimeBudget) -> None:
+        self._users = batch.users
+        self._engine = engine
+        self._budget = budget
+        self._context = EvaluationContext(batch.invocation_id, batch.scheduled_for, batch.engine_scope, batch.dry_run)
+        self._results: dict[tuple[str, str], EvaluationResult] = {}
+        self._attempts: Counter[str] = Counter()
+        # The last failure of each user's calls, for those whose time runs out.
+        self._causes: dict[str, EngineError] = {}
+        self._suspects: list[Users] = []
+
+    def in_order(self) -> list[EvaluationResult]:
+        return [self._results[user_id, type_] for user_id, types in self._users for type_ in types]
+
+    def fail_unresolved(self, code: str, message: str) -> None:
+        """Fails every pair without a result, by its own last cause where it has one."""
+        otherwise = EngineError(code, message)
+        for user in self._unresolved(self._users):
+            self._fail(user, self._causes.get(user.user_id, otherwise))
+
+    async def evaluate(self, users_per_call: int) -> None:
+        successes = self._engine.successes
+        await side_by_side(
+            self._evaluate(self._users[start : start + users_per_call], self._call_with_retries)
+            for start in range(0, len(self._users), users_per_call)
+        )
+        while self._suspects:
+            suspects, self._suspects = self._suspects, []
+            if self._engine.successes == successes:
+                await self._probe([user for users in suspects for user in users])
+            successes = self._engine.successes
+            await side_by_side(self._isolate(self._unresolved(users)) for users in suspects)
+
+    async def _evaluate(self, users: Users, call: Callable[[Users], Awaitable[Answer]]) -> None:
+        try:
+            answer = await call(users)
+        except EngineTransientError:
+            self._suspects.append(users)
+        except EngineRefusedCallError as error:
+            if len(users) == 1:
+                self._fail(users[0], error)
+            else:
+                await side_by_side(self._evaluate(half, call) for half in _halves(users))
+        else:
+            await self._take(users, answer)
+
+    async def _take(self, users: Users, answer: Answer) -> None:
+        """Records what is final; asks again, user by user, about the rest."""
+        unsettled = [user for user in (self._settle(user, answer) for user in users) if user.scenario_types]
+        await side_by_side(self._ask_again(user, answer) for user in unsettled)
+
+    def _settle(self, user: MentorScenarios, answer: Answer) -> MentorScenarios:
+        """Records the final ones of a user's pairs; answers the user with the others."""
+        unsettled: list[str] = []
+        for scenario_type in user.scenario_types:
+            item = answer.get((user.user_id, scenario_type))
+            if item is None or item.retryable:
+                unsettled.append(scenario_type)
+            else:
+                self._record(user.user_id, scenario_type, item)
+        return user._replace(scenario_types=tuple(unsettled))
+
+    async def _ask_again(self, user: MentorScenarios, answer: Answer) -> None:
+        async def once() -> None:
+            nonlocal user, answer
+            answer = await self._call([user])
+            user = self._settle(user, answer)
+            if user.scenario_types:
+                raise _UnsettledError("engine_missing_result", "the engine left this pair out")
+
+        try:
+            await self._engine.retrying(self._budget)(once)
+        except _UnsettledError as error:
+            missing = Item("failed", error_code=error.code, error_message=error.message)
+            for scenario_type in user.scenario_types:
+                self._record(user.user_id, scenario_type, answer.get((user.user_id, scenario_type), missing))
+        except EngineTransientError:
+            self._suspects.append([user])
+        except EngineRefusedCallError as error:
+            self._fail(user, error)
+
+    async def _isolate(self, users: Users) -> None:
+        """Halves a group that keeps failing until one user stands alone."""
+        if len(users) > 1:
+            # Without retries: a half that fails is halved again, which is a retry as well.
+            await side_by_side(self._evaluate(half, self._call) for half in _halves(users))
+        elif users:
+            await self._give_last_chance(users[0])
+
+    async def _give_last_chance(self, user: MentorScenarios) -> None:
+        """A full round of retries of her own; she is blamed only while the engine answers somebody else."""
+        successes = self._engine.successes
+        try:
+            answer = await self._call_with_retries([user])
+        except EngineTransientError as error:
+            if self._engine.successes == successes:
+                await self._probe([other for other in self._users if other.user_id != user.user_id])
+            self._fail(user, error)
+        except EngineRefusedCallError as error:
+            self._fail(user, error)
+        else:
+            await self._take([user], answer)
+
+    async def _probe(self, users: Users) -> None:
+        """Looks for somebody whom the engine answers.
+
+        Raises:
+            EngineUnavailableError: it answers none of them.
+        """
+        step = max(1, (len(users) - 1) // (PROBES - 1)) if len(users) > 1 else 1
+        last: EngineTransientError | None = None
+        for user in users[::step][:PROBES]:
+            try:
+                await self._call([user])
+            except EngineTransientError as error:
+                last = error
+            except EngineRefusedCallError:
+                return
+            else:
+                return
+        raise EngineUnavailableError(
+            last.code if last else "engine_unavailable",
+            "the engine answers nobody",
+            retry_after=last.retry_after if last else None,
+        ) from last
+
+    async def _call_with_retries(self, users: Users) -> Answer:
+        """Calls, and calls again where the failure may pass.
+
+        tenacity comes in after the first failure only: around every call it would cost more than most calls do.
+        """
+        try:
+            return await self._call(users)
+        except EngineTransientError as error:
+            failures = [error]
+
+        async def again() -> Answer:
+            if failures:
+                raise failures.pop()
+            return await self._call(users)
+
+        return await self._engine.retrying(self._budget)(again)
+
+    async def _call(self, users: Users) -> Answer:
+        self._attempts.update(user.user_id for user in users)
+        try:
+            return await self._engine.evaluate(self._context, users, self._budget)
+        except EngineError as error:
+            self._causes.update((user.user_id, error) for user in users)
+            raise
+
+    def _unresolved(self, users: Users) -> list[MentorScenarios]:
+        return [
+            MentorScenarios(user.user_id, unresolved)
+            for user in users
+            if (unresolved := tuple(t for t in user.scenario_types if (user.user_id, t) not in self._results))
+        ]
+
+    def _fail(self, user: MentorScenarios, error: EngineError) -> None:
+        for scenario_type in user.scenario_types:
+            self._record(
+                user.user_id, scenario_type, Item("failed", error_code=error.code, error_message=error.message)
+            )
+
+    def _record(self, user_id: str, scenario_type: str, item: Item) -> None:
+        self._results[user_id, scenario_type] = EvaluationResult(
+            user_id,
+            scenario_type,
+            item.outcome,
+            self._attempts[user_id],
+            item.error_code,
+            item.error_message,
+            item.notification_id,
+        )
+
+
+def _halves(users: Users) -> tuple[Users, Users]:
+    middle = len(users) // 2
+    return users[:middle], users[middle:]

@@ -1,0 +1,68 @@
+"""What is kept of a batch, and what is said about it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.evaluations import EvaluationBatch, EvaluationResult
+from shared.invocations import Invocations
+from shared.observability import log_event
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A batch's results: one for each of its pairs. `worker` names the process that evaluated them."""
+
+    batch: EvaluationBatch
+    results: Sequence[EvaluationResult]
+    duration_ms: int
+    worker: str
+
+
+async def log_run_result(result: RunResult, *, invocations: Invocations) -> None:
+    """Records a batch's results and errors, and logs them.
+
+    The record comes first: what is logged has been recorded. One line for the batch and one for each user who failed.
+
+    Args:
+        result: the batch and what came of it.
+        invocations: where it is recorded.
+
+    Raises:
+        DatabaseError: nothing was recorded, and the batch is still in its queue.
+    """
+    batch = result.batch
+    state = await invocations.complete(batch, result.results, duration_ms=result.duration_ms, worker=result.worker)
+    outcomes = Counter(pair.outcome for pair in result.results)
+    log_event(
+        "batch_recorded",
+        f"Batch {batch.batch_no}: {len(result.results)} evaluations, {outcomes['failed']} failed ({state})",
+        invocation_id=batch.invocation_id,
+        slot=batch.scheduled_for,
+        batch_no=batch.batch_no,
+        state=state,
+        mentors=len(batch.users),
+        counts=dict(outcomes),
+        deliveries=batch.deliveries,
+        duration_ms=result.duration_ms,
+    )
+    failures: dict[str, EvaluationResult] = {}
+    for pair in result.results:
+        if pair.outcome == "failed":
+            failures.setdefault(pair.user_id, pair)
+    for user_id, pair in failures.items():
+        log_event(
+            "user_failed",
+            f"A user could not be evaluated: {pair.error_code}",
+            level=logging.WARNING,
+            invocation_id=batch.invocation_id,
+            slot=batch.scheduled_for,
+            batch_no=batch.batch_no,
+            user_id=user_id,
+            scenario_type=pair.scenario_type,
+            error_code=pair.error_code,
+            attempts=pair.attempts,
+        )

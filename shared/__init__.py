@@ -1,0 +1,1 @@
+"""What a second function on the same project would reuse: configuration, database, engine client, logging."""

@@ -1,0 +1,108 @@
+"""Every error that crosses a border of this code.
+
+    SchedulerError
+    ├── ConfigError                 the environment holds no usable configuration
+    ├── RequestError                the caller's request cannot be served; carries the HTTP answer
+    ├── OutOfTimeError              the slice's time budget ended before the work did
+    ├── DatabaseError
+    │   ├── DatabaseUnavailableError    away, or too busy: try again
+    │   └── DatabaseRefusedError        it answered no: a wrong key, a missing migration, a defect of ours
+    └── EngineError                 carries a stable code
+        ├── EngineTransientError        this call failed, a repeat may not: time-out, refused, reset, 408, 429, 5xx
+        ├── EngineRefusedCallError      something in this very call is not acceptable: 400, 413, 422
+        ├── EngineRejectedError         the engine turns us away altogether: 401, 403, 404
+        └── EngineUnavailableError      the engine is down for everyone
+
+Foreign errors are translated where they arise (`database.py`, `http_transport.py`, `trigger_engine.py`), nowhere else.
+"""
+
+from __future__ import annotations
+
+
+class SchedulerError(Exception):
+    """The root of this tree."""
+
+
+class ConfigError(SchedulerError):
+    """The environment holds no usable configuration; the text names every key and never a secret's value."""
+
+
+class RequestError(SchedulerError):
+    """The caller's request cannot be served.
+
+    Args:
+        status: the HTTP status to answer with.
+        code: a stable, machine-readable name of the problem.
+        detail: what was expected and what was found, for a person.
+        field: the member, header or parameter at fault, if one is.
+        headers: headers that belong to the answer, such as `WWW-Authenticate`.
+    """
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, field: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.field = field
+        self.headers = headers or {}
+
+
+class OutOfTimeError(SchedulerError):
+    """The slice's time budget ended before the work did."""
+
+
+class DatabaseError(SchedulerError):
+    """A call to the Data API failed."""
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The database or its Data API is away or too busy; the same call may succeed later."""
+
+
+class DatabaseRefusedError(DatabaseError):
+    """The Data API answered that it will not do this.
+
+    Args:
+        code: the SQLSTATE or PostgREST code, or `http_401`.
+        message: the database's own words; for the log, never for a caller.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class EngineError(SchedulerError):
+    """A call to the scenario trigger engine failed.
+
+    Args:
+        code: a stable name of the cause, as it is recorded with the failed pairs.
+        message: for the log and the record; holds no answer body, which may hold personal data.
+        retry_after: seconds that the engine asked us to wait, if it did.
+        overloaded: whether the failure says that fewer calls at a time would be better.
+    """
+
+    def __init__(self, code: str, message: str, *, retry_after: float | None = None, overloaded: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+        self.overloaded = overloaded
+
+
+class EngineTransientError(EngineError):
+    """This call failed; the same call may succeed later."""
+
+
+class EngineRefusedCallError(EngineError):
+    """Something in this very call is not acceptable to the engine."""
+
+
+class EngineRejectedError(EngineError):
+    """The engine turns us away altogether: a wrong token, a wrong address."""
+
+
+class EngineUnavailableError(EngineError):
+    """The engine is down for everyone; nobody's pairs failed by it."""

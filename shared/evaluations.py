@@ -1,0 +1,75 @@
+"""Values: who is to be evaluated for what, and what came of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+Outcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed"]
+ScenarioCounts = dict[str, dict[str, int]]
+
+
+class MentorScenarios(NamedTuple):
+    """One mentor and the scenario types that apply to her: as many pairs as there are types."""
+
+    user_id: str
+    scenario_types: tuple[str, ...]
+
+
+class EvaluationResult(NamedTuple):
+    """What came of one pair. `attempts`: the calls to the engine that carried it."""
+
+    user_id: str
+    scenario_type: str
+    outcome: Outcome
+    attempts: int = 1
+    error_code: str | None = None
+    error_message: str | None = None
+    notification_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationBatch:
+    """A claimed batch.
+
+    Args:
+        deliveries: how often it was handed to a worker, this time included and without the times it was given back
+            through no fault of its own.
+        read_count: how often its message was read in all; tells this delivery from a later one.
+        engine_scope: the first part of every idempotency key, fixed when the invocation was opened.
+        scheduled_for: the invocation's slot, as the database writes it.
+    """
+
+    invocation_id: str
+    batch_no: int
+    users: tuple[MentorScenarios, ...]
+    deliveries: int
+    read_count: int
+    engine_scope: str
+    scheduled_for: str
+    dry_run: bool
+
+
+def count_outcomes(results: Iterable[EvaluationResult]) -> ScenarioCounts:
+    """Counts results as {scenario type: {outcome: n}}, zeros left out."""
+    counts: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for result in results:
+        counts[result.scenario_type][result.outcome] += 1
+    return {scenario_type: dict(outcomes) for scenario_type, outcomes in counts.items()}
+
+
+def to_pairs(users: Sequence[MentorScenarios]) -> list[dict[str, Any]]:
+    """The frozen form of a batch's pairs: users grouped by the scenario types they share."""
+    groups: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for user in users:
+        groups[user.scenario_types].append(user.user_id)
+    return [{"scenario_types": list(types), "user_ids": user_ids} for types, user_ids in groups.items()]
+
+
+def from_pairs(pairs: Iterable[dict[str, Any]]) -> tuple[MentorScenarios, ...]:
+    """The reverse of `to_pairs`."""
+    return tuple(
+        MentorScenarios(user_id, tuple(group["scenario_types"])) for group in pairs for user_id in group["user_ids"]
+    )

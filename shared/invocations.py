@@ -1,0 +1,258 @@
+"""The invocation's state changes: one method for each SQL function that makes one.
+
+The SQL functions hold the rules (supabase/migrations); this module only names their arguments and reads their answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.config import ScenarioEvaluationConfig
+from shared.database import Database
+from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios, count_outcomes, from_pairs, to_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInvocation:
+    """An invocation that is not over, as far as a slice has to know it."""
+
+    id: str
+    scheduled_for: str
+    triggered_by: str
+    enumeration_cursor: str | None
+    enumeration_done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSlot:
+    """What opening a slot found.
+
+    Args:
+        opened: this call opened it.
+        not_a_slot: the requested slot is neither due nor was ever opened.
+        invocation: the slot's invocation as callers see it, None where there is none.
+        open: everything that is open, the oldest first.
+        engine_paused: the shared breaker is open; nothing is to be claimed now.
+    """
+
+    opened: bool
+    not_a_slot: bool
+    invocation: dict[str, Any] | None
+    open: tuple[OpenInvocation, ...]
+    engine_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedBatches:
+    """What a claim found. `stale`: messages of batches that are over, deleted on the way; more may follow."""
+
+    batches: tuple[EvaluationBatch, ...]
+    stale: int
+    engine_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedInvocation:
+    """An invocation after a try to end it. `ended_now`: this call did; `invocation`: None when it was deleted."""
+
+    ended_now: bool
+    invocation: dict[str, Any] | None
+
+
+class Invocations:
+    """The state of all invocations, in the database.
+
+    Args:
+        database: the Data API.
+        config: what is recorded with an invocation, and the limits that SQL has to know.
+
+    Every method raises `DatabaseUnavailableError` or `DatabaseRefusedError` where the Data API does not comply.
+    """
+
+    def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
+        self._database = database
+        self._config = config
+
+    async def open_slot(self, now: datetime, requested_slot: datetime | None) -> OpenedSlot:
+        """Opens the due slot if nobody has, and tells what is open.
+
+        Args:
+            now: this machine's clock. Only a hint: where the database's clock sees another slot, its own time is used.
+            requested_slot: the slot that the caller named, a whole UTC minute; None: whatever is due.
+        """
+        config = self._config
+        while True:
+            due, following = config.schedule.around(now)
+            answer = await self._database.call(
+                "scheduler_open_slot",
+                due_slot=due.isoformat(),
+                next_slot=following.isoformat(),
+                requested_slot=requested_slot.isoformat() if requested_slot else None,
+                missed_slot_max_gap_hours=config.missed_slot_max_gap_hours,
+                expires_after_hours=config.invocation_expires_after_hours,
+                max_workers=config.max_workers,
+                time_budget_seconds=config.time_budget_seconds,
+                retention_days=config.retention_days,
+                config=config.in_force(),
+            )
+            if "open" in answer:
+                break
+            now = datetime.fromisoformat(answer["clock"])
+        return OpenedSlot(
+            opened=answer["opened"],
+            not_a_slot=answer["not_a_slot"],
+            invocation=answer["invocation"],
+            open=tuple(
+                OpenInvocation(
+                    id=row["id"],
+                    scheduled_for=row["scheduled_for"],
+                    triggered_by=row["triggered_by"],
+                    enumeration_cursor=row["enumeration_cursor"],
+                    enumeration_done=row["enumeration_done"],
+                )
+                for row in answer["open"]
+            ),
+            engine_paused=answer["engine_paused_until"] is not None,
+        )
+
+    async def enqueue(
+        self,
+        invocation_id: str,
+        batches: Sequence[Sequence[MentorScenarios]],
+        *,
+        expected_cursor: str | None,
+        next_cursor: str | None,
+        mentors_skipped: int,
+        done: bool,
+    ) -> bool:
+        """Freezes one page of the enumeration.
+
+        Args:
+            invocation_id: whose page it is.
+            batches: the page's mentors to whom some scenario applies, cut into batches.
+            expected_cursor: where the page began; another worker that was faster has moved it on.
+            next_cursor: where the next page begins; None leaves it where it is.
+            mentors_skipped: the page's mentors to whom none applies.
+            done: nobody comes after this page.
+
+        Returns:
+            Whether this worker's page was taken.
+        """
+        answer = await self._database.call(
+            "scheduler_enqueue",
+            invocation_id=invocation_id,
+            expected_cursor=expected_cursor,
+            next_cursor=next_cursor,
+            done=done,
+            batches=[to_pairs(batch) for batch in batches],
+            mentors_skipped=mentors_skipped,
+        )
+        return bool(answer["accepted"])
+
+    async def claim(self, quantity: int) -> ClaimedBatches:
+        """Claims up to `quantity` batches for `batch_visibility_seconds`."""
+        answer = await self._database.call(
+            "scheduler_claim", quantity=quantity, visibility_seconds=self._config.batch_visibility_seconds
+        )
+        return ClaimedBatches(
+            batches=tuple(
+                EvaluationBatch(
+                    invocation_id=row["invocation_id"],
+                    batch_no=row["batch_no"],
+                    users=from_pairs(row["pairs"]),
+                    deliveries=row["deliveries"],
+                    read_count=row["read_count"],
+                    engine_scope=row["engine_scope"],
+                    scheduled_for=row["scheduled_for"],
+                    dry_run=row["dry_run"],
+                )
+                for row in answer["batches"]
+            ),
+            stale=answer["stale"],
+            engine_paused=answer["engine_paused_until"] is not None,
+        )
+
+    async def complete(
+        self, batch: EvaluationBatch, results: Sequence[EvaluationResult], *, duration_ms: int, worker: str
+    ) -> str:
+        """Records a batch: rows, counts and the queue's acknowledgement in one transaction.
+
+        Args:
+            batch: the batch, as it was claimed.
+            results: one for each of its pairs.
+            duration_ms: how long its evaluation took.
+            worker: a name for this process.
+
+        Returns:
+            `done`, `already_done` (another worker's record stands) or `gone` (the invocation was deleted).
+        """
+        notable = [result for result in results if result.outcome != "not_triggered"]
+        state: str = await self._database.call(
+            "scheduler_complete",
+            invocation_id=batch.invocation_id,
+            batch_no=batch.batch_no,
+            deliveries=batch.deliveries,
+            user_ids=[result.user_id for result in notable],
+            scenario_types=[result.scenario_type for result in notable],
+            outcomes=[result.outcome for result in notable],
+            attempts=[result.attempts for result in notable],
+            error_codes=[result.error_code for result in notable],
+            error_messages=[result.error_message for result in notable],
+            notification_ids=[result.notification_id for result in notable],
+            scenario_counts=count_outcomes(results),
+            duration_ms=duration_ms,
+            worker=worker,
+        )
+        return state
+
+    async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, blameless: bool) -> None:
+        """Gives a batch back, to be visible again after `delay_seconds`.
+
+        Args:
+            batch: the batch, as it was claimed.
+            delay_seconds: how long it stays hidden.
+            blameless: it had no part in it, so this does not count as a delivery.
+        """
+        await self._database.call(
+            "scheduler_release",
+            invocation_id=batch.invocation_id,
+            batch_no=batch.batch_no,
+            read_count=batch.read_count,
+            delay_seconds=delay_seconds,
+            blameless=blameless,
+        )
+
+    async def finish(self, invocation_id: str) -> FinishedInvocation:
+        """Ends the invocation if everything of it is recorded."""
+        answer = await self._database.call("scheduler_finish", invocation_id=invocation_id)
+        return FinishedInvocation(answer["ended_now"], answer["invocation"])
+
+    async def hand_back(
+        self,
+        *,
+        dispatch_id: int | None,
+        progressed: bool,
+        engine_answers: bool,
+        engine_error: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        """Says that this slice is at its end.
+
+        Args:
+            dispatch_id: the dispatch that this slice answers, if one.
+            progressed: it queued or recorded something, so the next slice shall come at once.
+            engine_answers: the engine served it, so an earlier outage is over.
+            engine_error: `engine_unavailable` or `engine_rejected`: all workers are to pause.
+            retry_after_seconds: how long the engine asked us to wait, if it did.
+        """
+        await self._database.call(
+            "scheduler_hand_back",
+            dispatch_id=dispatch_id,
+            progressed=progressed,
+            engine_answers=engine_answers,
+            engine_error=engine_error,
+            retry_after_seconds=None if retry_after_seconds is None else round(retry_after_seconds + 0.5),
+        )

@@ -1,0 +1,57 @@
+"""Slots: the fire times of the schedule, in UTC, whole minutes.
+
+A slot names an invocation, so it has to be the same whoever computes it and whenever. Daylight saving follows Debian's
+cron, which `cronsim` implements: a job at a fixed local time runs once in a night in which the clock changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A cron expression of five fields in a time zone.
+
+    Args:
+        expression: minute, hour, day of month, month, day of week.
+        timezone: the zone in which the expression is meant.
+
+    Raises:
+        cronsim.CronSimError: the expression is not one.
+    """
+
+    expression: str
+    timezone: ZoneInfo
+
+    def __post_init__(self) -> None:
+        CronSim(self.expression, datetime.now(self.timezone))
+
+    def around(self, now: datetime) -> tuple[datetime, datetime]:
+        """The slot that is current and the one after it.
+
+        Args:
+            now: an aware time.
+
+        Returns:
+            The latest fire time at or before `now` and the earliest one after it, both in UTC.
+        """
+        minute = now.astimezone(self.timezone).replace(second=0, microsecond=0)
+        # Iterated in UTC steps: adding to a local time would be wrong in the hour that occurs twice.
+        just_after = (minute.astimezone(UTC) + MINUTE).astimezone(self.timezone)
+        current = next(CronSim(self.expression, just_after, reverse=True))
+        following = next(CronSim(self.expression, current))
+        while following <= now:
+            current, following = following, next(CronSim(self.expression, following))
+        return current.astimezone(UTC), following.astimezone(UTC)
+
+
+def to_slot(moment: datetime) -> datetime:
+    """Cuts an aware time to its UTC minute."""
+    return moment.astimezone(UTC).replace(second=0, microsecond=0)
