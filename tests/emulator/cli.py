@@ -15,6 +15,7 @@ from .errors import EmulatorError
 from .night import play_night
 from .stack import Stack, StackOptions
 
+EXIT_OTHER = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -92,11 +93,19 @@ def _options(parsed: argparse.Namespace) -> StackOptions:
 
 
 async def _until_signal(command: Coroutine[Any, Any, int]) -> int:
-    """Run the command; SIGINT and SIGTERM cancel it, so that it stops in order. A second one changes nothing."""
+    """Run the command; SIGINT or SIGTERM makes it stop in order, and more of them do not disturb that."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(command)
+    told = False
+
+    def stop() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, stop)
     try:
         return await task
     except asyncio.CancelledError:
@@ -109,9 +118,9 @@ async def _run(parsed: argparse.Namespace) -> int:
         broken = asyncio.create_task(stack.broken())
         try:
             await asyncio.wait([night, broken], return_when=asyncio.FIRST_COMPLETED)
-            if not night.done():
-                await broken
-            return await night
+            return await night if night.done() else await broken
+        except EmulatorError as error:
+            return _failed(error)
         finally:
             night.cancel()
             broken.cancel()
@@ -121,8 +130,16 @@ async def _run(parsed: argparse.Namespace) -> int:
 async def _up(parsed: argparse.Namespace) -> int:
     async with Stack(_options(parsed)) as stack:
         print(json.dumps(_description(stack)) if parsed.json else _welcome(stack), flush=True)
-        await stack.broken()
-    return 0
+        try:
+            await stack.broken()
+        except EmulatorError as error:
+            return _failed(error)
+
+
+def _failed(error: EmulatorError) -> int:
+    """Something went wrong after all had been up."""
+    print(f"emulator: {error}", file=sys.stderr)
+    return EXIT_OTHER
 
 
 def _description(stack: Stack) -> dict[str, object]:

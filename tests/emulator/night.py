@@ -109,15 +109,8 @@ async def _describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
 
 async def _follow(console: Console, database: Connection, invocation_id: Any) -> dict[str, Any]:
     """Show progress until the run ended: a bar on a terminal, a line per change elsewhere."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     last = ""
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*PROGRESS_COLUMNS, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("evaluating", total=None)
         while True:
             invocation = await _describe(database, invocation_id)

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from cronsim import CronSim, CronSimError
 
@@ -20,7 +20,7 @@ from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
 from .processes import require_free
 from .project import MIGRATIONS, Project
-from .staging import ROOT
+from .staging import ROOT, require_function
 from .supervisor import Supervisor
 
 
@@ -109,13 +109,14 @@ class Stack:
             if self._data_dir is not None:
                 self._data_dir.close()
 
-    async def broken(self) -> None:
+    async def broken(self) -> NoReturn:
         """Wait until a part cannot be kept alive, and raise the reason."""
         supervisors = [*self._supervisors, *([self.function.supervisor] if self.function.supervisor else [])]
         done, _ = await asyncio.wait(
             [supervisor.gave_up for supervisor in supervisors], return_when=asyncio.FIRST_COMPLETED
         )
         await done.pop()
+        raise AssertionError("a supervisor gives up with a reason")
 
     async def _start(self) -> None:
         options = self.options
@@ -182,6 +183,7 @@ def _check(options: StackOptions) -> PostgresBinaries:
         require_free(options.port_function, "--port-function")
     if options.port_gateway is not None:
         require_free(options.port_gateway, "--port-gateway")
+    require_function(options.root)
     find_postgrest()
     find_caddy()
     return PostgresBinaries.find()

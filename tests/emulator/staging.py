@@ -13,13 +13,19 @@ TARGET = "handle_scheduled_invocation"
 MAIN = f"from functions.main import {TARGET} as {TARGET}\n"
 
 
+def require_function(root: Path) -> None:
+    """Refuse a root that holds no function."""
+    main = root / "functions" / "main.py"
+    if not main.exists():
+        raise EmulatorError(f"no function to run: {main} is not there")
+
+
 def stage(target: Path, root: Path = ROOT) -> Path:
     """Copy what is deployed from `root` into a fresh folder, and return the source file to serve.
 
     The platform puts only the source file's own folder on the import path; this layout needs nothing else.
     """
-    if not (root / "functions" / "main.py").exists():
-        raise EmulatorError(f"no function to run: {root / 'functions' / 'main.py'} is not there")
+    require_function(root)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for package in PACKAGES:

