@@ -1,0 +1,335 @@
+"""Ready-made misbehaviour. The first rule of a script is the outermost: it sees the call first and the reply last.
+
+Whatever counts, counts for one script: make a rule anew for each engine. Nothing is random: what looks so is drawn from
+the call's number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from typing import Any
+
+from .exchange import Call, Proceed, Reply, Result, Rule
+
+When = Callable[[Call], bool]
+
+# ---- when
+
+
+def first(times: int) -> When:
+    """True for the first calls that it is asked about; behind `both`, only those that passed the test before it."""
+    asked = 0
+
+    def when(_: Call) -> bool:
+        nonlocal asked
+        asked += 1
+        return asked <= times
+
+    return when
+
+
+def calls(*numbers: int) -> When:
+    return lambda call: call.number in numbers
+
+
+def every(n: int) -> When:
+    return lambda call: call.number % n == 0
+
+
+def share(of_calls: float, seed: int = 0) -> When:
+    """The given share of all calls, the same ones in each run."""
+    return lambda call: random.Random(f"{seed}:{call.number}").random() < of_calls
+
+
+def naming(users: Collection[str]) -> When:
+    return lambda call: call.names_any(users)
+
+
+def larger_than(users: int) -> When:
+    return lambda call: len(call.items) > users
+
+
+def both(one: When, other: When) -> When:
+    """`other` is asked only where `one` holds."""
+    return lambda call: one(call) and other(call)
+
+
+def only(when: When, rule: Rule) -> Rule:
+    """The rule, for the calls that the condition picks."""
+
+    async def applied(call: Call, proceed: Proceed) -> Reply:
+        return await (rule(call, proceed) if when(call) else proceed(call))
+
+    return applied
+
+
+def act_then(rule: Rule) -> Rule:
+    """Evaluates and acts first, then answers as if it had not: the caller cannot know what has happened."""
+
+    async def acted(call: Call, proceed: Proceed) -> Reply:
+        await proceed(call)
+        return await rule(call, proceed)
+
+    return acted
+
+
+# ---- whole calls
+
+
+def respond(status: int, *, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> Rule:
+    async def rule(_: Call, __: Proceed) -> Reply:
+        text = b'{"error": {"code": "scripted", "message": "the script says so"}}' if body is None else body
+        return Reply(status=status, headers=dict(headers or {}), body=text)
+
+    return rule
+
+
+def refuse_calls_with(users: Collection[str], status: int = 422) -> Rule:
+    """Poison: one such user spoils the call of all others."""
+    return only(naming(users), respond(status))
+
+
+def refuse_calls_larger_than(users: int, status: int = 413) -> Rule:
+    return only(larger_than(users), respond(status))
+
+
+def fail_every(n: int, status: int = 500) -> Rule:
+    return only(every(n), respond(status))
+
+
+def fail_share(of_calls: float, seed: int = 0, status: int = 500) -> Rule:
+    return only(share(of_calls, seed), respond(status))
+
+
+def down_until(end: asyncio.Event | int, status: int = 503) -> Rule:
+    """Down for everyone until the event is set, or for the first calls."""
+    if isinstance(end, asyncio.Event):
+        return only(lambda _: not end.is_set(), respond(status))
+    return only(first(end), respond(status))
+
+
+def retry_after(seconds: float | str, times: int, status: int = 503) -> Rule:
+    """A string goes out as it is: an HTTP date, or nonsense."""
+    return only(first(times), respond(status, headers={"retry-after": str(seconds)}))
+
+
+def capacity(max_in_flight: int, *, retry_after: float | None = None) -> Rule:
+    """429 for each call beyond these. Put something slow behind it; a call that hangs occupies its place for good."""
+    headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+    return only(lambda call: call.in_flight > max_in_flight, respond(429, headers=headers))
+
+
+def act_then_fail(times: int, status: int = 500) -> Rule:
+    return only(first(times), act_then(respond(status)))
+
+
+# ---- time and connections
+
+
+def slow(users: Collection[str] | None, seconds: float) -> Rule:
+    """Evaluates after this time, and so acts even if the caller has given up. `None`: every call."""
+
+    async def rule(call: Call, proceed: Proceed) -> Reply:
+        await asyncio.sleep(seconds)
+        return await proceed(call)
+
+    return rule if users is None else only(naming(users), rule)
+
+
+def hold_until(event: asyncio.Event) -> Rule:
+    """Evaluates once the event is set."""
+
+    async def rule(call: Call, proceed: Proceed) -> Reply:
+        await event.wait()
+        return await proceed(call)
+
+    return rule
+
+
+def never_answer() -> Rule:
+    """Until the engine stops."""
+
+    async def rule(_: Call, __: Proceed) -> Reply:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets this event")
+
+    return rule
+
+
+def hang(users: Collection[str], times: int | None = None) -> Rule:
+    when = naming(users) if times is None else both(naming(users), first(times))
+    return only(when, never_answer())
+
+
+def reset() -> Rule:
+    """Drops the connection without an answer."""
+
+    async def rule(_: Call, __: Proceed) -> Reply:
+        return Reply(reset=True)
+
+    return rule
+
+
+def cut_short() -> Rule:
+    """Acts, promises the whole answer and drops the connection in the middle of it."""
+
+    async def rule(call: Call, proceed: Proceed) -> Reply:
+        reply = await proceed(call)
+        reply.headers["content-length"] = "100000"
+        reply.body = b'{"results": [{"user_id": "'
+        reply.reset = True
+        return reply
+
+    return rule
+
+
+# ---- single items
+
+
+def items_failed(
+    users: Collection[str], *, times: int | None = None, retryable: bool, code: str = "scripted_failure"
+) -> Rule:
+    """Answers these users' items `failed` and does not act on them, each the first times it is asked (None: always)."""
+    asked: Counter[str] = Counter()
+
+    async def rule(call: Call, proceed: Proceed) -> Reply:
+        failing = {
+            user_id for user_id in call.user_ids if user_id in users and (times is None or asked[user_id] < times)
+        }
+        asked.update(failing)
+        reply = await _proceed_without(failing, call, proceed)
+        error = {"code": code, "message": "the script says so", "retryable": retryable}
+        reply.results += [
+            {"user_id": user_id, "scenario_type": scenario_type, "outcome": "failed", "error": error}
+            for user_id, scenario_type in call.pairs
+            if user_id in failing
+        ]
+        return reply
+
+    return rule
+
+
+def items_retryable(users: Collection[str], times: int) -> Rule:
+    return items_failed(users, times=times, retryable=True)
+
+
+def items_refused(users: Collection[str], code: str = "scripted_refusal") -> Rule:
+    return items_failed(users, retryable=False, code=code)
+
+
+def missing(users: Collection[str], times: int | None = None, *, acted: bool = True) -> Rule:
+    """Leaves these users out of the answer, each the first times, though it acted on them (or did not, if told so)."""
+    asked: Counter[str] = Counter()
+
+    async def rule(call: Call, proceed: Proceed) -> Reply:
+        left_out = {
+            user_id for user_id in call.user_ids if user_id in users and (times is None or asked[user_id] < times)
+        }
+        asked.update(left_out)
+        reply = await (proceed(call) if acted else _proceed_without(left_out, call, proceed))
+        reply.results = [result for result in reply.results if result["user_id"] not in left_out]
+        return reply
+
+    return rule
+
+
+def alter_results(change: Callable[[list[Result]], list[Any]]) -> Rule:
+    """Acts truthfully and answers what the function makes of it."""
+
+    async def rule(call: Call, proceed: Proceed) -> Reply:
+        reply = await proceed(call)
+        reply.results = change(reply.results)
+        return reply
+
+    return rule
+
+
+def repeated_results() -> Rule:
+    return alter_results(lambda results: results + results)
+
+
+def shuffled_results(seed: int = 0) -> Rule:
+    return alter_results(lambda results: random.Random(seed).sample(results, len(results)))
+
+
+def foreign_results(users: Collection[str], scenario_type: str = "inactivity_30_days") -> Rule:
+    """Adds results of users that nobody asked about."""
+    foreign = [
+        {"user_id": user_id, "scenario_type": scenario_type, "outcome": "triggered", "notification_id": "foreign"}
+        for user_id in users
+    ]
+    return alter_results(lambda results: [*foreign, *results])
+
+
+def unknown_outcomes(users: Collection[str], outcome: str = "perhaps") -> Rule:
+    return alter_results(lambda results: [r | {"outcome": outcome} if r["user_id"] in users else r for r in results])
+
+
+def wrong_types() -> Rule:
+    """Valid JSON of the right depth, with every type wrong."""
+    return alter_results(
+        lambda results: [
+            None,
+            17,
+            "text",
+            [],
+            *[{"user_id": 4711, "scenario_type": None, "outcome": {"deep": True}, "error": "text"} for _ in results],
+        ]
+    )
+
+
+# ---- bodies; each acts before it answers
+
+
+def _body(make: Callable[[], bytes | AsyncIterator[bytes]], content_type: str = "application/json") -> Rule:
+    async def rule(call: Call, proceed: Proceed) -> Reply:
+        reply = await proceed(call)
+        reply.body = make()
+        reply.headers["content-type"] = content_type
+        return reply
+
+    return rule
+
+
+def not_json() -> Rule:
+    return _body(lambda: b"<html><title>Service temporarily fine</title></html>", "text/html")
+
+
+def other_json(text: bytes = b"[]") -> Rule:
+    return _body(lambda: text)
+
+
+def empty_body() -> Rule:
+    return _body(lambda: b"")
+
+
+def huge_body(size: int = 64 * 1024 * 1024) -> Rule:
+    """Of known length, so that a caller can refuse it before reading."""
+    return _body(lambda: b'{"results": [' + b" " * (size - 15) + b"]}")
+
+
+def endless_body() -> Rule:
+    """Chunked, until the caller hangs up."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"results": ['
+        while True:
+            yield b" " * 65536
+
+    return _body(chunks)
+
+
+def deep_json(depth: int = 100_000) -> Rule:
+    return _body(lambda: b'{"results": ' + b"[" * depth + b"]" * depth + b"}")
+
+
+def redirect_to(location: str, status: int = 307) -> Rule:
+    return respond(status, headers={"location": location})
+
+
+async def _proceed_without(users: Collection[str], call: Call, proceed: Proceed) -> Reply:
+    rest = call.without(users)
+    return await proceed(rest) if rest.items else Reply()
