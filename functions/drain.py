@@ -7,8 +7,8 @@ import logging
 import math
 import os
 import socket
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, field
 
 from functions.evaluation_batch import run_evaluation_batch
 from functions.run_log import RunResult, log_run_result
@@ -34,11 +34,13 @@ class Drained:
 
     Args:
         batches: how many it recorded.
+        outcomes: what their pairs came to.
         progressed: it recorded something, or more was queued for it: the work is not merely waiting for others.
         stopped_by: the engine turned us away or is down, so there was no point in going on.
     """
 
     batches: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
     progressed: bool = False
     stopped_by: EngineError | None = None
 
@@ -107,6 +109,7 @@ class Drain:
             duration_ms = round((self._budget.elapsed() - started) * 1000)
             await log_run_result(RunResult(batch, results, duration_ms, WORKER), invocations=self._invocations)
             self.done.batches += 1
+            self.done.outcomes.update(result.outcome for result in results)
             self.done.progressed = True
 
     async def _evaluate(self, batch: EvaluationBatch) -> list[EvaluationResult] | None:

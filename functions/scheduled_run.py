@@ -94,18 +94,21 @@ async def run_slice(work: Work, *, requested_slot: datetime | None = None, dispa
     if drain.done.stopped_by is None:
         # Last of all: it asks for the next slice, which must not find this one's work still open.
         await _hand_back(work, drain, dispatch_id=dispatch_id)
+    invocation = slot.invocation
+    if invocation is not None:
+        invocation = after.get(invocation["id"]) or invocation
     log_event(
         "slice_ended",
         f"Slice ended after {budget.elapsed():.1f} s: {drain.done.batches} batches, "
         + ("more to do" if more_to_do else "nothing left to do"),
+        invocation_id=invocation["id"] if invocation else None,
+        slot=invocation["scheduled_for"] if invocation else None,
         dispatch_id=dispatch_id,
         batches=drain.done.batches,
+        counts=dict(drain.done.outcomes),
         more_to_do=more_to_do,
         duration_ms=round(budget.elapsed() * 1000),
     )
-    invocation = slot.invocation
-    if invocation is not None:
-        invocation = after.get(invocation["id"]) or invocation
     return Slice(invocation, deduplicated=not slot.opened, more_to_do=more_to_do)
 
 
@@ -169,7 +172,13 @@ def _log_finished(invocation: dict[str, Any]) -> None:
         invocation_id=invocation["id"],
         slot=invocation["scheduled_for"],
         status=invocation["status"],
+        duration_ms=_milliseconds_between(invocation["started_at"], invocation["finished_at"]),
+        lateness_seconds=invocation["lateness_seconds"],
         counts=invocation["counts"],
         failures={cause["code"]: cause["count"] for cause in invocation["failures"]},
         error=invocation["error"],
     )
+
+
+def _milliseconds_between(start: str, end: str) -> int:
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000)

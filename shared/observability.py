@@ -26,10 +26,10 @@ class _Formatter(JsonFormatter):
     """Standard library records, shaped as this project's lines."""
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        super().add_fields(log_data, record, message_dict)
         log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         log_data["severity"] = record.levelname
-        log_data.setdefault("event", "log")
+        log_data["event"] = "log"
+        super().add_fields(log_data, record, message_dict)
         trace_id = _trace_id.get()
         if trace_id is not None:
             log_data["trace_id"] = trace_id
