@@ -23,9 +23,10 @@ EXIT_INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run until done or told to stop, and return the exit code."""
     parsed = _parser().parse_args(arguments)
-    command = _run(parsed) if parsed.command == "run" else _up(parsed)
     try:
-        return asyncio.run(_until_signal(command))
+        if parsed.command == "run":
+            return asyncio.run(_until_signal(_run(parsed), when_told=EXIT_INTERRUPTED))
+        return asyncio.run(_until_signal(_up(parsed), when_told=0))
     except EmulatorError as error:
         print(f"emulator: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -92,7 +93,7 @@ def _options(parsed: argparse.Namespace) -> StackOptions:
     )
 
 
-async def _until_signal(command: Coroutine[Any, Any, int]) -> int:
+async def _until_signal(command: Coroutine[Any, Any, int], *, when_told: int) -> int:
     """Run the command; SIGINT or SIGTERM makes it stop in order, and more of them do not disturb that."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(command)
@@ -109,7 +110,7 @@ async def _until_signal(command: Coroutine[Any, Any, int]) -> int:
     try:
         return await task
     except asyncio.CancelledError:
-        return EXIT_INTERRUPTED
+        return when_told
 
 
 async def _run(parsed: argparse.Namespace) -> int:

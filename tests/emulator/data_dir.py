@@ -8,21 +8,20 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from . import leftovers
 from .errors import EmulatorError
+from .leftovers import Child
 
 MARKER = "emulator.json"
 LOCK = "emulator.lock"
 PROCESSES = "processes.json"
 TEMPORARY_PREFIX = "supabase-emulator-run-"
-# how exactly the kernel's clock ticks let a start time be told, in seconds
-SAME_START = 0.05
 
 
 class DataDir:
@@ -32,7 +31,7 @@ class DataDir:
         self.path = path
         self.temporary = temporary
         self._lock_file: int | None = None
-        self._processes: list[dict[str, Any]] = []
+        self._children: list[Child] = []
 
     @classmethod
     def new_temporary(cls) -> DataDir:
@@ -83,18 +82,18 @@ class DataDir:
     def remember(self, name: str, pid: int) -> None:
         """Write down a child, at once: whoever comes after a kill -9 has nothing but this to go by."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            self._processes.append({"name": name, "pid": pid, "started": psutil.Process(pid).create_time()})
+            self._children.append(Child.of(name, pid))
         self._write_processes()
 
     def forget(self, pid: int) -> None:
-        self._processes = [entry for entry in self._processes if entry["pid"] != pid]
+        self._children = [child for child in self._children if child.pid != pid]
         self._write_processes()
 
     def _write_processes(self) -> None:
         if not self.path.exists():
             return
         draft = self.path / f"{PROCESSES}.new"
-        write_private(draft, json.dumps(self._processes))
+        write_private(draft, json.dumps([asdict(child) for child in self._children]))
         draft.replace(self.path / PROCESSES)
 
     def close(self) -> None:
@@ -149,34 +148,10 @@ def _remove_abandoned() -> None:
 
 
 def _end_leftovers(path: Path) -> None:
-    """End exactly the processes that a killed emulator wrote down here, and their groups; never one by its name."""
+    """End what a killed emulator wrote down here."""
     try:
-        entries = json.loads((path / PROCESSES).read_text())
-    except (OSError, ValueError):
+        children = leftovers.from_json(json.loads((path / PROCESSES).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
         return
-    leftovers = [process for entry in entries for process in _still_running(entry)]
-    for process in leftovers:
-        with contextlib.suppress(psutil.Error):
-            # a fast shutdown for PostgreSQL, a prompt end for all others
-            process.send_signal(signal.SIGINT)
-    _, stubborn = psutil.wait_procs(leftovers, timeout=5)
-    for process in stubborn:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(stubborn, timeout=5)
+    leftovers.end(children)
     (path / PROCESSES).unlink(missing_ok=True)
-
-
-def _still_running(entry: dict[str, Any]) -> list[psutil.Process]:
-    """The process that was written down, and what lives on of the group it led; nothing if its number was reused."""
-    pid, started = int(entry["pid"]), float(entry["started"])
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if process.pid == pid:
-                if abs(process.create_time() - started) > SAME_START:
-                    return []
-                found.append(process)
-            elif os.getpgid(process.pid) == pid and process.create_time() >= started - SAME_START:
-                found.append(process)
-    return found

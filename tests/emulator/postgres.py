@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -16,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from psycopg import sql
 
 from .account import Account
@@ -25,10 +23,12 @@ from .connections import connect
 from .data_dir import DataDir, write_private
 from .errors import EmulatorError
 from .extensions import copy_missing, extensions_folder
+from .leftovers import wait_until_gone, with_working_folder
 from .processes import LOCALHOST, ChildProcess, free_port
 
 BASELINE = Path(__file__).parent / "supabase_baseline.sql"
 SUPERUSER = "supabase_admin"
+BACKENDS_END_SECONDS = 10
 # the first release that reads extensions from a folder of ours
 EXTENSION_CONTROL_PATH_SINCE = 18
 
@@ -349,11 +349,6 @@ def _copy_cluster(source: Path, target: Path, account: Account) -> None:
         raise EmulatorError(f"cannot write the database to {target}: {done.stderr.strip()}")
 
 
-def _wait_until_gone(cluster: Path, timeout_seconds: float = 10) -> None:
+def _wait_until_gone(cluster: Path) -> None:
     """Backends notice by themselves that the postmaster is gone; a new one may not start before they have."""
-    backends = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cwd() == str(cluster):
-                backends.append(process)
-    psutil.wait_procs(backends, timeout=timeout_seconds)
+    wait_until_gone(with_working_folder(str(cluster)), BACKENDS_END_SECONDS)

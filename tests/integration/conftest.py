@@ -1,0 +1,32 @@
+"""A real Supabase project for every test that asks for one.
+
+`projects` is a session's PostgreSQL with the migrations applied once; `project` is a clone of that database, with its
+own PostgREST and gateway, and everything that the test starts on it ends with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.emulator.project import Project, ProjectFactory
+
+
+@pytest.fixture(scope="session")
+async def projects() -> AsyncIterator[ProjectFactory]:
+    async with ProjectFactory() as factory:
+        yield factory
+
+
+@pytest.fixture
+async def project(projects: ProjectFactory) -> AsyncIterator[Project]:
+    async with projects.project() as project:
+        yield project
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        yield client

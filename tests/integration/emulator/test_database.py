@@ -1,0 +1,89 @@
+"""What the baseline gives a project, and how migrations are applied to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.emulator.connections import connect
+from tests.emulator.errors import EmulatorError
+from tests.emulator.migrations import apply_migrations
+from tests.emulator.project import Project, ProjectFactory
+
+from .looking import rows
+
+
+async def test_migrations_run_as_a_plain_role(project: Project) -> None:
+    async with project.connect() as database:
+        cursor = await database.execute(
+            b"select rolname, rolsuper, rolbypassrls, rolcreaterole from pg_roles where rolname = current_user"
+        )
+        assert await cursor.fetchall() == [("postgres", False, True, True)]
+
+
+async def test_forgotten_revokes_are_open_to_anon(projects: ProjectFactory) -> None:
+    """The classic default privileges: an emulator without them would hide the mistake."""
+    async with (
+        projects.database() as name,
+        connect(projects.server.url(name)) as database,
+    ):
+        await database.execute(b"create table public.forgotten (id int)")
+        await database.execute(b"create function public.forgotten() returns int language sql return 1")
+        cursor = await database.execute(
+            b"select has_table_privilege('anon', 'public.forgotten', 'select'),"
+            b" has_function_privilege('anon', 'public.forgotten()', 'execute')"
+        )
+        assert await cursor.fetchone() == (True, True)
+
+
+@pytest.mark.parametrize("schema", ["net", "vault", "cron", "pgmq", "scheduler"])
+async def test_anon_reaches_no_private_schema(project: Project, schema: str) -> None:
+    assert await rows(project, "select has_schema_privilege('anon', %s, 'usage')", schema) == [(False,)]
+
+
+async def test_vault_gives_back_what_was_put_in(project: Project) -> None:
+    await project.write_vault_secrets("http://127.0.0.1:1")
+    await project.write_vault_secrets("http://127.0.0.1:2")
+    async with project.connect() as database:
+        cursor = await database.execute(
+            b"select decrypted_secret from vault.decrypted_secrets where name = 'scheduler_function_url'"
+        )
+        assert await cursor.fetchall() == [("http://127.0.0.1:2/",)]
+
+
+async def test_only_new_migrations_are_applied(projects: ProjectFactory, tmp_path: Path) -> None:
+    first = tmp_path / "20300101000000_make_a_table.sql"
+    first.write_text("create table public.made (id int); -- 100% ünicode\n")
+    async with projects.database() as name:
+        url = projects.server.url(name)
+        assert await apply_migrations(url, tmp_path) == ["20300101000000"]
+        (tmp_path / "20300102000000_fill_it.sql").write_text("insert into public.made values (1);")
+        assert await apply_migrations(url, tmp_path) == ["20300102000000"]
+        async with connect(url) as database:
+            cursor = await database.execute(
+                b"select name, statements from supabase_migrations.schema_migrations where version = '20300101000000'"
+            )
+            assert await cursor.fetchone() == ("make_a_table", [first.read_text()])
+
+
+async def test_a_migration_that_fails_leaves_nothing_and_names_its_line(
+    projects: ProjectFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "20300101000000_break.sql").write_text("create table public.half (id int);\n\nselect * from nowhere;\n")
+    async with projects.database() as name:
+        url = projects.server.url(name)
+        with pytest.raises(EmulatorError, match=r"20300101000000_break\.sql: line 3: .*nowhere"):
+            await apply_migrations(url, tmp_path)
+        async with connect(url) as database:
+            cursor = await database.execute(b"select to_regclass('public.half')")
+            assert await cursor.fetchone() == (None,)
+
+
+async def test_a_clone_starts_from_the_template_and_not_from_a_neighbour(projects: ProjectFactory) -> None:
+    async with projects.database() as one, projects.database() as other:
+        async with connect(projects.server.url(one)) as database:
+            await database.execute(b"create table public.mine (id int)")
+        async with connect(projects.server.url(other)) as database:
+            cursor = await database.execute(b"select to_regclass('public.mine')")
+            assert await cursor.fetchone() == (None,)
