@@ -1,0 +1,30 @@
+"""One project with the engine on it for all tests here: they do not meet, because each makes mentors of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.emulator.project import Project, ProjectFactory
+
+from .programme import Programme
+
+
+@pytest.fixture(scope="session")
+async def engine_projects() -> AsyncIterator[ProjectFactory]:
+    async with ProjectFactory() as factory:
+        yield factory
+
+
+@pytest.fixture(scope="session")
+async def engine_project(engine_projects: ProjectFactory) -> AsyncIterator[Project]:
+    async with engine_projects.project() as project:
+        await project.start_engine()
+        yield project
+
+
+@pytest.fixture
+async def programme(engine_project: Project) -> AsyncIterator[Programme]:
+    async with engine_project.connect() as database, Programme.of(engine_project, database) as programme:
+        yield programme
