@@ -6,10 +6,13 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from .errors import EmulatorError
+
+KEPT_SECONDS = 30 * 24 * 3600
 
 
 def cache_folder() -> Path:
@@ -42,7 +45,10 @@ def make_once(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def draft_entry(name: str) -> Path:
-    """A new folder beside the entry, to be filled and then kept."""
+    """A new folder beside the entry, to be filled and then kept. Entries of a month ago make room for it."""
+    for old in cache_folder().iterdir():
+        if time.time() - old.lstat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache_folder()))
     draft.chmod(0o755)
     return draft

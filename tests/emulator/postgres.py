@@ -13,6 +13,7 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from psycopg import sql
@@ -29,6 +30,8 @@ from .processes import LOCALHOST, ChildProcess, free_port
 BASELINE = Path(__file__).parent / "supabase_baseline.sql"
 SUPERUSER = "supabase_admin"
 BACKENDS_END_SECONDS = 10
+# small segments of the log, since each new data directory gets a copy of the first
+INITDB_OPTIONS = ("--encoding", "UTF8", "--no-locale", "--wal-segsize", "2", "--no-sync", "--no-instructions")
 # the first release that reads extensions from a folder of ours
 EXTENSION_CONTROL_PATH_SINCE = 18
 
@@ -63,13 +66,15 @@ class PostgresBinaries:
             folder = _readable_copy(folder, version)
         return cls(folder, version, account)
 
-    def config(self, name: str) -> Path:
-        """A folder that pg_config knows, such as `sharedir`."""
-        found = subprocess.run([self.bin / "pg_config", f"--{name}"], capture_output=True, text=True, check=True)
-        return Path(found.stdout.strip())
+    @cached_property
+    def extensions(self) -> Path:
+        """The folder of the extensions that this installation came with."""
+        found = subprocess.run([self.bin / "pg_config", "--sharedir"], capture_output=True, text=True, check=True)
+        return Path(found.stdout.strip()) / "extension"
 
     def has_own(self, extension: str) -> bool:
-        control = self.config("sharedir") / "extension" / f"{extension}.control"
+        """Whether it has the real extension, and no stand-in of ours."""
+        control = self.extensions / f"{extension}.control"
         return control.exists() and "Stand-in for" not in control.read_text()
 
 
@@ -129,6 +134,7 @@ class PostgresServer:
         self._durable = durable
         self._settings = dict(settings or {})
         self._process: ChildProcess | None = None
+        self._prepared: Path | None = None
 
     @property
     def pid(self) -> int:
@@ -157,8 +163,8 @@ class PostgresServer:
         """A connection string; roles that may log in are postgres, authenticator and supabase_admin (superuser)."""
         return f"postgresql://{role}:{self._password_file.read_text()}@{LOCALHOST}:{self.port}/{database}"
 
-    async def create(self) -> bool:
-        """Make the cluster if there is none, from a copy of one that was prepared earlier; True if it is new."""
+    async def prepare(self) -> bool:
+        """Check what is there, and know the password from here on; True if `start` will have to make a new cluster."""
         version_file = self.cluster / "PG_VERSION"
         if version_file.exists():
             found = version_file.read_text().strip()
@@ -173,16 +179,22 @@ class PostgresServer:
                 f"the account {self.binaries.account.name}, which runs PostgreSQL since root may not, cannot reach "
                 f"{self.data_dir.path}: choose a folder below one that all may enter, such as /tmp"
             )
-        prepared = await _prepared_cluster(self.binaries)
+        self._prepared = await _prepared_cluster(self.binaries)
+        write_private(self._password_file, (self._prepared / "password").read_text())
+        return True
+
+    async def _copy_prepared(self, prepared: Path) -> None:
         # a copy that was interrupted is not taken for a cluster: the name comes last
         draft = self.data_dir.path / "postgres.new"
         shutil.rmtree(draft, ignore_errors=True)
         await asyncio.to_thread(_copy_cluster, prepared / "cluster", draft, self.binaries.account)
-        write_private(self._password_file, (prepared / "password").read_text())
         draft.rename(self.cluster)
-        return True
 
     async def start(self) -> None:
+        """Return when it takes connections."""
+        if self._prepared is not None:
+            await self._copy_prepared(self._prepared)
+            self._prepared = None
         # a killed server leaves this; its processes are known to be gone, and its number may be somebody else's by now
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         if self._process is None:
@@ -263,12 +275,11 @@ class PostgresServer:
 def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
     settings = {}
     folder = extensions_folder()
-    own_folder = binaries.config("sharedir") / "extension"
     if binaries.major >= EXTENSION_CONTROL_PATH_SINCE:
         # $system comes first: a server with a real pg_net or pg_cron uses that
         settings["extension_control_path"] = f"$system:{folder}"
     else:
-        copy_missing(folder, own_folder)
+        copy_missing(folder, binaries.extensions)
     if binaries.has_own("pg_cron"):
         settings |= {
             "shared_preload_libraries": "pg_cron",
@@ -281,7 +292,9 @@ def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
 
 async def _prepared_cluster(binaries: PostgresBinaries) -> Path:
     """A stopped cluster with the baseline in it, made once: initdb and the baseline take a second, a copy a tenth."""
-    content = f"{binaries.bin} {binaries.version} {extensions_folder().name} {binaries.has_own('pg_cron')}"
+    content = (
+        f"{binaries.bin} {binaries.version} {extensions_folder().name} {binaries.has_own('pg_cron')} {INITDB_OPTIONS}"
+    )
     digest = hashlib.sha256(content.encode() + BASELINE.read_bytes()).hexdigest()[:16]
     name = f"cluster-{digest}"
     entry = cache_folder() / name
@@ -307,7 +320,7 @@ async def _prepare_cluster(folder: Path, binaries: PostgresBinaries) -> None:
     initdb = await asyncio.create_subprocess_exec(
         binaries.bin / "initdb",
         *("-D", cluster, "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", password_file),
-        *("--encoding", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
+        *INITDB_OPTIONS,
         env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
         cwd=cluster,
         stdout=asyncio.subprocess.PIPE,

@@ -267,7 +267,7 @@ class ProjectFactory:
     async def __aenter__(self) -> Self:
         self._server = PostgresServer(DataDir.new_temporary(), settings=self._settings)
         try:
-            await self._server.create()
+            await self._server.prepare()
             await self._server.start()
             await self.build_template(self.TEMPLATE, self._migrations)
         except BaseException:

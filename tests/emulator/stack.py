@@ -123,7 +123,7 @@ class Stack:
         binaries = _check(options)
         data_dir = self._data_dir = DataDir.kept(options.data_dir) if options.data_dir else DataDir.new_temporary()
         server = self._server = PostgresServer(data_dir, binaries=binaries, durable=not data_dir.temporary)
-        is_new = await server.create()
+        is_new = await server.prepare()
         project = self._project = Project(
             server,
             "postgres",

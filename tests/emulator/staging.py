@@ -30,7 +30,8 @@ def stage(target: Path, root: Path = ROOT) -> Path:
     target.mkdir(parents=True)
     for package in PACKAGES:
         if (root / package).is_dir():
-            shutil.copytree(root / package, target / package, ignore=shutil.ignore_patterns("__pycache__"))
+            # compiled files come along: they hold as long as their sources do, and spare a start half a second
+            shutil.copytree(root / package, target / package)
     if (root / "requirements.txt").exists():
         shutil.copy(root / "requirements.txt", target)
     source = target / "main.py"

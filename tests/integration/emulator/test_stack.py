@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +28,7 @@ STARTS_WITHIN_SECONDS = 60
 
 
 @pytest.fixture
-def data_dir() -> Any:
+def data_dir() -> Iterator[Path]:
     """Where PostgreSQL's account gets to as well, which pytest's own temporary folders are closed to."""
     with TemporaryDirectory(prefix="emulator-test-") as folder:
         Path(folder).chmod(0o711)
@@ -36,10 +36,12 @@ def data_dir() -> Any:
 
 
 @pytest.fixture
-def thesis(tmp_path: Path) -> Path:
+def thesis(tmp_path: Path) -> Iterator[Path]:
+    """Somebody's work, which must still be there after the test."""
     path = tmp_path / "thesis.txt"
     path.write_text("mine")
-    return path
+    yield path
+    assert path.read_text() == "mine"
 
 
 async def start(*arguments: str | Path) -> asyncio.subprocess.Process:
@@ -192,7 +194,6 @@ async def test_a_taken_port_is_named_with_its_option() -> None:
 
 async def test_a_foreign_directory_is_refused_and_left_alone(thesis: Path) -> None:
     assert "holds files of something else" in await refusal("up", "--data-dir", thesis.parent)
-    assert thesis.read_text() == "mine"
 
 
 async def test_a_directory_of_another_postgresql_is_refused(data_dir: Path) -> None:
