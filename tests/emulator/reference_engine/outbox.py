@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+from pyreqwest.client import ClientBuilder
+from pyreqwest.compatibility.httpx import HttpxTransport
 
 from .contract import EvaluationCall
 
@@ -61,7 +63,8 @@ def data_api_client(supabase_url: str, secret_key: str) -> httpx.AsyncClient:
         base_url=f"{supabase_url.rstrip('/')}/rest/v1/",
         headers=headers,
         timeout=RPC_TIMEOUT_SECONDS,
-        transport=httpx.AsyncHTTPTransport(retries=0, limits=httpx.Limits(max_connections=MAX_CALLS_IN_FLIGHT)),
+        # httpx's own pool would cost more than all else that the engine does for a call.
+        transport=HttpxTransport(ClientBuilder().no_proxy().follow_redirects(False).build()),
     )
 
 

@@ -12,14 +12,8 @@ from .programme import Programme
 
 
 @pytest.fixture(scope="session")
-async def engine_projects() -> AsyncIterator[ProjectFactory]:
-    async with ProjectFactory() as factory:
-        yield factory
-
-
-@pytest.fixture(scope="session")
-async def engine_project(engine_projects: ProjectFactory) -> AsyncIterator[Project]:
-    async with engine_projects.project() as project:
+async def engine_project(projects: ProjectFactory) -> AsyncIterator[Project]:
+    async with projects.project() as project:
         await project.start_engine()
         yield project
 

@@ -149,8 +149,8 @@ async def test_500_simultaneous_calls_are_all_answered(programme: Programme) -> 
     }
 
 
-async def test_says_503_while_the_data_api_is_away_and_works_again_after(engine_projects: ProjectFactory) -> None:
-    async with engine_projects.project() as project, project.connect() as database:
+async def test_says_503_while_the_data_api_is_away_and_works_again_after(projects: ProjectFactory) -> None:
+    async with projects.project() as project, project.connect() as database:
         await project.start_engine()
         async with Programme.of(project, database) as programme:
             user_id = await programme.mentor(SILENT)

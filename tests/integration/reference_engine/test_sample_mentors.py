@@ -22,22 +22,22 @@ async def number(database: Connection, query: LiteralString) -> Any:
 
 
 async def test_plants_500_mentors_unless_told_otherwise_and_the_same_everywhere(
-    engine_projects: ProjectFactory,
+    projects: ProjectFactory,
 ) -> None:
     planted = []
     for settings in ({}, {"seed.mentors": ""}, {"seed.mentors": "500"}):
-        async with engine_projects.database() as name, connect(engine_projects.server.url(name)) as database:
-            await run_script(engine_projects.server.url(name), SEED, settings)
+        async with projects.database() as name, connect(projects.server.url(name)) as database:
+            await run_script(projects.server.url(name), SEED, settings)
             planted.append(await rows(database, WITHOUT_TIMES))
     assert planted[0] == planted[1] == planted[2]
     assert len(planted[0]) == 500
 
 
 async def test_planting_again_changes_nobody_and_a_larger_number_adds_the_missing(
-    engine_projects: ProjectFactory,
+    projects: ProjectFactory,
 ) -> None:
-    async with engine_projects.database() as name, connect(engine_projects.server.url(name)) as database:
-        url = engine_projects.server.url(name)
+    async with projects.database() as name, connect(projects.server.url(name)) as database:
+        url = projects.server.url(name)
         await run_script(url, SEED, {"seed.mentors": "100"})
         before = await rows(database, "select * from public.peer_mentors order by user_id")
         await run_script(url, SEED, {"seed.mentors": "150"})
@@ -46,9 +46,9 @@ async def test_planting_again_changes_nobody_and_a_larger_number_adds_the_missin
         assert set(map(str, before)) <= set(map(str, after))
 
 
-async def test_the_planted_programme_has_the_shares_of_a_real_one(engine_projects: ProjectFactory) -> None:
-    async with engine_projects.database() as name, connect(engine_projects.server.url(name)) as database:
-        await run_script(engine_projects.server.url(name), SEED, {"seed.mentors": "20000"})
+async def test_the_planted_programme_has_the_shares_of_a_real_one(projects: ProjectFactory) -> None:
+    async with projects.database() as name, connect(projects.server.url(name)) as database:
+        await run_script(projects.server.url(name), SEED, {"seed.mentors": "20000"})
 
         async def share(condition: LiteralString, among: LiteralString = "true") -> float:
             query: LiteralString = "select avg((" + condition + ")::int) from public.peer_mentors where " + among
@@ -72,10 +72,10 @@ async def test_the_planted_programme_has_the_shares_of_a_real_one(engine_project
 
 
 async def test_pages_of_active_mentors_are_read_from_the_index_of_those_present(
-    engine_projects: ProjectFactory,
+    projects: ProjectFactory,
 ) -> None:
-    async with engine_projects.database() as name, connect(engine_projects.server.url(name)) as database:
-        await run_script(engine_projects.server.url(name), SEED, {"seed.mentors": "20000"})
+    async with projects.database() as name, connect(projects.server.url(name)) as database:
+        await run_script(projects.server.url(name), SEED, {"seed.mentors": "20000"})
         plan = await rows(
             database,
             "explain select user_id, segments from public.active_peer_mentors"
