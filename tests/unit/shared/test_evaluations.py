@@ -1,0 +1,60 @@
+"""Pairs survive being frozen, and counts add up to the pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.evaluations import EvaluationResult, MentorScenarios, Outcome, count_outcomes, from_pairs, to_pairs
+
+types = st.lists(st.sampled_from(["a", "b", "c"]), unique=True).map(tuple)
+users = st.lists(st.builds(MentorScenarios, st.uuids().map(str), types), unique_by=lambda user: user.user_id)
+results = st.lists(
+    st.builds(
+        EvaluationResult,
+        st.text(max_size=3),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(get_args(Outcome)),
+    )
+)
+
+
+@given(users)
+def test_every_user_comes_back_from_the_frozen_form_with_her_types(before: list[MentorScenarios]) -> None:
+    after = from_pairs(to_pairs(before))
+    assert Counter(after) == Counter(before)
+
+
+@given(users)
+def test_freezing_what_came_back_changes_nothing_more(before: list[MentorScenarios]) -> None:
+    pairs = to_pairs(before)
+    assert to_pairs(from_pairs(pairs)) == pairs
+
+
+@given(users)
+def test_the_frozen_form_has_one_group_for_each_set_of_types(before: list[MentorScenarios]) -> None:
+    groups = [tuple(group["scenario_types"]) for group in to_pairs(before)]
+    assert len(groups) == len(set(groups)) == len({user.scenario_types for user in before})
+
+
+def test_users_keep_their_order_within_a_group() -> None:
+    before = [MentorScenarios(user_id, ("a",)) for user_id in ("3", "1", "2")]
+    assert to_pairs(before) == [{"scenario_types": ["a"], "user_ids": ["3", "1", "2"]}]
+    assert from_pairs(to_pairs(before)) == tuple(before)
+
+
+@given(results)
+def test_counts_add_up_to_the_results(counted: list[EvaluationResult]) -> None:
+    counts = count_outcomes(counted)
+    assert sum(n for outcomes in counts.values() for n in outcomes.values()) == len(counted)
+    assert Counter((result.scenario_type, result.outcome) for result in counted) == {
+        (scenario_type, outcome): n for scenario_type, outcomes in counts.items() for outcome, n in outcomes.items()
+    }
+
+
+def test_what_did_not_happen_is_not_counted_as_zero() -> None:
+    assert count_outcomes([EvaluationResult("u", "a", "triggered")]) == {"a": {"triggered": 1}}
+    assert count_outcomes([]) == {}
