@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -20,6 +21,7 @@ ESTABLISHED_TYPES = ("inactivity_30_days", "milestone_reached")
 ONBOARDING_TYPES = ("milestone_reached", "onboarding_incomplete")
 
 Pair = tuple[str, str]
+T = TypeVar("T")
 
 
 def slot_minutes_ago(minutes: int = 1) -> tuple[str, datetime]:
@@ -31,6 +33,18 @@ def slot_minutes_ago(minutes: int = 1) -> tuple[str, datetime]:
 def mentor_ids(count: int) -> list[str]:
     """Ids that look like any others, the same in every run."""
     return [str(uuid.uuid5(uuid.NAMESPACE_URL, f"mentor-{number}")) for number in range(count)]
+
+
+async def eventually(look: Callable[[], Awaitable[T]], within: float = 60) -> T:
+    """Looks until it finds something: for what another process does and tells nobody.
+
+    Raises:
+        TimeoutError: there was nothing to be found.
+    """
+    async with asyncio.timeout(within):
+        while not (found := await look()):  # noqa: ASYNC110  # another process has no Event to set
+            await asyncio.sleep(0.02)
+        return found
 
 
 class Night:
@@ -99,6 +113,10 @@ class Night:
             b"select scheduler.describe_invocation(id) from public.scheduler_invocations order by created_at"
         )
         return [row[0] for row in found]
+
+    async def ended(self) -> dict[str, Any] | None:
+        """The only invocation, once it has ended."""
+        return next((invocation for invocation in await self.invocations() if invocation["finished_at"]), None)
 
     async def recorded_pairs(self, invocation_id: str) -> dict[Pair, str]:
         """The outcome of every frozen pair of an invocation, read back from rows and batches."""
