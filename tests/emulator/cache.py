@@ -34,7 +34,7 @@ def cache_folder() -> Path:
 def make_once(name: str, make: Callable[[Path], None]) -> Path:
     """The cache entry `name`, which `make` fills if it is not there. Two emulators may do so at once: one wins."""
     entry = cache_folder() / name
-    if entry.exists():
+    if is_there(entry):
         return entry
     draft = draft_entry(name)
     try:
@@ -42,6 +42,15 @@ def make_once(name: str, make: Callable[[Path], None]) -> Path:
         return keep(draft, entry)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def is_there(entry: Path) -> bool:
+    """Whether the entry was made earlier; asking keeps it from growing old."""
+    try:
+        os.utime(entry)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def draft_entry(name: str) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from psycopg import sql
 
 from .account import Account
-from .cache import cache_folder, draft_entry, keep, make_once
+from .cache import cache_folder, draft_entry, is_there, keep, make_once
 from .connections import connect
 from .data_dir import DataDir, write_private
 from .errors import EmulatorError
@@ -292,13 +292,11 @@ def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
 
 async def _prepared_cluster(binaries: PostgresBinaries) -> Path:
     """A stopped cluster with the baseline in it, made once: initdb and the baseline take a second, a copy a tenth."""
-    content = (
-        f"{binaries.bin} {binaries.version} {extensions_folder().name} {binaries.has_own('pg_cron')} {INITDB_OPTIONS}"
-    )
-    digest = hashlib.sha256(content.encode() + BASELINE.read_bytes()).hexdigest()[:16]
+    parts = (binaries, extensions_folder().name, binaries.has_own("pg_cron"), INITDB_OPTIONS)
+    digest = hashlib.sha256(repr(parts).encode() + BASELINE.read_bytes()).hexdigest()[:16]
     name = f"cluster-{digest}"
     entry = cache_folder() / name
-    if entry.exists():
+    if is_there(entry):
         return entry
     draft = draft_entry(name)
     try:

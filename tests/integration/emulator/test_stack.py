@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -160,10 +161,8 @@ async def test_a_process_that_outlived_its_emulator_is_ended_and_no_other(data_d
                 await process.wait()
 
 
-@pytest.mark.parametrize("name", ["postgres", "postgrest", "gateway", "function", "engine"])
-async def test_what_dies_is_started_again(name: str, http: httpx.AsyncClient) -> None:
+async def test_what_dies_is_started_again(http: httpx.AsyncClient) -> None:
     async with up("--mentors", "3", "--no-due-slot") as (_, stack):
-        os.kill(stack["pids"][name], signal.SIGKILL)
 
         async def all_answer() -> bool:
             with contextlib.suppress(httpx.HTTPError):
@@ -175,8 +174,10 @@ async def test_what_dies_is_started_again(name: str, http: httpx.AsyncClient) ->
                 return all(answer.status_code == 200 for answer in answers)
             return False
 
-        await until(lambda: gone(stack["pids"][name]))
-        await until(all_answer)
+        for pid in stack["pids"].values():
+            os.kill(pid, signal.SIGKILL)
+            await until(partial(gone, pid))
+            await until(all_answer)
 
 
 async def gone(pid: int) -> bool:
