@@ -1,0 +1,1 @@
+"""What speed costs and gains, side by side: see README.md."""
