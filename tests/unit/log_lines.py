@@ -1,0 +1,45 @@
+"""What the code under test has logged, read back as an operator's tools would."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from shared.observability import configure_logging
+
+
+class LogLines:
+    """Everything written to standard output so far."""
+
+    def __init__(self, written: io.StringIO) -> None:
+        self._written = written
+
+    @property
+    def text(self) -> str:
+        return self._written.getvalue()
+
+    def all(self) -> list[dict[str, Any]]:
+        """Each line as an object; a line that is not JSON fails the test."""
+        return [json.loads(line) for line in self.text.splitlines()]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.all() if line["event"] == event]
+
+
+@contextmanager
+def captured_log(level: str = "INFO") -> Iterator[LogLines]:
+    """Logs as the function does, and puts the process's own logging back afterwards."""
+    root = logging.getLogger()
+    handlers, root_level = root.handlers[:], root.level
+    written = io.StringIO()
+    try:
+        with redirect_stdout(written):
+            configure_logging(level)
+            yield LogLines(written)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(root_level)

@@ -1,0 +1,244 @@
+"""The Data API's border: what is asked, whose fault an error is, and how often a call is made."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from supabase import AsyncClient, AsyncClientOptions, acreate_client
+
+from shared.database import MAX_CONNECTIONS, Database, connect
+from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
+from tests.unit.clock import ManualClock
+
+URL = "https://project.example.org"
+KEY = "sb_secret_only_the_database_knows"
+
+
+class DataApi:
+    """A `Database` with respx where the Data API would be."""
+
+    def __init__(self, client: AsyncClient, router: respx.Router, clock: ManualClock) -> None:
+        self.clock = clock
+        self.rpc = router.post(url__startswith=f"{URL}/rest/v1/rpc/")
+        self.table = router.get(url__startswith=f"{URL}/rest/v1/mentors")
+        self.database = Database(client, attempts=3, sleep=clock.sleep)
+
+    async def read(self) -> list[dict[str, Any]]:
+        return await self.database.read_page("mentors", "user_id,segments", key="user_id", after=None, limit=10)
+
+    async def refusal(self) -> DatabaseError:
+        with pytest.raises(DatabaseError) as caught:
+            await self.database.call("scheduler_claim")
+        return caught.value
+
+
+@pytest.fixture
+async def api(clock: ManualClock) -> DataApi:
+    router = respx.Router(assert_all_called=False)
+    client = await acreate_client(
+        URL,
+        KEY,
+        AsyncClientOptions(
+            auto_refresh_token=False,
+            persist_session=False,
+            postgrest_client_retry=False,
+            httpx_client=httpx.AsyncClient(transport=httpx.MockTransport(router.async_handler)),
+        ),
+    )
+    return DataApi(client, router, clock)
+
+
+async def test_a_call_names_the_function_and_its_prefixed_arguments(api: DataApi) -> None:
+    api.rpc.respond(200, json={"answer": [1, None]})
+    assert await api.database.call("scheduler_claim", quantity=3, error=None) == {"answer": [1, None]}
+    request = api.rpc.calls.last.request
+    assert request.url == f"{URL}/rest/v1/rpc/scheduler_claim"
+    assert json.loads(request.content) == {"p_quantity": 3, "p_error": None}
+    assert request.headers["apikey"] == KEY
+
+
+async def test_the_first_page_has_no_lower_bound_and_leaves_rows_without_a_key_out(api: DataApi) -> None:
+    api.table.respond(200, json=[{"user_id": "1"}])
+    assert await api.read() == [{"user_id": "1"}]
+    assert dict(api.table.calls.last.request.url.params) == {
+        "select": "user_id,segments",
+        "order": "user_id.asc",
+        "limit": "10",
+        "user_id": "not.is.null",
+    }
+
+
+async def test_a_later_page_begins_after_the_last_key(api: DataApi) -> None:
+    api.table.respond(200, json=[])
+    assert await api.database.read_page("mentors", "user_id", key="user_id", after="m-7", limit=2) == []
+    assert dict(api.table.calls.last.request.url.params) == {
+        "select": "user_id",
+        "order": "user_id.asc",
+        "limit": "2",
+        "user_id": "gt.m-7",
+    }
+
+
+def postgrest_error(code: str, message: str = "in the database's own words") -> dict[str, object]:
+    return {"code": code, "message": message, "details": None, "hint": None}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (500, "40001"),
+        (500, "40P01"),
+        (503, "53300"),
+        (503, "57P01"),
+        (503, "57P02"),
+        (503, "57P03"),
+        (503, "PGRST000"),
+        (503, "PGRST001"),
+        (503, "PGRST002"),
+        (504, "PGRST003"),
+    ],
+)
+async def test_a_code_that_may_pass_is_tried_again_and_then_means_away(api: DataApi, status: int, code: str) -> None:
+    api.rpc.respond(status, json=postgrest_error(code))
+    assert type(await api.refusal()) is DatabaseUnavailableError
+    assert api.rpc.call_count == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "22P02"),
+        (400, "23514"),
+        (403, "42501"),
+        (404, "42P01"),
+        (404, "PGRST202"),
+        (404, "PGRST205"),
+        (400, "P0001"),
+        (500, "57014"),
+        (500, "XX000"),
+    ],
+)
+async def test_a_code_that_will_not_pass_is_a_refusal_and_not_tried_again(api: DataApi, status: int, code: str) -> None:
+    api.rpc.respond(status, json=postgrest_error(code))
+    error = await api.refusal()
+    assert isinstance(error, DatabaseRefusedError)
+    assert error.code == code
+    assert "own words" in str(error)
+    assert api.rpc.call_count == 1
+    assert api.clock.slept == []
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520, 522, 524])
+@pytest.mark.parametrize("body", ["", "<html>Bad gateway</html>"])
+async def test_a_gateways_own_error_page_means_away(api: DataApi, status: int, body: str) -> None:
+    api.rpc.respond(status, text=body)
+    assert type(await api.refusal()) is DatabaseUnavailableError
+    assert api.rpc.call_count == 3
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 404, 405, 413, 414])
+async def test_another_status_without_a_code_is_a_refusal_that_carries_it(api: DataApi, status: int) -> None:
+    api.rpc.respond(status, text="<html></html>", headers={"Location": "https://elsewhere.example.org/"})
+    error = await api.refusal()
+    assert isinstance(error, DatabaseRefusedError)
+    assert error.code == str(status)
+    assert api.rpc.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(401, json={"message": "Invalid API key", "hint": "Double check your API key."}),
+        httpx.Response(401, text="<html></html>"),
+        httpx.Response(401, text=""),
+    ],
+)
+async def test_a_wrong_key_is_a_refusal_of_its_own_that_does_not_show_it(api: DataApi, answer: httpx.Response) -> None:
+    api.rpc.mock(return_value=answer)
+    error = await api.refusal()
+    assert isinstance(error, DatabaseRefusedError)
+    assert error.code == "invalid_api_key"
+    assert KEY not in str(error)
+    assert api.rpc.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError, httpx.ReadError, httpx.ReadTimeout, httpx.PoolTimeout, httpx.RemoteProtocolError]
+)
+async def test_a_connection_that_fails_means_away_and_names_no_internals(
+    api: DataApi, error: type[httpx.TransportError]
+) -> None:
+    api.rpc.side_effect = error("10.0.0.7:443")
+    translated = await api.refusal()
+    assert type(translated) is DatabaseUnavailableError
+    assert "10.0.0.7" not in str(translated)
+    assert api.rpc.call_count == 3
+
+
+@pytest.mark.parametrize("status", [503, 520])
+async def test_a_read_is_sent_exactly_as_often_as_there_are_attempts(api: DataApi, status: int) -> None:
+    api.table.respond(status)
+    with pytest.raises(DatabaseUnavailableError):
+        await api.read()
+    assert api.table.call_count == 3
+    assert len(api.clock.slept) == 2
+
+
+async def test_a_read_whose_connection_breaks_is_sent_exactly_as_often_as_there_are_attempts(api: DataApi) -> None:
+    api.table.side_effect = httpx.ReadError("reset")
+    with pytest.raises(DatabaseUnavailableError):
+        await api.read()
+    assert api.table.call_count == 3
+
+
+async def test_an_outage_that_passes_is_none(api: DataApi) -> None:
+    api.rpc.side_effect = [
+        httpx.ConnectError("refused"),
+        httpx.Response(503, json=postgrest_error("PGRST002")),
+        httpx.Response(200, json="done"),
+    ]
+    assert await api.database.call("scheduler_complete") == "done"
+
+
+async def test_the_pauses_between_attempts_are_bounded(api: DataApi) -> None:
+    api.rpc.respond(503)
+    for _ in range(20):
+        await api.refusal()
+    assert all(0 <= pause <= 3 for pause in api.clock.slept)
+
+
+async def test_a_defect_of_ours_is_not_taken_for_the_databases(api: DataApi) -> None:
+    with pytest.raises(TypeError):
+        await api.database.call("scheduler_claim", quantity=object())
+    assert not api.rpc.called
+
+
+async def test_no_more_calls_at_a_time_than_the_data_apis_pool_can_spare(api: DataApi) -> None:
+    in_flight = most = 0
+    release = asyncio.Event()
+
+    async def counted(_: httpx.Request) -> httpx.Response:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await release.wait()
+        in_flight -= 1
+        return httpx.Response(200, json="done")
+
+    api.rpc.side_effect = counted
+    calls = [asyncio.create_task(api.database.call("scheduler_claim")) for _ in range(3 * MAX_CONNECTIONS)]
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert in_flight == MAX_CONNECTIONS
+    release.set()
+    assert await asyncio.gather(*calls) == ["done"] * len(calls)
+    assert most == MAX_CONNECTIONS
+
+
+async def test_connecting_sends_nothing() -> None:
+    assert isinstance(await connect("https://nowhere.invalid", KEY), Database)

@@ -1,0 +1,248 @@
+"""The transport against real sockets of this machine: what it follows, reads, and gives up on."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import httpx
+import pytest
+
+from shared.http_transport import PyreqwestTransport, ResponseTooLargeError
+
+Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """Reads each request to its end and answers as its script says, byte for byte."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._connections: set[asyncio.Task[None]] = set()
+        self.requests: list[bytes] = []
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line), 0
+                )
+                request = head + await reader.readexactly(length)
+                self.requests.append(request)
+                await self._script(request, writer)
+                await writer.drain()
+
+    async def stop(self) -> None:
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+
+@asynccontextmanager
+async def serving(script: Script | bytes) -> AsyncIterator[Server]:
+    async def always(_: bytes, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(script, bytes)
+        writer.write(script)
+
+    server = Server(always if isinstance(script, bytes) else script)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listener.close()
+        await server.stop()
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[PyreqwestTransport]:
+    transport = PyreqwestTransport(max_response_bytes=10_000)
+    yield transport
+    await transport.aclose()
+
+
+async def send(
+    transport: PyreqwestTransport, url: str, *, content: bytes | None = None, seconds: float = 30
+) -> httpx.Response:
+    request = httpx.Request(
+        "GET" if content is None else "POST",
+        url,
+        content=content,
+        headers=[("X-Twice", "1"), ("X-Twice", "2")],
+        extensions={"timeout": httpx.Timeout(seconds).as_dict()},
+    )
+    return await transport.handle_async_request(request)
+
+
+def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
+    lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+async def test_request_and_answer_arrive_as_they_are(transport: PyreqwestTransport) -> None:
+    async with serving(answer(b"hello", b"X-Twice: a", b"X-Twice: b", b"Retry-After: 7", status=b"429 Slow")) as server:
+        response = await send(transport, f"{server.url}/a/b?c=d%20e", content=b'{"x": 1}')
+        assert (response.status_code, response.content) == (429, b"hello")
+        assert response.headers["retry-after"] == "7"
+        assert response.headers.get_list("x-twice") == ["a", "b"]
+        (request,) = server.requests
+        assert request.startswith(b"POST /a/b?c=d%20e HTTP/1.1\r\n")
+        assert request.endswith(b'\r\n\r\n{"x": 1}')
+        assert request.lower().count(b"x-twice") == 2
+        assert request.lower().count(b"content-length") == 1
+
+
+async def test_it_serves_as_an_httpx_clients_transport(transport: PyreqwestTransport) -> None:
+    async with serving(answer(b'{"a": 1}')) as server:
+        client = httpx.AsyncClient(transport=transport)
+        assert (await client.get(server.url)).json() == {"a": 1}
+        assert (await client.post(server.url, json={"b": 2})).json() == {"a": 1}
+        assert server.requests[1].endswith(b'{"b":2}')
+
+
+@pytest.mark.parametrize("status", [b"301 Moved", b"302 Found", b"307 Temporary", b"308 Permanent"])
+async def test_a_redirect_is_handed_over_and_not_followed(transport: PyreqwestTransport, status: bytes) -> None:
+    async with serving(answer(b"", b"Location: /elsewhere", status=status)) as server:
+        response = await send(transport, server.url)
+        assert response.status_code == int(status[:3])
+        assert response.headers["location"] == "/elsewhere"
+        assert len(server.requests) == 1
+
+
+async def test_an_answer_of_exactly_the_cap_is_read_and_a_longer_one_is_not(transport: PyreqwestTransport) -> None:
+    async with serving(answer(b"x" * 10_000)) as server:
+        assert len((await send(transport, server.url)).content) == 10_000
+    async with serving(answer(b"x" * 10_001)) as server:
+        with pytest.raises(ResponseTooLargeError):
+            await send(transport, server.url)
+
+
+async def test_an_answer_without_a_length_is_capped_as_well(transport: PyreqwestTransport) -> None:
+    async def endless(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"400\r\n" + b"x" * 1024 + b"\r\n")
+            await writer.drain()
+
+    async with serving(endless) as server:
+        with pytest.raises(ResponseTooLargeError):
+            await send(transport, server.url)
+
+
+async def test_a_compressed_answer_is_unpacked(transport: PyreqwestTransport) -> None:
+    async with serving(answer(gzip.compress(b'{"a": 1}'), b"Content-Encoding: gzip")) as server:
+        response = await send(transport, server.url)
+        assert response.json() == {"a": 1}
+        assert "content-encoding" not in response.headers
+
+
+async def test_the_cap_counts_unpacked_bytes(transport: PyreqwestTransport) -> None:
+    packed = gzip.compress(b"x" * 1_000_000)
+    assert len(packed) < 10_000
+    async with serving(answer(packed, b"Content-Encoding: gzip")) as server:
+        with pytest.raises(ResponseTooLargeError):
+            await send(transport, server.url)
+
+
+async def test_an_answer_that_cannot_be_unpacked_is_a_network_error(transport: PyreqwestTransport) -> None:
+    async with serving(answer(b"this is not gzip", b"Content-Encoding: gzip")) as server:
+        with pytest.raises(httpx.NetworkError):
+            await send(transport, server.url)
+
+
+async def hangs_at_once(_: bytes, __: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def hangs_in_the_body(_: bytes, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome")
+    await writer.drain()
+    await asyncio.Event().wait()
+
+
+async def trickles(_: bytes, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"1\r\nx\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)  # the server's pace, not the test's: an idle time-out would never end this
+
+
+@pytest.mark.parametrize("script", [hangs_at_once, hangs_in_the_body, trickles])
+async def test_an_answer_without_an_end_ends_in_a_time_out(transport: PyreqwestTransport, script: Script) -> None:
+    async with serving(script) as server:
+        with pytest.raises(httpx.TimeoutException):
+            await send(transport, server.url, seconds=0.2)
+
+
+async def test_after_a_time_out_the_next_request_is_served(transport: PyreqwestTransport) -> None:
+    async def hangs_for_a(request: bytes, writer: asyncio.StreamWriter) -> None:
+        if request.startswith(b"GET /a"):
+            await asyncio.Event().wait()
+        writer.write(answer(b"b"))
+
+    async with serving(hangs_for_a) as server:
+        with pytest.raises(httpx.TimeoutException):
+            await send(transport, f"{server.url}/a", seconds=0.1)
+        assert (await send(transport, f"{server.url}/b")).content == b"b"
+
+
+async def test_a_refused_connection_is_a_connect_error(transport: PyreqwestTransport) -> None:
+    async with serving(b"") as server:
+        url = server.url
+    with pytest.raises(httpx.ConnectError):
+        await send(transport, url)
+
+
+async def resets_at_once(_: bytes, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def resets_in_the_body(_: bytes, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome")
+    await writer.drain()
+    writer.transport.abort()
+
+
+async def closes_in_the_body(_: bytes, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome")
+    writer.close()
+
+
+async def speaks_no_http(_: bytes, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"220 mail.example.org ESMTP\r\n\r\n")
+    writer.close()
+
+
+@pytest.mark.parametrize("script", [resets_at_once, resets_in_the_body, closes_in_the_body, speaks_no_http])
+async def test_a_connection_that_breaks_is_a_network_error_and_never_half_an_answer(
+    transport: PyreqwestTransport, script: Script
+) -> None:
+    async with serving(script) as server:
+        with pytest.raises(httpx.NetworkError):
+            await send(transport, server.url)
+
+
+async def test_a_request_that_is_cancelled_leaves_the_transport_usable(transport: PyreqwestTransport) -> None:
+    arrived = asyncio.Event()
+
+    async def hangs_for_a(request: bytes, writer: asyncio.StreamWriter) -> None:
+        if request.startswith(b"GET /a"):
+            arrived.set()
+            await asyncio.Event().wait()
+        writer.write(answer(b"b"))
+
+    async with serving(hangs_for_a) as server:
+        task = asyncio.create_task(send(transport, f"{server.url}/a"))
+        await arrived.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await send(transport, f"{server.url}/b")).content == b"b"

@@ -1,0 +1,135 @@
+"""One JSON object a line, whatever is logged; and one trace id for all that one request causes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.observability import log_event, log_exception, start_trace, trace_id, traceparent
+from tests.unit.log_lines import LogLines, captured_log
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+ODD_TEXTS = [
+    'a"b',
+    "two\nlines",
+    'injected\n{"severity": "ERROR", "event": "forged"}',
+    "carriage\rreturn",
+    "next line \x85, separators \u2028 \u2029",
+    "nul \x00 escape \x1b[31m",
+    "lone \ud800 surrogate",
+    "percent %s %d %(message)s",
+    "{braces}",
+    "日本語 🎉",
+]
+
+
+def test_a_line_has_time_severity_message_event_trace_and_its_fields(log: LogLines) -> None:
+    start_trace(f"00-{TRACE}-b7ad6b7169203331-01")
+    log_event("batch_recorded", "Batch 3 is in", batch_no=3, counts={"failed": 1}, dry_run=False)
+    (line,) = log.all()
+    assert datetime.fromisoformat(line.pop("time")).utcoffset() is not None
+    assert line == {
+        "severity": "INFO",
+        "message": "Batch 3 is in",
+        "event": "batch_recorded",
+        "trace_id": TRACE,
+        "batch_no": 3,
+        "counts": {"failed": 1},
+        "dry_run": False,
+    }
+
+
+def test_a_field_without_a_value_is_left_out(log: LogLines) -> None:
+    log_event("e", "m", error=None, count=0, text="")
+    (line,) = log.all()
+    assert "error" not in line
+    assert (line["count"], line["text"]) == (0, "")
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_no_text_can_start_a_line_of_its_own(log: LogLines, text: str) -> None:
+    log_event(text, text, field=text)
+    assert log.text.endswith("\n")
+    assert len(log.text.splitlines()) == 1
+    assert log.text[:-1].isprintable()
+    (line,) = log.all()
+    assert (line["event"], line["message"], line["field"]) == (text, text, text)
+
+
+@given(st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.booleans()))
+def test_any_text_comes_back_as_it_was_from_one_line(text: str, values: dict[str, object]) -> None:
+    with captured_log() as log:
+        log_event("e", text, values=values)
+        (line,) = log.all()
+        assert len(log.text.splitlines()) == 1
+        assert (line["message"], line["values"]) == (text, values)
+
+
+def test_a_defect_is_logged_with_its_traceback_on_one_line(log: LogLines) -> None:
+    try:
+        raise LookupError("what\nwas looked for")
+    except LookupError as error:
+        log_exception("internal_error", "A defect", error)
+    (line,) = log.all()
+    assert (line["event"], line["severity"]) == ("internal_error", "ERROR")
+    assert "Traceback" in json.dumps(line)
+    assert "was looked for" in json.dumps(line)
+
+
+@pytest.mark.parametrize(("level", "written"), [("DEBUG", 4), ("INFO", 3), ("WARNING", 2), ("ERROR", 1)])
+def test_less_severe_lines_than_the_level_are_not_written(level: str, written: int) -> None:
+    with captured_log(level) as log:
+        for severity in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+            log_event("e", "m", level=severity)
+        assert len(log.all()) == written
+
+
+def test_a_librarys_warnings_have_the_same_shape_and_its_chatter_is_not_written(log: LogLines) -> None:
+    logging.getLogger("some.library").info("chatter")
+    logging.getLogger("some.library").warning("watch %s", "out")
+    (line,) = log.all()
+    assert (line["event"], line["severity"], line["message"]) == ("log", "WARNING", "watch out")
+
+
+def test_the_callers_trace_is_continued() -> None:
+    start_trace(f"00-{TRACE}-b7ad6b7169203331-01")
+    assert trace_id() == TRACE
+    assert re.fullmatch(rf"00-{TRACE}-[0-9a-f]{{16}}-01", traceparent())
+
+
+def test_each_call_of_a_trace_is_a_span_of_its_own() -> None:
+    start_trace(f"00-{TRACE}-b7ad6b7169203331-01")
+    assert traceparent() != traceparent()
+    assert "b7ad6b7169203331" not in traceparent()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "nonsense",
+        TRACE,
+        f"00-{TRACE[:-1]}-b7ad6b7169203331-01",
+        f"00-{TRACE.upper()}-b7ad6b7169203331-01",
+        f"00-{TRACE[:-1]}g-b7ad6b7169203331-01",
+        f"00-{TRACE}-b7ad6b7169203331",
+        f"00-{TRACE}-b7ad6b7169203331-01\nX-Injected: 1",
+        f" 00-{TRACE}-b7ad6b7169203331-01",
+        f"00-{TRACE}-b7ad6b7169203331-01" * 1000,
+    ],
+)
+def test_a_traceparent_that_is_none_is_replaced_by_a_trace_of_our_own(header: str | None) -> None:
+    start_trace(header)
+    ours = trace_id()
+    assert re.fullmatch(r"[0-9a-f]{32}", ours)
+    assert ours != TRACE
+    assert trace_id() == ours
+    start_trace(header)
+    assert trace_id() != ours

@@ -1,0 +1,491 @@
+"""The engine's border: what is sent, how each kind of answer is understood, and when a call is repeated."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import (
+    EngineError,
+    EngineRefusedCallError,
+    EngineRejectedError,
+    EngineTransientError,
+    OutOfTimeError,
+)
+from shared.evaluations import MentorScenarios
+from shared.http_transport import ResponseTooLargeError
+from shared.load_control import ConcurrencyLimiter
+from shared.observability import start_trace
+from shared.time_budget import TimeBudget
+from shared.trigger_engine import Answer, EvaluationContext, Item, TriggerEngine, harmless
+from tests.unit.clock import ManualClock
+from tests.unit.log_lines import LogLines
+
+URL = "https://engine.example.org/base"
+TOKEN = "token-that-only-the-engine-knows"
+CONTEXT = EvaluationContext("invocation-1", "2026-11-23T02:00:00+00:00", "slot:2026-11-23T02:00Z", dry_run=False)
+ANNA = MentorScenarios("anna", ("a", "b"))
+BEN = MentorScenarios("ben", ("b",))
+USERS = [ANNA, BEN]
+
+
+class Fixture:
+    """An engine client with respx at its border and time under control."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.router = respx.Router(assert_all_called=False)
+        self.route = self.router.post(f"{URL}/v1/evaluations")
+        self.limiter = ConcurrencyLimiter(8)
+        self.engine = TriggerEngine(
+            URL,
+            TOKEN,
+            transport=httpx.MockTransport(self.router.async_handler),
+            limiter=self.limiter,
+            timeout_seconds=10,
+            max_attempts=4,
+            sleep=clock.sleep,
+        )
+
+    def budget(self, seconds: float = 1000) -> TimeBudget:
+        return TimeBudget(seconds, self.clock)
+
+    async def ask(self, *, seconds: float = 1000) -> Answer:
+        return await self.engine.evaluate(CONTEXT, USERS, self.budget(seconds))
+
+    async def ask_with_retries(self, *, seconds: float = 1000) -> Answer:
+        budget = self.budget(seconds)
+        return await self.engine.retrying(budget)(self.engine.evaluate, CONTEXT, USERS, budget)
+
+    def answers(self, *results: object) -> None:
+        self.route.respond(200, json={"results": list(results)})
+
+    async def refusal(self) -> EngineError:
+        with pytest.raises(EngineError) as caught:
+            await self.ask()
+        return caught.value
+
+
+@pytest.fixture
+def fixture(clock: ManualClock) -> Fixture:
+    return Fixture(clock)
+
+
+def result(user: str, scenario_type: str, outcome: str = "not_triggered", **more: object) -> dict[str, object]:
+    return {"user_id": user, "scenario_type": scenario_type, "outcome": outcome, **more}
+
+
+# What is sent
+
+
+async def test_the_body_is_exactly_what_the_contract_says(fixture: Fixture) -> None:
+    fixture.answers()
+    await fixture.ask()
+    assert json.loads(fixture.route.calls.last.request.content) == {
+        "invocation_id": "invocation-1",
+        "scheduled_for": "2026-11-23T02:00:00+00:00",
+        "dry_run": False,
+        "evaluations": [
+            {
+                "user_id": "anna",
+                "scenario_types": ["a", "b"],
+                "idempotency_key_prefix": "slot:2026-11-23T02:00Z:anna",
+            },
+            {"user_id": "ben", "scenario_types": ["b"], "idempotency_key_prefix": "slot:2026-11-23T02:00Z:ben"},
+        ],
+    }
+
+
+async def test_the_headers_are_what_the_contract_says(fixture: Fixture) -> None:
+    fixture.answers()
+    start_trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    await fixture.ask()
+    request = fixture.route.calls.last.request
+    assert request.method == "POST"
+    assert request.url == "https://engine.example.org/base/v1/evaluations"
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["accept"] == "application/json"
+    assert request.headers["content-length"] == str(len(request.content))
+    assert re.fullmatch(r"00-0af7651916cd43dd8448eb211c80319c-[0-9a-f]{16}-01", request.headers["traceparent"])
+
+
+async def test_a_repeated_call_carries_the_same_keys(fixture: Fixture) -> None:
+    fixture.route.side_effect = [httpx.Response(500), httpx.Response(200, json={"results": []})]
+    await fixture.ask_with_retries()
+    first, second = (call.request.content for call in fixture.route.calls)
+    assert first == second
+
+
+async def test_a_call_may_take_its_time_out_or_what_is_left_of_the_budget(fixture: Fixture) -> None:
+    fixture.answers()
+    for seconds, expected in ((1000, 10), (3, 3)):
+        await fixture.ask(seconds=seconds)
+        assert fixture.route.calls.last.request.extensions["timeout"]["read"] == expected
+
+
+async def test_without_time_nothing_is_sent(fixture: Fixture) -> None:
+    with pytest.raises(OutOfTimeError):
+        await fixture.ask(seconds=0)
+    assert not fixture.route.called
+
+
+# How an answer is understood
+
+
+async def test_each_outcome_is_read_with_what_belongs_to_it(fixture: Fixture) -> None:
+    fixture.answers(
+        result("anna", "a", "triggered", notification_id="n-1"),
+        result("anna", "b", "suppressed"),
+        result("ben", "b", "failed", error={"code": "no_device", "message": "no device", "retryable": True}),
+    )
+    assert await fixture.ask() == {
+        ("anna", "a"): Item("triggered", notification_id="n-1"),
+        ("anna", "b"): Item("suppressed"),
+        ("ben", "b"): Item("failed", error_code="no_device", error_message="no device", retryable=True),
+    }
+
+
+async def test_a_success_is_counted_and_a_failure_is_not(fixture: Fixture) -> None:
+    fixture.answers()
+    await fixture.ask()
+    fixture.route.respond(500)
+    await fixture.refusal()
+    assert fixture.engine.successes == 1
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504, 599])
+async def test_a_status_that_may_pass_is_transient(fixture: Fixture, status: int) -> None:
+    fixture.route.respond(status, text="internal: anna@example.org")
+    error = await fixture.refusal()
+    assert type(error) is EngineTransientError
+    assert error.code == f"engine_http_{status}"
+    assert "anna" not in error.message
+
+
+@pytest.mark.parametrize("status", [400, 402, 405, 409, 410, 413, 415, 422, 451])
+async def test_a_status_that_blames_the_call_refuses_the_call(fixture: Fixture, status: int) -> None:
+    fixture.route.respond(status, text="anna@example.org is odd")
+    error = await fixture.refusal()
+    assert type(error) is EngineRefusedCallError
+    assert error.code == f"engine_http_{status}"
+    assert "anna" not in error.message
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_status_that_blames_us_rejects_us(fixture: Fixture, status: int) -> None:
+    fixture.route.respond(status)
+    error = await fixture.refusal()
+    assert type(error) is EngineRejectedError
+    assert error.code == f"engine_http_{status}"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_and_rejects_us(fixture: Fixture, status: int) -> None:
+    elsewhere = fixture.router.route(host="elsewhere.example.org").respond(200, json={"results": []})
+    fixture.route.respond(status, headers={"Location": "https://elsewhere.example.org/v1/evaluations"})
+    assert type(await fixture.refusal()) is EngineRejectedError
+    assert not elsewhere.called
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206])
+async def test_another_success_than_200_is_a_bad_answer(fixture: Fixture, status: int) -> None:
+    fixture.route.respond(status, json={"results": []})
+    error = await fixture.refusal()
+    assert (type(error), error.code) == (EngineTransientError, "engine_bad_answer")
+
+
+@pytest.mark.parametrize(("status", "expected"), [(429, True), (503, True), (500, False), (502, False), (422, False)])
+async def test_only_a_status_that_means_too_much_slows_us_down(fixture: Fixture, status: int, expected: bool) -> None:
+    fixture.route.respond(status)
+    assert (await fixture.refusal()).overloaded is expected
+    assert fixture.limiter.limit == (4 if expected else 8)
+
+
+async def test_a_time_out_is_transient_and_slows_us_down(fixture: Fixture) -> None:
+    fixture.route.side_effect = httpx.ReadTimeout
+    error = await fixture.refusal()
+    assert (type(error), error.code) == (EngineTransientError, "engine_timeout")
+    assert fixture.limiter.limit == 4
+
+
+async def test_a_time_out_because_the_budget_ended_is_not_the_engines_fault(fixture: Fixture) -> None:
+    fixture.route.side_effect = httpx.ReadTimeout
+    with pytest.raises(OutOfTimeError):
+        await fixture.ask(seconds=3)
+    assert fixture.limiter.limit == 8
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError, httpx.ReadError, httpx.NetworkError, httpx.RemoteProtocolError, httpx.WriteError]
+)
+async def test_a_broken_connection_is_transient_and_names_no_internals(
+    fixture: Fixture, error: type[httpx.TransportError]
+) -> None:
+    fixture.route.side_effect = error("10.0.0.7:443 refused")
+    translated = await fixture.refusal()
+    assert (type(translated), translated.code) == (EngineTransientError, "engine_unreachable")
+    assert "10.0.0.7" not in translated.message
+    assert isinstance(translated.__cause__, error)
+
+
+async def test_an_answer_longer_than_we_read_is_a_bad_answer(fixture: Fixture) -> None:
+    fixture.route.side_effect = ResponseTooLargeError("too long")
+    error = await fixture.refusal()
+    assert (type(error), error.code) == (EngineTransientError, "engine_bad_answer")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>hello</html>",
+        b"\xff\xfe\xfd",
+        b'{"results": [',
+        b"[" * 100_000,
+        b'{"results": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b"9" * 5000,
+        b"null",
+        b"[]",
+        b'"results"',
+        b"{}",
+        b'{"results": null}',
+        b'{"results": {}}',
+        b'{"results": "none"}',
+        b'{"Results": []}',
+    ],
+    ids=lambda content: f"{content[:14].decode('latin-1')}... {len(content)}",
+)
+async def test_an_answer_of_another_shape_is_a_bad_answer(fixture: Fixture, content: bytes) -> None:
+    fixture.route.respond(200, content=content)
+    error = await fixture.refusal()
+    assert (type(error), error.code) == (EngineTransientError, "engine_bad_answer")
+    assert fixture.engine.successes == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        7,
+        "anna",
+        [],
+        {},
+        result("carla", "a"),
+        result("anna", "c"),
+        result("ben", "a"),
+        {"user_id": 7, "scenario_type": "a", "outcome": "triggered"},
+        {"user_id": ["anna"], "scenario_type": {"a": 1}, "outcome": "triggered"},
+        {"user_id": "anna", "scenario_type": "a"},
+        result("anna", "a", "skipped"),
+        result("anna", "a", "Triggered"),
+        {"user_id": "anna", "scenario_type": "a", "outcome": ["triggered"]},
+        {"user_id": "anna", "scenario_type": "a", "outcome": None},
+        result("anna\ud800", "a"),
+    ],
+)
+async def test_a_result_that_was_not_asked_for_or_cannot_be_read_costs_only_itself(
+    fixture: Fixture, log: LogLines, odd: object
+) -> None:
+    fixture.route.respond(200, content=json.dumps({"results": [odd, result("ben", "b", "triggered")]}))
+    assert await fixture.ask() == {("ben", "b"): Item("triggered")}
+    (line,) = log.of("engine_results_dropped")
+    assert line["dropped"] == 1
+
+
+async def test_of_two_results_for_a_pair_the_first_one_counts(fixture: Fixture, log: LogLines) -> None:
+    fixture.answers(result("ben", "b", "triggered"), result("ben", "b", "suppressed"))
+    assert await fixture.ask() == {("ben", "b"): Item("triggered")}
+    assert log.of("engine_results_dropped")[0]["dropped"] == 1
+
+
+async def test_an_unreadable_result_does_not_shadow_a_readable_one_of_the_same_pair(fixture: Fixture) -> None:
+    fixture.answers(result("ben", "b", "nonsense"), result("ben", "b", "suppressed"))
+    assert await fixture.ask() == {("ben", "b"): Item("suppressed")}
+
+
+async def test_what_is_left_out_is_missing_from_the_answer_and_not_logged_as_odd(
+    fixture: Fixture, log: LogLines
+) -> None:
+    fixture.answers(result("anna", "b"))
+    assert set(await fixture.ask()) == {("anna", "b")}
+    assert log.all() == []
+
+
+@pytest.mark.parametrize(
+    ("notification_id", "expected"),
+    [("n-1", "n-1"), (17, "17"), (None, None), ({"id": 1}, None), ([], None), (1.5, None), ("n" * 1000, "n" * 300)],
+)
+async def test_a_notification_id_is_text_of_bounded_length(
+    fixture: Fixture, notification_id: object, expected: str | None
+) -> None:
+    fixture.answers(result("ben", "b", "triggered", notification_id=notification_id))
+    assert (await fixture.ask())["ben", "b"].notification_id == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, ("engine_failed", None, False)),
+        ("text", ("engine_failed", None, False)),
+        ([], ("engine_failed", None, False)),
+        ({}, ("engine_failed", None, False)),
+        ({"code": "", "message": 7, "retryable": "yes"}, ("engine_failed", None, False)),
+        ({"code": 17, "message": "", "retryable": 1}, ("engine_failed", "", False)),
+        ({"code": "No Device!\n", "retryable": True}, ("no_device_", None, True)),
+        ({"code": "c" * 1000}, ("c" * 64, None, False)),
+        ({"code": "\ud800x", "message": "lone \ud800 surrogate"}, ("_x", "lone ? surrogate", False)),
+        ({"message": "two\r\nlines\x00\x1b[31m"}, ("engine_failed", "two lines [31m", False)),
+        (
+            {"message": "no push to anna.b+c@mail.example.org, sorry"},
+            ("engine_failed", "no push to [address], sorry", False),
+        ),
+        ({"message": "<anna@example.org>;ben@example.org"}, ("engine_failed", "<[address]>;[address]", False)),
+        ({"message": "m" * 5000}, ("engine_failed", "m" * 300, False)),
+    ],
+)
+async def test_an_items_error_is_made_harmless_whatever_it_is(
+    fixture: Fixture, error: object, expected: tuple[str, str | None, bool]
+) -> None:
+    fixture.route.respond(200, content=json.dumps({"results": [result("ben", "b", "failed", error=error)]}))
+    item = (await fixture.ask())["ben", "b"]
+    assert item.outcome == "failed"
+    assert (item.error_code, item.error_message, item.retryable) == expected
+
+
+@given(st.text(max_size=2000))
+def test_foreign_text_becomes_one_bounded_line_that_can_be_stored(text: str) -> None:
+    safe = harmless(text)
+    assert len(safe) <= 300
+    assert len(safe.splitlines()) <= 1
+    assert "\x00" not in safe
+    assert safe.encode().decode() == safe
+
+
+@given(st.text(max_size=50), st.emails(), st.text(max_size=50))
+def test_no_address_survives(before: str, address: str, after: str) -> None:
+    assert address not in harmless(f"{before} {address} {after}")
+
+
+# When a call is repeated
+
+
+async def test_a_transient_failure_is_believed_after_so_many_attempts(fixture: Fixture) -> None:
+    fixture.route.respond(500)
+    with pytest.raises(EngineTransientError):
+        await fixture.ask_with_retries()
+    assert fixture.route.call_count == 4
+    assert len(fixture.clock.slept) == 3
+
+
+async def test_a_failure_that_passes_is_none(fixture: Fixture) -> None:
+    fixture.route.side_effect = [
+        httpx.ConnectError("refused"),
+        httpx.Response(503),
+        httpx.Response(200, json={"results": [result("ben", "b")]}),
+    ]
+    assert await fixture.ask_with_retries() == {("ben", "b"): Item("not_triggered")}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+async def test_a_refusal_is_not_repeated(fixture: Fixture, status: int) -> None:
+    fixture.route.respond(status)
+    with pytest.raises(EngineError):
+        await fixture.ask_with_retries()
+    assert fixture.route.call_count == 1
+    assert fixture.clock.slept == []
+
+
+async def test_without_retry_after_the_pauses_stay_below_a_growing_bound(fixture: Fixture) -> None:
+    fixture.route.respond(500)
+    for _ in range(20):
+        fixture.clock.slept.clear()
+        with pytest.raises(EngineTransientError):
+            await fixture.ask_with_retries()
+        assert all(0 <= pause <= 0.2 * 2**n for n, pause in enumerate(fixture.clock.slept, 1))
+
+
+async def test_retry_after_in_seconds_wins(fixture: Fixture) -> None:
+    fixture.route.side_effect = [
+        httpx.Response(429, headers={"Retry-After": "7"}),
+        httpx.Response(503, headers={"Retry-After": " 0 "}),
+        httpx.Response(200, json={"results": []}),
+    ]
+    await fixture.ask_with_retries()
+    assert fixture.clock.slept == [7, 0]
+
+
+async def test_retry_after_as_a_date_wins(fixture: Fixture) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=100)
+    fixture.route.side_effect = [
+        httpx.Response(503, headers={"Retry-After": format_datetime(at, usegmt=True)}),
+        httpx.Response(200, json={"results": []}),
+    ]
+    await fixture.ask_with_retries()
+    (pause,) = fixture.clock.slept
+    assert 0 < pause <= 100
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-3", None),
+        ("1.5", None),
+        ("1e3", None),
+        ("0x10", None),
+        ("7, 8", None),
+        ("Mon, 99 Foo 2026 25:61:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", 0),
+        ("Wednesday, 21-Oct-15 07:28:00 GMT", 0),
+        ("0", 0),
+        ("120", 120),
+    ],
+)
+async def test_retry_after_that_makes_no_sense_is_none(
+    fixture: Fixture, header: str | None, expected: float | None
+) -> None:
+    fixture.route.respond(503, headers={} if header is None else {"Retry-After": header})
+    assert (await fixture.refusal()).retry_after == expected
+
+
+async def test_nobody_waits_past_the_time_budget(fixture: Fixture) -> None:
+    fixture.route.respond(503, headers={"Retry-After": "60"})
+    with pytest.raises(EngineTransientError) as caught:
+        await fixture.ask_with_retries(seconds=59)
+    assert caught.value.retry_after == 60
+    assert fixture.route.call_count == 1
+    assert fixture.clock.slept == []
+
+
+async def test_a_call_that_would_begin_after_the_time_budget_is_not_sent(fixture: Fixture) -> None:
+    def slow_and_in_vain(_: httpx.Request) -> httpx.Response:
+        fixture.clock.advance(5)
+        return httpx.Response(500)
+
+    fixture.route.side_effect = slow_and_in_vain
+    with pytest.raises(OutOfTimeError):
+        await fixture.ask_with_retries(seconds=9)
+    assert fixture.route.call_count == 2
+
+
+async def test_a_defect_of_ours_is_not_taken_for_the_engines_failure(fixture: Fixture) -> None:
+    def defect(_: httpx.Request) -> Any:
+        raise LookupError("ours")
+
+    fixture.route.side_effect = defect
+    with pytest.raises(LookupError):
+        await fixture.ask_with_retries()
+    assert fixture.route.call_count == 1
