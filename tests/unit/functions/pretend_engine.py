@@ -1,0 +1,136 @@
+"""An engine within the process: every user's truth, and the ways in which calls for her go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from shared.evaluations import EvaluationBatch, MentorScenarios
+from shared.load_control import ConcurrencyLimiter
+from shared.time_budget import TimeBudget
+from shared.trigger_engine import TriggerEngine
+from tests.unit.clock import ManualClock
+
+ENGINE_TIMEOUT = 10
+ATTEMPTS = 3
+ANSWERS = ("triggered", "not_triggered", "suppressed", "failed")
+
+Trouble = Callable[[Sequence[str]], httpx.Response | None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that reached the engine."""
+
+    users: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    body: dict[str, Any]
+
+
+def truth(user_id: str, scenario_type: str) -> str:
+    """What the engine says of a pair whenever it answers: fixed, and different from user to user."""
+    return ANSWERS[sum((user_id + scenario_type).encode()) % len(ANSWERS)]
+
+
+class PretendEngine(httpx.AsyncBaseTransport):
+    """Stands where the HTTP transport would be.
+
+    Args:
+        clock: a call that times out takes its time on it.
+        poison: the status with which every call that names the user fails, 0 for a time-out.
+        retryable: for how many of its answers a pair is `failed`, retryable.
+        left_out: from how many of its answers a pair is missing.
+        trouble: asked first for each call; what it answers is the answer.
+    """
+
+    def __init__(
+        self,
+        clock: ManualClock,
+        *,
+        poison: Mapping[str, int] | None = None,
+        retryable: Mapping[tuple[str, str], int] | None = None,
+        left_out: Mapping[tuple[str, str], int] | None = None,
+        trouble: Trouble = lambda _: None,
+    ) -> None:
+        self._clock = clock
+        self._poison = poison or {}
+        self._retryable = Counter(retryable or {})
+        self._left_out = Counter(left_out or {})
+        self._trouble = trouble
+        self.calls: list[Call] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        pairs = tuple((asked["user_id"], t) for asked in body["evaluations"] for t in asked["scenario_types"])
+        call = Call(tuple(asked["user_id"] for asked in body["evaluations"]), pairs, body)
+        self.calls.append(call)
+        await asyncio.sleep(0)
+        answer = self._trouble(call.users)
+        if answer is not None:
+            return answer
+        statuses = [self._poison[user] for user in call.users if user in self._poison]
+        if 0 in statuses:
+            allowed = request.extensions["timeout"]["read"]
+            self._clock.advance(allowed)
+            raise httpx.ReadTimeout("too slow")
+        if statuses:
+            return httpx.Response(statuses[0])
+        results = [self._result(pair) for pair in pairs if not self._uses_up(self._left_out, pair)]
+        return httpx.Response(200, json={"results": results})
+
+    def _result(self, pair: tuple[str, str]) -> dict[str, object]:
+        result: dict[str, object] = {"user_id": pair[0], "scenario_type": pair[1]}
+        if self._uses_up(self._retryable, pair):
+            return result | {"outcome": "failed", "error": {"code": "busy", "message": "busy", "retryable": True}}
+        outcome = truth(*pair)
+        if outcome == "failed":
+            return result | {"outcome": "failed", "error": {"code": "no_device", "message": "no device"}}
+        if outcome == "triggered":
+            return result | {"outcome": "triggered", "notification_id": f"n-{pair[0]}-{pair[1]}"}
+        return result | {"outcome": outcome}
+
+    def _uses_up(self, left: Counter[tuple[str, str]], pair: tuple[str, str]) -> bool:
+        if left[pair] <= 0:
+            return False
+        left[pair] -= 1
+        return True
+
+    def calls_with(self, user_id: str) -> list[Call]:
+        return [call for call in self.calls if user_id in call.users]
+
+    def client(self, *, concurrency: int = 8) -> TriggerEngine:
+        return TriggerEngine(
+            "https://engine.example.org",
+            "token",
+            transport=self,
+            limiter=ConcurrencyLimiter(concurrency),
+            timeout_seconds=ENGINE_TIMEOUT,
+            max_attempts=ATTEMPTS,
+            sleep=self._clock.sleep,
+        )
+
+    def budget(self, seconds: float = 100_000) -> TimeBudget:
+        return TimeBudget(seconds, self._clock)
+
+
+def make_users(count: int, types: tuple[str, ...] = ("a", "b")) -> tuple[MentorScenarios, ...]:
+    return tuple(MentorScenarios(f"user-{n:03}", types) for n in range(count))
+
+
+def make_batch(users: Sequence[MentorScenarios], *, deliveries: int = 1) -> EvaluationBatch:
+    return EvaluationBatch(
+        invocation_id="invocation-1",
+        batch_no=1,
+        users=tuple(users),
+        deliveries=deliveries,
+        read_count=deliveries,
+        engine_scope="slot:2026-11-23T02:00Z",
+        scheduled_for="2026-11-23T02:00:00+00:00",
+        dry_run=False,
+    )

@@ -1,0 +1,365 @@
+"""One user's failure costs only that user, an engine's failure costs nobody, and no pair is lost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.evaluation_batch import PROBES, run_evaluation_batch
+from shared.errors import EngineRejectedError, EngineUnavailableError, OutOfTimeError
+from shared.evaluations import EvaluationResult, MentorScenarios
+from tests.unit.clock import ManualClock
+from tests.unit.functions.pretend_engine import ATTEMPTS, PretendEngine, make_batch, make_users, truth
+
+TIME_OUT = 0
+CODES = {TIME_OUT: "engine_timeout"}
+HUNDRED = make_users(100)
+POISON = "user-037"
+
+
+async def run(
+    engine: PretendEngine,
+    users: Sequence[MentorScenarios] = HUNDRED,
+    *,
+    users_per_call: int = 100,
+    deliveries: int = 1,
+    seconds: float = 100_000,
+    concurrency: int = 8,
+) -> list[EvaluationResult]:
+    return await run_evaluation_batch(
+        make_batch(users, deliveries=deliveries),
+        engine=engine.client(concurrency=concurrency),
+        budget=engine.budget(seconds),
+        users_per_call=users_per_call,
+        max_deliveries=5,
+    )
+
+
+def assert_each_pair_has_exactly_one_result(
+    results: Sequence[EvaluationResult], users: Sequence[MentorScenarios]
+) -> None:
+    assert [(result.user_id, result.scenario_type) for result in results] == [
+        (user.user_id, scenario_type) for user in users for scenario_type in user.scenario_types
+    ]
+
+
+def assert_only_these_fail(
+    results: Sequence[EvaluationResult], users: Sequence[MentorScenarios], causes: Mapping[str, str]
+) -> None:
+    """The users of `causes` have failed by them; everybody else has her truth."""
+    assert_each_pair_has_exactly_one_result(results, users)
+    for result in results:
+        pair = (result.user_id, result.scenario_type)
+        if result.user_id in causes:
+            assert (result.outcome, result.error_code) == ("failed", causes[result.user_id]), pair
+        else:
+            assert result.outcome == truth(*pair), pair
+            assert result.error_code == ("no_device" if result.outcome == "failed" else None)
+            assert result.notification_id == (f"n-{pair[0]}-{pair[1]}" if result.outcome == "triggered" else None)
+
+
+def cause(status: int) -> str:
+    return CODES.get(status, f"engine_http_{status}")
+
+
+# Nothing goes wrong
+
+
+@pytest.mark.parametrize("users_per_call", [1, 7, 100, 1000])
+async def test_everybody_has_her_truth_after_one_call_for_each_group(clock: ManualClock, users_per_call: int) -> None:
+    engine = PretendEngine(clock)
+    results = await run(engine, users_per_call=users_per_call)
+    assert_only_these_fail(results, HUNDRED, {})
+    assert sorted(len(call.users) for call in engine.calls)[-1] == min(users_per_call, 100)
+    assert len(engine.calls) == math.ceil(100 / users_per_call)
+    assert {result.attempts for result in results} == {1}
+
+
+async def test_a_call_carries_the_batchs_context(clock: ManualClock) -> None:
+    engine = PretendEngine(clock)
+    await run(engine, make_users(1))
+    assert engine.calls[0].body == {
+        "invocation_id": "invocation-1",
+        "scheduled_for": "2026-11-23T02:00:00+00:00",
+        "dry_run": False,
+        "evaluations": [
+            {
+                "user_id": "user-000",
+                "scenario_types": ["a", "b"],
+                "idempotency_key_prefix": "slot:2026-11-23T02:00Z:user-000",
+            }
+        ],
+    }
+
+
+async def test_a_batch_without_users_needs_no_call(clock: ManualClock) -> None:
+    engine = PretendEngine(clock)
+    assert await run(engine, []) == []
+    assert engine.calls == []
+
+
+# Poison users
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500, 503, TIME_OUT])
+@pytest.mark.parametrize("users_per_call", [1, 7, 100])
+@pytest.mark.parametrize("place", [0, 37, 99])
+async def test_exactly_the_poison_user_fails(clock: ManualClock, status: int, users_per_call: int, place: int) -> None:
+    poison = HUNDRED[place].user_id
+    results = await run(PretendEngine(clock, poison={poison: status}), users_per_call=users_per_call)
+    assert_only_these_fail(results, HUNDRED, {poison: cause(status)})
+
+
+@pytest.mark.parametrize("users_per_call", [1, 7, 100])
+async def test_several_poison_users_of_several_kinds_fail_each_by_her_own_cause(
+    clock: ManualClock, users_per_call: int
+) -> None:
+    poison = {"user-003": 422, "user-004": 500, "user-050": TIME_OUT, "user-098": 400, "user-099": 502}
+    results = await run(PretendEngine(clock, poison=poison), users_per_call=users_per_call)
+    assert_only_these_fail(results, HUNDRED, {user: cause(status) for user, status in poison.items()})
+
+
+async def test_a_refused_user_among_a_hundred_is_isolated_in_two_calls_for_each_halving(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, poison={POISON: 422})
+    await run(engine)
+    assert len(engine.calls) <= 1 + 2 * math.ceil(math.log2(100))
+
+
+async def test_a_crashing_user_among_a_hundred_is_isolated_in_two_calls_for_each_halving(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, poison={POISON: 500})
+    await run(engine)
+    probe = 1
+    assert len(engine.calls) <= ATTEMPTS + probe + 2 * math.ceil(math.log2(100)) + ATTEMPTS
+
+
+async def test_a_crashing_user_does_not_make_the_others_wait_for_pauses_of_each_halving(clock: ManualClock) -> None:
+    await run(PretendEngine(clock, poison={POISON: 500}))
+    # The whole group's retries, and those of the user alone.
+    assert len(clock.slept) <= 2 * (ATTEMPTS - 1)
+
+
+async def test_a_poison_user_is_blamed_after_a_full_round_of_retries_of_her_own(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, poison={POISON: 500})
+    await run(engine)
+    alone = [call for call in engine.calls_with(POISON) if call.users == (POISON,)]
+    assert len(alone) >= ATTEMPTS
+
+
+async def test_when_the_engine_refuses_every_single_user_each_has_failed(clock: ManualClock) -> None:
+    results = await run(PretendEngine(clock, poison={user.user_id: 422 for user in HUNDRED}))
+    assert_only_these_fail(results, HUNDRED, {user.user_id: "engine_http_422" for user in HUNDRED})
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+async def test_one_healthy_user_is_witness_enough_against_a_crashing_one(clock: ManualClock, count: int) -> None:
+    users = make_users(count)
+    results = await run(PretendEngine(clock, poison={users[0].user_id: 500}), users)
+    assert_only_these_fail(results, users, {users[0].user_id: "engine_http_500"})
+
+
+refused = st.dictionaries(st.integers(0, 29), st.sampled_from([400, 413, 422]), max_size=8)
+# Fewer than the users who are tried before the engine is held to be down.
+crashing = st.dictionaries(st.integers(0, 29), st.sampled_from([500, 502, TIME_OUT]), max_size=PROBES - 1)
+poisons = st.builds(lambda *kinds: {**kinds[0], **kinds[1]}, refused, crashing)
+groupings = st.lists(st.sampled_from([("a",), ("b",), ("a", "b"), ("c", "a", "b")]), min_size=30, max_size=30)
+
+
+@given(poisons, groupings, st.integers(1, 31), st.integers(1, 4), st.integers(1, 9))
+async def test_whoever_is_poison_and_however_users_share_calls_each_has_her_own_truth(
+    poison_at: dict[int, int], types: list[tuple[str, ...]], users_per_call: int, deliveries: int, concurrency: int
+) -> None:
+    users = [MentorScenarios(f"user-{n:03}", own) for n, own in enumerate(types)]
+    poison = {users[n].user_id: status for n, status in poison_at.items()}
+    results = await run(
+        PretendEngine(ManualClock(), poison=poison),
+        users,
+        users_per_call=users_per_call,
+        deliveries=deliveries,
+        concurrency=concurrency,
+    )
+    assert_only_these_fail(results, users, {user: cause(status) for user, status in poison.items()})
+
+
+# Answers that are not final
+
+
+async def test_a_retryable_item_is_asked_again_alone_and_without_its_users_other_pairs(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, retryable={(POISON, "b"): 1})
+    results = await run(engine)
+    assert_only_these_fail(results, HUNDRED, {})
+    assert [call.pairs for call in engine.calls[1:]] == [((POISON, "b"),)]
+
+
+async def test_attempts_count_the_calls_that_carried_the_pair(clock: ManualClock) -> None:
+    results = await run(PretendEngine(clock, retryable={(POISON, "b"): 2}))
+    attempts = {(result.user_id, result.scenario_type): result.attempts for result in results}
+    assert attempts.pop((POISON, "b")) == 3
+    assert set(attempts.values()) == {1}
+
+
+async def test_attempts_of_a_poison_user_count_the_calls_of_her_group_as_well(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, poison={POISON: 422})
+    results = await run(engine)
+    (attempts,) = {result.attempts for result in results if result.user_id == POISON}
+    assert attempts == len(engine.calls_with(POISON))
+
+
+async def test_an_item_that_stays_retryable_fails_with_the_engines_own_words(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, retryable={(POISON, "a"): 1000})
+    results = await run(engine)
+    (failed,) = [result for result in results if result.error_code == "busy"]
+    assert (failed.user_id, failed.scenario_type, failed.outcome) == (POISON, "a", "failed")
+    assert failed.error_message == "busy"
+    assert failed.attempts == len(engine.calls_with(POISON)) <= ATTEMPTS + 1
+    others = [user for user in HUNDRED if user.user_id != POISON]
+    assert_only_these_fail([result for result in results if result.user_id != POISON], others, {})
+
+
+async def test_a_result_that_was_left_out_is_asked_for_again(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, left_out={(POISON, "a"): 1, ("user-099", "b"): 2})
+    assert_only_these_fail(await run(engine), HUNDRED, {})
+
+
+async def test_a_result_that_stays_away_fails_as_missing_and_its_users_other_pair_stands(clock: ManualClock) -> None:
+    results = await run(PretendEngine(clock, left_out={(POISON, "a"): 1000}))
+    assert_each_pair_has_exactly_one_result(results, HUNDRED)
+    missing = {(r.user_id, r.scenario_type) for r in results if r.error_code == "engine_missing_result"}
+    assert missing == {(POISON, "a")}
+    assert all(
+        r.outcome == truth(r.user_id, r.scenario_type) for r in results if (r.user_id, r.scenario_type) != (POISON, "a")
+    )
+
+
+async def test_an_engine_that_answers_with_nothing_fails_each_pair_as_missing(clock: ManualClock) -> None:
+    users = make_users(10)
+    nothing = {(user.user_id, scenario_type): 1000 for user in users for scenario_type in user.scenario_types}
+    results = await run(PretendEngine(clock, left_out=nothing), users)
+    assert_only_these_fail(results, users, {user.user_id: "engine_missing_result" for user in users})
+
+
+async def test_who_turns_poison_when_asked_again_fails_by_that_and_alone(clock: ManualClock) -> None:
+    def refuses_her_alone(asked: Sequence[str]) -> httpx.Response | None:
+        return httpx.Response(422) if tuple(asked) == (POISON,) else None
+
+    results = await run(PretendEngine(clock, left_out={(POISON, "a"): 1}, trouble=refuses_her_alone))
+    by_pair = {(result.user_id, result.scenario_type): result for result in results}
+    assert by_pair[POISON, "a"].error_code == "engine_http_422"
+    assert by_pair[POISON, "b"].outcome == truth(POISON, "b")
+
+
+# The engine as a whole
+
+
+def answers_nobody(status: int) -> PretendEngine:
+    return PretendEngine(ManualClock(), trouble=lambda _: httpx.Response(status, headers={"Retry-After": "0"}))
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("users_per_call", [1, 7, 100])
+async def test_an_engine_that_answers_nobody_is_down_and_nobody_failed(status: int, users_per_call: int) -> None:
+    with pytest.raises(EngineUnavailableError) as caught:
+        await run(answers_nobody(status), make_users(20), users_per_call=users_per_call)
+    assert caught.value.code == f"engine_http_{status}"
+
+
+@pytest.mark.parametrize("deliveries", [1, 3, 5])
+async def test_an_engine_that_is_down_fails_nobody_on_any_delivery(deliveries: int) -> None:
+    with pytest.raises(EngineUnavailableError):
+        await run(answers_nobody(500), deliveries=deliveries)
+
+
+async def test_an_engine_that_times_out_for_everyone_is_down(clock: ManualClock) -> None:
+    with pytest.raises(EngineUnavailableError):
+        await run(PretendEngine(clock, poison={user.user_id: TIME_OUT for user in HUNDRED}))
+
+
+async def test_an_engine_that_is_down_is_found_out_with_few_calls_beside_the_retries() -> None:
+    engine = answers_nobody(500)
+    with pytest.raises(EngineUnavailableError):
+        await run(engine)
+    assert len(engine.calls) <= ATTEMPTS + 3
+
+
+async def test_how_long_the_engine_asked_to_wait_is_handed_on(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(503, headers={"Retry-After": "77"}))
+    with pytest.raises(EngineUnavailableError) as caught:
+        await run(engine, seconds=25)
+    assert caught.value.retry_after == 77
+
+
+@pytest.mark.parametrize("good_calls", [1, 3, 10])
+async def test_an_engine_that_goes_down_in_the_middle_fails_nobody(clock: ManualClock, good_calls: int) -> None:
+    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) > good_calls else None)
+    with pytest.raises(EngineUnavailableError):
+        await run(engine, users_per_call=7)
+
+
+async def test_an_outage_that_passes_within_the_retries_fails_nobody(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) < ATTEMPTS else None)
+    assert_only_these_fail(await run(engine), HUNDRED, {})
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("users_per_call", [1, 100])
+async def test_an_engine_that_turns_us_away_stops_the_batch_at_once(
+    clock: ManualClock, status: int, users_per_call: int
+) -> None:
+    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(status))
+    with pytest.raises(EngineRejectedError) as caught:
+        await run(engine, users_per_call=users_per_call, concurrency=4)
+    assert caught.value.code == f"engine_http_{status}"
+    # Those in flight, and at most as many again who had just been let in.
+    assert len(engine.calls) <= 2 * 4
+    assert clock.slept == []
+
+
+# Deliveries and time
+
+
+@pytest.mark.parametrize(("deliveries", "expected"), [(1, 100), (2, 100), (3, 1), (4, 1), (5, 1)])
+async def test_from_the_third_delivery_on_each_user_has_a_call_of_her_own(
+    clock: ManualClock, deliveries: int, expected: int
+) -> None:
+    engine = PretendEngine(clock)
+    assert_only_these_fail(await run(engine, deliveries=deliveries), HUNDRED, {})
+    assert {len(call.users) for call in engine.calls} == {expected}
+
+
+@pytest.mark.parametrize("deliveries", [6, 7, 100])
+async def test_after_the_last_delivery_the_batchs_users_are_lost_without_a_call(
+    clock: ManualClock, deliveries: int
+) -> None:
+    engine = PretendEngine(clock)
+    results = await run(engine, deliveries=deliveries)
+    assert_only_these_fail(results, HUNDRED, {user.user_id: "worker_lost" for user in HUNDRED})
+    assert {result.attempts for result in results} == {0}
+    assert engine.calls == []
+
+
+@pytest.mark.parametrize("deliveries", [1, 2, 3, 4])
+async def test_when_the_time_ends_the_batch_is_to_be_given_back(clock: ManualClock, deliveries: int) -> None:
+    with pytest.raises(OutOfTimeError):
+        await run(PretendEngine(clock, poison={POISON: TIME_OUT}), deliveries=deliveries, seconds=25)
+
+
+async def test_on_the_last_delivery_only_what_the_time_did_not_suffice_for_fails(clock: ManualClock) -> None:
+    results = await run(PretendEngine(clock, poison={"user-099": TIME_OUT}), deliveries=5, seconds=25, concurrency=1)
+    assert_only_these_fail(results, HUNDRED, {"user-099": "engine_timeout"})
+
+
+async def test_on_the_last_delivery_who_was_never_asked_fails_by_the_time_budget(clock: ManualClock) -> None:
+    results = await run(PretendEngine(clock), deliveries=5, seconds=0)
+    assert_only_these_fail(results, HUNDRED, {user.user_id: "time_budget_exceeded" for user in HUNDRED})
+
+
+async def test_a_defect_of_ours_is_nobodys_failure(clock: ManualClock) -> None:
+    def defect(_: Sequence[str]) -> httpx.Response | None:
+        raise LookupError("ours")
+
+    with pytest.raises(LookupError):
+        await run(PretendEngine(clock, trouble=defect))

@@ -1,0 +1,76 @@
+"""Every active mentor is read, once, whatever the Data API makes of a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.peer_mentors import ActivePeerMentor, fetch_active_peer_mentors
+from tests.unit.fake_database import FakeDatabase
+
+
+def row(number: int, *segments: str | None) -> dict[str, Any]:
+    return {"user_id": f"mentor-{number:04}", "segments": list(segments)}
+
+
+async def read(
+    database: FakeDatabase, *, after: str | None = None, page_size: int = 10
+) -> list[list[ActivePeerMentor]]:
+    return [page async for page in fetch_active_peer_mentors(database, after=after, page_size=page_size)]
+
+
+async def read_ids(database: FakeDatabase, *, after: str | None = None, page_size: int = 10) -> list[str]:
+    return [mentor.user_id for page in await read(database, after=after, page_size=page_size) for mentor in page]
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 20, 25])
+async def test_each_mentor_is_read_once_in_the_order_of_the_ids(count: int) -> None:
+    rows = [row(n) for n in range(count)]
+    assert await read_ids(FakeDatabase(rows)) == [each["user_id"] for each in rows]
+
+
+async def test_without_mentors_there_is_no_page() -> None:
+    assert await read(FakeDatabase()) == []
+
+
+@pytest.mark.parametrize("most_rows", [1, 3, 9])
+async def test_a_short_page_is_not_the_end(most_rows: int) -> None:
+    rows = [row(n) for n in range(25)]
+    assert await read_ids(FakeDatabase(rows, most_rows=most_rows)) == [each["user_id"] for each in rows]
+
+
+async def test_reading_goes_on_after_a_given_mentor() -> None:
+    rows = [row(n) for n in range(25)]
+    assert await read_ids(FakeDatabase(rows), after="mentor-0022") == ["mentor-0023", "mentor-0024"]
+
+
+async def test_the_next_page_is_read_when_it_is_asked_for_and_not_before() -> None:
+    database = FakeDatabase([row(n) for n in range(25)])
+    pages = fetch_active_peer_mentors(database, page_size=10)
+    await anext(pages)
+    assert database.pages_read == 1
+
+
+async def test_a_mentor_whom_the_view_shows_twice_comes_once_with_the_segments_of_both() -> None:
+    database = FakeDatabase([row(1, "new"), row(2, "old", "far"), row(2, "old", "near"), row(3)])
+    (page,) = await read(database)
+    assert page == [
+        ActivePeerMentor("mentor-0001", frozenset({"new"})),
+        ActivePeerMentor("mentor-0002", frozenset({"old", "far", "near"})),
+        ActivePeerMentor("mentor-0003", frozenset()),
+    ]
+
+
+async def test_segments_that_are_null_are_none() -> None:
+    (page,) = await read(FakeDatabase([{"user_id": "mentor-0001", "segments": None}]))
+    assert page == [ActivePeerMentor("mentor-0001", frozenset())]
+
+
+@given(st.sets(st.integers(0, 9999), max_size=30), st.integers(1, 40), st.integers(1, 40))
+async def test_whatever_the_sizes_of_pages_nobody_is_missed(ids: set[int], page_size: int, most_rows: int) -> None:
+    rows = [row(n) for n in sorted(ids)]
+    database = FakeDatabase(rows, most_rows=most_rows)
+    assert await read_ids(database, page_size=page_size) == [each["user_id"] for each in rows]
