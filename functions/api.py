@@ -66,7 +66,7 @@ def create_app(connect: Callable[[], Awaitable[Work]], tokens: TokenCheck) -> Fa
     async def handle_start(
         body: Annotated[StartRequest | None, Body()] = None,
         x_cloudscheduler_scheduletime: Annotated[str | None, Header()] = None,
-        x_scheduler_dispatch: Annotated[int | None, Header(ge=1)] = None,
+        x_scheduler_dispatch: Annotated[int | None, Header(ge=1, le=2**63 - 1)] = None,
     ) -> JSONResponse:
         scheduled_for = body.scheduled_for if body else None
         if scheduled_for is None and x_cloudscheduler_scheduletime:

@@ -108,7 +108,7 @@ class _BatchRun:
         while self._suspects:
             suspects, self._suspects = self._suspects, []
             if self._engine.successes == successes:
-                await self._probe([user for users in suspects for user in users])
+                await self._find_somebody_who_gets_through([user for users in suspects for user in users])
             successes = self._engine.successes
             await side_by_side(self._isolate(self._unresolved(users)) for users in suspects)
 
@@ -174,36 +174,37 @@ class _BatchRun:
         try:
             answer = await self._call_with_retries([user])
         except EngineTransientError as error:
-            if self._engine.successes == successes:
-                await self._probe([other for other in self._users if other.user_id != user.user_id])
+            # 429 speaks of all our calls, never of a user.
+            is_overload = error.code == "engine_http_429"
+            answers_others = self._engine.successes > successes
+            if is_overload or not (answers_others or await self._engine.still_answers_its_witness(self._budget)):
+                raise _unavailable(error) from error
             self._fail(user, error)
         except EngineRefusedCallError as error:
             self._fail(user, error)
         else:
             await self._take([user], answer)
 
-    async def _probe(self, users: Users) -> None:
-        """Looks for somebody whom the engine answers.
+    async def _find_somebody_who_gets_through(self, users: Users) -> None:
+        """Tries a few users alone: one of them through, and the engine is not down.
 
         Raises:
-            EngineUnavailableError: it answers none of them.
+            EngineUnavailableError: it answers none of them, nor the one whom it answered last.
         """
-        step = max(1, (len(users) - 1) // (PROBES - 1)) if len(users) > 1 else 1
-        last: EngineTransientError | None = None
+        step = max(1, (len(users) - 1) // (PROBES - 1))
+        failures: list[EngineTransientError] = []
         for user in users[::step][:PROBES]:
             try:
-                await self._call([user])
+                answer = await self._call([user])
             except EngineTransientError as error:
-                last = error
+                failures.append(error)
             except EngineRefusedCallError:
                 return
             else:
+                await self._take([user], answer)
                 return
-        raise EngineUnavailableError(
-            last.code if last else "engine_unavailable",
-            "the engine answers nobody",
-            retry_after=last.retry_after if last else None,
-        ) from last
+        if not await self._engine.still_answers_its_witness(self._budget):
+            raise _unavailable(failures[-1]) from failures[-1]
 
     async def _call_with_retries(self, users: Users) -> Answer:
         """Calls, and calls again where the failure may pass.
@@ -253,6 +254,12 @@ class _BatchRun:
             item.error_message,
             item.notification_id,
         )
+
+
+def _unavailable(error: EngineTransientError) -> EngineUnavailableError:
+    return EngineUnavailableError(
+        error.code, f"the engine answers nobody: {error.message}", retry_after=error.retry_after
+    )
 
 
 def _halves(users: Users) -> tuple[Users, Users]:

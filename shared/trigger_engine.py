@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, cast
@@ -116,6 +116,7 @@ class TriggerEngine:
         self._sleep = sleep
         self.successes = 0
         """Calls answered with 200 so far: two readings tell whether anybody gets through."""
+        self._witness: tuple[EvaluationContext, MentorScenarios] | None = None
 
     def retrying(self, budget: TimeBudget) -> AsyncRetrying:
         """The retry policy: exponential back-off with full jitter, Retry-After wins, never past the time budget."""
@@ -148,7 +149,29 @@ class TriggerEngine:
                 permit.overloaded = error.overloaded
                 raise
         self.successes += 1
+        self._witness = (context, users[0])
         return answer
+
+    async def still_answers_its_witness(self, budget: TimeBudget) -> bool:
+        """Whether the engine answers the user whom it answered last, in this process; False if there is none.
+
+        A dry run, so that asking about her again can neither act nor change what was recorded.
+
+        Raises:
+            EngineRejectedError: the engine will not take any call.
+            OutOfTimeError: the time budget ended.
+        """
+        if self._witness is None:
+            return False
+        context, user = self._witness
+        dry = replace(context, dry_run=True, engine_scope=f"dry:{context.invocation_id}")
+        try:
+            await self.evaluate(dry, [user], budget)
+        except EngineTransientError:
+            return False
+        except EngineRefusedCallError:
+            return True
+        return True
 
     async def _send(self, context: EvaluationContext, users: Sequence[MentorScenarios], budget: TimeBudget) -> Answer:
         remaining = budget.remaining()

@@ -58,6 +58,8 @@ create table public.scheduler_invocation_batches (
   -- How often a worker gave it back unharmed (its time was up, the engine was away): those deliveries are no evidence
   -- that the batch kills its workers.
   handed_back integer not null default 0,
+  -- The read of its message that was handed back last, so that a repeated call does not count again.
+  handed_back_read integer not null default 0,
   deliveries integer not null default 0,
   triggered integer not null default 0,
   not_triggered integer not null default 0,

@@ -32,16 +32,22 @@ language sql volatile set search_path = '' as $$
     ) as visible
 $$;
 
--- How often a message was read so far: tells a worker's own delivery from a later one of the same batch.
-create function scheduler.read_count(p_queue text, p_msg_id bigint) returns integer
-language sql stable set search_path = '' as $$
-  select case p_queue
-    when 'scenario_evaluation_batches'
-      then (select q.read_ct from pgmq.q_scenario_evaluation_batches as q where q.msg_id = p_msg_id)
-    else (select q.read_ct from pgmq.q_scenario_evaluation_batches_manual as q where q.msg_id = p_msg_id)
-  end
+-- How often a message was read so far: tells a worker's own delivery from a later one of the same batch. Locks the message,
+-- so that a claim that is just taking it is waited for and seen.
+create function scheduler.lock_message(p_queue text, p_msg_id bigint) returns integer
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_read_count integer;
+begin
+  if p_queue = 'scenario_evaluation_batches' then
+    select read_ct into v_read_count from pgmq.q_scenario_evaluation_batches where msg_id = p_msg_id for update;
+  else
+    select read_ct into v_read_count from pgmq.q_scenario_evaluation_batches_manual where msg_id = p_msg_id for update;
+  end if;
+  return v_read_count;
+end
 $$;
 
 revoke all on function
-  scheduler.queue_of(text), scheduler.visible_batches(integer), scheduler.read_count(text, bigint)
+  scheduler.queue_of(text), scheduler.visible_batches(integer), scheduler.lock_message(text, bigint)
 from public, anon, authenticated, service_role;

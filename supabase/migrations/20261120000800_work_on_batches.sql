@@ -207,12 +207,12 @@ begin
     return false;
   end if;
   select scheduler.queue_of(triggered_by) into v_queue from public.scheduler_invocations where id = p_invocation_id;
-  if scheduler.read_count(v_queue, v_batch.msg_id) is distinct from p_read_count then
+  if scheduler.lock_message(v_queue, v_batch.msg_id) is distinct from p_read_count then
     return false;
   end if;
-  if p_blameless and v_batch.handed_back < p_read_count then
+  if p_blameless and v_batch.handed_back_read < p_read_count then
     update public.scheduler_invocation_batches
-       set handed_back = handed_back + 1
+       set handed_back = handed_back + 1, handed_back_read = p_read_count
      where invocation_id = p_invocation_id and batch_no = p_batch_no;
   end if;
   perform pgmq.set_vt(v_queue, v_batch.msg_id, p_delay_seconds);
