@@ -73,6 +73,7 @@ create table public.scheduler_invocation_batches (
   worker text,
   finished_at timestamptz,
   primary key (invocation_id, batch_no),
+  constraint batch_has_pairs check (evaluations > 0),
   constraint state_is_known check (state in ('open', 'done', 'abandoned')),
   constraint ended_batch_has_a_time check ((state = 'open') = (finished_at is null)),
   constraint counts_add_up check (

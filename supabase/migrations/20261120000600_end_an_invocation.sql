@@ -23,6 +23,16 @@ language sql stable set search_path = '' as $$
     ) as counted
 $$;
 
+-- What is said of an invocation that was read to its end. A scheduled run that reads nobody at all is a key without rights
+-- or an empty view, never a quiet night.
+create function scheduler.reason_of_end(p_invocation public.scheduler_invocations, p_status text) returns text
+language sql immutable set search_path = '' as $$
+  select case
+    when p_status = 'failed' and p_invocation.next_batch_no = 1 and p_invocation.mentors_skipped = 0
+      then 'no_active_mentors'
+  end
+$$;
+
 -- Ends an invocation whose every batch is recorded. A call of its own, never part of scheduler_complete: two workers that
 -- record the last two batches at the same time each see the other's still open, and nobody would end the run.
 -- Answers {"ended_now": whether this call ended it, "invocation": as it is afterwards, null when there is none}.
@@ -43,10 +53,7 @@ begin
     update public.scheduler_invocations
        set status = v_status,
            finished_at = clock_timestamp(),
-           -- A scheduled run that reads nobody at all is a key without rights or an empty view, never a quiet night.
-           error = case
-             when v_status = 'failed' and next_batch_no = 1 and mentors_skipped = 0 then 'no_active_mentors'
-           end
+           error = scheduler.reason_of_end(v_invocation, v_status)
      where id = p_invocation_id;
   end if;
   return jsonb_build_object(
@@ -63,6 +70,8 @@ language plpgsql set search_path = '' as $$
 declare
   v_invocation public.scheduler_invocations;
   v_messages bigint[];
+  v_status text := 'cancelled';
+  v_error text;
 begin
   select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
   if not found or v_invocation.status not in ('pending', 'running') then
@@ -74,7 +83,7 @@ begin
            finished_at = clock_timestamp(),
            not_evaluated = b.evaluations,
            scenario_counts = (
-             select jsonb_object_agg(waiting.scenario_type, jsonb_build_object('not_evaluated', waiting.n))
+             select coalesce(jsonb_object_agg(waiting.scenario_type, jsonb_build_object('not_evaluated', waiting.n)), '{}')
                from (
                  select scenario_type, sum(jsonb_array_length(grouped.value -> 'user_ids')) as n
                    from jsonb_array_elements(b.pairs) as grouped
@@ -89,10 +98,18 @@ begin
   if v_messages is not null then
     perform pgmq.delete(scheduler.queue_of(v_invocation.triggered_by), v_messages);
   end if;
+  v_error := v_invocation.error;
+  if not p_cancelled then
+    v_status := scheduler.truthful_status(v_invocation);
+    v_error := case
+      -- Only the end was missing: nothing was lost by the time.
+      when v_invocation.enumeration_done and v_messages is null
+        then scheduler.reason_of_end(v_invocation, v_status)
+      else coalesce(v_error, 'expired')
+    end;
+  end if;
   update public.scheduler_invocations
-     set status = case when p_cancelled then 'cancelled' else scheduler.truthful_status(v_invocation) end,
-         finished_at = clock_timestamp(),
-         error = case when p_cancelled then error else coalesce(error, 'expired') end
+     set status = v_status, finished_at = clock_timestamp(), error = v_error
    where id = p_invocation_id;
 end
 $$;
@@ -106,6 +123,8 @@ begin
 end
 $$;
 
+-- Everything works only after this, so one run that cannot be ended must not keep the others from it. In the order in
+-- which scheduler_hand_back locks, too.
 create function scheduler.expire() returns void
 language plpgsql set search_path = '' as $$
 declare
@@ -114,15 +133,22 @@ begin
   for v_id in
     select id from public.scheduler_invocations
      where status in ('pending', 'running') and expires_at <= now()
-     order by expires_at
+     order by id
   loop
-    perform scheduler.end_early(v_id, p_cancelled => false);
+    begin
+      perform scheduler.end_early(v_id, p_cancelled => false);
+    exception when others then
+      raise warning 'scheduler: invocation % has expired but cannot be ended: %', v_id, sqlerrm;
+    end;
   end loop;
 end
 $$;
 
 revoke all on function
-  scheduler.truthful_status(public.scheduler_invocations), scheduler.end_early(uuid, boolean), scheduler.expire()
+  scheduler.truthful_status(public.scheduler_invocations),
+  scheduler.reason_of_end(public.scheduler_invocations, text),
+  scheduler.end_early(uuid, boolean),
+  scheduler.expire()
 from public, anon, authenticated, service_role;
 revoke all on function public.scheduler_finish(uuid), public.scheduler_cancel(uuid) from public, anon, authenticated;
 grant execute on function public.scheduler_finish(uuid), public.scheduler_cancel(uuid) to service_role;

@@ -37,6 +37,11 @@ begin
      or v_settings.slot_high_water_mark is null
      or v_settings.slot_high_water_mark < p_due_slot
   then
+    -- The unique index waits for whoever is just changing the open run; wait for him before holding the settings that he
+    -- may want next.
+    perform 1 from public.scheduler_invocations
+     where triggered_by = 'schedule' and status in ('pending', 'running')
+       for no key update;
     select * into v_settings from scheduler.settings for no key update;
     v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
     if v_known
@@ -62,8 +67,9 @@ begin
       end if;
       v_settings.slot_high_water_mark := p_due_slot;
     end if;
+    v_settings.slot_high_water_mark := coalesce(v_settings.slot_high_water_mark, v_now);
     update scheduler.settings
-       set slot_high_water_mark = coalesce(v_settings.slot_high_water_mark, v_now),
+       set slot_high_water_mark = v_settings.slot_high_water_mark,
            -- A slot that is due but was not asked for stays due.
            next_due_at = case when v_known then p_next_slot else next_due_at end,
            max_workers = p_max_workers,

@@ -149,16 +149,18 @@ async def test_500_simultaneous_calls_are_all_answered(programme: Programme) -> 
     }
 
 
-async def test_says_503_while_the_data_api_is_away_and_works_again_after(projects: ProjectFactory) -> None:
+@pytest.mark.parametrize("away", ["postgrest", "gateway"])
+async def test_says_503_while_the_data_api_is_away_and_works_again_after(projects: ProjectFactory, away: str) -> None:
     async with projects.project() as project, project.connect() as database:
         await project.start_engine()
         async with Programme.of(project, database) as programme:
             user_id = await programme.mentor(SILENT)
-            await project.postgrest.stop()
+            part = project.postgrest if away == "postgrest" else project.gateway
+            await part.stop()
             response = await programme.send(body_for([user_id]))
             assert (response.status_code, response.headers["retry-after"]) == (503, "1")
             assert response.json()["error"]["code"] == "database_unavailable"
-            await project.postgrest.start()
+            await part.start()
             assert await programme.outcome(user_id, INACTIVITY) == "triggered"
 
 

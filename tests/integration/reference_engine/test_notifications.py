@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from itertools import chain
+from typing import Any
+
+from tests.emulator.connections import Connection
+from tests.emulator.project import Project
 
 from .programme import ESTABLISHED, INACTIVITY, MILESTONE, ONBOARDING, SILENT, TYPES, Programme
 
@@ -43,6 +47,44 @@ async def test_of_simultaneous_calls_under_different_keys_one_notifies(programme
     assert len(await programme.queued(user_id)) == 1
 
 
+async def test_a_call_waits_for_the_one_that_is_about_to_notify_the_same_mentor(
+    programme: Programme, engine_project: Project
+) -> None:
+    user_id = await programme.mentor(SILENT)
+    async with engine_project.connect() as first:
+        async with first.transaction():
+            await first.execute(
+                b"select public.evaluate_scenarios(array[%s]::uuid[], array[%s], array['manual:1'])",
+                (user_id, INACTIVITY),
+            )
+            second = asyncio.create_task(programme.outcome(user_id, INACTIVITY, scope="manual:2"))
+            await blocked_by(first, programme, second)
+        assert await second == "suppressed"
+    assert len(await programme.queued(user_id)) == 1
+
+
+async def test_mentors_are_locked_in_one_order_whatever_the_order_of_the_call(
+    programme: Programme, engine_project: Project
+) -> None:
+    low, high = sorted([await programme.mentor(SILENT), await programme.mentor(SILENT)])
+    async with engine_project.connect() as other:
+        async with other.transaction():
+            await other.execute(b"select from public.peer_mentors where user_id = %s for no key update", (low,))
+            call = asyncio.create_task(programme.call([high, low], (INACTIVITY,)))
+            await blocked_by(other, programme, call)
+            # Had the call locked `high` first, whoever holds `low` and wants `high` would wait for it in a circle.
+            await other.execute(b"select from public.peer_mentors where user_id = %s for no key update nowait", (high,))
+        assert [result["outcome"] for result in await call] == ["triggered", "triggered"]
+
+
+async def blocked_by(holder: Connection, programme: Programme, call: asyncio.Task[Any]) -> None:
+    """Waits until the call stands behind the holder's locks."""
+    query = b"select count(*) from pg_stat_activity where %s = any (pg_blocking_pids(pid))"
+    while not (await (await programme.database.execute(query, (holder.info.backend_pid,))).fetchone() or (0,))[0]:
+        assert not call.done(), "the call did not wait"
+        await asyncio.sleep(0)
+
+
 async def test_a_key_is_kept_for_168_hours(programme: Programme) -> None:
     user_id = await programme.mentor(SILENT)
     first = await programme.one(user_id, INACTIVITY)
@@ -75,6 +117,7 @@ async def test_a_milestone_is_celebrated_once_in_a_life(programme: Programme) ->
     assert await programme.outcome(user_id, MILESTONE, scope="slot:a") == "triggered"
     await programme.let_pass(user_id, hours=24 * 365)
     assert await programme.outcome(user_id, MILESTONE, scope="slot:b") == "suppressed"
+    assert await programme.one(user_id, MILESTONE, scope="dry:1", dry_run=True) == {"outcome": "suppressed"}
     await programme.change(user_id, "contacts_logged = 25")
     assert await programme.outcome(user_id, MILESTONE, scope="slot:c") == "triggered"
 

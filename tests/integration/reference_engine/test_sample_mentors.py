@@ -83,6 +83,10 @@ async def test_pages_of_active_mentors_are_read_from_the_index_of_those_present(
         )
         assert "Index Scan using peer_mentors_present_by_user_id" in str(plan)
         assert "Sort" not in str(plan)
+        indexed = await number(
+            database, "select reltuples::int from pg_class where relname = 'peer_mentors_present_by_user_id'"
+        )
+        assert indexed == await number(database, "select count(*) from public.peer_mentors where status <> 'left'")
 
 
 async def shown(project: Project, programme: Programme, columns: dict[str, LiteralString]) -> list[str] | None:
