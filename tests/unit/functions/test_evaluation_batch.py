@@ -108,10 +108,16 @@ async def test_a_batch_without_users_needs_no_call(clock: ManualClock) -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500, 503, TIME_OUT])
 @pytest.mark.parametrize("users_per_call", [1, 7, 100])
-@pytest.mark.parametrize("place", [0, 37, 99])
-async def test_exactly_the_poison_user_fails(clock: ManualClock, status: int, users_per_call: int, place: int) -> None:
+async def test_exactly_the_poison_user_fails(clock: ManualClock, status: int, users_per_call: int) -> None:
+    results = await run(PretendEngine(clock, poison={POISON: status}), users_per_call=users_per_call)
+    assert_only_these_fail(results, HUNDRED, {POISON: cause(status)})
+
+
+@pytest.mark.parametrize("status", [422, 500])
+@pytest.mark.parametrize("place", [0, 1, 49, 50, 98, 99])
+async def test_wherever_she_stands_the_poison_user_is_found(clock: ManualClock, status: int, place: int) -> None:
     poison = HUNDRED[place].user_id
-    results = await run(PretendEngine(clock, poison={poison: status}), users_per_call=users_per_call)
+    results = await run(PretendEngine(clock, poison={poison: status}))
     assert_only_these_fail(results, HUNDRED, {poison: cause(status)})
 
 
@@ -165,6 +171,47 @@ async def test_one_healthy_user_is_witness_enough_against_a_crashing_one(clock: 
 refused = st.dictionaries(st.integers(0, 29), st.sampled_from([400, 413, 422]), max_size=8)
 # Fewer than the users who are tried before the engine is held to be down.
 crashing = st.dictionaries(st.integers(0, 29), st.sampled_from([500, 502, TIME_OUT]), max_size=PROBES - 1)
+
+
+async def run_one_after_the_other(
+    engine: PretendEngine, *batches: Sequence[MentorScenarios]
+) -> list[list[EvaluationResult]]:
+    """Several batches of one process: what the engine client learns from one it knows in the next."""
+    client = engine.client()
+    return [
+        await run_evaluation_batch(
+            make_batch(users), engine=client, budget=engine.budget(), users_per_call=100, max_deliveries=5
+        )
+        for users in batches
+    ]
+
+
+@pytest.mark.parametrize("status", [500, 503, TIME_OUT])
+@pytest.mark.parametrize("count", [1, 2, 5])
+async def test_a_batch_of_nothing_but_crashing_users_fails_while_the_engine_answers_the_user_before_them(
+    clock: ManualClock, status: int, count: int
+) -> None:
+    healthy, poisoned = HUNDRED[:10], HUNDRED[50 : 50 + count]
+    engine = PretendEngine(clock, poison={user.user_id: status for user in poisoned})
+    _, results = await run_one_after_the_other(engine, healthy, poisoned)
+    assert_only_these_fail(results, poisoned, {user.user_id: cause(status) for user in poisoned})
+
+
+async def test_who_is_asked_about_again_as_a_witness_is_asked_dry_and_under_another_key(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, poison={POISON: 500})
+    await run_one_after_the_other(engine, HUNDRED[:1], [HUNDRED[37]])
+    first, *again = engine.calls_with(HUNDRED[0].user_id)
+    assert (first.body["dry_run"], len(again) > 0) == (False, True)
+    for call in again:
+        assert call.body["dry_run"] is True
+        assert call.body["evaluations"][0]["idempotency_key_prefix"] == "dry:invocation-1:user-000"
+
+
+async def test_a_lone_crashing_user_without_any_witness_has_not_failed(clock: ManualClock) -> None:
+    with pytest.raises(EngineUnavailableError):
+        await run(PretendEngine(clock, poison={POISON: 500}), [HUNDRED[37]])
+
+
 poisons = st.builds(lambda *kinds: {**kinds[0], **kinds[1]}, refused, crashing)
 groupings = st.lists(st.sampled_from([("a",), ("b",), ("a", "b"), ("c", "a", "b")]), min_size=30, max_size=30)
 
@@ -297,6 +344,22 @@ async def test_an_engine_that_goes_down_in_the_middle_fails_nobody(clock: Manual
     engine = PretendEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) > good_calls else None)
     with pytest.raises(EngineUnavailableError):
         await run(engine, users_per_call=7)
+
+
+async def test_an_engine_that_takes_fewer_calls_than_we_send_fails_nobody_by_429(clock: ManualClock) -> None:
+    """It serves two calls in ten seconds and asks for less patience than that takes."""
+    served: list[float] = []
+
+    def limits(_: Sequence[str]) -> httpx.Response | None:
+        served[:] = [at for at in served if at > clock.now - 10]
+        if len(served) == 2:
+            return httpx.Response(429, headers={"Retry-After": "1"})
+        served.append(clock.now)
+        return None
+
+    with pytest.raises(EngineUnavailableError) as caught:
+        await run(PretendEngine(clock, trouble=limits), users_per_call=10, concurrency=4)
+    assert (caught.value.code, caught.value.retry_after) == ("engine_http_429", 1)
 
 
 async def test_an_outage_that_passes_within_the_retries_fails_nobody(clock: ManualClock) -> None:

@@ -11,7 +11,7 @@ import pytest
 import respx
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
-from shared.database import MAX_CONNECTIONS, Database, connect
+from shared.database import MAX_CONNECTIONS, Database
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
 from tests.unit.clock import ManualClock
 
@@ -238,7 +238,3 @@ async def test_no_more_calls_at_a_time_than_the_data_apis_pool_can_spare(api: Da
     release.set()
     assert await asyncio.gather(*calls) == ["done"] * len(calls)
     assert most == MAX_CONNECTIONS
-
-
-async def test_connecting_sends_nothing() -> None:
-    assert isinstance(await connect("https://nowhere.invalid", KEY), Database)
