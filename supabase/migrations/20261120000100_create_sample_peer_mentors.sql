@@ -51,8 +51,8 @@ comment on view public.active_peer_mentors is
 -- Supabase's default privileges grant to anon and authenticated directly: revoking from public alone would leave both in.
 alter table public.peer_mentors enable row level security;
 
-revoke all on table public.peer_mentors from public, anon, authenticated;
+revoke all on table public.peer_mentors from public, anon, authenticated, service_role;
 grant select, insert, update, delete on table public.peer_mentors to service_role;
 
-revoke all on table public.active_peer_mentors from public, anon, authenticated;
+revoke all on table public.active_peer_mentors from public, anon, authenticated, service_role;
 grant select on table public.active_peer_mentors to service_role;

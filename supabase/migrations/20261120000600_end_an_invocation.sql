@@ -1,4 +1,5 @@
--- How an invocation ends. Locks are taken everywhere in the order invocation, batch, message, settings. The invocation is
+-- How an invocation ends. Locks are taken everywhere in the order invocation, batch, message, dispatch, settings; several
+-- invocations in the order of their ids. An invocation is
 -- locked FOR NO KEY UPDATE: recording a batch holds its batch when the foreign key of the evaluations asks for KEY SHARE on
 -- the invocation, and FOR UPDATE would deadlock with it.
 

@@ -28,7 +28,9 @@ language sql set search_path = '' as $$
    where answer.id = d.request_id
      and d.status_code is null
      and d.error is null
-     and d.requested_at > now() - interval '6 hours';
+     -- pg_net counts its requests from one again after a crash: an answer to somebody else's may bear our number.
+     and answer.created between d.requested_at
+       and d.requested_at + make_interval(secs => 60 + (select time_budget_seconds from scheduler.settings));
   update scheduler.dispatches
      set ended_at = clock_timestamp(),
          error = coalesce(error, 'no_answer')
@@ -36,23 +38,51 @@ language sql set search_path = '' as $$
      and requested_at < now() - make_interval(secs => 30 + (select time_budget_seconds from scheduler.settings));
 $$;
 
--- Posts as many slices as there is work for, at most max_workers being under way at a time. The token is read from Vault
--- inside the statement, so that it stands in no job, no log and no table of ours. Answers how many were posted.
+-- Calls the function once. The token is read from Vault inside the statement, so that it stands in no job, no log and no
+-- table of ours. Raises no_data_found where Vault lacks the URL or the token.
+create function scheduler.post_slice(p_time_budget_seconds integer) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_function_url text;
+  v_dispatch_id bigint;
+begin
+  select url.decrypted_secret into strict v_function_url
+    from vault.decrypted_secrets as url
+    join vault.decrypted_secrets as token on token.name = 'scheduler_invoke_token'
+   where url.name = 'scheduler_function_url';
+  insert into scheduler.dispatches default values returning id into v_dispatch_id;
+  update scheduler.dispatches
+     set request_id = net.http_post(
+       url => v_function_url,
+       body => '{}'::jsonb,
+       headers => jsonb_build_object(
+         'Content-Type', 'application/json',
+         'X-Scheduler-Dispatch', v_dispatch_id::text,
+         'Authorization', 'Bearer ' || (
+           select decrypted_secret from vault.decrypted_secrets where name = 'scheduler_invoke_token'
+         )
+       ),
+       timeout_milliseconds => (p_time_budget_seconds + 15) * 1000
+     )
+   where id = v_dispatch_id;
+end
+$$;
+
+-- Posts as many slices as there is work for, at most max_workers being under way at a time. Answers how many were posted.
 create function scheduler.post_slices() returns integer
 language plpgsql set search_path = '' as $$
 declare
   v_settings scheduler.settings;
-  v_function_url text;
   v_wanted integer := 0;
-  v_dispatch_id bigint;
+  v_error text;
 begin
   -- Locked, so that two dispatches at once do not both count the same workers.
   select * into v_settings from scheduler.settings for no key update;
-  if v_settings.engine_paused_until is null or v_settings.engine_paused_until <= clock_timestamp() then
-    if exists (select 1 from public.scheduler_invocations where status in ('pending', 'running')) then
-      -- One even when no batch is visible: an enumeration or a finish may have been left lying.
-      v_wanted := greatest(1, least(v_settings.max_workers, scheduler.visible_batches(v_settings.max_workers)));
-    end if;
+  if (v_settings.engine_paused_until is null or v_settings.engine_paused_until <= clock_timestamp())
+     and exists (select 1 from public.scheduler_invocations where status in ('pending', 'running'))
+  then
+    -- One even when no batch is visible: an enumeration or a finish may have been left lying.
+    v_wanted := greatest(1, least(v_settings.max_workers, scheduler.visible_batches(v_settings.max_workers)));
   end if;
   if v_settings.next_due_at is null or v_settings.next_due_at <= clock_timestamp() then
     v_wanted := greatest(1, v_wanted);
@@ -62,41 +92,30 @@ begin
     return 0;
   end if;
 
-  select decrypted_secret into v_function_url from vault.decrypted_secrets where name = 'scheduler_function_url';
-  if v_function_url is null
-     or not exists (select 1 from vault.decrypted_secrets where name = 'scheduler_invoke_token')
-  then
-    insert into scheduler.dispatches (ended_at, error) values (clock_timestamp(), 'vault_secret_missing');
-    raise warning 'scheduler: work is waiting, but Vault lacks scheduler_function_url or scheduler_invoke_token';
-    return 0;
-  end if;
-
-  for i in 1..v_wanted loop
-    insert into scheduler.dispatches default values returning id into v_dispatch_id;
-    update scheduler.dispatches
-       set request_id = net.http_post(
-         url => v_function_url,
-         body => '{}'::jsonb,
-         headers => jsonb_build_object(
-           'Content-Type', 'application/json',
-           'X-Scheduler-Dispatch', v_dispatch_id::text,
-           'Authorization', 'Bearer ' || (
-             select decrypted_secret from vault.decrypted_secrets where name = 'scheduler_invoke_token'
-           )
-         ),
-         timeout_milliseconds => (v_settings.time_budget_seconds + 15) * 1000
-       )
-     where id = v_dispatch_id;
-  end loop;
-  return v_wanted;
+  -- Nothing that is wrong with Vault or pg_net may take back what the caller did before: runs have to expire, and a slice
+  -- has to hand back, without them too.
+  begin
+    perform scheduler.post_slice(v_settings.time_budget_seconds) from generate_series(1, v_wanted);
+    return v_wanted;
+  exception
+    when no_data_found then
+      v_error := 'vault_secret_missing';
+    when others then
+      -- The message is left out: it may quote the URL.
+      v_error := 'post_failed: ' || sqlstate;
+  end;
+  insert into scheduler.dispatches (ended_at, error) values (clock_timestamp(), v_error);
+  raise warning 'scheduler: work is waiting, but the function could not be called: %', v_error;
+  return 0;
 end
 $$;
 
 create function scheduler.dispatch() returns integer
 language plpgsql set search_path = '' as $$
 begin
-  perform scheduler.harvest_answers();
+  -- Invocations before dispatches, the order in which scheduler_hand_back locks.
   perform scheduler.expire();
+  perform scheduler.harvest_answers();
   return scheduler.post_slices();
 end
 $$;
@@ -152,7 +171,8 @@ $$;
 
 select cron.schedule('scheduler-dispatch', '* * * * *', 'select scheduler.dispatch()');
 
-revoke all on function scheduler.harvest_answers(), scheduler.post_slices(), scheduler.dispatch()
+revoke all on function
+  scheduler.harvest_answers(), scheduler.post_slice(integer), scheduler.post_slices(), scheduler.dispatch()
 from public, anon, authenticated, service_role;
 revoke all on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer) from public, anon, authenticated;
 grant execute on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer) to service_role;

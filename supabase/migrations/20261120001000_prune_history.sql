@@ -21,7 +21,8 @@ begin
   commit;
   -- pg_cron never prunes its own log: a minute's job writes half a million rows a year.
   delete from cron.job_run_details
-   where end_time < pg_catalog.now() - interval '7 days'
+   -- A crash leaves rows without an end.
+   where coalesce(end_time, start_time) < pg_catalog.now() - interval '7 days'
      and jobid in (select jobid from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune'));
 end
 $$;
