@@ -1,7 +1,6 @@
 -- How an invocation ends. Locks are taken everywhere in the order invocation, batch, message, dispatch, settings; several
--- invocations in the order of their ids. An invocation is
--- locked FOR NO KEY UPDATE: recording a batch holds its batch when the foreign key of the evaluations asks for KEY SHARE on
--- the invocation, and FOR UPDATE would deadlock with it.
+-- invocations in the order of their ids. An invocation is locked FOR NO KEY UPDATE: recording a batch holds its batch when
+-- the foreign key of the evaluations asks for KEY SHARE on the invocation, and FOR UPDATE would deadlock with it.
 
 -- Tells the truth about what was evaluated; whether it was cancelled is the caller's knowledge.
 create function scheduler.truthful_status(p_invocation public.scheduler_invocations) returns text

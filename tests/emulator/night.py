@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ ENDED = ("succeeded", "partial", "failed", "cancelled", "skipped")
 EXIT_CODES = {"succeeded": 0, "partial": 3, "failed": 4}
 EXIT_OTHER = 1
 LOOK_SECONDS = 0.1
+LINE_SECONDS = 1.0
 # pg_cron calls dispatch once a minute, and real pg_cron may need one to notice the job
 APPEARS_WITHIN_SECONDS = 150
 
@@ -108,8 +110,8 @@ async def _describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
 
 
 async def _follow(console: Console, database: Connection, invocation_id: Any) -> dict[str, Any]:
-    """Show progress until the run ended: a bar on a terminal, a line per change elsewhere."""
-    last = ""
+    """Show progress until the run ended: a bar on a terminal, elsewhere a line a second while something changes."""
+    last, next_line_at = "", 0.0
     with Progress(*PROGRESS_COLUMNS, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("evaluating", total=None)
         while True:
@@ -118,10 +120,11 @@ async def _follow(console: Console, database: Connection, invocation_id: Any) ->
             done = _evaluated(counts)
             progress.update(bar, description=invocation["status"], completed=done, total=counts["evaluations"] or None)
             line = f"{invocation['status']}: {done} of {counts['evaluations']} evaluations"
-            if not console.is_terminal and line != last:
+            has_ended = invocation["status"] in ENDED
+            if not console.is_terminal and line != last and (has_ended or time.monotonic() >= next_line_at):
                 console.print(line)
-                last = line
-            if invocation["status"] in ENDED:
+                last, next_line_at = line, time.monotonic() + LINE_SECONDS
+            if has_ended:
                 return invocation
             await asyncio.sleep(LOOK_SECONDS)
 
