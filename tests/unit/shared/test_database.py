@@ -37,10 +37,15 @@ class DataApi:
         return caught.value
 
 
-@pytest.fixture
-async def api(clock: ManualClock) -> DataApi:
-    router = respx.Router(assert_all_called=False)
-    client = await acreate_client(
+@pytest.fixture(scope="module")
+def router() -> respx.Router:
+    return respx.Router(assert_all_called=False)
+
+
+@pytest.fixture(scope="module")
+async def client(router: respx.Router) -> AsyncClient:
+    """Built as `connect` builds it, but for the transport; once, because building it is slow."""
+    return await acreate_client(
         URL,
         KEY,
         AsyncClientOptions(
@@ -50,6 +55,12 @@ async def api(clock: ManualClock) -> DataApi:
             httpx_client=httpx.AsyncClient(transport=httpx.MockTransport(router.async_handler)),
         ),
     )
+
+
+@pytest.fixture
+def api(client: AsyncClient, router: respx.Router, clock: ManualClock) -> DataApi:
+    router.reset()
+    router.clear()
     return DataApi(client, router, clock)
 
 
