@@ -139,10 +139,14 @@ class ScriptedEngine:
     def in_flight(self) -> int:
         return len(self._answering)
 
-    async def until(self, condition: Callable[[ScriptedEngine], bool]) -> None:
-        """Waits until this holds; looked at whenever a call arrives, is evaluated or is answered."""
-        while not condition(self):
-            await self._news.wait()
+    async def until(self, condition: Callable[[ScriptedEngine], bool], *, patience_seconds: float = 30) -> None:
+        """Waits until this holds; looked at whenever a call arrives, is evaluated or is answered.
+
+        Raises TimeoutError when patience ends: a test that waits in vain should fail, not hang.
+        """
+        async with asyncio.timeout(patience_seconds):
+            while not condition(self):
+                await self._news.wait()
 
     async def until_called(self, times: int) -> None:
         await self.until(lambda engine: len(engine.calls) >= times)
@@ -252,8 +256,7 @@ class ScriptedEngine:
         try:
             reply = await task
         except asyncio.CancelledError:
-            transport.abort()
-            return
+            return  # by stop(), which resets the connection
         except Exception as exc:
             # Kept for the end of the test: a 500 would look like part of the script.
             self._script_errors.append(exc)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.emulator.engine import EngineProcess
 from tests.emulator.project import Project, ProjectFactory
+from tests.emulator.reference_engine.outbox import data_api_client
 
 from .programme import ESTABLISHED, INACTIVITY, SILENT, TYPES, Programme, body_for
 
@@ -180,6 +181,16 @@ async def test_takes_a_legacy_service_role_key(engine_project: Project) -> None:
         async with httpx.AsyncClient(base_url=url, headers=headers) as engine:
             programme = Programme(database, engine)
             assert await programme.outcome(await programme.mentor(SILENT), INACTIVITY) == "triggered"
+
+
+async def test_sends_a_jwt_as_a_bearer_token_as_well_and_an_opaque_key_never() -> None:
+    async with (
+        data_api_client("http://127.0.0.1:1", "eyJ.a.jwt") as legacy,
+        data_api_client("http://127.0.0.1:1", "sb_secret_x") as opaque,
+    ):
+        assert (legacy.headers["apikey"], legacy.headers["authorization"]) == ("eyJ.a.jwt", "Bearer eyJ.a.jwt")
+        assert opaque.headers["apikey"] == "sb_secret_x"
+        assert "authorization" not in opaque.headers
 
 
 async def test_names_everything_that_is_missing_in_its_environment() -> None:
