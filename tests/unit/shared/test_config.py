@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from shared.config import ScenarioEvaluationConfig
 from shared.errors import ConfigError
@@ -92,6 +93,12 @@ def test_no_value_of_a_secret_is_in_the_error() -> None:
     text = refused_with(**secrets, MAX_WORKERS="none")
     assert "SCHEDULER_INVOKE_TOKENS" in text
     assert "hush" not in text
+
+
+def test_no_value_of_a_secret_is_in_the_error_that_the_validation_itself_raises() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ScenarioEvaluationConfig.model_validate({"supabase_secret_key": "hush", "scheduler_admin_tokens": "hush"})
+    assert "hush" not in str(caught.value)
 
 
 def test_no_value_of_a_secret_is_in_what_the_configuration_shows() -> None:

@@ -185,8 +185,9 @@ async def test_a_cancelled_waiter_is_passed_over() -> None:
 
 async def test_a_waiter_who_is_cancelled_just_as_its_turn_comes_gives_its_place_on() -> None:
     limiter = ConcurrencyLimiter(1)
-    holder, unlucky, next_one = await start(limiter, 3)
-    await holder.end()
+    async with limiter.permit():
+        unlucky, next_one = await start(limiter, 2)
+    # The place is hers by now, but she has not run since.
     unlucky.task.cancel()
     await settle()
     assert unlucky.task.cancelled()

@@ -72,6 +72,31 @@ def test_a_slot_is_current_from_its_minute_until_the_following_one(schedule: Sch
     assert schedule.around(current - MINUTE)[1] == current
 
 
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("Europe/Berlin", datetime(2026, 3, 29, 1, 0, tzinfo=UTC)),
+        ("Europe/Berlin", datetime(2026, 10, 25, 1, 0, tzinfo=UTC)),
+        ("America/New_York", datetime(2026, 3, 8, 7, 0, tzinfo=UTC)),
+        ("America/New_York", datetime(2026, 11, 1, 6, 0, tzinfo=UTC)),
+        ("Australia/Lord_Howe", datetime(2026, 4, 4, 15, 0, tzinfo=UTC)),  # by half an hour
+        ("Australia/Lord_Howe", datetime(2026, 10, 3, 15, 30, tzinfo=UTC)),
+    ],
+)
+@pytest.mark.parametrize("expression", ["* * * * *", "*/15 * * * *", "0 * * * *", "30 2 * * *", "30 1,2,3 * * *"])
+def test_slots_follow_one_another_in_every_minute_around_a_clock_change(
+    expression: str, zone: str, change: datetime
+) -> None:
+    schedule = Schedule(expression, ZoneInfo(zone))
+    last_current, last_following = schedule.around(change - 76 * MINUTE)
+    for step in range(-75, 76):
+        now = change + step * MINUTE
+        current, following = schedule.around(now)
+        assert current <= now < following
+        assert current == (last_following if now >= last_following else last_current)
+        last_current, last_following = current, following
+
+
 def slots_between(schedule: Schedule, start: datetime, end: datetime) -> list[datetime]:
     """The slots that are current at any minute of the span, each once."""
     found: list[datetime] = []
