@@ -346,7 +346,10 @@ async def test_an_engine_that_goes_down_in_the_middle_fails_nobody(clock: Manual
         await run(engine, users_per_call=7)
 
 
-async def test_an_engine_that_takes_fewer_calls_than_we_send_fails_nobody_by_429(clock: ManualClock) -> None:
+@pytest.mark.parametrize("users_per_call", [1, 10])
+async def test_an_engine_that_takes_fewer_calls_than_we_send_fails_nobody_by_429(
+    clock: ManualClock, users_per_call: int
+) -> None:
     """It serves two calls in ten seconds and asks for less patience than that takes."""
     served: list[float] = []
 
@@ -358,7 +361,7 @@ async def test_an_engine_that_takes_fewer_calls_than_we_send_fails_nobody_by_429
         return None
 
     with pytest.raises(EngineUnavailableError) as caught:
-        await run(PretendEngine(clock, trouble=limits), users_per_call=10, concurrency=4)
+        await run(PretendEngine(clock, trouble=limits), users_per_call=users_per_call, concurrency=4)
     assert (caught.value.code, caught.value.retry_after) == ("engine_http_429", 1)
 
 
