@@ -1,0 +1,331 @@
+"""Calls the scheduler's SQL functions as the Data API does, over as many connections as a race needs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+from uuid import UUID
+
+import psycopg
+
+from tests.emulator.connections import Connection, connect
+
+LOCK_WAIT_SECONDS = 20.0
+VISIBILITY_SECONDS = 600
+SCENARIO = "contact_lapsed"
+
+Json = dict[str, Any]
+Pairs = list[Json]
+
+
+def mentor(number: int) -> str:
+    """A user id; ids sort as their numbers do."""
+    return str(UUID(int=(4 << 76) + (8 << 60) + number))
+
+
+def pairs(numbers: Iterable[int], scenario_types: Sequence[str] = (SCENARIO,)) -> Pairs:
+    """A batch's frozen pairs: these mentors, each for all of these scenario types."""
+    return [{"scenario_types": list(scenario_types), "user_ids": [mentor(number) for number in numbers]}]
+
+
+def minutes(number: float) -> timedelta:
+    return timedelta(minutes=number)
+
+
+class Session:
+    """One connection, each statement its own transaction unless `transaction()` is used."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    @property
+    def pid(self) -> int:
+        return self.connection.info.backend_pid
+
+    async def run(self, query: str, *parameters: object) -> None:
+        await self.connection.execute(query.encode(), parameters or None)
+
+    async def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        return await (await self.connection.execute(query.encode(), parameters or None)).fetchall()
+
+    async def value(self, query: str, *parameters: object) -> Any:
+        (row,) = await self.rows(query, *parameters)
+        (value,) = row
+        return value
+
+    async def column(self, query: str, *parameters: object) -> list[Any]:
+        return [value for (value,) in await self.rows(query, *parameters)]
+
+    def transaction(self) -> contextlib.AbstractAsyncContextManager[psycopg.AsyncTransaction]:
+        return self.connection.transaction()
+
+
+class Worker(Session):
+    """A session of role service_role: what one instance of the function may do."""
+
+    async def call(self, function: str, **arguments: Any) -> Any:
+        """Call a function of ours with JSON arguments, named without their `p_`, as the Data API would."""
+        signature = await self.value(
+            "select pg_get_function_identity_arguments(('public.' || %s)::regproc)", f"scheduler_{function}"
+        )
+        named = ", ".join(f"p_{name} => given.p_{name}" for name in arguments)
+        return await self.value(
+            f"select public.scheduler_{function}({named}) from json_to_record(%s::json) as given ({signature})",
+            json.dumps({f"p_{name}": value for name, value in arguments.items()}, default=str),
+        )
+
+    async def open_slot(
+        self,
+        due: datetime,
+        following: datetime,
+        requested: datetime | None = None,
+        *,
+        missed_slot_max_gap_hours: int = 12,
+        expires_after_hours: int = 20,
+        max_workers: int = 4,
+    ) -> Json:
+        answer: Json = await self.call(
+            "open_slot",
+            due_slot=due,
+            next_slot=following,
+            requested_slot=requested,
+            missed_slot_max_gap_hours=missed_slot_max_gap_hours,
+            expires_after_hours=expires_after_hours,
+            max_workers=max_workers,
+            time_budget_seconds=25,
+            retention_days=90,
+            config={"batch_size": 100},
+        )
+        return answer
+
+    async def enqueue(
+        self,
+        invocation_id: str,
+        batches: Sequence[Pairs],
+        *,
+        expected: str | None = None,
+        following: str | None = None,
+        done: bool = False,
+        skipped: int = 0,
+    ) -> bool:
+        answer = await self.call(
+            "enqueue",
+            invocation_id=invocation_id,
+            expected_cursor=expected,
+            next_cursor=following,
+            done=done,
+            batches=batches,
+            mentors_skipped=skipped,
+        )
+        assert set(answer) == {"accepted"}
+        return bool(answer["accepted"])
+
+    async def claim(self, quantity: int = 100, visibility_seconds: int = VISIBILITY_SECONDS) -> Json:
+        answer: Json = await self.call("claim", quantity=quantity, visibility_seconds=visibility_seconds)
+        return answer
+
+    async def claim_one(self, visibility_seconds: int = VISIBILITY_SECONDS) -> Json:
+        (batch,) = (await self.claim(1, visibility_seconds))["batches"]
+        assert isinstance(batch, dict)
+        return batch
+
+    async def complete(
+        self, batch: Mapping[str, Any], outcome: str = "triggered", outcomes: Mapping[str, str] | None = None
+    ) -> str:
+        """Record a batch: each pair came to `outcome`, but a user's to `outcomes[user id]` where that is given."""
+        results = [
+            (user_id, scenario_type, (outcomes or {}).get(user_id, outcome))
+            for group in batch["pairs"]
+            for user_id in group["user_ids"]
+            for scenario_type in group["scenario_types"]
+        ]
+        counts: dict[str, dict[str, int]] = {}
+        for _, scenario_type, came_to in results:
+            of_type = counts.setdefault(scenario_type, {})
+            of_type[came_to] = of_type.get(came_to, 0) + 1
+        notable = [result for result in results if result[2] != "not_triggered"]
+        return await self.complete_with(batch, notable, counts)
+
+    async def complete_with(
+        self, batch: Mapping[str, Any], notable: Sequence[tuple[str, str, str]], counts: Mapping[str, Any]
+    ) -> str:
+        failed = [result[2] == "failed" for result in notable]
+        state: str = await self.call(
+            "complete",
+            invocation_id=batch["invocation_id"],
+            batch_no=batch["batch_no"],
+            deliveries=batch.get("deliveries", 1),
+            user_ids=[result[0] for result in notable],
+            scenario_types=[result[1] for result in notable],
+            outcomes=[result[2] for result in notable],
+            attempts=[1 for _ in notable],
+            error_codes=["engine_error" if is_failed else None for is_failed in failed],
+            error_messages=["it failed" if is_failed else None for is_failed in failed],
+            notification_ids=[None for _ in notable],
+            scenario_counts=counts,
+            duration_ms=5,
+            worker="test",
+        )
+        return state
+
+    async def release(self, batch: Mapping[str, Any], *, delay_seconds: int = 0, blameless: bool = True) -> bool:
+        answer: bool = await self.call(
+            "release",
+            invocation_id=batch["invocation_id"],
+            batch_no=batch["batch_no"],
+            read_count=batch["read_count"],
+            delay_seconds=delay_seconds,
+            blameless=blameless,
+        )
+        return answer
+
+    async def finish(self, invocation_id: str) -> Json:
+        answer: Json = await self.call("finish", invocation_id=invocation_id)
+        return answer
+
+    async def cancel(self, invocation_id: str) -> Json | None:
+        answer: Json | None = await self.call("cancel", invocation_id=invocation_id)
+        return answer
+
+    async def hand_back(
+        self,
+        *,
+        dispatch_id: int | None = None,
+        progressed: bool = False,
+        engine_answers: bool = False,
+        engine_error: str | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        await self.call(
+            "hand_back",
+            dispatch_id=dispatch_id,
+            progressed=progressed,
+            engine_answers=engine_answers,
+            engine_error=engine_error,
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class SqlCore:
+    """A migrated database, its owner's session, and workers that come and go."""
+
+    owner: Session
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connections = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.owner = await self.session()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connections.aclose()
+
+    async def session(self) -> Session:
+        """One more session of role postgres."""
+        return Session(await self._connections.enter_async_context(connect(self._url)))
+
+    async def worker(self) -> Worker:
+        connection = await self._connections.enter_async_context(connect(self._url))
+        await connection.execute(b"set role service_role")
+        return Worker(connection)
+
+    async def workers(self, number: int) -> list[Worker]:
+        return [await self.worker() for _ in range(number)]
+
+    async def now(self) -> datetime:
+        now = await self.owner.value("select clock_timestamp()")
+        assert isinstance(now, datetime)
+        return now.astimezone(UTC)
+
+    async def slots(self) -> tuple[datetime, datetime]:
+        """A slot of ten minutes ago, and the one after it, in fifty."""
+        due = (await self.now()).replace(second=0, microsecond=0) - minutes(10)
+        return due, due + minutes(60)
+
+    async def install_long_ago(self) -> None:
+        """Let the function's first start be a week past, so that a slot may be due."""
+        await self.owner.run("update scheduler.settings set slot_high_water_mark = now() - interval '7 days'")
+
+    async def open_run(
+        self,
+        worker: Worker,
+        batches: Sequence[Pairs] = (),
+        *,
+        done: bool = True,
+        skipped: int = 0,
+    ) -> str:
+        """A scheduled run that is open, with these batches queued. Does without a slot's rules."""
+        due, _ = await self.slots()
+        return await self._insert(worker, "schedule", f"slot:{due:%Y-%m-%dT%H:%MZ}", batches, done, skipped)
+
+    async def open_manual_run(self, worker: Worker, batches: Sequence[Pairs] = (), *, done: bool = True) -> str:
+        key = await self.owner.value("select 'key:' || gen_random_uuid()")
+        return await self._insert(worker, "manual", key, batches, done, 0)
+
+    async def _insert(
+        self, worker: Worker, triggered_by: str, key: str, batches: Sequence[Pairs], done: bool, skipped: int
+    ) -> str:
+        invocation_id = str(
+            await self.owner.value(
+                "insert into public.scheduler_invocations"
+                " (idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)"
+                " values (%s, %s, 'running', now(), now(), now() + interval '1 day', %s) returning id",
+                key,
+                triggered_by,
+                key,
+            )
+        )
+        if batches or done or skipped:
+            assert await worker.enqueue(invocation_id, batches, done=done, skipped=skipped)
+        return invocation_id
+
+    async def describe(self, invocation_id: str) -> Json:
+        described = await self.owner.value("select scheduler.describe_invocation(%s)", invocation_id)
+        assert isinstance(described, dict)
+        return described
+
+    async def expire_now(self, invocation_id: str) -> None:
+        """Let its time be over; nothing has noticed yet."""
+        await self.owner.run(
+            "update public.scheduler_invocations set expires_at = now() - interval '1 second' where id = %s",
+            invocation_id,
+        )
+
+    async def let_batches_reappear(self) -> None:
+        """Let the visibility time of every claimed batch be over."""
+        for queue in ("scenario_evaluation_batches", "scenario_evaluation_batches_manual"):
+            await self.owner.run(f"update pgmq.q_{queue} set vt = clock_timestamp()")
+
+    async def queued(self) -> int:
+        """Messages in both queues, hidden ones too."""
+        number = await self.owner.value(
+            "select (select count(*) from pgmq.q_scenario_evaluation_batches)"
+            " + (select count(*) from pgmq.q_scenario_evaluation_batches_manual)"
+        )
+        assert isinstance(number, int)
+        return number
+
+    async def until_waiting_for_a_lock(self, session: Session, *, or_done: asyncio.Task[Any] | None = None) -> None:
+        """Return when the session's statement stands in the queue for a lock, or when the task that runs it is done."""
+        async with asyncio.timeout(LOCK_WAIT_SECONDS):
+            # the server alone knows, and tells nobody unasked
+            while not await self.owner.value("select cardinality(pg_blocking_pids(%s)) > 0", session.pid):
+                if or_done is not None and or_done.done():
+                    return
+                await asyncio.sleep(0.005)
+
+
+def assert_counts_add_up(invocation: Json) -> None:
+    """Every pair has one outcome, in the counts of the invocation and in those of its scenarios (I2)."""
+    counts = invocation["counts"]
+    outcomes = ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated")
+    assert sum(counts[outcome] for outcome in outcomes) == counts["evaluations"], counts
+    for outcome in outcomes:
+        by_scenario = sum(scenario.get(outcome, 0) for scenario in invocation["scenarios"].values())
+        assert by_scenario == counts[outcome], (outcome, invocation["scenarios"], counts)

@@ -1,0 +1,111 @@
+"""The same rights from outside: what the Data API answers to whom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import jwt
+import pytest
+
+from tests.emulator.project import Project
+
+# each with a column of its own to filter by
+RELATIONS = {
+    "peer_mentors": "user_id",
+    "active_peer_mentors": "user_id",
+    "scheduler_invocations": "id",
+    "scheduler_invocation_batches": "invocation_id",
+    "scheduler_evaluations": "invocation_id",
+}
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+def strangers(project: Project) -> Iterator[tuple[str, dict[str, str]]]:
+    """Everybody who is not the service role, as request headers."""
+    yield "nobody", {}
+    yield "publishable key", {"apikey": project.publishable_key}
+    yield "anon jwt", {"apikey": project.anon_jwt, "Authorization": f"Bearer {project.anon_jwt}"}
+    user = jwt.encode(
+        {"role": "authenticated", "sub": "00000000-0000-4000-8000-000000000001", "exp": int(time.time()) + 600},
+        project.keys.jwt_secret,
+        algorithm="HS256",
+    )
+    yield "signed-in user", {"apikey": project.publishable_key, "Authorization": f"Bearer {user}"}
+
+
+def as_service_role(project: Project) -> dict[str, str]:
+    return {"apikey": project.secret_key}
+
+
+def assert_refused(answer: httpx.Response, who: str) -> None:
+    """`200 []` is what a table says that is open and has no policy: it must not even be asked."""
+    assert answer.status_code in {401, 403, 404}, (who, answer.request.url, answer.status_code, answer.text)
+    assert not isinstance(answer.json() if answer.content else None, list), (who, answer.text)
+
+
+async def functions(project: Project) -> list[tuple[str, list[str]]]:
+    """The public functions with the names of their arguments."""
+    async with project.connect() as database:
+        cursor = await database.execute(
+            b"select proname, coalesce(proargnames, '{}') from pg_proc"
+            b" where pronamespace = 'public'::regnamespace and proname like 'scheduler%'"
+        )
+        found = await cursor.fetchall()
+    assert len(found) >= 8
+    return [(name, list(arguments)) for name, arguments in found]
+
+
+async def test_strangers_read_and_write_no_table(project: Project, http: httpx.AsyncClient) -> None:
+    for who, headers in strangers(project):
+        for relation, column in RELATIONS.items():
+            url = f"{project.rest_url}/{relation}"
+            assert_refused(await http.get(url, headers=headers), who)
+            assert_refused(await http.post(url, headers=headers, json={column: NOBODY}), who)
+            assert_refused(await http.patch(f"{url}?{column}=not.is.null", headers=headers, json={column: NOBODY}), who)
+            assert_refused(await http.delete(f"{url}?{column}=not.is.null", headers=headers), who)
+
+
+async def test_strangers_call_no_function(project: Project, http: httpx.AsyncClient) -> None:
+    for name, arguments in await functions(project):
+        for who, headers in strangers(project):
+            url = f"{project.rest_url}/rpc/{name}"
+            assert_refused(await http.post(url, headers=headers, json=dict.fromkeys(arguments)), who)
+            assert_refused(await http.get(url, headers=headers, params=dict.fromkeys(arguments, "1")), who)
+
+
+@pytest.mark.parametrize("schema", ["scheduler", "pgmq", "vault", "net", "cron"])
+async def test_private_schemas_are_not_served_even_to_the_service_role(
+    project: Project, http: httpx.AsyncClient, schema: str
+) -> None:
+    for headers in (as_service_role(project), {"apikey": project.publishable_key}):
+        answer = await http.get(f"{project.rest_url}/settings", headers={**headers, "Accept-Profile": schema})
+        assert answer.status_code == 406
+        assert answer.json()["code"] == "PGRST106"
+
+
+async def test_the_service_role_reads_every_table_and_writes_none_of_the_schedulers(
+    project: Project, http: httpx.AsyncClient
+) -> None:
+    headers = as_service_role(project)
+    for relation, column in RELATIONS.items():
+        url = f"{project.rest_url}/{relation}"
+        answer = await http.get(url, headers=headers)
+        assert (answer.status_code, answer.json()) == (200, []), relation
+        if relation.startswith("scheduler_"):
+            for refused in (
+                await http.post(url, headers=headers, json={column: NOBODY}),
+                await http.patch(f"{url}?{column}=not.is.null", headers=headers, json={column: NOBODY}),
+                await http.delete(f"{url}?{column}=not.is.null", headers=headers),
+            ):
+                assert (refused.status_code, refused.json()["code"]) == (403, "42501"), refused.text
+
+
+async def test_the_service_role_may_call_the_functions(project: Project, http: httpx.AsyncClient) -> None:
+    answer = await http.post(
+        f"{project.rest_url}/rpc/scheduler_claim",
+        headers=as_service_role(project),
+        json={"p_quantity": 5, "p_visibility_seconds": 60},
+    )
+    assert (answer.status_code, answer.json()) == (200, {"batches": [], "stale": 0, "engine_paused_until": None})
