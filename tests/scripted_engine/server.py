@@ -249,7 +249,7 @@ class ScriptedEngine:
         record = CallRecord(number=len(self.calls) + 1, authorized=authorized, headers=headers)
         self.calls.append(record)
 
-        task = asyncio.create_task(self._reply_to(record, body))
+        task = asyncio.create_task(self._reply_to(record, body, in_flight=len(self._answering) + 1))
         self._answering.add(task)
         self.peak_in_flight = max(self.peak_in_flight, len(self._answering))
         self._tell()
@@ -269,8 +269,8 @@ class ScriptedEngine:
         self._tell()
         await _send_reply(send, transport, reply)
 
-    async def _reply_to(self, record: CallRecord, body: bytes) -> Reply:
-        call = self._read(record, body)
+    async def _reply_to(self, record: CallRecord, body: bytes, in_flight: int) -> Reply:
+        call = self._read(record, body, in_flight)
         if not record.authorized:
             return Reply(
                 status=401, headers={"www-authenticate": "Bearer"}, body=b'{"error": {"code": "unauthorized"}}'
@@ -288,10 +288,10 @@ class ScriptedEngine:
 
         return await proceed_from(0, call)
 
-    def _read(self, record: CallRecord, body: bytes) -> Call | None:
+    def _read(self, record: CallRecord, body: bytes, in_flight: int) -> Call | None:
         try:
             record.call = parse_call(
-                json.loads(body), number=record.number, in_flight=len(self._answering), headers=record.headers
+                json.loads(body), number=record.number, in_flight=in_flight, headers=record.headers
             )
         except (ValueError, RecursionError) as exc:
             record.violations.append(str(exc))

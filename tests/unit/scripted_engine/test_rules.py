@@ -76,6 +76,19 @@ async def test_answers_429_beyond_its_capacity_and_recovers() -> None:
         assert (await caller.call(USERS)).status_code == 200
 
 
+async def test_serves_as_many_as_it_can_of_those_that_arrive_together() -> None:
+    gate = asyncio.Event()
+    async with (
+        ScriptedEngine(rules=[rules.capacity(2), rules.hold_until(gate)]) as engine,
+        Caller(engine) as caller,
+    ):
+        together = [asyncio.create_task(caller.call(USERS)) for _ in range(10)]
+        await engine.until(lambda e: len(e.calls) == 10 and e.in_flight == 2)
+        gate.set()
+        answered = sorted(response.status_code for response in await asyncio.gather(*together))
+        assert answered == [200] * 2 + [429] * 8
+
+
 async def test_acts_and_then_fails_so_that_only_the_retry_learns_the_notification_id() -> None:
     async with ScriptedEngine(rules=[rules.act_then_fail(1)]) as engine, Caller(engine) as caller:
         assert (await caller.call(USERS)).status_code == 500
