@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from .sql_core import SqlCore, Worker, mentor, pairs
+from .sql_core import SqlCore, Worker, mentor, minutes, pairs
+
+JAMS = pytest.mark.xfail(reason="what the message holds is cast before it is known to be a number or an id")
 
 
 def keys(claimed: dict[str, Any]) -> list[tuple[str, int]]:
@@ -33,12 +35,11 @@ async def test_a_claimed_batch_carries_what_its_evaluation_needs(core: SqlCore, 
 
 async def test_a_claimed_batch_is_hidden_for_the_visibility_time(core: SqlCore, worker: Worker) -> None:
     await core.open_run(worker, [pairs([1])])
+    before = await core.now()
     assert len((await worker.claim(visibility_seconds=300))["batches"]) == 1
+    visible_again = await core.owner.value("select vt from pgmq.q_scenario_evaluation_batches")
+    assert before + minutes(5) <= visible_again <= await core.now() + minutes(5)
     assert await worker.claim() == {"batches": [], "stale": 0, "engine_paused_until": None}
-    hidden_for = await core.owner.value(
-        "select extract(epoch from vt - last_read_at)::int from pgmq.q_scenario_evaluation_batches"
-    )
-    assert hidden_for == 300
     await core.let_batches_reappear()
     again = await worker.claim_one()
     assert (again["read_count"], again["deliveries"]) == (2, 2)
@@ -92,17 +93,19 @@ async def test_a_second_message_for_a_batch_is_stale(core: SqlCore, worker: Work
     [
         '"hello"',
         "{}",
-        '{"invocation_id": "hello", "batch_no": 1}',
-        '{"invocation_id": "00000000-0000-4000-8000-000000000000", "batch_no": "one"}',
-        '{"invocation_id": "00000000-0000-4000-8000-000000000000", "batch_no": 99999999999}',
+        pytest.param('{"invocation_id": "hello", "batch_no": 1}', marks=JAMS),
+        pytest.param('{"invocation_id": "00000000-0000-4000-8000-000000000000", "batch_no": "one"}', marks=JAMS),
+        pytest.param('{"invocation_id": "00000000-0000-4000-8000-000000000000", "batch_no": 99999999999}', marks=JAMS),
     ],
 )
 async def test_a_message_that_nobody_understands_is_cleared_away(core: SqlCore, worker: Worker, message: str) -> None:
     """The dashboard lets anybody add one by hand: it must not jam the queue for ever."""
     await core.owner.run("select pgmq.send('scenario_evaluation_batches', %s::jsonb)", message)
-    await core.open_run(worker, [pairs([1])])
-    claimed = await worker.claim()
-    assert (len(claimed["batches"]), claimed["stale"]) == (1, 1)
+    # enough of them that the planner goes by the batches' key, and reads the message to do so
+    run = await core.open_run(worker, [pairs([number]) for number in range(2000)])
+    await core.owner.run("analyze public.scheduler_invocation_batches, pgmq.q_scenario_evaluation_batches")
+    claimed = await worker.claim(3)
+    assert (keys(claimed), claimed["stale"]) == ([(run, 1), (run, 2)], 1)
 
 
 async def test_while_the_engine_is_paused_nothing_is_claimed(core: SqlCore, worker: Worker) -> None:
