@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from fastapi import Body, FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 from starlette.exceptions import HTTPException
 
 from functions.border import Border, problem
@@ -27,6 +27,14 @@ from shared.slots import to_slot
 from shared.version import VERSION
 
 RETRY_AFTER_SECONDS = 10
+SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
+
+
+def _require_text(value: object) -> object:
+    """pydantic would take a number for seconds since 1970."""
+    if not isinstance(value, str):
+        raise ValueError("expected an RFC 3339 time with an offset")  # noqa: TRY004  # pydantic reports ValueError
+    return value
 
 
 class StartRequest(BaseModel):
@@ -34,7 +42,7 @@ class StartRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    scheduled_for: AwareDatetime | None = None
+    scheduled_for: Annotated[AwareDatetime, BeforeValidator(_require_text)] | None = None
 
 
 def create_app(connect: Callable[[], Awaitable[Work]], tokens: TokenCheck) -> FastAPI:
@@ -68,14 +76,12 @@ def create_app(connect: Callable[[], Awaitable[Work]], tokens: TokenCheck) -> Fa
         x_cloudscheduler_scheduletime: Annotated[str | None, Header()] = None,
         x_scheduler_dispatch: Annotated[int | None, Header(ge=1, le=2**63 - 1)] = None,
     ) -> JSONResponse:
-        scheduled_for = body.scheduled_for if body else None
-        if scheduled_for is None and x_cloudscheduler_scheduletime:
-            scheduled_for = _parse_time(x_cloudscheduler_scheduletime)
-        ended = await run_slice(
-            await connect(),
-            requested_slot=to_slot(scheduled_for) if scheduled_for else None,
-            dispatch_id=x_scheduler_dispatch,
-        )
+        requested_slot = None
+        if body and body.scheduled_for:
+            requested_slot = _slot_of(body.scheduled_for, "scheduled_for")
+        elif x_cloudscheduler_scheduletime:
+            requested_slot = _slot_of(_parse_time(x_cloudscheduler_scheduletime), SCHEDULE_TIME_HEADER)
+        ended = await run_slice(await connect(), requested_slot=requested_slot, dispatch_id=x_scheduler_dispatch)
         if ended.invocation is None:
             content: dict[str, Any] = {"status": "idle"}
         else:
@@ -86,14 +92,24 @@ def create_app(connect: Callable[[], Awaitable[Work]], tokens: TokenCheck) -> Fa
 
 
 def _parse_time(value: str) -> datetime:
-    field = "X-CloudScheduler-ScheduleTime"
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise RequestError(422, "invalid_field", f"{field}: expected an RFC 3339 time with an offset", field=field)
+        raise _invalid(SCHEDULE_TIME_HEADER, "expected an RFC 3339 time with an offset")
     return moment
+
+
+def _slot_of(moment: datetime, field: str) -> datetime:
+    try:
+        return to_slot(moment)
+    except OverflowError as error:
+        raise _invalid(field, "expected a time between the years 1 and 9999 in UTC") from error
+
+
+def _invalid(field: str, expected: str) -> RequestError:
+    return RequestError(422, "invalid_field", f"{field}: {expected}", field=field)
 
 
 async def _answer_request_error(_: Request, error: Exception) -> JSONResponse:

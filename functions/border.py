@@ -8,7 +8,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -47,6 +47,8 @@ class Border:
         except RequestError as error:
             answer = problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
             await answer(scope, receive, send)
+        except ClientDisconnect:
+            log_event("caller_left", "The caller left before the request was read")
         except Exception as error:  # the border at which a defect of ours becomes an answer
             log_exception("internal_error", "A defect: this request was answered with 500", error)
             answer = problem(500, "internal_error", f"an error of ours; the log has it under trace id {trace_id()}")

@@ -10,6 +10,7 @@ A call carries many users, so a call that fails says nothing yet about any one o
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -100,16 +101,16 @@ class _BatchRun:
             self._fail(user, self._causes.get(user.user_id, otherwise))
 
     async def evaluate(self, users_per_call: int) -> None:
-        successes = self._engine.successes
+        answers = self._engine.answers
         await side_by_side(
             self._evaluate(self._users[start : start + users_per_call], self._call_with_retries)
             for start in range(0, len(self._users), users_per_call)
         )
         while self._suspects:
             suspects, self._suspects = self._suspects, []
-            if self._engine.successes == successes:
+            if self._engine.answers == answers:
                 await self._find_somebody_who_gets_through([user for users in suspects for user in users])
-            successes = self._engine.successes
+            answers = self._engine.answers
             await side_by_side(self._isolate(self._unresolved(users)) for users in suspects)
 
     async def _evaluate(self, users: Users, call: Callable[[Users], Awaitable[Answer]]) -> None:
@@ -142,10 +143,15 @@ class _BatchRun:
         return user._replace(scenario_types=tuple(unsettled))
 
     async def _ask_again(self, user: MentorScenarios, answer: Answer) -> None:
+        asked = 1
+
         async def once() -> None:
-            nonlocal user, answer
-            answer = await self._call([user])
-            user = self._settle(user, answer)
+            nonlocal user, answer, asked
+            # The call that left her unsettled was the first attempt: the policy counts it, and waits before the next.
+            if asked > 1:
+                answer = await self._call([user])
+                user = self._settle(user, answer)
+            asked += 1
             if user.scenario_types:
                 raise _UnsettledError("engine_missing_result", "the engine left this pair out")
 
@@ -170,13 +176,13 @@ class _BatchRun:
 
     async def _give_last_chance(self, user: MentorScenarios) -> None:
         """A full round of retries of her own; she is blamed only while the engine answers somebody else."""
-        successes = self._engine.successes
+        answers = self._engine.answers
         try:
             answer = await self._call_with_retries([user])
         except EngineTransientError as error:
-            # 429 speaks of all our calls, never of a user.
-            is_overload = error.code == "engine_http_429"
-            answers_others = self._engine.successes > successes
+            # 429, and a 503 that says when to come back, speak of all our calls and never of a user.
+            is_overload = error.code == "engine_http_429" or (error.overloaded and error.retry_after is not None)
+            answers_others = self._engine.answers > answers
             if is_overload or not (answers_others or await self._engine.still_answers_its_witness(self._budget)):
                 raise _unavailable(error) from error
             self._fail(user, error)
@@ -191,9 +197,9 @@ class _BatchRun:
         Raises:
             EngineUnavailableError: it answers none of them, nor the one whom it answered last.
         """
-        step = max(1, (len(users) - 1) // (PROBES - 1))
         failures: list[EngineTransientError] = []
-        for user in users[::step][:PROBES]:
+        # By chance: a batch whose probes all happen to be poison is given back, and has better luck the next time.
+        for user in random.sample(users, min(PROBES, len(users))):
             try:
                 answer = await self._call([user])
             except EngineTransientError as error:
@@ -224,12 +230,14 @@ class _BatchRun:
         return await self._engine.retrying(self._budget)(again)
 
     async def _call(self, users: Users) -> Answer:
-        self._attempts.update(user.user_id for user in users)
         try:
-            return await self._engine.evaluate(self._context, users, self._budget)
+            answer = await self._engine.evaluate(self._context, users, self._budget)
         except EngineError as error:
+            self._attempts.update(user.user_id for user in users)
             self._causes.update((user.user_id, error) for user in users)
             raise
+        self._attempts.update(user.user_id for user in users)
+        return answer
 
     def _unresolved(self, users: Users) -> list[MentorScenarios]:
         return [

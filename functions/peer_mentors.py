@@ -24,8 +24,8 @@ async def fetch_active_peer_mentors(
     """Reads the active mentors in the order of their ids.
 
     Keyset pages: offsets would cost the square of the number of mentors. An empty page is the end, a short one is not:
-    the Data API may be set to return fewer rows than were asked for. A mentor whom the view shows twice comes once,
-    with the segments of both rows.
+    the Data API may be set to return fewer rows than were asked for. A mentor whom the view shows twice in a page
+    comes once, with the segments of both rows.
 
     Args:
         database: the Data API.

@@ -21,7 +21,7 @@ from shared.invocations import Invocations, OpenedSlot
 from shared.observability import log_event
 from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
-from shared.trigger_engine import TriggerEngine
+from shared.trigger_engine import EvaluationContext, TriggerEngine
 
 ENDED = frozenset({"succeeded", "partial", "failed", "cancelled", "skipped"})
 
@@ -82,6 +82,12 @@ async def run_slice(work: Work, *, requested_slot: datetime | None = None, dispa
     if not slot.open:
         return Slice(slot.invocation, deduplicated=not slot.opened, more_to_do=False)
 
+    if slot.witness is not None:
+        newest = slot.open[-1]
+        work.engine.suggest_witness(
+            EvaluationContext(newest.id, newest.scheduled_for, engine_scope=f"dry:{newest.id}", dry_run=True),
+            slot.witness,
+        )
     drain = Drain(invocations=work.invocations, engine=work.engine, config=work.config, budget=budget)
     steps: list[Awaitable[object]] = [_enumerate(work, slot, budget, drain)]
     if not slot.engine_paused:

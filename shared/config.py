@@ -6,9 +6,11 @@ Read once at start-up. `.env.example` explains every key; the defaults stand her
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSimError
@@ -60,9 +62,17 @@ class ScenarioType(BaseModel):
 
 
 def _check_http_url(url: str) -> str:
-    if not url.startswith(("http://", "https://")) or len(url.split("//", 1)[1]) == 0:
-        raise ValueError("expected a URL that starts with http:// or https://")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
+        raise ValueError("expected a URL such as https://host.example")
     return url.rstrip("/")
+
+
+def _check_secret(secret: SecretStr) -> SecretStr:
+    """A header has to be able to carry it."""
+    if not re.fullmatch(r"[!-~]+", secret.get_secret_value()):
+        raise ValueError("expected printable ASCII characters without spaces")
+    return secret
 
 
 def _split_tokens(tokens: object) -> object:
@@ -72,6 +82,8 @@ def _split_tokens(tokens: object) -> object:
 def _check_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if not tokens:
         raise ValueError("expected at least one token")
+    for token in tokens:
+        _check_secret(token)
     short = [str(n) for n, token in enumerate(tokens, 1) if len(token.get_secret_value()) < MINIMUM_TOKEN_LENGTH]
     if short:
         raise ValueError(f"expected at least {MINIMUM_TOKEN_LENGTH} characters, token {', '.join(short)} has fewer")
@@ -88,15 +100,26 @@ def _load_scenario_types(text: object) -> object:
             raise ValueError(f"cannot read the file {text[1:]}: {error.strerror}") from error
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"expected JSON or @file: {error}") from error
 
 
 Url = Annotated[str, AfterValidator(_check_http_url)]
-Secret = Annotated[SecretStr, Field(min_length=1)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Tokens = Annotated[tuple[SecretStr, ...], BeforeValidator(_split_tokens), AfterValidator(_check_tokens)]
 Count = Annotated[int, Field(ge=1)]
 Hours = Annotated[int, Field(ge=1, le=24 * 366)]
+
+
+# For the required keys, while the relations between the others are looked at.
+_STAND_INS = {
+    "supabase_url": "https://stand.in",
+    "supabase_secret_key": "stand-in",
+    "scenario_engine_url": "https://stand.in",
+    "scenario_engine_token": "stand-in",
+    "scheduler_invoke_tokens": "an-invoke-token-that-stands-in-here",
+    "scheduler_admin_tokens": "an-admin-token-that-stands-in-here",
+}
 
 
 class ScenarioEvaluationConfig(BaseModel):
@@ -242,7 +265,21 @@ class ScenarioEvaluationConfig(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise ConfigError("\n".join(["The configuration is not usable:", *_explain(error)])) from None
+            problems = _explain(error)
+            bad = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+        # pydantic looks at relations only when every key is good by itself; here the others' are told as well.
+        if bad:
+            problems += cls._broken_relations({name: value for name, value in given.items() if name not in bad}, bad)
+        raise ConfigError("\n".join(["The configuration is not usable:", *problems]))
+
+    @classmethod
+    def _broken_relations(cls, good: dict[str, str], bad: set[str]) -> list[str]:
+        """The broken relations between good keys; the bad ones are taken to be as they are by default."""
+        try:
+            cls.model_validate(_STAND_INS | good)
+        except ValidationError as error:
+            return [line for line in _explain(error) if not any(name.upper() in line for name in bad)]
+        return []
 
 
 def _explain(error: ValidationError) -> list[str]:

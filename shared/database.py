@@ -21,13 +21,14 @@ from shared.http_transport import PyreqwestTransport
 TIMEOUT_SECONDS = 30.0
 # PostgREST's pool holds ten connections on the smallest plans, for everybody; the rest of ours wait here.
 MAX_CONNECTIONS = 4
+ATTEMPTS = 4
 
 # 40001 serialization_failure, 40P01 deadlock_detected: PostgreSQL asks for the transaction to be repeated.
-# 53300, 57P01-57P03: too many connections, shutting down, starting up. PGRST000-003: no connection, or none in time.
-TRANSIENT = frozenset(
-    {"40001", "40P01", "53300", "57P01", "57P02", "57P03", "PGRST000", "PGRST001", "PGRST002", "PGRST003"}
-)
-UNAVAILABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+# 55P03 lock_not_available and 57014 query_canceled: the role's lock and statement time-outs, both 8 s when hosted.
+# What says by its HTTP status that the Data API is away is translated before its body is read, see `_check_status`.
+# 500 stands where a gateway's error page has no code.
+TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014", "500"})
+UNAVAILABLE_STATUSES = frozenset({408, 429, 502, 503, 504, 520, 521, 522, 523, 524})
 
 
 class Database:
@@ -45,7 +46,7 @@ class Database:
         self,
         client: AsyncClient,
         *,
-        attempts: int = 4,
+        attempts: int = ATTEMPTS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
@@ -102,7 +103,7 @@ class Database:
         async with self._connections:
             try:
                 return (await send()).data
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
             except APIError as error:
                 raise _translate(error) from error
@@ -110,20 +111,42 @@ class Database:
 
 def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedError:
     code = str(error.code or "")
-    # Without a body of PostgREST's the client puts the HTTP status where the code would be.
-    if code in TRANSIENT or (code.isdigit() and len(code) == 3 and int(code) in UNAVAILABLE_STATUSES):
+    if code in TRANSIENT:
         return DatabaseUnavailableError(f"the Data API answered {code}")
-    if code == "401" or "Invalid API key" in (error.message or ""):
-        return DatabaseRefusedError("invalid_api_key", "the Data API refuses SUPABASE_SECRET_KEY")
     return DatabaseRefusedError(code or "unknown", error.message or "no message")
 
 
-async def connect(url: str, secret_key: str) -> Database:
+async def _check_status(response: httpx.Response) -> None:
+    """Translates what is not the database's answer: the client keeps only the body of an error, and not every gateway's
+    body says what happened.
+    """
+    status = response.status_code
+    if status in UNAVAILABLE_STATUSES:
+        raise DatabaseUnavailableError(f"the Data API answered {status}")
+    if status == 401:
+        # Also PostgREST's answer to a role without rights, such as that of a publishable key.
+        raise DatabaseRefusedError("invalid_api_key", "the Data API refuses SUPABASE_SECRET_KEY")
+    media_type = response.headers.get("content-type", "")
+    if response.is_success and response.status_code != 204 and "json" not in media_type:
+        raise DatabaseUnavailableError(f"expected JSON of the Data API, found {media_type or 'nothing'}")
+
+
+async def connect(
+    url: str,
+    secret_key: str,
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    attempts: int = ATTEMPTS,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Database:
     """Builds the client; nothing is sent yet.
 
     Args:
         url: the project's URL, without `/rest/v1`.
         secret_key: an `sb_secret_…` key or a legacy service_role JWT.
+        transport: sends the requests; any httpx transport.
+        attempts: see `Database`.
+        sleep: see `Database`.
     """
     client = await acreate_client(
         url,
@@ -132,7 +155,11 @@ async def connect(url: str, secret_key: str) -> Database:
             auto_refresh_token=False,
             persist_session=False,
             postgrest_client_retry=False,
-            httpx_client=httpx.AsyncClient(transport=PyreqwestTransport(), timeout=TIMEOUT_SECONDS),
+            httpx_client=httpx.AsyncClient(
+                transport=transport or PyreqwestTransport(),
+                timeout=TIMEOUT_SECONDS,
+                event_hooks={"response": [_check_status]},
+            ),
         ),
     )
-    return Database(client)
+    return Database(client, attempts=attempts, sleep=sleep)

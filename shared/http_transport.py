@@ -6,11 +6,13 @@ this one. Requests and responses stay httpx's, so whatever replaces an httpx tra
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 
 import httpx
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import ConnectError, PyreqwestError, RequestTimeoutError
+from pyreqwest.response import Response
 
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 
@@ -66,13 +68,9 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
                             f"expected at most {self._max_response_bytes} bytes", request=request
                         )
                     chunks.append(bytes(chunk))
-                headers = [
-                    (name, value)
-                    for name, value in response.headers.items()
-                    # Already undone by the client.
-                    if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
-                ]
-                return httpx.Response(response.status, headers=headers, content=b"".join(chunks), request=request)
+                return httpx.Response(
+                    response.status, headers=_headers_of(response), content=b"".join(chunks), request=request
+                )
         except RequestTimeoutError as error:
             raise httpx.ReadTimeout("no complete answer in time", request=request) from error
         except ConnectError as error:
@@ -83,3 +81,14 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Closes the pool."""
         await self._client.close()
+
+
+def _headers_of(response: Response) -> list[tuple[str, str]]:
+    """The headers that still hold of the body as it is here, without those that cannot be read as text."""
+    headers: list[tuple[str, str]] = []
+    for name in dict.fromkeys(response.headers):
+        # The body is decompressed and whole by now.
+        if name.lower() not in ("content-encoding", "content-length", "transfer-encoding"):
+            with contextlib.suppress(ValueError):
+                headers += [(name, value) for value in response.get_header_all(name)]
+    return headers

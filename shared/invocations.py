@@ -36,6 +36,7 @@ class OpenedSlot:
         invocation: the slot's invocation as callers see it, None where there is none.
         open: everything that is open, the oldest first.
         engine_paused: the shared breaker is open; nothing is to be claimed now.
+        witness: somebody whom the engine has answered before, if anybody.
     """
 
     opened: bool
@@ -43,6 +44,7 @@ class OpenedSlot:
     invocation: dict[str, Any] | None
     open: tuple[OpenInvocation, ...]
     engine_paused: bool
+    witness: MentorScenarios | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Invocations:
             if "open" in answer:
                 break
             now = datetime.fromisoformat(answer["clock"])
+        witness = answer["witness"]
         return OpenedSlot(
             opened=answer["opened"],
             not_a_slot=answer["not_a_slot"],
@@ -116,6 +119,7 @@ class Invocations:
                 for row in answer["open"]
             ),
             engine_paused=answer["engine_paused_until"] is not None,
+            witness=MentorScenarios(witness["user_id"], (witness["scenario_type"],)) if witness else None,
         )
 
     async def enqueue(

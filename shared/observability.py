@@ -18,7 +18,8 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 
 _logger = logging.getLogger("scheduler")
-_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
+# W3C Trace Context 2.2: version ff is forbidden, and so are ids of zeros only.
+_TRACEPARENT = re.compile(r"^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
 _trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 

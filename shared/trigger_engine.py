@@ -37,7 +37,10 @@ REJECTED_STATUSES = frozenset({401, 403, 404})
 TRANSIENT_STATUSES = frozenset({408, 429})
 OVERLOAD_STATUSES = frozenset({429, 503})
 MAX_ERROR_LENGTH = 300
+# A mistake in a header must not put a programme to sleep for a day.
+MAX_RETRY_AFTER_SECONDS = 3600.0
 
+_SECONDS = re.compile(r"[0-9]{1,18}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _EMAIL = re.compile(r"[^\s@<>,;:]+@[^\s@<>,;:]+")
 _NOT_A_CODE = re.compile(r"[^a-z0-9_.-]+")
@@ -114,8 +117,8 @@ class TriggerEngine:
         self._timeout_seconds = timeout_seconds
         self._max_attempts = max_attempts
         self._sleep = sleep
-        self.successes = 0
-        """Calls answered with 200 so far: two readings tell whether anybody gets through."""
+        self.answers = 0
+        """Calls that the engine took or refused on their own account so far: two readings tell whether it is down."""
         self._witness: tuple[EvaluationContext, MentorScenarios] | None = None
 
     def retrying(self, budget: TimeBudget) -> AsyncRetrying:
@@ -145,15 +148,24 @@ class TriggerEngine:
         async with self._limiter.permit() as permit:
             try:
                 answer = await self._send(context, users, budget)
+            except EngineRefusedCallError:
+                self.answers += 1
+                self.suggest_witness(context, users[0])
+                raise
             except EngineError as error:
                 permit.overloaded = error.overloaded
                 raise
-        self.successes += 1
+        self.answers += 1
         self._witness = (context, users[0])
         return answer
 
+    def suggest_witness(self, context: EvaluationContext, user: MentorScenarios) -> None:
+        """Names somebody whom the engine answered in the past, for a process that has seen no answer yet."""
+        if self._witness is None:
+            self._witness = (context, user)
+
     async def still_answers_its_witness(self, budget: TimeBudget) -> bool:
-        """Whether the engine answers the user whom it answered last, in this process; False if there is none.
+        """Whether the engine answers the user whom it answered last; False if none is known.
 
         A dry run, so that asking about her again can neither act nor change what was recorded.
 
@@ -239,13 +251,14 @@ def _retry_after(value: str | None) -> float | None:
     """Seconds, from either form of the header (RFC 9110, 10.2.3); None where it makes no sense."""
     if not value:
         return None
-    if value.strip().isdigit():
-        return float(value)
+    if _SECONDS.fullmatch(value.strip()):
+        return min(float(value), MAX_RETRY_AFTER_SECONDS)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
 
 
 def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:
@@ -295,7 +308,9 @@ def _item_of(result: dict[str, Any]) -> Item | None:
     code, message = error.get("code"), error.get("message")
     return Item(
         "failed",
-        error_code=_NOT_A_CODE.sub("_", code.lower())[:64] if isinstance(code, str) and code else "engine_failed",
+        error_code=_NOT_A_CODE.sub("_", _EMAIL.sub("address", code.lower()))[:64]
+        if isinstance(code, str) and code
+        else "engine_failed",
         error_message=harmless(message) if isinstance(message, str) else None,
         retryable=error.get("retryable") is True,
     )

@@ -48,6 +48,20 @@ begin
 end
 $$;
 
+-- A message that somebody put into the queue by hand must not make every claim fail: what is no uuid, or no number, is no
+-- batch.
+create function scheduler.uuid_or_null(p_text text) returns uuid
+language sql immutable set search_path = '' as $$
+  select case
+    when p_text ~* '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then p_text::uuid
+  end
+$$;
+
+create function scheduler.integer_or_null(p_text text) returns integer
+language sql immutable set search_path = '' as $$
+  select case when p_text ~ '^[0-9]{1,9}$' then p_text::integer end
+$$;
+
 revoke all on function
-  scheduler.queue_of(text), scheduler.visible_batches(integer), scheduler.lock_message(text, bigint)
+  scheduler.uuid_or_null(text), scheduler.integer_or_null(text), scheduler.queue_of(text), scheduler.visible_batches(integer), scheduler.lock_message(text, bigint)
 from public, anon, authenticated, service_role;

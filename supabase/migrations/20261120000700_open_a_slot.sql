@@ -4,8 +4,9 @@
 -- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
 -- {"clock": now}: the caller asks again with slots computed from that. So the usual case is one round trip.
 --
--- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "engine_paused_until"}: whether this call
--- opened the slot, whether p_requested_slot names no slot, the slot's invocation (null: none), and what is open to work on.
+-- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "engine_paused_until", "witness"}: whether
+-- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (null: none), what is open to work
+-- on, and one pair that the engine has answered before, for telling an engine that is down from a user it cannot serve.
 create function public.scheduler_open_slot(
   p_due_slot timestamptz,
   p_next_slot timestamptz,
@@ -99,7 +100,13 @@ begin
     ),
     'engine_paused_until', case
       when v_settings.engine_paused_until > v_now then v_settings.engine_paused_until
-    end
+    end,
+    'witness', (
+      select jsonb_build_object('user_id', e.user_id, 'scenario_type', e.scenario_type)
+        from public.scheduler_evaluations as e
+       where e.outcome in ('triggered', 'suppressed')
+       limit 1
+    )
   );
 end
 $$;

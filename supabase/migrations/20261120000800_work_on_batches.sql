@@ -95,8 +95,8 @@ begin
       into v_found, v_stale_ids
       from unnest(v_msg_ids, v_reads, v_messages) as taken (msg_id, reads, message)
       left join public.scheduler_invocation_batches as b
-        on b.invocation_id = (taken.message ->> 'invocation_id')::uuid
-       and b.batch_no = (taken.message ->> 'batch_no')::integer
+        on b.invocation_id = scheduler.uuid_or_null(taken.message ->> 'invocation_id')
+       and b.batch_no = scheduler.integer_or_null(taken.message ->> 'batch_no')
        and b.msg_id = taken.msg_id
        and b.state = 'open'
       left join public.scheduler_invocations as i on i.id = b.invocation_id;

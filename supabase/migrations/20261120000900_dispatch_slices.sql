@@ -29,8 +29,9 @@ language sql set search_path = '' as $$
      and d.status_code is null
      and d.error is null
      -- pg_net counts its requests from one again after a crash: an answer to somebody else's may bear our number.
-     and answer.created between d.requested_at
-       and d.requested_at + make_interval(secs => 60 + (select time_budget_seconds from scheduler.settings));
+     -- Ours came soon, and a crash that restarts the count empties pg_net's answers as well.
+     and answer.created
+       <= d.requested_at + make_interval(secs => 60 + (select time_budget_seconds from scheduler.settings));
   update scheduler.dispatches
      set ended_at = clock_timestamp(),
          error = coalesce(error, 'no_answer')
@@ -124,8 +125,8 @@ $$;
 -- next slice is asked for at once; one that found nothing to do leaves that to the minute's tick, or two idle workers would
 -- call each other for ever. p_engine_answers: the engine served it, so an earlier outage is over. p_engine_error
 -- ('engine_unavailable' or 'engine_rejected'): the engine is away for everyone; all workers pause, from 15 seconds on and
--- twice as long each time up to five minutes, or for p_retry_after_seconds where the engine asked for more. Nobody failed by
--- it: the batches stay queued, and the open invocations say why they wait.
+-- twice as long each time up to five minutes, or for p_retry_after_seconds where the engine asked for more, an hour at most.
+-- Nobody failed by it: the batches stay queued, and the open invocations say why they wait.
 create function public.scheduler_hand_back(
   p_dispatch_id bigint,
   p_progressed boolean,
@@ -153,7 +154,7 @@ begin
     update scheduler.settings
        set engine_outages = engine_outages + 1,
            engine_paused_until = clock_timestamp() + make_interval(secs => greatest(
-             coalesce(p_retry_after_seconds, 0), least(300, 15 * power(2, least(engine_outages, 10)))
+             least(coalesce(p_retry_after_seconds, 0), 3600), least(300, 15 * power(2, least(engine_outages, 10)))
            ))
      where engine_paused_until is null or engine_paused_until <= clock_timestamp();
     return;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.nightly.night import Night
+from tests.integration.nightly.night import Night, slot_minutes_ago
 from tests.scripted_engine import rules
 
 
@@ -99,3 +99,24 @@ async def test_every_user_refused_is_failed_and_not_an_outage(night: Night) -> N
     assert answer.json()["status"] == "failed"
     assert answer.json()["counts"]["failed"] == 80
     await night.check_truth(answer.json())
+
+
+async def test_a_user_who_stands_alone_and_makes_the_engine_fail_is_no_outage(night: Night) -> None:
+    """What a retry of only the failed comes to, in an instance that has just started and knows nobody else."""
+    mentors = await night.add_mentors(30)
+    assert (await night.fire(await night.start_function())).json()["status"] == "succeeded"
+    night.mentors = mentors[:1]
+    await night.execute(b"update public.peer_mentors set status = 'left' where user_id <> %s", [mentors[0]])
+    night.engine.rules.append(rules.refuse_calls_with({mentors[0]}, status=500))
+    await night.project.make_slot_due()
+    night.schedule, _ = slot_minutes_ago(3)
+
+    answer = await night.fire(await night.start_function())
+
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "failed"
+    assert [cause["code"] for cause in answer.json()["failures"]] == ["engine_http_500"]
+    # She was told from an outage by a dry run of somebody else, which acted on nobody.
+    witness = next(call for call in night.engine.calls if call.dry_run)
+    assert mentors[0] not in witness.user_ids
+    assert night.engine.notified_twice == []

@@ -53,6 +53,7 @@ class Function:
             "invocation": None,
             "open": [],
             "engine_paused_until": None,
+            "witness": None,
         }
         self.finishes: dict[str, Any] = {"ended_now": False, "invocation": ENDED | {"status": "running"}}
         self.database = FakeDatabase(
@@ -93,6 +94,7 @@ class Function:
             "invocation": ENDED | {"status": "running"},
             "open": [row],
             "engine_paused_until": "2026-11-23T02:05:00+00:00" if paused else None,
+            "witness": {"user_id": "user-000", "scenario_type": "a"},
         }
 
     async def start(self, body: object = None, **headers: str) -> httpx.Response:
@@ -426,3 +428,19 @@ async def test_what_the_database_refuses_is_500_with_its_code_and_without_its_wo
 async def test_a_wrong_database_key_is_named_as_what_it_is(function: Function) -> None:
     function.broken_by = DatabaseRefusedError("invalid_api_key", "the Data API refuses SUPABASE_SECRET_KEY")
     assert "SUPABASE_SECRET_KEY" in problem_in(await function.start(), 500, "database_key_rejected")["detail"]
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_time_at_the_end_of_time_is_422(moment: str) -> None:
+    function = Function()
+    by_body = await function.start({"scheduled_for": moment})
+    by_header = await function.start(None, **{"X-CloudScheduler-ScheduleTime": moment})
+    assert [by_body.status_code, by_header.status_code] == [422, 422]
+
+
+async def test_a_number_is_no_time() -> None:
+    assert (await Function().start({"scheduled_for": 1795399200})).status_code == 422
+
+
+async def test_a_dispatch_beyond_bigint_is_422() -> None:
+    assert (await Function().start(None, **{"X-Scheduler-Dispatch": "9" * 30})).status_code == 422

@@ -9,6 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from functions.border import Border, problem
 from shared.auth import TokenCheck
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
+from tests.unit.log_lines import captured_log
 
 TOKENS = TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)])
 JSON_BY_ADMIN = [(b"authorization", f"Bearer {ADMIN_TOKEN}".encode()), (b"content-type", b"application/json")]
@@ -60,3 +61,19 @@ async def test_what_is_not_http_passes_untouched() -> None:
 
 def test_a_problem_without_a_field_has_none() -> None:
     assert b"field" not in bytes(problem(404, "not_found", "nothing here").body)
+
+
+async def test_a_caller_who_goes_away_is_no_defect_of_ours() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("nothing of this request may reach the application")
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError("nobody is there to be answered")
+
+    with captured_log() as log:
+        await Border(app, TOKENS)(http_scope(), receive, send)
+    assert log.of("internal_error") == []
+    assert len(log.of("caller_left")) == 1

@@ -429,3 +429,31 @@ async def test_a_defect_of_ours_is_nobodys_failure(clock: ManualClock) -> None:
 
     with pytest.raises(LookupError):
         await run(PretendEngine(clock, trouble=defect))
+
+
+async def test_among_refused_users_one_who_crashes_the_engine_is_found(clock: ManualClock) -> None:
+    poison = {user.user_id: 422 for user in HUNDRED} | {"user-037": 500}
+    results = await run(PretendEngine(clock, poison=poison), users_per_call=1)
+    assert_only_these_fail(results, HUNDRED, {user_id: cause(status) for user_id, status in poison.items()})
+
+
+async def test_a_503_that_says_when_to_come_back_blames_nobody(clock: ManualClock) -> None:
+    def only_the_first(user_ids: Sequence[str]) -> httpx.Response | None:
+        return None if "user-000" in user_ids else httpx.Response(503, headers={"Retry-After": "1"})
+
+    with pytest.raises(EngineUnavailableError):
+        await run(PretendEngine(clock, trouble=only_the_first), users_per_call=1, seconds=1000)
+
+
+async def test_a_call_that_was_not_sent_is_no_attempt(clock: ManualClock) -> None:
+    engine = PretendEngine(clock)
+    results = await run(engine, deliveries=5, seconds=0)
+    assert engine.calls == []
+    assert {result.attempts for result in results} == {0}
+
+
+async def test_a_retryable_item_gets_no_more_calls_than_any_other(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, retryable={("user-000", "a"): 1000})
+    await run(engine, make_users(3))
+    assert len(engine.calls_with("user-000")) == 3
+    assert len(clock.slept) == 2

@@ -326,3 +326,25 @@ def test_the_example_names_exactly_the_settings_that_exist() -> None:
 
 def test_the_example_is_valid_and_shows_the_defaults() -> None:
     assert ScenarioEvaluationConfig.from_environment(example_settings()).in_force() == make_config().in_force()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"SUPABASE_URL": "http:///"},
+        {"SUPABASE_URL": "http://a b"},
+        {"SCENARIO_ENGINE_TOKEN": "a\nb"},
+        {"SUPABASE_SECRET_KEY": "schlüssel"},
+        {"SCENARIO_TYPES": "[" * 100_000},
+    ],
+)
+def test_what_cannot_be_sent_or_read_is_refused_at_the_start(bad: dict[str, str]) -> None:
+    assert named_in(refused(REQUIRED | bad)) == set(bad)
+
+
+def test_broken_relations_are_named_beside_missing_keys() -> None:
+    environment = {key: value for key, value in REQUIRED.items() if key != "SUPABASE_URL"}
+    assert named_in(refused(environment | {"BATCH_VISIBILITY_SECONDS": "1"})) == {
+        "SUPABASE_URL",
+        "BATCH_VISIBILITY_SECONDS",
+    }

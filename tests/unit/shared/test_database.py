@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 import respx
-from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
-from shared.database import MAX_CONNECTIONS, Database
+from shared.database import MAX_CONNECTIONS, Database, connect
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
+from shared.http_transport import ResponseTooLargeError
 from tests.unit.clock import ManualClock
 
 URL = "https://project.example.org"
@@ -22,11 +22,11 @@ KEY = "sb_secret_only_the_database_knows"
 class DataApi:
     """A `Database` with respx where the Data API would be."""
 
-    def __init__(self, client: AsyncClient, router: respx.Router, clock: ManualClock) -> None:
+    def __init__(self, database: Database, router: respx.Router, clock: ManualClock) -> None:
         self.clock = clock
         self.rpc = router.post(url__startswith=f"{URL}/rest/v1/rpc/")
         self.table = router.get(url__startswith=f"{URL}/rest/v1/mentors")
-        self.database = Database(client, attempts=3, sleep=clock.sleep)
+        self.database = database
 
     async def read(self) -> list[dict[str, Any]]:
         return await self.database.read_page("mentors", "user_id,segments", key="user_id", after=None, limit=10)
@@ -37,31 +37,11 @@ class DataApi:
         return caught.value
 
 
-@pytest.fixture(scope="module")
-def router() -> respx.Router:
-    return respx.Router(assert_all_called=False)
-
-
-@pytest.fixture(scope="module")
-async def client(router: respx.Router) -> AsyncClient:
-    """Built as `connect` builds it, but for the transport; once, because building it is slow."""
-    return await acreate_client(
-        URL,
-        KEY,
-        AsyncClientOptions(
-            auto_refresh_token=False,
-            persist_session=False,
-            postgrest_client_retry=False,
-            httpx_client=httpx.AsyncClient(transport=httpx.MockTransport(router.async_handler)),
-        ),
-    )
-
-
 @pytest.fixture
-def api(client: AsyncClient, router: respx.Router, clock: ManualClock) -> DataApi:
-    router.reset()
-    router.clear()
-    return DataApi(client, router, clock)
+async def api(clock: ManualClock) -> DataApi:
+    router = respx.Router(assert_all_called=False)
+    transport = httpx.MockTransport(router.async_handler)
+    return DataApi(await connect(URL, KEY, transport=transport, attempts=3, sleep=clock.sleep), router, clock)
 
 
 async def test_a_call_names_the_function_and_its_prefixed_arguments(api: DataApi) -> None:
@@ -130,7 +110,6 @@ async def test_a_code_that_may_pass_is_tried_again_and_then_means_away(api: Data
         (404, "PGRST202"),
         (404, "PGRST205"),
         (400, "P0001"),
-        (500, "57014"),
         (500, "XX000"),
     ],
 )
@@ -249,3 +228,32 @@ async def test_no_more_calls_at_a_time_than_the_data_apis_pool_can_spare(api: Da
     release.set()
     assert await asyncio.gather(*calls) == ["done"] * len(calls)
     assert most == MAX_CONNECTIONS
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_gateways_own_json_means_away(api: DataApi, status: int) -> None:
+    api.rpc.respond(status, json={"message": "name resolution failed"})
+    assert type(await api.refusal()) is DatabaseUnavailableError
+
+
+async def test_any_401_speaks_of_the_key(api: DataApi) -> None:
+    api.rpc.respond(401, json={"message": "Unauthorized"})
+    error = await api.refusal()
+    assert isinstance(error, DatabaseRefusedError)
+    assert error.code == "invalid_api_key"
+
+
+async def test_an_answer_that_is_too_long_means_away(api: DataApi) -> None:
+    api.rpc.side_effect = ResponseTooLargeError("too long")
+    assert type(await api.refusal()) is DatabaseUnavailableError
+
+
+async def test_a_page_where_json_should_be_means_away(api: DataApi) -> None:
+    api.rpc.respond(200, text="<html>maintenance</html>")
+    assert type(await api.refusal()) is DatabaseUnavailableError
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01", "55P03", "57014"])
+async def test_a_transaction_that_had_to_give_way_is_tried_again(api: DataApi, code: str) -> None:
+    api.rpc.mock(side_effect=[httpx.Response(500, json=postgrest_error(code)), httpx.Response(200, json="done")])
+    assert await api.database.call("scheduler_complete") == "done"

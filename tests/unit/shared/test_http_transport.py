@@ -246,3 +246,10 @@ async def test_a_request_that_is_cancelled_leaves_the_transport_usable(transport
         with pytest.raises(asyncio.CancelledError):
             await task
         assert (await send(transport, f"{server.url}/b")).content == b"b"
+
+
+async def test_a_header_that_is_no_text_is_left_out(transport: PyreqwestTransport) -> None:
+    async with serving(answer(b"{}", b"X-Name: J\xf6rg")) as server:
+        response = await send(transport, server.url)
+    assert response.status_code == 200
+    assert "x-name" not in response.headers

@@ -133,3 +133,16 @@ def test_a_traceparent_that_is_none_is_replaced_by_a_trace_of_our_own(header: st
     assert trace_id() == ours
     start_trace(header)
     assert trace_id() != ours
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"ff-{'a' * 32}-b7ad6b7169203331-01",
+        f"00-{'a' * 32}-{'0' * 16}-01",
+    ],
+)
+def test_a_trace_that_the_standard_forbids_is_not_continued(header: str) -> None:
+    start_trace(header)
+    assert trace_id() not in header

@@ -160,7 +160,7 @@ async def test_a_success_is_counted_and_a_failure_is_not(fixture: Fixture) -> No
     await fixture.ask()
     fixture.route.respond(500)
     await fixture.refusal()
-    assert fixture.engine.successes == 1
+    assert fixture.engine.answers == 1
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504, 599])
@@ -269,7 +269,7 @@ async def test_an_answer_of_another_shape_is_a_bad_answer(fixture: Fixture, cont
     fixture.route.respond(200, content=content)
     error = await fixture.refusal()
     assert (type(error), error.code) == (EngineTransientError, "engine_bad_answer")
-    assert fixture.engine.successes == 0
+    assert fixture.engine.answers == 0
 
 
 @pytest.mark.parametrize(
@@ -489,3 +489,25 @@ async def test_a_defect_of_ours_is_not_taken_for_the_engines_failure(fixture: Fi
     with pytest.raises(LookupError):
         await fixture.ask_with_retries()
     assert fixture.route.call_count == 1
+
+
+@pytest.mark.parametrize("header", [b"\xb2", b"Wed, 21 Oct 99999999999999 07:28:00 GMT"])
+async def test_an_odd_retry_after_is_none(clock: ManualClock, header: bytes) -> None:
+    fixture = Fixture(clock)
+    fixture.route.mock(return_value=httpx.Response(503, headers=[(b"Retry-After", header)]))
+    assert (await fixture.refusal()).retry_after is None
+
+
+@pytest.mark.parametrize("header", ["86400", "9" * 18, "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_an_engine_cannot_put_us_to_sleep_for_longer_than_an_hour(clock: ManualClock, header: str) -> None:
+    fixture = Fixture(clock)
+    fixture.route.respond(503, headers={"Retry-After": header})
+    assert (await fixture.refusal()).retry_after == 3600
+
+
+async def test_an_error_code_holds_no_address(clock: ManualClock) -> None:
+    fixture = Fixture(clock)
+    fixture.answers(
+        {"user_id": "ben", "scenario_type": "b", "outcome": "failed", "error": {"code": "anna@example.org"}}
+    )
+    assert (await fixture.ask())["ben", "b"].error_code == "address"
