@@ -10,6 +10,7 @@ INSTALLED := $(VENV)/.installed
 NPM_INSTALLED := tests/emulator/node_modules/.installed
 MENTORS ?= 500
 ARGS ?=
+WORKERS ?= auto
 
 .PHONY: help install run up test lint bench clean
 
@@ -25,7 +26,7 @@ up: install ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
 	@$(BIN)/python -m tests.emulator up --mentors $(MENTORS) $(ARGS)
 
 test: install ## every test, on the real stack (ARGS='tests/unit -k …')
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: install ## formatting, lint and types, strictly
 	@$(BIN)/ruff format --check .

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from tests.benchmarks.engine_client import CONTENDERS, ClientFigures, measure_client
 from tests.benchmarks.night import IN_FLIGHT, LATENCY_SECONDS, NightFigures, measure_night
-from tests.emulator.processes import LOCALHOST, free_port, http_status
+from tests.emulator.ports import LOCALHOST, free_port
+from tests.emulator.processes import http_status
 from tests.emulator.project import ProjectFactory
 
 

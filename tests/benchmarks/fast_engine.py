@@ -11,7 +11,7 @@ import json
 import sys
 from typing import ClassVar
 
-from tests.emulator.processes import LOCALHOST
+from tests.emulator.ports import LOCALHOST
 
 
 class Engine(asyncio.Protocol):

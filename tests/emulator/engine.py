@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping
 
 from .data_dir import DataDir
-from .processes import LOCALHOST, ChildProcess, free_port, http_status
+from .ports import LOCALHOST, free_port
+from .processes import ChildProcess, http_status
 from .staging import ROOT
 
 READY = 200

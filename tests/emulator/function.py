@@ -10,7 +10,8 @@ from pathlib import Path
 
 from .data_dir import DataDir
 from .errors import EmulatorError
-from .processes import LOCALHOST, ChildProcess, free_port, http_status
+from .ports import LOCALHOST, free_port
+from .processes import ChildProcess, http_status
 from .staging import ROOT, TARGET, stage
 from .supervisor import Supervisor
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from .data_dir import DataDir, write_private
 from .errors import EmulatorError
 from .keys import Keys
-from .processes import LOCALHOST, ChildProcess, free_port, http_status
+from .ports import LOCALHOST, free_port
+from .processes import ChildProcess, http_status
 
 # Opaque keys are mapped to a JWT of their role, unless the caller sends a JWT beside them (a signed-in user's). Clients
 # send the opaque key as Authorization, too: that one is replaced. 60 s is where Supabase cuts a request.

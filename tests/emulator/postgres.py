@@ -25,7 +25,8 @@ from .data_dir import DataDir, write_private
 from .errors import EmulatorError
 from .extensions import copy_missing, extensions_folder
 from .leftovers import wait_until_gone, with_working_folder
-from .processes import LOCALHOST, ChildProcess, free_port
+from .ports import LOCALHOST, free_port
+from .processes import ChildProcess
 
 BASELINE = Path(__file__).parent / "supabase_baseline.sql"
 SUPERUSER = "supabase_admin"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .data_dir import DataDir
 from .errors import EmulatorError
-from .processes import LOCALHOST, ChildProcess, free_port, http_status
+from .ports import LOCALHOST, free_port
+from .processes import ChildProcess, http_status
 
 NODE_MODULES = Path(__file__).parent / "node_modules"
 READY = 200

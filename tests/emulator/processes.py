@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive the emulator, and the TCP ports they listen on."""
+"""Child processes that cannot outlive the emulator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 from .account import Account
 from .data_dir import DataDir
 from .errors import EmulatorError
+from .ports import LOCALHOST
 
-LOCALHOST = "127.0.0.1"
 PR_SET_PDEATHSIG = 1
 LOG_TAIL_LINES = 12
 
@@ -157,26 +156,6 @@ def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
             os._exit(1)
 
     return in_child
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def require_free(port: int, option: str) -> int:
-    """The port, if it can be listened on; else the error names the option that chose it."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOCALHOST, port))
-        except OSError as error:
-            raise EmulatorError(
-                f"port {port} is taken: stop what listens there, or choose another with {option}"
-            ) from error
-    return port
 
 
 async def http_status(port: int, path: str) -> int | None:

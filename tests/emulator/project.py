@@ -18,9 +18,9 @@ from .keys import Keys, Tokens
 from .migrations import apply_migrations, run_script
 from .pg_cron import CronDriver
 from .pg_net import NetDriver
+from .ports import LOCALHOST
 from .postgres import SUPERUSER, PostgresServer
 from .postgrest import PostgREST
-from .processes import LOCALHOST
 from .staging import ROOT
 
 MIGRATIONS = ROOT / "supabase" / "migrations"

@@ -16,9 +16,9 @@ from .errors import EmulatorError
 from .function import FunctionProcess
 from .gateway import find_caddy
 from .keys import Keys, Tokens
+from .ports import require_free
 from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
-from .processes import require_free
 from .project import MIGRATIONS, Project
 from .staging import ROOT, require_function
 from .supervisor import Supervisor

@@ -55,6 +55,7 @@ def test_space_around_the_token_does_not_matter() -> None:
         "Bearer \x00",
         "Bearer \udcff",
     ],
+    ids=ascii,
 )
 def test_anything_else_has_no_role(header: str | None) -> None:
     assert CHECK.role_of(header) is None

@@ -52,7 +52,7 @@ def test_a_field_without_a_value_is_left_out(log: LogLines) -> None:
     assert (line["count"], line["text"]) == (0, "")
 
 
-@pytest.mark.parametrize("text", ODD_TEXTS)
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=ascii)
 def test_no_text_can_start_a_line_of_its_own(log: LogLines, text: str) -> None:
     log_event(text, text, field=text)
     assert log.text.endswith("\n")
