@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--mentors", type=int, default=500, metavar="N", help="sample mentors in a new database (500)")
+    command.add_argument(
+        "--mentors", type=_count, default=500, metavar="N", help="sample mentors in a new database (500)"
+    )
     command.add_argument("--engine-url", metavar="URL", help="your own trigger engine instead of the reference one")
     command.add_argument("--schedule", metavar="CRON", help="EVALUATION_SCHEDULE, in UTC (default: due a minute ago)")
     command.add_argument(
@@ -67,8 +69,22 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         help="a variable of the function's environment; repeat it for more",
     )
     command.add_argument("--data-dir", type=Path, metavar="DIR", help="keep the database here (default: a new one)")
-    command.add_argument("--port-function", type=int, metavar="PORT", help="where the function listens (default: free)")
-    command.add_argument("--port-gateway", type=int, metavar="PORT", help="where the gateway listens (default: free)")
+    command.add_argument(
+        "--port-function", type=_port, metavar="PORT", help="where the function listens (default: free)"
+    )
+    command.add_argument("--port-gateway", type=_port, metavar="PORT", help="where the gateway listens (default: free)")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: a port from 1 to 65535 is expected")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: a number of mentors is expected")
+    return int(text)
 
 
 def _name_and_value(text: str) -> tuple[str, str]:
@@ -161,8 +177,6 @@ def _description(stack: Stack) -> dict[str, object]:
 
 def _welcome(stack: Stack) -> str:
     project, url = stack.project, stack.function.url
-    api = f"{url}/api/v1/scheduler-invocations"
-    admin = f"-H 'Authorization: Bearer {project.admin_token}'"
     return f"""\
 Ready. Ctrl-C stops everything.
 
@@ -174,17 +188,14 @@ Ready. Ctrl-C stops everything.
 Fire the scheduled run that is due, as pg_cron does:
   curl -X POST {url}/ -H 'Authorization: Bearer {project.invoke_token}'
 
+Is it up?
+  curl {url}/health
+
 See what happened:
-  curl {api} {admin}
+  psql '{project.database_url}' -c "select jsonb_pretty(scheduler.describe_invocation(id)) from scheduler_invocations"
 
-Who would be evaluated now:
-  curl '{api}/active-peer-mentors?limit=3' {admin}
-
-Try it on them, without a notification:
-  curl -X POST {api} {admin} -H 'Content-Type: application/json' -d '{{"dry_run": true}}'
-
-Look into the database:
-  psql '{project.database_url}'
+Let pg_cron's job run once more, by hand:
+  psql '{project.database_url}' -c 'select scheduler.dispatch()'
 
 Read a table through the Data API:
   curl '{project.rest_url}/scheduler_invocations?limit=1' -H 'apikey: {project.secret_key}'

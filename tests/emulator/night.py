@@ -24,6 +24,8 @@ LOOK_SECONDS = 0.1
 LINE_SECONDS = 1.0
 # pg_cron calls dispatch once a minute, and real pg_cron may need one to notice the job
 APPEARS_WITHIN_SECONDS = 150
+# long enough for the engine to be tried twice more: all workers pause for 15 seconds, then for 30
+PATIENCE_SECONDS = 60.0
 
 PROGRESS_COLUMNS = (
     SpinnerColumn(),
@@ -38,6 +40,8 @@ select id from public.scheduler_invocations
 where triggered_by = 'schedule' and created_at >= %s
 order by created_at desc limit 1
 """
+
+REFUSAL = b"select status_code, content from net._http_response where status_code >= 400 limit 1"
 
 # What should have been evaluated, counted from the view and the configuration in force, not from the batches.
 EXPECTED = b"""
@@ -94,12 +98,20 @@ async def _appearance(stack: Stack, database: Connection) -> Any:
                 row = await (await database.execute(LATEST_SCHEDULED, (stack.ready_at,))).fetchone()
                 if row:
                     return row[0]
+                await _raise_refusal(database)
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError as error:
         raise EmulatorError(
             f"no scheduled run was opened within {APPEARS_WITHIN_SECONDS} s of the first tick; "
             f"the schedule is {stack.options.schedule!r}, and the function's log says:\n{stack.function.log_tail()}"
         ) from error
+
+
+async def _raise_refusal(database: Connection) -> None:
+    """Do not wait for a run that the function has said it cannot open."""
+    row = await (await database.execute(REFUSAL)).fetchone()
+    if row:
+        raise EmulatorError(f"the function answered pg_cron's call with {row[0]}: {row[1]}")
 
 
 async def _describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
@@ -112,20 +124,29 @@ async def _describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
 async def _follow(console: Console, database: Connection, invocation_id: Any) -> dict[str, Any]:
     """Show progress until the run ended: a bar on a terminal, elsewhere a line a second while something changes."""
     last, next_line_at = "", 0.0
+    before, changed_at = -1, time.monotonic()
     with Progress(*PROGRESS_COLUMNS, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("evaluating", total=None)
         while True:
             invocation = await _describe(database, invocation_id)
             counts = invocation["counts"]
             done = _evaluated(counts)
-            progress.update(bar, description=invocation["status"], completed=done, total=counts["evaluations"] or None)
-            line = f"{invocation['status']}: {done} of {counts['evaluations']} evaluations"
+            state = invocation["status"] + (f" ({invocation['error']})" if invocation["error"] else "")
+            progress.update(bar, description=state, completed=done, total=counts["evaluations"] or None)
+            line = f"{state}: {done} of {counts['evaluations']} evaluations"
             has_ended = invocation["status"] in ENDED
             if not console.is_terminal and line != last and (has_ended or time.monotonic() >= next_line_at):
                 console.print(line)
                 last, next_line_at = line, time.monotonic() + LINE_SECONDS
             if has_ended:
                 return invocation
+            if done != before:
+                before, changed_at = done, time.monotonic()
+            elif invocation["error"] and time.monotonic() - changed_at > PATIENCE_SECONDS:
+                raise EmulatorError(
+                    f"nothing was evaluated for {PATIENCE_SECONDS:.0f} s: {invocation['error']}. The run would wait "
+                    "for its engine until it expires; is the engine up, and are its URL and token right?"
+                )
             await asyncio.sleep(LOOK_SECONDS)
 
 
