@@ -164,13 +164,15 @@ class Drain:
             while not self._claimed:
                 if self._exhausted or self._budget.remaining() <= CLOSING_SHARE * self._budget.seconds:
                     return None
+                # Both read before the claim: what is queued while it is under way may be too late for it.
+                all_queued = self._all_queued
                 self._queued.clear()
                 claimed = await self._invocations.claim(self._runner_count)
                 self._claimed.extend(claimed.batches)
                 if claimed.engine_paused:
                     self._exhausted = True
                 elif not claimed.batches and not claimed.stale:
-                    if self._all_queued:
+                    if all_queued:
                         self._exhausted = True
                     else:
                         await self._queued.wait()

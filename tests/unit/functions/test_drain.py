@@ -1,0 +1,183 @@
+"""A drain takes everything that is queued, stops when the engine or the time does, and gives back what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import httpx
+import pytest
+
+from functions.drain import Drain
+from shared.evaluations import EvaluationBatch, EvaluationResult
+from shared.invocations import ClaimedBatches, Invocations
+from tests.unit.clock import ManualClock
+from tests.unit.environment import make_config
+from tests.unit.functions.pretend_engine import PretendEngine, make_batch, make_users
+
+
+class PretendQueue(Invocations):
+    """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way."""
+
+    def __init__(self, batches: Sequence[EvaluationBatch] = (), *, at_a_time: int = 100) -> None:
+        self.waiting = list(batches)
+        self.at_a_time = at_a_time
+        self.recorded: list[EvaluationBatch] = []
+        self.released: list[tuple[EvaluationBatch, bool]] = []
+        self.claims = 0
+        self.news = asyncio.Event()
+        self.before_claim: Callable[[], Awaitable[object]] | None = None
+        self.after_claim: Callable[[], None] = lambda: None
+        self.before_record: Callable[[], Awaitable[object]] | None = None
+
+    async def claim(self, quantity: int) -> ClaimedBatches:
+        self.claims += 1
+        self.news.set()
+        if self.before_claim is not None:
+            await self.before_claim()
+        quantity = min(quantity, self.at_a_time)
+        taken, self.waiting = self.waiting[:quantity], self.waiting[quantity:]
+        self.after_claim()
+        return ClaimedBatches(tuple(taken), stale=0, engine_paused=False)
+
+    async def complete(
+        self, batch: EvaluationBatch, results: Sequence[EvaluationResult], *, duration_ms: int, worker: str
+    ) -> str:
+        if self.before_record is not None:
+            await self.before_record()
+        self.recorded.append(batch)
+        self.news.set()
+        return "done"
+
+    async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, blameless: bool) -> None:
+        self.released.append((batch, blameless))
+
+
+def make_drain(queue: PretendQueue, engine: PretendEngine, *, seconds: float = 1000, **settings: str) -> Drain:
+    return Drain(
+        invocations=queue,
+        engine=engine.client(concurrency=4),
+        config=make_config(**settings),
+        budget=engine.budget(seconds),
+    )
+
+
+async def test_everything_that_is_queued_is_recorded_once(clock: ManualClock) -> None:
+    batches = [make_batch(make_users(5)) for _ in range(30)]
+    queue = PretendQueue(batches)
+    drain = make_drain(queue, PretendEngine(clock), ENGINE_MAX_CONCURRENCY="2")
+    drain.note_all_queued()
+
+    done = await drain.run()
+
+    assert done.batches == 30
+    assert queue.released == []
+    assert sorted(map(id, queue.recorded)) == sorted(map(id, batches))
+
+
+async def test_what_is_queued_while_a_claim_is_under_way_is_not_left_lying(clock: ManualClock) -> None:
+    """The claim looked before it was queued; by the time it answers, all is queued."""
+    queue = PretendQueue()
+    drain = make_drain(queue, PretendEngine(clock))
+
+    def queue_everything() -> None:
+        queue.after_claim = lambda: None
+        queue.waiting.append(make_batch(make_users(5)))
+        drain.note_queued()
+        drain.note_all_queued()
+
+    queue.after_claim = queue_everything
+
+    done = await drain.run()
+
+    assert done.batches == 1
+    assert queue.waiting == []
+
+
+async def test_it_waits_for_more_while_the_enumeration_goes_on(clock: ManualClock) -> None:
+    queue = PretendQueue()
+    drain = make_drain(queue, PretendEngine(clock))
+    running = asyncio.create_task(drain.run())
+    await queue.news.wait()
+    queue.news.clear()
+
+    queue.waiting.append(make_batch(make_users(5)))
+    drain.note_queued()
+    while not queue.recorded:
+        await queue.news.wait()
+        queue.news.clear()
+    assert not running.done()
+    drain.note_all_queued()
+
+    assert (await running).batches == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "engine_http_401"), (503, "engine_http_503")])
+async def test_an_engine_that_is_no_use_stops_it_and_everything_is_given_back_blamelessly(
+    clock: ManualClock, status: int, code: str
+) -> None:
+    batches = [make_batch(make_users(5)) for _ in range(10)]
+    queue = PretendQueue(batches)
+    drain = make_drain(queue, PretendEngine(clock, trouble=lambda _: httpx.Response(status)))
+    drain.note_all_queued()
+
+    done = await drain.run()
+
+    assert done.stopped_by is not None
+    assert done.stopped_by.code == code
+    assert done.batches == 0
+    assert sorted(id(batch) for batch, _ in queue.released) == sorted(map(id, batches))
+    assert all(blameless for _, blameless in queue.released)
+
+
+async def test_a_record_under_way_is_finished_when_the_engine_stops_the_rest(clock: ManualClock) -> None:
+    """What the engine has answered for good must be recorded, or it would have to be asked again."""
+    good, bad = make_batch(make_users(1)), make_batch(make_users(3)[1:])
+    queue = PretendQueue([good, bad], at_a_time=1)
+    recording, stopped = asyncio.Event(), asyncio.Event()
+    queue.before_record = lambda: asyncio.gather(_set(recording), stopped.wait())
+
+    async def wait_for_the_record() -> None:
+        if queue.claims > 1:
+            await recording.wait()
+
+    def turn_bad_users_away(user_ids: Sequence[str]) -> httpx.Response | None:
+        if "user-000" in user_ids:
+            return None
+        asyncio.get_running_loop().call_soon(stopped.set)
+        return httpx.Response(401)
+
+    queue.before_claim = wait_for_the_record
+    drain = make_drain(queue, PretendEngine(clock, trouble=turn_bad_users_away))
+    drain.note_all_queued()
+    done = await drain.run()
+
+    assert done.stopped_by is not None
+    assert queue.recorded == [good]
+    assert [batch for batch, _ in queue.released] == [bad]
+
+
+async def _set(event: asyncio.Event) -> None:
+    event.set()
+
+
+async def test_when_the_time_is_up_nothing_more_is_claimed(clock: ManualClock) -> None:
+    queue = PretendQueue([make_batch(make_users(1))])
+    drain = make_drain(queue, PretendEngine(clock), seconds=100)
+    drain.note_all_queued()
+    clock.now += 81
+
+    done = await drain.run()
+
+    assert (done.batches, queue.claims) == (0, 0)
+
+
+async def test_a_batch_that_most_of_the_time_was_not_enough_for_is_not_blameless(clock: ManualClock) -> None:
+    batch = make_batch(make_users(1))
+    queue = PretendQueue([batch])
+    drain = make_drain(queue, PretendEngine(clock, poison={"user-000": 0}), seconds=15)
+    drain.note_all_queued()
+
+    await drain.run()
+
+    assert queue.released == [(batch, False)]
