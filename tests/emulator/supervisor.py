@@ -36,10 +36,12 @@ class Supervisor:
         quick_deaths = 0
         while True:
             started = time.monotonic()
-            await self._process.wait()
-            quick_deaths = quick_deaths + 1 if time.monotonic() - started < QUICK_SECONDS else 0
+            code = await self._process.wait()
+            # who was told to go, or killed, did not die of its start, however often
+            is_quick = code > 0 and time.monotonic() - started < QUICK_SECONDS
+            quick_deaths = quick_deaths + 1 if is_quick else 0
             if quick_deaths >= QUICK_DEATHS:
-                self._give_up(f"died {QUICK_DEATHS} times at its start, last with code {self._process.returncode}")
+                self._give_up(f"died {QUICK_DEATHS} times at its start, last with code {code}")
                 return
             if quick_deaths:
                 await asyncio.sleep(BACK_OFF_SECONDS * (quick_deaths - 1))
