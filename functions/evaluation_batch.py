@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
+from shared.engine_answers import Answer, Item
 from shared.errors import (
     EngineError,
     EngineRefusedCallError,
@@ -24,7 +25,7 @@ from shared.errors import (
 from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios
 from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
-from shared.trigger_engine import Answer, EvaluationContext, Item, TriggerEngine
+from shared.trigger_engine import EvaluationContext, TriggerEngine
 
 # A batch that was delivered this often without a result may hold the user who kills its workers.
 ALONE_FROM_DELIVERY = 3

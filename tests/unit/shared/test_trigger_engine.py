@@ -14,6 +14,7 @@ import respx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.engine_answers import Answer, Item, harmless
 from shared.errors import (
     EngineError,
     EngineRefusedCallError,
@@ -26,7 +27,7 @@ from shared.http_transport import ResponseTooLargeError
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import start_trace
 from shared.time_budget import TimeBudget
-from shared.trigger_engine import Answer, EvaluationContext, Item, TriggerEngine, harmless
+from shared.trigger_engine import EvaluationContext, TriggerEngine
 from tests.unit.clock import ManualClock
 from tests.unit.log_lines import LogLines
 
