@@ -103,7 +103,7 @@ class Drain:
     async def _work_off(self) -> None:
         while (batch := await self._next()) is not None:
             started = self._budget.elapsed()
-            results = await self._evaluate(batch)
+            results = await self._evaluate(batch, started)
             if results is None:
                 continue
             duration_ms = round((self._budget.elapsed() - started) * 1000)
@@ -112,9 +112,8 @@ class Drain:
             self.done.outcomes.update(result.outcome for result in results)
             self.done.progressed = True
 
-    async def _evaluate(self, batch: EvaluationBatch) -> list[EvaluationResult] | None:
-        """A batch's results, or None when it was given back."""
-        started = self._budget.elapsed()
+    async def _evaluate(self, batch: EvaluationBatch, started: float) -> list[EvaluationResult] | None:
+        """A batch's results, or None when it was given back. `started`: seconds into the time budget."""
         # A task of its own: when the engine stops us, evaluations are cancelled, and records under way are not.
         evaluation = asyncio.create_task(
             run_evaluation_batch(

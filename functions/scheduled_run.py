@@ -82,12 +82,7 @@ async def run_slice(work: Work, *, requested_slot: datetime | None = None, dispa
     if not slot.open:
         return Slice(slot.invocation, deduplicated=not slot.opened, more_to_do=False)
 
-    if slot.witness is not None:
-        newest = slot.open[-1]
-        work.engine.suggest_witness(
-            EvaluationContext(newest.id, newest.scheduled_for, engine_scope=f"dry:{newest.id}", dry_run=True),
-            slot.witness,
-        )
+    _suggest_witness(work.engine, slot)
     drain = Drain(invocations=work.invocations, engine=work.engine, config=work.config, budget=budget)
     steps: list[Awaitable[object]] = [_enumerate(work, slot, budget, drain)]
     if not slot.engine_paused:
@@ -116,6 +111,14 @@ async def run_slice(work: Work, *, requested_slot: datetime | None = None, dispa
         duration_ms=round(budget.elapsed() * 1000),
     )
     return Slice(invocation, deduplicated=not slot.opened, more_to_do=more_to_do)
+
+
+def _suggest_witness(engine: TriggerEngine, slot: OpenedSlot) -> None:
+    """A process that has just started knows nobody whom the engine answers; the database may."""
+    if slot.witness is not None:
+        newest = slot.open[-1]
+        context = EvaluationContext(newest.id, newest.scheduled_for, engine_scope=f"dry:{newest.id}", dry_run=True)
+        engine.suggest_witness(context, slot.witness)
 
 
 async def _enumerate(work: Work, slot: OpenedSlot, budget: TimeBudget, drain: Drain) -> None:
