@@ -1,4 +1,4 @@
-"""The routes and their errors.
+"""The application: its routes, and how their errors are answered.
 
 Everything that goes wrong is answered as RFC 9457 `application/problem+json` with a stable `code`, and never with an
 internal message; a defect of ours carries the trace id under which the log holds it.
@@ -8,108 +8,63 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Header, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 from starlette.exceptions import HTTPException
 
-from functions.border import Border, problem
-from functions.scheduled_run import Work, run_slice
+from functions import invocation_routes, run_routes
+from functions.border import Border
+from functions.last_run import LastGoodRun
+from functions.openapi import describe, methods_at, show_docs
+from functions.problems import problem
+from functions.work import Work
 from shared.auth import TokenCheck
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError, RequestError
+from shared.failed_checks import FailedCheckLimit
 from shared.observability import log_event, trace_id
-from shared.slots import to_slot
 from shared.version import VERSION
 
 RETRY_AFTER_SECONDS = 10
-SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
 
 
-def _require_text(value: object) -> object:
-    """pydantic would take a number for seconds since 1970."""
-    if not isinstance(value, str):
-        raise ValueError("expected an RFC 3339 time with an offset")  # noqa: TRY004  # pydantic reports ValueError
-    return value
-
-
-class StartRequest(BaseModel):
-    """The body of `POST /`; an empty one asks for whatever is due."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    scheduled_for: Annotated[AwareDatetime, BeforeValidator(_require_text)] | None = None
-
-
-def create_app(connect: Callable[[], Awaitable[Work]], tokens: TokenCheck) -> FastAPI:
+def create_app(
+    connect: Callable[[], Awaitable[Work]],
+    tokens: TokenCheck,
+    *,
+    failed_checks: FailedCheckLimit | None = None,
+    trusted_proxy_count: int = 0,
+) -> FastAPI:
     """Builds the application.
 
     Args:
         connect: answers what a slice works with; called for each request, so it should remember.
         tokens: who may call.
+        failed_checks: see `Border`.
+        trusted_proxy_count: see `Border`.
     """
     app = FastAPI(
         title="Scenario evaluation scheduler",
         version=VERSION,
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
-    app.add_middleware(Border, tokens=tokens)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.add_middleware(Border, tokens=tokens, failed_checks=failed_checks, trusted_proxy_count=trusted_proxy_count)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(RequestError, _answer_request_error)
     app.add_exception_handler(DatabaseError, _answer_database_error)
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok", "version": VERSION}
-
-    @app.post("/")
-    async def handle_start(
-        body: Annotated[StartRequest | None, Body()] = None,
-        x_cloudscheduler_scheduletime: Annotated[str | None, Header()] = None,
-        x_scheduler_dispatch: Annotated[int | None, Header(ge=1, le=2**63 - 1)] = None,
-    ) -> JSONResponse:
-        requested_slot = None
-        if body and body.scheduled_for:
-            requested_slot = _slot_of(body.scheduled_for, "scheduled_for")
-        elif x_cloudscheduler_scheduletime:
-            requested_slot = _slot_of(_parse_time(x_cloudscheduler_scheduletime), SCHEDULE_TIME_HEADER)
-        ended = await run_slice(await connect(), requested_slot=requested_slot, dispatch_id=x_scheduler_dispatch)
-        if ended.invocation is None:
-            content: dict[str, Any] = {"status": "idle"}
-        else:
-            content = ended.invocation | {"deduplicated": ended.deduplicated}
-        return JSONResponse(content, HTTPStatus.ACCEPTED if ended.more_to_do else HTTPStatus.OK)
-
+    app.state.connect = connect
+    app.state.last_good_run = LastGoodRun()
+    app.include_router(run_routes.router)
+    app.include_router(invocation_routes.router)
+    app.add_api_route("/docs", show_docs, include_in_schema=False)
     return app
-
-
-def _parse_time(value: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise _invalid(SCHEDULE_TIME_HEADER, "expected an RFC 3339 time with an offset")
-    return moment
-
-
-def _slot_of(moment: datetime, field: str) -> datetime:
-    try:
-        return to_slot(moment)
-    except OverflowError as error:
-        raise _invalid(field, "expected a time between the years 1 and 9999 in UTC") from error
-
-
-def _invalid(field: str, expected: str) -> RequestError:
-    return RequestError(422, "invalid_field", f"{field}: {expected}", field=field)
 
 
 async def _answer_request_error(_: Request, error: Exception) -> JSONResponse:
@@ -120,10 +75,15 @@ async def _answer_request_error(_: Request, error: Exception) -> JSONResponse:
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     code, detail = {
-        404: ("not_found", f"there is nothing at {request.url.path}"),
+        400: ("malformed_json", "expected a JSON object, found a body that cannot be read as JSON"),
+        404: ("not_found", f"there is nothing at {request.scope['path']}"),
         405: ("method_not_allowed", f"{request.method} is not served here"),
     }.get(error.status_code, ("bad_request", "the request cannot be read"))
-    return problem(error.status_code, code, detail, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette knows the methods of the first route only.
+        headers["Allow"] = ", ".join(methods_at(request.app, request.scope["path"]))
+    return problem(error.status_code, code, detail, headers=headers)
 
 
 async def _answer_validation_error(_: Request, error: Exception) -> JSONResponse:
@@ -134,7 +94,8 @@ async def _answer_validation_error(_: Request, error: Exception) -> JSONResponse
     field = ".".join(str(part) for part in first["loc"] if part not in ("body", "header", "query", "path"))
     if first["type"] == "extra_forbidden":
         return problem(422, "unknown_field", f"{field}: expected no such member", field=field)
-    return problem(422, "invalid_field", f"{field or 'body'}: {first['msg']}", field=field or "body")
+    expected = first["msg"].removeprefix("Value error, ")
+    return problem(422, "invalid_field", f"{field or 'body'}: {expected}", field=field or "body")
 
 
 async def _answer_database_error(_: Request, error: Exception) -> JSONResponse:

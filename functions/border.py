@@ -1,23 +1,26 @@
-"""The outermost layer: who may call, how much may be sent, and what an error looks like.
+"""The outermost layer: who may call, how much may be sent, and what becomes of an error.
 
 It stands before the routes, so that a stranger learns nothing but that he is one.
 """
 
 from __future__ import annotations
 
-from http import HTTPStatus
-from typing import Any
+import logging
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from functions.caller_address import caller_address
+from functions.problems import problem
 from shared.auth import Role, TokenCheck
 from shared.errors import RequestError
+from shared.failed_checks import FailedCheckLimit
+from shared.foreign_text import printable
 from shared.observability import log_event, log_exception, start_trace, trace_id
 
 MAX_BODY_BYTES = 1024 * 1024
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", "/health/last-run", "/openapi.json", "/docs"})
 
 
 class Border:
@@ -26,49 +29,108 @@ class Border:
     Args:
         app: the application behind it.
         tokens: who is known.
+        failed_checks: how many failed checks an address has; by default as `FailedCheckLimit` says.
+        trusted_proxy_count: how many proxies in front append to `X-Forwarded-For`.
     """
 
-    def __init__(self, app: ASGIApp, tokens: TokenCheck) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: TokenCheck,
+        *,
+        failed_checks: FailedCheckLimit | None = None,
+        trusted_proxy_count: int = 0,
+    ) -> None:
         self._app = app
         self._tokens = tokens
+        self._failed_checks = FailedCheckLimit() if failed_checks is None else failed_checks
+        self._trusted_proxy_count = trusted_proxy_count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
+        """Serves one request.
+
+        Raises:
+            Exception: whatever failed after the answer had begun. Nothing can be answered then, and the server closes
+                the connection, which tells the caller that the answer is not whole.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
+        sender = _Sender(send)
         start_trace(request.headers.get("traceparent"))
         try:
             self._check_caller(request)
             body = await _read_body(request)
             _check_media_type(request, body)
-            await self._app(scope, _replay(body, receive), send)
-        except RequestError as error:
-            answer = problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
-            await answer(scope, receive, send)
+            await self._app(scope, _replay(body, receive), sender)
         except ClientDisconnect:
             log_event("caller_left", "The caller left before the request was read")
         except Exception as error:  # the border at which a defect of ours becomes an answer
-            log_exception("internal_error", "A defect: this request was answered with 500", error)
-            answer = problem(500, "internal_error", f"an error of ours; the log has it under trace id {trace_id()}")
-            await answer(scope, receive, send)
+            if sender.has_begun:
+                log_exception("internal_error", "A defect: it came after this request's answer had begun", error)
+                if not sender.has_ended:
+                    raise
+                return
+            await _answer_for(error)(scope, receive, send)
 
     def _check_caller(self, request: Request) -> None:
-        path = request.url.path
+        # Not request.url.path: what that is made of includes the Host header and the query, which a caller can garble.
+        path: str = request.scope["path"]
         if path in OPEN_PATHS:
             return
         role = self._tokens.role_of(request.headers.get("authorization"))
         if role is None:
-            log_event("caller_refused", "A caller without a known token was refused", path=path[:200])
-            raise RequestError(
+            raise self._refusal(request.scope)
+        if role is Role.INVOKE and (request.method, path) != ("POST", "/"):
+            raise RequestError(403, "forbidden", "this token may only POST /; an admin token is needed here")
+
+    def _refusal(self, scope: Scope) -> RequestError:
+        """The answer to a caller without a known token; the address is personal data and is not logged."""
+        verdict = self._failed_checks.count(caller_address(scope, self._trusted_proxy_count))
+        path = printable(scope["path"])
+        if verdict.retry_after_seconds is None:
+            log_event("caller_refused", "A caller without a known token was refused", path=path)
+            return RequestError(
                 401,
                 "unauthorized",
                 "expected Authorization: Bearer with a known token",
                 headers={"WWW-Authenticate": 'Bearer realm="scheduler"'},
             )
-        if role is Role.INVOKE and (request.method, path) != ("POST", "/"):
-            raise RequestError(403, "forbidden", "this token may only POST /; an admin token is needed here")
+        if verdict.newly_limited:
+            log_event(
+                "caller_limited",
+                "An address has too many failed token checks; its further ones are answered with 429 and not logged",
+                level=logging.WARNING,
+                path=path,
+            )
+        return RequestError(
+            429,
+            "too_many_failed_checks",
+            "too many requests without a known token came from this address; one with a known token is served",
+            headers={"Retry-After": str(verdict.retry_after_seconds)},
+        )
+
+
+class _Sender:
+    """Passes an answer on and remembers how far it got."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+        self.has_ended = False
+
+    async def __call__(self, message: Message) -> None:
+        self.has_begun = True
+        self.has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+
+def _answer_for(error: Exception) -> JSONResponse:
+    if isinstance(error, RequestError):
+        return problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
+    log_exception("internal_error", "A defect: this request was answered with 500", error)
+    return problem(500, "internal_error", f"an error of ours; the log has it under trace id {trace_id()}")
 
 
 async def _read_body(request: Request) -> bytes:
@@ -98,27 +160,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return unread.pop() if unread else await receive()
 
     return replayed
-
-
-def problem(
-    status: int, code: str, detail: str, *, field: str | None = None, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    """An RFC 9457 answer.
-
-    Args:
-        status: the HTTP status.
-        code: a stable, machine-readable name of the problem.
-        detail: what was expected and what was found; never an internal message.
-        field: the member, header or parameter at fault, if one is.
-        headers: headers that belong to the answer.
-    """
-    content: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-    }
-    if field is not None:
-        content["field"] = field
-    return JSONResponse(content, status, headers, media_type="application/problem+json")

@@ -49,13 +49,16 @@ class Drain:
     """One slice's work on the queue.
 
     Several runners each take a batch at a time, so that while one batch waits for its last calls or for its record the
-    next ones keep the engine busy; the engine's own limiter decides how many calls are in flight.
+    next ones keep the engine busy; the engine's own limiter decides how many calls are in flight. No more is claimed
+    than there are runners waiting: a batch in hand but not begun would be kept from other workers, and begun after a
+    cancel.
 
     Args:
         invocations: where batches are claimed and recorded.
         engine: who evaluates them.
         config: sizes and limits.
         budget: when to stop.
+        manual_only: leave the nights to others: a person waits for the answer.
     """
 
     def __init__(
@@ -65,17 +68,20 @@ class Drain:
         engine: TriggerEngine,
         config: ScenarioEvaluationConfig,
         budget: TimeBudget,
+        manual_only: bool = False,
     ) -> None:
         self._invocations = invocations
         self._engine = engine
         self._config = config
         self._budget = budget
+        self._manual_only = manual_only
         self._claimed: deque[EvaluationBatch] = deque()
         self._claiming = asyncio.Lock()
         self._queued = asyncio.Event()
         self._all_queued = False
         self._exhausted = False
         self._runner_count = _runner_count(config)
+        self._waiting = 0
         self._evaluations: set[asyncio.Task[list[EvaluationResult]]] = set()
         self.done = Drained()
 
@@ -159,6 +165,13 @@ class Drain:
         )
 
     async def _next(self) -> EvaluationBatch | None:
+        self._waiting += 1
+        try:
+            return await self._claim_one()
+        finally:
+            self._waiting -= 1
+
+    async def _claim_one(self) -> EvaluationBatch | None:
         async with self._claiming:
             while not self._claimed:
                 if self._exhausted or self._budget.remaining() <= CLOSING_SHARE * self._budget.seconds:
@@ -166,7 +179,7 @@ class Drain:
                 # Both read before the claim: what is queued while it is under way may be too late for it.
                 all_queued = self._all_queued
                 self._queued.clear()
-                claimed = await self._invocations.claim(self._runner_count)
+                claimed = await self._invocations.claim(self._waiting, manual_only=self._manual_only)
                 self._claimed.extend(claimed.batches)
                 if claimed.engine_paused:
                     self._exhausted = True
@@ -175,7 +188,7 @@ class Drain:
                         self._exhausted = True
                     else:
                         await self._queued.wait()
-            return self._claimed.popleft()
+            return self._claimed.popleft() if self.done.stopped_by is None else None
 
     async def _give_back(self, batch: EvaluationBatch, *, blameless: bool) -> None:
         await self._invocations.release(batch, blameless=blameless)

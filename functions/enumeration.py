@@ -1,45 +1,21 @@
-"""Freezes who is to be evaluated: pages of mentors become batches in the queue."""
+"""Freezes who is to be evaluated: pages of the roster become batches in the queue."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
-from functions.peer_mentors import ActivePeerMentor, fetch_active_peer_mentors
-from shared.config import ScenarioEvaluationConfig
-from shared.database import Database
-from shared.evaluations import MentorScenarios
+from functions.roster import Roster
 from shared.invocations import Invocations, OpenInvocation
 from shared.observability import log_event
 from shared.time_budget import TimeBudget
 
 
-@dataclass(frozen=True, slots=True)
-class CutPage:
-    """A page of mentors, cut into batches; `skipped`: those to whom no scenario type applies."""
-
-    batches: list[list[MentorScenarios]]
-    skipped: int
-
-
-def cut_page(page: Sequence[ActivePeerMentor], config: ScenarioEvaluationConfig) -> CutPage:
-    """Cuts a page into batches of at most `evaluation_batch_size` mentors."""
-    applicable = [
-        MentorScenarios(mentor.user_id, types)
-        for mentor in page
-        if (types := config.scenario_types_for(mentor.segments))
-    ]
-    size = config.evaluation_batch_size
-    batches = [applicable[start : start + size] for start in range(0, len(applicable), size)]
-    return CutPage(batches, skipped=len(page) - len(applicable))
-
-
 async def enumerate_mentors(
     invocation: OpenInvocation,
     *,
-    database: Database,
+    roster: Roster,
     invocations: Invocations,
-    config: ScenarioEvaluationConfig,
+    batch_size: int,
     budget: TimeBudget,
     on_queued: Callable[[], None],
 ) -> None:
@@ -47,31 +23,31 @@ async def enumerate_mentors(
 
     Args:
         invocation: the one to go on with.
-        database: where the mentors are read.
+        roster: where the mentors are read.
         invocations: where the batches are queued.
-        config: which scenario types apply to whom, and how large a batch is.
+        batch_size: mentors in a batch, at most.
         budget: when to stop; what is left goes on in the next slice.
         on_queued: called after each page that is in the queue.
 
     Where another worker is faster, this one gives way.
     """
-    cursor = invocation.enumeration_cursor
+    cursor = invocation.enumeration.cursor
     mentors = batches = 0
-    async for page in fetch_active_peer_mentors(database, after=cursor):
-        cut = cut_page(page, config)
+    async for page in roster.pages(invocation.enumeration):
+        cut = [page.mentors[start : start + batch_size] for start in range(0, len(page.mentors), batch_size)]
         accepted = await invocations.enqueue(
             invocation.id,
-            cut.batches,
+            cut,
             expected_cursor=cursor,
-            next_cursor=page[-1].user_id,
-            mentors_skipped=cut.skipped,
+            next_cursor=page.cursor,
+            mentors_skipped=page.mentors_skipped,
             done=False,
         )
         if not accepted:
             return
-        cursor = page[-1].user_id
-        mentors += len(page)
-        batches += len(cut.batches)
+        cursor = page.cursor
+        mentors += len(page.mentors) + page.mentors_skipped
+        batches += len(cut)
         on_queued()
         if budget.remaining() <= 0:
             return
@@ -81,7 +57,7 @@ async def enumerate_mentors(
     if finished:
         log_event(
             "mentors_enumerated",
-            f"All active mentors are queued; this slice read {mentors}",
+            f"All whom this run is about are queued; this slice read {mentors}",
             invocation_id=invocation.id,
             slot=invocation.scheduled_for,
             mentors=mentors,

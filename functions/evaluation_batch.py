@@ -82,7 +82,8 @@ class _BatchRun:
     """The state of one batch's evaluation: what is resolved, and who is under suspicion."""
 
     def __init__(self, batch: EvaluationBatch, engine: TriggerEngine, budget: TimeBudget) -> None:
-        self._users = batch.users
+        self._batch = batch
+        self._users = [user for user in batch.users if user.skip_reason is None]
         self._engine = engine
         self._budget = budget
         self._context = EvaluationContext(batch.invocation_id, batch.scheduled_for, batch.engine_scope, batch.dry_run)
@@ -91,9 +92,13 @@ class _BatchRun:
         # The last failure of each user's calls, for those whose time runs out.
         self._causes: dict[str, EngineError] = {}
         self._suspects: list[Users] = []
+        for user in batch.users:
+            if user.skip_reason is not None:
+                for scenario_type in user.scenario_types:
+                    self._record(user.user_id, scenario_type, Item("skipped", error_code=user.skip_reason))
 
     def in_order(self) -> list[EvaluationResult]:
-        return [self._results[user_id, type_] for user_id, types in self._users for type_ in types]
+        return [self._results[user.user_id, type_] for user in self._batch.users for type_ in user.scenario_types]
 
     def fail_unresolved(self, code: str, message: str) -> None:
         """Fails every pair without a result, by its own last cause where it has one."""

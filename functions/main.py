@@ -12,12 +12,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from functions.api import create_app
-from functions.scheduled_run import Work
+from functions.work import Work
 from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
 from shared.database import connect
 from shared.errors import ConfigError
 from shared.http_transport import PyreqwestTransport
+from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import configure_logging
@@ -61,7 +62,11 @@ def _app() -> FastAPI:
             built.append(await build_work(CONFIG))
         return built[0]
 
-    return create_app(work, TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens))
+    return create_app(
+        work,
+        TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens),
+        trusted_proxy_count=CONFIG.trusted_proxy_count,
+    )
 
 
 async def build_work(config: ScenarioEvaluationConfig) -> Work:
@@ -75,4 +80,4 @@ async def build_work(config: ScenarioEvaluationConfig) -> Work:
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,
     )
-    return Work(config, database, Invocations(database, config), engine)
+    return Work(config, database, Invocations(database, config), InvocationRecords(database, config), engine)

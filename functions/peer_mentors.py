@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, NamedTuple
 
 from shared.database import Database
 
@@ -16,6 +16,31 @@ class ActivePeerMentor(NamedTuple):
 
     user_id: str
     segments: frozenset[str]
+
+
+class MentorsPage(NamedTuple):
+    """A page of mentors; `next`: the id after which the next one begins, None at the end."""
+
+    mentors: list[ActivePeerMentor]
+    next: str | None
+
+
+async def read_mentors_page(database: Database, *, after: str | None, limit: int) -> MentorsPage:
+    """Reads one page of the active mentors, and whether anybody comes after it.
+
+    Args:
+        database: the Data API.
+        after: the user id to go on from; None: from the start.
+        limit: mentors, at most.
+
+    Raises:
+        DatabaseError: the database is away, or the view cannot be read.
+    """
+    rows = await _read_rows(database, after=after, limit=limit)
+    last = rows[-1]["user_id"] if rows else None
+    # A short page is not the end: the Data API may be set to return fewer rows than were asked for.
+    more = last is not None and await _read_rows(database, after=last, limit=1)
+    return MentorsPage(merge_rows(rows), last if more else None)
 
 
 async def fetch_active_peer_mentors(
@@ -40,14 +65,21 @@ async def fetch_active_peer_mentors(
         DatabaseRefusedError: the view cannot be read.
     """
     while True:
-        rows = await database.read_page(
-            "active_peer_mentors", "user_id,segments", key="user_id", after=after, limit=page_size
-        )
+        rows = await _read_rows(database, after=after, limit=page_size)
         if not rows:
             return
-        page: dict[str, frozenset[str]] = {}
-        for row in rows:
-            user_id = row["user_id"]
-            page[user_id] = page.get(user_id, frozenset()).union(row["segments"] or ())
-        yield [ActivePeerMentor(user_id, segments) for user_id, segments in page.items()]
+        yield merge_rows(rows)
         after = rows[-1]["user_id"]
+
+
+async def _read_rows(database: Database, *, after: str | None, limit: int) -> list[dict[str, Any]]:
+    return await database.read_page("active_peer_mentors", "user_id,segments", key="user_id", after=after, limit=limit)
+
+
+def merge_rows(rows: Iterable[dict[str, Any]]) -> list[ActivePeerMentor]:
+    """The mentors in rows of the view; one who is in several has the segments of all of them."""
+    mentors: dict[str, frozenset[str]] = {}
+    for row in rows:
+        user_id = row["user_id"]
+        mentors[user_id] = mentors.get(user_id, frozenset()).union(row["segments"] or ())
+    return [ActivePeerMentor(user_id, segments) for user_id, segments in mentors.items()]

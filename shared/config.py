@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from shared.auth import MAXIMUM_TOKEN_LENGTH
 from shared.errors import ConfigError
 from shared.slots import Schedule
 
@@ -84,9 +85,13 @@ def _check_tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         raise ValueError("expected at least one token")
     for token in tokens:
         _check_secret(token)
-    short = [str(n) for n, token in enumerate(tokens, 1) if len(token.get_secret_value()) < MINIMUM_TOKEN_LENGTH]
+    lengths = list(enumerate((len(token.get_secret_value()) for token in tokens), 1))
+    short = [str(n) for n, length in lengths if length < MINIMUM_TOKEN_LENGTH]
     if short:
         raise ValueError(f"expected at least {MINIMUM_TOKEN_LENGTH} characters, token {', '.join(short)} has fewer")
+    long = [str(n) for n, length in lengths if length > MAXIMUM_TOKEN_LENGTH]
+    if long:
+        raise ValueError(f"expected at most {MAXIMUM_TOKEN_LENGTH} characters, token {', '.join(long)} has more")
     return tokens
 
 
@@ -151,6 +156,7 @@ class ScenarioEvaluationConfig(BaseModel):
     missed_slot_max_gap_hours: Hours = 24
     max_workers: Annotated[int, Field(ge=1, le=100)] = 4
     retention_days: Count = 90
+    trusted_proxy_count: Annotated[int, Field(ge=0, le=10)] = 0
     log_level: Annotated[str, Field(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     @field_validator("evaluation_timezone")
@@ -225,10 +231,22 @@ class ScenarioEvaluationConfig(BaseModel):
         """The schedule in its time zone."""
         return Schedule(self.evaluation_schedule, ZoneInfo(self.evaluation_timezone))
 
-    def scenario_types_for(self, segments: Iterable[str]) -> tuple[str, ...]:
-        """The scenario types that apply to a mentor in `segments`, in the configured order."""
+    def scenario_types_for(self, segments: Iterable[str], chosen: frozenset[str] | None = None) -> tuple[str, ...]:
+        """The scenario types that apply to a mentor in `segments`, in the configured order, of the chosen ones."""
         segments = frozenset(segments)
-        return tuple(scenario.type for scenario in self.scenario_types if scenario.applies_to(segments))
+        return tuple(
+            scenario.type
+            for scenario in self.scenario_types
+            if scenario.applies_to(segments) and (chosen is None or scenario.type in chosen)
+        )
+
+    def enabled_types(self, chosen: frozenset[str] | None = None) -> tuple[str, ...]:
+        """The enabled scenario types, in the configured order; of the chosen ones, if any."""
+        return tuple(
+            scenario.type
+            for scenario in self.scenario_types
+            if scenario.enabled and (chosen is None or scenario.type in chosen)
+        )
 
     def in_force(self) -> dict[str, Any]:
         """What is recorded with an invocation: everything but URLs and secrets."""

@@ -98,7 +98,7 @@ def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list):
         raise EngineTransientError("engine_bad_answer", "expected an object with a list of results")
-    asked = {(user_id, scenario_type) for user_id, types in users for scenario_type in types}
+    asked = {(user.user_id, scenario_type) for user in users for scenario_type in user.scenario_types}
     answer: Answer = {}
     dropped = 0
     for result in results:

@@ -10,12 +10,21 @@ from typing import Any, Literal, NamedTuple
 Outcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed"]
 ScenarioCounts = dict[str, dict[str, int]]
 
+# Why a pair is skipped.
+MENTOR_NOT_ACTIVE = "mentor_not_active"
+SCENARIO_NOT_APPLICABLE = "scenario_not_applicable"
+
 
 class MentorScenarios(NamedTuple):
-    """One mentor and the scenario types that apply to her: as many pairs as there are types."""
+    """One mentor and scenario types: as many pairs as there are types.
+
+    Args:
+        skip_reason: why the engine is not to be asked about these pairs; None: it is.
+    """
 
     user_id: str
     scenario_types: tuple[str, ...]
+    skip_reason: str | None = None
 
 
 class EvaluationResult(NamedTuple):
@@ -61,15 +70,20 @@ def count_outcomes(results: Iterable[EvaluationResult]) -> ScenarioCounts:
 
 
 def to_pairs(users: Sequence[MentorScenarios]) -> list[dict[str, Any]]:
-    """The frozen form of a batch's pairs: users grouped by the scenario types they share."""
-    groups: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    """The frozen form of a batch's pairs: users grouped by what they share, in each group as they came."""
+    groups: defaultdict[tuple[tuple[str, ...], str | None], list[str]] = defaultdict(list)
     for user in users:
-        groups[user.scenario_types].append(user.user_id)
-    return [{"scenario_types": list(types), "user_ids": user_ids} for types, user_ids in groups.items()]
+        groups[user.scenario_types, user.skip_reason].append(user.user_id)
+    return [
+        {"scenario_types": list(types), "user_ids": user_ids} | ({"skip": skip_reason} if skip_reason else {})
+        for (types, skip_reason), user_ids in groups.items()
+    ]
 
 
 def from_pairs(pairs: Iterable[dict[str, Any]]) -> tuple[MentorScenarios, ...]:
     """The reverse of `to_pairs`."""
     return tuple(
-        MentorScenarios(user_id, tuple(group["scenario_types"])) for group in pairs for user_id in group["user_ids"]
+        MentorScenarios(user_id, tuple(group["scenario_types"]), group.get("skip"))
+        for group in pairs
+        for user_id in group["user_ids"]
     )

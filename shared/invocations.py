@@ -1,6 +1,7 @@
-"""The invocation's state changes: one method for each SQL function that makes one.
+"""What a slice of work does to invocations: one method for each SQL function.
 
 The SQL functions hold the rules (supabase/migrations); this module only names their arguments and reads their answers.
+What callers of the REST API ask for is in `invocation_records.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,50 @@ from typing import Any
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
-from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios, count_outcomes, from_pairs, to_pairs
+from shared.evaluations import (
+    MENTOR_NOT_ACTIVE,
+    EvaluationBatch,
+    EvaluationResult,
+    MentorScenarios,
+    count_outcomes,
+    from_pairs,
+    to_pairs,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration:
+    """Who an invocation is about, and how far they were read.
+
+    Args:
+        cursor: where it stands, in the terms of whatever is enumerated (functions/roster.py); None: at the start.
+        done: everybody was read.
+        is_retry: it is about what another invocation left undone.
+        retry_of: that invocation; None when it is none, or is gone.
+        user_ids: the chosen mentors, in the order of their ids; None: everybody who is active.
+        scenario_types: the chosen types; None: all that apply.
+    """
+
+    cursor: str | None = None
+    done: bool = False
+    is_retry: bool = False
+    retry_of: str | None = None
+    user_ids: tuple[str, ...] | None = None
+    scenario_types: frozenset[str] | None = None
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Enumeration:
+        """Reads it as the database writes it."""
+        request = row["request"] or {}
+        user_ids, scenario_types = request.get("user_ids"), request.get("scenario_types")
+        return cls(
+            cursor=row["enumeration_cursor"],
+            done=row["enumeration_done"],
+            is_retry=row["triggered_by"] == "retry",
+            retry_of=row["retry_of"],
+            user_ids=None if user_ids is None else tuple(user_ids),
+            scenario_types=None if scenario_types is None else frozenset(scenario_types),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +66,7 @@ class OpenInvocation:
     id: str
     scheduled_for: str
     triggered_by: str
-    enumeration_cursor: str | None
-    enumeration_done: bool
+    enumeration: Enumeration
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +78,6 @@ class OpenedSlot:
         not_a_slot: the requested slot is neither due nor was ever opened.
         invocation: the slot's invocation as callers see it, None where there is none.
         open: everything that is open, the oldest first.
-        engine_paused: the shared breaker is open; nothing is to be claimed now.
         witness: somebody whom the engine has answered before, if anybody.
     """
 
@@ -43,8 +85,22 @@ class OpenedSlot:
     not_a_slot: bool
     invocation: dict[str, Any] | None
     open: tuple[OpenInvocation, ...]
-    engine_paused: bool
     witness: MentorScenarios | None
+
+
+@dataclass(frozen=True, slots=True)
+class UndonePage:
+    """Some of what an invocation left undone.
+
+    Args:
+        mentors: who, for what; with a reason to skip those who are not active any more.
+        last_batch_no: where the next page begins; None: nobody is left.
+        rest: the invocation's own enumeration, which may have been cut off before everybody was read.
+    """
+
+    mentors: list[MentorScenarios]
+    last_batch_no: int | None
+    rest: Enumeration
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +118,11 @@ class FinishedInvocation:
 
     ended_now: bool
     invocation: dict[str, Any] | None
+
+
+def to_witness(pair: dict[str, str] | None) -> MentorScenarios | None:
+    """Reads a witness as the database writes it."""
+    return MentorScenarios(pair["user_id"], (pair["scenario_type"],)) if pair else None
 
 
 class Invocations:
@@ -103,7 +164,6 @@ class Invocations:
             if "open" in answer:
                 break
             now = datetime.fromisoformat(answer["clock"])
-        witness = answer["witness"]
         return OpenedSlot(
             opened=answer["opened"],
             not_a_slot=answer["not_a_slot"],
@@ -113,13 +173,11 @@ class Invocations:
                     id=row["id"],
                     scheduled_for=row["scheduled_for"],
                     triggered_by=row["triggered_by"],
-                    enumeration_cursor=row["enumeration_cursor"],
-                    enumeration_done=row["enumeration_done"],
+                    enumeration=Enumeration.from_row(row),
                 )
                 for row in answer["open"]
             ),
-            engine_paused=answer["engine_paused_until"] is not None,
-            witness=MentorScenarios(witness["user_id"], (witness["scenario_type"],)) if witness else None,
+            witness=to_witness(answer["witness"]),
         )
 
     async def enqueue(
@@ -156,10 +214,45 @@ class Invocations:
         )
         return bool(answer["accepted"])
 
-    async def claim(self, quantity: int) -> ClaimedBatches:
-        """Claims up to `quantity` batches for `batch_visibility_seconds`."""
+    async def read_active(self, user_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Those of these mentors who are active, as rows of `active_peer_mentors`."""
+        rows: list[dict[str, Any]] = await self._database.call("scheduler_active_mentors", user_ids=list(user_ids))
+        return rows
+
+    async def read_undone(self, invocation_id: str, *, after_batch_no: int | None, mentors: int) -> UndonePage | None:
+        """Reads what an invocation left undone: its pairs that failed or were not evaluated.
+
+        Args:
+            invocation_id: an invocation that has ended.
+            after_batch_no: where the page begins; None: at the start.
+            mentors: about how many to read.
+
+        Returns:
+            A page, or None when there is no such invocation any more.
+        """
         answer = await self._database.call(
-            "scheduler_claim", quantity=quantity, visibility_seconds=self._config.batch_visibility_seconds
+            "scheduler_unsettled", invocation_id=invocation_id, after_batch_no=after_batch_no, mentors=mentors
+        )
+        if answer is None:
+            return None
+        return UndonePage(
+            mentors=[
+                MentorScenarios(
+                    row["user_id"], tuple(row["scenario_types"]), None if row["active"] else MENTOR_NOT_ACTIVE
+                )
+                for row in answer["mentors"]
+            ],
+            last_batch_no=answer["last_batch_no"],
+            rest=Enumeration.from_row(answer["rest"]),
+        )
+
+    async def claim(self, quantity: int, *, manual_only: bool) -> ClaimedBatches:
+        """Claims up to `quantity` batches for `batch_visibility_seconds`, manual ones first, or no others."""
+        answer = await self._database.call(
+            "scheduler_claim",
+            quantity=quantity,
+            visibility_seconds=self._config.batch_visibility_seconds,
+            manual_only=manual_only,
         )
         return ClaimedBatches(
             batches=tuple(

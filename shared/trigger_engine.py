@@ -189,8 +189,12 @@ def _body(context: EvaluationContext, users: Sequence[MentorScenarios]) -> bytes
             "scheduled_for": context.scheduled_for,
             "dry_run": context.dry_run,
             "evaluations": [
-                {"user_id": user_id, "scenario_types": types, "idempotency_key_prefix": f"{scope}:{user_id}"}
-                for user_id, types in users
+                {
+                    "user_id": user.user_id,
+                    "scenario_types": user.scenario_types,
+                    "idempotency_key_prefix": f"{scope}:{user.user_id}",
+                }
+                for user in users
             ],
         },
         separators=(",", ":"),

@@ -4,8 +4,10 @@
 
 create table public.scheduler_invocations (
   id uuid primary key default gen_random_uuid(),
-  -- 'slot:…' or 'key:…', so that no key that a client chooses can collide with a slot.
+  -- 'slot:…' for a slot, 'key:…' for a key that a client chose, 'id:…' where it chose none: none can collide with another.
   idempotency_key text not null unique,
+  -- What was asked for under a client's key, digested: the same key with another request is a mistake.
+  request_hash text,
   triggered_by text not null,
   status text not null default 'pending',
   scheduled_for timestamptz not null,
@@ -15,28 +17,39 @@ create table public.scheduler_invocations (
   expires_at timestamptz not null,
   dry_run boolean not null default false,
   retry_of uuid references public.scheduler_invocations on delete set null,
+  -- {"user_ids": […] or null: everybody, "scenario_types": […] or null: all that apply}; {} is both.
   request jsonb not null default '{}',
   -- The settings in force when it was opened; secrets are not among them.
   config jsonb not null default '{}',
   -- The first part of every idempotency key that the engine sees for this invocation.
   engine_scope text not null,
-  -- Keyset position of the enumeration: every mentor up to here is in a batch or was skipped.
-  enumeration_cursor uuid,
+  -- Since when the engine may hold keys of this scope: a retry inherits both.
+  engine_scope_since timestamptz not null default now(),
+  -- Keyset position of the enumeration, in the terms of what is enumerated (functions/enumeration.py): everybody up to here
+  -- is in a batch or was skipped.
+  enumeration_cursor text,
   enumeration_done boolean not null default false,
   next_batch_no integer not null default 1,
   -- Mentors read to whom no scenario type applies: they are in no batch.
   mentors_skipped integer not null default 0,
   error text,
   note text,
+  -- Gone from the API; its slot and its key stay spent. The rows go with prune.
+  deleted_at timestamptz,
   constraint triggered_by_is_known check (triggered_by in ('schedule', 'manual', 'retry')),
   constraint status_is_known check (
     status in ('pending', 'running', 'succeeded', 'partial', 'failed', 'cancelled', 'skipped')
   ),
   constraint ended_has_a_time check ((status in ('pending', 'running')) = (finished_at is null)),
-  constraint running_has_started check (status <> 'running' or started_at is not null)
+  constraint running_has_started check (status <> 'running' or started_at is not null),
+  constraint only_a_retry_has_a_source check (retry_of is null or triggered_by = 'retry'),
+  constraint only_what_has_ended_is_deleted check (deleted_at is null or finished_at is not null),
+  constraint note_is_bounded check (char_length(note) <= 2000)
 );
 
-create index scheduler_invocations_newest on public.scheduler_invocations (created_at desc, id);
+create index scheduler_invocations_newest on public.scheduler_invocations (created_at desc, id) where deleted_at is null;
+create index scheduler_invocations_deleted on public.scheduler_invocations (deleted_at) where deleted_at is not null;
+create index scheduler_invocations_retries on public.scheduler_invocations (retry_of) where retry_of is not null;
 create index scheduler_invocations_open on public.scheduler_invocations (expires_at)
 where status in ('pending', 'running');
 create index scheduler_invocations_ended on public.scheduler_invocations (finished_at)
@@ -46,11 +59,19 @@ where finished_at is not null;
 create unique index scheduler_invocations_one_scheduled_run on public.scheduler_invocations ((true))
 where status in ('pending', 'running') and triggered_by = 'schedule';
 
+-- Two retries of one run would ask about the same pairs at the same time.
+create unique index scheduler_invocations_one_retry on public.scheduler_invocations (retry_of)
+where status in ('pending', 'running');
+
 create table public.scheduler_invocation_batches (
   invocation_id uuid not null references public.scheduler_invocations on delete cascade,
   batch_no integer not null,
-  -- The pairs as they were frozen at enumeration: [{"scenario_types": […], "user_ids": […]}, …].
+  -- The pairs as they were frozen at enumeration: [{"scenario_types": […], "user_ids": […]}, …], users in the order of their
+  -- ids. A group with a "skip" is not evaluated; the reason is its outcome's.
   pairs jsonb not null,
+  -- An invocation's batches do not overlap: a user can only be in the last one that does not begin after her.
+  first_user_id uuid not null,
+  last_user_id uuid not null,
   mentors integer not null,
   evaluations integer not null,
   msg_id bigint not null,
@@ -74,6 +95,7 @@ create table public.scheduler_invocation_batches (
   finished_at timestamptz,
   primary key (invocation_id, batch_no),
   constraint batch_has_pairs check (evaluations > 0),
+  constraint users_are_in_order check (first_user_id <= last_user_id),
   constraint state_is_known check (state in ('open', 'done', 'abandoned')),
   constraint ended_batch_has_a_time check ((state = 'open') = (finished_at is null)),
   constraint counts_add_up check (
@@ -82,6 +104,7 @@ create table public.scheduler_invocation_batches (
   )
 ) with (fillfactor = 80);
 
+create index scheduler_invocation_batches_by_user on public.scheduler_invocation_batches (invocation_id, first_user_id);
 create index scheduler_invocation_batches_open on public.scheduler_invocation_batches (invocation_id, batch_no)
 where state = 'open';
 

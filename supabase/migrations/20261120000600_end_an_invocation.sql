@@ -114,12 +114,52 @@ begin
 end
 $$;
 
--- Answers the invocation as it is afterwards, or null when there is none. One that has already ended stays as it is.
-create function public.scheduler_cancel(p_invocation_id uuid) returns jsonb
+-- Changes what a caller may change of an invocation: cancels it, sets its note (p_note null: takes it away), or both or
+-- neither. Answers {"ended_otherwise": it cannot be cancelled any more, and nothing was changed; "invocation": as it is
+-- afterwards}, or null when there is none. One that was cancelled before may be cancelled again.
+create function public.scheduler_update(p_invocation_id uuid, p_cancel boolean, p_set_note boolean, p_note text)
+returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
+declare
+  v_status text;
 begin
-  perform scheduler.end_early(p_invocation_id, p_cancelled => true);
-  return scheduler.describe_invocation(p_invocation_id);
+  select status into v_status from public.scheduler_invocations
+   where id = p_invocation_id and deleted_at is null
+     for no key update;
+  if not found then
+    return null;
+  end if;
+  if p_cancel and v_status not in ('pending', 'running', 'cancelled') then
+    return jsonb_build_object('ended_otherwise', true, 'invocation', scheduler.describe_invocation(p_invocation_id));
+  end if;
+  if p_cancel then
+    perform scheduler.end_early(p_invocation_id, p_cancelled => true);
+  end if;
+  if p_set_note then
+    update public.scheduler_invocations set note = p_note where id = p_invocation_id;
+  end if;
+  return jsonb_build_object('ended_otherwise', false, 'invocation', scheduler.describe_invocation(p_invocation_id));
+end
+$$;
+
+-- Takes an invocation that has ended out of the API. Its rows stay until scheduler.prune(), and with them its slot and its
+-- idempotency key stay spent. Answers 'deleted', 'open' (nothing was done), or null when there is none.
+create function public.scheduler_delete(p_invocation_id uuid) returns text
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_status text;
+begin
+  select status into v_status from public.scheduler_invocations
+   where id = p_invocation_id and deleted_at is null
+     for no key update;
+  if not found then
+    return null;
+  end if;
+  if v_status in ('pending', 'running') then
+    return 'open';
+  end if;
+  update public.scheduler_invocations set deleted_at = clock_timestamp() where id = p_invocation_id;
+  return 'deleted';
 end
 $$;
 
@@ -150,5 +190,9 @@ revoke all on function
   scheduler.end_early(uuid, boolean),
   scheduler.expire()
 from public, anon, authenticated, service_role;
-revoke all on function public.scheduler_finish(uuid), public.scheduler_cancel(uuid) from public, anon, authenticated;
-grant execute on function public.scheduler_finish(uuid), public.scheduler_cancel(uuid) to service_role;
+revoke all on function
+  public.scheduler_finish(uuid), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
+from public, anon, authenticated;
+grant execute on function
+  public.scheduler_finish(uuid), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
+to service_role;

@@ -1,12 +1,21 @@
 -- One slot, one invocation, however often and however simultaneously it is fired.
 
+-- One pair that the engine has answered before, for telling an engine that is down from a user it cannot serve.
+create function scheduler.witness() returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('user_id', e.user_id, 'scenario_type', e.scenario_type)
+    from public.scheduler_evaluations as e
+   where e.outcome in ('triggered', 'suppressed')
+   limit 1
+$$;
+
 -- p_due_slot and p_next_slot are the schedule's latest fire time and the one after it, as the caller's clock has them; the
 -- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
 -- {"clock": now}: the caller asks again with slots computed from that. So the usual case is one round trip.
 --
--- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "engine_paused_until", "witness"}: whether
+-- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "witness"}: whether
 -- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (null: none), what is open to work
--- on, and one pair that the engine has answered before, for telling an engine that is down from a user it cannot serve.
+-- on, and a witness.
 create function public.scheduler_open_slot(
   p_due_slot timestamptz,
   p_next_slot timestamptz,
@@ -80,7 +89,8 @@ begin
 
   select id into v_invocation_id
     from public.scheduler_invocations
-   where idempotency_key = scheduler.slot_key(coalesce(p_requested_slot, p_due_slot));
+   where idempotency_key = scheduler.slot_key(coalesce(p_requested_slot, p_due_slot))
+     and deleted_at is null;
 
   return jsonb_build_object(
     'clock', v_now,
@@ -93,24 +103,20 @@ begin
     'open', (
       select coalesce(jsonb_agg(jsonb_build_object(
           'id', i.id, 'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope,
-          'triggered_by', i.triggered_by, 'enumeration_cursor', i.enumeration_cursor,
+          'triggered_by', i.triggered_by, 'retry_of', i.retry_of,
+          -- Needed, and possibly long, as long as somebody has still to be read.
+          'request', case when not i.enumeration_done then i.request end,
+          'enumeration_cursor', i.enumeration_cursor,
           'enumeration_done', i.enumeration_done) order by i.created_at), '[]')
         from public.scheduler_invocations as i
        where i.status in ('pending', 'running')
     ),
-    'engine_paused_until', case
-      when v_settings.engine_paused_until > v_now then v_settings.engine_paused_until
-    end,
-    'witness', (
-      select jsonb_build_object('user_id', e.user_id, 'scenario_type', e.scenario_type)
-        from public.scheduler_evaluations as e
-       where e.outcome in ('triggered', 'suppressed')
-       limit 1
-    )
+    'witness', scheduler.witness()
   );
 end
 $$;
 
+revoke all on function scheduler.witness() from public, anon, authenticated, service_role;
 revoke all on function public.scheduler_open_slot(
   timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, jsonb
 ) from public, anon, authenticated;

@@ -6,8 +6,8 @@
 -- p_batches: [[{"scenario_types": […], "user_ids": […]}, …], …], one element for each batch.
 create function public.scheduler_enqueue(
   p_invocation_id uuid,
-  p_expected_cursor uuid,
-  p_next_cursor uuid,
+  p_expected_cursor text,
+  p_next_cursor text,
   p_done boolean,
   p_batches jsonb,
   p_mentors_skipped integer
@@ -33,12 +33,16 @@ begin
         select array_agg(jsonb_build_object('invocation_id', p_invocation_id, 'batch_no', batch_no) order by batch_no)
           from generate_series(v_invocation.next_batch_no, v_invocation.next_batch_no + v_batches - 1) as batch_no
       )) as sent (msg_id);
-    insert into public.scheduler_invocation_batches (invocation_id, batch_no, pairs, mentors, evaluations, msg_id)
-    select p_invocation_id, v_invocation.next_batch_no + batch.ordinal - 1, batch.pairs, size.mentors, size.evaluations,
-           v_messages[batch.ordinal]
+    insert into public.scheduler_invocation_batches
+      (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
+    select p_invocation_id, v_invocation.next_batch_no + batch.ordinal - 1, batch.pairs, size.first_user_id::uuid,
+           size.last_user_id::uuid, size.mentors, size.evaluations, v_messages[batch.ordinal]
       from jsonb_array_elements(p_batches) with ordinality as batch (pairs, ordinal)
      cross join lateral (
-       select sum(jsonb_array_length(grouped.value -> 'user_ids')) as mentors,
+       -- Each group's users are in order, so its ends are enough. In "C", text orders as the uuids that it stands for.
+       select min((grouped.value -> 'user_ids' ->> 0) collate "C") as first_user_id,
+              max((grouped.value -> 'user_ids' ->> -1) collate "C") as last_user_id,
+              sum(jsonb_array_length(grouped.value -> 'user_ids')) as mentors,
               sum(jsonb_array_length(grouped.value -> 'user_ids') * jsonb_array_length(grouped.value -> 'scenario_types'))
                 as evaluations
          from jsonb_array_elements(batch.pairs) as grouped
@@ -57,10 +61,10 @@ begin
 end
 $$;
 
--- Hands out visible batches, those of manual runs first, and hides them for p_visibility_seconds. Messages whose batch is
--- not open any more are deleted here, or they would come back for ever; "stale" says how many, because an empty answer
--- with stale messages is not an empty queue.
-create function public.scheduler_claim(p_quantity integer, p_visibility_seconds integer) returns jsonb
+-- Hands out visible batches, those of manual runs first (p_manual_only: and no others), and hides them for
+-- p_visibility_seconds. Messages whose batch is not open any more are deleted here, or they would come back for ever; "stale"
+-- says how many, because an empty answer with stale messages is not an empty queue.
+create function public.scheduler_claim(p_quantity integer, p_visibility_seconds integer, p_manual_only boolean) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_queue text;
@@ -79,7 +83,8 @@ begin
   end if;
 
   foreach v_queue in array array['scenario_evaluation_batches_manual', 'scenario_evaluation_batches'] loop
-    continue when jsonb_array_length(v_batches) >= p_quantity;
+    exit when jsonb_array_length(v_batches) >= p_quantity
+      or (p_manual_only and v_queue <> 'scenario_evaluation_batches_manual');
     -- A statement of its own: joined in one statement, the batches would be read with a snapshot older than the one in
     -- which pgmq finds its messages, and the message of a batch committed in between would be deleted as stale.
     select array_agg(m.msg_id), array_agg(m.read_ct), array_agg(m.message) into v_msg_ids, v_reads, v_messages
@@ -221,16 +226,16 @@ end
 $$;
 
 revoke all on function
-  public.scheduler_enqueue(uuid, uuid, uuid, boolean, jsonb, integer),
-  public.scheduler_claim(integer, integer),
+  public.scheduler_enqueue(uuid, text, text, boolean, jsonb, integer),
+  public.scheduler_claim(integer, integer, boolean),
   public.scheduler_complete(
     uuid, integer, integer, uuid[], text[], text[], integer[], text[], text[], text[], jsonb, integer, text
   ),
   public.scheduler_release(uuid, integer, integer, integer, boolean)
 from public, anon, authenticated;
 grant execute on function
-  public.scheduler_enqueue(uuid, uuid, uuid, boolean, jsonb, integer),
-  public.scheduler_claim(integer, integer),
+  public.scheduler_enqueue(uuid, text, text, boolean, jsonb, integer),
+  public.scheduler_claim(integer, integer, boolean),
   public.scheduler_complete(
     uuid, integer, integer, uuid[], text[], text[], integer[], text[], text[], text[], jsonb, integer, text
   ),

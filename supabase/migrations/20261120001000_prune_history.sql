@@ -8,12 +8,17 @@ declare
   v_keep constant interval := pg_catalog.make_interval(days => (select retention_days from scheduler.settings));
   v_id uuid;
 begin
+  for v_id in
+    select i.id
+      from public.scheduler_invocations as i
+     where (i.deleted_at is not null or i.finished_at < pg_catalog.now() - v_keep)
+       -- What a retry still reads from stays.
+       and not exists (
+         select from public.scheduler_invocations as retry
+          where retry.retry_of = i.id and retry.status in ('pending', 'running')
+       )
+     order by i.finished_at
   loop
-    select id into v_id from public.scheduler_invocations
-     where finished_at < pg_catalog.now() - v_keep
-     order by finished_at
-     limit 1;
-    exit when not found;
     delete from public.scheduler_invocations where id = v_id;
     commit;
   end loop;

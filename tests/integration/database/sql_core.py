@@ -124,8 +124,12 @@ class Worker(Session):
         assert set(answer) == {"accepted"}
         return bool(answer["accepted"])
 
-    async def claim(self, quantity: int = 100, visibility_seconds: int = VISIBILITY_SECONDS) -> Json:
-        answer: Json = await self.call("claim", quantity=quantity, visibility_seconds=visibility_seconds)
+    async def claim(
+        self, quantity: int = 100, visibility_seconds: int = VISIBILITY_SECONDS, *, manual_only: bool = False
+    ) -> Json:
+        answer: Json = await self.call(
+            "claim", quantity=quantity, visibility_seconds=visibility_seconds, manual_only=manual_only
+        )
         return answer
 
     async def claim_one(self, visibility_seconds: int = VISIBILITY_SECONDS) -> Json:
@@ -188,7 +192,20 @@ class Worker(Session):
         return answer
 
     async def cancel(self, invocation_id: str) -> Json | None:
-        answer: Json | None = await self.call("cancel", invocation_id=invocation_id)
+        """Cancel, and answer the invocation as it is afterwards: unchanged where it had ended."""
+        answer = await self.update(invocation_id, cancel=True)
+        return None if answer is None else answer["invocation"]
+
+    async def update(
+        self, invocation_id: str, *, cancel: bool = False, set_note: bool = False, note: str | None = None
+    ) -> Json | None:
+        answer: Json | None = await self.call(
+            "update", invocation_id=invocation_id, cancel=cancel, set_note=set_note, note=note
+        )
+        return answer
+
+    async def delete(self, invocation_id: str) -> str | None:
+        answer: str | None = await self.call("delete", invocation_id=invocation_id)
         return answer
 
     async def hand_back(

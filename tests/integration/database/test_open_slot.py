@@ -44,7 +44,6 @@ async def test_what_it_opens_names_the_slot_and_scopes_the_engine_keys(core: Sql
     assert answer["not_a_slot"] is False
     assert answer["invocation"]["status"] == "running"
     assert answer["invocation"]["lateness_seconds"] >= 600
-    assert answer["engine_paused_until"] is None
 
 
 async def test_a_slot_stays_spent_after_its_row_is_deleted(core: SqlCore, worker: Worker) -> None:
@@ -262,14 +261,6 @@ async def test_a_run_that_finishes_at_that_moment_does_not_block_the_next_slot(c
         opening = asyncio.create_task(opener.open_slot(due, following))
         await core.until_waiting_for_a_lock(opener)
     assert (await opening)["invocation"]["status"] == "running"
-
-
-async def test_a_paused_engine_is_told(core: SqlCore, worker: Worker) -> None:
-    due, following = await core.slots()
-    await core.owner.run("update scheduler.settings set engine_paused_until = now() + interval '1 minute'")
-    assert (await worker.open_slot(due, following))["engine_paused_until"] is not None
-    await core.owner.run("update scheduler.settings set engine_paused_until = now() - interval '1 minute'")
-    assert (await worker.open_slot(due, following))["engine_paused_until"] is None
 
 
 async def test_the_usual_call_takes_no_lock_on_the_settings(core: SqlCore, worker: Worker) -> None:

@@ -79,7 +79,9 @@ async def test_a_pruned_slot_stays_spent(core: SqlCore, worker: Worker) -> None:
 async def test_a_retry_outlives_what_it_retried(core: SqlCore, worker: Worker) -> None:
     old = await ended_days_ago(core, worker, DAYS_KEPT + 1)
     young = await ended_days_ago(core, worker, 1)
-    await core.owner.run("update public.scheduler_invocations set retry_of = %s where id = %s", old, young)
+    await core.owner.run(
+        "update public.scheduler_invocations set retry_of = %s, triggered_by = 'retry' where id = %s", old, young
+    )
     await prune(core)
     assert await core.owner.rows("select id::text, retry_of from public.scheduler_invocations") == [(young, None)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from tests.integration.nightly.night import Night
 
 
@@ -16,7 +18,7 @@ async def test_every_active_mentor_is_evaluated_for_every_applicable_type(night:
     assert invocation["status"] == "succeeded"
     assert invocation["deduplicated"] is False
     assert invocation["triggered_by"] == "schedule"
-    assert invocation["scheduled_for"] == f"{night.slot:%Y-%m-%dT%H:%M:%S}+00:00"
+    assert invocation["scheduled_for"] == f"{night.slot:%Y-%m-%dT%H:%M:%S}Z"
     assert invocation["lateness_seconds"] >= 60
     assert await night.recorded_pairs(invocation["id"]) == night.expected_pairs()
     await night.check_truth(invocation)
@@ -116,11 +118,13 @@ async def test_each_run_is_told_in_the_log_without_a_secret_and_without_a_line_f
     assert sorted(events) == sorted(
         ["invocation_opened", "mentors_enumerated", *["batch_recorded"] * 3, "invocation_finished", "slice_ended"]
     )
-    assert {line["invocation_id"] for line in lines} == {invocation["id"]}
+    (ended,) = (line for line in lines if line["event"] == "slice_ended")
+    assert ended["invocation_ids"] == [invocation["id"]]
+    assert {line["invocation_id"] for line in lines if line is not ended} == {invocation["id"]}
     assert len({line["trace_id"] for line in lines}) == 1
     finished = next(line for line in lines if line["event"] == "invocation_finished")
     assert finished["counts"] == invocation["counts"]
-    assert finished["slot"] == invocation["scheduled_for"]
+    assert datetime.fromisoformat(finished["slot"]) == datetime.fromisoformat(invocation["scheduled_for"])
     log = function.log_path.read_text()
     project = night.project
     for secret in (project.secret_key, project.service_role_jwt, project.invoke_token, project.engine_token, "Bearer"):

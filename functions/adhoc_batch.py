@@ -1,0 +1,146 @@
+"""One batch, evaluated now and answered to the caller: what `run_evaluation_batch` says, without an invocation.
+
+Nothing of it is recorded in the database. The engine remembers what it triggered under the caller's key, so the same
+call again notifies nobody twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC
+
+from functions.contract import BatchRequest
+from functions.evaluation_batch import run_evaluation_batch
+from functions.manual_run import check_types
+from functions.peer_mentors import merge_rows
+from functions.work import Work
+from shared.errors import EngineRejectedError, EngineUnavailableError, OutOfTimeError, RequestError
+from shared.evaluations import (
+    MENTOR_NOT_ACTIVE,
+    SCENARIO_NOT_APPLICABLE,
+    EvaluationBatch,
+    EvaluationResult,
+    MentorScenarios,
+)
+from shared.observability import log_event
+from shared.time_budget import TimeBudget
+
+RETRY_AFTER_SECONDS = 30
+
+
+async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: str | None) -> list[EvaluationResult]:
+    """Evaluates chosen mentors.
+
+    Args:
+        work: configuration and clients.
+        request: who, for what.
+        idempotency_key: the caller's; needed unless it is a dry run.
+
+    Returns:
+        One result for each pair: skipped are those who are not active and, of types that the caller named, those that
+        do not apply.
+
+    Raises:
+        RequestError: 422: too many mentors, an unknown type, no key; 502 `engine_rejected`; 503 `engine_unavailable`;
+            504 `time_budget_exceeded`.
+        DatabaseError: the database is away or refuses.
+    """
+    config = work.config
+    user_ids = sorted({str(user_id) for user_id in request.user_ids})
+    if len(user_ids) > config.evaluation_batch_size:
+        expected = f"expected at most {config.evaluation_batch_size} mentors, found {len(user_ids)}"
+        raise RequestError(422, "invalid_field", f"user_ids: {expected}", field="user_ids")
+    if idempotency_key is None and not request.dry_run:
+        raise RequestError(
+            422,
+            "idempotency_key_missing",
+            "Idempotency-Key: expected a key, so that sending this again notifies nobody twice; a dry run needs none",
+            field="Idempotency-Key",
+        )
+    check_types(request.scenario_types, config.enabled_types())
+
+    budget = TimeBudget(config.time_budget_seconds)
+    active = {mentor.user_id: mentor.segments for mentor in merge_rows(await work.invocations.read_active(user_ids))}
+    users = [
+        planned for user_id in user_ids for planned in _plan(work, user_id, active.get(user_id), request.scenario_types)
+    ]
+    try:
+        results = await run_evaluation_batch(
+            _batch(work, users, None if request.dry_run else idempotency_key),
+            engine=work.engine,
+            budget=budget,
+            users_per_call=config.engine_users_per_call,
+            max_deliveries=config.max_batch_deliveries,
+        )
+    except EngineRejectedError as error:
+        raise RequestError(502, "engine_rejected", f"the engine turns us away ({error.code})") from error
+    except EngineUnavailableError as error:
+        raise RequestError(
+            503,
+            "engine_unavailable",
+            f"the engine answers nobody ({error.code}); nobody failed, send this again with the same key",
+            headers={"Retry-After": str(round(error.retry_after or RETRY_AFTER_SECONDS))},
+        ) from error
+    except OutOfTimeError as error:
+        raise RequestError(
+            504,
+            "time_budget_exceeded",
+            f"not through after {config.time_budget_seconds} s; send this again with the same key, or fewer mentors",
+        ) from error
+    _log(results, budget, dry_run=request.dry_run)
+    return results
+
+
+def _plan(
+    work: Work, user_id: str, segments: Iterable[str] | None, named: list[str] | None
+) -> Iterable[MentorScenarios]:
+    chosen = frozenset(named) if named else None
+    types = work.config.enabled_types(chosen)
+    if segments is None:
+        yield MentorScenarios(user_id, types, MENTOR_NOT_ACTIVE)
+        return
+    applicable = work.config.scenario_types_for(segments, chosen)
+    if applicable:
+        yield MentorScenarios(user_id, applicable)
+    if chosen is not None and len(applicable) < len(types):
+        others = tuple(name for name in types if name not in applicable)
+        yield MentorScenarios(user_id, others, SCENARIO_NOT_APPLICABLE)
+
+
+def _batch(work: Work, users: list[MentorScenarios], key: str | None) -> EvaluationBatch:
+    # The same key is the same request to the engine in every respect.
+    batch_id = str(uuid.uuid4() if key is None else uuid.uuid5(uuid.NAMESPACE_OID, f"adhoc:{key}"))
+    return EvaluationBatch(
+        invocation_id=batch_id,
+        batch_no=1,
+        users=tuple(users),
+        deliveries=1,
+        read_count=1,
+        engine_scope=f"dry:{batch_id}" if key is None else f"adhoc:{key}",
+        scheduled_for=work.now().astimezone(UTC).isoformat(timespec="seconds"),
+        dry_run=key is None,
+    )
+
+
+def _log(results: list[EvaluationResult], budget: TimeBudget, *, dry_run: bool) -> None:
+    log_event(
+        "batch_evaluated",
+        f"A batch was asked for: {len(results)} evaluations",
+        dry_run=dry_run,
+        counts=dict(Counter(result.outcome for result in results)),
+        duration_ms=round(budget.elapsed() * 1000),
+    )
+    failures = {result.user_id: result for result in reversed(results) if result.outcome == "failed"}
+    for user_id, result in failures.items():
+        log_event(
+            "user_failed",
+            f"A user could not be evaluated: {result.error_code}",
+            level=logging.WARNING,
+            user_id=user_id,
+            scenario_type=result.scenario_type,
+            error_code=result.error_code,
+            attempts=result.attempts,
+        )

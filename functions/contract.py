@@ -1,0 +1,280 @@
+"""The REST contract's values: what callers may send and what they get. `/openapi.json` is made of what validates."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+
+MAX_CHOSEN_MENTORS = 10_000
+MAX_BATCH_MENTORS = 1_000
+MAX_NOTE_LENGTH = 2_000
+
+Status = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled", "skipped"]
+TriggeredBy = Literal["schedule", "manual", "retry"]
+PairOutcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"]
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*")
+
+
+def _require_uuid(value: object) -> object:
+    """pydantic would take braces, a URN and other spellings as well."""
+    if isinstance(value, str) and not _UUID.fullmatch(value):
+        raise ValueError("expected a UUID such as 0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10")
+    return value
+
+
+def _require_time(value: object) -> object:
+    """pydantic would take a number for seconds since 1970."""
+    if isinstance(value, datetime) or (isinstance(value, str) and _TIME.fullmatch(value)):
+        return value
+    raise ValueError("expected an RFC 3339 time with an offset")
+
+
+def _to_utc(moment: datetime) -> datetime:
+    """PostgreSQL knows fewer offsets than RFC 3339 does."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("expected a time between the years 1 and 9999 in UTC") from error
+
+
+Id = Annotated[UUID, BeforeValidator(_require_uuid)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_time), AfterValidator(_to_utc)]
+# PostgreSQL stores no NUL.
+Note = Annotated[str, Field(max_length=MAX_NOTE_LENGTH, pattern=r"^[^\x00]*$")]
+ScenarioName = Annotated[str, Field(min_length=1, max_length=100)]
+ChosenTypes = Annotated[list[ScenarioName], Field(min_length=1, max_length=100)]
+Cursor = Annotated[str, Field(max_length=300, description="`next_cursor` of the page before")]
+
+
+class _Sent(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class StartRequest(_Sent):
+    """What `POST /` may say; nothing asks for whatever is due."""
+
+    scheduled_for: Moment | None = Field(
+        default=None,
+        description="The slot that is meant. It has to be the one that is due or one that was opened before.",
+    )
+
+
+class RunRequest(_Sent):
+    """Which run is asked for; nothing asks for everybody who is active, for all that applies."""
+
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_CHOSEN_MENTORS)] | None = Field(
+        default=None, description="Only these mentors. Those who are unknown or not active are `skipped`."
+    )
+    scenario_types: ChosenTypes | None = Field(default=None, description="Only these scenario types, where they apply.")
+    dry_run: StrictBool = Field(default=False, description="Evaluate; notify nobody. What retries a dry run is dry.")
+    retry_of: Id | None = Field(
+        default=None,
+        description="Evaluate what this invocation left undone, and nothing else: failed, not evaluated, not read.",
+    )
+    note: Note | None = Field(default=None, description="For people.")
+
+
+class InvocationChange(_Sent):
+    """What is to be changed; members that are not given stay as they are."""
+
+    # Not null by default: whether a member was sent is in `model_fields_set`, and null means something for a note.
+    status: Literal["cancelled"] = Field(default_factory=lambda: "cancelled", description="Cancels an open invocation.")
+    note: Note | None = Field(default=None, description="For people; null takes it away.")
+
+
+class BatchRequest(_Sent):
+    """Who is to be evaluated now."""
+
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_BATCH_MENTORS)] = Field(
+        description="At most EVALUATION_BATCH_SIZE of them."
+    )
+    scenario_types: ChosenTypes | None = Field(default=None, description="Only these scenario types.")
+    dry_run: StrictBool = Field(default=False, description="Evaluate, and notify nobody.")
+
+
+class ListQuery(_Sent):
+    """Filters and the place in the list."""
+
+    status: list[Status] | None = Field(default=None, description="Any of these.")
+    triggered_by: list[TriggeredBy] | None = Field(default=None, description="Any of these.")
+    scheduled_from: Moment | None = Field(default=None, description="The earliest slot, itself included.")
+    scheduled_to: Moment | None = Field(default=None, description="The latest slot, itself included.")
+    user_id: Id | None = Field(default=None, description="Only invocations that this mentor was in, with her results.")
+    limit: int = Field(default=20, ge=1, le=100)
+    cursor: Cursor | None = None
+
+
+class MentorsQuery(_Sent):
+    """The place in the list of mentors."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: Cursor | None = None
+
+
+class _Answered(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class Counts(_Answered):
+    """What an invocation's pairs came to; the last six add up to `evaluations` once it has ended."""
+
+    mentors: int = Field(description="Read so far.")
+    mentors_skipped: int = Field(description="Of these, to how many no scenario type applies.")
+    batches: int
+    batches_done: int
+    evaluations: int = Field(description="Pairs of mentor and scenario type.")
+    triggered: int
+    not_triggered: int
+    suppressed: int
+    skipped: int
+    failed: int
+    not_evaluated: int
+
+
+class FailureCause(_Answered):
+    """One cause, how often, and some of whom."""
+
+    code: str
+    count: int
+    message: str | None
+    sample_user_ids: list[Id]
+
+
+class Invocation(_Answered):
+    """One run, as it is now."""
+
+    id: Id
+    triggered_by: TriggeredBy
+    status: Status
+    dry_run: bool
+    deduplicated: bool = Field(default=True, description="False only in the answer to the call that opened it.")
+    scheduled_for: Moment
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    expires_at: Moment
+    lateness_seconds: int | None = Field(description="From its slot to its start.")
+    retry_of: Id | None
+    note: str | None
+    counts: Counts
+    scenarios: dict[str, dict[PairOutcome, int]] = Field(description="Per scenario type; zeros are left out.")
+    failures: list[FailureCause] = Field(description="The commonest first.")
+    error: str | None = Field(description="Why it ended as it did, or what it waits for.")
+
+
+class UserResult(_Answered):
+    """What came of one pair; the outcome is null while it is open."""
+
+    scenario_type: str
+    outcome: PairOutcome | None
+    error_code: str | None = Field(description="Of a failure the cause, of a skipped pair the reason.")
+    error_message: str | None
+    notification_id: str | None
+
+
+class ListedInvocation(Invocation):
+    """An invocation in a list; `results` are the mentor's whom the list was filtered by."""
+
+    results: list[UserResult] = Field(default=[])
+
+
+class InvocationPage(_Answered):
+    """A page of the list, the newest first."""
+
+    items: list[ListedInvocation]
+    next_cursor: str | None = Field(description="Null at the end.")
+
+
+class ChosenBy(_Answered):
+    """What was asked for; null, or absent, is everybody and everything."""
+
+    user_ids: list[Id] | None = None
+    scenario_types: list[str] | None = None
+
+
+class DispatchAnswers(_Answered):
+    """How often the function gave one answer to the database's calls for a slice; without a status it gave none yet."""
+
+    status_code: int | None
+    error: str | None
+    count: int
+    first_at: Moment
+    last_at: Moment
+
+
+class InvocationDetail(Invocation):
+    """One run with all that is known of it."""
+
+    request: ChosenBy
+    config: dict[str, Any] = Field(description="The settings in force when it was opened.")
+    enumeration_done: bool = Field(description="Everybody it is about was read.")
+    not_evaluated_user_ids: list[Id] = Field(description="Some of those.")
+    dispatches: list[DispatchAnswers] = Field(description="From its slot to its end, the latest answer first.")
+
+
+class Idle(_Answered):
+    """The latest slot has no invocation and is not due."""
+
+    status: Literal["idle"]
+
+
+class Mentor(_Answered):
+    """Who would be evaluated now, for what."""
+
+    user_id: Id
+    segments: list[str]
+    scenario_types: list[str] = Field(description="None: no scenario applies.")
+
+
+class MentorPage(_Answered):
+    """A page of mentors, in the order of their ids."""
+
+    items: list[Mentor]
+    next_cursor: str | None = Field(description="Null at the end.")
+
+
+class PairResult(UserResult):
+    """What came of one pair."""
+
+    user_id: Id
+    attempts: int = Field(description="Calls to the engine that carried it.")
+
+
+class BatchResults(_Answered):
+    """One result for each pair."""
+
+    results: list[PairResult]
+
+
+class Health(_Answered):
+    """It is up."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class LastRun(_Answered):
+    """The night went well."""
+
+    status: Literal["ok"]
+    max_age_hours: float
+    scheduled_for: Moment
+    finished_at: Moment
+    run_status: Literal["succeeded", "partial"]
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="A stable name of the problem.")
+    detail: str = Field(description="What was expected and what was found.")
+    field: str | None = Field(default=None, description="The member, header or parameter at fault.")

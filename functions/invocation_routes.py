@@ -1,0 +1,169 @@
+"""The seven endpoints of `/api/v1/scheduler-invocations`: each parses, calls, and answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Response
+
+from functions.adhoc_batch import evaluate_now
+from functions.contract import (
+    BatchRequest,
+    BatchResults,
+    Id,
+    Invocation,
+    InvocationChange,
+    InvocationDetail,
+    InvocationPage,
+    ListQuery,
+    MentorPage,
+    MentorsQuery,
+    RunRequest,
+)
+from functions.cursors import cursor_of_mentor, cursor_of_position, mentor_of_cursor, position_of_cursor
+from functions.manual_run import start_run
+from functions.openapi import LINKS_TO_INVOCATION, problems
+from functions.peer_mentors import read_mentors_page
+from functions.wiring import Connected
+from shared.errors import RequestError
+
+PREFIX = "/api/v1/scheduler-invocations"
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="Chosen by the caller: the same request with the same key is carried out once.",
+    ),
+]
+
+
+router = APIRouter(prefix=PREFIX)
+
+
+@router.get("", response_model_exclude_unset=True, responses=problems(422))
+async def list_invocations(work: Connected, query: Annotated[ListQuery, Query()]) -> InvocationPage:
+    """Lists invocations, the newest first. The cursor stays where it is when newer ones are opened meanwhile."""
+    listed = await work.records.list(
+        statuses=list(query.status) if query.status else None,
+        triggered_by=list(query.triggered_by) if query.triggered_by else None,
+        scheduled_from=query.scheduled_from,
+        scheduled_to=query.scheduled_to,
+        user_id=str(query.user_id) if query.user_id else None,
+        limit=query.limit,
+        after=position_of_cursor(query.cursor) if query.cursor else None,
+    )
+    return InvocationPage.model_validate(
+        {
+            "items": [item | {"deduplicated": True} for item in listed.items],
+            "next_cursor": cursor_of_position(listed.next) if listed.next else None,
+        }
+    )
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses={
+        200: {"model": Invocation, "description": "The invocation that this key had opened before"},
+        201: {"description": "Opened, and worked on for one slice", "links": LINKS_TO_INVOCATION},
+        202: {"model": Invocation, "description": "Opened; `Prefer: respond-async`", "links": LINKS_TO_INVOCATION},
+        **problems(409, 422, 503),
+    },
+)
+async def create_invocation(
+    work: Connected,
+    response: Response,
+    request: Annotated[RunRequest | None, Body()] = None,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Annotated[
+        str | None, Header(description="`respond-async`: answer as soon as it is opened (RFC 7240).")
+    ] = None,
+) -> Invocation:
+    """Runs at once: everybody or chosen mentors, dry or not, or what another invocation left undone."""
+    respond_async = "respond-async" in [part.strip().lower() for part in (prefer or "").split(",")]
+    run = await start_run(work, request or RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async)
+    response.status_code = 200
+    if run.created:
+        response.status_code = 202 if respond_async else 201
+        response.headers["Location"] = f"{PREFIX}/{run.invocation['id']}"
+        if respond_async:
+            response.headers["Preference-Applied"] = "respond-async"
+    return _invocation(run.invocation, deduplicated=not run.created)
+
+
+@router.get("/active-peer-mentors", responses=problems(422, 503))
+async def list_active_peer_mentors(work: Connected, query: Annotated[MentorsQuery, Query()]) -> MentorPage:
+    """Who would be evaluated now, and for which scenario types."""
+    after = mentor_of_cursor(query.cursor) if query.cursor else None
+    page = await read_mentors_page(work.database, after=after, limit=query.limit)
+    return MentorPage.model_validate(
+        {
+            "items": [
+                {
+                    "user_id": mentor.user_id,
+                    "segments": sorted(mentor.segments),
+                    "scenario_types": work.config.scenario_types_for(mentor.segments),
+                }
+                for mentor in page.mentors
+            ],
+            "next_cursor": cursor_of_mentor(page.next) if page.next else None,
+        }
+    )
+
+
+@router.post("/evaluation-batch", responses=problems(422, 502, 503, 504))
+async def evaluate_batch(
+    work: Connected, request: BatchRequest, idempotency_key: IdempotencyKey = None
+) -> BatchResults:
+    """Evaluates chosen mentors now. Nothing is recorded but by the engine, under the key; a dry run needs none."""
+    results = await evaluate_now(work, request, idempotency_key=idempotency_key)
+    return BatchResults.model_validate({"results": [result._asdict() for result in results]})
+
+
+@router.get("/{invocation_id}", responses=problems(404, 422, 503))
+async def get_invocation(work: Connected, invocation_id: Id) -> InvocationDetail:
+    """One invocation with all that is known of it."""
+    found = await work.records.get(str(invocation_id))
+    if found is None:
+        raise _unknown(invocation_id)
+    return InvocationDetail.model_validate(found | {"deduplicated": True})
+
+
+@router.put("/{invocation_id}", responses=problems(404, 409, 422, 503))
+async def change_invocation(work: Connected, invocation_id: Id, change: InvocationChange) -> Invocation:
+    """Cancels an open invocation, sets its note, or both; members that are not given stay as they are."""
+    answer = await work.records.update(
+        str(invocation_id),
+        cancel="status" in change.model_fields_set,
+        set_note="note" in change.model_fields_set,
+        note=change.note,
+    )
+    if answer is None:
+        raise _unknown(invocation_id)
+    outcome, invocation = answer
+    if outcome == "ended_otherwise":
+        ended = f"status: expected an invocation that is open, found one that {invocation['status']}"
+        raise RequestError(409, "already_ended", ended, field="status")
+    return _invocation(invocation, deduplicated=True)
+
+
+@router.delete("/{invocation_id}", status_code=204, responses=problems(404, 409, 422, 503))
+async def delete_invocation(work: Connected, invocation_id: Id) -> None:
+    """Takes an invocation that has ended out of the API. Its slot and its key stay spent."""
+    outcome = await work.records.delete(str(invocation_id))
+    if outcome is None:
+        raise _unknown(invocation_id)
+    if outcome == "open":
+        raise RequestError(409, "still_open", "expected an invocation that has ended; cancel this one first")
+
+
+def _invocation(described: dict[str, Any], *, deduplicated: bool) -> Invocation:
+    return Invocation.model_validate(described | {"deduplicated": deduplicated})
+
+
+def _unknown(invocation_id: object) -> RequestError:
+    return RequestError(404, "not_found", f"there is no invocation {invocation_id}")

@@ -1,0 +1,173 @@
+"""What slices of work have in common: what they work with, and the steps from open invocations to ended ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from functions.drain import Drain, Drained
+from functions.enumeration import enumerate_mentors
+from functions.roster import Roster
+from shared.config import ScenarioEvaluationConfig
+from shared.database import Database
+from shared.errors import EngineRejectedError
+from shared.evaluations import MentorScenarios
+from shared.invocation_records import InvocationRecords
+from shared.invocations import Invocations, OpenInvocation
+from shared.observability import log_event
+from shared.side_by_side import side_by_side
+from shared.time_budget import TimeBudget
+from shared.trigger_engine import EvaluationContext, TriggerEngine
+
+ENDED = frozenset({"succeeded", "partial", "failed", "cancelled", "skipped"})
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a slice works with; built once for a process.
+
+    Args:
+        now: this machine's clock; the database's clock overrules it.
+    """
+
+    config: ScenarioEvaluationConfig
+    database: Database
+    invocations: Invocations
+    records: InvocationRecords
+    engine: TriggerEngine
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+async def work_off(
+    work: Work,
+    open_invocations: Sequence[OpenInvocation],
+    *,
+    budget: TimeBudget,
+    witness: MentorScenarios | None,
+    manual_only: bool = False,
+    dispatch_id: int | None = None,
+) -> dict[str, dict[str, Any] | None]:
+    """Enumerates, drains, finishes, and hands back.
+
+    Args:
+        work: configuration and clients.
+        open_invocations: what is to be enumerated and finished; the queue may hold others' batches as well.
+        budget: how long this may take.
+        witness: somebody whom the engine has answered before, if anybody.
+        manual_only: work on no night.
+        dispatch_id: the dispatch that this slice answers, if one.
+
+    Returns:
+        Each of the invocations as it is afterwards, by id; None for one that is gone.
+
+    Raises:
+        DatabaseError: the database is away or refuses; whatever was in hand becomes visible again.
+    """
+    _suggest_witness(work.engine, open_invocations, witness)
+    drain = Drain(
+        invocations=work.invocations, engine=work.engine, config=work.config, budget=budget, manual_only=manual_only
+    )
+    await side_by_side([_enumerate(work, open_invocations, budget, drain), drain.run()])
+    if drain.done.stopped_by is not None:
+        await _hand_back(work, drain.done, dispatch_id)
+    after = {invocation.id: await _finish(work, invocation.id) for invocation in open_invocations}
+    if drain.done.stopped_by is None:
+        # Last of all: it asks for the next slice, which must not find this one's work still open.
+        await _hand_back(work, drain.done, dispatch_id)
+    _log_ended(drain.done, budget, after, dispatch_id)
+    return after
+
+
+def is_open(invocation: dict[str, Any] | None) -> bool:
+    """Whether there is still something to do for an invocation."""
+    return invocation is not None and invocation["status"] not in ENDED
+
+
+def _suggest_witness(
+    engine: TriggerEngine, open_invocations: Sequence[OpenInvocation], witness: MentorScenarios | None
+) -> None:
+    """A process that has just started knows nobody whom the engine answers; the database may."""
+    if witness is not None and open_invocations:
+        newest = open_invocations[-1]
+        context = EvaluationContext(newest.id, newest.scheduled_for, engine_scope=f"dry:{newest.id}", dry_run=True)
+        engine.suggest_witness(context, witness)
+
+
+async def _enumerate(work: Work, open_invocations: Sequence[OpenInvocation], budget: TimeBudget, drain: Drain) -> None:
+    roster = Roster(work.database, work.invocations, work.config)
+    try:
+        # Manual runs first: a person waits for them.
+        for invocation in sorted(open_invocations, key=lambda invocation: invocation.triggered_by == "schedule"):
+            if not invocation.enumeration.done and budget.remaining() > 0:
+                await enumerate_mentors(
+                    invocation,
+                    roster=roster,
+                    invocations=work.invocations,
+                    batch_size=work.config.evaluation_batch_size,
+                    budget=budget,
+                    on_queued=drain.note_queued,
+                )
+    finally:
+        drain.note_all_queued()
+
+
+async def _finish(work: Work, invocation_id: str) -> dict[str, Any] | None:
+    finished = await work.invocations.finish(invocation_id)
+    if finished.ended_now and finished.invocation is not None:
+        _log_finished(finished.invocation)
+    return finished.invocation
+
+
+async def _hand_back(work: Work, done: Drained, dispatch_id: int | None) -> None:
+    error = done.stopped_by
+    code = None
+    if error is not None:
+        code = "engine_rejected" if isinstance(error, EngineRejectedError) else "engine_unavailable"
+    await work.invocations.hand_back(
+        dispatch_id=dispatch_id,
+        progressed=done.progressed,
+        engine_answers=done.batches > 0,
+        engine_error=code,
+        retry_after_seconds=error.retry_after if error else None,
+    )
+
+
+def _log_finished(invocation: dict[str, Any]) -> None:
+    log_event(
+        "invocation_finished",
+        f"The {invocation['triggered_by']} run of {invocation['scheduled_for']} {invocation['status']}",
+        level=logging.INFO if invocation["status"] == "succeeded" else logging.WARNING,
+        invocation_id=invocation["id"],
+        slot=invocation["scheduled_for"],
+        triggered_by=invocation["triggered_by"],
+        status=invocation["status"],
+        duration_ms=_milliseconds_between(invocation["started_at"], invocation["finished_at"]),
+        lateness_seconds=invocation["lateness_seconds"],
+        counts=invocation["counts"],
+        failures={cause["code"]: cause["count"] for cause in invocation["failures"]},
+        error=invocation["error"],
+    )
+
+
+def _log_ended(
+    done: Drained, budget: TimeBudget, after: dict[str, dict[str, Any] | None], dispatch_id: int | None
+) -> None:
+    more_to_do = any(is_open(invocation) for invocation in after.values())
+    log_event(
+        "slice_ended",
+        f"Slice ended after {budget.elapsed():.1f} s: {done.batches} batches, "
+        + ("more to do" if more_to_do else "nothing left to do"),
+        invocation_ids=list(after),
+        dispatch_id=dispatch_id,
+        batches=done.batches,
+        counts=dict(done.outcomes),
+        more_to_do=more_to_do,
+        duration_ms=round(budget.elapsed() * 1000),
+    )
+
+
+def _milliseconds_between(start: str, end: str) -> int:
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000)

@@ -1,0 +1,192 @@
+-- Runs that a person or another service asks for: everybody or chosen mentors, all scenario types or some, dry or not, or
+-- what another run left undone. They have no slot; a client's key makes a repeated request the same run.
+
+-- p_invocation_id: chosen by the caller, so that a call repeated after a lost answer finds what it opened itself.
+-- p_idempotency_key and p_request_hash: the client's key (null: none) and a digest of what it asked for.
+-- p_retry_of: evaluate what that run left undone, with the keys that the engine saw then.
+-- p_post_slice: the caller will not work on it, so ask for a slice at once.
+-- Answers {"outcome", "invocation", "witness"}; the outcome is one of
+--   opened, same (the key's invocation), other_request (the key stands for another request), deleted (the key's invocation was),
+--   retry_source_unknown, retry_source_open, retry_already_open, nothing_to_retry, retry_window_closed;
+-- the invocation is null unless it is opened or the same, the witness unless it is opened.
+create function public.scheduler_open(
+  p_invocation_id uuid,
+  p_idempotency_key text,
+  p_request_hash text,
+  p_request jsonb,
+  p_dry_run boolean,
+  p_retry_of uuid,
+  p_note text,
+  p_config jsonb,
+  p_expires_after_hours integer,
+  p_engine_key_ttl_hours integer,
+  p_post_slice boolean
+) returns jsonb
+language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_key constant text := coalesce('key:' || p_idempotency_key, 'id:' || p_invocation_id);
+  v_known public.scheduler_invocations;
+  v_source public.scheduler_invocations;
+  v_dry_run boolean := p_dry_run;
+  v_scope text := 'manual:' || p_invocation_id;
+  v_scope_since timestamptz := v_now;
+  v_expires_at timestamptz := v_now + make_interval(hours => p_expires_after_hours);
+begin
+  -- A retry whose source has expired, or whose predecessor has, shall not have to wait for the next tick.
+  perform scheduler.expire();
+
+  select * into v_known from public.scheduler_invocations where idempotency_key = v_key;
+  if found then
+    return scheduler.outcome_of_known_key(v_known, p_invocation_id, p_request_hash);
+  end if;
+
+  if p_retry_of is not null then
+    select * into v_source from public.scheduler_invocations where id = p_retry_of and deleted_at is null;
+    case
+      when not found then
+        return jsonb_build_object('outcome', 'retry_source_unknown', 'invocation', null, 'witness', null);
+      when v_source.finished_at is null then
+        return jsonb_build_object('outcome', 'retry_source_open', 'invocation', null, 'witness', null);
+      when v_source.enumeration_done and not exists (
+        select from public.scheduler_invocation_batches
+         where invocation_id = p_retry_of and (failed > 0 or not_evaluated > 0)
+      ) then
+        return jsonb_build_object('outcome', 'nothing_to_retry', 'invocation', null, 'witness', null);
+      else
+        v_dry_run := p_dry_run or v_source.dry_run;
+    end case;
+    if not v_dry_run then
+      -- The keys of the first run of this scope: the engine repeats what it did then, and does nothing twice. So all must be
+      -- over before it forgets the first of them.
+      v_scope := v_source.engine_scope;
+      v_scope_since := v_source.engine_scope_since;
+      v_expires_at := least(v_expires_at, v_scope_since + make_interval(hours => p_engine_key_ttl_hours));
+      if v_expires_at <= v_now then
+        return jsonb_build_object('outcome', 'retry_window_closed', 'invocation', null, 'witness', null);
+      end if;
+    end if;
+  end if;
+  if v_dry_run then
+    v_scope := 'dry:' || p_invocation_id;
+  end if;
+
+  insert into public.scheduler_invocations
+    (id, idempotency_key, request_hash, triggered_by, scheduled_for, created_at, expires_at, dry_run, retry_of, request, config,
+     engine_scope, engine_scope_since, note)
+  values
+    (p_invocation_id, v_key, p_request_hash, case when p_retry_of is null then 'manual' else 'retry' end, v_now, v_now,
+     v_expires_at, v_dry_run, p_retry_of, p_request, p_config, v_scope, v_scope_since, p_note)
+  on conflict do nothing;
+  if not found then
+    -- Somebody was faster, by the key or by the one retry that may be open.
+    select * into v_known from public.scheduler_invocations where idempotency_key = v_key;
+    if found then
+      return scheduler.outcome_of_known_key(v_known, p_invocation_id, p_request_hash);
+    end if;
+    return jsonb_build_object('outcome', 'retry_already_open', 'invocation', null, 'witness', null);
+  end if;
+  if p_post_slice then
+    perform scheduler.post_slices();
+  end if;
+  return jsonb_build_object(
+    'outcome', 'opened',
+    'invocation', scheduler.describe_invocation(p_invocation_id),
+    'witness', scheduler.witness()
+  );
+end
+$$;
+
+create function scheduler.outcome_of_known_key(
+  p_known public.scheduler_invocations, p_invocation_id uuid, p_request_hash text
+) returns jsonb
+language sql stable set search_path = '' as $$
+  select case
+    when p_known.deleted_at is not null then jsonb_build_object('outcome', 'deleted', 'invocation', null, 'witness', null)
+    when p_known.request_hash is distinct from p_request_hash then
+      jsonb_build_object('outcome', 'other_request', 'invocation', null, 'witness', null)
+    else jsonb_build_object(
+      'outcome', case p_known.id when p_invocation_id then 'opened' else 'same' end,
+      'invocation', scheduler.describe_invocation(p_known.id),
+      'witness', null
+    )
+  end
+$$;
+
+-- Which of these mentors are active, and in which segments: [{"user_id", "segments"}, …]. One jsonb, because the Data API
+-- cuts rows; not a definer's, because the view shows what its reader may see.
+create function public.scheduler_active_mentors(p_user_ids uuid[]) returns jsonb
+language sql stable set search_path = '' as $$
+  select coalesce(jsonb_agg(jsonb_build_object('user_id', mentor.user_id, 'segments', mentor.segments)), '[]')
+    from public.active_peer_mentors as mentor
+   where mentor.user_id = any (p_user_ids)
+$$;
+
+-- What a run left undone, some p_mentors of them from after batch p_after_batch_no: failed, or not evaluated.
+-- Answers {"mentors": [{"user_id", "scenario_types", "active": whether she still is}, …], "last_batch_no": the batch up to which
+-- this goes, null when nobody is left, "rest": the run's own enumeration, which may have been cut off}, or null when there is
+-- no such run. One that was deleted still has its rows until they are pruned, and a retry under way goes on.
+create function public.scheduler_unsettled(p_invocation_id uuid, p_after_batch_no integer, p_mentors integer) returns jsonb
+language sql stable set search_path = '' as $$
+  with undone as (
+    select b.batch_no, b.state, b.pairs, b.first_user_id, b.last_user_id,
+           case b.state when 'abandoned' then b.mentors else least(b.failed, b.mentors) end as at_most
+      from public.scheduler_invocation_batches as b
+     where b.invocation_id = p_invocation_id
+       and b.batch_no > coalesce(p_after_batch_no, 0)
+       and (b.state = 'abandoned' or b.failed > 0)
+     order by b.batch_no
+     limit p_mentors
+  ), page as (
+    select counted.*
+      from (select undone.*, sum(at_most) over (order by batch_no) - at_most as before from undone) as counted
+     where counted.before < p_mentors
+  ), pair as (
+    select user_id::uuid as user_id, scenario_type
+      from page
+     cross join jsonb_array_elements(page.pairs) as grouped
+     cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
+     cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario_type
+     where page.state = 'abandoned'
+    union all
+    select e.user_id, e.scenario_type
+      from page
+      join public.scheduler_evaluations as e
+        on e.invocation_id = p_invocation_id
+       and e.user_id between page.first_user_id and page.last_user_id
+       and e.outcome = 'failed'
+     where page.state = 'done'
+  ), mentor as (
+    select user_id, jsonb_agg(scenario_type order by scenario_type) as scenario_types from pair group by user_id
+  )
+  select jsonb_build_object(
+      'mentors', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+            'user_id', mentor.user_id,
+            'scenario_types', mentor.scenario_types,
+            'active', exists (select from public.active_peer_mentors as active where active.user_id = mentor.user_id)
+          ) order by mentor.user_id), '[]')
+          from mentor
+      ),
+      'last_batch_no', (select max(batch_no) from page),
+      'rest', jsonb_build_object(
+        'triggered_by', i.triggered_by, 'retry_of', i.retry_of, 'request', i.request,
+        'enumeration_cursor', i.enumeration_cursor, 'enumeration_done', i.enumeration_done
+      )
+    )
+    from public.scheduler_invocations as i
+   where i.id = p_invocation_id
+$$;
+
+revoke all on function scheduler.outcome_of_known_key(public.scheduler_invocations, uuid, text)
+from public, anon, authenticated, service_role;
+revoke all on function
+  public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
+  public.scheduler_active_mentors(uuid[]),
+  public.scheduler_unsettled(uuid, integer, integer)
+from public, anon, authenticated;
+grant execute on function
+  public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
+  public.scheduler_active_mentors(uuid[]),
+  public.scheduler_unsettled(uuid, integer, integer)
+to service_role;

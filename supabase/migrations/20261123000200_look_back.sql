@@ -1,0 +1,147 @@
+-- What was: the list of invocations, one of them in detail, one mentor's history, and when a night last went well.
+
+-- What came of one mentor in one run: [{"scenario_type", "outcome", "error_code", "error_message", "notification_id"}, …], the
+-- outcome null while it is open; null when she is not in it. Her batch is found by the order of user ids; what has no row of
+-- its own is known from her batch.
+create function scheduler.results_of_user(p_invocation_id uuid, p_user_id uuid) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_agg(jsonb_build_object(
+      'scenario_type', scenario.value,
+      'outcome', coalesce(e.outcome, case b.state when 'done' then 'not_triggered' when 'abandoned' then 'not_evaluated' end),
+      'error_code', e.error_code,
+      'error_message', e.error_message,
+      'notification_id', e.notification_id
+    ) order by scenario.value)
+    from (
+      select * from public.scheduler_invocation_batches
+       where invocation_id = p_invocation_id and first_user_id <= p_user_id
+       order by first_user_id desc
+       limit 1
+    ) as b
+   cross join jsonb_array_elements(b.pairs) as grouped
+   cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario
+    left join public.scheduler_evaluations as e
+      on e.invocation_id = p_invocation_id and e.user_id = p_user_id and e.scenario_type = scenario.value
+   where b.last_user_id >= p_user_id
+     and grouped.value -> 'user_ids' ? p_user_id::text
+$$;
+
+-- The newest first, p_limit of them from after (p_after_created_at, p_after_id): a position that stays where it is when newer
+-- ones are opened meanwhile. A null filter is none. p_user_id: only runs that she was in, each with "results" of hers.
+-- Answers {"items": […], "next": {"created_at", "id"}, or null at the end}.
+create function public.scheduler_list(
+  p_statuses text[],
+  p_triggered_by text[],
+  p_scheduled_from timestamptz,
+  p_scheduled_to timestamptz,
+  p_user_id uuid,
+  p_limit integer,
+  p_after_created_at timestamptz,
+  p_after_id uuid
+) returns jsonb
+language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
+  with found as (
+    select i.id, i.created_at, results.results, row_number() over (order by i.created_at desc, i.id) as position
+      from public.scheduler_invocations as i
+     cross join lateral (
+       select case when p_user_id is not null then scheduler.results_of_user(i.id, p_user_id) end as results
+     ) as results
+     where i.deleted_at is null
+       and (p_statuses is null or i.status = any (p_statuses))
+       and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
+       and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
+       and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
+       and (p_user_id is null or results.results is not null)
+       and (
+         p_after_created_at is null
+         or (i.created_at <= p_after_created_at and (i.created_at < p_after_created_at or i.id > p_after_id))
+       )
+     order by i.created_at desc, i.id
+     limit p_limit + 1
+  )
+  select jsonb_build_object(
+    'items', coalesce(
+      jsonb_agg(
+        scheduler.describe_invocation(found.id)
+          || case when p_user_id is null then '{}' else jsonb_build_object('results', found.results) end
+        order by found.position
+      ) filter (where found.position <= p_limit), '[]'
+    ),
+    'next', case when count(*) > p_limit then (
+      select jsonb_build_object('created_at', last.created_at, 'id', last.id) from found as last where last.position = p_limit
+    ) end
+  )
+    from found
+$$;
+
+-- One invocation with all that is known of it, or null: beside what the list shows, what was asked for and under which
+-- settings, some of those who were not evaluated, whether everybody was read, and what the function answered to the calls for
+-- slices while it was due or under way. Those calls are not made for one run, so all of that time are shown, counted by answer.
+create function public.scheduler_get(p_invocation_id uuid) returns jsonb
+language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
+  select scheduler.describe_invocation(i.id) || jsonb_build_object(
+      'request', i.request,
+      'config', i.config,
+      'enumeration_done', i.enumeration_done,
+      'not_evaluated_user_ids', (
+        select coalesce(jsonb_agg(distinct waiting.user_id), '[]')
+          from (
+            select user_id
+              from (
+                select b.pairs from public.scheduler_invocation_batches as b
+                 where b.invocation_id = i.id and b.state = 'abandoned'
+                 order by b.batch_no
+                 limit 10
+              ) as abandoned
+             cross join jsonb_array_elements(abandoned.pairs) as grouped
+             cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
+             limit 10
+          ) as waiting
+      ),
+      'dispatches', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+            'status_code', answer.status_code, 'error', answer.error, 'count', answer.n,
+            'first_at', answer.first_at, 'last_at', answer.last_at
+          ) order by answer.last_at desc), '[]')
+          from (
+            select d.status_code, d.error, count(*) as n, min(d.requested_at) as first_at, max(d.requested_at) as last_at
+              from scheduler.dispatches as d
+             where d.requested_at >= i.scheduled_for
+               and d.requested_at <= coalesce(i.finished_at, 'infinity')
+             group by d.status_code, d.error
+          ) as answer
+      )
+    )
+    from public.scheduler_invocations as i
+   where i.id = p_invocation_id and i.deleted_at is null
+$$;
+
+-- The last night that went well, for a dead-man's check: scheduled, not dry, with mentors, and at least part of it done. That it
+-- was deleted since does not unmake it. Answers {"scheduled_for", "finished_at", "status"} or null.
+create function public.scheduler_last_good_run() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object('scheduled_for', i.scheduled_for, 'finished_at', i.finished_at, 'status', i.status)
+    from public.scheduler_invocations as i
+   where i.finished_at is not null
+     and i.triggered_by = 'schedule'
+     and not i.dry_run
+     and i.status in ('succeeded', 'partial')
+     and (
+       i.mentors_skipped > 0
+       or exists (select from public.scheduler_invocation_batches as b where b.invocation_id = i.id)
+     )
+   order by i.finished_at desc
+   limit 1
+$$;
+
+revoke all on function scheduler.results_of_user(uuid, uuid) from public, anon, authenticated, service_role;
+revoke all on function
+  public.scheduler_list(text[], text[], timestamptz, timestamptz, uuid, integer, timestamptz, uuid),
+  public.scheduler_get(uuid),
+  public.scheduler_last_good_run()
+from public, anon, authenticated;
+grant execute on function
+  public.scheduler_list(text[], text[], timestamptz, timestamptz, uuid, integer, timestamptz, uuid),
+  public.scheduler_get(uuid),
+  public.scheduler_last_good_run()
+to service_role;
