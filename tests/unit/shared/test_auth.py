@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+
 import pytest
 from pydantic import SecretStr
 
-from shared.auth import Role, TokenCheck
-from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
+from shared.auth import MAXIMUM_TOKEN_LENGTH, Role, TokenCheck
+from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 
 CHECK = TokenCheck(
     [SecretStr(INVOKE_TOKEN), SecretStr(f"{INVOKE_TOKEN}-next")], [SecretStr(ADMIN_TOKEN), SecretStr("schlüssel" * 4)]
@@ -52,8 +55,12 @@ def test_space_around_the_token_does_not_matter() -> None:
         f"Bearer {ADMIN_TOKEN},{INVOKE_TOKEN}",
         f"Bearer {ADMIN_TOKEN} {INVOKE_TOKEN}",
         f"Bearer Bearer {ADMIN_TOKEN}",
+        f"Bearer {ADMIN_TOKEN}\x00",
+        f"Bearer {ADMIN_TOKEN}" + " " * 600,
+        f"Bearer {ADMIN_TOKEN}" + " " * 600 + "x",
         "Bearer \x00",
         "Bearer \udcff",
+        "Bearer " + chr(0xD800),
     ],
     ids=ascii,
 )
@@ -68,3 +75,88 @@ def test_without_known_tokens_nobody_has_a_role() -> None:
 
 def test_the_check_does_not_show_its_tokens() -> None:
     assert ADMIN_TOKEN not in repr(vars(CHECK))
+
+
+class CountedWork:
+    """A check of three known tokens that notes what its digests and comparisons were given."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, int]] = []
+        self.check = TokenCheck(
+            [SecretStr(INVOKE_TOKEN), SecretStr(f"{INVOKE_TOKEN}-next")],
+            [SecretStr(ADMIN_TOKEN)],
+            digest=self._digest,
+            compare=self._compare,
+        )
+        self.done.clear()
+
+    def _digest(self, data: bytes) -> bytes:
+        self.done.append(("digest", len(data)))
+        return hashlib.sha256(data).digest()
+
+    def _compare(self, one: bytes, other: bytes) -> bool:
+        self.done.append(("compare", len(one) + len(other)))
+        return hmac.compare_digest(one, other)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer x",
+        f"Bearer {ADMIN_TOKEN[:-1]}",
+        f"Basic {ADMIN_TOKEN}",
+        ADMIN_TOKEN,
+        "Bearer " + "x" * MAXIMUM_TOKEN_LENGTH,
+        "Bearer " + "x" * (MAXIMUM_TOKEN_LENGTH + 1),
+        "Bearer " + "\xff" * MAXIMUM_TOKEN_LENGTH,
+        "Bearer " + "x" * 65_536,
+        "x" * 65_536,
+        "Bearer " + "🎉" * 1000,
+        f"Bearer {INVOKE_TOKEN}",
+        f"Bearer {ADMIN_TOKEN}",
+    ],
+    ids=lambda header: ascii(header)[:32],
+)
+def test_a_check_does_the_same_work_whatever_was_sent(header: str | None) -> None:
+    work = CountedWork()
+    work.check.role_of(header)
+    assert work.done == [("digest", MAXIMUM_TOKEN_LENGTH + 3)] + [("compare", 64)] * 3
+
+
+def test_a_token_of_the_greatest_length_is_known_and_nothing_that_begins_with_it() -> None:
+    longest = "x" * MAXIMUM_TOKEN_LENGTH
+    check = TokenCheck([], [SecretStr(longest)])
+    assert check.role_of(f"Bearer {longest}") is Role.ADMIN
+    assert check.role_of(f"Bearer {longest}x") is None
+    assert check.role_of(f"Bearer {longest}{longest[:-10]}") is None
+    assert check.role_of(f"Bearer {longest[:-1]}") is None
+
+
+def test_a_token_that_nothing_presented_could_equal_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="at most 256 bytes") as caught:
+        TokenCheck([SecretStr("x" * (MAXIMUM_TOKEN_LENGTH + 1))], [])
+    assert "xx" not in str(caught.value)
+
+
+def configured(tokens: str) -> TokenCheck:
+    config = make_config(SCHEDULER_INVOKE_TOKENS=tokens)
+    return TokenCheck(config.scheduler_invoke_tokens, config.scheduler_admin_tokens)
+
+
+def test_tokens_rotate_without_a_moment_in_which_neither_is_known() -> None:
+    old, new = f"{INVOKE_TOKEN}-old", f"{INVOKE_TOKEN}-new"
+    roles = [
+        (check.role_of(f"Bearer {old}"), check.role_of(f"Bearer {new}"))
+        for check in (configured(old), configured(f"{old},{new}"), configured(new))
+    ]
+    assert roles == [(Role.INVOKE, None), (Role.INVOKE, Role.INVOKE), (None, Role.INVOKE)]
+
+
+def test_a_token_that_stands_twice_in_its_list_is_known_as_if_it_stood_there_once() -> None:
+    check = configured(f"{INVOKE_TOKEN}, {INVOKE_TOKEN},")
+    assert check.role_of(f"Bearer {INVOKE_TOKEN}") is Role.INVOKE
+    assert check.role_of(f"Bearer {INVOKE_TOKEN},{INVOKE_TOKEN}") is None

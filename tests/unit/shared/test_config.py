@@ -55,6 +55,7 @@ def test_what_is_not_set_has_its_documented_default() -> None:
         "missed_slot_max_gap_hours": 24,
         "max_workers": 4,
         "retention_days": 90,
+        "trusted_proxy_count": 0,
         "log_level": "INFO",
     }
 
@@ -162,6 +163,27 @@ def test_a_token_of_exactly_the_least_length_is_enough() -> None:
     assert "token 1 has fewer" in refused_with(SCHEDULER_INVOKE_TOKENS="x" * 31)
 
 
+@pytest.mark.parametrize("key", ["SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS"])
+def test_a_token_that_is_too_long_is_refused_and_not_shown(key: str) -> None:
+    text = refused_with(**{key: f"{'long' * 64},{'long' * 64}r"})
+    assert f"{key}: expected at most 256 characters, token 2 has more" in text
+    assert "longlong" not in text
+
+
+def test_a_token_of_exactly_the_greatest_length_is_not_too_long() -> None:
+    make_config(SCHEDULER_INVOKE_TOKENS="x" * 256)
+    assert "token 1 has more" in refused_with(SCHEDULER_INVOKE_TOKENS="x" * 257)
+
+
+def test_a_token_that_stands_twice_in_its_list_is_no_mistake() -> None:
+    assert len(make_config(SCHEDULER_ADMIN_TOKENS=f"{ADMIN_TOKEN},{ADMIN_TOKEN}").scheduler_admin_tokens) == 2
+
+
+@pytest.mark.parametrize("count", ["0", "1", "10"])
+def test_a_few_proxies_can_be_trusted(count: str) -> None:
+    assert make_config(TRUSTED_PROXY_COUNT=count).trusted_proxy_count == int(count)
+
+
 def test_a_token_of_both_roles_is_refused_and_not_shown() -> None:
     text = refused_with(SCHEDULER_ADMIN_TOKENS=f"{ADMIN_TOKEN},{INVOKE_TOKEN}")
     assert "SCHEDULER_ADMIN_TOKENS: expected no token that is also in SCHEDULER_INVOKE_TOKENS" in text
@@ -200,6 +222,9 @@ def test_what_is_not_a_cron_expression_of_five_fields_is_refused(expression: str
         ("MAX_BATCH_DELIVERIES", "2"),
         ("MAX_WORKERS", "0"),
         ("RETENTION_DAYS", "0"),
+        ("TRUSTED_PROXY_COUNT", "-1"),
+        ("TRUSTED_PROXY_COUNT", "11"),
+        ("TRUSTED_PROXY_COUNT", "all"),
         ("LOG_LEVEL", "info"),
     ],
 )
