@@ -10,6 +10,7 @@ import re
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
 from tests.integration.nightly.night import Night
+from tests.scripted_engine import rules
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -22,9 +23,12 @@ def code_block(language: str, containing: str) -> str:
 
 
 async def test_the_commands_for_calling_it_by_hand_do_what_they_say(night: Night) -> None:
-    await night.add_mentors(10)
+    mentors = await night.add_mentors(10)
+    night.engine.rules.append(rules.refuse_calls_with(mentors[:1]))
     function = await night.start_function()
     script = code_block("bash", "INVOKE_TOKEN")
+    script += 'NIGHT=$(psql -qAt "$DATABASE_URL" -c "select id from public.scheduler_invocations")\n'
+    script += code_block("bash", "retry_of")
     assert "2026-11-23T02:00:00Z" in script
     script = script.replace("2026-11-23T02:00:00Z", night.slot.isoformat()).replace(
         "curl ", "curl -sS -w '\\n%{http_code}\\n' "
@@ -37,6 +41,7 @@ async def test_the_commands_for_calling_it_by_hand_do_what_they_say(night: Night
             "PATH": f"{binaries.bin}:{os.environ['PATH']}",
             "FUNCTION_URL": function.url,
             "INVOKE_TOKEN": night.project.invoke_token,
+            "ADMIN_TOKEN": night.project.admin_token,
             "DATABASE_URL": night.project.database_url,
         },
         stdout=asyncio.subprocess.PIPE,
@@ -45,10 +50,11 @@ async def test_the_commands_for_calling_it_by_hand_do_what_they_say(night: Night
     output = (await process.communicate())[0].decode()
 
     assert process.returncode == 0, output
-    assert re.findall(r"^\d{3}$", output, re.MULTILINE) == ["200", "200", "200"], output
+    assert re.findall(r"^\d{3}$", output, re.MULTILINE) == ["200", "200", "200", "200", "201"], output
     assert '"deduplicated":false' in output
     assert '"deduplicated":true' in output
-    assert '"status": "succeeded"' in output  # psql's row
+    assert '"status": "partial"' in output  # psql's row
+    assert '"triggered_by":"retry"' in output
 
 
 def test_every_file_of_the_map_is_there() -> None:

@@ -1,0 +1,109 @@
+"""What docs/api.md says is true: its examples run in order, and answers have the members that it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from functions.contract import Counts, FailureCause, Invocation
+from tests.emulator.staging import ROOT
+from tests.integration.nightly.night import Night
+from tests.scripted_engine import rules
+
+TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+# Each in the order of the document; the first block sets variables and answers nothing.
+STATUSES = [200, 200, 200, 200, 200, 201, 201, 202, 201, 200, 204, 200, 200, 200, 200]
+
+
+class Example(NamedTuple):
+    """A command, and the answer that is shown after it, if one is."""
+
+    command: str
+    answer: Any
+
+
+def examples() -> Iterator[Example]:
+    blocks = re.findall(r"^```(bash|json)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    for number, (language, text) in enumerate(blocks):
+        if language == "bash":
+            shown = blocks[number + 1 : number + 2]
+            yield Example(text, json.loads(shown[0][1]) if shown and shown[0][0] == "json" else None)
+
+
+async def run(command: str, variables: Mapping[str, str]) -> tuple[int, Any]:
+    script = command.replace("curl ", "curl -sS -w '\\n%{http_code}' ")
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-euo", "pipefail", "-c", script),
+        env={"PATH": os.environ["PATH"], **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output = (await process.communicate())[0].decode()
+    assert process.returncode == 0, output
+    body, _, status = output.rpartition("\n")
+    return int(status), json.loads(body) if body else None
+
+
+def members(shown: Any, found: Any, where: str) -> None:
+    """Fails where `found` lacks what is shown. What maps a chosen name to a value may have other names."""
+    if isinstance(shown, dict):
+        assert isinstance(found, dict), where
+        if not where.endswith(("scenarios", "milestone_reached")):
+            assert shown.keys() <= found.keys(), where
+        for name in shown.keys() & found.keys():
+            members(shown[name], found[name], f"{where}.{name}")
+    elif isinstance(shown, list) and shown:
+        assert found, where
+        members(shown[0], found[0], f"{where}[0]")
+    elif shown is not None and found is not None:
+        assert type(shown) is type(found), (where, found)
+
+
+async def test_the_examples_do_what_they_say(night: Night) -> None:
+    mentors = await night.add_mentors(10)
+    night.engine.rules.append(rules.refuse_calls_with(mentors[:1]))
+    function = await night.start_function()
+    all_examples = list(examples())
+    preamble = all_examples[0].command
+    assert len(all_examples) - 1 == len(STATUSES)
+    variables = {
+        "FUNCTION_URL": function.url,
+        "INVOKE_TOKEN": night.project.invoke_token,
+        "ADMIN_TOKEN": night.project.admin_token,
+        "MENTOR": mentors[0],
+    }
+    await night.execute(
+        b"insert into scheduler.dispatches (requested_at, ended_at, status_code) values (now(), now(), 200)"
+    )
+
+    for example, expected in zip(all_examples[1:], STATUSES, strict=True):
+        command = example.command.replace("2026-11-23T02:00:00Z", night.slot.isoformat())
+        status, answer = await run(preamble + command, variables)
+        assert status == expected, (command, answer)
+        if example.answer is not None:
+            members(example.answer, answer, "answer")
+        if answer and "triggered_by" in answer:
+            name = "NIGHT" if answer["triggered_by"] == "schedule" else "RUN"
+            # A retry is through at once; the run to be cancelled and deleted is the one that nobody works on.
+            if name not in variables or answer["triggered_by"] == "manual":
+                variables[name] = answer["id"]
+
+
+def test_the_first_answer_shows_every_member() -> None:
+    shown = next(example.answer for example in examples() if example.answer)
+    assert list(shown) == list(Invocation.model_fields)
+    assert list(shown["counts"]) == list(Counts.model_fields)
+    assert list(shown["failures"][0]) == list(FailureCause.model_fields)
+
+
+def test_every_code_that_the_source_answers_is_in_the_table() -> None:
+    written = set(re.findall(r"`([a-z_]+)`", TEXT[TEXT.index("## Errors") :]))
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "functions").glob("*.py"))
+    answered = set(re.findall(r'(?:problem|RequestError)\(\s*(?:error\.)?\d{3},\s*"([a-z_]+)"', source))
+    answered |= set(re.findall(r'\d{3}: \("([a-z_]+)",', source)) | set(re.findall(r'\(\d{3}, "([a-z_]+)", "', source))
+    assert len(answered) > 15
+    assert answered <= written, answered - written
