@@ -111,7 +111,7 @@ def _plan(
 
 
 def _batch(work: Work, users: list[MentorScenarios], key: str | None) -> EvaluationBatch:
-    # The same key is the same request to the engine in every respect.
+    # The same key shall look the same to the engine.
     batch_id = str(uuid.uuid4() if key is None else uuid.uuid5(uuid.NAMESPACE_OID, f"adhoc:{key}"))
     return EvaluationBatch(
         invocation_id=batch_id,

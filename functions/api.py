@@ -82,7 +82,7 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # Starlette knows the methods of the first route only.
-        headers["Allow"] = ", ".join(methods_at(request.app, request.scope["path"]))
+        headers["Allow"] = ", ".join(methods_at(request.app, request.scope))
     return problem(error.status_code, code, detail, headers=headers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from functions.adhoc_batch import evaluate_now
 from functions.contract import (
@@ -22,7 +23,7 @@ from functions.contract import (
 )
 from functions.cursors import cursor_of_mentor, cursor_of_position, mentor_of_cursor, position_of_cursor
 from functions.manual_run import start_run
-from functions.openapi import LINKS_TO_INVOCATION, problems
+from functions.openapi import LINKS_TO_INVOCATION, OPENED, OPENED_ONLY, problems
 from functions.peer_mentors import read_mentors_page
 from functions.wiring import Connected
 from shared.errors import RequestError
@@ -41,7 +42,15 @@ IdempotencyKey = Annotated[
 ]
 
 
-router = APIRouter(prefix=PREFIX)
+class _NoName(StringConvertor):
+    """Anything in the place of an id but the names that are served there: PUT of one of those is 405, and no bad id."""
+
+    regex = "(?!(?:active-peer-mentors|evaluation-batch)$)[^/]+"
+
+
+register_url_convertor("no_name", _NoName())
+
+router = APIRouter(prefix=PREFIX, tags=["invocations"])
 
 
 @router.get("", response_model_exclude_unset=True, responses=problems(422))
@@ -54,7 +63,7 @@ async def list_invocations(work: Connected, query: Annotated[ListQuery, Query()]
         scheduled_to=query.scheduled_to,
         user_id=str(query.user_id) if query.user_id else None,
         limit=query.limit,
-        after=position_of_cursor(query.cursor) if query.cursor else None,
+        after=position_of_cursor(query.cursor) if query.cursor is not None else None,
     )
     return InvocationPage.model_validate(
         {
@@ -68,9 +77,13 @@ async def list_invocations(work: Connected, query: Annotated[ListQuery, Query()]
     "",
     status_code=201,
     responses={
-        200: {"model": Invocation, "description": "The invocation that this key had opened before"},
-        201: {"description": "Opened, and worked on for one slice", "links": LINKS_TO_INVOCATION},
-        202: {"model": Invocation, "description": "Opened; `Prefer: respond-async`", "links": LINKS_TO_INVOCATION},
+        200: {
+            "model": Invocation,
+            "description": "The invocation that this key had opened before",
+            "links": LINKS_TO_INVOCATION,
+        },
+        201: {"description": "Opened, and worked on for one slice", **OPENED},
+        202: {"model": Invocation, "description": "Opened; `Prefer: respond-async`", **OPENED_ONLY},
         **problems(409, 422, 503),
     },
 )
@@ -84,7 +97,9 @@ async def create_invocation(
     ] = None,
 ) -> Invocation:
     """Runs at once: everybody or chosen mentors, dry or not, or what another invocation left undone."""
-    respond_async = "respond-async" in [part.strip().lower() for part in (prefer or "").split(",")]
+    respond_async = "respond-async" in [
+        preference.partition(";")[0].strip().lower() for preference in (prefer or "").split(",")
+    ]
     run = await start_run(work, request or RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async)
     response.status_code = 200
     if run.created:
@@ -98,7 +113,7 @@ async def create_invocation(
 @router.get("/active-peer-mentors", responses=problems(422, 503))
 async def list_active_peer_mentors(work: Connected, query: Annotated[MentorsQuery, Query()]) -> MentorPage:
     """Who would be evaluated now, and for which scenario types."""
-    after = mentor_of_cursor(query.cursor) if query.cursor else None
+    after = mentor_of_cursor(query.cursor) if query.cursor is not None else None
     page = await read_mentors_page(work.database, after=after, limit=query.limit)
     return MentorPage.model_validate(
         {
@@ -124,7 +139,7 @@ async def evaluate_batch(
     return BatchResults.model_validate({"results": [result._asdict() for result in results]})
 
 
-@router.get("/{invocation_id}", responses=problems(404, 422, 503))
+@router.get("/{invocation_id:no_name}", responses=problems(404, 422, 503))
 async def get_invocation(work: Connected, invocation_id: Id) -> InvocationDetail:
     """One invocation with all that is known of it."""
     found = await work.records.get(str(invocation_id))
@@ -133,7 +148,10 @@ async def get_invocation(work: Connected, invocation_id: Id) -> InvocationDetail
     return InvocationDetail.model_validate(found | {"deduplicated": True})
 
 
-@router.put("/{invocation_id}", responses=problems(404, 409, 422, 503))
+@router.put(
+    "/{invocation_id:no_name}",
+    responses={200: {"links": LINKS_TO_INVOCATION}, **problems(404, 409, 422, 503)},
+)
 async def change_invocation(work: Connected, invocation_id: Id, change: InvocationChange) -> Invocation:
     """Cancels an open invocation, sets its note, or both; members that are not given stay as they are."""
     answer = await work.records.update(
@@ -151,7 +169,7 @@ async def change_invocation(work: Connected, invocation_id: Id, change: Invocati
     return _invocation(invocation, deduplicated=True)
 
 
-@router.delete("/{invocation_id}", status_code=204, responses=problems(404, 409, 422, 503))
+@router.delete("/{invocation_id:no_name}", status_code=204, responses=problems(404, 409, 422, 503))
 async def delete_invocation(work: Connected, invocation_id: Id) -> None:
     """Takes an invocation that has ended out of the API. Its slot and its key stay spent."""
     outcome = await work.records.delete(str(invocation_id))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse
-from starlette.routing import compile_path
+from starlette.routing import Match
+from starlette.types import Scope
 
 from functions.contract import Problem
 
@@ -16,9 +19,12 @@ DESCRIPTION = """Evaluates every active peer mentor for every engagement scenari
 
 Every error is `application/problem+json` (RFC 9457) with a stable `code`."""
 
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
 # What any route that asks for a token, or reads a request, may answer.
 COMMON_PROBLEMS = (400, 401, 403, 413, 415, 429, 500, 503)
 
+# What can be done with an invocation that an answer describes.
 LINKS_TO_INVOCATION = {
     name: {"operationId": operation, "parameters": {"invocation_id": "$response.body#/id"}}
     for name, operation in (
@@ -28,8 +34,29 @@ LINKS_TO_INVOCATION = {
     )
 }
 
-# The files are pinned by their digests: whoever changes them there cannot read a token here.
-DOCS = """<!doctype html>
+
+def _header(description: str, *, required: bool = True) -> dict[str, Any]:
+    return {"description": description, "required": required, "schema": {"type": "string"}}
+
+
+OPENED: dict[str, Any] = {
+    "headers": {"Location": _header("Where the invocation is.")},
+    "links": LINKS_TO_INVOCATION,
+}
+OPENED_ONLY: dict[str, Any] = OPENED | {
+    "headers": OPENED["headers"] | {"Preference-Applied": _header("`respond-async`.")}
+}
+_PROBLEM_HEADERS = {
+    401: {"WWW-Authenticate": _header("`Bearer`.")},
+    429: {"Retry-After": _header("Seconds.")},
+    # The dead-man's check answers 503 without it: when a night will have ended well is nobody's to say.
+    503: {"Retry-After": _header("Seconds.", required=False)},
+}
+
+START_DOCS = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#api"})'
+# The files are pinned by their digests, and nothing else may be loaded or called: whoever changes them there cannot
+# read a token here.
+DOCS = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -41,10 +68,15 @@ DOCS = """<!doctype html>
 <div id="api"><p>The API is described in <a href="openapi.json">openapi.json</a>.</p></div>
 <script src="https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/swagger-ui-bundle.js" crossorigin="anonymous"
  integrity="sha384-gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9"></script>
-<script>SwaggerUIBundle({url: "openapi.json", dom_id: "#api"})</script>
+<script>{START_DOCS}</script>
 </body>
 </html>
 """
+DOCS_POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'; style-src https://cdn.jsdelivr.net 'unsafe-inline'; script-src https://cdn.jsdelivr.net "
+    f"'sha256-{base64.b64encode(hashlib.sha256(START_DOCS.encode()).digest()).decode()}'"
+)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -53,6 +85,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "headers": _PROBLEM_HEADERS.get(status, {}),
         }
         for status in sorted({*COMMON_PROBLEMS, *statuses})
     }
@@ -74,18 +107,32 @@ def describe(app: FastAPI) -> dict[str, Any]:
             }
         }
         document["security"] = [{"token": []}]
+        _forbid_null_parameters(document)
         app.openapi_schema = document
     return app.openapi_schema
 
 
-def methods_at(app: FastAPI, path: str) -> list[str]:
-    """The methods that are served at a path, for the `Allow` of a 405."""
-    for template, operations in describe(app)["paths"].items():
-        if compile_path(template)[0].match(path):
-            return sorted(method.upper() for method in operations)
-    return []
+def _forbid_null_parameters(document: dict[str, Any]) -> None:
+    """A header or a parameter of a query is sent or left out; `null` would be a text of four letters."""
+    operations = [operation for operations in document["paths"].values() for operation in operations.values()]
+    for parameter in (parameter for operation in operations for parameter in operation.get("parameters", ())):
+        schema = parameter["schema"]
+        kinds = [kind for kind in schema.pop("anyOf", ()) if kind != {"type": "null"}]
+        schema.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
+
+
+def methods_at(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods that are served at a request's path, for the `Allow` of a 405.
+
+    Found by asking the routes: the document leaves out what is not of the API, such as this page and every HEAD.
+    """
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
+    ]
 
 
 async def show_docs() -> HTMLResponse:
     """A page to read the document with."""
-    return HTMLResponse(DOCS, headers={"X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"})
+    return HTMLResponse(DOCS, headers={"Content-Security-Policy": DOCS_POLICY, "Referrer-Policy": "no-referrer"})

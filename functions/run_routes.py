@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
@@ -71,7 +71,7 @@ async def last_run(
 
     A scheduled run with mentors, not dry, that ended `succeeded` or `partial`. Remembered for half a minute.
     """
-    now = datetime.now(UTC)
+    now = work.now()
     hours = max_age_hours or default_max_age_hours(work.config.schedule, now)
     found = await last_good_run.get(work.records.last_good_run)
     if found is None or now - datetime.fromisoformat(found["finished_at"]) > timedelta(hours=hours):

@@ -34,24 +34,28 @@ declare
   v_invocation_id uuid;
   v_opened boolean := false;
   v_known boolean;
+  v_news boolean;
 begin
   if not (p_due_slot <= v_now and v_now < p_next_slot) then
     return jsonb_build_object('clock', v_now);
   end if;
 
+  select * into v_settings from scheduler.settings;
+  v_news := (v_settings.next_due_at, v_settings.max_workers, v_settings.time_budget_seconds, v_settings.retention_days)
+      is distinct from (p_next_slot, p_max_workers, p_time_budget_seconds, p_retention_days)
+    or v_settings.slot_high_water_mark is null
+    or v_settings.slot_high_water_mark < p_due_slot;
+  if v_news then
+    -- The unique index waits for whoever is just changing the open run; wait for him before holding the settings that he
+    -- may want next. Together with those that are about to expire, because all are locked in the order of their ids.
+    perform 1 from public.scheduler_invocations
+     where status in ('pending', 'running') and (triggered_by = 'schedule' or expires_at <= now())
+     order by id
+       for no key update;
+  end if;
   perform scheduler.expire();
 
-  select * into v_settings from scheduler.settings;
-  if (v_settings.next_due_at, v_settings.max_workers, v_settings.time_budget_seconds, v_settings.retention_days)
-       is distinct from (p_next_slot, p_max_workers, p_time_budget_seconds, p_retention_days)
-     or v_settings.slot_high_water_mark is null
-     or v_settings.slot_high_water_mark < p_due_slot
-  then
-    -- The unique index waits for whoever is just changing the open run; wait for him before holding the settings that he
-    -- may want next.
-    perform 1 from public.scheduler_invocations
-     where triggered_by = 'schedule' and status in ('pending', 'running')
-       for no key update;
+  if v_news then
     select * into v_settings from scheduler.settings for no key update;
     v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
     if v_known

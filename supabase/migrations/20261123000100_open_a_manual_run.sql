@@ -42,7 +42,8 @@ begin
   end if;
 
   if p_retry_of is not null then
-    select * into v_source from public.scheduler_invocations where id = p_retry_of and deleted_at is null;
+    -- Held, so that it is not pruned before the retry that reads from it is there to be seen.
+    select * into v_source from public.scheduler_invocations where id = p_retry_of and deleted_at is null for key share;
     case
       when not found then
         return jsonb_build_object('outcome', 'retry_source_unknown', 'invocation', null, 'witness', null);
@@ -136,11 +137,12 @@ language sql stable set search_path = '' as $$
        and b.batch_no > coalesce(p_after_batch_no, 0)
        and (b.state = 'abandoned' or b.failed > 0)
      order by b.batch_no
-     limit p_mentors
+     -- None asked for is not none left.
+     limit greatest(p_mentors, 1)
   ), page as (
     select counted.*
       from (select undone.*, sum(at_most) over (order by batch_no) - at_most as before from undone) as counted
-     where counted.before < p_mentors
+     where counted.before < greatest(p_mentors, 1)
   ), pair as (
     select user_id::uuid as user_id, scenario_type
       from page

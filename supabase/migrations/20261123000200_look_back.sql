@@ -116,11 +116,11 @@ language sql stable security definer set search_path = '' set statement_timeout 
    where i.id = p_invocation_id and i.deleted_at is null
 $$;
 
--- The last night that went well, for a dead-man's check: scheduled, not dry, with mentors, and at least part of it done. That it
--- was deleted since does not unmake it. Answers {"scheduled_for", "finished_at", "status"} or null.
-create function public.scheduler_last_good_run() returns jsonb
-language sql stable security definer set search_path = '' as $$
-  select jsonb_build_object('scheduled_for', i.scheduled_for, 'finished_at', i.finished_at, 'status', i.status)
+-- The last night that went well: scheduled, not dry, with mentors, and at least part of it done. That it was deleted since
+-- does not unmake it.
+create function scheduler.last_good_run() returns public.scheduler_invocations
+language sql stable set search_path = '' as $$
+  select i.*
     from public.scheduler_invocations as i
    where i.finished_at is not null
      and i.triggered_by = 'schedule'
@@ -134,7 +134,16 @@ language sql stable security definer set search_path = '' as $$
    limit 1
 $$;
 
-revoke all on function scheduler.results_of_user(uuid, uuid) from public, anon, authenticated, service_role;
+-- For a dead-man's check. Answers {"scheduled_for", "finished_at", "status"} or null.
+create function public.scheduler_last_good_run() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object('scheduled_for', good.scheduled_for, 'finished_at', good.finished_at, 'status', good.status)
+    from scheduler.last_good_run() as good
+   where good.id is not null
+$$;
+
+revoke all on function scheduler.results_of_user(uuid, uuid), scheduler.last_good_run()
+from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_list(text[], text[], timestamptz, timestamptz, uuid, integer, timestamptz, uuid),
   public.scheduler_get(uuid),
