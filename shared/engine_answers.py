@@ -24,6 +24,7 @@ REJECTED_STATUSES = frozenset({401, 403, 404})
 TRANSIENT_STATUSES = frozenset({408, 429})
 OVERLOAD_STATUSES = frozenset({429, 503})
 MAX_ERROR_LENGTH = 300
+MAX_CODE_LENGTH = 64
 # A mistake in a header must not put a programme to sleep for a day.
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
@@ -127,22 +128,26 @@ def _item_of(result: dict[str, Any]) -> Item | None:
     if not isinstance(outcome, str) or outcome not in OUTCOMES:
         return None
     if outcome != "failed":
-        notification_id = result.get("notification_id")
-        return Item(
-            cast("Outcome", outcome),
-            notification_id=harmless(str(notification_id)) if isinstance(notification_id, str | int) else None,
-        )
+        return Item(cast("Outcome", outcome), notification_id=_id_of(result.get("notification_id")))
     error = result.get("error")
     error = error if isinstance(error, dict) else {}
     code, message = error.get("code"), error.get("message")
     return Item(
         "failed",
-        error_code=_NOT_A_CODE.sub("_", _EMAIL.sub("address", code.lower()))[:64]
-        if isinstance(code, str) and code
-        else "engine_failed",
+        error_code=_code_of(code) if isinstance(code, str) and code else "engine_failed",
         error_message=harmless(message) if isinstance(message, str) else None,
         retryable=error.get("retryable") is True,
     )
+
+
+def _id_of(value: object) -> str | None:
+    # Python takes true and false for numbers.
+    return harmless(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _code_of(text: str) -> str:
+    """A foreign code as one of ours. Cut first: looking for addresses takes time with the square of the length."""
+    return _NOT_A_CODE.sub("_", _EMAIL.sub("address", text[: 4 * MAX_CODE_LENGTH].lower()))[:MAX_CODE_LENGTH]
 
 
 def harmless(text: str) -> str:

@@ -26,11 +26,12 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
 
     Args:
         connect_timeout: seconds that connecting may take.
-        max_response_bytes: a longer answer raises `ResponseTooLargeError`; the cap counts decompressed bytes.
+        max_response_bytes: a longer answer raises `ResponseTooLargeError`; the cap counts decompressed bytes. A request
+            may lower it by an extension of the same name.
     """
 
     def __init__(self, *, connect_timeout: float = 5.0, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
-        self._max_response_bytes = max_response_bytes
+        self._max_bytes = max_response_bytes
         self._client: Client = (
             ClientBuilder()
             .follow_redirects(False)
@@ -50,6 +51,7 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
             httpx.NetworkError: the connection broke.
             ResponseTooLargeError: the answer was too long.
         """
+        max_bytes = min(self._max_bytes, request.extensions.get("max_response_bytes", self._max_bytes))
         timeout = request.extensions.get("timeout", {}).get("read")
         builder = self._client.request(request.method, str(request.url)).headers(request.headers.multi_items())
         if content := await request.aread():
@@ -63,10 +65,8 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
                 reader = response.body_reader
                 while (chunk := await reader.read_chunk()) is not None:
                     size += len(chunk)
-                    if size > self._max_response_bytes:
-                        raise ResponseTooLargeError(
-                            f"expected at most {self._max_response_bytes} bytes", request=request
-                        )
+                    if size > max_bytes:
+                        raise ResponseTooLargeError(f"expected at most {max_bytes} bytes", request=request)
                     chunks.append(bytes(chunk))
                 return httpx.Response(
                     response.status, headers=_headers_of(response), content=b"".join(chunks), request=request

@@ -27,6 +27,11 @@ from shared.load_control import ConcurrencyLimiter
 from shared.observability import traceparent
 from shared.time_budget import TimeBudget
 
+# JSON takes up to thirty times its length in memory while it is read, and many answers may be read at a time. Any error
+# page fits the first, any honest result the second.
+ANSWER_BYTES = 1024 * 1024
+ANSWER_BYTES_PER_PAIR = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationContext:
@@ -163,7 +168,11 @@ class TriggerEngine:
             self._url,
             headers={**self._headers, "traceparent": traceparent()},
             content=_body(context, users),
-            extensions={"timeout": httpx.Timeout(min(self._timeout_seconds, remaining)).as_dict()},
+            extensions={
+                "timeout": httpx.Timeout(min(self._timeout_seconds, remaining)).as_dict(),
+                "max_response_bytes": ANSWER_BYTES
+                + ANSWER_BYTES_PER_PAIR * sum(len(user.scenario_types) for user in users),
+            },
         )
         try:
             response = await self._transport.handle_async_request(request)

@@ -124,6 +124,20 @@ async def test_an_answer_of_exactly_the_cap_is_read_and_a_longer_one_is_not(tran
             await send(transport, server.url)
 
 
+async def test_a_request_may_lower_the_cap_and_not_raise_it(transport: PyreqwestTransport) -> None:
+    async with serving(answer(b"x" * 10_001)) as server:
+        for cap, expected in ((100, "at most 100 bytes"), (20_000, "at most 10000 bytes")):
+            request = httpx.Request("GET", server.url, extensions={"max_response_bytes": cap})
+            with pytest.raises(ResponseTooLargeError, match=expected):
+                await transport.handle_async_request(request)
+
+
+async def test_what_follows_the_promised_length_is_no_answer_to_the_next_request(transport: PyreqwestTransport) -> None:
+    async with serving(answer(b"its own") + answer(b"forged")) as server:
+        for _ in range(5):
+            assert (await send(transport, server.url)).content == b"its own"
+
+
 async def test_an_answer_without_a_length_is_capped_as_well(transport: PyreqwestTransport) -> None:
     async def endless(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

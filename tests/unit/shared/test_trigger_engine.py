@@ -134,6 +134,12 @@ async def test_a_call_may_take_its_time_out_or_what_is_left_of_the_budget(fixtur
         assert fixture.route.calls.last.request.extensions["timeout"]["read"] == expected
 
 
+async def test_the_longest_answer_that_is_read_grows_with_the_pairs_that_are_asked_for(fixture: Fixture) -> None:
+    fixture.answers()
+    await fixture.ask()
+    assert fixture.route.calls.last.request.extensions["max_response_bytes"] == 1024 * 1024 + 3 * 4096
+
+
 async def test_without_time_nothing_is_sent(fixture: Fixture) -> None:
     with pytest.raises(OutOfTimeError):
         await fixture.ask(seconds=0)
@@ -324,7 +330,16 @@ async def test_what_is_left_out_is_missing_from_the_answer_and_not_logged_as_odd
 
 @pytest.mark.parametrize(
     ("notification_id", "expected"),
-    [("n-1", "n-1"), (17, "17"), (None, None), ({"id": 1}, None), ([], None), (1.5, None), ("n" * 1000, "n" * 300)],
+    [
+        ("n-1", "n-1"),
+        (17, "17"),
+        (None, None),
+        ({"id": 1}, None),
+        ([], None),
+        (1.5, None),
+        (True, None),
+        ("n" * 1000, "n" * 300),
+    ],
 )
 async def test_a_notification_id_is_text_of_bounded_length(
     fixture: Fixture, notification_id: object, expected: str | None
@@ -344,6 +359,9 @@ async def test_a_notification_id_is_text_of_bounded_length(
         ({"code": 17, "message": "", "retryable": 1}, ("engine_failed", "", False)),
         ({"code": "No Device!\n", "retryable": True}, ("no_device_", None, True)),
         ({"code": "c" * 1000}, ("c" * 64, None, False)),
+        # looking for an address in all of it would take a day
+        ({"code": "c" * 1_000_000}, ("c" * 64, None, False)),
+        ({"message": "m" * 1_000_000}, ("engine_failed", "m" * 300, False)),
         ({"code": "\ud800x", "message": "lone \ud800 surrogate"}, ("_x", "lone ? surrogate", False)),
         ({"message": "two\r\nlines\x00\x1b[31m"}, ("engine_failed", "two lines [31m", False)),
         (
