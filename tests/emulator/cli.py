@@ -188,10 +188,16 @@ Ready. Ctrl-C stops everything.
 Fire the scheduled run that is due, as pg_cron does:
   curl -X POST {url}/ -H 'Authorization: Bearer {project.invoke_token}'
 
-Is it up?
+Is it up, and did the last night go well?
   curl {url}/health
+  curl {url}/health/last-run
+
+Run once more, and notify nobody:
+  curl -X POST {url}/api/v1/scheduler-invocations -H 'Authorization: Bearer {project.admin_token}' \\
+    -H 'Content-Type: application/json' -d '{{"dry_run": true}}'
 
 See what happened:
+  curl {url}/api/v1/scheduler-invocations -H 'Authorization: Bearer {project.admin_token}'
   psql '{project.database_url}' -c "select jsonb_pretty(scheduler.describe_invocation(id)) from scheduler_invocations"
 
 Let pg_cron's job run once more, by hand:

@@ -22,6 +22,7 @@ import pytest
 
 from tests.emulator.data_dir import PROCESSES
 from tests.emulator.staging import ROOT
+from tests.integration.project_logs import check_folder
 
 from .looking import until
 
@@ -56,7 +57,10 @@ async def start(*arguments: str | Path) -> asyncio.subprocess.Process:
 
 @contextlib.asynccontextmanager
 async def up(*arguments: str | Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, Any]]]:
-    """A stack that is up, with what it says of itself; told to stop at the end if it still runs."""
+    """A stack that is up, with what it says of itself; told to stop at the end if it still runs.
+
+    Its logs are searched for secrets while they are there: before it is told to stop, and after that if they were kept.
+    """
     process = await start("up", "--json", *arguments)
     try:
         assert process.stdout is not None
@@ -64,11 +68,21 @@ async def up(*arguments: str | Path) -> AsyncIterator[tuple[asyncio.subprocess.P
         async with asyncio.timeout(STARTS_WITHIN_SECONDS):
             line = await process.stdout.readline()
         assert line, (await process.stderr.read()).decode()
-        yield process, json.loads(line)
+        stack = json.loads(line)
+        folder = folder_of(stack)
+        check_folder(folder)
+        yield process, stack
+        if folder.exists():
+            check_folder(folder)
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         await process.communicate()
+
+
+def folder_of(stack: dict[str, Any]) -> Path:
+    """Its data directory, which it does not tell: the one that its database is in."""
+    return Path(psutil.Process(stack["pids"]["postgres"]).cwd()).parent
 
 
 async def refusal(*arguments: str | Path) -> str:
@@ -106,9 +120,7 @@ async def test_what_it_prints_is_what_it_serves(http: httpx.AsyncClient) -> None
 
 async def test_sigterm_leaves_no_process_and_no_temporary_folder() -> None:
     async with up("--mentors", "1") as (emulator, stack):
-        [folder] = {
-            Path(psutil.Process(stack["pids"]["postgres"]).cwd()).parent,
-        }
+        folder = folder_of(stack)
         emulator.send_signal(signal.SIGTERM)
         await emulator.wait()
         assert emulator.returncode == 0
@@ -218,9 +230,11 @@ async def test_a_missing_postgresql_is_named(monkeypatch: pytest.MonkeyPatch, tm
     assert "EMULATOR_POSTGRES_BIN" in await refusal("up")
 
 
-async def test_a_night_runs_by_itself_and_a_second_fire_changes_nothing() -> None:
-    process = await start("run", "--mentors", "50")
+async def test_a_night_runs_by_itself_and_a_second_fire_changes_nothing(data_dir: Path) -> None:
+    process = await start("run", "--mentors", "50", "--data-dir", data_dir)
     output, errors = await process.communicate()
     assert process.returncode == 0, output.decode() + errors.decode()
     assert b"every active mentor was evaluated for every scenario type that applies" in output
     assert b"fired again: deduplicated, same counts, no new notification" in output
+    # kept, so that what a whole night logs can be searched
+    assert check_folder(data_dir) > 0
