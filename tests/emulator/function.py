@@ -36,6 +36,7 @@ class FunctionProcess:
     ) -> None:
         self.port = port or free_port()
         self.name = name
+        self.env = dict(env)
         self.log_path = data_dir.log_path(name)
         self.supervisor: Supervisor | None = None
         self._restart = restart

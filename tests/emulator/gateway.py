@@ -16,6 +16,7 @@ from .processes import ChildProcess, http_status
 
 # Opaque keys are mapped to a JWT of their role, unless the caller sends a JWT beside them (a signed-in user's). Clients
 # send the opaque key as Authorization, too: that one is replaced. 60 s is where Supabase cuts a request.
+# Headers are left out of the log: Caddy knows that Authorization is secret, and not that apikey is.
 CADDYFILE = """\
 {{
 	admin off
@@ -23,6 +24,9 @@ CADDYFILE = """\
 	auto_https off
 	log {{
 		level ERROR
+		format filter {{
+			request>headers delete
+		}}
 	}}
 }}
 

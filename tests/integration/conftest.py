@@ -1,7 +1,8 @@
 """A real Supabase project for every test that asks for one.
 
 `projects` is a session's PostgreSQL with the migrations applied once; `project` is a clone of that database, with its
-own PostgREST and gateway, and everything that the test starts on it ends with it.
+own PostgREST and gateway, and everything that the test starts on it ends with it. A secret in any of their logs fails
+the test.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from tests.emulator.project import Project, ProjectFactory
+from tests.integration.project_logs import project_without_leaks
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +24,7 @@ async def projects() -> AsyncIterator[ProjectFactory]:
 
 @pytest.fixture
 async def project(projects: ProjectFactory) -> AsyncIterator[Project]:
-    async with projects.project() as project:
+    async with project_without_leaks(projects) as project:
         yield project
 
 

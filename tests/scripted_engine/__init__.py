@@ -8,7 +8,7 @@ What an innocent pair comes to is a pure function of (user_id, scenario_type): a
 different batch sizes, orders and failures, user by user.
 """
 
-from . import rules
+from . import hostile, rules
 from .exchange import Call, Item, Pair, Proceed, Reply, Result, Rule
 from .server import Act, CallRecord, ScriptedEngine, innocent_outcome
 
@@ -23,6 +23,7 @@ __all__ = [
     "Result",
     "Rule",
     "ScriptedEngine",
+    "hostile",
     "innocent_outcome",
     "rules",
 ]

@@ -64,13 +64,17 @@ class Call:
 
 @dataclass
 class Reply:
-    """What is sent back. `body`, if given, replaces the results; `reset` drops the connection after it, or at once."""
+    """What is sent back. `body`, if given, replaces the results; `reset` drops the connection after it, or at once.
+
+    `raw` replaces all of it, status line and headers included: it need not be HTTP. The connection is closed after it.
+    """
 
     status: int = 200
     results: list[Any] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | AsyncIterator[bytes] | None = None
     reset: bool = False
+    raw: AsyncIterator[bytes] | None = None
 
 
 Proceed = Callable[[Call], Awaitable[Reply]]

@@ -284,7 +284,9 @@ def wrong_types() -> Rule:
 # ---- bodies; each acts before it answers
 
 
-def _body(make: Callable[[], bytes | AsyncIterator[bytes]], content_type: str = "application/json") -> Rule:
+def with_body(make: Callable[[], bytes | AsyncIterator[bytes]], content_type: str = "application/json") -> Rule:
+    """Answers 200 with this in place of the results."""
+
     async def rule(call: Call, proceed: Proceed) -> Reply:
         reply = await proceed(call)
         reply.body = make()
@@ -295,20 +297,20 @@ def _body(make: Callable[[], bytes | AsyncIterator[bytes]], content_type: str = 
 
 
 def not_json() -> Rule:
-    return _body(lambda: b"<html><title>Service temporarily fine</title></html>", "text/html")
+    return with_body(lambda: b"<html><title>Service temporarily fine</title></html>", "text/html")
 
 
 def other_json(text: bytes = b"[]") -> Rule:
-    return _body(lambda: text)
+    return with_body(lambda: text)
 
 
 def empty_body() -> Rule:
-    return _body(lambda: b"")
+    return with_body(lambda: b"")
 
 
 def huge_body(size: int = 64 * 1024 * 1024) -> Rule:
     """Of known length, so that a caller can refuse it before reading."""
-    return _body(lambda: b'{"results": [' + b" " * (size - 15) + b"]}")
+    return with_body(lambda: b'{"results": [' + b" " * (size - 15) + b"]}")
 
 
 def endless_body() -> Rule:
@@ -319,11 +321,11 @@ def endless_body() -> Rule:
         while True:
             yield b" " * 65536
 
-    return _body(chunks)
+    return with_body(chunks)
 
 
 def deep_json(depth: int = 100_000) -> Rule:
-    return _body(lambda: b'{"results": ' + b"[" * depth + b"]" * depth + b"}")
+    return with_body(lambda: b'{"results": ' + b"[" * depth + b"]" * depth + b"}")
 
 
 def redirect_to(location: str, status: int = 307) -> Rule:

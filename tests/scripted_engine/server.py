@@ -265,7 +265,7 @@ class ScriptedEngine:
         finally:
             self._answering.discard(task)
         # Noted before it is sent: whoever has the answer finds it in the ledger.
-        record.status = None if reply.reset else reply.status
+        record.status = None if reply.reset or reply.raw else reply.status
         self._tell()
         await _send_reply(send, transport, reply)
 
@@ -340,6 +340,9 @@ class _OpenTransport(H11Protocol):
 
 
 async def _send_reply(send: Send, transport: asyncio.Transport, reply: Reply) -> None:
+    if reply.raw is not None:
+        await _send_raw(transport, reply.raw)
+        return
     if reply.reset and reply.body is None:
         _drop(transport)
         return
@@ -366,6 +369,18 @@ async def _send_reply(send: Send, transport: asyncio.Transport, reply: Reply) ->
         # Sending waits only for a slow reader: without this a fast one would have the event loop to itself.
         await asyncio.sleep(0)
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_raw(transport: asyncio.Transport, chunks: AsyncIterator[bytes]) -> None:
+    async for chunk in chunks:
+        transport.write(chunk)
+        # The protocol would tell when the caller has read it, and is passed over.
+        while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        if transport.is_closing():
+            return
+    transport.close()
 
 
 def _drop(transport: asyncio.Transport) -> None:

@@ -10,6 +10,10 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from shared.observability import configure_logging
+from tests.secret_scan import SecretLeakedError, Secrets, leaks_in
+from tests.unit.environment import REQUIRED
+
+SECRETS = Secrets({name: value for name, value in REQUIRED.items() if not name.endswith("_URL")})
 
 
 class LogLines:
@@ -32,7 +36,11 @@ class LogLines:
 
 @contextmanager
 def captured_log(level: str = "INFO") -> Iterator[LogLines]:
-    """Logs as the function does, and puts the process's own logging back afterwards."""
+    """Logs as the function does, and puts the process's own logging back afterwards.
+
+    Raises:
+        SecretLeakedError: a secret was logged; when nothing else went wrong.
+    """
     root = logging.getLogger()
     handlers, root_level = root.handlers[:], root.level
     written = io.StringIO()
@@ -43,3 +51,5 @@ def captured_log(level: str = "INFO") -> Iterator[LogLines]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(root_level)
+    if leaks := leaks_in(written.getvalue().splitlines(), "log", SECRETS):
+        raise SecretLeakedError(leaks)

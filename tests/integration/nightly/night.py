@@ -56,6 +56,7 @@ class Night:
         self.http = http
         self.schedule, self.slot = slot_minutes_ago()
         self.mentors: list[str] = []
+        self.served: list[FunctionProcess] = []
 
     async def add_mentors(self, count: int) -> list[str]:
         """Adds established mentors, two scenario types each; every tenth is onboarding, two others."""
@@ -91,11 +92,14 @@ class Night:
         self, function: FunctionProcess, body: object = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
         """`POST /` with the invoke token."""
-        return await self.http.post(
+        answer = await self.http.post(
             f"{function.url}/",
             json={} if body is None else body,
             headers={"Authorization": f"Bearer {self.project.invoke_token}", **(headers or {})},
         )
+        if answer.is_success and "id" in answer.json():
+            self.served.append(function)
+        return answer
 
     async def rows(self, query: bytes, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Reads, as the owner of the database."""
@@ -180,4 +184,8 @@ async def night(project: Project, http: httpx.AsyncClient) -> AsyncIterator[Nigh
     """A night with its engine up and its slot due; mentors and functions are the test's to add."""
     async with ScriptedEngine(token=project.engine_token) as engine:
         await project.make_slot_due()
-        yield Night(project, engine, http)
+        night = Night(project, engine, http)
+        yield night
+        # the project's logs are searched for secrets next: an empty one would hold none whatever happened
+        for function in night.served:
+            assert night.log_lines(function), f"{function.log_path} is empty"

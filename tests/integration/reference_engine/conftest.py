@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.emulator.project import Project, ProjectFactory
+from tests.integration.project_logs import project_without_leaks
 
 from .programme import Programme
 
 
 @pytest.fixture(scope="session")
 async def engine_project(projects: ProjectFactory) -> AsyncIterator[Project]:
-    async with projects.project() as project:
+    async with project_without_leaks(projects) as project:
         await project.start_engine()
         yield project
 

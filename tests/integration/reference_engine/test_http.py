@@ -16,6 +16,7 @@ import pytest
 from tests.emulator.engine import EngineProcess
 from tests.emulator.project import Project, ProjectFactory
 from tests.emulator.reference_engine.outbox import data_api_client
+from tests.integration.project_logs import project_without_leaks
 
 from .programme import ESTABLISHED, INACTIVITY, SILENT, TYPES, Programme, body_for
 
@@ -83,7 +84,7 @@ async def engine_with_key(project: Project, kind: str) -> AsyncIterator[str]:
             "SUPABASE_SECRET_KEY": getattr(project, kind),
             "SCENARIO_ENGINE_TOKEN": project.engine_token,
         },
-        name=f"engine-with-{kind}",
+        name=f"engine-with-{kind}-{project.database}",
     )
     await engine.start()
     try:
@@ -152,7 +153,7 @@ async def test_500_simultaneous_calls_are_all_answered(programme: Programme) -> 
 
 @pytest.mark.parametrize("away", ["postgrest", "gateway"])
 async def test_says_503_while_the_data_api_is_away_and_works_again_after(projects: ProjectFactory, away: str) -> None:
-    async with projects.project() as project, project.connect() as database:
+    async with project_without_leaks(projects) as project, project.connect() as database:
         await project.start_engine()
         async with Programme.of(project, database) as programme:
             user_id = await programme.mentor(SILENT)

@@ -1,0 +1,120 @@
+"""The search of a project's logs for secrets finds what was planted there, in whichever log it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from tests.emulator.project import Project, ProjectFactory
+from tests.integration.project_logs import check_project, project_without_leaks
+from tests.secret_scan import SecretLeakedError
+
+from .looking import rows, until
+
+TALKATIVE_FUNCTION = """
+import os
+from starlette.responses import JSONResponse
+
+print("line one")
+print(os.environ.get("SAYS", "nothing"), flush=True)
+
+async def handle_scheduled_invocation(request):
+    return JSONResponse({"status": "idle"})
+"""
+
+
+@pytest.fixture
+def talkative_function(idle_function: Path) -> Path:
+    """A project root whose function says at its start what SAYS holds."""
+    (idle_function / "functions" / "main.py").write_text(TALKATIVE_FUNCTION)
+    return idle_function
+
+
+@pytest.mark.parametrize(
+    ("secret", "called"),
+    [
+        ("secret_key", "the secret key"),
+        ("service_role_jwt", "the service_role JWT"),
+        ("invoke_token", "the invoke token"),
+        ("admin_token", "the admin token"),
+        ("engine_token", "the engine token"),
+    ],
+)
+async def test_a_secret_in_a_functions_log_is_found_and_not_repeated(
+    projects: ProjectFactory, talkative_function: Path, secret: str, called: str
+) -> None:
+    async with projects.project() as project:
+        value = getattr(project, secret)
+        function = await project.start_function({"SAYS": value}, root=talkative_function)
+        with pytest.raises(SecretLeakedError) as caught:
+            check_project(project)
+    assert f"{function.log_path}:2: {called}" in str(caught.value)
+    assert value not in str(caught.value)
+
+
+async def test_what_a_killed_function_said_before_is_found(projects: ProjectFactory, talkative_function: Path) -> None:
+    async with projects.project() as project:
+        function = await project.start_function({"SAYS": project.admin_token}, root=talkative_function)
+        await function.kill()
+        await function.until_ready()
+        with pytest.raises(SecretLeakedError) as caught:
+            check_project(project)
+    assert f"{function.log_path}:2: the admin token" in str(caught.value)
+    assert f"{function.log_path}:4: the admin token" in str(caught.value)
+
+
+async def test_a_token_that_only_one_instance_was_told_is_looked_for_too(
+    projects: ProjectFactory, talkative_function: Path
+) -> None:
+    token = "a-token-that-is-not-the-projects-own"
+    async with projects.project() as project:
+        await project.start_function(root=talkative_function)
+        second = await project.start_function({"SAYS": token, "SCENARIO_ENGINE_TOKEN": token}, root=talkative_function)
+        with pytest.raises(SecretLeakedError, match="log:2: SCENARIO_ENGINE_TOKEN 1 of function") as caught:
+            check_project(project)
+    assert str(second.log_path) in str(caught.value)
+
+
+async def test_a_secret_in_the_databases_log_is_found(projects: ProjectFactory) -> None:
+    async with projects.project() as project, project.connect() as database:
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            await database.execute(f"select '{project.invoke_token}' from nowhere".encode())
+        with pytest.raises(SecretLeakedError, match=r"postgres\.log:\d+: the invoke token"):
+            check_project(project)
+
+
+async def test_a_project_that_leaked_fails_at_its_end(projects: ProjectFactory, talkative_function: Path) -> None:
+    async def leak() -> None:
+        async with project_without_leaks(projects) as project:
+            await project.start_function({"SAYS": project.secret_key}, root=talkative_function)
+
+    with pytest.raises(SecretLeakedError, match="log:2: the secret key"):
+        await leak()
+
+
+async def test_a_secret_that_is_a_parameter_is_in_no_log_of_the_database(project: Project) -> None:
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        await rows(project, "select %s from nowhere", project.invoke_token)
+    log = project.server.log_path.read_text()
+    assert 'relation "nowhere" does not exist' in log
+    assert project.invoke_token not in log
+
+
+async def test_the_gateway_logs_a_failure_without_the_key_that_came_with_it(
+    project: Project, http: httpx.AsyncClient
+) -> None:
+    await project.postgrest.stop()
+    key = project.service_role_jwt
+    answer = await http.get(
+        f"{project.rest_url}/peer_mentors", headers={"apikey": key, "authorization": f"Bearer {key}"}
+    )
+    assert answer.status_code == 502
+
+    async def failure_is_logged() -> bool:
+        return "/rest/v1/peer_mentors" in project.gateway.process.log_path.read_text()
+
+    await until(failure_is_logged)
+    assert check_project(project, server_log_from=project.server.log_path.stat().st_size) > 0

@@ -1,0 +1,174 @@
+"""An engine that means harm, against the function as deployed: it harms nobody but those of whom it speaks.
+
+What our own code makes of each kind of answer is in tests/unit/shared; here it is shown that nothing else on the way
+(the HTTP client, the database, the log) is taken in either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.integration.nightly.night import Night
+from tests.scripted_engine import Rule, hostile, rules
+
+MEBIBYTE = 1024 * 1024
+# Short, so that what never ends costs a test little; a call that is not repeated is soon believed.
+HASTY = {"ENGINE_TIMEOUT_SECONDS": "0.5", "ENGINE_MAX_ATTEMPTS": "2", "ENGINE_USERS_PER_CALL": "4"}
+NASTY = 'first\x00 line\r\n{"severity": "ERROR", "event": "forged"}\n\u2028\x1b[31mred \ud800 end'
+NASTY_AS_KEPT = 'first  line {"severity": "ERROR", "event": "forged"} [31mred ? end'
+
+
+@contextlib.asynccontextmanager
+async def listener() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Somewhere else: its address, and what arrived there."""
+    received: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.read(65536))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\nConnection: close\r\n\r\n" + b'{"results": []}')
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/evaluations", received
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        pytest.param(rules.huge_body(17 * MEBIBYTE), "engine_bad_answer", id="huge"),
+        pytest.param(rules.endless_body(), "engine_bad_answer", id="endless"),
+        pytest.param(hostile.compressed_body(17 * MEBIBYTE), "engine_bad_answer", id="compressed"),
+        pytest.param(hostile.dripping_body(), "engine_timeout", id="dripping"),
+        pytest.param(hostile.endless_interim_answers(), "engine_timeout", id="interim"),
+        pytest.param(rules.cut_short(), "engine_unreachable", id="shorter-than-promised"),
+        pytest.param(hostile.longer_than_promised(), "engine_bad_answer", id="longer-than-promised"),
+        pytest.param(hostile.huge_headers(), "engine_unreachable", id="huge-headers"),
+        pytest.param(hostile.raw(b"220 mail ESMTP\r\n"), "engine_unreachable", id="no-http"),
+        pytest.param(rules.not_json(), "engine_bad_answer", id="no-json"),
+        pytest.param(rules.empty_body(), "engine_bad_answer", id="empty"),
+        pytest.param(rules.deep_json(), "engine_bad_answer", id="deep"),
+        pytest.param(rules.other_json(b'{"results": [' + b"9" * 100_000 + b"]}"), "engine_bad_answer", id="number"),
+        pytest.param(rules.other_json(b'{"results": [1e999999, NaN, -0]}'), "engine_missing_result", id="no-number"),
+        pytest.param(rules.other_json(b'\xff\xfe{"results": []}'), "engine_bad_answer", id="not-utf-8"),
+        pytest.param(rules.wrong_types(), "engine_missing_result", id="wrong-types"),
+        pytest.param(rules.respond(299), "engine_bad_answer", id="odd-status"),
+    ],
+)
+async def test_an_answer_that_is_none_costs_only_the_user_it_is_given_for(night: Night, rule: Rule, code: str) -> None:
+    mentors = await night.add_mentors(12)
+    poor = mentors[5]
+    night.engine.rules.append(rules.only(rules.naming({poor}), rule))
+    function = await night.start_function(HASTY)
+
+    answer = await night.fire(function)
+
+    assert answer.status_code == 200, answer.text
+    invocation = answer.json()
+    assert invocation["status"] == "partial"
+    assert [cause["code"] for cause in invocation["failures"]] == [code]
+    assert await night.recorded_pairs(invocation["id"]) == {
+        pair: "failed" if pair[0] == poor else outcome for pair, outcome in night.expected_pairs().items()
+    }
+    await night.check_truth(invocation)
+    failed = [line for line in night.log_lines(function) if line["event"] == "user_failed"]
+    assert [line["user_id"] for line in failed] == [poor]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_nobody_is_told_our_token_by_a_redirect(night: Night, status: int) -> None:
+    await night.add_mentors(20)
+    async with listener() as (elsewhere, received):
+        redirect = rules.redirect_to(elsewhere, status)
+        night.engine.rules.append(redirect)
+        function = await night.start_function()
+
+        answer = await night.fire(function)
+
+        assert (answer.status_code, answer.json()["error"]) == (202, "engine_rejected")
+        assert answer.json()["counts"]["failed"] == 0
+        night.engine.rules.remove(redirect)
+        await night.execute(b"update scheduler.settings set engine_paused_until = now()")
+        answer = await night.fire(function)
+        assert answer.json()["status"] == "succeeded"
+        await night.check_truth(answer.json())
+        assert received == []
+
+
+async def test_the_answer_to_one_call_does_not_speak_for_the_users_of_another(night: Night) -> None:
+    mentors = await night.add_mentors(40)
+    night.engine.rules += [hostile.speaking_for(mentors), rules.repeated_results()]
+    function = await night.start_function(HASTY)
+
+    invocation = (await night.fire(function)).json()
+
+    assert invocation["status"] == "succeeded"
+    assert await night.recorded_pairs(invocation["id"]) == night.expected_pairs()
+    await night.check_truth(invocation)
+    dropped = [line["dropped"] for line in night.log_lines(function) if line["event"] == "engine_results_dropped"]
+    # of each call: its own results once more, and the 36 users whom it did not name
+    assert dropped == [8 + 36] * 10
+
+
+async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the_batch_unharmed(night: Night) -> None:
+    mentors = await night.add_mentors(30)
+    words: dict[str, dict[str, Any]] = {
+        mentors[0]: {"outcome": "failed", "error": {"code": NASTY, "message": NASTY, "retryable": "no"}},
+        mentors[1]: {"outcome": "failed", "error": {"code": "c" * 100_000, "message": "m" * 100_000}},
+        mentors[2]: {"outcome": "failed", "error": [NASTY]},
+        mentors[3]: {"outcome": "triggered", "notification_id": NASTY},
+        mentors[4]: {"outcome": "triggered", "notification_id": 10**4000},
+        mentors[5]: {"outcome": "triggered", "notification_id": {NASTY: [NASTY]}},
+    }
+    night.engine.rules.append(
+        rules.alter_results(lambda results: [result | words.get(result["user_id"], {}) for result in results])
+    )
+    function = await night.start_function()
+
+    invocation = (await night.fire(function)).json()
+
+    assert invocation["status"] == "partial"
+    told = {user_id: word["outcome"] for user_id, word in words.items()}
+    assert await night.recorded_pairs(invocation["id"]) == {
+        pair: told.get(pair[0], outcome) for pair, outcome in night.expected_pairs().items()
+    }
+    assert {cause["code"]: cause["message"] for cause in invocation["failures"]} == {
+        "first_line_severity_error_event_forged_31mred_end": NASTY_AS_KEPT,
+        "c" * 64: "m" * 300,
+        "engine_failed": None,
+    }
+    kept = dict(
+        await night.rows(
+            b"select distinct user_id::text, notification_id from public.scheduler_evaluations"
+            b" where user_id = any(%s::uuid[])",
+            [mentors[3:6]],
+        )
+    )
+    assert kept == {mentors[3]: NASTY_AS_KEPT, mentors[4]: "1" + "0" * 299, mentors[5]: None}
+    assert await night.queue_lengths() == [0, 0]
+    lines = night.log_lines(function)
+    assert [line["event"] for line in lines if line["event"] in ("forged", "log")] == []
+    failed = [line for line in lines if line["event"] == "user_failed"]
+    assert sorted(line["user_id"] for line in failed) == sorted(mentors[:3])
+    assert {line["error_code"] for line in failed} == {cause["code"] for cause in invocation["failures"]}
+
+
+async def test_every_answer_hostile_is_an_outage_and_nobodys_failure(night: Night) -> None:
+    await night.add_mentors(20)
+    night.engine.rules.append(hostile.compressed_body(17 * MEBIBYTE))
+    function = await night.start_function(HASTY)
+
+    answer = await night.fire(function)
+
+    assert (answer.status_code, answer.json()["error"]) == (202, "engine_unavailable")
+    assert set((await night.recorded_pairs(answer.json()["id"])).values()) == {"open"}
+    night.engine.rules.clear()
+    await night.execute(b"update scheduler.settings set engine_paused_until = now()")
+    answer = await night.fire(function)
+    assert answer.json()["status"] == "succeeded"
+    await night.check_truth(answer.json())

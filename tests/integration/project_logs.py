@@ -1,0 +1,121 @@
+"""What the processes of a project wrote to their logs, searched for secrets when the project ends.
+
+Every process's log is searched, also that of one which was killed or started again: it went on in the same file.
+No log has an exception. The gateway would have logged keys and was told to leave request headers out; PostgreSQL logs
+the text of a statement that failed but not its parameters, and secrets travel as those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.emulator.project import Project, ProjectFactory
+from tests.secret_scan import Leak, SecretLeakedError, Secrets, leaks_in
+
+# What a function is told in confidence; a test may have told it something else than its project's own.
+CONFIDED = (
+    "SUPABASE_SECRET_KEY",
+    "SCENARIO_ENGINE_TOKEN",
+    "SCHEDULER_INVOKE_TOKENS",
+    "SCHEDULER_ADMIN_TOKENS",
+)
+
+
+@contextlib.asynccontextmanager
+async def project_without_leaks(
+    projects: ProjectFactory, template: str = ProjectFactory.TEMPLATE
+) -> AsyncIterator[Project]:
+    """A project as `projects.project()` gives it, whose logs are searched once all its processes have ended.
+
+    Raises:
+        SecretLeakedError: a log holds a secret.
+    """
+    # the server belongs to the whole session: of its log only what is new is this project's
+    written_before = _size(projects.server.log_path)
+    async with projects.project(template) as project:
+        yield project
+    check_project(project, server_log_from=written_before)
+
+
+def check_project(project: Project, *, server_log_from: int = 0) -> int:
+    """Searches the logs of all processes that the project ever had, and answers how many lines it read.
+
+    Args:
+        project: whose logs.
+        server_log_from: where the project's part of the server's log begins, in bytes.
+
+    Raises:
+        SecretLeakedError: a log holds a secret.
+    """
+    folder = project.server.log_path.parent
+    # by name, not from the project's lists: a test may have started something of its own in the project's name
+    logs = {*folder.glob(f"*-{project.database}.log"), *folder.glob(f"*-{project.database}-*.log")}
+    return check_logs(dict.fromkeys(sorted(logs), 0) | {project.server.log_path: server_log_from}, secrets_of(project))
+
+
+def check_folder(folder: Path) -> int:
+    """The same for all logs in the data directory of an emulator that ran as a command.
+
+    Raises:
+        SecretLeakedError: a log holds a secret.
+    """
+    logs = sorted((folder / "logs").glob("*.log"))
+    assert {log.stem for log in logs} >= {"postgres", "function", "gateway", "postgrest"}, folder
+    return check_logs(dict.fromkeys(logs, 0), _kept_secrets(folder))
+
+
+def check_logs(beginnings: Mapping[Path, int], secrets: Secrets) -> int:
+    """Searches these files from these positions on, and answers how many lines it read.
+
+    Raises:
+        SecretLeakedError: one of them holds a secret.
+    """
+    leaks: list[Leak] = []
+    read = 0
+    for log, beginning in beginnings.items():
+        content = log.read_bytes()
+        skipped = content[:beginning].count(b"\n")
+        # not splitlines: it counts other lines than an editor does
+        lines = content[beginning:].decode(errors="replace").removesuffix("\n").split("\n")
+        read += len(lines) if content[beginning:] else 0
+        leaks += [Leak(leak.log, leak.line + skipped, leak.kind) for leak in leaks_in(lines, str(log), secrets)]
+    if leaks:
+        raise SecretLeakedError(leaks)
+    return read
+
+
+def secrets_of(project: Project) -> Secrets:
+    """Everything that is secret about a project, by what it is called."""
+    confided = {
+        f"{name} {number} of {function.name}": value
+        for function in project.functions
+        for name in CONFIDED
+        for number, value in enumerate(function.env[name].split(","), 1)
+    }
+    own = {
+        "the secret key": project.secret_key,
+        "the publishable key": project.publishable_key,
+        "the anon JWT": project.anon_jwt,
+        "the service_role JWT": project.service_role_jwt,
+        "the JWT secret": project.keys.jwt_secret,
+        "the invoke token": project.invoke_token,
+        "the admin token": project.admin_token,
+        "the engine token": project.engine_token,
+        "the database password": urlsplit(project.database_url).password or "",
+    }
+    return Secrets(confided | own)
+
+
+def _kept_secrets(folder: Path) -> Secrets:
+    values = {"the database password": (folder / "postgres-password").read_text()}
+    for file in ("keys.json", "tokens.json"):
+        values |= json.loads((folder / file).read_text())
+    return Secrets(values)
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
