@@ -10,6 +10,7 @@ INSTALLED := $(VENV)/.installed
 NPM_INSTALLED := tests/emulator/node_modules/.installed
 MENTORS ?= 500
 ARGS ?=
+AUDIT ?=
 WORKERS ?= auto
 
 .PHONY: help install run up test lint bench clean
@@ -28,10 +29,12 @@ up: install ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
 test: install ## every test, on the real stack (ARGS='tests/unit -k …')
 	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-lint: install ## formatting, lint and types, strictly
+lint: install ## formatting, lint and types, strictly; dependencies (AUDIT=--required: fail if OSV is away)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m pip check --disable-pip-version-check
+	@$(BIN)/python -m tests.dependency_audit $(AUDIT)
 
 bench: install ## measure a night: wall time, CPU and memory (MENTORS=…)
 	@$(BIN)/python -m tests.benchmarks
