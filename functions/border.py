@@ -6,6 +6,7 @@ It stands before the routes, so that a stranger learns nothing but that he is on
 from __future__ import annotations
 
 import logging
+import re
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
@@ -20,6 +21,7 @@ from shared.foreign_text import printable
 from shared.observability import log_event, log_exception, start_trace, trace_id
 
 MAX_BODY_BYTES = 1024 * 1024
+_JSON = re.compile(r"application/([a-z0-9][a-z0-9!#$&^_.-]*\+)?json")
 OPEN_PATHS = frozenset({"/health", "/health/last-run", "/openapi.json", "/docs"})
 
 
@@ -145,11 +147,16 @@ async def _read_body(request: Request) -> bytes:
 
 
 def _check_media_type(request: Request, body: bytes) -> None:
+    if not body:
+        return
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body and media_type != "application/json" and not media_type.endswith("+json"):
+    if not _JSON.fullmatch(media_type):
         raise RequestError(
             415, "unsupported_media_type", f"expected Content-Type: application/json, found {media_type or 'none'}"
         )
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise RequestError(415, "unsupported_media_type", f"expected no Content-Encoding, found {coding or 'none'}")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

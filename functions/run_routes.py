@@ -17,6 +17,7 @@ from shared.slots import to_slot
 from shared.version import VERSION
 
 MAX_MAX_AGE_HOURS = 24 * 366
+SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
 OPEN_TO_ALL: dict[str, Any] = {"security": []}
 
 router = APIRouter()
@@ -34,12 +35,16 @@ async def handle_start(
     response: Response,
     work: Connected,
     body: Annotated[StartRequest | None, Body()] = None,
-    schedule_time: Annotated[Moment | None, Header(alias="X-CloudScheduler-ScheduleTime")] = None,
+    schedule_time: Annotated[Moment | None, Header(alias=SCHEDULE_TIME_HEADER)] = None,
     dispatch_id: Annotated[int | None, Header(alias="X-Scheduler-Dispatch", ge=1, le=2**63 - 1)] = None,
 ) -> Invocation | Idle:
     """Opens the slot that is due if nobody has, then works on whatever is open. Answers the latest slot's run."""
-    requested = body.scheduled_for if body and body.scheduled_for else schedule_time
-    ended = await run_slice(work, requested_slot=to_slot(requested) if requested else None, dispatch_id=dispatch_id)
+    named_in, requested = "scheduled_for", body.scheduled_for if body else None
+    if requested is None:
+        named_in, requested = SCHEDULE_TIME_HEADER, schedule_time
+    ended = await run_slice(
+        work, requested_slot=to_slot(requested) if requested else None, named_in=named_in, dispatch_id=dispatch_id
+    )
     response.status_code = 202 if ended.more_to_do else 200
     if ended.invocation is None:
         return Idle(status="idle")

@@ -33,12 +33,19 @@ class Slice:
     more_to_do: bool
 
 
-async def run_slice(work: Work, *, requested_slot: datetime | None = None, dispatch_id: int | None = None) -> Slice:
+async def run_slice(
+    work: Work,
+    *,
+    requested_slot: datetime | None = None,
+    named_in: str = "scheduled_for",
+    dispatch_id: int | None = None,
+) -> Slice:
     """Opens the due slot if nobody has, then works on whatever is open, for one time budget.
 
     Args:
         work: configuration and clients.
         requested_slot: the slot that the caller named, a whole UTC minute.
+        named_in: the member or header that names it, for the error.
         dispatch_id: the dispatch that this slice answers, if one.
 
     Raises:
@@ -51,9 +58,9 @@ async def run_slice(work: Work, *, requested_slot: datetime | None = None, dispa
         raise RequestError(
             422,
             "not_a_slot",
-            "expected scheduled_for to name the slot that is due or one that was opened before, "
+            f"{named_in}: expected the slot that is due or one that was opened before, "
             f"found {requested_slot:%Y-%m-%dT%H:%MZ}",
-            field="scheduled_for",
+            field=named_in,
         )
     _log_opened(slot)
     if not slot.open:
