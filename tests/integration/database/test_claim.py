@@ -55,6 +55,14 @@ async def test_manual_runs_are_claimed_first(core: SqlCore, worker: Worker) -> N
     assert Counter(key for key, _ in keys(await worker.claim(3))) == {person: 2, night: 1}
 
 
+async def test_who_works_for_a_person_leaves_the_night_to_others(core: SqlCore, worker: Worker) -> None:
+    await core.open_run(worker, [pairs([1])])
+    person = await core.open_manual_run(worker, [pairs([1]), pairs([2])])
+    assert keys(await worker.claim(manual_only=True)) == [(person, 1), (person, 2)]
+    assert await worker.claim(manual_only=True) == {"batches": [], "stale": 0, "engine_paused_until": None}
+    assert len((await worker.claim())["batches"]) == 1
+
+
 @pytest.mark.parametrize("state", ["done", "abandoned"])
 async def test_messages_of_batches_that_are_over_are_deleted_and_counted(
     core: SqlCore, worker: Worker, state: str

@@ -152,3 +152,21 @@ async def test_cancelling_and_enqueueing_leave_nothing_queued(core: SqlCore) -> 
     assert (cancelled["status"], cancelled["counts"]["not_evaluated"]) == ("cancelled", 1)
     assert await core.queued() == 0
     assert not await enumerator.enqueue(invocation, [pairs([2])], expected=mentor(1), following=mentor(2))
+
+
+async def test_the_ends_of_a_batch_are_those_of_all_its_groups(core: SqlCore, worker: Worker) -> None:
+    mixed = [*pairs([4, 10], ["lapsed"]), *pairs([3, 5, 17], ["milestone"]), *pairs([9], ["onboarding"])]
+    await core.open_run(worker, [mixed, pairs([18])])
+    assert await core.owner.rows(
+        "select first_user_id::text, last_user_id::text from public.scheduler_invocation_batches order by batch_no"
+    ) == [(mentor(3), mentor(17)), (mentor(18), mentor(18))]
+
+
+async def test_a_cursor_is_any_text_and_stays_where_the_last_page_left_it(core: SqlCore, worker: Worker) -> None:
+    invocation = await core.open_run(worker, done=False)
+    cursors = ["1", "17", "rest:", f"rest:{mentor(1)}", "rest:rest:2"]
+    for page, (expected, following) in enumerate(zip([None, *cursors], cursors, strict=False)):
+        assert await worker.enqueue(invocation, [pairs([page])], expected=expected, following=following)
+    assert not await worker.enqueue(invocation, [], expected="rest:2", done=True)
+    assert await worker.enqueue(invocation, [], expected=cursors[-1], done=True)
+    assert await core.owner.column("select enumeration_cursor from public.scheduler_invocations") == [cursors[-1]]

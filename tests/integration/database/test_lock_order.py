@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from itertools import count
+from random import Random
 from typing import Any
 
 import psycopg
 
-from .sql_core import Session, SqlCore, minutes, pairs
+from .asked import ask, ended_run, opened
+from .sql_core import Session, SqlCore, Worker, minutes, pairs
 
 
 async def both_end(*calls: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
@@ -83,3 +86,105 @@ async def test_dispatch_giving_up_a_slice_beside_its_hand_back(core: SqlCore) ->
         reporting = asyncio.create_task(reporter.hand_back(dispatch_id=dispatch_id, engine_error="engine_unavailable"))
         await core.until_waiting_for_a_lock(reporter, or_done=reporting)
     await both_end(harvesting, reporting)
+
+
+async def night_and_later_expired_run(core: SqlCore, worker: Worker) -> tuple[str, str]:
+    """A scheduled run that is open, and one with a higher id whose time is over."""
+    night = await core.open_run(worker, [pairs([1])])
+    while (expired := await core.open_manual_run(worker, [pairs([2])])) < night:
+        await worker.cancel(expired)
+    await core.expire_now(expired)
+    return night, expired
+
+
+async def test_opening_a_slot_that_expires_another_run_beside_a_hand_back(core: SqlCore) -> None:
+    worker, reporter, opener = await core.workers(3)
+    await core.install_long_ago()
+    _, expired = await night_and_later_expired_run(core, worker)
+    async with core.owner.transaction():
+        await core.owner.run(
+            "select from public.scheduler_invocation_batches where invocation_id = %s for update", expired
+        )
+        opening = asyncio.create_task(opener.open_slot(*await core.slots()))
+        await core.until_waiting_for_a_lock(opener)
+        reporting = asyncio.create_task(reporter.hand_back(engine_error="engine_unavailable"))
+        await core.until_waiting_for_a_lock(reporter)
+    await both_end(opening, reporting)
+
+
+async def test_opening_a_run_that_expires_another_beside_a_hand_back(core: SqlCore) -> None:
+    worker, reporter, opener = await core.workers(3)
+    source = await ended_run(core, worker)
+    await opened(worker, retry_of=source)
+    expired = await core.open_manual_run(worker, [pairs([2])])
+    await core.expire_now(expired)
+    async with core.owner.transaction():
+        await core.owner.run(
+            "select from public.scheduler_invocation_batches where invocation_id = %s for update", expired
+        )
+        opening = asyncio.create_task(ask(opener, retry_of=source, post_slice=True))
+        await core.until_waiting_for_a_lock(opener)
+        reporting = asyncio.create_task(reporter.hand_back(engine_error="engine_unavailable"))
+        await core.until_waiting_for_a_lock(reporter)
+    await both_end(opening, reporting)
+    assert opening.result()["outcome"] == "retry_already_open"
+
+
+async def test_cancelling_beside_a_hand_back_and_a_record(core: SqlCore) -> None:
+    worker, reporter, canceller = await core.workers(3)
+    run = await core.open_manual_run(worker, [pairs([1]), pairs([2])])
+    batch = await worker.claim_one()
+    async with worker.transaction():
+        await worker.complete(batch)
+        cancelling = asyncio.create_task(canceller.update(run, cancel=True, set_note=True, note="enough"))
+        await core.until_waiting_for_a_lock(canceller)
+        reporting = asyncio.create_task(reporter.hand_back(engine_error="engine_unavailable", progressed=True))
+        await core.until_waiting_for_a_lock(reporter)
+    await both_end(cancelling, reporting)
+
+
+async def test_a_crowd_that_does_everything_at_once_never_meets_in_a_deadlock(core: SqlCore) -> None:
+    """Seeded, so that it asks for the same each time; how the calls interleave is the server's."""
+    await core.install_long_ago()
+    due, following = await core.slots()
+    first = await core.worker()
+    await first.open_slot(due, following)
+    runs = [await opened(first, key=f"k{number}") for number in range(3)]
+
+    numbers = count()
+
+    async def be_busy(worker: Worker, clock: Session, random: Random) -> None:
+        for _ in range(60):
+            run, batches = random.choice(runs), (await worker.claim(2))["batches"]
+            for batch in batches:
+                await (worker.complete(batch, "failed") if random.random() < 0.8 else worker.release(batch))
+            step = random.randrange(10)
+            if step == 0:
+                answer = await ask(worker, retry_of=run, post_slice=True)
+                if answer["invocation"]:
+                    runs.append(answer["invocation"]["id"])
+            elif step == 1:
+                runs.append(await opened(worker))
+            elif step == 2:
+                await worker.update(run, cancel=random.random() < 0.5, set_note=True, note="busy")
+            elif step == 3:
+                await worker.delete(run)
+            elif step == 4:
+                await core.expire_now(run)
+                await clock.run("select scheduler.dispatch()")
+            elif step == 5:
+                await clock.run("call scheduler.prune()")
+            elif step == 6:
+                await worker.hand_back(
+                    progressed=True, engine_answers=True, engine_error=random.choice([None, "engine_unavailable"])
+                )
+                await clock.run("update scheduler.settings set engine_paused_until = null")
+            elif step == 7:
+                await worker.open_slot(due, following, max_workers=random.randint(1, 9))
+            else:
+                done = random.random() < 0.5
+                await worker.enqueue(run, [pairs([next(numbers), next(numbers)])], done=done)
+                await worker.finish(run)
+
+    crowd = [(await core.worker(), await core.session(), Random(seed)) for seed in range(6)]
+    await both_end(*(be_busy(*one) for one in crowd))

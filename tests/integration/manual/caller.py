@@ -1,0 +1,100 @@
+"""Whoever asks for runs over HTTP, with the admin token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from tests.emulator.function import FunctionProcess
+from tests.integration.nightly.night import Night, Pair, eventually
+
+PATH = "/api/v1/scheduler-invocations"
+
+Json = dict[str, Any]
+
+
+class Caller:
+    """Calls one instance of the function."""
+
+    def __init__(self, night: Night, function: FunctionProcess) -> None:
+        self._night = night
+        self._function = function
+
+    async def send(
+        self, method: str, path: str = "", *, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> httpx.Response:
+        return await self._night.http.request(
+            method,
+            f"{self._function.url}{PATH}{path}",
+            headers={"Authorization": f"Bearer {self._night.project.admin_token}", **(headers or {})},
+            **options,
+        )
+
+    async def ask(self, body: object = None, *, key: str | None = None, prefer: str | None = None) -> httpx.Response:
+        """POST: a run."""
+        headers = {name: value for name, value in (("Idempotency-Key", key), ("Prefer", prefer)) if value}
+        return await self.send("POST", headers=headers, json={} if body is None else body)
+
+    async def run(self, body: object = None) -> Json:
+        """A run that this call opens and works on: as it is afterwards."""
+        answer = await self.ask(body)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    async def see(self, invocation_id: str) -> Json:
+        answer = await self.send("GET", f"/{invocation_id}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def cancel(self, invocation_id: str) -> httpx.Response:
+        return await self.send("PUT", f"/{invocation_id}", json={"status": "cancelled"})
+
+    async def delete(self, invocation_id: str) -> httpx.Response:
+        return await self.send("DELETE", f"/{invocation_id}")
+
+    async def page(self, **query: Any) -> Json:
+        answer = await self.send("GET", params=query)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def history(self, user_id: str) -> dict[str, dict[str, str | None]]:
+        """What came of one mentor: outcome by scenario type, by invocation."""
+        return {
+            item["id"]: {result["scenario_type"]: result["outcome"] for result in item["results"]}
+            for item in (await self.page(user_id=user_id, limit=100))["items"]
+        }
+
+    async def until_ended(self, invocation_id: str) -> Json:
+        """The run, once somebody has ended it."""
+
+        async def look() -> Json | None:
+            found = await self.see(invocation_id)
+            return found if found["finished_at"] else None
+
+        found = await eventually(look)
+        assert found is not None
+        return found
+
+
+async def a_caller(night: Night, env: Mapping[str, str] | None = None, **options: Any) -> Caller:
+    """A caller of one more instance of the function."""
+    return Caller(night, await night.start_function(env, **options))
+
+
+def asked_since(night: Night, call: int) -> list[Pair]:
+    """Pairs that the engine was asked about after this many calls."""
+    return [pair for record in night.engine.calls[call:] for pair in record.pairs]
+
+
+def keys_since(night: Night, call: int) -> set[str]:
+    """Keys that the engine saw after this many calls."""
+    return {key for record in night.engine.calls[call:] for key in record.keys}
+
+
+async def let_no_slot_be_due(night: Night) -> None:
+    """As after a night: a slice finds only what was asked for."""
+    await night.execute(
+        b"update scheduler.settings set slot_high_water_mark = now(), next_due_at = now() + interval '1 day'"
+    )
