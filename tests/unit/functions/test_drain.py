@@ -15,6 +15,9 @@ from tests.unit.clock import ManualClock
 from tests.unit.environment import make_config
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch, make_users
 
+# Four are enough for four calls at a time, and half as many again wait for their record.
+RUNNERS_AT_FOUR_CALLS = 6
+
 
 class PretendQueue(Invocations):
     """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way."""
@@ -25,13 +28,17 @@ class PretendQueue(Invocations):
         self.recorded: list[EvaluationBatch] = []
         self.released: list[tuple[EvaluationBatch, bool]] = []
         self.claims = 0
+        self.quantities: list[int] = []
+        self.manual_only: set[bool] = set()
         self.news = asyncio.Event()
         self.before_claim: Callable[[], Awaitable[object]] | None = None
         self.after_claim: Callable[[], None] = lambda: None
         self.before_record: Callable[[], Awaitable[object]] | None = None
 
-    async def claim(self, quantity: int) -> ClaimedBatches:
+    async def claim(self, quantity: int, *, manual_only: bool) -> ClaimedBatches:
         self.claims += 1
+        self.quantities.append(quantity)
+        self.manual_only.add(manual_only)
         self.news.set()
         if self.before_claim is not None:
             await self.before_claim()
@@ -53,12 +60,20 @@ class PretendQueue(Invocations):
         self.released.append((batch, blameless))
 
 
-def make_drain(queue: PretendQueue, engine: PretendEngine, *, seconds: float = 1000, **settings: str) -> Drain:
+def make_drain(
+    queue: PretendQueue,
+    engine: PretendEngine,
+    *,
+    seconds: float = 1000,
+    manual_only: bool = False,
+    **settings: str,
+) -> Drain:
     return Drain(
         invocations=queue,
         engine=engine.client(concurrency=4),
         config=make_config(**settings),
         budget=engine.budget(seconds),
+        manual_only=manual_only,
     )
 
 
@@ -181,3 +196,61 @@ async def test_a_batch_that_most_of_the_time_was_not_enough_for_is_not_blameless
     await drain.run()
 
     assert queue.released == [(batch, False)]
+
+
+@pytest.mark.parametrize("manual_only", [False, True])
+async def test_whether_nights_are_left_alone_is_said_with_every_claim(clock: ManualClock, manual_only: bool) -> None:
+    queue = PretendQueue([make_batch(make_users(2)) for _ in range(20)])
+    drain = make_drain(queue, PretendEngine(clock), manual_only=manual_only)
+    drain.note_all_queued()
+    await drain.run()
+    assert queue.manual_only == {manual_only}
+
+
+async def test_no_more_is_claimed_than_there_are_idle_runners(clock: ManualClock) -> None:
+    """What is in hand but not begun would be kept from other workers, and begun after a cancel."""
+    queue = PretendQueue([make_batch(make_users(2)) for _ in range(50)], at_a_time=2)
+    in_hand: list[int] = []
+
+    async def look() -> None:
+        # What is claimed and not recorded is in the hands of runners; only the others may ask for more.
+        in_hand.append(50 - len(queue.waiting) - len(queue.recorded) + queue.quantities[-1])
+
+    queue.before_claim = look
+    drain = make_drain(queue, PretendEngine(clock), ENGINE_MAX_CONCURRENCY="4")
+    drain.note_all_queued()
+
+    assert (await drain.run()).batches == 50
+
+    assert max(in_hand) <= RUNNERS_AT_FOUR_CALLS
+
+
+async def test_while_every_runner_is_busy_nothing_is_claimed(clock: ManualClock) -> None:
+    queue = PretendQueue([make_batch(make_users(2)) for _ in range(50)])
+    recording, may_record = asyncio.Event(), asyncio.Event()
+    queue.before_record = lambda: asyncio.gather(_set(recording), may_record.wait())
+    drain = make_drain(queue, PretendEngine(clock), ENGINE_MAX_CONCURRENCY="4")
+    drain.note_all_queued()
+    running = asyncio.create_task(drain.run())
+    await recording.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+    assert 50 - len(queue.waiting) == RUNNERS_AT_FOUR_CALLS
+    assert sum(queue.quantities) == RUNNERS_AT_FOUR_CALLS
+
+    may_record.set()
+    assert (await running).batches == 50
+
+
+@pytest.mark.parametrize("skip_reasons", [("mentor_not_active",) * 3, ("mentor_not_active", None, None)])
+async def test_pairs_that_are_skipped_are_recorded_and_counted(
+    clock: ManualClock, skip_reasons: tuple[str | None, ...]
+) -> None:
+    users = [user._replace(skip_reason=reason) for user, reason in zip(make_users(3), skip_reasons, strict=True)]
+    queue = PretendQueue([make_batch(users)])
+    drain = make_drain(queue, PretendEngine(clock))
+    drain.note_all_queued()
+    done = await drain.run()
+    assert done.outcomes["skipped"] == 2 * sum(reason is not None for reason in skip_reasons)
+    assert sum(done.outcomes.values()) == 6

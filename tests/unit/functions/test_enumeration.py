@@ -1,71 +1,54 @@
-"""Mentors become batches: nobody twice, nobody forgotten, and a slower worker gives way."""
+"""Pages of the roster become batches: nobody twice, nobody forgotten, and a slower worker gives way."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.enumeration import cut_page, enumerate_mentors
-from functions.peer_mentors import ActivePeerMentor
-from shared.config import ScenarioEvaluationConfig
+from functions.enumeration import enumerate_mentors
+from functions.roster import Roster
 from shared.evaluations import MentorScenarios, from_pairs
-from shared.invocations import Invocations, OpenInvocation
+from shared.invocations import Enumeration, Invocations, OpenInvocation
 from shared.time_budget import TimeBudget
 from tests.unit.clock import ManualClock
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
+from tests.unit.functions.pretend_sql import RUN_ID, SLOT, mentor_id
 from tests.unit.log_lines import LogLines
 
 TYPES = json.dumps([{"type": "for_new", "segments": ["new"]}, {"type": "for_old", "segments": ["old"]}])
-segments = st.frozensets(st.sampled_from(["new", "old", "odd"]))
-mentors = st.lists(st.builds(ActivePeerMentor, st.uuids().map(str), segments), unique_by=lambda mentor: mentor.user_id)
 
 
-def config_with(batch_size: int) -> ScenarioEvaluationConfig:
-    return make_config(SCENARIO_TYPES=TYPES, EVALUATION_BATCH_SIZE=str(batch_size))
+class Worker:
+    """One worker's enumeration over a fake database that notes what is queued.
 
+    Args:
+        segments: of each mentor, in the order of the ids.
+        accepts: whether each page is taken; when they are used up, all are.
+    """
 
-@given(mentors, st.integers(1, 10))
-def test_each_mentor_is_in_one_batch_or_skipped(page: list[ActivePeerMentor], batch_size: int) -> None:
-    config = config_with(batch_size)
-    cut = cut_page(page, config)
-    assert [user for batch in cut.batches for user in batch] == [
-        MentorScenarios(mentor.user_id, types)
-        for mentor in page
-        if (types := config.scenario_types_for(mentor.segments))
-    ]
-    assert sum(len(batch) for batch in cut.batches) + cut.skipped == len(page)
-
-
-@given(mentors, st.integers(1, 10))
-def test_batches_are_full_but_for_the_last_and_never_empty(page: list[ActivePeerMentor], batch_size: int) -> None:
-    sizes = [len(batch) for batch in cut_page(page, config_with(batch_size)).batches]
-    assert all(size == batch_size for size in sizes[:-1])
-    assert all(0 < size <= batch_size for size in sizes[-1:])
-
-
-def test_a_mentor_to_whom_nothing_applies_is_skipped_and_takes_no_room() -> None:
-    page = [ActivePeerMentor(str(n), frozenset({"new"} if n % 2 else {"odd"})) for n in range(10)]
-    cut = cut_page(page, config_with(5))
-    assert [len(batch) for batch in cut.batches] == [5]
-    assert cut.skipped == 5
-
-
-class Enumeration:
-    """One worker's enumeration over a fake database, which notes what is queued."""
-
-    def __init__(self, count: int, *, accepts: Sequence[bool] = (), cursor: str | None = None) -> None:
+    def __init__(
+        self,
+        segments: Sequence[str],
+        *,
+        accepts: Sequence[bool] = (),
+        cursor: str | None = None,
+        batch_size: int = 3,
+        most_rows: int = 4,
+    ) -> None:
         self._accepts = list(accepts)
-        rows = [{"user_id": f"mentor-{n:04}", "segments": ["new"]} for n in range(count)]
-        self.database = FakeDatabase(rows, most_rows=4, functions={"scheduler_enqueue": self._enqueue})
+        rows = [{"user_id": mentor_id(n), "segments": [segment]} for n, segment in enumerate(segments)]
+        self._database = FakeDatabase(rows, most_rows=most_rows, functions={"scheduler_enqueue": self._enqueue})
+        self._invocation = OpenInvocation(RUN_ID, SLOT, "schedule", Enumeration(cursor=cursor))
+        self._batch_size = batch_size
         self.clock = ManualClock()
         self.pages: list[dict[str, Any]] = []
         self.times_told = 0
-        self._invocation = OpenInvocation("invocation-1", "2026-11-23T02:00:00+00:00", "schedule", cursor, False)
 
     def _enqueue(self, arguments: dict[str, Any]) -> dict[str, bool]:
         self.pages.append(arguments)
@@ -76,66 +59,114 @@ class Enumeration:
         self.times_told += 1
 
     async def run(self, *, seconds: float = 1000) -> None:
-        config = config_with(3)
+        config = make_config(SCENARIO_TYPES=TYPES)
+        invocations = Invocations(self._database, config)
         await enumerate_mentors(
             self._invocation,
-            database=self.database,
-            invocations=Invocations(self.database, config),
-            config=config,
+            roster=Roster(self._database, invocations, config),
+            invocations=invocations,
+            batch_size=self._batch_size,
             budget=TimeBudget(seconds, self.clock),
             on_queued=self._told,
         )
 
-    def queued(self) -> list[str]:
-        return [user.user_id for page in self.pages for batch in page["batches"] for user in from_pairs(batch)]
+    def batches(self) -> list[list[tuple[MentorScenarios, ...]]]:
+        """The batches of each page."""
+        return [[from_pairs(batch) for batch in page["batches"]] for page in self.pages]
+
+    def queued(self) -> list[MentorScenarios]:
+        return [mentor for page in self.batches() for batch in page for mentor in batch]
 
     def steps(self) -> list[tuple[str | None, str | None, bool]]:
         return [(page["expected_cursor"], page["next_cursor"], page["done"]) for page in self.pages]
 
 
-async def test_page_after_page_is_queued_and_then_the_end_is_noted(log: LogLines) -> None:
-    enumeration = Enumeration(6)
-    await enumeration.run()
-    assert enumeration.queued() == [f"mentor-{n:04}" for n in range(6)]
-    assert enumeration.steps() == [
-        (None, "mentor-0003", False),
-        ("mentor-0003", "mentor-0005", False),
-        ("mentor-0005", None, True),
+segments = st.lists(st.sampled_from(["new", "old", "odd"]), max_size=30)
+
+
+@given(segments, st.integers(1, 10), st.integers(1, 10))
+async def test_each_mentor_is_in_one_batch_or_skipped(segments: list[str], batch_size: int, most_rows: int) -> None:
+    worker = Worker(segments, batch_size=batch_size, most_rows=most_rows)
+    await worker.run()
+    assert sorted(worker.queued()) == [
+        MentorScenarios(mentor_id(n), (f"for_{segment}",)) for n, segment in enumerate(segments) if segment != "odd"
     ]
-    assert enumeration.times_told == 2
+    assert sum(page["mentors_skipped"] for page in worker.pages) == segments.count("odd")
+
+
+@given(segments, st.integers(1, 10), st.integers(1, 10))
+async def test_batches_are_full_but_for_a_pages_last_and_never_empty(
+    segments: list[str], batch_size: int, most_rows: int
+) -> None:
+    worker = Worker(segments, batch_size=batch_size, most_rows=most_rows)
+    await worker.run()
+    for page in worker.batches():
+        sizes = [len(batch) for batch in page]
+        assert all(size == batch_size for size in sizes[:-1])
+        assert all(0 < size <= batch_size for size in sizes[-1:])
+
+
+@given(segments, st.integers(1, 10), st.integers(1, 10))
+async def test_the_batches_of_a_page_follow_one_another_in_the_order_of_ids(
+    segments: list[str], batch_size: int, most_rows: int
+) -> None:
+    """A mentor's batch is found by its first and its last id."""
+    worker = Worker(segments, batch_size=batch_size, most_rows=most_rows)
+    await worker.run()
+    ranges = [(min(batch).user_id, max(batch).user_id) for page in worker.batches() for batch in page]
+    assert all(before[1] < after[0] for before, after in pairwise(ranges))
+
+
+async def test_a_mentor_to_whom_nothing_applies_is_skipped_and_takes_no_room() -> None:
+    worker = Worker(["new", "odd"] * 5, batch_size=5, most_rows=10)
+    await worker.run()
+    page, end = worker.pages
+    assert [len(batch) for batch in worker.batches()[0]] == [5]
+    assert (page["mentors_skipped"], end["mentors_skipped"]) == (5, 0)
+
+
+async def test_page_after_page_is_queued_and_then_the_end_is_noted(log: LogLines) -> None:
+    worker = Worker(["new", "odd", "new", "new", "new", "new"])
+    await worker.run()
+    assert [mentor.user_id for mentor in worker.queued()] == [mentor_id(n) for n in (0, 2, 3, 4, 5)]
+    assert worker.steps() == [
+        (None, mentor_id(3), False),
+        (mentor_id(3), mentor_id(5), False),
+        (mentor_id(5), None, True),
+    ]
+    assert worker.times_told == 2
     (line,) = log.of("mentors_enumerated")
-    assert line["mentors"] == 6
+    assert (line["invocation_id"], line["slot"], line["mentors"], line["batches"]) == (RUN_ID, SLOT, 6, 2)
 
 
 async def test_an_enumeration_goes_on_where_it_stands() -> None:
-    enumeration = Enumeration(6, cursor="mentor-0003")
-    await enumeration.run()
-    assert enumeration.queued() == ["mentor-0004", "mentor-0005"]
-    assert enumeration.steps()[0] == ("mentor-0003", "mentor-0005", False)
+    worker = Worker(["new"] * 6, cursor=mentor_id(3))
+    await worker.run()
+    assert [mentor.user_id for mentor in worker.queued()] == [mentor_id(4), mentor_id(5)]
+    assert worker.steps()[0] == (mentor_id(3), mentor_id(5), False)
 
 
 async def test_without_any_mentor_only_the_end_is_noted() -> None:
-    enumeration = Enumeration(0)
-    await enumeration.run()
-    assert enumeration.steps() == [(None, None, True)]
-    assert enumeration.times_told == 0
+    worker = Worker([])
+    await worker.run()
+    assert worker.steps() == [(None, None, True)]
+    assert worker.times_told == 0
 
 
 async def test_where_another_worker_was_faster_this_one_gives_way(log: LogLines) -> None:
-    enumeration = Enumeration(9, accepts=[True, False])
-    await enumeration.run()
-    assert len(enumeration.pages) == 2
-    assert enumeration.times_told == 1
+    worker = Worker(["new"] * 9, accepts=[True, False])
+    await worker.run()
+    assert len(worker.pages) == 2
+    assert worker.times_told == 1
     assert log.of("mentors_enumerated") == []
 
 
 async def test_where_another_worker_noted_the_end_this_one_says_nothing(log: LogLines) -> None:
-    enumeration = Enumeration(2, accepts=[True, False])
-    await enumeration.run()
+    await Worker(["new"] * 2, accepts=[True, False]).run()
     assert log.of("mentors_enumerated") == []
 
 
 async def test_when_the_time_ends_the_rest_is_left_and_the_end_is_not_noted() -> None:
-    enumeration = Enumeration(9)
-    await enumeration.run(seconds=15)
-    assert enumeration.steps() == [(None, "mentor-0003", False), ("mentor-0003", "mentor-0007", False)]
+    worker = Worker(["new"] * 9)
+    await worker.run(seconds=15)
+    assert worker.steps() == [(None, mentor_id(3), False), (mentor_id(3), mentor_id(7), False)]

@@ -8,10 +8,20 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.evaluations import EvaluationResult, MentorScenarios, Outcome, count_outcomes, from_pairs, to_pairs
+from shared.evaluations import (
+    MENTOR_NOT_ACTIVE,
+    SCENARIO_NOT_APPLICABLE,
+    EvaluationResult,
+    MentorScenarios,
+    Outcome,
+    count_outcomes,
+    from_pairs,
+    to_pairs,
+)
 
 types = st.lists(st.sampled_from(["a", "b", "c"]), unique=True).map(tuple)
-users = st.lists(st.builds(MentorScenarios, st.uuids().map(str), types), unique_by=lambda user: user.user_id)
+reasons = st.none() | st.sampled_from([MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE])
+users = st.lists(st.builds(MentorScenarios, st.uuids().map(str), types, reasons), unique_by=lambda user: user.user_id)
 results = st.lists(
     st.builds(
         EvaluationResult,
@@ -23,7 +33,7 @@ results = st.lists(
 
 
 @given(users)
-def test_every_user_comes_back_from_the_frozen_form_with_her_types(before: list[MentorScenarios]) -> None:
+def test_every_user_comes_back_from_the_frozen_form_with_her_types_and_reason(before: list[MentorScenarios]) -> None:
     after = from_pairs(to_pairs(before))
     assert Counter(after) == Counter(before)
 
@@ -35,15 +45,28 @@ def test_freezing_what_came_back_changes_nothing_more(before: list[MentorScenari
 
 
 @given(users)
-def test_the_frozen_form_has_one_group_for_each_set_of_types(before: list[MentorScenarios]) -> None:
-    groups = [tuple(group["scenario_types"]) for group in to_pairs(before)]
-    assert len(groups) == len(set(groups)) == len({user.scenario_types for user in before})
+def test_the_frozen_form_has_one_group_for_each_set_of_types_and_reason(before: list[MentorScenarios]) -> None:
+    groups = [(tuple(group["scenario_types"]), group.get("skip")) for group in to_pairs(before)]
+    assert len(groups) == len(set(groups)) == len({user[1:] for user in before})
 
 
 def test_users_keep_their_order_within_a_group() -> None:
     before = [MentorScenarios(user_id, ("a",)) for user_id in ("3", "1", "2")]
     assert to_pairs(before) == [{"scenario_types": ["a"], "user_ids": ["3", "1", "2"]}]
     assert from_pairs(to_pairs(before)) == tuple(before)
+
+
+def test_only_a_group_that_is_skipped_says_so() -> None:
+    before = [MentorScenarios("1", ("a",)), MentorScenarios("2", ("a",), MENTOR_NOT_ACTIVE)]
+    assert to_pairs(before) == [
+        {"scenario_types": ["a"], "user_ids": ["1"]},
+        {"scenario_types": ["a"], "user_ids": ["2"], "skip": MENTOR_NOT_ACTIVE},
+    ]
+
+
+def test_a_mentor_may_be_in_a_group_that_is_skipped_and_in_one_that_is_not() -> None:
+    before = (MentorScenarios("1", ("a",)), MentorScenarios("1", ("b",), SCENARIO_NOT_APPLICABLE))
+    assert from_pairs(to_pairs(before)) == before
 
 
 @given(results)

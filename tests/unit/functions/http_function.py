@@ -1,0 +1,99 @@
+"""The whole application over a fake database and a pretended engine, as callers meet it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from functions.api import create_app
+from functions.invocation_routes import PREFIX
+from functions.work import Work
+from shared.auth import TokenCheck
+from shared.invocation_records import InvocationRecords
+from shared.invocations import Invocations
+from tests.unit.clock import ManualClock
+from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
+from tests.unit.functions.pretend_engine import PretendEngine
+from tests.unit.functions.pretend_sql import PretendSql
+
+ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+INVOKE = {"Authorization": f"Bearer {INVOKE_TOKEN}"}
+JSON = {"Content-Type": "application/json"}
+NOW = datetime(2026, 11, 23, 2, 0, 30, tzinfo=UTC)
+
+
+class Function:
+    """The application.
+
+    Args:
+        rows: the active mentors.
+        engine: answers everybody by default.
+        settings: of the configuration.
+
+    `broken_by`: what getting at the database and the engine raises.
+    """
+
+    def __init__(
+        self, *, rows: Sequence[dict[str, Any]] = (), engine: PretendEngine | None = None, **settings: str
+    ) -> None:
+        self.sql = PretendSql(rows)
+        self.clock = ManualClock()
+        self.engine = engine or PretendEngine(self.clock)
+        self.broken_by: Exception | None = None
+        config = make_config(**settings)
+        database = self.sql.database
+        self.work = Work(
+            config,
+            database,
+            Invocations(database, config),
+            InvocationRecords(database, config),
+            self.engine.client(),
+            now=lambda: NOW,
+        )
+        self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
+
+    async def _connect(self) -> Work:
+        if self.broken_by is not None:
+            raise self.broken_by
+        return self.work
+
+    async def start(self, body: object = None, **headers: str) -> httpx.Response:
+        """`POST /`, as the clock calls it."""
+        return await self.http.post("/", json=body, headers=INVOKE | headers)
+
+    async def ask(
+        self,
+        method: str,
+        path: str = "",
+        *,
+        body: object = None,
+        params: httpx.QueryParams | dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """One of the endpoints under the prefix, as an operator calls it; without a body None is sent."""
+        content = None if body is None else json.dumps(body).encode()
+        given = ADMIN | ({} if content is None else JSON) | (headers or {})
+        return await self.http.request(method, PREFIX + path, content=content, params=params, headers=given)
+
+
+def problem_in(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem that was answered; fails where it is none, or another."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert (problem["status"], problem["code"], problem["type"]) == (status, code, "about:blank"), problem
+    assert problem["title"]
+    assert problem["detail"]
+    return problem
+
+
+def in_json(described: dict[str, Any]) -> dict[str, Any]:
+    """What the database describes, with times as the API writes them."""
+    answered: dict[str, Any] = json.loads(json.dumps(described).replace("+00:00", "Z"))
+    return answered

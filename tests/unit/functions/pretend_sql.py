@@ -1,0 +1,179 @@
+"""The SQL functions, as far as one process sees them, over a fake database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tests.unit.fake_database import FakeDatabase
+
+SLOT = "2026-11-23T02:00:00+00:00"
+RUN_ID = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a11"
+
+
+def mentor_id(number: int) -> str:
+    """A user id; in the order of the numbers."""
+    return f"0171e38f-30f1-5e6c-9a4d-{number:012x}"
+
+
+def mentor_row(number: int, *segments: str) -> dict[str, Any]:
+    """A row of `active_peer_mentors`."""
+    return {"user_id": mentor_id(number), "segments": list(segments)}
+
+
+def described(**members: Any) -> dict[str, Any]:
+    """An invocation as the database describes it: by default a night that went well."""
+    counts = dict.fromkeys(("mentors", "batches", "batches_done", "evaluations", "not_triggered"), 1)
+    counts |= dict.fromkeys(("mentors_skipped", "triggered", "suppressed", "skipped", "failed", "not_evaluated"), 0)
+    return {
+        "id": RUN_ID,
+        "triggered_by": "schedule",
+        "status": "succeeded",
+        "dry_run": False,
+        "scheduled_for": SLOT,
+        "created_at": "2026-11-23T02:00:03.204113+00:00",
+        "started_at": "2026-11-23T02:00:03.201877+00:00",
+        "finished_at": "2026-11-23T02:00:04.870316+00:00",
+        "expires_at": "2026-11-23T22:00:03.201877+00:00",
+        "lateness_seconds": 3,
+        "retry_of": None,
+        "note": None,
+        "counts": counts,
+        "scenarios": {"milestone_reached": {"not_triggered": 1}},
+        "failures": [],
+        "error": None,
+    } | members
+
+
+def open_row(**members: Any) -> dict[str, Any]:
+    """An open invocation as `scheduler_open_slot` tells of it: by default a night that is enumerated already."""
+    return {
+        "id": RUN_ID,
+        "scheduled_for": SLOT,
+        "dry_run": False,
+        "engine_scope": "slot:2026-11-23T02:00Z",
+        "triggered_by": "schedule",
+        "retry_of": None,
+        "request": None,
+        "enumeration_cursor": None,
+        "enumeration_done": True,
+    } | members
+
+
+class PretendSql:
+    """What is queued is claimed, and what is claimed is recorded; whatever else is asked has a fixed answer.
+
+    Args:
+        rows: the rows of `active_peer_mentors`, in the order of the ids.
+
+    `answers` is what a function answers instead: a value, an error to raise, or a function of the arguments.
+    """
+
+    def __init__(self, rows: Sequence[dict[str, Any]] = ()) -> None:
+        self._segments = {row["user_id"]: row["segments"] for row in rows}
+        self._waiting: list[dict[str, Any]] = []
+        self._batches = 0
+        self._opened: dict[str, dict[str, Any]] = {}
+        self.answers: dict[str, Any] = {}
+        usual: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "scheduler_open_slot": lambda _: {
+                "clock": SLOT,
+                "opened": False,
+                "not_a_slot": False,
+                "invocation": None,
+                "open": [],
+                "witness": None,
+            },
+            "scheduler_open": self._open,
+            "scheduler_enqueue": self._enqueue,
+            "scheduler_claim": self._claim,
+            "scheduler_complete": lambda _: "done",
+            "scheduler_release": lambda _: None,
+            "scheduler_finish": self._finish,
+            "scheduler_hand_back": lambda _: None,
+            "scheduler_list": lambda _: {"items": [], "next": None},
+            "scheduler_get": lambda _: None,
+            "scheduler_update": lambda _: None,
+            "scheduler_delete": lambda _: None,
+            "scheduler_active_mentors": self._active,
+            "scheduler_unsettled": lambda _: None,
+            "scheduler_last_good_run": lambda _: None,
+        }
+        self.database = FakeDatabase(
+            rows, functions={name: self._answering(name, answer) for name, answer in usual.items()}
+        )
+
+    def _answering(self, name: str, usual: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+        def answer(arguments: dict[str, Any]) -> Any:
+            answer = self.answers.get(name, usual)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer(arguments) if callable(answer) else answer
+
+        return answer
+
+    def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        retry_of = arguments["retry_of"]
+        invocation = described(
+            id=arguments["invocation_id"],
+            triggered_by="retry" if retry_of else "manual",
+            status="pending",
+            dry_run=arguments["dry_run"],
+            started_at=None,
+            finished_at=None,
+            lateness_seconds=None,
+            retry_of=retry_of,
+            note=arguments["note"],
+        )
+        self._opened[invocation["id"]] = invocation
+        return {"outcome": "opened", "invocation": invocation, "witness": None}
+
+    def _finish(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Nothing ends by itself."""
+        opened = self._opened.get(arguments["invocation_id"], described(finished_at=None))
+        return {"ended_now": False, "invocation": opened | {"status": "running"}}
+
+    def queue(self, pairs: list[dict[str, Any]], **members: Any) -> None:
+        """Puts a batch in the queue, by default one of a night's, delivered for the first time."""
+        self._batches += 1
+        self._waiting.append(
+            {
+                "invocation_id": RUN_ID,
+                "batch_no": self._batches,
+                "pairs": pairs,
+                "deliveries": 1,
+                "read_count": 1,
+                "engine_scope": "slot:2026-11-23T02:00Z",
+                "scheduled_for": SLOT,
+                "dry_run": False,
+            }
+            | members
+        )
+
+    def _enqueue(self, arguments: dict[str, Any]) -> dict[str, bool]:
+        invocation_id = arguments["invocation_id"]
+        for pairs in arguments["batches"]:
+            self.queue(pairs, invocation_id=invocation_id, engine_scope=f"manual:{invocation_id}")
+        return {"accepted": True}
+
+    def _claim(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        quantity = arguments["quantity"]
+        claimed, self._waiting = self._waiting[:quantity], self._waiting[quantity:]
+        return {"batches": claimed, "stale": 0, "engine_paused_until": None}
+
+    def _active(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """In no order, as SQL answers it."""
+        return [
+            {"user_id": user_id, "segments": self._segments[user_id]}
+            for user_id in reversed(arguments["user_ids"])
+            if user_id in self._segments
+        ]
+
+    def called(self) -> list[str]:
+        """The names of the functions that were called, in order."""
+        return [name for name, _ in self.database.called]
+
+    def arguments_of(self, name: str) -> dict[str, Any]:
+        """The arguments of the one call of a function."""
+        (arguments,) = (arguments for called, arguments in self.database.called if called == name)
+        return arguments

@@ -1,0 +1,188 @@
+"""A slice of work: manual runs before nights, everything open is tried to be ended, and it is handed back last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from functions.work import is_open, work_off
+from shared.errors import DatabaseUnavailableError
+from shared.evaluations import MentorScenarios, to_pairs
+from shared.invocations import Enumeration, OpenInvocation
+from shared.time_budget import TimeBudget
+from tests.unit.clock import ManualClock
+from tests.unit.functions.http_function import Function
+from tests.unit.functions.pretend_engine import PretendEngine
+from tests.unit.functions.pretend_sql import SLOT, described, mentor_id, mentor_row
+from tests.unit.log_lines import LogLines
+
+MENTORS = [mentor_row(n, "established") for n in range(3)]
+
+
+def invocation(run_id: str, triggered_by: str, **enumeration: Any) -> OpenInvocation:
+    return OpenInvocation(run_id, SLOT, triggered_by, Enumeration(**enumeration))
+
+
+def enqueued(function: Function) -> list[str]:
+    """Whose pages were queued, in order."""
+    return [args["invocation_id"] for name, args in function.sql.database.called if name == "scheduler_enqueue"]
+
+
+async def work(
+    function: Function, open_invocations: Sequence[OpenInvocation], *, seconds: float = 1000, **settings: Any
+) -> dict[str, dict[str, Any] | None]:
+    budget = TimeBudget(seconds, function.clock)
+    return await work_off(function.work, open_invocations, budget=budget, witness=None, **settings)
+
+
+@pytest.fixture
+def function(log: LogLines) -> Function:  # the log: what is logged shall not spill
+    return Function(rows=MENTORS)
+
+
+async def test_manual_runs_are_enumerated_before_nights(function: Function) -> None:
+    """A person waits for them; and among themselves the oldest comes first."""
+    await work(
+        function,
+        [
+            invocation("night 1", "schedule"),
+            invocation("manual 1", "manual"),
+            invocation("night 2", "schedule"),
+            invocation("retry", "retry", is_retry=True, retry_of="gone"),
+            invocation("manual 2", "manual"),
+        ],
+    )
+    assert list(dict.fromkeys(enqueued(function))) == ["manual 1", "retry", "manual 2", "night 1", "night 2"]
+
+
+async def test_what_was_read_to_its_end_is_not_read_again(function: Function) -> None:
+    await work(function, [invocation("night", "schedule", done=True)])
+    assert enqueued(function) == []
+    assert function.sql.database.pages_read == 0
+
+
+async def test_when_the_time_is_up_no_further_run_is_read(function: Function) -> None:
+    def takes_all_the_time(_: dict[str, Any]) -> dict[str, bool]:
+        function.clock.advance(1000)
+        return {"accepted": True}
+
+    function.sql.answers["scheduler_enqueue"] = takes_all_the_time
+    await work(function, [invocation("night", "schedule"), invocation("manual", "manual")])
+    assert enqueued(function) == ["manual"]
+
+
+async def test_everything_that_is_open_is_tried_to_be_ended_and_told_as_it_is_then(function: Function) -> None:
+    states: dict[str, dict[str, Any]] = {
+        "night": {"ended_now": False, "invocation": described(id="night", status="running")},
+        "manual": {"ended_now": True, "invocation": described(id="manual", triggered_by="manual")},
+        "deleted": {"ended_now": False, "invocation": None},
+    }
+    function.sql.answers["scheduler_finish"] = lambda arguments: states[arguments["invocation_id"]]
+    open_invocations = [invocation(name, "schedule", done=True) for name in states]
+    after = await work(function, open_invocations)
+    assert after == {name: state["invocation"] for name, state in states.items()}
+
+
+async def test_the_next_slice_is_asked_for_last_of_all(function: Function) -> None:
+    await work(function, [invocation("night", "schedule"), invocation("manual", "manual")], dispatch_id=17)
+    assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_finish", "scheduler_hand_back"]
+    assert function.sql.arguments_of("scheduler_hand_back") == {
+        "dispatch_id": 17,
+        "progressed": True,
+        "engine_answers": True,
+        "engine_error": None,
+        "retry_after_seconds": None,
+    }
+
+
+async def test_where_nothing_was_to_be_done_the_next_slice_need_not_come_at_once(function: Function) -> None:
+    await work(function, [invocation("night", "schedule", done=True)])
+    handed_back = function.sql.arguments_of("scheduler_hand_back")
+    assert (handed_back["progressed"], handed_back["engine_answers"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "retry_after"),
+    [
+        (401, {}, "engine_rejected", None),
+        (503, {}, "engine_unavailable", None),
+        (503, {"Retry-After": "2000"}, "engine_unavailable", 2000),
+    ],
+)
+async def test_an_engine_that_stops_us_is_told_to_all_before_anything_is_ended(
+    log: LogLines,
+    clock: ManualClock,
+    status: int,
+    headers: dict[str, str],
+    error: str,
+    retry_after: int | None,
+) -> None:
+    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
+    function = Function(rows=MENTORS, engine=engine)
+    await work(function, [invocation("night", "schedule")])
+    called = function.sql.called()
+    assert called.index("scheduler_hand_back") < called.index("scheduler_finish")
+    handed_back = function.sql.arguments_of("scheduler_hand_back")
+    assert (handed_back["engine_error"], handed_back["engine_answers"]) == (error, False)
+    told = handed_back["retry_after_seconds"]
+    assert told is None if retry_after is None else retry_after <= told <= retry_after + 1
+
+
+@pytest.mark.parametrize("manual_only", [False, True])
+async def test_whether_nights_are_left_alone_is_said_with_every_claim(function: Function, manual_only: bool) -> None:
+    await work(function, [invocation("manual", "manual")], manual_only=manual_only)
+    claims = [arguments for name, arguments in function.sql.database.called if name == "scheduler_claim"]
+    assert {claim["manual_only"] for claim in claims} == {manual_only}
+
+
+async def test_a_database_that_goes_away_stops_both_reading_and_evaluating(function: Function) -> None:
+    function.sql.answers["scheduler_enqueue"] = DatabaseUnavailableError("away")
+    with pytest.raises(DatabaseUnavailableError):
+        await work(function, [invocation("night", "schedule")])
+    assert "scheduler_finish" not in function.sql.called()
+    assert "scheduler_hand_back" not in function.sql.called()
+
+
+async def test_a_process_that_knows_nobody_takes_the_databases_witness(log: LogLines, clock: ManualClock) -> None:
+    """Else the one user in the queue, who crashes the engine, could not be told from an engine that is down."""
+    function = Function(engine=PretendEngine(clock, poison={mentor_id(1): 500}))
+    function.sql.queue(to_pairs([MentorScenarios(mentor_id(1), ("milestone_reached",))]))
+    await work_off(
+        function.work,
+        [invocation("night", "schedule", done=True)],
+        budget=TimeBudget(1000, clock),
+        witness=MentorScenarios(mentor_id(2), ("milestone_reached",)),
+    )
+    assert function.sql.arguments_of("scheduler_complete")["outcomes"] == ["failed"]
+    for call in function.engine.calls_with(mentor_id(2)):
+        assert call.body["dry_run"] is True
+        assert call.body["evaluations"][0]["idempotency_key_prefix"] == f"dry:night:{mentor_id(2)}"
+
+
+async def test_what_ended_and_what_is_left_is_in_the_log(function: Function, log: LogLines) -> None:
+    states = {
+        "night": {"ended_now": True, "invocation": described(id="night", status="partial")},
+        "manual": {"ended_now": False, "invocation": described(id="manual", status="running", finished_at=None)},
+    }
+    function.sql.answers["scheduler_finish"] = lambda arguments: states[arguments["invocation_id"]]
+    await work(function, [invocation("night", "schedule"), invocation("manual", "manual", done=True)], dispatch_id=17)
+    (finished,) = log.of("invocation_finished")
+    assert (finished["invocation_id"], finished["status"], finished["severity"]) == ("night", "partial", "WARNING")
+    (ended,) = log.of("slice_ended")
+    assert ended["invocation_ids"] == ["night", "manual"]
+    assert (ended["dispatch_id"], ended["more_to_do"], ended["batches"]) == (17, True, 1)
+    assert sum(ended["counts"].values()) == 6
+
+
+@pytest.mark.parametrize("status", ["pending", "running"])
+def test_what_is_pending_or_running_is_open(status: str) -> None:
+    assert is_open(described(status=status))
+
+
+@pytest.mark.parametrize("status", ["succeeded", "partial", "failed", "cancelled", "skipped"])
+def test_what_has_ended_or_is_gone_is_not_open(status: str) -> None:
+    assert not is_open(described(status=status))
+    assert not is_open(None)

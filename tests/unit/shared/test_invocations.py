@@ -1,0 +1,106 @@
+"""What a slice reads of the database's answers: how far an invocation was read, who is active, what is undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.evaluations import MENTOR_NOT_ACTIVE, MentorScenarios
+from shared.invocations import Enumeration, Invocations, UndonePage, to_witness
+from tests.unit.environment import make_config
+from tests.unit.fake_database import FakeDatabase
+
+RUN_ID = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a11"
+ROW: dict[str, Any] = {
+    "triggered_by": "schedule",
+    "retry_of": None,
+    "request": {},
+    "enumeration_cursor": None,
+    "enumeration_done": False,
+}
+
+
+def invocations(function: str, answer: Any) -> tuple[Invocations, FakeDatabase]:
+    database = FakeDatabase(functions={function: lambda _: answer})
+    return Invocations(database, make_config()), database
+
+
+@pytest.mark.parametrize(
+    ("row", "enumeration"),
+    [
+        ({}, Enumeration()),
+        ({"request": None, "enumeration_done": True}, Enumeration(done=True)),
+        ({"request": {"user_ids": None, "scenario_types": None}}, Enumeration()),
+        ({"enumeration_cursor": "anna"}, Enumeration(cursor="anna")),
+        ({"triggered_by": "manual", "request": {"user_ids": ["a", "b"]}}, Enumeration(user_ids=("a", "b"))),
+        ({"request": {"scenario_types": ["x", "y"]}}, Enumeration(scenario_types=frozenset({"x", "y"}))),
+        ({"triggered_by": "retry", "retry_of": RUN_ID}, Enumeration(is_retry=True, retry_of=RUN_ID)),
+        ({"triggered_by": "retry", "retry_of": None}, Enumeration(is_retry=True)),
+    ],
+)
+def test_how_far_an_invocation_was_read_is_understood(row: dict[str, Any], enumeration: Enumeration) -> None:
+    assert Enumeration.from_row(ROW | row) == enumeration
+
+
+@pytest.mark.parametrize(
+    ("pair", "witness"),
+    [(None, None), ({"user_id": "anna", "scenario_type": "a"}, MentorScenarios("anna", ("a",)))],
+)
+def test_a_witness_is_a_mentor_with_one_type(pair: dict[str, str] | None, witness: MentorScenarios | None) -> None:
+    assert to_witness(pair) == witness
+
+
+async def test_who_is_active_is_asked_in_one_call() -> None:
+    rows = [{"user_id": "anna", "segments": ["new"]}]
+    asked, database = invocations("scheduler_active_mentors", rows)
+    assert await asked.read_active(("anna", "bert")) == rows
+    assert database.called == [("scheduler_active_mentors", {"user_ids": ["anna", "bert"]})]
+
+
+async def test_the_undone_come_with_the_reason_to_skip_those_who_are_not_active() -> None:
+    answer = {
+        "mentors": [
+            {"user_id": "anna", "scenario_types": ["a", "b"], "active": True},
+            {"user_id": "bert", "scenario_types": ["a"], "active": False},
+        ],
+        "last_batch_no": 7,
+        "rest": ROW | {"enumeration_cursor": "carl"},
+    }
+    asked, database = invocations("scheduler_unsettled", answer)
+    assert await asked.read_undone(RUN_ID, after_batch_no=3, mentors=1000) == UndonePage(
+        [MentorScenarios("anna", ("a", "b")), MentorScenarios("bert", ("a",), MENTOR_NOT_ACTIVE)],
+        last_batch_no=7,
+        rest=Enumeration(cursor="carl"),
+    )
+    assert database.called == [("scheduler_unsettled", {"invocation_id": RUN_ID, "after_batch_no": 3, "mentors": 1000})]
+
+
+async def test_where_the_other_invocation_is_gone_there_is_no_page() -> None:
+    asked, _ = invocations("scheduler_unsettled", None)
+    assert await asked.read_undone(RUN_ID, after_batch_no=None, mentors=1000) is None
+
+
+async def test_a_claimed_batch_has_the_reasons_to_skip_with_which_it_was_frozen() -> None:
+    batch = {
+        "invocation_id": RUN_ID,
+        "batch_no": 1,
+        "pairs": [
+            {"scenario_types": ["a"], "user_ids": ["anna"]},
+            {"scenario_types": ["a"], "user_ids": ["bert"], "skip": MENTOR_NOT_ACTIVE},
+        ],
+        "deliveries": 1,
+        "read_count": 2,
+        "engine_scope": "manual:1",
+        "scheduled_for": "2026-11-23T02:00:00+00:00",
+        "dry_run": True,
+    }
+    claiming, database = invocations("scheduler_claim", {"batches": [batch], "stale": 1, "engine_paused_until": None})
+    claimed = await claiming.claim(3, manual_only=True)
+    assert claimed.batches[0].users == (
+        MentorScenarios("anna", ("a",)),
+        MentorScenarios("bert", ("a",), MENTOR_NOT_ACTIVE),
+    )
+    assert (claimed.stale, claimed.engine_paused) == (1, False)
+    ((_, arguments),) = database.called
+    assert (arguments["quantity"], arguments["manual_only"]) == (3, True)
