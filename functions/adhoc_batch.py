@@ -7,6 +7,7 @@ call again notifies nobody twice.
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -82,7 +83,7 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
             503,
             "engine_unavailable",
             f"the engine answers nobody ({error.code}); nobody failed, send this again with the same key",
-            headers={"Retry-After": str(round(error.retry_after or RETRY_AFTER_SECONDS))},
+            headers={"Retry-After": str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))},
         ) from error
     except OutOfTimeError as error:
         raise RequestError(

@@ -84,7 +84,7 @@ async def list_invocations(work: Connected, query: Annotated[ListQuery, Query()]
         },
         201: {"description": "Opened, and worked on for one slice", **OPENED},
         202: {"model": Invocation, "description": "Opened; `Prefer: respond-async`", **OPENED_ONLY},
-        **problems(409, 422, 503),
+        **problems(409, 422),
     },
 )
 async def create_invocation(
@@ -110,7 +110,7 @@ async def create_invocation(
     return _invocation(run.invocation, deduplicated=not run.created)
 
 
-@router.get("/active-peer-mentors", responses=problems(422, 503))
+@router.get("/active-peer-mentors", responses=problems(422))
 async def list_active_peer_mentors(work: Connected, query: Annotated[MentorsQuery, Query()]) -> MentorPage:
     """Who would be evaluated now, and for which scenario types."""
     after = mentor_of_cursor(query.cursor) if query.cursor is not None else None
@@ -130,7 +130,7 @@ async def list_active_peer_mentors(work: Connected, query: Annotated[MentorsQuer
     )
 
 
-@router.post("/evaluation-batch", responses=problems(422, 502, 503, 504))
+@router.post("/evaluation-batch", responses=problems(422, 502, 504))
 async def evaluate_batch(
     work: Connected, request: BatchRequest, idempotency_key: IdempotencyKey = None
 ) -> BatchResults:
@@ -139,7 +139,7 @@ async def evaluate_batch(
     return BatchResults.model_validate({"results": [result._asdict() for result in results]})
 
 
-@router.get("/{invocation_id:no_name}", responses=problems(404, 422, 503))
+@router.get("/{invocation_id:no_name}", responses=problems(404, 422))
 async def get_invocation(work: Connected, invocation_id: Id) -> InvocationDetail:
     """One invocation with all that is known of it."""
     found = await work.records.get(str(invocation_id))
@@ -150,7 +150,7 @@ async def get_invocation(work: Connected, invocation_id: Id) -> InvocationDetail
 
 @router.put(
     "/{invocation_id:no_name}",
-    responses={200: {"links": LINKS_TO_INVOCATION}, **problems(404, 409, 422, 503)},
+    responses={200: {"links": LINKS_TO_INVOCATION}, **problems(404, 409, 422)},
 )
 async def change_invocation(work: Connected, invocation_id: Id, change: InvocationChange) -> Invocation:
     """Cancels an open invocation, sets its note, or both; members that are not given stay as they are."""
@@ -169,7 +169,7 @@ async def change_invocation(work: Connected, invocation_id: Id, change: Invocati
     return _invocation(invocation, deduplicated=True)
 
 
-@router.delete("/{invocation_id:no_name}", status_code=204, responses=problems(404, 409, 422, 503))
+@router.delete("/{invocation_id:no_name}", status_code=204, responses=problems(404, 409, 422))
 async def delete_invocation(work: Connected, invocation_id: Id) -> None:
     """Takes an invocation that has ended out of the API. Its slot and its key stay spent."""
     outcome = await work.records.delete(str(invocation_id))

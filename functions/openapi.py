@@ -21,8 +21,9 @@ Every error is `application/problem+json` (RFC 9457) with a stable `code`."""
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
-# What any route that asks for a token, or reads a request, may answer.
-COMMON_PROBLEMS = (400, 401, 403, 413, 415, 429, 500, 503)
+# What any route may answer, and what any that asks for a token.
+COMMON_PROBLEMS = (400, 413, 415, 500, 503)
+TOKEN_PROBLEMS = (401, 403, 429)
 
 # What can be done with an invocation that an answer describes.
 LINKS_TO_INVOCATION = {
@@ -79,15 +80,16 @@ DOCS_POLICY = (
 )
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these errors, beside the common ones."""
+    common = COMMON_PROBLEMS if open_to_all else COMMON_PROBLEMS + TOKEN_PROBLEMS
     return {
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
             "headers": _PROBLEM_HEADERS.get(status, {}),
         }
-        for status in sorted({*COMMON_PROBLEMS, *statuses})
+        for status in sorted({*common, *statuses})
     }
 
 

@@ -28,7 +28,7 @@ router = APIRouter()
     responses={
         200: {"description": "Nothing is left to do"},
         202: {"model": Invocation | Idle, "description": "More is to be done; the next slice goes on"},
-        **problems(422, 503),
+        **problems(422),
     },
 )
 async def handle_start(
@@ -51,14 +51,14 @@ async def handle_start(
     return Invocation.model_validate(ended.invocation | {"deduplicated": ended.deduplicated})
 
 
-@router.get("/health", openapi_extra=OPEN_TO_ALL)
+@router.get("/health", responses=problems(open_to_all=True), openapi_extra=OPEN_TO_ALL)
 @router.head("/health", include_in_schema=False)  # uptime monitors like to ask so
 async def health() -> Health:
     """It is up. Says nothing of the database, the engine or last night."""
     return Health(status="ok", version=VERSION)
 
 
-@router.get("/health/last-run", responses=problems(422, 503), openapi_extra=OPEN_TO_ALL)
+@router.get("/health/last-run", responses=problems(422, open_to_all=True), openapi_extra=OPEN_TO_ALL)
 @router.head("/health/last-run", include_in_schema=False)
 async def last_run(
     work: Connected,

@@ -11,6 +11,7 @@ from schemathesis.core.failures import Failure
 # Rules that a JSON schema cannot say, because they are about what exists, what is configured, or two fields together.
 REFUSALS_OF_VALID_DATA = {
     ("not_a_slot", "scheduled_for"),
+    ("not_a_slot", "X-CloudScheduler-ScheduleTime"),
     ("invalid_field", "cursor"),
     ("invalid_field", "retry_of"),
     ("invalid_field", "scenario_types"),

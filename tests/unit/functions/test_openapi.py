@@ -71,11 +71,13 @@ def test_only_what_is_open_to_all_asks_for_no_token(document: dict[str, Any]) ->
     assert all("security" not in op for (_, path), op in operations(document).items() if path not in OPEN_PATHS)
 
 
-@pytest.mark.parametrize(("method", "path"), [place for place in OPERATIONS if place[1] != "/health"])
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_a_route_says_how_it_refuses(document: dict[str, Any], method: str, path: str) -> None:
-    for status in ("401", "403", "500", "503"):
-        content = document["paths"][path][method]["responses"][status]["content"]
+    responses = document["paths"][path][method]["responses"]
+    for status in ("400", "413", "415", "500", "503", *(() if path in OPEN_PATHS else ("401", "403", "429"))):
+        content = responses[status]["content"]
         assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert path not in OPEN_PATHS or not {"401", "403", "429"} & set(responses)
 
 
 def test_no_route_answers_an_error_of_another_shape(document: dict[str, Any]) -> None:
