@@ -22,6 +22,9 @@ MARKER = "emulator.json"
 LOCK = "emulator.lock"
 PROCESSES = "processes.json"
 TEMPORARY_PREFIX = "supabase-emulator-run-"
+# Linux's; in a container it may be small.
+MEMORY = Path("/dev/shm")  # noqa: S108  # what is made there is as private as in the folder for temporary files
+ENOUGH_MEMORY_BYTES = 4 * 2**30
 
 
 class DataDir:
@@ -34,10 +37,15 @@ class DataDir:
         self._children: list[Child] = []
 
     @classmethod
-    def new_temporary(cls) -> DataDir:
-        """A new folder that `close` removes; folders that killed emulators left behind go with it."""
+    def new_temporary(cls, *, in_memory: bool = False) -> DataDir:
+        """A new folder that `close` removes; folders that killed emulators left behind go with it.
+
+        Args:
+            in_memory: put it where files are memory, if there is room: cloning databases is twice as fast there.
+        """
         _remove_abandoned()
-        data_dir = cls(Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX)), temporary=True)
+        parent = MEMORY if in_memory and _has_room(MEMORY) else None
+        data_dir = cls(Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent)), temporary=True)
         data_dir._open()
         return data_dir
 
@@ -120,6 +128,10 @@ def private_secret(path: Path) -> str:
     return path.read_text()
 
 
+def _has_room(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free >= ENOUGH_MEMORY_BYTES
+
+
 def _try_lock(path: Path) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -132,7 +144,8 @@ def _try_lock(path: Path) -> int | None:
 
 def _remove_abandoned() -> None:
     """Remove temporary data directories whose emulator is gone, together with the processes it left."""
-    for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*"):
+    places = (Path(tempfile.gettempdir()), MEMORY)
+    for path in (path for place in places for path in place.glob(f"{TEMPORARY_PREFIX}*")):
         # without a marker it may be one that is being made at this moment
         with contextlib.suppress(OSError):
             if path.is_symlink() or path.stat().st_uid != os.geteuid() or not (path / MARKER).exists():

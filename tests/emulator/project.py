@@ -265,7 +265,7 @@ class ProjectFactory:
         return self._server
 
     async def __aenter__(self) -> Self:
-        self._server = PostgresServer(DataDir.new_temporary(), settings=self._settings)
+        self._server = PostgresServer(DataDir.new_temporary(in_memory=True), settings=self._settings)
         try:
             await self._server.prepare()
             await self._server.start()
