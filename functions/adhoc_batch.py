@@ -16,7 +16,7 @@ from datetime import UTC
 from functions.contract import BatchRequest
 from functions.evaluation_batch import run_evaluation_batch
 from functions.manual_run import check_types
-from functions.peer_mentors import merge_rows
+from functions.peer_mentors import fetch_active_among
 from functions.work import Work
 from shared.errors import EngineRejectedError, EngineUnavailableError, OutOfTimeError, RequestError
 from shared.evaluations import (
@@ -64,7 +64,7 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
     check_types(request.scenario_types, config.enabled_types())
 
     budget = TimeBudget(config.time_budget_seconds)
-    active = {mentor.user_id: mentor.segments for mentor in merge_rows(await work.invocations.read_active(user_ids))}
+    active = {mentor.user_id: mentor.segments for mentor in await fetch_active_among(work.database, user_ids)}
     users = [
         planned for user_id in user_ids for planned in _plan(work, user_id, active.get(user_id), request.scenario_types)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from shared.database import Database
@@ -40,7 +40,20 @@ async def read_mentors_page(database: Database, *, after: str | None, limit: int
     last = rows[-1]["user_id"] if rows else None
     # A short page is not the end: the Data API may be set to return fewer rows than were asked for.
     more = last is not None and await _read_rows(database, after=last, limit=1)
-    return MentorsPage(merge_rows(rows), last if more else None)
+    return MentorsPage(_merge_rows(rows), last if more else None)
+
+
+async def fetch_active_among(database: Database, user_ids: Sequence[str]) -> list[ActivePeerMentor]:
+    """Reads those of these mentors who are active, in any order.
+
+    Args:
+        database: the Data API.
+        user_ids: some thousands at most: they go in one request.
+
+    Raises:
+        DatabaseError: the database is away, or the view cannot be read.
+    """
+    return _merge_rows(await database.call("scheduler_active_mentors", user_ids=list(user_ids)))
 
 
 async def fetch_active_peer_mentors(
@@ -68,7 +81,7 @@ async def fetch_active_peer_mentors(
         rows = await _read_rows(database, after=after, limit=page_size)
         if not rows:
             return
-        yield merge_rows(rows)
+        yield _merge_rows(rows)
         after = rows[-1]["user_id"]
 
 
@@ -76,7 +89,7 @@ async def _read_rows(database: Database, *, after: str | None, limit: int) -> li
     return await database.read_page("active_peer_mentors", "user_id,segments", key="user_id", after=after, limit=limit)
 
 
-def merge_rows(rows: Iterable[dict[str, Any]]) -> list[ActivePeerMentor]:
+def _merge_rows(rows: Iterable[dict[str, Any]]) -> list[ActivePeerMentor]:
     """The mentors in rows of the view; one who is in several has the segments of all of them."""
     mentors: dict[str, frozenset[str]] = {}
     for row in rows:

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from functions.peer_mentors import ActivePeerMentor, fetch_active_peer_mentors, merge_rows
+from functions.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_active_peer_mentors
+from functions.undone import fetch_undone
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.evaluations import MENTOR_NOT_ACTIVE, MentorScenarios
-from shared.invocations import Enumeration, Invocations
+from shared.invocations import Enumeration
 
 PAGE_SIZE = 1000
 # A retry that is through with what another left undone goes on where that one's own enumeration was cut off; from there
@@ -37,14 +38,12 @@ class Roster:
     """Reads rosters.
 
     Args:
-        database: where the active mentors are read.
-        invocations: where chosen mentors are looked up, and what other invocations left undone.
+        database: where the active mentors are read, and what other invocations left undone.
         config: which scenario types apply to whom.
     """
 
-    def __init__(self, database: Database, invocations: Invocations, config: ScenarioEvaluationConfig) -> None:
+    def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
         self._database = database
-        self._invocations = invocations
         self._config = config
 
     def pages(self, enumeration: Enumeration) -> AsyncIterator[RosterPage]:
@@ -67,7 +66,7 @@ class Roster:
         ahead = [user_id for user_id in user_ids if enumeration.cursor is None or user_id > enumeration.cursor]
         for start in range(0, len(ahead), PAGE_SIZE):
             chosen = ahead[start : start + PAGE_SIZE]
-            active = merge_rows(await self._invocations.read_active(chosen))
+            active = await fetch_active_among(self._database, chosen)
             page = self._applicable(active, enumeration.scenario_types, cursor=chosen[-1])
             known = {mentor.user_id for mentor in active}
             types = self._config.enabled_types(enumeration.scenario_types)
@@ -81,7 +80,7 @@ class Roster:
         in_rest = cursor is not None and cursor.startswith(REST)
         after = LAST_BATCH_NO if in_rest else int(cursor) if cursor else None
         while True:
-            undone = await self._invocations.read_undone(source, after_batch_no=after, mentors=PAGE_SIZE)
+            undone = await fetch_undone(self._database, source, after_batch_no=after, mentors=PAGE_SIZE)
             if undone is None:
                 return
             if undone.last_batch_no is None:

@@ -97,7 +97,7 @@ def _suggest_witness(
 
 
 async def _enumerate(work: Work, open_invocations: Sequence[OpenInvocation], budget: TimeBudget, drain: Drain) -> None:
-    roster = Roster(work.database, work.invocations, work.config)
+    roster = Roster(work.database, work.config)
     try:
         # Manual runs first: a person waits for them.
         for invocation in sorted(open_invocations, key=lambda invocation: invocation.triggered_by == "schedule"):

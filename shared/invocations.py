@@ -14,7 +14,6 @@ from typing import Any
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.evaluations import (
-    MENTOR_NOT_ACTIVE,
     EvaluationBatch,
     EvaluationResult,
     MentorScenarios,
@@ -86,21 +85,6 @@ class OpenedSlot:
     invocation: dict[str, Any] | None
     open: tuple[OpenInvocation, ...]
     witness: MentorScenarios | None
-
-
-@dataclass(frozen=True, slots=True)
-class UndonePage:
-    """Some of what an invocation left undone.
-
-    Args:
-        mentors: who, for what; with a reason to skip those who are not active any more.
-        last_batch_no: where the next page begins; None: nobody is left.
-        rest: the invocation's own enumeration, which may have been cut off before everybody was read.
-    """
-
-    mentors: list[MentorScenarios]
-    last_batch_no: int | None
-    rest: Enumeration
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,38 +197,6 @@ class Invocations:
             mentors_skipped=mentors_skipped,
         )
         return bool(answer["accepted"])
-
-    async def read_active(self, user_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Those of these mentors who are active, as rows of `active_peer_mentors`."""
-        rows: list[dict[str, Any]] = await self._database.call("scheduler_active_mentors", user_ids=list(user_ids))
-        return rows
-
-    async def read_undone(self, invocation_id: str, *, after_batch_no: int | None, mentors: int) -> UndonePage | None:
-        """Reads what an invocation left undone: its pairs that failed or were not evaluated.
-
-        Args:
-            invocation_id: an invocation that has ended.
-            after_batch_no: where the page begins; None: at the start.
-            mentors: about how many to read.
-
-        Returns:
-            A page, or None when there is no such invocation any more.
-        """
-        answer = await self._database.call(
-            "scheduler_unsettled", invocation_id=invocation_id, after_batch_no=after_batch_no, mentors=mentors
-        )
-        if answer is None:
-            return None
-        return UndonePage(
-            mentors=[
-                MentorScenarios(
-                    row["user_id"], tuple(row["scenario_types"]), None if row["active"] else MENTOR_NOT_ACTIVE
-                )
-                for row in answer["mentors"]
-            ],
-            last_batch_no=answer["last_batch_no"],
-            rest=Enumeration.from_row(answer["rest"]),
-        )
 
     async def claim(self, quantity: int, *, manual_only: bool) -> ClaimedBatches:
         """Claims up to `quantity` batches for `batch_visibility_seconds`, manual ones first, or no others."""

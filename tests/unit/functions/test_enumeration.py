@@ -63,7 +63,7 @@ class Worker:
         invocations = Invocations(self._database, config)
         await enumerate_mentors(
             self._invocation,
-            roster=Roster(self._database, invocations, config),
+            roster=Roster(self._database, config),
             invocations=invocations,
             batch_size=self._batch_size,
             budget=TimeBudget(seconds, self.clock),

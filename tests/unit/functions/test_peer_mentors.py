@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.peer_mentors import ActivePeerMentor, fetch_active_peer_mentors
+from functions.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_active_peer_mentors
 from tests.unit.fake_database import FakeDatabase
 
 
@@ -74,3 +74,11 @@ async def test_whatever_the_sizes_of_pages_nobody_is_missed(ids: set[int], page_
     rows = [row(n) for n in sorted(ids)]
     database = FakeDatabase(rows, most_rows=most_rows)
     assert await read_ids(database, page_size=page_size) == [each["user_id"] for each in rows]
+
+
+async def test_who_of_some_is_active_is_asked_in_one_call() -> None:
+    rows = [row(1, "new"), row(1, "near")]
+    database = FakeDatabase(functions={"scheduler_active_mentors": lambda _: rows})
+    found = await fetch_active_among(database, ("mentor-0001", "mentor-0002"))
+    assert found == [ActivePeerMentor("mentor-0001", frozenset({"new", "near"}))]
+    assert database.called == [("scheduler_active_mentors", {"user_ids": ["mentor-0001", "mentor-0002"]})]

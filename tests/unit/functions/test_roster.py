@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from functions.roster import PAGE_SIZE, REST, Roster, RosterPage
 from shared.evaluations import MENTOR_NOT_ACTIVE, MentorScenarios
-from shared.invocations import Enumeration, Invocations
+from shared.invocations import Enumeration
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
 from tests.unit.functions.pretend_sql import mentor_id, mentor_row
@@ -77,7 +77,7 @@ class Programme:
             functions={"scheduler_active_mentors": self._active, "scheduler_unsettled": self._unsettled},
         )
         config = make_config(SCENARIO_TYPES=scenario_types)
-        self.roster = Roster(self.database, Invocations(self.database, config), config)
+        self.roster = Roster(self.database, config)
 
     def _active(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         asked = arguments["user_ids"]

@@ -1,4 +1,4 @@
-"""What a slice reads of the database's answers: how far an invocation was read, who is active, what is undone."""
+"""What a slice reads of the database's answers: how far an invocation was read, what a batch holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.evaluations import MENTOR_NOT_ACTIVE, MentorScenarios
-from shared.invocations import Enumeration, Invocations, UndonePage, to_witness
+from shared.invocations import Enumeration, Invocations, to_witness
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
 
@@ -49,36 +49,6 @@ def test_how_far_an_invocation_was_read_is_understood(row: dict[str, Any], enume
 )
 def test_a_witness_is_a_mentor_with_one_type(pair: dict[str, str] | None, witness: MentorScenarios | None) -> None:
     assert to_witness(pair) == witness
-
-
-async def test_who_is_active_is_asked_in_one_call() -> None:
-    rows = [{"user_id": "anna", "segments": ["new"]}]
-    asked, database = invocations("scheduler_active_mentors", rows)
-    assert await asked.read_active(("anna", "bert")) == rows
-    assert database.called == [("scheduler_active_mentors", {"user_ids": ["anna", "bert"]})]
-
-
-async def test_the_undone_come_with_the_reason_to_skip_those_who_are_not_active() -> None:
-    answer = {
-        "mentors": [
-            {"user_id": "anna", "scenario_types": ["a", "b"], "active": True},
-            {"user_id": "bert", "scenario_types": ["a"], "active": False},
-        ],
-        "last_batch_no": 7,
-        "rest": ROW | {"enumeration_cursor": "carl"},
-    }
-    asked, database = invocations("scheduler_unsettled", answer)
-    assert await asked.read_undone(RUN_ID, after_batch_no=3, mentors=1000) == UndonePage(
-        [MentorScenarios("anna", ("a", "b")), MentorScenarios("bert", ("a",), MENTOR_NOT_ACTIVE)],
-        last_batch_no=7,
-        rest=Enumeration(cursor="carl"),
-    )
-    assert database.called == [("scheduler_unsettled", {"invocation_id": RUN_ID, "after_batch_no": 3, "mentors": 1000})]
-
-
-async def test_where_the_other_invocation_is_gone_there_is_no_page() -> None:
-    asked, _ = invocations("scheduler_unsettled", None)
-    assert await asked.read_undone(RUN_ID, after_batch_no=None, mentors=1000) is None
 
 
 async def test_a_claimed_batch_has_the_reasons_to_skip_with_which_it_was_frozen() -> None:
