@@ -6,7 +6,6 @@ call again notifies nobody twice.
 
 from __future__ import annotations
 
-import logging
 import math
 import uuid
 from collections import Counter
@@ -17,6 +16,7 @@ from functions.contract import BatchRequest
 from functions.evaluation_batch import run_evaluation_batch
 from functions.manual_run import check_types
 from functions.peer_mentors import fetch_active_among
+from functions.run_log import log_failed_users
 from functions.work import Work
 from shared.errors import EngineRejectedError, EngineUnavailableError, OutOfTimeError, RequestError
 from shared.evaluations import (
@@ -134,14 +134,4 @@ def _log(results: list[EvaluationResult], budget: TimeBudget, *, dry_run: bool) 
         counts=dict(Counter(result.outcome for result in results)),
         duration_ms=round(budget.elapsed() * 1000),
     )
-    failures = {result.user_id: result for result in reversed(results) if result.outcome == "failed"}
-    for user_id, result in failures.items():
-        log_event(
-            "user_failed",
-            f"A user could not be evaluated: {result.error_code}",
-            level=logging.WARNING,
-            user_id=user_id,
-            scenario_type=result.scenario_type,
-            error_code=result.error_code,
-            attempts=result.attempts,
-        )
+    log_failed_users(results)

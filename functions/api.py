@@ -1,7 +1,8 @@
 """The application: its routes, and how their errors are answered.
 
 Everything that goes wrong is answered as RFC 9457 `application/problem+json` with a stable `code`, and never with an
-internal message; a defect of ours carries the trace id under which the log holds it.
+internal message; a defect of ours carries the trace id under which the log holds it. What a route raises itself, a
+`RequestError`, is answered by the border.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from functions.openapi import describe, methods_at, show_docs
 from functions.problems import problem
 from functions.work import Work
 from shared.auth import TokenCheck
-from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError, RequestError
+from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
 from shared.failed_checks import FailedCheckLimit
 from shared.observability import log_event, trace_id
 from shared.version import VERSION
@@ -57,7 +58,6 @@ def create_app(
     app.add_middleware(Border, tokens=tokens, failed_checks=failed_checks, trusted_proxy_count=trusted_proxy_count)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    app.add_exception_handler(RequestError, _answer_request_error)
     app.add_exception_handler(DatabaseError, _answer_database_error)
     app.state.connect = connect
     app.state.last_good_run = LastGoodRun()
@@ -67,13 +67,8 @@ def create_app(
     return app
 
 
-async def _answer_request_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestError)  # noqa: S101  # Starlette hands over what was registered
-    return problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
-
-
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101
+    assert isinstance(error, HTTPException)  # noqa: S101  # Starlette hands over what was registered
     code, detail = {
         400: ("malformed_json", "expected a JSON object, found a body that cannot be read as JSON"),
         404: ("not_found", f"there is nothing at {request.scope['path']}"),

@@ -42,13 +42,13 @@ IdempotencyKey = Annotated[
 ]
 
 
-class _NoName(StringConvertor):
-    """Anything in the place of an id but the names that are served there: PUT of one of those is 405, and no bad id."""
+class _NotAnEndpoint(StringConvertor):
+    """What stands in the place of an id, but for the endpoints there: PUT of one of those is 405, and no bad id."""
 
     regex = "(?!(?:active-peer-mentors|evaluation-batch)$)[^/]+"
 
 
-register_url_convertor("no_name", _NoName())
+register_url_convertor("not_an_endpoint", _NotAnEndpoint())
 
 router = APIRouter(prefix=PREFIX, tags=["invocations"])
 
@@ -139,7 +139,7 @@ async def evaluate_batch(
     return BatchResults.model_validate({"results": [result._asdict() for result in results]})
 
 
-@router.get("/{invocation_id:no_name}", responses=problems(404, 422))
+@router.get("/{invocation_id:not_an_endpoint}", responses=problems(404, 422))
 async def get_invocation(work: Connected, invocation_id: Id) -> InvocationDetail:
     """One invocation with all that is known of it."""
     found = await work.records.get(str(invocation_id))
@@ -149,7 +149,7 @@ async def get_invocation(work: Connected, invocation_id: Id) -> InvocationDetail
 
 
 @router.put(
-    "/{invocation_id:no_name}",
+    "/{invocation_id:not_an_endpoint}",
     responses={200: {"links": LINKS_TO_INVOCATION}, **problems(404, 409, 422)},
 )
 async def change_invocation(work: Connected, invocation_id: Id, change: InvocationChange) -> Invocation:
@@ -169,7 +169,7 @@ async def change_invocation(work: Connected, invocation_id: Id, change: Invocati
     return _invocation(invocation, deduplicated=True)
 
 
-@router.delete("/{invocation_id:no_name}", status_code=204, responses=problems(404, 409, 422))
+@router.delete("/{invocation_id:not_an_endpoint}", status_code=204, responses=problems(404, 409, 422))
 async def delete_invocation(work: Connected, invocation_id: Id) -> None:
     """Takes an invocation that has ended out of the API. Its slot and its key stay spent."""
     outcome = await work.records.delete(str(invocation_id))

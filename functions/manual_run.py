@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from functions.contract import RunRequest
-from functions.work import Work, work_off
+from functions.work import Work, log_opened, work_off
 from shared.errors import DatabaseError, RequestError
 from shared.invocation_records import OpenedRun
 from shared.invocations import Enumeration, OpenInvocation
@@ -72,7 +72,7 @@ async def start_run(work: Work, request: RunRequest, *, idempotency_key: str | N
         raise RequestError(status, code, f"{field}: {detail}", field=field)
     if opened.outcome == "same":
         return ManualRun(opened.invocation, created=False)
-    _log_opened(opened.invocation)
+    log_opened(opened.invocation)
     if respond_async:
         return ManualRun(opened.invocation, created=True)
     return ManualRun(await _work_on(work, opened, opened.invocation, asked, budget), created=True)
@@ -131,14 +131,3 @@ async def _work_on(
         )
         return invocation
     return after[invocation["id"]] or invocation
-
-
-def _log_opened(invocation: dict[str, Any]) -> None:
-    log_event(
-        "invocation_opened",
-        f"A {invocation['triggered_by']} run was asked for",
-        invocation_id=invocation["id"],
-        slot=invocation["scheduled_for"],
-        triggered_by=invocation["triggered_by"],
-        status=invocation["status"],
-    )

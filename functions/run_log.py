@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from shared.evaluations import EvaluationBatch, EvaluationResult
 from shared.invocations import Invocations
@@ -49,8 +50,20 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> None
         deliveries=batch.deliveries,
         duration_ms=result.duration_ms,
     )
+    log_failed_users(
+        result.results, invocation_id=batch.invocation_id, slot=batch.scheduled_for, batch_no=batch.batch_no
+    )
+
+
+def log_failed_users(results: Iterable[EvaluationResult], **where: Any) -> None:
+    """Logs one line for each user with a failed pair: her first.
+
+    Args:
+        results: of any users.
+        where: fields that say where they are recorded, if they are.
+    """
     failures: dict[str, EvaluationResult] = {}
-    for pair in result.results:
+    for pair in results:
         if pair.outcome == "failed":
             failures.setdefault(pair.user_id, pair)
     for user_id, pair in failures.items():
@@ -58,9 +71,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> None
             "user_failed",
             f"A user could not be evaluated: {pair.error_code}",
             level=logging.WARNING,
-            invocation_id=batch.invocation_id,
-            slot=batch.scheduled_for,
-            batch_no=batch.batch_no,
+            **where,
             user_id=user_id,
             scenario_type=pair.scenario_type,
             error_code=pair.error_code,

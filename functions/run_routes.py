@@ -11,7 +11,7 @@ from functions.contract import Health, Idle, Invocation, LastRun, Moment, StartR
 from functions.last_run import default_max_age_hours
 from functions.openapi import problems
 from functions.scheduled_run import run_slice
-from functions.wiring import Connected, Remembered
+from functions.wiring import CachedLastGoodRun, Connected
 from shared.errors import RequestError
 from shared.slots import to_slot
 from shared.version import VERSION
@@ -62,7 +62,7 @@ async def health() -> Health:
 @router.head("/health/last-run", include_in_schema=False)
 async def last_run(
     work: Connected,
-    last_good_run: Remembered,
+    last_good_run: CachedLastGoodRun,
     max_age_hours: Annotated[
         float | None,
         Query(

@@ -6,15 +6,12 @@ by anybody at any time, beside others, and may be killed anywhere: the next one 
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from functions.work import Work, is_open, work_off
+from functions.work import Work, is_open, log_opened, work_off
 from shared.errors import RequestError
-from shared.invocations import OpenedSlot
-from shared.observability import log_event
 from shared.time_budget import TimeBudget
 
 
@@ -62,7 +59,8 @@ async def run_slice(
             f"found {requested_slot:%Y-%m-%dT%H:%MZ}",
             field=named_in,
         )
-    _log_opened(slot)
+    if slot.opened and slot.invocation is not None:
+        log_opened(slot.invocation)
     if not slot.open:
         return Slice(slot.invocation, deduplicated=not slot.opened, more_to_do=False)
     after = await work_off(work, slot.open, budget=budget, witness=slot.witness, dispatch_id=dispatch_id)
@@ -74,19 +72,3 @@ async def run_slice(
         deduplicated=not slot.opened,
         more_to_do=any(is_open(invocation) for invocation in after.values()),
     )
-
-
-def _log_opened(slot: OpenedSlot) -> None:
-    invocation = slot.invocation
-    if slot.opened and invocation is not None:
-        log_event(
-            "invocation_opened",
-            f"Slot {invocation['scheduled_for']} is {invocation['status']}",
-            level=logging.WARNING if invocation["status"] == "skipped" else logging.INFO,
-            invocation_id=invocation["id"],
-            slot=invocation["scheduled_for"],
-            triggered_by=invocation["triggered_by"],
-            status=invocation["status"],
-            lateness_seconds=invocation["lateness_seconds"],
-            error=invocation["error"],
-        )

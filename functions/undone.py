@@ -42,7 +42,7 @@ async def fetch_undone(
         DatabaseError: the database is away or refuses.
     """
     answer = await database.call(
-        "scheduler_unsettled", invocation_id=invocation_id, after_batch_no=after_batch_no, mentors=mentors
+        "scheduler_undone", invocation_id=invocation_id, after_batch_no=after_batch_no, mentors=mentors
     )
     if answer is None:
         return None

@@ -22,4 +22,4 @@ async def _last_good_run(request: Request) -> LastGoodRun:
 
 
 Connected = Annotated[Work, Depends(_work)]
-Remembered = Annotated[LastGoodRun, Depends(_last_good_run)]
+CachedLastGoodRun = Annotated[LastGoodRun, Depends(_last_good_run)]

@@ -22,8 +22,6 @@ from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
 
-ENDED = frozenset({"succeeded", "partial", "failed", "cancelled", "skipped"})
-
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -83,7 +81,7 @@ async def work_off(
 
 def is_open(invocation: dict[str, Any] | None) -> bool:
     """Whether there is still something to do for an invocation."""
-    return invocation is not None and invocation["status"] not in ENDED
+    return invocation is not None and invocation["status"] in ("pending", "running")
 
 
 def _suggest_witness(
@@ -132,6 +130,21 @@ async def _hand_back(work: Work, done: Drained, dispatch_id: int | None) -> None
         engine_answers=done.batches > 0,
         engine_error=code,
         retry_after_seconds=error.retry_after if error else None,
+    )
+
+
+def log_opened(invocation: dict[str, Any]) -> None:
+    """Says that this call opened an invocation."""
+    log_event(
+        "invocation_opened",
+        f"The {invocation['triggered_by']} run of {invocation['scheduled_for']} is {invocation['status']}",
+        level=logging.WARNING if invocation["status"] == "skipped" else logging.INFO,
+        invocation_id=invocation["id"],
+        slot=invocation["scheduled_for"],
+        triggered_by=invocation["triggered_by"],
+        status=invocation["status"],
+        lateness_seconds=invocation["lateness_seconds"],
+        error=invocation["error"],
     )
 
 

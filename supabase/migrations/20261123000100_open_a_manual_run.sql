@@ -127,7 +127,7 @@ $$;
 -- Answers {"mentors": [{"user_id", "scenario_types", "active": whether she still is}, …], "last_batch_no": the batch up to which
 -- this goes, null when nobody is left, "rest": the run's own enumeration, which may have been cut off}, or null when there is
 -- no such run. One that was deleted still has its rows until they are pruned, and a retry under way goes on.
-create function public.scheduler_unsettled(p_invocation_id uuid, p_after_batch_no integer, p_mentors integer) returns jsonb
+create function public.scheduler_undone(p_invocation_id uuid, p_after_batch_no integer, p_mentors integer) returns jsonb
 language sql stable set search_path = '' as $$
   with undone as (
     select b.batch_no, b.state, b.pairs, b.first_user_id, b.last_user_id,
@@ -185,10 +185,10 @@ from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
   public.scheduler_active_mentors(uuid[]),
-  public.scheduler_unsettled(uuid, integer, integer)
+  public.scheduler_undone(uuid, integer, integer)
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
   public.scheduler_active_mentors(uuid[]),
-  public.scheduler_unsettled(uuid, integer, integer)
+  public.scheduler_undone(uuid, integer, integer)
 to service_role;

@@ -13,6 +13,8 @@ import httpx
 import pytest
 
 from tests.emulator.project import Project, ProjectFactory
+from tests.integration.nightly.night import Night
+from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import project_without_leaks
 
 
@@ -32,3 +34,9 @@ async def project(projects: ProjectFactory) -> AsyncIterator[Project]:
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         yield client
+
+
+@pytest.fixture
+async def night(project: Project, http: httpx.AsyncClient) -> AsyncIterator[Night]:
+    async with a_night(project, http) as prepared:
+        yield prepared

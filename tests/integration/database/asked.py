@@ -116,8 +116,8 @@ async def record_each(worker: Worker, batch: Json, outcomes: Mapping[tuple[str, 
 
 
 async def undone(worker: Worker, run: str, *, after: int | None = None, mentors: int | None = 1000) -> Json:
-    """Call scheduler_unsettled."""
-    page: Json = await worker.call("unsettled", invocation_id=run, after_batch_no=after, mentors=mentors)
+    """Call scheduler_undone."""
+    page: Json = await worker.call("undone", invocation_id=run, after_batch_no=after, mentors=mentors)
     return page
 
 

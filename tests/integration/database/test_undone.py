@@ -1,4 +1,4 @@
-"""scheduler_unsettled: every pair that a run left undone, once, and nothing else."""
+"""scheduler_undone: every pair that a run left undone, once, and nothing else."""
 
 from __future__ import annotations
 

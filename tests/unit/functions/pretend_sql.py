@@ -96,7 +96,7 @@ class PretendSql:
             "scheduler_update": lambda _: None,
             "scheduler_delete": lambda _: None,
             "scheduler_active_mentors": self._active,
-            "scheduler_unsettled": lambda _: None,
+            "scheduler_undone": lambda _: None,
             "scheduler_last_good_run": lambda _: None,
         }
         self.database = FakeDatabase(

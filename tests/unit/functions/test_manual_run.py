@@ -178,12 +178,12 @@ async def test_a_retry_evaluates_what_the_other_run_left_undone(log: LogLines) -
     }
     undone = [{"user_id": mentor_id(2), "scenario_types": ["milestone_reached"], "active": True}]
 
-    def unsettled(arguments: dict[str, Any]) -> dict[str, Any]:
+    def read_undone(arguments: dict[str, Any]) -> dict[str, Any]:
         assert arguments["invocation_id"] == RUN_ID
         first = arguments["after_batch_no"] is None
         return {"mentors": undone if first else [], "last_batch_no": 7 if first else None, "rest": rest}
 
-    function.sql.answers["scheduler_unsettled"] = unsettled
+    function.sql.answers["scheduler_undone"] = read_undone
     run = await start(function, retry_of=RUN_ID)
     assert run.invocation["triggered_by"] == "retry"
     assert [call.pairs for call in function.engine.calls] == [((mentor_id(2), "milestone_reached"),)]

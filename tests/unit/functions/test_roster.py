@@ -74,7 +74,7 @@ class Programme:
         self.database = FakeDatabase(
             rows,
             most_rows=most_rows,
-            functions={"scheduler_active_mentors": self._active, "scheduler_unsettled": self._unsettled},
+            functions={"scheduler_active_mentors": self._active, "scheduler_undone": self._read_undone},
         )
         config = make_config(SCENARIO_TYPES=scenario_types)
         self.roster = Roster(self.database, config)
@@ -86,7 +86,7 @@ class Programme:
             {"user_id": each, "segments": self._segments[each]} for each in reversed(asked) if each in self._segments
         ]
 
-    def _unsettled(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    def _read_undone(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
         assert arguments["mentors"] == PAGE_SIZE
         run = self.runs.get(arguments["invocation_id"])
         if run is None:
