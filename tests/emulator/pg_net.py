@@ -31,9 +31,11 @@ delete from net.http_request_queue as queue using taken where queue.id = taken.i
 returning queue.id, queue.method::text, queue.url, queue.headers, queue.body, queue.timeout_milliseconds
 """
 
+# one statement for a round: `executemany` would use a pipeline, which psycopg cannot leave while it is being cancelled
 ANSWER = b"""
 insert into net._http_response (id, status_code, content_type, headers, content, timed_out, error_msg)
-values (%(id)s, %(status_code)s, %(content_type)s, %(headers)s, %(content)s, %(timed_out)s, %(error_msg)s)
+select id, status_code, content_type, headers, content, timed_out, error_msg
+from jsonb_populate_recordset(null::net._http_response, %s)
 """
 
 
@@ -96,7 +98,7 @@ async def _round(connection: Connection, client: httpx.AsyncClient) -> int:
         requests = await cursor.fetchall()
         answers = await asyncio.gather(*(_send(client, *request) for request in requests))
         if answers:
-            await cursor.executemany(ANSWER, answers)
+            await cursor.execute(ANSWER, (Jsonb(answers),))
     return len(requests)
 
 
@@ -125,7 +127,7 @@ async def _send(
         "id": request_id,
         "status_code": response.status_code,
         "content_type": response.headers.get("content-type"),
-        "headers": Jsonb(dict(response.headers)),
+        "headers": dict(response.headers),
         # what PostgreSQL cannot hold in a text
         "content": response.text.replace("\0", "") or None,
         "timed_out": False,
