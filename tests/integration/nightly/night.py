@@ -118,6 +118,12 @@ class Night:
         )
         return [row[0] for row in found]
 
+    async def describe(self, invocation_id: str) -> dict[str, Any]:
+        """One invocation as callers see it."""
+        ((found,),) = await self.rows(b"select scheduler.describe_invocation(%s)", [invocation_id])
+        assert isinstance(found, dict), f"there is no invocation {invocation_id}"
+        return found
+
     async def ended(self) -> dict[str, Any] | None:
         """The only invocation, once it has ended."""
         return next((invocation for invocation in await self.invocations() if invocation["finished_at"]), None)

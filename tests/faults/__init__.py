@@ -1,0 +1,1 @@
+"""What breaks, on the real stack: nothing is lost, nothing happens twice."""

@@ -1,0 +1,75 @@
+"""Stops the database at a chosen statement, so that a test can act at exactly that moment."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from psycopg import sql
+
+from tests.emulator.connections import Connection
+from tests.emulator.project import Project
+from tests.integration.nightly.night import eventually
+
+NUMBER = 4711
+
+STOP = b"""
+create schema if not exists faults;
+create or replace function faults.stop() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  perform pg_advisory_xact_lock_shared(4711);
+  return null;
+end
+$$;
+"""
+
+WAITING = b"""
+select count(*)
+  from pg_locks
+ where locktype = 'advisory' and objid = %s and not granted
+   and database = (select oid from pg_database where datname = current_database())
+"""
+
+
+class Breakpoint:
+    """Statements wait here until `release()`; each for 8 seconds at most, the Data API's lock time-out."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def until_reached(self, times: int = 1) -> None:
+        """Return when so many statements wait."""
+        await eventually(lambda: self._is_reached(times))
+
+    async def release(self) -> None:
+        """Let through whatever waits or comes."""
+        await self._connection.execute(b"select pg_advisory_unlock_all()")
+
+    async def _is_reached(self, times: int) -> bool:
+        cursor = await self._connection.execute(WAITING, (NUMBER,))
+        row = await cursor.fetchone()
+        return bool(row and row[0] >= times)
+
+
+@contextlib.asynccontextmanager
+async def breakpoint_at(project: Project, table: str, event: str) -> AsyncIterator[Breakpoint]:
+    """A stop after every statement that inserts into, updates or deletes from a table, within its transaction.
+
+    Args:
+        project: whose database.
+        table: with its schema.
+        event: `insert`, `update`, `delete`, or several joined by ` or `.
+    """
+    async with project.connect(superuser=True) as connection:
+        await connection.execute(STOP)
+        await connection.execute(b"select pg_advisory_lock(%s)", (NUMBER,))
+        await connection.execute(
+            sql.SQL(
+                "create or replace trigger faults_stop after {} on {} for each statement execute function faults.stop()"
+            ).format(sql.SQL(event), sql.Identifier(*table.split(".")))
+        )
+        try:
+            yield Breakpoint(connection)
+        finally:
+            await connection.execute(b"select pg_advisory_unlock_all()")

@@ -1,0 +1,77 @@
+"""A night that goes on by itself, without waiting for it: dispatch ticks, the function answers, time passes.
+
+What takes a minute or an hour in production is a shift of times in the database here, so that a test waits for events
+only and never for a length of time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.integration.nightly.night import Night, eventually
+
+# Whoever was silent is given up after it, and the longest pause of the breaker has a few of them.
+A_WHILE = 61
+
+LATER = (
+    b"update pgmq.q_scenario_evaluation_batches set vt = vt - make_interval(secs => %s)",
+    b"update pgmq.q_scenario_evaluation_batches_manual set vt = vt - make_interval(secs => %s)",
+    b"update scheduler.dispatches set requested_at = requested_at - make_interval(secs => %s)",
+    b"update net._http_response set created = created - make_interval(secs => %s)",
+    b"update scheduler.settings set engine_paused_until = engine_paused_until - make_interval(secs => %s)",
+)
+
+
+class Clockwork:
+    """What the cron jobs and the platform do for a project; `await start()` before the first tick."""
+
+    def __init__(self, night: Night) -> None:
+        self._night = night
+        self._cron = night.project.cron_driver()
+
+    async def start(self) -> None:
+        """Let posts go out to the first function of the project."""
+        await self._night.project.write_vault_secrets(self._night.project.functions[0].url)
+        await self._night.project.start_net()
+
+    async def tick(self) -> None:
+        """The minute's tick: every cron job runs once."""
+        await self._cron.run_all()
+
+    async def until_quiet(self) -> None:
+        """Return when every post has its answer, also those that slices ask for at their ends."""
+        await eventually(self._nothing_is_under_way)
+
+    async def let_time_pass(self, seconds: int = A_WHILE) -> None:
+        """For all that waits: hidden batches, posts without an answer, the breaker's pause. Not for deadlines."""
+        async with self._night.project.connect(superuser=True) as connection:
+            for statement in LATER:
+                await connection.execute(statement, (seconds,))
+
+    async def until_ended(self, within: float = 120) -> dict[str, Any]:
+        """Tick after tick until nothing is open; answers the first invocation.
+
+        Raises:
+            TimeoutError: something is still open.
+        """
+        async with asyncio.timeout(within):
+            while True:
+                await self._until_functions_are_up()
+                await self.tick()
+                await self.until_quiet()
+                invocations = await self._night.invocations()
+                if invocations and all(invocation["finished_at"] for invocation in invocations):
+                    return invocations[0]
+                await self.let_time_pass()
+
+    async def _until_functions_are_up(self) -> None:
+        """A tick that finds nobody is a tick like any other, but a test need not go through thousands of them."""
+        functions = self._night.project.functions
+        await asyncio.gather(*(f.until_ready() for f in functions if f.supervisor is not None))
+
+    async def _nothing_is_under_way(self) -> bool:
+        async with self._night.project.connect(superuser=True) as connection:
+            cursor = await connection.execute(b"select not exists (select from net.http_request_queue)")
+            row = await cursor.fetchone()
+            return bool(row and row[0])
