@@ -1,10 +1,11 @@
--- Retention. A night of a million mentors takes longer to delete than the Data API allows a statement, so this runs from
--- cron, one invocation to a transaction; a procedure that commits cannot be SECURITY DEFINER nor set its search_path, hence
--- the full names.
+-- Retention. Deleting a night of a million mentors takes longer than the Data API allows a statement, and one transaction
+-- for all of it would hold back vacuum and replicas. So this runs from cron, in chunks; a procedure that commits cannot be
+-- SECURITY DEFINER nor set its search_path, hence the full names. Broken off anywhere, it goes on the next day.
 
 create procedure scheduler.prune()
 language plpgsql as $$
 declare
+  c_chunk constant integer := 20000;
   v_keep constant interval := pg_catalog.make_interval(days => (select retention_days from scheduler.settings));
   v_id uuid;
 begin
@@ -16,20 +17,43 @@ begin
        and i.id is distinct from (scheduler.last_good_run()).id
      order by i.finished_at
   loop
-    -- In the order in which a worker that records late can be waited for: it holds its batch, and asks for the invocation.
-    perform from public.scheduler_invocations where id = v_id for no key update;
-    perform from public.scheduler_invocation_batches where invocation_id = v_id for update;
-    -- Whoever is opening a retry of it holds it, and is waited for here.
+    -- Out of the API before its rows go, or it would be shown, and retried, with a part of them. Whoever is opening a retry
+    -- of it holds it, and is waited for here.
     perform from public.scheduler_invocations where id = v_id for update;
-    delete from public.scheduler_invocations as i
+    update public.scheduler_invocations as i
+       set deleted_at = coalesce(i.deleted_at, pg_catalog.clock_timestamp())
      where i.id = v_id
        -- What a retry still has to read stays. One that was cut off is read by its own retry, up to here.
        and not exists (
          select from public.scheduler_invocations as retry where retry.retry_of = i.id and not retry.enumeration_done
        );
+    if not found then
+      commit;
+      continue;
+    end if;
+    commit;
+
+    loop
+      delete from public.scheduler_evaluations
+       where ctid = any (array(
+         select e.ctid from public.scheduler_evaluations as e where e.invocation_id = v_id limit c_chunk
+       ));
+      exit when not found;
+      commit;
+    end loop;
+
+    -- In the order in which a worker that records late can be waited for: it holds its batch, and asks for the invocation.
+    perform from public.scheduler_invocations where id = v_id for no key update;
+    perform from public.scheduler_invocation_batches where invocation_id = v_id for update;
+    delete from public.scheduler_invocations where id = v_id;
     commit;
   end loop;
+
   delete from scheduler.dispatches where requested_at < pg_catalog.now() - v_keep;
+  commit;
+  -- Nothing of ours archives a message, but the dashboard offers it.
+  delete from pgmq.a_scenario_evaluation_batches where archived_at < pg_catalog.now() - v_keep;
+  delete from pgmq.a_scenario_evaluation_batches_manual where archived_at < pg_catalog.now() - v_keep;
   commit;
   -- pg_cron never prunes its own log: a minute's job writes half a million rows a year.
   delete from cron.job_run_details

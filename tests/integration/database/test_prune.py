@@ -100,6 +100,46 @@ async def test_each_invocation_is_a_transaction_of_its_own(core: SqlCore, worker
     assert oldest != stuck
 
 
+async def test_a_large_night_goes_in_chunks_and_out_of_the_api_before_the_first(core: SqlCore, worker: Worker) -> None:
+    """Broken off between two chunks it is not shown with a part of its rows, and the next day's prune goes on."""
+    night = await ended_days_ago(core, worker, DAYS_KEPT + 1)
+    await core.owner.run(
+        "insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome)"
+        " select %s, gen_random_uuid(), 'contact_lapsed', 'triggered' from generate_series(1, 45000)",
+        night,
+    )
+    # Of 45,003 rows two chunks go, and the third is refused.
+    await core.owner.run(
+        "create function public.refuse() returns trigger language plpgsql as $$ begin"
+        " if (select count(*) from gone) < 20000 then raise 'broken off'; end if; return null; end $$;"
+        "create trigger refuse after delete on public.scheduler_evaluations referencing old table as gone"
+        " for each statement execute function public.refuse()"
+    )
+
+    with pytest.raises(psycopg.errors.RaiseException):
+        await prune(core)
+
+    assert await core.owner.value("select count(*) from public.scheduler_evaluations") == 5003
+    assert await worker.call("get", invocation_id=night) is None
+    await core.owner.run("drop trigger refuse on public.scheduler_evaluations")
+    await prune(core)
+    assert await left(core) == set()
+    assert await core.owner.value("select count(*) from public.scheduler_evaluations") == 0
+
+
+async def test_messages_that_somebody_archived_by_hand_go(core: SqlCore) -> None:
+    for queue in ("scenario_evaluation_batches", "scenario_evaluation_batches_manual"):
+        for _ in range(2):
+            await core.owner.run(f"select pgmq.archive('{queue}', (select pgmq.send('{queue}', '{{}}')))")
+        await core.owner.run(
+            f"update pgmq.a_{queue} set archived_at = now() - interval '{DAYS_KEPT} days 1 minute'"
+            f" where msg_id = (select min(msg_id) from pgmq.a_{queue})"
+        )
+    await prune(core)
+    for queue in ("scenario_evaluation_batches", "scenario_evaluation_batches_manual"):
+        assert await core.owner.column(f"select count(*) from pgmq.a_{queue}") == [1]
+
+
 async def test_old_dispatches_go(core: SqlCore) -> None:
     await core.owner.run(
         "insert into scheduler.dispatches (requested_at, error) values"
