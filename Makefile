@@ -12,8 +12,9 @@ MENTORS ?= 500
 ARGS ?=
 AUDIT ?=
 WORKERS ?= auto
+MINUTES ?= 10
 
-.PHONY: help install run up test lint bench clean
+.PHONY: help install run up test soak lint bench clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -28,6 +29,9 @@ up: install ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
 
 test: install ## every test, on the real stack (ARGS='tests/unit -k …')
 	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
+
+soak: install ## random nights in which everything breaks (MINUTES=10 KIND=kills|mixed|crashes|sql SEED=… NIGHTS=…)
+	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(addprefix --kind ,$(KIND)) $(addprefix --seed ,$(SEED)) $(addprefix --nights ,$(NIGHTS))
 
 lint: install ## formatting, lint and types, strictly; dependencies (AUDIT=--required: fail if OSV is away)
 	@$(BIN)/ruff format --check .

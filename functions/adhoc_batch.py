@@ -69,13 +69,14 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
         planned for user_id in user_ids for planned in _plan(work, user_id, active.get(user_id), request.scenario_types)
     ]
     try:
-        results = await run_evaluation_batch(
-            _batch(work, users, None if request.dry_run else idempotency_key),
-            engine=work.engine,
-            budget=budget,
-            users_per_call=config.engine_users_per_call,
-            max_deliveries=config.max_batch_deliveries,
-        )
+        async with work.solitude.together(budget):
+            evaluated = await run_evaluation_batch(
+                _batch(work, users, None if request.dry_run else idempotency_key),
+                engine=work.engine,
+                budget=budget,
+                users_per_call=config.engine_users_per_call,
+                max_deliveries=config.max_batch_deliveries,
+            )
     except EngineRejectedError as error:
         raise RequestError(502, "engine_rejected", f"the engine turns us away ({error.code})") from error
     except EngineUnavailableError as error:
@@ -86,13 +87,19 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
             headers={"Retry-After": str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))},
         ) from error
     except OutOfTimeError as error:
-        raise RequestError(
-            504,
-            "time_budget_exceeded",
-            f"not through after {config.time_budget_seconds} s; send this again with the same key, or fewer mentors",
-        ) from error
-    _log(results, budget, dry_run=request.dry_run)
-    return results
+        raise _not_through(config.time_budget_seconds) from error
+    if evaluated.rest:
+        raise _not_through(config.time_budget_seconds)
+    _log(evaluated.results, budget, dry_run=request.dry_run)
+    return evaluated.results
+
+
+def _not_through(seconds: float) -> RequestError:
+    return RequestError(
+        504,
+        "time_budget_exceeded",
+        f"not through after {seconds} s; send this again with the same key, or fewer mentors",
+    )
 
 
 def _plan(

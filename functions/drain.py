@@ -10,11 +10,12 @@ import socket
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from functions.evaluation_batch import run_evaluation_batch
+from functions.evaluation_batch import BatchResult, run_evaluation_batch
 from functions.run_log import RunResult, log_run_result
+from functions.solitude import Solitude
 from shared.config import ScenarioEvaluationConfig
 from shared.errors import EngineError, EngineRejectedError, EngineUnavailableError, OutOfTimeError
-from shared.evaluations import EvaluationBatch, EvaluationResult
+from shared.evaluations import EvaluationBatch
 from shared.invocations import Invocations
 from shared.observability import log_event
 from shared.side_by_side import side_by_side
@@ -53,11 +54,16 @@ class Drain:
     than there are runners waiting: a batch in hand but not begun would be kept from other workers, and begun after a
     cancel.
 
+    A batch that was delivered too often without a result is a suspect: it may hold a user who kills its workers, and
+    every batch that a worker has in hand when it dies is charged a delivery. So a suspect is split until each of its
+    users is a suspect of her own, and that one is claimed and evaluated while this process has nothing else in hand.
+
     Args:
         invocations: where batches are claimed and recorded.
         engine: who evaluates them.
         config: sizes and limits.
         budget: when to stop.
+        solitude: the process's own.
         manual_only: leave the nights to others: a person waits for the answer.
     """
 
@@ -68,21 +74,26 @@ class Drain:
         engine: TriggerEngine,
         config: ScenarioEvaluationConfig,
         budget: TimeBudget,
+        solitude: Solitude,
         manual_only: bool = False,
     ) -> None:
         self._invocations = invocations
         self._engine = engine
         self._config = config
         self._budget = budget
+        self._solitude = solitude
         self._manual_only = manual_only
         self._claimed: deque[EvaluationBatch] = deque()
         self._claiming = asyncio.Lock()
+        # There may be something in the queue that no claim has seen yet.
         self._queued = asyncio.Event()
+        self._queued.set()
         self._all_queued = False
         self._exhausted = False
+        self._met_suspect = False
         self._runner_count = _runner_count(config)
         self._waiting = 0
-        self._evaluations: set[asyncio.Task[list[EvaluationResult]]] = set()
+        self._evaluations: set[asyncio.Task[BatchResult]] = set()
         self.done = Drained()
 
     def note_queued(self) -> None:
@@ -107,19 +118,55 @@ class Drain:
         return self.done
 
     async def _work_off(self) -> None:
-        while (batch := await self._next()) is not None:
-            started = self._budget.elapsed()
-            results = await self._evaluate(batch, started)
-            if results is None:
-                continue
-            duration_ms = round((self._budget.elapsed() - started) * 1000)
-            await log_run_result(RunResult(batch, results, duration_ms, WORKER), invocations=self._invocations)
-            self.done.batches += 1
-            self.done.outcomes.update(result.outcome for result in results)
-            self.done.progressed = True
+        while await self._more_to_do():
+            try:
+                if self._met_suspect:
+                    self._met_suspect = False
+                    await self._work_alone()
+                else:
+                    await self._work_together()
+            except OutOfTimeError:
+                return  # this process was not free in time
 
-    async def _evaluate(self, batch: EvaluationBatch, started: float) -> list[EvaluationResult] | None:
-        """A batch's results, or None when it was given back. `started`: seconds into the time budget."""
+    async def _more_to_do(self) -> bool:
+        await self._queued.wait()
+        return self._may_claim()
+
+    def _may_claim(self) -> bool:
+        return not self._exhausted and self._budget.remaining() > CLOSING_SHARE * self._budget.seconds
+
+    async def _work_together(self) -> None:
+        async with self._solitude.together(self._budget):
+            batch = await self._next()
+            if batch is not None:
+                await self._work_on(batch)
+
+    async def _work_alone(self) -> None:
+        """Works on suspects, one after another, until something else comes.
+
+        They are claimed only now: who waits to be alone has nothing in hand that could be charged with another's death.
+        """
+        async with self._solitude.alone(self._budget):
+            while self._may_claim() and self._queued.is_set():
+                for batch in await self._claim(1):
+                    await self._work_on(batch)
+                    if not batch.is_suspect:
+                        return
+
+    async def _work_on(self, batch: EvaluationBatch) -> None:
+        started = self._budget.elapsed()
+        evaluated = await self._evaluate(batch, started)
+        if evaluated is None:
+            return
+        duration_ms = round((self._budget.elapsed() - started) * 1000)
+        result = RunResult(batch, evaluated.results, duration_ms, WORKER, evaluated.rest)
+        await log_run_result(result, invocations=self._invocations)
+        self.done.batches += 1
+        self.done.outcomes.update(result.outcome for result in evaluated.results)
+        self.done.progressed = True
+
+    async def _evaluate(self, batch: EvaluationBatch, started: float) -> BatchResult | None:
+        """What came of a batch, or None when it was given back. `started`: seconds into the time budget."""
         # A task of its own: when the engine stops us, evaluations are cancelled, and records under way are not.
         evaluation = asyncio.create_task(
             run_evaluation_batch(
@@ -134,7 +181,7 @@ class Drain:
         try:
             return await evaluation
         except OutOfTimeError:
-            # A batch that had most of a time budget to itself and is not through is not merely late.
+            # A batch that had most of a time budget to itself and got nowhere is not merely late.
             had_a_fair_share = started < self._budget.seconds / 2
             await self._give_back(batch, blameless=not had_a_fair_share)
         except (EngineRejectedError, EngineUnavailableError) as error:
@@ -165,30 +212,52 @@ class Drain:
         )
 
     async def _next(self) -> EvaluationBatch | None:
+        """A batch for this runner, or None: there is none at present."""
         self._waiting += 1
         try:
-            return await self._claim_one()
+            async with self._claiming:
+                if not self._claimed and self._may_claim() and self._queued.is_set() and not self._met_suspect:
+                    await self._claim_for_company()
+                return self._claimed.popleft() if self._claimed and self.done.stopped_by is None else None
         finally:
             self._waiting -= 1
 
-    async def _claim_one(self) -> EvaluationBatch | None:
-        async with self._claiming:
-            while not self._claimed:
-                if self._exhausted or self._budget.remaining() <= CLOSING_SHARE * self._budget.seconds:
-                    return None
-                # Both read before the claim: what is queued while it is under way may be too late for it.
-                all_queued = self._all_queued
-                self._queued.clear()
-                claimed = await self._invocations.claim(self._waiting, manual_only=self._manual_only)
-                self._claimed.extend(claimed.batches)
-                if claimed.engine_paused:
-                    self._exhausted = True
-                elif not claimed.batches and not claimed.stale:
-                    if all_queued:
-                        self._exhausted = True
-                    else:
-                        await self._queued.wait()
-            return self._claimed.popleft() if self.done.stopped_by is None else None
+    async def _claim_for_company(self) -> None:
+        for batch in await self._claim(self._waiting):
+            if batch.is_suspect:
+                self._met_suspect = True
+                await self._give_back(batch, blameless=True)
+            else:
+                self._claimed.append(batch)
+
+    async def _claim(self, quantity: int) -> list[EvaluationBatch]:
+        """Claims what is to be evaluated as it is; suspects of several users are split on the way."""
+        # Read before the claim: what is queued while it is under way may be too late for it.
+        all_queued = self._all_queued
+        self._queued.clear()
+        claimed = await self._invocations.claim(quantity, manual_only=self._manual_only)
+        if claimed.engine_paused or (all_queued and not claimed.batches and not claimed.stale):
+            self._exhausted = True
+        if self._exhausted or claimed.batches or claimed.stale:
+            self._queued.set()
+        return [batch for batch in claimed.batches if not await self._is_split(batch)]
+
+    async def _is_split(self, batch: EvaluationBatch) -> bool:
+        if not batch.is_suspect or batch.has_one_user:
+            return False
+        if await self._invocations.split(batch):
+            self.note_queued()
+            log_event(
+                "batch_split",
+                f"Batch {batch.batch_no} may kill its workers: each of its users gets a batch of her own",
+                level=logging.WARNING,
+                invocation_id=batch.invocation_id,
+                slot=batch.scheduled_for,
+                batch_no=batch.batch_no,
+                mentors=len(batch.users),
+                deliveries=batch.deliveries,
+            )
+        return True
 
     async def _give_back(self, batch: EvaluationBatch, *, blameless: bool) -> None:
         await self._invocations.release(batch, blameless=blameless)

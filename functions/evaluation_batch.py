@@ -5,7 +5,9 @@ A call carries many users, so a call that fails says nothing yet about any one o
 - What the engine refuses (400, 413, 422) is halved until the user it refuses stands alone.
 - What keeps failing (5xx, time-outs) is put aside until the rest of the batch is through, and then halved as well; but
   a user is blamed only while the engine answers somebody else. If it answers nobody it is down, and nobody failed.
+- A 503 is an overload until the contrary is shown: she is tried with no other call of ours in flight.
 - What the engine leaves out or calls retryable is asked again, user by user.
+- Whoever could not be asked as often as the policy says before the time was up is in the rest, and has not failed.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from shared.engine_answers import Answer, Item
 from shared.errors import (
@@ -27,16 +30,31 @@ from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
 
-# A batch that was delivered this often without a result may hold the user who kills its workers.
-ALONE_FROM_DELIVERY = 3
 # How many users are tried alone before an engine that answered nobody is held to be down.
 PROBES = 3
+# How often a user has to be turned away by 503 while somebody else, asked about right after her, is not. Other workers
+# may overload the engine as well: if it takes every second call, one in 65,000 is blamed by such bad luck.
+TURNED_AWAY_ALONE = 8
+TOO_BUSY = "engine_http_503"
 
 Users = Sequence[MentorScenarios]
 
 
 class _UnsettledError(EngineTransientError):
     """The engine answered, but not for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What came of a batch.
+
+    Args:
+        results: one for each pair of everybody but `rest`, in the batch's order.
+        rest: those for whom the time did not suffice; not all of them.
+    """
+
+    results: list[EvaluationResult]
+    rest: tuple[str, ...] = ()
 
 
 async def run_evaluation_batch(
@@ -46,7 +64,7 @@ async def run_evaluation_batch(
     budget: TimeBudget,
     users_per_call: int,
     max_deliveries: int,
-) -> list[EvaluationResult]:
+) -> BatchResult:
     """Evaluates a batch's pairs.
 
     Args:
@@ -58,24 +76,27 @@ async def run_evaluation_batch(
             after it nothing is tried any more.
 
     Returns:
-        One result for each pair, in the batch's order.
+        What came of it. Whoever has not all of her results when the time budget ends is in the rest.
 
     Raises:
-        OutOfTimeError: the time budget ended first; the batch is to be given back.
+        OutOfTimeError: the time budget ended before anybody had all of hers; the batch is to be given back.
         EngineRejectedError: the engine turns us away altogether.
         EngineUnavailableError: the engine is down for everyone.
     """
     run = _BatchRun(batch, engine, budget)
     if batch.deliveries > max_deliveries:
         run.fail_unresolved("worker_lost", "the batch was delivered too often without a result")
-        return run.in_order()
+        return run.so_far()
     try:
-        await run.evaluate(1 if batch.deliveries >= ALONE_FROM_DELIVERY else users_per_call)
+        await run.evaluate(users_per_call)
     except OutOfTimeError:
-        if batch.deliveries < max_deliveries:
+        if batch.deliveries >= max_deliveries:
+            run.fail_unresolved("time_budget_exceeded", "the time budget ended before the engine answered")
+        result = run.so_far()
+        if not result.results:
             raise
-        run.fail_unresolved("time_budget_exceeded", "the time budget ended before the engine answered")
-    return run.in_order()
+        return result
+    return run.so_far()
 
 
 class _BatchRun:
@@ -92,13 +113,25 @@ class _BatchRun:
         # The last failure of each user's calls, for those whose time runs out.
         self._causes: dict[str, EngineError] = {}
         self._suspects: list[Users] = []
+        # Somebody cannot be blamed yet: the time was up before she was asked often enough.
+        self._too_late = False
         for user in batch.users:
             if user.skip_reason is not None:
                 for scenario_type in user.scenario_types:
                     self._record(user.user_id, scenario_type, Item("skipped", error_code=user.skip_reason))
 
-    def in_order(self) -> list[EvaluationResult]:
-        return [self._results[user.user_id, type_] for user in self._batch.users for type_ in user.scenario_types]
+    def so_far(self) -> BatchResult:
+        """The results of all who have all of theirs, and the others."""
+        rest = dict.fromkeys(user.user_id for user in self._unresolved(self._users))
+        return BatchResult(
+            [
+                self._results[user.user_id, type_]
+                for user in self._batch.users
+                if user.user_id not in rest
+                for type_ in user.scenario_types
+            ],
+            tuple(rest),
+        )
 
     def fail_unresolved(self, code: str, message: str) -> None:
         """Fails every pair without a result, by its own last cause where it has one."""
@@ -118,6 +151,8 @@ class _BatchRun:
                 await self._find_somebody_who_gets_through([user for users in suspects for user in users])
             answers = self._engine.answers
             await side_by_side(self._isolate(self._unresolved(users)) for users in suspects)
+        if self._too_late:
+            raise OutOfTimeError("the time budget ended before somebody was asked often enough")
 
     async def _evaluate(self, users: Users, call: Callable[[Users], Awaitable[Answer]]) -> None:
         try:
@@ -164,6 +199,9 @@ class _BatchRun:
         try:
             await self._engine.retrying(self._budget)(once)
         except _UnsettledError as error:
+            if error.too_late:
+                self._too_late = True
+                return
             missing = Item("failed", error_code=error.code, error_message=error.message)
             for scenario_type in user.scenario_types:
                 self._record(user.user_id, scenario_type, answer.get((user.user_id, scenario_type), missing))
@@ -186,14 +224,49 @@ class _BatchRun:
         try:
             answer = await self._call_with_retries([user])
         except EngineTransientError as error:
-            # 429, and a 503 that says when to come back, speak of all our calls and never of a user.
-            is_overload = error.code == "engine_http_429" or (error.overloaded and error.retry_after is not None)
             answers_others = self._engine.answers > answers
-            if is_overload or not (answers_others or await self._engine.still_answers_its_witness(self._budget)):
+            if error.speaks_of_all_calls or not (
+                answers_others or await self._engine.still_answers_its_witness(self._budget)
+            ):
                 raise _unavailable(error) from error
-            self._fail(user, error)
+            if error.too_late:
+                self._too_late = True
+            elif error.code == TOO_BUSY:
+                await self._hear_alone(user)
+            else:
+                self._fail(user, error)
         except EngineRefusedCallError as error:
             self._fail(user, error)
+        else:
+            await self._take([user], answer)
+
+    async def _hear_alone(self, user: MentorScenarios) -> None:
+        """Tries her with no other call of ours in flight: too many calls at a time are no user's fault.
+
+        For as long as there is time: who shares the engine with other workers is only unlucky.
+        """
+
+        async def once() -> Answer | None:
+            for _ in range(TURNED_AWAY_ALONE):
+                try:
+                    return await self._call([user], alone=True)
+                except EngineTransientError as error:
+                    witness = self._engine.still_answers_its_witness
+                    if error.speaks_of_all_calls or not await witness(self._budget, alone=True):
+                        raise
+            return None
+
+        try:
+            answer: Answer | None = await self._engine.retrying(self._budget, tireless=True)(once)
+        except EngineTransientError as error:
+            if error.speaks_of_all_calls:
+                raise _unavailable(error) from error
+            raise OutOfTimeError("the time budget ended before the engine had time for a user") from error
+        except EngineRefusedCallError as error:
+            self._fail(user, error)
+            return
+        if answer is None:
+            self._fail(user, self._causes[user.user_id])
         else:
             await self._take([user], answer)
 
@@ -235,9 +308,9 @@ class _BatchRun:
 
         return await self._engine.retrying(self._budget)(again)
 
-    async def _call(self, users: Users) -> Answer:
+    async def _call(self, users: Users, *, alone: bool = False) -> Answer:
         try:
-            answer = await self._engine.evaluate(self._context, users, self._budget)
+            answer = await self._engine.evaluate(self._context, users, self._budget, alone=alone)
         except EngineError as error:
             self._attempts.update(user.user_id for user in users)
             self._causes.update((user.user_id, error) for user in users)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from shared.errors import DatabaseError
+from shared.invocation_records import GoodRun
 from shared.slots import MINUTE, Schedule
 
 # Anybody may ask, so the database is asked at most this often, also when it does not answer.
@@ -37,12 +38,10 @@ class LastGoodRun:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._reading = asyncio.Lock()
-        self._read_at: float | None = None
-        self._found: dict[str, Any] | None = None
-        self._error: DatabaseError | None = None
+        self._read: tuple[float, GoodRun | DatabaseError] | None = None
 
-    async def get(self, read: Callable[[], Awaitable[dict[str, Any] | None]]) -> dict[str, Any] | None:
-        """The last good run: `scheduled_for`, `finished_at`, `status`; None: there is none.
+    async def get(self, read: Callable[[], Awaitable[GoodRun]]) -> GoodRun:
+        """The last good run, and the time: what is remembered of the run does not hold up the clock.
 
         Args:
             read: asks the database.
@@ -51,13 +50,17 @@ class LastGoodRun:
             DatabaseError: it did not answer, now or less than half a minute ago.
         """
         async with self._reading:
-            if self._read_at is None or self._clock() - self._read_at >= CACHE_SECONDS:
-                self._found = self._error = None
-                try:
-                    self._found = await read()
-                except DatabaseError as error:
-                    self._error = error
-                self._read_at = self._clock()
-            if self._error is not None:
-                raise self._error.with_traceback(None)
-            return self._found
+            if self._read is None or self._clock() - self._read[0] >= CACHE_SECONDS:
+                answer = await _answer(read)
+                self._read = self._clock(), answer
+            read_at, answer = self._read
+            if isinstance(answer, DatabaseError):
+                raise answer.with_traceback(None)
+            return replace(answer, now=answer.now + timedelta(seconds=self._clock() - read_at))
+
+
+async def _answer(read: Callable[[], Awaitable[GoodRun]]) -> GoodRun | DatabaseError:
+    try:
+        return await read()
+    except DatabaseError as error:
+        return error

@@ -80,4 +80,4 @@ async def build_work(config: ScenarioEvaluationConfig) -> Work:
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,
     )
-    return Work(config, database, Invocations(database, config), InvocationRecords(database, config), engine)
+    return Work(config, database, Invocations(database.patient(), config), InvocationRecords(database, config), engine)

@@ -17,7 +17,7 @@ PAGE_SIZE = 1000
 # A retry that is through with what another left undone goes on where that one's own enumeration was cut off; from there
 # on its cursor is this and the other's cursor.
 REST = "rest:"
-LAST_BATCH_NO = 2**31 - 1
+LAST_USER_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 class RosterPage(NamedTuple):
@@ -78,15 +78,15 @@ class Roster:
         if source is None:
             return
         in_rest = cursor is not None and cursor.startswith(REST)
-        after = LAST_BATCH_NO if in_rest else int(cursor) if cursor else None
+        after = LAST_USER_ID if in_rest else cursor
         while True:
-            undone = await fetch_undone(self._database, source, after_batch_no=after, mentors=PAGE_SIZE)
+            undone = await fetch_undone(self._database, source, after_user_id=after, mentors=PAGE_SIZE)
             if undone is None:
                 return
-            if undone.last_batch_no is None:
+            if undone.last_user_id is None:
                 break
-            after = undone.last_batch_no
-            yield RosterPage(undone.mentors, 0, str(after))
+            after = undone.last_user_id
+            yield RosterPage(undone.mentors, 0, after)
         rest = undone.rest
         if rest.done:
             return

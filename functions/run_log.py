@@ -15,16 +15,22 @@ from shared.observability import log_event
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A batch's results: one for each of its pairs. `worker` names the process that evaluated them."""
+    """A batch's results: one for each of its pairs.
+
+    Args:
+        worker: names the process that evaluated them.
+        rest: users for whom the time did not suffice, and who have no results.
+    """
 
     batch: EvaluationBatch
     results: Sequence[EvaluationResult]
     duration_ms: int
     worker: str
+    rest: Sequence[str] = ()
 
 
 async def log_run_result(result: RunResult, *, invocations: Invocations) -> None:
-    """Records a batch's results and errors, and logs them.
+    """Records a batch's results and errors, puts back whom the time did not suffice for, and logs it.
 
     The record comes first: what is logged has been recorded. One line for the batch and one for each user who failed.
 
@@ -36,8 +42,11 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> None
         DatabaseError: nothing was recorded, and the batch is still in its queue.
     """
     batch = result.batch
-    state = await invocations.complete(batch, result.results, duration_ms=result.duration_ms, worker=result.worker)
+    state = await invocations.complete(
+        batch, result.results, rest=result.rest, duration_ms=result.duration_ms, worker=result.worker
+    )
     outcomes = Counter(pair.outcome for pair in result.results)
+    recorded = {user.user_id for user in batch.users}.difference(result.rest)
     log_event(
         "batch_recorded",
         f"Batch {batch.batch_no}: {len(result.results)} evaluations, {outcomes['failed']} failed ({state})",
@@ -45,7 +54,8 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> None
         slot=batch.scheduled_for,
         batch_no=batch.batch_no,
         state=state,
-        mentors=len(batch.users),
+        mentors=len(recorded),
+        mentors_put_back=len(result.rest) if result.rest and state == "done" else None,
         counts=dict(outcomes),
         deliveries=batch.deliveries,
         duration_ms=result.duration_ms,

@@ -76,10 +76,10 @@ async def last_run(
 
     A scheduled run with mentors, not dry, that ended `succeeded` or `partial`. Remembered for half a minute.
     """
-    now = work.now()
-    hours = max_age_hours or default_max_age_hours(work.config.schedule, now)
-    found = await last_good_run.get(work.records.last_good_run)
-    if found is None or now - datetime.fromisoformat(found["finished_at"]) > timedelta(hours=hours):
+    good = await last_good_run.get(work.records.last_good_run)
+    found = good.run
+    hours = max_age_hours or default_max_age_hours(work.config.schedule, good.now)
+    if found is None or good.now - datetime.fromisoformat(found["finished_at"]) > timedelta(hours=hours):
         last = f"the last one ended at {found['finished_at']}" if found else "found none at all"
         raise RequestError(
             503, "last_run_missing", f"expected a scheduled run that ended well in the last {hours:g} hours, {last}"

@@ -15,24 +15,24 @@ class UndonePage:
 
     Args:
         mentors: who, for what; with a reason to skip those who are not active any more.
-        last_batch_no: where the next page begins; None: nobody is left.
+        last_user_id: where the next page begins; None: nobody is left.
         rest: the invocation's own enumeration, which may have been cut off before everybody was read.
     """
 
     mentors: list[MentorScenarios]
-    last_batch_no: int | None
+    last_user_id: str | None
     rest: Enumeration
 
 
 async def fetch_undone(
-    database: Database, invocation_id: str, *, after_batch_no: int | None, mentors: int
+    database: Database, invocation_id: str, *, after_user_id: str | None, mentors: int
 ) -> UndonePage | None:
     """Reads a page of what an invocation left undone.
 
     Args:
         database: the Data API.
         invocation_id: an invocation that has ended.
-        after_batch_no: where the page begins; None: at the start.
+        after_user_id: where the page begins; None: at the start.
         mentors: about how many to read.
 
     Returns:
@@ -42,7 +42,7 @@ async def fetch_undone(
         DatabaseError: the database is away or refuses.
     """
     answer = await database.call(
-        "scheduler_undone", invocation_id=invocation_id, after_batch_no=after_batch_no, mentors=mentors
+        "scheduler_undone", invocation_id=invocation_id, after_user_id=after_user_id, mentors=mentors
     )
     if answer is None:
         return None
@@ -51,6 +51,6 @@ async def fetch_undone(
             MentorScenarios(row["user_id"], tuple(row["scenario_types"]), None if row["active"] else MENTOR_NOT_ACTIVE)
             for row in answer["mentors"]
         ],
-        last_batch_no=answer["last_batch_no"],
+        last_user_id=answer["last_user_id"],
         rest=Enumeration.from_row(answer["rest"]),
     )

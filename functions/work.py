@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from functions.drain import Drain, Drained
 from functions.enumeration import enumerate_mentors
 from functions.roster import Roster
+from functions.solitude import Solitude
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.errors import EngineRejectedError
@@ -29,6 +30,7 @@ class Work:
 
     Args:
         now: this machine's clock; the database's clock overrules it.
+        solitude: who shares this process with whom.
     """
 
     config: ScenarioEvaluationConfig
@@ -37,6 +39,7 @@ class Work:
     records: InvocationRecords
     engine: TriggerEngine
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    solitude: Solitude = field(default_factory=Solitude)
 
 
 async def work_off(
@@ -66,7 +69,12 @@ async def work_off(
     """
     _suggest_witness(work.engine, open_invocations, witness)
     drain = Drain(
-        invocations=work.invocations, engine=work.engine, config=work.config, budget=budget, manual_only=manual_only
+        invocations=work.invocations,
+        engine=work.engine,
+        config=work.config,
+        budget=budget,
+        solitude=work.solitude,
+        manual_only=manual_only,
     )
     await side_by_side([_enumerate(work, open_invocations, budget, drain), drain.run()])
     if drain.done.stopped_by is not None:
@@ -95,7 +103,7 @@ def _suggest_witness(
 
 
 async def _enumerate(work: Work, open_invocations: Sequence[OpenInvocation], budget: TimeBudget, drain: Drain) -> None:
-    roster = Roster(work.database, work.config)
+    roster = Roster(work.database.patient(), work.config)
     try:
         # Manual runs first: a person waits for them.
         for invocation in sorted(open_invocations, key=lambda invocation: invocation.triggered_by == "schedule"):

@@ -1,34 +1,59 @@
 """The Data API: builds the supabase client and is the border at which its errors become ours.
 
-One owner of retries: the client's hidden ones are switched off, and what is retried is listed in `TRANSIENT`.
+One owner of retries: the client's hidden ones are switched off, what is retried is listed in `TRANSIENT`, and for how
+long is said by whoever calls: a person who waits shall hear soon that the database is away, and a slice of work shall
+not lose what it has in hand to a restart of some seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from copy import copy
+from http import HTTPStatus
+from typing import Any, Self
 
 import httpx
 from postgrest import APIError
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
 from shared.http_transport import PyreqwestTransport
+from shared.time_budget import TimeBudget
 
 # The Data API itself cuts a request at 60 seconds.
 TIMEOUT_SECONDS = 30.0
 # PostgREST's pool holds ten connections on the smallest plans, for everybody; the rest of ours wait here.
 MAX_CONNECTIONS = 4
-ATTEMPTS = 4
 
-# 40001 serialization_failure, 40P01 deadlock_detected: PostgreSQL asks for the transaction to be repeated.
-# 55P03 lock_not_available and 57014 query_canceled: the role's lock and statement time-outs, both 8 s when hosted.
-# What says by its HTTP status that the Data API is away is translated before its body is read, see `_check_status`.
-# 500 stands where a gateway's error page has no code.
-TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014", "500"})
-UNAVAILABLE_STATUSES = frozenset({408, 429, 502, 503, 504, 520, 521, 522, 523, 524})
+# How long after its first attempt a call may be tried again.
+SOON_SECONDS = 2.0
+# A batch in hand is hidden for ten seconds more than a time budget: whatever is begun within it has this long to be
+# recorded. Longer than the role's lock time-out, so that a call which met that is tried once more.
+PATIENCE_SECONDS = 9.0
+MAX_PAUSE_SECONDS = 2.0
+
+# What may pass by itself, by SQLSTATE or by its beginning. PostgREST answers most of these with 503, and not all: 500
+# for 57P02, 57P03 and 58030, 405 for 25006, 400 for 0A000.
+TRANSIENT = (
+    "08",  # no connection to the database
+    "53",  # out of disk, memory or connections
+    "57P",  # shut down, crashed, not up yet
+    "57014",  # query_canceled: the role's statement time-out, 8 s when hosted
+    "58030",  # io_error
+    "55P03",  # lock_not_available: the role's lock time-out, 8 s when hosted
+    "40001",  # serialization_failure: PostgreSQL asks for the transaction to be repeated,
+    "40P01",  # deadlock_detected: and here
+    # A server that takes no writes: in the middle of a failover, or for want of space.
+    "25006",  # read_only_sql_transaction
+    "0A000",  # feature_not_supported: in the words of a standby, "cannot set transaction read-write mode"
+    # Where a gateway's error page has no code, the client puts the HTTP status in its place.
+    "500",
+)
+# And all above 500: whoever stands before the database has numbers of his own there, such as 540 for a paused project.
+AWAY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 class Database:
@@ -38,7 +63,9 @@ class Database:
 
     Args:
         client: the supabase client.
-        attempts: how often a call is tried while the database is away.
+        patience_seconds: how long after its first attempt a call may be tried again while the database is away. An
+            attempt that is slow to fail has no second one.
+        clock: monotonic seconds; replaced in tests.
         sleep: waits between attempts; replaced in tests.
     """
 
@@ -46,13 +73,21 @@ class Database:
         self,
         client: AsyncClient,
         *,
-        attempts: int = ATTEMPTS,
+        patience_seconds: float = SOON_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
         self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._attempts = attempts
+        self._patience_seconds = patience_seconds
+        self._clock = clock
         self._sleep = sleep
+
+    def patient(self) -> Self:
+        """The same database, over the same connections, for work in hand that is worth `PATIENCE_SECONDS`."""
+        patient = copy(self)
+        patient._patience_seconds = PATIENCE_SECONDS
+        return patient
 
     async def call(self, function: str, **arguments: Any) -> Any:
         """Calls an SQL function.
@@ -62,7 +97,7 @@ class Database:
             arguments: its parameters without their `p_` prefix; must fit JSON.
 
         Raises:
-            DatabaseUnavailableError: the database is away, after all attempts.
+            DatabaseUnavailableError: the database is away, and was for as long as there was patience.
             DatabaseRefusedError: it answered no.
         """
         parameters = {f"p_{name}": value for name, value in arguments.items()}
@@ -81,7 +116,7 @@ class Database:
             limit: rows; the Data API may return fewer even when there are more.
 
         Raises:
-            DatabaseUnavailableError: the database is away, after all attempts.
+            DatabaseUnavailableError: the database is away, and was for as long as there was patience.
             DatabaseRefusedError: it answered no.
         """
         query = self._client.table(relation).select(columns).order(key).limit(limit)
@@ -90,10 +125,11 @@ class Database:
         return rows
 
     async def _attempt(self, send: Callable[[], Awaitable[Any]]) -> Any:
+        patience = TimeBudget(self._patience_seconds, self._clock)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(DatabaseUnavailableError),
-            wait=wait_random_exponential(multiplier=0.2, max=3),
-            stop=stop_after_attempt(self._attempts),
+            wait=wait_random_exponential(multiplier=0.2, max=MAX_PAUSE_SECONDS),
+            stop=lambda attempt: attempt.upcoming_sleep >= patience.remaining(),
             sleep=self._sleep,
             reraise=True,
         )
@@ -111,7 +147,10 @@ class Database:
 
 def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedError:
     code = str(error.code or "")
-    if code in TRANSIENT:
+    if error.code == "":
+        # PostgREST's, with a 400, where its connection breaks within a statement. A gateway's has no code at all.
+        return DatabaseUnavailableError("the Data API lost its connection to the database")
+    if code.startswith(TRANSIENT):
         return DatabaseUnavailableError(f"the Data API answered {code}")
     return DatabaseRefusedError(code or "unknown", error.message or "no message")
 
@@ -121,7 +160,7 @@ async def _check_status(response: httpx.Response) -> None:
     body says what happened.
     """
     status = response.status_code
-    if status in UNAVAILABLE_STATUSES:
+    if status in AWAY_STATUSES or status > HTTPStatus.INTERNAL_SERVER_ERROR:
         raise DatabaseUnavailableError(f"the Data API answered {status}")
     if status == 401:
         # Also PostgREST's answer to a role without rights, such as that of a publishable key.
@@ -136,7 +175,8 @@ async def connect(
     secret_key: str,
     *,
     transport: httpx.AsyncBaseTransport | None = None,
-    attempts: int = ATTEMPTS,
+    patience_seconds: float = SOON_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Database:
     """Builds the client; nothing is sent yet.
@@ -145,7 +185,8 @@ async def connect(
         url: the project's URL, without `/rest/v1`.
         secret_key: an `sb_secret_…` key or a legacy service_role JWT.
         transport: sends the requests; any httpx transport.
-        attempts: see `Database`.
+        patience_seconds: see `Database`.
+        clock: see `Database`.
         sleep: see `Database`.
     """
     client = await acreate_client(
@@ -162,4 +203,4 @@ async def connect(
             ),
         ),
     )
-    return Database(client, attempts=attempts, sleep=sleep)
+    return Database(client, patience_seconds=patience_seconds, clock=clock, sleep=sleep)

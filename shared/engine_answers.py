@@ -67,7 +67,7 @@ def read_answer(response: httpx.Response, users: Sequence[MentorScenarios]) -> A
         raise EngineTransientError(
             code,
             f"the engine answered {status}",
-            retry_after=_retry_after(response.headers.get("Retry-After")),
+            retry_after=_retry_after(response.headers),
             overloaded=status in OVERLOAD_STATUSES,
         )
     if status in REJECTED_STATUSES or 300 <= status < 400:
@@ -77,18 +77,25 @@ def read_answer(response: httpx.Response, users: Sequence[MentorScenarios]) -> A
     raise EngineTransientError("engine_bad_answer", f"expected status 200, found {status}")
 
 
-def _retry_after(value: str | None) -> float | None:
+def _retry_after(headers: httpx.Headers) -> float | None:
     """Seconds, from either form of the header (RFC 9110, 10.2.3); None where it makes no sense."""
-    if not value:
-        return None
-    if _SECONDS.fullmatch(value.strip()):
+    value = headers.get("Retry-After", "").strip()
+    if _SECONDS.fullmatch(value):
         return min(float(value), MAX_RETRY_AFTER_SECONDS)
+    at = _http_date(value)
+    if at is None:
+        return None
+    # By the clock that the date was made with: ours, or the engine's, may be an hour off.
+    now = _http_date(headers.get("Date", "")) or datetime.now(UTC)
+    return min(max(0.0, (at - now).total_seconds()), MAX_RETRY_AFTER_SECONDS)
+
+
+def _http_date(value: str) -> datetime | None:
     try:
         at = parsedate_to_datetime(value)
-        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        return at.replace(tzinfo=at.tzinfo or UTC)
     except (ValueError, OverflowError):
         return None
-    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
 
 
 def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:

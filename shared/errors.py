@@ -92,9 +92,19 @@ class EngineError(SchedulerError):
         self.retry_after = retry_after
         self.overloaded = overloaded
 
+    @property
+    def speaks_of_all_calls(self) -> bool:
+        """429, and a 503 that says when to come back, never tell anything about those whom the call was about."""
+        return self.code == "engine_http_429" or (self.overloaded and self.retry_after is not None)
+
 
 class EngineTransientError(EngineError):
-    """This call failed; the same call may succeed later."""
+    """This call failed; the same call may succeed later.
+
+    `too_late`: the time budget ended before it was repeated as often as the policy says, so nobody is to blame yet.
+    """
+
+    too_late = False
 
 
 class EngineRefusedCallError(EngineError):

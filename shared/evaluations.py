@@ -39,6 +39,10 @@ class EvaluationResult(NamedTuple):
     notification_id: str | None = None
 
 
+# A batch that was delivered this often without a result may hold the user who kills its workers.
+SUSPECT_FROM_DELIVERY = 3
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationBatch:
     """A claimed batch.
@@ -59,6 +63,16 @@ class EvaluationBatch:
     engine_scope: str
     scheduled_for: str
     dry_run: bool
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may kill its worker: too many had it in hand and did not come back."""
+        return self.deliveries >= SUSPECT_FROM_DELIVERY
+
+    @property
+    def has_one_user(self) -> bool:
+        """Whether it cannot be split any further."""
+        return len({user.user_id for user in self.users}) == 1
 
 
 def count_outcomes(results: Iterable[EvaluationResult]) -> ScenarioCounts:

@@ -59,6 +59,19 @@ class Listed:
     next: Position | None
 
 
+@dataclass(frozen=True, slots=True)
+class GoodRun:
+    """The newest scheduled run that ended well, and the time by the clock that it ended by, the database's.
+
+    Args:
+        now: the database's clock.
+        run: `scheduled_for`, `finished_at`, `status`; None: there is none.
+    """
+
+    now: datetime
+    run: dict[str, Any] | None
+
+
 class InvocationRecords:
     """The records of all invocations, in the database.
 
@@ -176,7 +189,7 @@ class InvocationRecords:
         )
         return outcome
 
-    async def last_good_run(self) -> dict[str, Any] | None:
-        """The newest scheduled run that ended `succeeded` or `partial`: `scheduled_for`, `finished_at`, `status`."""
-        found: dict[str, Any] | None = await self._database.call("scheduler_last_good_run")
-        return found
+    async def last_good_run(self) -> GoodRun:
+        """The newest scheduled run that ended `succeeded` or `partial`."""
+        answer = await self._database.call("scheduler_last_good_run")
+        return GoodRun(datetime.fromisoformat(answer["clock"]), answer["run"])

@@ -225,18 +225,26 @@ class Invocations:
         )
 
     async def complete(
-        self, batch: EvaluationBatch, results: Sequence[EvaluationResult], *, duration_ms: int, worker: str
+        self,
+        batch: EvaluationBatch,
+        results: Sequence[EvaluationResult],
+        *,
+        rest: Sequence[str] = (),
+        duration_ms: int,
+        worker: str,
     ) -> str:
         """Records a batch: rows, counts and the queue's acknowledgement in one transaction.
 
         Args:
             batch: the batch, as it was claimed.
-            results: one for each of its pairs.
+            results: one for each of its pairs but those of `rest`.
+            rest: users of it without results, but not all of them: they become a batch of their own at the same time.
             duration_ms: how long its evaluation took.
             worker: a name for this process.
 
         Returns:
-            `done`, `already_done` (another worker's record stands) or `gone` (the invocation was deleted).
+            `done`, `already_done` (another worker's record stands) or `gone` (the invocation was pruned, or another
+            worker split the batch); `rest` is put back only where it is done.
         """
         notable = [result for result in results if result.outcome != "not_triggered"]
         state: str = await self._database.call(
@@ -254,8 +262,27 @@ class Invocations:
             scenario_counts=count_outcomes(results),
             duration_ms=duration_ms,
             worker=worker,
+            rest=list(rest) or None,
         )
         return state
+
+    async def split(self, batch: EvaluationBatch) -> bool:
+        """Replaces a batch by one for each of its users, who stay as suspect as it was.
+
+        Args:
+            batch: the batch, as it was claimed; of several users.
+
+        Returns:
+            False where another worker has claimed, split or recorded it since; it is not ours any more in any case.
+        """
+        return bool(
+            await self._database.call(
+                "scheduler_split",
+                invocation_id=batch.invocation_id,
+                batch_no=batch.batch_no,
+                read_count=batch.read_count,
+            )
+        )
 
     async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, blameless: bool) -> None:
         """Gives a batch back, to be visible again after `delay_seconds`.

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(slots=True)
@@ -20,8 +21,13 @@ class Permit:
     overloaded: bool = False
 
 
+class _Turn(NamedTuple):
+    came: asyncio.Future[None]
+    alone: bool
+
+
 class ConcurrencyLimiter:
-    """Lets at most `limit` holders in at a time, first come first served.
+    """Lets at most `limit` holders in at a time, first come first served; one who asks for it is let in alone.
 
     An overload halves the limit, once for all calls that were in flight together; every `limit` calls that went well
     raise it by one, up to the maximum.
@@ -34,7 +40,8 @@ class ConcurrencyLimiter:
         self._maximum = maximum
         self._limit = maximum
         self._in_flight = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_taken_alone = False
+        self._waiting: deque[_Turn] = deque()
         self._generation = 0
         self._went_well = 0
 
@@ -44,43 +51,56 @@ class ConcurrencyLimiter:
         return self._limit
 
     @asynccontextmanager
-    async def permit(self) -> AsyncIterator[Permit]:
-        """Waits for its turn and holds a place until the block ends."""
-        await self._enter()
+    async def permit(self, *, alone: bool = False) -> AsyncIterator[Permit]:
+        """Waits for its turn and holds a place until the block ends; `alone`: all the places there are."""
+        await self._enter(alone)
         permit = Permit(self._generation)
         completed = False
         try:
             yield permit
             completed = True
         finally:
-            self._in_flight -= 1
+            self._leave()
             if permit.overloaded:
                 self._slow_down(permit.generation)
             elif completed:
                 self._speed_up()
             self._admit()
 
-    async def _enter(self) -> None:
-        if self._in_flight < self._limit and not self._waiting:
-            self._in_flight += 1
+    async def _enter(self, alone: bool) -> None:
+        if not self._waiting and self._has_room(alone):
+            self._take(alone)
             return
-        turn = asyncio.get_running_loop().create_future()
+        turn = _Turn(asyncio.get_running_loop().create_future(), alone)
         self._waiting.append(turn)
         try:
-            await turn
+            await turn.came
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                # The place was given to us just before we were cancelled: hand it on.
-                self._in_flight -= 1
-                self._admit()
+            if turn.came.done() and not turn.came.cancelled():
+                # The place was given to us just before we were cancelled.
+                self._leave()
+            # Hand it on; and whoever waited for one who was to be alone waits no longer.
+            self._admit()
             raise
 
+    def _has_room(self, alone: bool) -> bool:
+        return self._in_flight < (1 if alone else self._limit) and not self._is_taken_alone
+
+    def _take(self, alone: bool) -> None:
+        self._in_flight += 1
+        self._is_taken_alone = alone
+
+    def _leave(self) -> None:
+        self._in_flight -= 1
+        self._is_taken_alone = False
+
     def _admit(self) -> None:
-        while self._waiting and self._in_flight < self._limit:
+        # The first in the queue keeps those behind it waiting: else one who is to be alone would never have its turn.
+        while self._waiting and (self._waiting[0].came.done() or self._has_room(self._waiting[0].alone)):
             turn = self._waiting.popleft()
-            if not turn.done():
-                self._in_flight += 1
-                turn.set_result(None)
+            if not turn.came.done():
+                self._take(turn.alone)
+                turn.came.set_result(None)
 
     def _slow_down(self, generation: int) -> None:
         if generation != self._generation:

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    stop_never,
+)
 from tenacity.wait import wait_base, wait_random_exponential
 
 from shared.engine_answers import Answer, read_answer
@@ -19,6 +27,7 @@ from shared.errors import (
     EngineError,
     EngineRefusedCallError,
     EngineTransientError,
+    EngineUnavailableError,
     OutOfTimeError,
 )
 from shared.evaluations import MentorScenarios
@@ -31,6 +40,8 @@ from shared.time_budget import TimeBudget
 # page fits the first, any honest result the second.
 ANSWER_BYTES = 1024 * 1024
 ANSWER_BYTES_PER_PAIR = 4096
+# What the engine asks everybody to wait is waited for within a slice up to this share of the time that is left.
+PATIENT_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +105,48 @@ class TriggerEngine:
         self.answers = 0
         """Calls that the engine took or refused on their own account so far: two readings tell whether it is down."""
         self._witness: tuple[EvaluationContext, MentorScenarios] | None = None
+        # On the time budgets' clock.
+        self._welcome_at = -math.inf
 
-    def retrying(self, budget: TimeBudget) -> AsyncRetrying:
-        """The retry policy: exponential back-off with full jitter, Retry-After wins, never past the time budget."""
+    def retrying(self, budget: TimeBudget, *, tireless: bool = False) -> AsyncRetrying:
+        """The retry policy: exponential back-off with full jitter, Retry-After wins, never past the time budget.
+
+        Args:
+            budget: the time budget.
+            tireless: never before its end either.
+        """
+        enough = stop_never if tireless else stop_after_attempt(self._max_attempts)
         return AsyncRetrying(
             retry=retry_if_exception_type(EngineTransientError),
             wait=WaitRetryAfter(wait_random_exponential(multiplier=0.2, max=8)),
-            stop=stop_after_attempt(self._max_attempts) | stop_before_delay(budget.remaining()),
+            stop=enough | stop_before_delay(budget.remaining()),
             sleep=self._sleep,
-            reraise=True,
+            retry_error_callback=self._give_up,
         )
 
+    def _give_up(self, state: RetryCallState) -> None:
+        """Raises the last failure, which says whether it was too late for another attempt rather than one too many."""
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, EngineTransientError):
+            error.too_late = state.attempt_number < self._max_attempts
+        if error is not None:
+            raise error
+
     async def evaluate(
-        self, context: EvaluationContext, users: Sequence[MentorScenarios], budget: TimeBudget
+        self,
+        context: EvaluationContext,
+        users: Sequence[MentorScenarios],
+        budget: TimeBudget,
+        *,
+        alone: bool = False,
     ) -> Answer:
-        """Asks about `users`, once.
+        """Asks about `users`, once, as soon as the engine is willing.
+
+        Args:
+            context: what all calls of the invocation have in common.
+            users: whom to ask about.
+            budget: how long this may take.
+            alone: with no other call of this process in flight.
 
         Returns:
             What the engine said of each pair that was asked for; pairs that it left out are missing.
@@ -117,9 +155,11 @@ class TriggerEngine:
             EngineTransientError: the call failed; worth repeating as `retrying` says.
             EngineRefusedCallError: the engine will not take this call.
             EngineRejectedError: the engine will not take any call.
+            EngineUnavailableError: the engine asks everybody to wait for longer than this slice should.
             OutOfTimeError: the time budget ended.
         """
-        async with self._limiter.permit() as permit:
+        async with self._limiter.permit(alone=alone) as permit:
+            await self._until_welcome(budget)
             try:
                 answer = await self._send(context, users, budget)
             except EngineRefusedCallError:
@@ -128,23 +168,46 @@ class TriggerEngine:
                 raise
             except EngineError as error:
                 permit.overloaded = error.overloaded
+                if error.speaks_of_all_calls and error.retry_after is not None:
+                    self._wait_with_everybody(error.retry_after, error, budget)
                 raise
         self.answers += 1
         self._witness = (context, users[0])
         return answer
+
+    async def _until_welcome(self, budget: TimeBudget) -> None:
+        """Whoever was asked to wait, all do: the engine does not tell one call of ours from another."""
+        while (pause := self._welcome_at - budget.clock()) > 0:
+            if pause >= budget.remaining():
+                raise OutOfTimeError("the time budget ends before the engine wants to be asked again")
+            await self._sleep(pause)
+
+    def _wait_with_everybody(self, seconds: float, error: EngineError, budget: TimeBudget) -> None:
+        remaining = budget.remaining()
+        self._welcome_at = max(self._welcome_at, budget.clock() + min(seconds, remaining))
+        if seconds > PATIENT_SHARE * remaining:
+            # That is for the breaker to keep, which all workers share, and which knows when it is over.
+            raise EngineUnavailableError(
+                error.code, f"the engine asks everybody to wait: {error.message}", retry_after=seconds
+            ) from error
 
     def suggest_witness(self, context: EvaluationContext, user: MentorScenarios) -> None:
         """Names somebody whom the engine answered in the past, for a process that has seen no answer yet."""
         if self._witness is None:
             self._witness = (context, user)
 
-    async def still_answers_its_witness(self, budget: TimeBudget) -> bool:
+    async def still_answers_its_witness(self, budget: TimeBudget, *, alone: bool = False) -> bool:
         """Whether the engine answers the user whom it answered last; False if none is known.
 
         A dry run, so that asking about her again can neither act nor change what was recorded.
 
+        Args:
+            budget: how long this may take.
+            alone: with no other call of this process in flight.
+
         Raises:
             EngineRejectedError: the engine will not take any call.
+            EngineUnavailableError: the engine asks everybody to wait for longer than this slice should.
             OutOfTimeError: the time budget ended.
         """
         if self._witness is None:
@@ -152,7 +215,7 @@ class TriggerEngine:
         context, user = self._witness
         dry = replace(context, dry_run=True, engine_scope=f"dry:{context.invocation_id}")
         try:
-            await self.evaluate(dry, [user], budget)
+            await self.evaluate(dry, [user], budget, alone=alone)
         except EngineTransientError:
             return False
         except EngineRefusedCallError:

@@ -69,13 +69,17 @@ create table public.scheduler_invocation_batches (
   -- The pairs as they were frozen at enumeration: [{"scenario_types": […], "user_ids": […]}, …], users in the order of their
   -- ids. A group with a "skip" is not evaluated; the reason is its outcome's.
   pairs jsonb not null,
-  -- An invocation's batches do not overlap: a user can only be in the last one that does not begin after her.
+  -- The range of users that was frozen together at enumeration. What is cut off from a batch or split from it keeps the
+  -- range, so the ranges of an invocation are the same or disjoint: a user can only be in a batch of the last range that does
+  -- not begin after her.
   first_user_id uuid not null,
   last_user_id uuid not null,
   mentors integer not null,
   evaluations integer not null,
   msg_id bigint not null,
   state text not null default 'open',
+  -- Deliveries of the batch that it was split from: one that is suspected to kill its workers stays suspect.
+  deliveries_before integer not null default 0,
   -- How often a worker gave it back unharmed (its time was up, the engine was away): those deliveries are no evidence
   -- that the batch kills its workers.
   handed_back integer not null default 0,

@@ -63,20 +63,12 @@ begin
 end
 $$;
 
--- Ends an invocation early and abandons what is open, in one transaction. A worker that is still at one of its batches may
--- record it afterwards: what happened is counted, but moves neither status nor finished_at.
-create function scheduler.end_early(p_invocation_id uuid, p_cancelled boolean) returns void
+-- Abandons what is open of an invocation that its caller holds: nobody in it was evaluated. Answers how many batches.
+create function scheduler.abandon_batches(p_invocation public.scheduler_invocations) returns integer
 language plpgsql set search_path = '' as $$
 declare
-  v_invocation public.scheduler_invocations;
   v_messages bigint[];
-  v_status text := 'cancelled';
-  v_error text;
 begin
-  select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
-  if not found or v_invocation.status not in ('pending', 'running') then
-    return;
-  end if;
   with abandoned as (
     update public.scheduler_invocation_batches as b
        set state = 'abandoned',
@@ -91,19 +83,38 @@ begin
                   group by scenario_type
                ) as waiting
            )
-     where b.invocation_id = p_invocation_id and b.state = 'open'
+     where b.invocation_id = p_invocation.id and b.state = 'open'
     returning b.msg_id
   )
   select array_agg(msg_id) into v_messages from abandoned;
   if v_messages is not null then
-    perform pgmq.delete(scheduler.queue_of(v_invocation.triggered_by), v_messages);
+    perform pgmq.delete(scheduler.queue_of(p_invocation.triggered_by), v_messages);
   end if;
+  return coalesce(cardinality(v_messages), 0);
+end
+$$;
+
+-- Ends an invocation early and abandons what is open, in one transaction. A worker that is still at one of its batches may
+-- record it afterwards: what happened is counted, but moves neither status nor finished_at.
+create function scheduler.end_early(p_invocation_id uuid, p_cancelled boolean) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_invocation public.scheduler_invocations;
+  v_abandoned integer;
+  v_status text := 'cancelled';
+  v_error text;
+begin
+  select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
+  if not found or v_invocation.status not in ('pending', 'running') then
+    return;
+  end if;
+  v_abandoned := scheduler.abandon_batches(v_invocation);
   v_error := v_invocation.error;
   if not p_cancelled then
     v_status := scheduler.truthful_status(v_invocation);
     v_error := case
       -- Only the end was missing: nothing was lost by the time.
-      when v_invocation.enumeration_done and v_messages is null
+      when v_invocation.enumeration_done and v_abandoned = 0
         then scheduler.reason_of_end(v_invocation, v_status)
       else coalesce(v_error, 'expired')
     end;
@@ -187,6 +198,7 @@ $$;
 revoke all on function
   scheduler.truthful_status(public.scheduler_invocations),
   scheduler.reason_of_end(public.scheduler_invocations, text),
+  scheduler.abandon_batches(public.scheduler_invocations),
   scheduler.end_early(uuid, boolean),
   scheduler.expire()
 from public, anon, authenticated, service_role;

@@ -1,5 +1,75 @@
--- What a worker does with batches: put them in the queue, claim them, record them, give them back. Every function may be
--- called again after an answer was lost; none of them then counts or queues anything twice.
+-- What a worker does with batches: put them in the queue, claim them, record them, give them back, split them. Every function
+-- may be called again after an answer was lost; none of them then counts or queues anything twice.
+-- An open batch and its message are only ever changed together, in one transaction that holds the batch.
+
+-- One message for each of these batches, in the order of their numbers: the messages' ids.
+create function scheduler.send_messages(p_invocation public.scheduler_invocations, p_batch_nos integer[]) returns bigint[]
+language sql volatile set search_path = '' as $$
+  select array_agg(sent.msg_id order by sent.msg_id)
+    from pgmq.send_batch(scheduler.queue_of(p_invocation.triggered_by), (
+      select array_agg(jsonb_build_object('invocation_id', p_invocation.id, 'batch_no', batch_no) order by batch_no)
+        from unnest(p_batch_nos) as batch_no
+    )) as sent (msg_id)
+$$;
+
+-- How many mentors and pairs are in a batch's pairs, and who is the first and who the last of them.
+create function scheduler.size_of_pairs(
+  p_pairs jsonb, out first_user_id uuid, out last_user_id uuid, out mentors integer, out evaluations integer
+)
+language sql immutable set search_path = '' as $$
+  -- Each group's users are in order, so its ends are enough. In "C", text orders as the uuids that it stands for.
+  select min((grouped.value -> 'user_ids' ->> 0) collate "C")::uuid,
+         max((grouped.value -> 'user_ids' ->> -1) collate "C")::uuid,
+         sum(jsonb_array_length(grouped.value -> 'user_ids'))::integer,
+         sum(jsonb_array_length(grouped.value -> 'user_ids') * jsonb_array_length(grouped.value -> 'scenario_types'))::integer
+    from jsonb_array_elements(p_pairs) as grouped
+$$;
+
+-- Queues batches of an invocation that its caller holds: their rows and their messages, visible at once.
+-- p_batches: [[{"scenario_types": […], "user_ids": […]}, …], …], one element for each batch. p_part_of: the batch that they are
+-- taken from, whose range they keep; null for what was just enumerated.
+create function scheduler.queue_batches(
+  p_invocation public.scheduler_invocations,
+  p_batches jsonb,
+  p_part_of public.scheduler_invocation_batches default null,
+  p_deliveries_before integer default 0
+) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_batches constant integer := jsonb_array_length(p_batches);
+  v_messages bigint[];
+begin
+  if v_batches = 0 then
+    return;
+  end if;
+  v_messages := scheduler.send_messages(p_invocation, array(
+    select generate_series(p_invocation.next_batch_no, p_invocation.next_batch_no + v_batches - 1)
+  ));
+  insert into public.scheduler_invocation_batches
+    (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, deliveries_before)
+  select p_invocation.id, p_invocation.next_batch_no + batch.ordinal - 1, batch.pairs,
+         coalesce(p_part_of.first_user_id, size.first_user_id), coalesce(p_part_of.last_user_id, size.last_user_id),
+         size.mentors, size.evaluations, v_messages[batch.ordinal], p_deliveries_before
+    from jsonb_array_elements(p_batches) with ordinality as batch (pairs, ordinal)
+   cross join lateral scheduler.size_of_pairs(batch.pairs) as size;
+  update public.scheduler_invocations set next_batch_no = next_batch_no + v_batches where id = p_invocation.id;
+end
+$$;
+
+-- The part of a batch's pairs that is about these users, or about all others.
+create function scheduler.part_of_pairs(p_pairs jsonb, p_user_ids uuid[], p_others boolean) returns jsonb
+language sql immutable set search_path = '' as $$
+  select coalesce(jsonb_agg(
+      grouped.value || jsonb_build_object('user_ids', part.user_ids) order by grouped.position
+    ), '[]')
+    from jsonb_array_elements(p_pairs) with ordinality as grouped (value, position)
+   cross join lateral (
+     select jsonb_agg(member.user_id order by member.position) as user_ids
+       from jsonb_array_elements_text(grouped.value -> 'user_ids') with ordinality as member (user_id, position)
+      where (member.user_id::uuid = any (p_user_ids)) <> p_others
+   ) as part
+   where part.user_ids is not null
+$$;
 
 -- Freezes one page of the enumeration: the batches, their messages and the new cursor, in one transaction. A compare and
 -- set on the cursor: of two workers that read the same page one is told that it came too late.
@@ -15,8 +85,6 @@ create function public.scheduler_enqueue(
 language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
 declare
   v_invocation public.scheduler_invocations;
-  v_batches constant integer := jsonb_array_length(p_batches);
-  v_messages bigint[] := '{}';
 begin
   select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
   if not found
@@ -27,32 +95,10 @@ begin
     return jsonb_build_object('accepted', false);
   end if;
 
-  if v_batches > 0 then
-    select array_agg(sent.msg_id order by sent.msg_id) into v_messages
-      from pgmq.send_batch(scheduler.queue_of(v_invocation.triggered_by), (
-        select array_agg(jsonb_build_object('invocation_id', p_invocation_id, 'batch_no', batch_no) order by batch_no)
-          from generate_series(v_invocation.next_batch_no, v_invocation.next_batch_no + v_batches - 1) as batch_no
-      )) as sent (msg_id);
-    insert into public.scheduler_invocation_batches
-      (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
-    select p_invocation_id, v_invocation.next_batch_no + batch.ordinal - 1, batch.pairs, size.first_user_id::uuid,
-           size.last_user_id::uuid, size.mentors, size.evaluations, v_messages[batch.ordinal]
-      from jsonb_array_elements(p_batches) with ordinality as batch (pairs, ordinal)
-     cross join lateral (
-       -- Each group's users are in order, so its ends are enough. In "C", text orders as the uuids that it stands for.
-       select min((grouped.value -> 'user_ids' ->> 0) collate "C") as first_user_id,
-              max((grouped.value -> 'user_ids' ->> -1) collate "C") as last_user_id,
-              sum(jsonb_array_length(grouped.value -> 'user_ids')) as mentors,
-              sum(jsonb_array_length(grouped.value -> 'user_ids') * jsonb_array_length(grouped.value -> 'scenario_types'))
-                as evaluations
-         from jsonb_array_elements(batch.pairs) as grouped
-     ) as size;
-  end if;
-
+  perform scheduler.queue_batches(v_invocation, p_batches);
   update public.scheduler_invocations
      set enumeration_cursor = coalesce(p_next_cursor, enumeration_cursor),
          enumeration_done = p_done,
-         next_batch_no = next_batch_no + v_batches,
          mentors_skipped = mentors_skipped + p_mentors_skipped,
          status = 'running',
          started_at = coalesce(started_at, clock_timestamp())
@@ -93,9 +139,9 @@ begin
 
     select coalesce(jsonb_agg(jsonb_build_object(
              'invocation_id', b.invocation_id, 'batch_no', b.batch_no, 'pairs', b.pairs,
-             'read_count', taken.reads, 'deliveries', taken.reads - b.handed_back,
+             'read_count', taken.reads, 'deliveries', taken.reads - b.handed_back + b.deliveries_before,
              'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope
-           )) filter (where b.batch_no is not null), '[]'),
+           ) order by taken.msg_id) filter (where b.batch_no is not null), '[]'),
            array_agg(taken.msg_id) filter (where b.batch_no is null)
       into v_found, v_stale_ids
       from unnest(v_msg_ids, v_reads, v_messages) as taken (msg_id, reads, message)
@@ -118,7 +164,9 @@ $$;
 -- Records a batch: its notable results, its counts and the acknowledgement of its message, in one transaction. The first
 -- to record wins. A result of an abandoned batch is recorded as well: it happened.
 -- The arrays hold one element for each result but 'not_triggered', which is only counted. p_scenario_counts counts every
--- result: {"SCENARIO_TYPE": {"OUTCOME": n}}. Answers 'done', 'already_done' or 'gone'.
+-- result: {"SCENARIO_TYPE": {"OUTCOME": n}}. p_rest: those users of the batch for whom the time did not suffice (null: it did
+-- for all). They go on in a batch of their own, as fresh as on the first day, because this one got on; or if this one was
+-- abandoned meanwhile, so are they. Answers 'done', 'already_done' or 'gone' (the invocation was pruned, the batch was split).
 create function public.scheduler_complete(
   p_invocation_id uuid,
   p_batch_no integer,
@@ -132,14 +180,22 @@ create function public.scheduler_complete(
   p_notification_ids text[],
   p_scenario_counts jsonb,
   p_duration_ms integer,
-  p_worker text
+  p_worker text,
+  p_rest uuid[] default null
 ) returns text
 language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
 declare
+  v_invocation public.scheduler_invocations;
   v_batch public.scheduler_invocation_batches;
-  v_triggered_by text;
+  v_rest jsonb;
+  v_recorded jsonb;
   v_counts jsonb;
 begin
+  if p_rest is null then
+    select * into v_invocation from public.scheduler_invocations where id = p_invocation_id;
+  else
+    select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
+  end if;
   select * into v_batch from public.scheduler_invocation_batches
    where invocation_id = p_invocation_id and batch_no = p_batch_no
      for update;
@@ -148,6 +204,30 @@ begin
   end if;
   if v_batch.state = 'done' then
     return 'already_done';
+  end if;
+
+  if p_rest is not null then
+    v_rest := scheduler.part_of_pairs(v_batch.pairs, p_rest, p_others => false);
+    v_recorded := scheduler.part_of_pairs(v_batch.pairs, p_rest, p_others => true);
+    if v_rest = '[]'
+       or v_recorded = '[]'
+       or p_user_ids && p_rest
+       or exists (
+         select unnest(p_rest)
+         except
+         select user_id::uuid
+           from jsonb_array_elements(v_rest) as grouped
+          cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
+       )
+    then
+      raise exception 'batch % of invocation %: expected a rest of some but not all of its users, and results of the others',
+        p_batch_no, p_invocation_id
+        using errcode = 'data_exception';
+    end if;
+    perform scheduler.queue_batches(v_invocation, jsonb_build_array(v_rest), v_batch);
+    v_batch.pairs := v_recorded;
+    select size.mentors, size.evaluations into v_batch.mentors, v_batch.evaluations
+      from scheduler.size_of_pairs(v_batch.pairs) as size;
   end if;
 
   select jsonb_object_agg(counted.outcome, counted.n) into v_counts
@@ -170,6 +250,9 @@ begin
       as result;
   update public.scheduler_invocation_batches
      set state = 'done',
+         pairs = case when p_rest is null then pairs else v_batch.pairs end,
+         mentors = v_batch.mentors,
+         evaluations = v_batch.evaluations,
          deliveries = p_deliveries,
          triggered = coalesce((v_counts ->> 'triggered')::integer, 0),
          not_triggered = coalesce((v_counts ->> 'not_triggered')::integer, 0),
@@ -183,8 +266,10 @@ begin
          finished_at = clock_timestamp()
    where invocation_id = p_invocation_id and batch_no = p_batch_no;
 
-  select triggered_by into v_triggered_by from public.scheduler_invocations where id = p_invocation_id;
-  perform pgmq.delete(scheduler.queue_of(v_triggered_by), v_batch.msg_id);
+  perform pgmq.delete(scheduler.queue_of(v_invocation.triggered_by), v_batch.msg_id);
+  if v_batch.state = 'abandoned' and p_rest is not null then
+    perform scheduler.abandon_batches(v_invocation);
+  end if;
   return 'done';
 end
 $$;
@@ -225,19 +310,136 @@ begin
 end
 $$;
 
+-- Replaces a batch that is suspected to kill its workers by one batch for each of its users, so that whoever it is does it
+-- alone. They inherit the suspicion: they count as delivered twice before. Answers false, and does nothing, when the batch is not
+-- open any more, when another worker has claimed it since (see scheduler_release), or when it is about one user only.
+create function public.scheduler_split(p_invocation_id uuid, p_batch_no integer, p_read_count integer) returns boolean
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_invocation public.scheduler_invocations;
+  v_batch public.scheduler_invocation_batches;
+  v_queue text;
+  v_singles jsonb;
+begin
+  select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
+  select * into v_batch from public.scheduler_invocation_batches
+   where invocation_id = p_invocation_id and batch_no = p_batch_no and state = 'open'
+     for update;
+  if not found then
+    return false;
+  end if;
+  select jsonb_agg(single.pairs order by single.user_id) into v_singles
+    from (
+      select member.user_id, jsonb_agg(
+          grouped.value || jsonb_build_object('user_ids', jsonb_build_array(member.user_id)) order by grouped.position
+        ) as pairs
+        from jsonb_array_elements(v_batch.pairs) with ordinality as grouped (value, position)
+       cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as member (user_id)
+       group by member.user_id
+    ) as single;
+  v_queue := scheduler.queue_of(v_invocation.triggered_by);
+  if jsonb_array_length(v_singles) < 2 or scheduler.lock_message(v_queue, v_batch.msg_id) is distinct from p_read_count then
+    return false;
+  end if;
+  perform scheduler.queue_batches(v_invocation, v_singles, v_batch, p_deliveries_before => 2);
+  delete from public.scheduler_invocation_batches where invocation_id = p_invocation_id and batch_no = p_batch_no;
+  perform pgmq.delete(v_queue, v_batch.msg_id);
+  return true;
+end
+$$;
+
+-- The open batches of an invocation whose message is not in their queue.
+create function scheduler.lost_batches(p_invocation public.scheduler_invocations) returns setof integer
+language sql stable set search_path = '' as $$
+  select b.batch_no
+    from public.scheduler_invocation_batches as b
+   where b.invocation_id = p_invocation.id
+     and b.state = 'open'
+     -- A queue that was restored or made anew may have given the number to another message. Not compared by "=", which would
+     -- join by what is dear to compute, for every batch and every message.
+     and not exists (
+       select from pgmq.q_scenario_evaluation_batches as m
+        where p_invocation.triggered_by = 'schedule'
+          and m.msg_id = b.msg_id
+          and m.message ->> 'batch_no' is not distinct from b.batch_no::text
+          and m.message ->> 'invocation_id' is not distinct from b.invocation_id::text
+     )
+     and not exists (
+       select from pgmq.q_scenario_evaluation_batches_manual as m
+        where p_invocation.triggered_by <> 'schedule'
+          and m.msg_id = b.msg_id
+          and m.message ->> 'batch_no' is not distinct from b.batch_no::text
+          and m.message ->> 'invocation_id' is not distinct from b.invocation_id::text
+     )
+$$;
+
+-- Sends the messages of open batches again that are not in their queue any more: somebody emptied it, or restored an old one.
+-- That there is work follows from the batches; their messages only hand it out. What somebody else holds at this moment is
+-- left to the next tick: so nobody is waited for, and the order of locks cannot be broken. One invocation that cannot be
+-- helped must not keep dispatch from the others.
+create function scheduler.requeue_lost_batches() returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_invocation public.scheduler_invocations;
+  v_lost integer[];
+  v_messages bigint[];
+begin
+  for v_invocation in select * from public.scheduler_invocations where status in ('pending', 'running') loop
+    begin
+      continue when not exists (select from scheduler.lost_batches(v_invocation));
+      perform from public.scheduler_invocations
+        where id = v_invocation.id and status in ('pending', 'running')
+          for no key update skip locked;
+      continue when not found;
+      -- Looked for again: before the lock, another dispatch may have found and sent the same.
+      select array_agg(locked.batch_no order by locked.batch_no) into v_lost
+        from (
+          select b.batch_no
+            from public.scheduler_invocation_batches as b
+           where b.invocation_id = v_invocation.id
+             and b.batch_no in (select scheduler.lost_batches(v_invocation))
+             and b.state = 'open'
+             for update skip locked
+        ) as locked;
+      continue when v_lost is null;
+      v_messages := scheduler.send_messages(v_invocation, v_lost);
+      -- How often it was read is gone with the message, and with it how often that was nobody's fault.
+      update public.scheduler_invocation_batches as b
+         set msg_id = sent.msg_id, handed_back = 0, handed_back_read = 0
+        from unnest(v_lost, v_messages) as sent (batch_no, msg_id)
+       where b.invocation_id = v_invocation.id and b.batch_no = sent.batch_no;
+      raise warning 'scheduler: % batches of invocation % had lost their messages and are queued again',
+        cardinality(v_lost), v_invocation.id;
+    exception when others then
+      raise warning 'scheduler: the lost batches of invocation % cannot be queued again: %', v_invocation.id, sqlerrm;
+    end;
+  end loop;
+end
+$$;
+
+revoke all on function
+  scheduler.send_messages(public.scheduler_invocations, integer[]),
+  scheduler.size_of_pairs(jsonb),
+  scheduler.queue_batches(public.scheduler_invocations, jsonb, public.scheduler_invocation_batches, integer),
+  scheduler.part_of_pairs(jsonb, uuid[], boolean),
+  scheduler.lost_batches(public.scheduler_invocations),
+  scheduler.requeue_lost_batches()
+from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, integer),
   public.scheduler_claim(integer, integer, boolean),
   public.scheduler_complete(
-    uuid, integer, integer, uuid[], text[], text[], integer[], text[], text[], text[], jsonb, integer, text
+    uuid, integer, integer, uuid[], text[], text[], integer[], text[], text[], text[], jsonb, integer, text, uuid[]
   ),
-  public.scheduler_release(uuid, integer, integer, integer, boolean)
+  public.scheduler_release(uuid, integer, integer, integer, boolean),
+  public.scheduler_split(uuid, integer, integer)
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, integer),
   public.scheduler_claim(integer, integer, boolean),
   public.scheduler_complete(
-    uuid, integer, integer, uuid[], text[], text[], integer[], text[], text[], text[], jsonb, integer, text
+    uuid, integer, integer, uuid[], text[], text[], integer[], text[], text[], text[], jsonb, integer, text, uuid[]
   ),
-  public.scheduler_release(uuid, integer, integer, integer, boolean)
+  public.scheduler_release(uuid, integer, integer, integer, boolean),
+  public.scheduler_split(uuid, integer, integer)
 to service_role;

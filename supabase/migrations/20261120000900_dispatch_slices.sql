@@ -116,6 +116,7 @@ language plpgsql set search_path = '' as $$
 begin
   -- Invocations before dispatches, the order in which scheduler_hand_back locks.
   perform scheduler.expire();
+  perform scheduler.requeue_lost_batches();
   perform scheduler.harvest_answers();
   return scheduler.post_slices();
 end
@@ -126,6 +127,7 @@ $$;
 -- call each other for ever. p_engine_answers: the engine served it, so an earlier outage is over. p_engine_error
 -- ('engine_unavailable' or 'engine_rejected'): the engine is away for everyone; all workers pause, from 15 seconds on and
 -- twice as long each time up to five minutes, or for p_retry_after_seconds where the engine asked for more, an hour at most.
+-- No answer ends a pause that is still on: it was given before.
 -- Nobody failed by it: the batches stay queued, and the open invocations say why they wait.
 create function public.scheduler_hand_back(
   p_dispatch_id bigint,
@@ -143,6 +145,10 @@ begin
       from (
         select id from public.scheduler_invocations
          where status in ('pending', 'running') and error is distinct from p_engine_error
+           -- Who was served before the others met an outage knows nothing of it.
+           and (p_engine_error is not null or not exists (
+             select from scheduler.settings where engine_paused_until > clock_timestamp()
+           ))
          order by id
            for no key update
       ) as locked;
@@ -153,16 +159,21 @@ begin
     -- Of several workers that meet the same outage only the first lengthens the pause.
     update scheduler.settings
        set engine_outages = engine_outages + 1,
-           engine_paused_until = clock_timestamp() + make_interval(secs => greatest(
-             least(coalesce(p_retry_after_seconds, 0), 3600), least(300, 15 * power(2, least(engine_outages, 10)))
-           ))
+           engine_paused_until = clock_timestamp() + make_interval(secs => least(300, 15 * power(2, least(engine_outages, 10))))
      where engine_paused_until is null or engine_paused_until <= clock_timestamp();
+    -- What the engine asked of any of them is kept by all.
+    update scheduler.settings
+       set engine_paused_until = greatest(
+         engine_paused_until,
+         clock_timestamp() + make_interval(secs => least(coalesce(p_retry_after_seconds, 0), 3600))
+       );
     return;
   end if;
   if p_engine_answers then
     update scheduler.settings
        set engine_outages = 0, engine_paused_until = null
-     where engine_outages > 0 or engine_paused_until is not null;
+     where (engine_outages > 0 or engine_paused_until is not null)
+       and (engine_paused_until is null or engine_paused_until <= clock_timestamp());
   end if;
   if p_progressed then
     perform scheduler.post_slices();

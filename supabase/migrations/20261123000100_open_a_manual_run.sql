@@ -123,33 +123,38 @@ language sql stable set search_path = '' as $$
    where mentor.user_id = any (p_user_ids)
 $$;
 
--- What a run left undone, some p_mentors of them from after batch p_after_batch_no: failed, or not evaluated.
--- Answers {"mentors": [{"user_id", "scenario_types", "active": whether she still is}, …], "last_batch_no": the batch up to which
+-- What a run left undone, some p_mentors of them from after user p_after_user_id: failed, or not evaluated.
+-- Answers {"mentors": [{"user_id", "scenario_types", "active": whether she still is}, …], "last_user_id": the user up to whom
 -- this goes, null when nobody is left, "rest": the run's own enumeration, which may have been cut off}, or null when there is
 -- no such run. One that was deleted still has its rows until they are pruned, and a retry under way goes on.
-create function public.scheduler_undone(p_invocation_id uuid, p_after_batch_no integer, p_mentors integer) returns jsonb
+-- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
+-- parts, and its users must not come a second time with the later of them.
+create function public.scheduler_undone(p_invocation_id uuid, p_after_user_id uuid, p_mentors integer) returns jsonb
 language sql stable set search_path = '' as $$
   with undone as (
-    select b.batch_no, b.state, b.pairs, b.first_user_id, b.last_user_id,
-           case b.state when 'abandoned' then b.mentors else least(b.failed, b.mentors) end as at_most
+    select b.first_user_id, b.last_user_id,
+           sum(case b.state when 'abandoned' then b.mentors else least(b.failed, b.mentors) end) as at_most
       from public.scheduler_invocation_batches as b
      where b.invocation_id = p_invocation_id
-       and b.batch_no > coalesce(p_after_batch_no, 0)
+       and b.first_user_id >= coalesce(p_after_user_id, '00000000-0000-0000-0000-000000000000')
+       and b.first_user_id is distinct from p_after_user_id
        and (b.state = 'abandoned' or b.failed > 0)
-     order by b.batch_no
+     group by b.first_user_id, b.last_user_id
+     order by b.first_user_id
      -- None asked for is not none left.
      limit greatest(p_mentors, 1)
   ), page as (
     select counted.*
-      from (select undone.*, sum(at_most) over (order by batch_no) - at_most as before from undone) as counted
+      from (select undone.*, sum(at_most) over (order by first_user_id) - at_most as before from undone) as counted
      where counted.before < greatest(p_mentors, 1)
   ), pair as (
     select user_id::uuid as user_id, scenario_type
       from page
-     cross join jsonb_array_elements(page.pairs) as grouped
+      join public.scheduler_invocation_batches as b
+        on b.invocation_id = p_invocation_id and b.first_user_id = page.first_user_id and b.state = 'abandoned'
+     cross join jsonb_array_elements(b.pairs) as grouped
      cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
      cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario_type
-     where page.state = 'abandoned'
     union all
     select e.user_id, e.scenario_type
       from page
@@ -157,7 +162,6 @@ language sql stable set search_path = '' as $$
         on e.invocation_id = p_invocation_id
        and e.user_id between page.first_user_id and page.last_user_id
        and e.outcome = 'failed'
-     where page.state = 'done'
   ), mentor as (
     select user_id, jsonb_agg(scenario_type order by scenario_type) as scenario_types from pair group by user_id
   )
@@ -170,7 +174,7 @@ language sql stable set search_path = '' as $$
           ) order by mentor.user_id), '[]')
           from mentor
       ),
-      'last_batch_no', (select max(batch_no) from page),
+      'last_user_id', (select last_user_id from page order by first_user_id desc limit 1),
       'rest', jsonb_build_object(
         'triggered_by', i.triggered_by, 'retry_of', i.retry_of, 'request', i.request,
         'enumeration_cursor', i.enumeration_cursor, 'enumeration_done', i.enumeration_done
@@ -185,10 +189,10 @@ from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
   public.scheduler_active_mentors(uuid[]),
-  public.scheduler_undone(uuid, integer, integer)
+  public.scheduler_undone(uuid, uuid, integer)
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
   public.scheduler_active_mentors(uuid[]),
-  public.scheduler_undone(uuid, integer, integer)
+  public.scheduler_undone(uuid, uuid, integer)
 to service_role;

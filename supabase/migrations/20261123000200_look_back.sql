@@ -1,8 +1,8 @@
 -- What was: the list of invocations, one of them in detail, one mentor's history, and when a night last went well.
 
 -- What came of one mentor in one run: [{"scenario_type", "outcome", "error_code", "error_message", "notification_id"}, …], the
--- outcome null while it is open; null when she is not in it. Her batch is found by the order of user ids; what has no row of
--- its own is known from her batch.
+-- outcome null while it is open; null when she is not in it. Her batch is found by the range that it was enumerated with, which
+-- others may have in common with it; what has no row of its own is known from her batch.
 create function scheduler.results_of_user(p_invocation_id uuid, p_user_id uuid) returns jsonb
 language sql stable set search_path = '' as $$
   select jsonb_agg(jsonb_build_object(
@@ -13,11 +13,13 @@ language sql stable set search_path = '' as $$
       'notification_id', e.notification_id
     ) order by scenario.value)
     from (
-      select * from public.scheduler_invocation_batches
+      select first_user_id from public.scheduler_invocation_batches
        where invocation_id = p_invocation_id and first_user_id <= p_user_id
        order by first_user_id desc
        limit 1
-    ) as b
+    ) as enumerated
+    join public.scheduler_invocation_batches as b
+      on b.invocation_id = p_invocation_id and b.first_user_id = enumerated.first_user_id
    cross join jsonb_array_elements(b.pairs) as grouped
    cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario
     left join public.scheduler_evaluations as e
@@ -134,12 +136,15 @@ language sql stable set search_path = '' as $$
    limit 1
 $$;
 
--- For a dead-man's check. Answers {"scheduled_for", "finished_at", "status"} or null.
+-- For a dead-man's check. Answers {"clock": now, "run": {"scheduled_for", "finished_at", "status"}, or null where there is none}:
+-- with the time, because how long ago a night ended is not to be told by a caller's clock.
 create function public.scheduler_last_good_run() returns jsonb
 language sql stable security definer set search_path = '' as $$
-  select jsonb_build_object('scheduled_for', good.scheduled_for, 'finished_at', good.finished_at, 'status', good.status)
-    from scheduler.last_good_run() as good
-   where good.id is not null
+  select jsonb_build_object('clock', now(), 'run', (
+      select jsonb_build_object('scheduled_for', good.scheduled_for, 'finished_at', good.finished_at, 'status', good.status)
+        from scheduler.last_good_run() as good
+       where good.id is not null
+    ))
 $$;
 
 revoke all on function scheduler.results_of_user(uuid, uuid), scheduler.last_good_run()

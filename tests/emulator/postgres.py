@@ -210,12 +210,21 @@ class PostgresServer:
             [self.binaries.bin / "postgres", "-D", self.cluster, *settings],
             data_dir=self.data_dir,
             # the time zone and the language of messages must not depend on who runs this
-            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **self._login_for_cron()},
             cwd=self.cluster,
             account=self.binaries.account,
             # a fast shutdown: the polite one would wait for every client to go
             stop_signal=signal.SIGINT,
         )
+
+    def _login_for_cron(self) -> dict[str, str]:
+        """A real pg_cron logs in as any client does, unless told to use background workers."""
+        if not self.has_own_pg_cron:
+            return {}
+        passwords = self.data_dir.path / "postgres-passwords"
+        write_private(passwords, f"*:*:*:*:{self._password_file.read_text()}\n")
+        self.binaries.account.own(passwords)
+        return {"PGPASSFILE": str(passwords)}
 
     async def stop(self) -> None:
         if self._process is not None:
@@ -229,6 +238,24 @@ class PostgresServer:
     async def restart(self) -> None:
         await self.stop()
         await self.start()
+
+    async def stop_immediately(self) -> None:
+        """`pg_ctl stop -m immediate`: no checkpoint and no goodbyes, so that the next start is a recovery."""
+        self._running.signal(signal.SIGQUIT)
+        await self._running.wait()
+
+    async def restart_as_standby(self) -> None:
+        """Take no writes from here on, as a server that somebody else is to take over from."""
+        await self.stop()
+        signal_file = self.cluster / "standby.signal"
+        signal_file.touch()
+        self.binaries.account.own(signal_file)
+        await self.start()
+
+    async def promote(self) -> None:
+        """Take writes again."""
+        async with connect(self.url(role=SUPERUSER)) as connection:
+            await connection.execute(b"select pg_promote()")
 
     async def kill(self) -> None:
         """Crash the server; what is unlogged will be empty afterwards."""
@@ -285,7 +312,9 @@ def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
         settings |= {
             "shared_preload_libraries": "pg_cron",
             "cron.database_name": "postgres",
-            "cron.use_background_workers": "on",
+            # its default, and what hosted projects have: each run of a job is a client's session
+            "cron.use_background_workers": "off",
+            "cron.host": LOCALHOST,
             "cron.timezone": "UTC",
         }
     return settings

@@ -251,10 +251,12 @@ class ProjectFactory:
     """Projects for tests: the migrations run once, into a template that every project's database is cloned from."""
 
     TEMPLATE = "project_template"
+    # A real pg_cron keeps the database open whose jobs it runs, and what is open cannot be cloned: not ours, then.
+    SETTINGS: Mapping[str, str] = {"max_connections": "200", "cron.database_name": "template1"}
 
     def __init__(self, migrations: Path = MIGRATIONS, *, settings: Mapping[str, str] | None = None) -> None:
         self._migrations = migrations
-        self._settings = {"max_connections": "200", **(settings or {})}
+        self._settings = {**self.SETTINGS, **(settings or {})}
         self._numbers = itertools.count(1)
         self._server: PostgresServer | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
+import psycopg
 from psycopg import sql
 
 from tests.emulator.connections import Connection
@@ -52,24 +53,38 @@ class Breakpoint:
         return bool(row and row[0] >= times)
 
 
+AFTER_STATEMENT = """
+create or replace trigger faults_stop after {} on {}
+for each statement execute function faults.stop()
+"""
+IN_COMMIT = """
+create constraint trigger faults_stop_in_commit after {} on {} deferrable initially deferred
+for each row execute function faults.stop()
+"""
+
+
 @contextlib.asynccontextmanager
-async def breakpoint_at(project: Project, table: str, event: str) -> AsyncIterator[Breakpoint]:
+async def breakpoint_at(
+    project: Project, table: str, event: str, *, in_commit: bool = False
+) -> AsyncIterator[Breakpoint]:
     """A stop after every statement that inserts into, updates or deletes from a table, within its transaction.
 
     Args:
-        project: whose database.
+        project: whose database; stopping its server lets everything through.
         table: with its schema.
         event: `insert`, `update`, `delete`, or several joined by ` or `.
+        in_commit: stop within the transaction's COMMIT instead: who waits there commits even if his client is gone.
     """
     async with project.connect(superuser=True) as connection:
         await connection.execute(STOP)
         await connection.execute(b"select pg_advisory_lock(%s)", (NUMBER,))
         await connection.execute(
-            sql.SQL(
-                "create or replace trigger faults_stop after {} on {} for each statement execute function faults.stop()"
-            ).format(sql.SQL(event), sql.Identifier(*table.split(".")))
+            sql.SQL(IN_COMMIT if in_commit else AFTER_STATEMENT).format(
+                sql.SQL(event), sql.Identifier(*table.split("."))
+            )
         )
         try:
             yield Breakpoint(connection)
         finally:
-            await connection.execute(b"select pg_advisory_unlock_all()")
+            with contextlib.suppress(psycopg.OperationalError):
+                await connection.execute(b"select pg_advisory_unlock_all()")

@@ -6,12 +6,14 @@ The product's own derivations (counts, status, lists) are compared with these, a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC
 from typing import Any
 
 from tests.integration.nightly.night import Night, Pair
 from tests.scripted_engine.server import Act
 
+OUTCOMES = ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated")
 EVALUATED = ("triggered", "not_triggered", "suppressed")
 # Whoever does not get the engine's answer cannot know whether it acted.
 UNKNOWN = ("failed", "not_evaluated")
@@ -37,16 +39,92 @@ async def check_promises(night: Night, invocation: Mapping[str, Any]) -> dict[Pa
     return pairs
 
 
+async def check_chain(
+    night: Night, chain: Sequence[Mapping[str, Any]], *, recorded_late: Collection[Pair] = ()
+) -> dict[Pair, str]:
+    """Every promise for a run that was cut off and the retries that took it up, oldest first: together they are one.
+
+    Args:
+        night: whose mentors the first run was about, all of them.
+        chain: each a retry of the one before it; all have ended.
+        recorded_late: pairs that may be settled twice, because a worker recorded them after its run had ended, when the
+            retry had taken them up. Both say the same.
+
+    Returns:
+        What every pair came to in the end.
+    """
+    together: dict[Pair, str] = {}
+    for invocation in chain:
+        described = await night.describe(invocation["id"])
+        assert described["finished_at"] is not None, described
+        pairs = await night.recorded_pairs(invocation["id"])
+        check_counts(described, pairs)
+        await check_keys(night, invocation["id"], pairs)
+        for pair, outcome in pairs.items():
+            before = together.get(pair)
+            if before is not None and before not in UNKNOWN:
+                assert pair in recorded_late, f"{pair} was {before}, and was taken up again"
+                # Who was settled by the late record stays so: the retry may not have been through.
+                assert outcome in (before, "not_evaluated"), f"{pair} was {before}, and came to {outcome}"
+                continue
+            together[pair] = outcome
+    assert together.keys() == night.expected_pairs().keys(), "somebody is missing, or is nobody of ours"
+    await check_acts(night, [invocation["id"] for invocation in chain], together)
+    assert night.engine.notified_twice == []
+    assert night.engine.violations == []
+    await check_rest(night)
+    return together
+
+
+def check_counts(invocation: Mapping[str, Any], pairs: Mapping[Pair, str]) -> None:
+    """An invocation's counts, in all and by scenario, are those of its pairs; whoever they are."""
+    counts = invocation["counts"]
+    assert counts["evaluations"] == len(pairs)
+    assert counts["mentors"] - counts["mentors_skipped"] == len({user_id for user_id, _ in pairs})
+    for outcome in OUTCOMES:
+        by_type = Counter(scenario_type for (_, scenario_type), came_to in pairs.items() if came_to == outcome)
+        assert counts[outcome] == by_type.total(), outcome
+        assert {
+            scenario_type: outcomes[outcome]
+            for scenario_type, outcomes in invocation["scenarios"].items()
+            if outcomes.get(outcome)
+        } == by_type, outcome
+    assert sum(cause["count"] for cause in invocation["failures"]) == counts["failed"]
+
+
 async def check_ledger(night: Night, invocation_id: str, pairs: Mapping[Pair, str]) -> None:
     """What the engine saw and did for this invocation is what the database says of it."""
-    ((scope, dry_run),) = await night.rows(
-        b"select engine_scope, dry_run from public.scheduler_invocations where id = %s", [invocation_id]
+    await check_keys(night, invocation_id, pairs)
+    await check_acts(night, [invocation_id], pairs)
+
+
+async def check_keys(night: Night, invocation_id: str, pairs: Mapping[Pair, str]) -> None:
+    """The engine was asked about each pair under one key, and about every pair of which there is an answer.
+
+    A dry run's keys are left out: they do nothing.
+    """
+    ((scope, dry_run, triggered_by, slot),) = await night.rows(
+        b"select engine_scope, dry_run, triggered_by, scheduled_for from public.scheduler_invocations where id = %s",
+        [invocation_id],
     )
+    if dry_run:
+        return
+    if triggered_by == "schedule":
+        # The engine would do nothing in a night whose keys it knows from another one.
+        assert scope == f"slot:{slot.astimezone(UTC):%Y-%m-%dT%H:%MZ}", scope
     keys = keys_by_pair(night, invocation_id)
     for pair, seen in keys.items():
         assert seen == {f"{scope}:{pair[0]}:{pair[1]}"}, f"{pair} was asked about under {seen}"
     evaluated = {pair for pair, outcome in pairs.items() if outcome in EVALUATED}
     assert evaluated <= keys.keys(), "the database knows an outcome that the engine was never asked for"
+
+
+async def check_acts(night: Night, invocation_ids: Sequence[str], pairs: Mapping[Pair, str]) -> None:
+    """What the engine did for a run and its retries, who share its scope, is what the database says of them."""
+    ((scope, dry_run),) = await night.rows(
+        b"select distinct engine_scope, dry_run from public.scheduler_invocations where id = any(%s)",
+        [list(invocation_ids)],
+    )
     if dry_run:
         assert acts_of(night, scope) == {}
         return
@@ -56,14 +134,14 @@ async def check_ledger(night: Night, invocation_id: str, pairs: Mapping[Pair, st
     unaccounted = {pair: pairs.get(pair) for pair in acts.keys() - triggered}
     assert all(outcome in UNKNOWN for outcome in unaccounted.values()), f"acted upon, and recorded as {unaccounted}"
     recorded_ids = {
-        (str(user_id), scenario_type): notification_id
+        ((str(user_id), scenario_type), notification_id)
         for user_id, scenario_type, notification_id in await night.rows(
             b"select user_id, scenario_type, notification_id from public.scheduler_evaluations"
-            b" where invocation_id = %s and outcome = 'triggered'",
-            [invocation_id],
+            b" where invocation_id = any(%s) and outcome = 'triggered'",
+            [list(invocation_ids)],
         )
     }
-    assert recorded_ids == {pair: acts[pair].notification_id for pair in triggered}
+    assert recorded_ids == {(pair, acts[pair].notification_id) for pair in triggered}
 
 
 async def check_rest(night: Night) -> None:

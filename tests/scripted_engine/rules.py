@@ -44,6 +44,10 @@ def share(of_calls: float, seed: int = 0) -> When:
     return lambda call: random.Random(f"{seed}:{call.number}").random() < of_calls
 
 
+def before(event: asyncio.Event) -> When:
+    return lambda _: not event.is_set()
+
+
 def naming(users: Collection[str]) -> When:
     return lambda call: call.names_any(users)
 
@@ -107,7 +111,7 @@ def fail_share(of_calls: float, seed: int = 0, status: int = 500) -> Rule:
 def down_until(end: asyncio.Event | int, status: int = 503) -> Rule:
     """Down for everyone until the event is set, or for the first calls."""
     if isinstance(end, asyncio.Event):
-        return only(lambda _: not end.is_set(), respond(status))
+        return only(before(end), respond(status))
     return only(first(end), respond(status))
 
 
@@ -116,10 +120,10 @@ def retry_after(seconds: float | str, times: int, status: int = 503) -> Rule:
     return only(first(times), respond(status, headers={"retry-after": str(seconds)}))
 
 
-def capacity(max_in_flight: int, *, retry_after: float | None = None) -> Rule:
+def capacity(max_in_flight: int, *, retry_after: float | None = None, status: int = 429) -> Rule:
     """429 for each call beyond these. Put something slow behind it; a call that hangs occupies its place for good."""
     headers = {} if retry_after is None else {"retry-after": str(retry_after)}
-    return only(lambda call: call.in_flight > max_in_flight, respond(429, headers=headers))
+    return only(lambda call: call.in_flight > max_in_flight, respond(status, headers=headers))
 
 
 def act_then_fail(times: int, status: int = 500) -> Rule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from shared.database import Database
 
@@ -29,6 +29,9 @@ class FakeDatabase(Database):
         self._functions = functions or {}
         self.pages_read = 0
         self.called: list[tuple[str, dict[str, Any]]] = []
+
+    def patient(self) -> Self:
+        return self
 
     async def call(self, function: str, **arguments: Any) -> Any:
         self.called.append((function, arguments))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
@@ -43,12 +44,21 @@ def copy_missing(folder: Path, target: Path) -> None:
             continue
         try:
             for file in (folder / "extension").glob(f"{control.stem}*"):
-                shutil.copy(file, target / file.name)
+                _copy_whole(file, target / file.name)
         except OSError as error:
             raise EmulatorError(
                 f"cannot add the extension {control.stem} to {target} ({error.strerror}): "
                 "make that folder writable, or unset EMULATOR_POSTGRES_BIN to use the PostgreSQL 18 of the wheel"
             ) from error
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy unless it is there: another server may be reading the file just now, and must not find half of it."""
+    if target.exists() and target.read_bytes() == source.read_bytes():
+        return
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copy(source, draft)
+    draft.replace(target)
 
 
 def _is_ours(control: Path) -> bool:

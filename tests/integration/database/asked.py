@@ -115,9 +115,9 @@ async def record_each(worker: Worker, batch: Json, outcomes: Mapping[tuple[str, 
     return await worker.complete_with(batch, notable, counts)
 
 
-async def undone(worker: Worker, run: str, *, after: int | None = None, mentors: int | None = 1000) -> Json:
+async def undone(worker: Worker, run: str, *, after: str | None = None, mentors: int | None = 1000) -> Json:
     """Call scheduler_undone."""
-    page: Json = await worker.call("undone", invocation_id=run, after_batch_no=after, mentors=mentors)
+    page: Json = await worker.call("undone", invocation_id=run, after_user_id=after, mentors=mentors)
     return page
 
 
@@ -125,10 +125,10 @@ async def all_undone(worker: Worker, run: str, *, mentors: int = 1000) -> list[U
     """Everything that a run left undone, read page by page."""
     found: list[Undone] = []
     after = None
-    while (page := await undone(worker, run, after=after, mentors=mentors))["last_batch_no"] is not None:
-        assert after is None or page["last_batch_no"] > after
+    while (page := await undone(worker, run, after=after, mentors=mentors))["last_user_id"] is not None:
+        assert after is None or page["last_user_id"] > after
         assert page["mentors"], "a page without anybody"
-        after = page["last_batch_no"]
+        after = page["last_user_id"]
         found += [
             Undone(row["user_id"], scenario_type, row["active"])
             for row in page["mentors"]

@@ -138,13 +138,22 @@ class Worker(Session):
         return batch
 
     async def complete(
-        self, batch: Mapping[str, Any], outcome: str = "triggered", outcomes: Mapping[str, str] | None = None
+        self,
+        batch: Mapping[str, Any],
+        outcome: str = "triggered",
+        outcomes: Mapping[str, str] | None = None,
+        *,
+        rest: Sequence[str] | None = None,
     ) -> str:
-        """Record a batch: each pair came to `outcome`, but a user's to `outcomes[user id]` where that is given."""
+        """Record a batch: each pair came to `outcome`, but a user's to `outcomes[user id]` where that is given.
+
+        The users in `rest` have no results: they are cut off.
+        """
         results = [
             (user_id, scenario_type, (outcomes or {}).get(user_id, outcome))
             for group in batch["pairs"]
             for user_id in group["user_ids"]
+            if user_id not in (rest or ())
             for scenario_type in group["scenario_types"]
         ]
         counts: dict[str, dict[str, int]] = {}
@@ -152,10 +161,15 @@ class Worker(Session):
             of_type = counts.setdefault(scenario_type, {})
             of_type[came_to] = of_type.get(came_to, 0) + 1
         notable = [result for result in results if result[2] != "not_triggered"]
-        return await self.complete_with(batch, notable, counts)
+        return await self.complete_with(batch, notable, counts, rest=rest)
 
     async def complete_with(
-        self, batch: Mapping[str, Any], notable: Sequence[tuple[str, str, str]], counts: Mapping[str, Any]
+        self,
+        batch: Mapping[str, Any],
+        notable: Sequence[tuple[str, str, str]],
+        counts: Mapping[str, Any],
+        *,
+        rest: Sequence[str] | None = None,
     ) -> str:
         failed = [result[2] == "failed" for result in notable]
         state: str = await self.call(
@@ -173,8 +187,18 @@ class Worker(Session):
             scenario_counts=counts,
             duration_ms=5,
             worker="test",
+            rest=rest,
         )
         return state
+
+    async def split(self, batch: Mapping[str, Any]) -> bool:
+        answer: bool = await self.call(
+            "split",
+            invocation_id=batch["invocation_id"],
+            batch_no=batch["batch_no"],
+            read_count=batch["read_count"],
+        )
+        return answer
 
     async def release(self, batch: Mapping[str, Any], *, delay_seconds: int = 0, blameless: bool = True) -> bool:
         answer: bool = await self.call(

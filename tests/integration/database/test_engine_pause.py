@@ -66,6 +66,32 @@ async def test_an_engine_that_answers_ends_the_pause_and_its_growth(core: SqlCor
     assert await meet_an_outage(core, worker) == 15
 
 
+async def test_an_answer_from_before_the_pause_does_not_end_it(core: SqlCore) -> None:
+    unlucky, served = await core.workers(2)
+    waiting = await core.open_run(unlucky, [pairs([1])])
+    await meet_an_outage(core, unlucky)
+    before = await core.owner.rows("select * from scheduler.settings")
+    await served.hand_back(engine_answers=True)
+    assert await core.owner.rows("select * from scheduler.settings") == before
+    assert (await core.describe(waiting))["error"] == OUTAGE
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "pause"), [(None, 900, 900), (900, None, 900), (100, 900, 900), (900, 100, 900)]
+)
+async def test_the_longest_that_the_engine_asked_of_any_worker_holds_for_all(
+    core: SqlCore, first: int | None, second: int | None, pause: int
+) -> None:
+    one, other = await core.workers(2)
+    await meet_an_outage(core, one, first)
+    await other.hand_back(engine_error=OUTAGE, retry_after_seconds=second)
+    left = await core.owner.value(
+        "select extract(epoch from engine_paused_until - clock_timestamp()) from scheduler.settings"
+    )
+    assert pause - 10 < left <= pause
+    assert await outages(core) == 1
+
+
 async def test_a_slice_without_news_of_the_engine_changes_nothing(core: SqlCore, worker: Worker) -> None:
     await meet_an_outage(core, worker)
     before = await core.owner.rows("select * from scheduler.settings")
@@ -84,6 +110,7 @@ async def test_the_open_invocations_say_why_they_wait_and_until_then_only(
     assert [(await core.describe(one))["error"] for one in waiting] == [error, error]
     assert [(await core.describe(one))["status"] for one in waiting] == ["running", "running"]
     assert (await core.describe(ended))["error"] is None
+    await let_the_pause_end(core)
     await worker.hand_back(engine_answers=True)
     assert [(await core.describe(one))["error"] for one in waiting] == [None, None]
 

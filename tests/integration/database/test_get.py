@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -95,7 +96,7 @@ async def test_while_it_is_open_answers_up_to_now_are_counted(core: SqlCore, wor
 
 
 async def last_good_run(worker: Worker) -> Any:
-    return await worker.value("select public.scheduler_last_good_run()")
+    return (await worker.value("select public.scheduler_last_good_run()"))["run"]
 
 
 async def test_where_no_night_ever_ended_none_went_well(core: SqlCore, worker: Worker) -> None:
@@ -153,3 +154,15 @@ async def test_the_latest_to_end_is_told_and_being_deleted_does_not_unmake_it(co
     await worker.delete(newer)
     described = await core.describe(newer)
     assert await last_good_run(worker) == {name: described[name] for name in ("scheduled_for", "finished_at", "status")}
+
+
+@pytest.mark.parametrize("nights", [0, 1])
+async def test_the_time_is_told_along_whether_or_not_there_is_a_good_night(
+    core: SqlCore, worker: Worker, nights: int
+) -> None:
+    for _ in range(nights):
+        await ended_run(core, worker, ["triggered"])
+    before = await worker.value("select clock_timestamp()")
+    told = await worker.value("select public.scheduler_last_good_run()")
+    assert before <= datetime.fromisoformat(told["clock"]) <= await worker.value("select clock_timestamp()")
+    assert (told["run"] is not None) == bool(nights)

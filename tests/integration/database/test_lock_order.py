@@ -12,9 +12,10 @@ from random import Random
 from typing import Any
 
 import psycopg
+import pytest
 
 from .asked import ask, ended_run, opened
-from .sql_core import Session, SqlCore, Worker, minutes, pairs
+from .sql_core import Session, SqlCore, Worker, mentor, minutes, pairs
 
 
 async def both_end(*calls: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
@@ -143,6 +144,45 @@ async def test_cancelling_beside_a_hand_back_and_a_record(core: SqlCore) -> None
     await both_end(cancelling, reporting)
 
 
+@pytest.mark.parametrize("step", ["cut off", "split"])
+async def test_queuing_parts_of_a_batch_beside_a_hand_back_and_a_cancellation(core: SqlCore, step: str) -> None:
+    worker, reporter, canceller = await core.workers(3)
+    run = await core.open_manual_run(worker, [pairs([1, 2])])
+    batch = await worker.claim_one()
+    async with core.owner.transaction():
+        await core.owner.run("select from pgmq.q_scenario_evaluation_batches_manual for update")
+        queuing = asyncio.create_task(
+            worker.complete(batch, rest=[mentor(2)]) if step == "cut off" else worker.split(batch)
+        )
+        await core.until_waiting_for_a_lock(worker)
+        reporting = asyncio.create_task(reporter.hand_back(engine_error="engine_unavailable"))
+        await core.until_waiting_for_a_lock(reporter)
+        cancelling = asyncio.create_task(canceller.cancel(run))
+        await core.until_waiting_for_a_lock(canceller)
+    await both_end(queuing, reporting, cancelling)
+
+
+async def test_finding_lost_batches_beside_a_hand_back_that_waits_for_an_expiry(core: SqlCore) -> None:
+    """The run that has lost its batches comes before the one that dispatch has just ended."""
+    worker, reporter = await core.workers(2)
+    clock: Session = await core.session()
+    lost, expired = sorted([await core.open_manual_run(worker, [pairs([1])]) for _ in range(2)])
+    await core.expire_now(expired)
+    await core.owner.run("select pgmq.purge_queue('scenario_evaluation_batches_manual')")
+    async with core.owner.transaction():
+        await core.owner.run(
+            "select from public.scheduler_invocation_batches where invocation_id = %s for update", expired
+        )
+        ticking = asyncio.create_task(clock.run("select scheduler.dispatch()"))
+        await core.until_waiting_for_a_lock(clock)
+        reporting = asyncio.create_task(reporter.hand_back(engine_error="engine_unavailable"))
+        await core.until_waiting_for_a_lock(reporter)
+    await both_end(ticking, reporting)
+    await clock.run("select scheduler.dispatch()")
+    await core.owner.run("update scheduler.settings set engine_paused_until = null")
+    assert (await worker.claim_one())["invocation_id"] == lost
+
+
 async def test_a_crowd_that_does_everything_at_once_never_meets_in_a_deadlock(core: SqlCore) -> None:
     """Seeded, so that it asks for the same each time; how the calls interleave is the server's."""
     await core.install_long_ago()
@@ -157,7 +197,14 @@ async def test_a_crowd_that_does_everything_at_once_never_meets_in_a_deadlock(co
         for _ in range(60):
             run, batches = random.choice(runs), (await worker.claim(2))["batches"]
             for batch in batches:
-                await (worker.complete(batch, "failed") if random.random() < 0.8 else worker.release(batch))
+                users = batch["pairs"][0]["user_ids"]
+                chance = random.random()
+                if chance < 0.2:
+                    await worker.release(batch)
+                elif chance < 0.4 and len(users) > 1:
+                    await worker.split(batch)
+                else:
+                    await worker.complete(batch, "failed", rest=(users[1:] or None) if chance < 0.6 else None)
             step = random.randrange(10)
             if step == 0:
                 answer = await ask(worker, retry_of=run, post_slice=True)
@@ -171,6 +218,8 @@ async def test_a_crowd_that_does_everything_at_once_never_meets_in_a_deadlock(co
                 await worker.delete(run)
             elif step == 4:
                 await core.expire_now(run)
+                if random.random() < 0.3:
+                    await clock.run("select pgmq.purge_queue('scenario_evaluation_batches_manual')")
                 await clock.run("select scheduler.dispatch()")
             elif step == 5:
                 await clock.run("call scheduler.prune()")

@@ -7,7 +7,7 @@ import asyncio
 import psycopg
 
 from .asked import ask, ended_run, opened, refusal, undone
-from .sql_core import Session, SqlCore, Worker, pairs
+from .sql_core import Session, SqlCore, Worker, mentor, pairs
 
 
 async def prune(session: Session) -> None:
@@ -46,7 +46,7 @@ async def test_the_source_of_an_open_retry_stays_until_it_is_read(core: SqlCore,
     await prune(core.owner)
     assert await left(core) == {source, retry}
     assert len((await undone(worker, source))["mentors"]) == 1
-    await worker.enqueue(retry, [pairs([0])], following="1", done=True)
+    await worker.enqueue(retry, [pairs([0])], following=mentor(0), done=True)
     await prune(core.owner)
     assert await left(core) == {retry}
 
@@ -56,12 +56,12 @@ async def test_the_source_of_a_retry_that_was_cut_off_stays_because_the_next_one
 ) -> None:
     source = await ended_run(core, worker, ["failed", "failed"])
     retry = await opened(worker, retry_of=source)
-    await worker.enqueue(retry, [pairs([0])], following="1")
+    await worker.enqueue(retry, [pairs([0])], following=mentor(0))
     await worker.cancel(retry)
     await worker.delete(source)
     await prune(core.owner)
     assert (await undone(worker, retry))["rest"]["retry_of"] == source
-    assert len((await undone(worker, source, after=1))["mentors"]) == 1
+    assert len((await undone(worker, source, after=mentor(0)))["mentors"]) == 1
 
 
 async def test_a_chain_goes_in_the_end(core: SqlCore, worker: Worker) -> None:
@@ -162,9 +162,9 @@ async def test_the_last_night_that_went_well_stays_until_there_is_another(core: 
             days,
             nights[-1],
         )
-    before = await worker.value("select public.scheduler_last_good_run()")
+    before = await worker.value("select public.scheduler_last_good_run() -> 'run'")
     for night in nights:
         await worker.delete(night)
     await prune(core.owner)
     assert await left(core) == {nights[-1]}
-    assert await worker.value("select public.scheduler_last_good_run()") == before
+    assert await worker.value("select public.scheduler_last_good_run() -> 'run'") == before

@@ -83,6 +83,7 @@ async def test_the_walk_meets_all_that_is_ours(owner: Session) -> None:
         "public.scheduler_claim",
         "public.scheduler_complete",
         "public.scheduler_release",
+        "public.scheduler_split",
         "public.scheduler_finish",
         "public.scheduler_update",
         "public.scheduler_delete",

@@ -76,10 +76,10 @@ async def test_the_rest_says_where_the_runs_own_enumeration_stands(core: SqlCore
     assert (rest["triggered_by"], rest["retry_of"], rest["enumeration_cursor"]) == ("retry", run, None)
 
 
-async def test_a_page_after_the_last_batch_has_nobody_and_still_the_rest(core: SqlCore, worker: Worker) -> None:
+async def test_a_page_after_the_last_user_has_nobody_and_still_the_rest(core: SqlCore, worker: Worker) -> None:
     run = await ended_run(core, worker, ["failed"])
-    page = await undone(worker, run, after=2**31 - 1)
-    assert (page["mentors"], page["last_batch_no"], page["rest"]["enumeration_done"]) == ([], None, True)
+    page = await undone(worker, run, after="ffffffff-ffff-ffff-ffff-ffffffffffff")
+    assert (page["mentors"], page["last_user_id"], page["rest"]["enumeration_done"]) == ([], None, True)
 
 
 async def test_a_deleted_run_can_be_read_on_until_it_is_pruned(core: SqlCore, worker: Worker) -> None:
@@ -104,7 +104,7 @@ async def test_a_page_is_about_as_large_as_was_asked_for(core: SqlCore, worker: 
 @pytest.mark.parametrize("mentors", [0, -1, None])
 async def test_a_page_of_no_size_does_not_look_like_the_end(core: SqlCore, worker: Worker, mentors: int | None) -> None:
     page = await undone(worker, await ended_run(core, worker, ["failed", "failed"]), mentors=mentors)
-    assert page["last_batch_no"] == len(page["mentors"]) == 1
+    assert (page["last_user_id"], len(page["mentors"])) == (mentor(0), 1)
 
 
 groups = st.lists(

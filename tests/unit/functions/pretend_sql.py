@@ -89,6 +89,7 @@ class PretendSql:
             "scheduler_claim": self._claim,
             "scheduler_complete": lambda _: "done",
             "scheduler_release": lambda _: None,
+            "scheduler_split": lambda _: True,
             "scheduler_finish": self._finish,
             "scheduler_hand_back": lambda _: None,
             "scheduler_list": lambda _: {"items": [], "next": None},
@@ -97,7 +98,7 @@ class PretendSql:
             "scheduler_delete": lambda _: None,
             "scheduler_active_mentors": self._active,
             "scheduler_undone": lambda _: None,
-            "scheduler_last_good_run": lambda _: None,
+            "scheduler_last_good_run": lambda _: {"clock": SLOT, "run": None},
         }
         self.database = FakeDatabase(
             rows, functions={name: self._answering(name, answer) for name, answer in usual.items()}

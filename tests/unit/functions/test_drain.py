@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from functions.drain import Drain
+from functions.solitude import Solitude
+from shared.errors import DatabaseUnavailableError
 from shared.evaluations import EvaluationBatch, EvaluationResult
 from shared.invocations import ClaimedBatches, Invocations
 from tests.unit.clock import ManualClock
@@ -26,7 +28,10 @@ class PretendQueue(Invocations):
         self.waiting = list(batches)
         self.at_a_time = at_a_time
         self.recorded: list[EvaluationBatch] = []
+        self.cut_off: list[Sequence[str]] = []
         self.released: list[tuple[EvaluationBatch, bool]] = []
+        self.in_hand: list[EvaluationBatch] = []
+        self.split_by_others: list[EvaluationBatch] = []
         self.claims = 0
         self.quantities: list[int] = []
         self.manual_only: set[bool] = set()
@@ -44,20 +49,42 @@ class PretendQueue(Invocations):
             await self.before_claim()
         quantity = min(quantity, self.at_a_time)
         taken, self.waiting = self.waiting[:quantity], self.waiting[quantity:]
+        self.in_hand += taken
         self.after_claim()
         return ClaimedBatches(tuple(taken), stale=0, engine_paused=False)
 
     async def complete(
-        self, batch: EvaluationBatch, results: Sequence[EvaluationResult], *, duration_ms: int, worker: str
+        self,
+        batch: EvaluationBatch,
+        results: Sequence[EvaluationResult],
+        *,
+        rest: Sequence[str] = (),
+        duration_ms: int,
+        worker: str,
     ) -> str:
         if self.before_record is not None:
             await self.before_record()
+        self._let_go(batch)
         self.recorded.append(batch)
+        if rest:
+            self.cut_off.append(rest)
         self.news.set()
         return "done"
 
     async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, blameless: bool) -> None:
+        self._let_go(batch)
         self.released.append((batch, blameless))
+        self.waiting.append(batch)
+
+    async def split(self, batch: EvaluationBatch) -> bool:
+        self._let_go(batch)
+        if any(batch is other for other in self.split_by_others):
+            return False
+        self.waiting += [make_batch([user], deliveries=3) for user in batch.users]
+        return True
+
+    def _let_go(self, batch: EvaluationBatch) -> None:
+        self.in_hand = [other for other in self.in_hand if other is not batch]
 
 
 def make_drain(
@@ -66,6 +93,7 @@ def make_drain(
     *,
     seconds: float = 1000,
     manual_only: bool = False,
+    solitude: Solitude | None = None,
     **settings: str,
 ) -> Drain:
     return Drain(
@@ -73,6 +101,7 @@ def make_drain(
         engine=engine.client(concurrency=4),
         config=make_config(**settings),
         budget=engine.budget(seconds),
+        solitude=solitude or Solitude(),
         manual_only=manual_only,
     )
 
@@ -254,3 +283,152 @@ async def test_pairs_that_are_skipped_are_recorded_and_counted(
     done = await drain.run()
     assert done.outcomes["skipped"] == 2 * sum(reason is not None for reason in skip_reasons)
     assert sum(done.outcomes.values()) == 6
+
+
+# Batches that may kill their worker, or outlive it
+
+
+async def test_a_batch_that_only_partly_fits_is_recorded_and_its_rest_put_back(clock: ManualClock) -> None:
+    batch = make_batch(make_users(6))
+    queue = PretendQueue([batch])
+    engine = PretendEngine(clock, poison={"user-003": 0})
+    drain = make_drain(queue, engine, seconds=15, ENGINE_USERS_PER_CALL="2")
+    drain.note_all_queued()
+
+    done = await drain.run()
+
+    assert queue.recorded == [batch]
+    assert queue.cut_off == [("user-002", "user-003")]
+    assert queue.released == []
+    assert done.progressed
+    assert sum(done.outcomes.values()) == 2 * 4
+
+
+class Looking:
+    """What is in hand whenever the engine is called."""
+
+    def __init__(self, queue: PretendQueue) -> None:
+        self._queue = queue
+        self.seen: list[tuple[tuple[str, ...], int]] = []
+
+    def __call__(self, user_ids: Sequence[str]) -> httpx.Response | None:
+        self.seen.append((tuple(user_ids), len(self._queue.in_hand)))
+        return None
+
+
+def one_user_batches(numbers: range, *, deliveries: int) -> list[EvaluationBatch]:
+    return [make_batch([user], deliveries=deliveries) for user in make_users(numbers.stop)[numbers.start :]]
+
+
+@pytest.mark.parametrize(("deliveries", "is_split"), [(1, False), (2, False), (3, True), (4, True), (99, True)])
+async def test_from_its_third_delivery_a_batch_of_several_users_is_split_and_not_evaluated(
+    clock: ManualClock, deliveries: int, is_split: bool
+) -> None:
+    batch = make_batch(make_users(5), deliveries=deliveries)
+    queue = PretendQueue([batch])
+    engine = PretendEngine(clock)
+    drain = make_drain(queue, engine)
+    drain.note_all_queued()
+
+    done = await drain.run()
+
+    assert (batch not in queue.recorded) == is_split
+    assert done.batches == (5 if is_split else 1)
+    assert {len(call.users) for call in engine.calls} == {1 if is_split else 5}
+
+
+async def test_a_batch_that_somebody_else_split_is_let_go(clock: ManualClock) -> None:
+    theirs, other = make_batch(make_users(5), deliveries=3), make_batch(make_users(5))
+    queue = PretendQueue([theirs, other])
+    queue.split_by_others.append(theirs)
+    drain = make_drain(queue, PretendEngine(clock))
+    drain.note_all_queued()
+    await drain.run()
+    assert queue.recorded == [other]
+    assert queue.released == []
+
+
+async def test_a_suspect_is_in_hand_alone_and_nobody_is_kept_waiting_behind_it(clock: ManualClock) -> None:
+    suspects = one_user_batches(range(3), deliveries=3)
+    others = one_user_batches(range(3, 30), deliveries=1)
+    queue = PretendQueue([*others[:9], *suspects, *others[9:]])
+    looking = Looking(queue)
+    drain = make_drain(queue, PretendEngine(clock, trouble=looking))
+    drain.note_all_queued()
+
+    done = await drain.run()
+
+    assert done.batches == 30
+    in_hand = dict(looking.seen)
+    assert {in_hand[batch.users[0].user_id,] for batch in suspects} == {1}
+    assert max(in_hand.values()) > 1
+    assert all(batch.is_suspect and blameless for batch, blameless in queue.released)
+
+
+async def test_suspects_that_follow_one_another_are_not_given_back_in_between(clock: ManualClock) -> None:
+    queue = PretendQueue(one_user_batches(range(40), deliveries=3))
+    drain = make_drain(queue, PretendEngine(clock))
+    drain.note_all_queued()
+    assert (await drain.run()).batches == 40
+    assert len(queue.released) <= RUNNERS_AT_FOUR_CALLS
+
+
+async def test_while_one_slice_has_a_suspect_no_other_of_the_process_has_anything(clock: ManualClock) -> None:
+    solitude = Solitude()
+    first = PretendQueue(one_user_batches(range(5), deliveries=3))
+    second = PretendQueue(one_user_batches(range(5, 30), deliveries=1))
+    in_hand: list[int] = []
+
+    def look(user_ids: Sequence[str]) -> httpx.Response | None:
+        if user_ids[0] < "user-005":
+            in_hand.append(len(first.in_hand) + len(second.in_hand))
+        return None
+
+    engine = PretendEngine(clock, trouble=look)
+    drains = [make_drain(queue, engine, solitude=solitude) for queue in (second, first)]
+    for drain in drains:
+        drain.note_all_queued()
+
+    done = await asyncio.gather(*(drain.run() for drain in drains))
+
+    assert [each.batches for each in done] == [25, 5]
+    assert in_hand == [1] * 5
+
+
+async def test_a_slice_that_cannot_be_alone_in_time_ends_without_anything_in_hand(clock: ManualClock) -> None:
+    solitude = Solitude()
+    suspects = one_user_batches(range(2), deliveries=3)
+    queue = PretendQueue(suspects)
+    engine = PretendEngine(clock)
+    async with solitude.together(engine.budget()):
+        drain = make_drain(queue, engine, seconds=0.05, solitude=solitude)
+        drain.note_all_queued()
+        done = await drain.run()
+    assert (done.batches, queue.in_hand, engine.calls) == (0, [], [])
+    assert {blameless for _, blameless in queue.released} == {True}
+
+
+async def test_a_suspect_that_was_delivered_too_often_is_recorded_without_a_call(clock: ManualClock) -> None:
+    queue = PretendQueue(one_user_batches(range(1), deliveries=6))
+    engine = PretendEngine(clock)
+    drain = make_drain(queue, engine)
+    drain.note_all_queued()
+    assert (await drain.run()).outcomes == {"failed": 2}
+    assert engine.calls == []
+
+
+async def test_a_database_that_goes_away_while_one_is_alone_leaves_the_process_to_others(clock: ManualClock) -> None:
+    solitude = Solitude()
+    queue = PretendQueue(one_user_batches(range(1), deliveries=3))
+
+    async def goes_away() -> None:
+        raise DatabaseUnavailableError("away")
+
+    queue.before_record = goes_away
+    engine = PretendEngine(clock)
+    drain = make_drain(queue, engine, solitude=solitude)
+    drain.note_all_queued()
+    with pytest.raises(DatabaseUnavailableError):
+        await drain.run()
+    async with solitude.alone(engine.budget()):
+        pass

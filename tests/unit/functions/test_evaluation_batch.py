@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.evaluation_batch import PROBES, run_evaluation_batch
+from functions.evaluation_batch import PROBES, TURNED_AWAY_ALONE, BatchResult, run_evaluation_batch
 from shared.errors import EngineRejectedError, EngineUnavailableError, OutOfTimeError
 from shared.evaluations import EvaluationResult, MentorScenarios
 from tests.unit.clock import ManualClock
@@ -31,6 +31,28 @@ async def run(
     seconds: float = 100_000,
     concurrency: int = 8,
 ) -> list[EvaluationResult]:
+    """The results of a batch for which the time suffices."""
+    evaluated = await evaluate(
+        engine,
+        users,
+        users_per_call=users_per_call,
+        deliveries=deliveries,
+        seconds=seconds,
+        concurrency=concurrency,
+    )
+    assert evaluated.rest == ()
+    return evaluated.results
+
+
+async def evaluate(
+    engine: PretendEngine,
+    users: Sequence[MentorScenarios] = HUNDRED,
+    *,
+    users_per_call: int = 100,
+    deliveries: int = 1,
+    seconds: float = 100_000,
+    concurrency: int = 8,
+) -> BatchResult:
     return await run_evaluation_batch(
         make_batch(users, deliveries=deliveries),
         engine=engine.client(concurrency=concurrency),
@@ -178,12 +200,13 @@ async def run_one_after_the_other(
 ) -> list[list[EvaluationResult]]:
     """Several batches of one process: what the engine client learns from one it knows in the next."""
     client = engine.client()
-    return [
+    evaluated = [
         await run_evaluation_batch(
             make_batch(users), engine=client, budget=engine.budget(), users_per_call=100, max_deliveries=5
         )
         for users in batches
     ]
+    return [each.results for each in evaluated]
 
 
 @pytest.mark.parametrize("status", [500, 503, TIME_OUT])
@@ -387,15 +410,6 @@ async def test_an_engine_that_turns_us_away_stops_the_batch_at_once(
 # Deliveries and time
 
 
-@pytest.mark.parametrize(("deliveries", "expected"), [(1, 100), (2, 100), (3, 1), (4, 1), (5, 1)])
-async def test_from_the_third_delivery_on_each_user_has_a_call_of_her_own(
-    clock: ManualClock, deliveries: int, expected: int
-) -> None:
-    engine = PretendEngine(clock)
-    assert_only_these_fail(await run(engine, deliveries=deliveries), HUNDRED, {})
-    assert {len(call.users) for call in engine.calls} == {expected}
-
-
 @pytest.mark.parametrize("deliveries", [6, 7, 100])
 async def test_after_the_last_delivery_the_batchs_users_are_lost_without_a_call(
     clock: ManualClock, deliveries: int
@@ -408,13 +422,60 @@ async def test_after_the_last_delivery_the_batchs_users_are_lost_without_a_call(
 
 
 @pytest.mark.parametrize("deliveries", [1, 2, 3, 4])
-async def test_when_the_time_ends_the_batch_is_to_be_given_back(clock: ManualClock, deliveries: int) -> None:
+async def test_when_the_time_ends_before_anybody_is_through_the_batch_is_to_be_given_back(
+    clock: ManualClock, deliveries: int
+) -> None:
     with pytest.raises(OutOfTimeError):
         await run(PretendEngine(clock, poison={POISON: TIME_OUT}), deliveries=deliveries, seconds=25)
 
 
+async def test_when_the_time_ends_those_who_are_through_have_their_results_and_the_others_are_the_rest(
+    clock: ManualClock,
+) -> None:
+    slow = HUNDRED[30:40]
+    engine = PretendEngine(clock, poison={slow[7].user_id: TIME_OUT})
+    evaluated = await evaluate(engine, users_per_call=10, seconds=25, concurrency=2)
+    assert evaluated.rest == tuple(user.user_id for user in slow)
+    assert_only_these_fail(evaluated.results, [user for user in HUNDRED if user not in slow], {})
+
+
+async def test_who_is_through_with_only_some_of_her_pairs_is_in_the_rest(clock: ManualClock) -> None:
+    poison = {"somebody else": TIME_OUT}
+
+    def slow_from_her_second_call_on(user_ids: Sequence[str]) -> httpx.Response | None:
+        if len(user_ids) == 1:
+            poison["user-001"] = TIME_OUT
+        return None
+
+    engine = PretendEngine(
+        clock, poison=poison, retryable={("user-001", "a"): 1000}, trouble=slow_from_her_second_call_on
+    )
+    users = make_users(3)
+    evaluated = await evaluate(engine, users, seconds=5)
+    assert evaluated.rest == ("user-001",)
+    assert_only_these_fail(evaluated.results, [users[0], users[2]], {})
+
+
+async def test_whose_retry_comes_too_late_for_this_slice_is_in_the_rest_and_has_not_failed(clock: ManualClock) -> None:
+    undecided = PretendEngine(clock, retryable={("user-001", "a"): 1})
+    crashing = PretendEngine(clock, poison={"user-001": 500})
+    users = make_users(3)
+    for engine in (undecided, crashing):
+        # Too short for any pause between two attempts.
+        evaluated = await evaluate(engine, users, users_per_call=1, seconds=1e-9)
+        assert evaluated.rest == ("user-001",)
+        assert_only_these_fail(evaluated.results, [users[0], users[2]], {})
+
+
+async def test_on_the_last_delivery_whose_retry_comes_too_late_fails_by_her_own_cause(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, poison={"user-001": 500})
+    results = await run(engine, make_users(3), users_per_call=1, deliveries=5, seconds=1e-9)
+    assert_only_these_fail(results, make_users(3), {"user-001": "engine_http_500"})
+
+
 async def test_on_the_last_delivery_only_what_the_time_did_not_suffice_for_fails(clock: ManualClock) -> None:
-    results = await run(PretendEngine(clock, poison={"user-099": TIME_OUT}), deliveries=5, seconds=25, concurrency=1)
+    engine = PretendEngine(clock, poison={"user-099": TIME_OUT})
+    results = await run(engine, users_per_call=1, deliveries=5, seconds=25, concurrency=1)
     assert_only_these_fail(results, HUNDRED, {"user-099": "engine_timeout"})
 
 
@@ -435,6 +496,61 @@ async def test_among_refused_users_one_who_crashes_the_engine_is_found(clock: Ma
     poison = {user.user_id: 422 for user in HUNDRED} | {"user-037": 500}
     results = await run(PretendEngine(clock, poison=poison), users_per_call=1)
     assert_only_these_fail(results, HUNDRED, {user_id: cause(status) for user_id, status in poison.items()})
+
+
+async def test_a_503_blames_nobody_who_gets_through_without_company(clock: ManualClock) -> None:
+    """Others keep an engine busy that takes one call at a time: it has room for her when no other call is in flight."""
+    refused = 0
+
+    def busy(asked: Sequence[str]) -> httpx.Response | None:
+        nonlocal refused
+        # A round of her group's, and a full one of her own: by then she would have been blamed.
+        if tuple(asked) == (POISON,) and refused < 2 * ATTEMPTS:
+            refused += 1
+            return httpx.Response(503)
+        return None
+
+    results = await run(PretendEngine(clock, trouble=busy), users_per_call=1)
+    assert refused == 2 * ATTEMPTS
+    assert_only_these_fail(results, HUNDRED, {})
+
+
+async def test_a_503_blames_only_her_whom_it_turns_away_each_time_that_it_takes_another(clock: ManualClock) -> None:
+    engine = PretendEngine(clock, poison={POISON: 503})
+    results = await run(engine, users_per_call=1)
+    assert_only_these_fail(results, HUNDRED, {POISON: "engine_http_503"})
+    alone = [call.users for call in engine.calls[-2 * TURNED_AWAY_ALONE :]]
+    assert alone[::2] == [(POISON,)] * TURNED_AWAY_ALONE
+    assert all(call.body["dry_run"] for call in engine.calls[-2 * TURNED_AWAY_ALONE + 1 :: 2])
+
+
+async def test_while_a_503_meets_others_as_well_she_is_tried_until_the_time_is_up_and_not_blamed(
+    clock: ManualClock,
+) -> None:
+    """She is turned away whenever she comes; so is her witness, each time but those in which she is given up on."""
+    asked_alone = 0
+
+    def full(asked: Sequence[str]) -> httpx.Response | None:
+        nonlocal asked_alone
+        if tuple(asked) == (POISON,):
+            asked_alone += 1
+            return httpx.Response(503)
+        # Her witness has luck once in three times: never often enough in a row.
+        return httpx.Response(503) if asked_alone > 2 * ATTEMPTS and asked_alone % 3 else None
+
+    batch = await run_evaluation_batch(
+        make_batch(HUNDRED),
+        engine=(engine := PretendEngine(clock, trouble=full)).client(),
+        budget=engine.budget(60),
+        users_per_call=1,
+        max_deliveries=5,
+    )
+    assert batch.rest == (POISON,)
+    assert {result.outcome for result in batch.results if result.error_code != "no_device"} <= {
+        "triggered",
+        "not_triggered",
+        "suppressed",
+    }
 
 
 async def test_a_503_that_says_when_to_come_back_blames_nobody(clock: ManualClock) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ def ended(function: Function, *, hours_ago: float, status: str = "succeeded") ->
     """A night that went well then."""
     at = NOW - timedelta(hours=hours_ago)
     found = {"scheduled_for": "2026-11-22T02:00:00+00:00", "finished_at": at.isoformat(), "status": status}
-    function.sql.answers["scheduler_last_good_run"] = found
+    function.sql.answers["scheduler_last_good_run"] = {"clock": NOW.isoformat(), "run": found}
     return found
 
 
@@ -91,6 +91,31 @@ async def test_anybody_may_ask_and_asks_the_database_once_in_a_while(function: F
     for params in ({}, {}, {"max_age_hours": "1"}, {"max_age_hours": "7"}):
         await function.http.get(PATH, params=params)
     assert function.sql.called() == ["scheduler_last_good_run"]
+
+
+@pytest.mark.parametrize(
+    ("databases_clock", "status"),
+    [
+        # Every workday at 02:00, NOW being the Monday's run under way: silent since Friday.
+        ("2026-11-23T02:00:30+00:00", 200),
+        ("2026-11-23T03:00:30+00:00", 200),
+        ("2026-11-23T05:00:30+00:00", 503),
+        # Were it Tuesday, a day would be too long already.
+        ("2026-11-24T02:00:30+00:00", 503),
+    ],
+)
+async def test_how_long_ago_it_was_is_told_by_the_databases_clock_alone(databases_clock: str, status: int) -> None:
+    function = Function(EVALUATION_SCHEDULE="0 2 * * 1-5")
+    run = {
+        "scheduled_for": "2026-11-20T02:00:00+00:00",
+        "finished_at": "2026-11-20T02:00:31+00:00",
+        "status": "succeeded",
+    }
+    function.sql.answers["scheduler_last_good_run"] = {"clock": databases_clock, "run": run}
+    response = await function.http.get(PATH)
+    assert response.status_code == status
+    allowed = 26 if datetime.fromisoformat(databases_clock).day == 24 else 74
+    assert f"{allowed} hours" in response.text if status == 503 else response.json()["max_age_hours"] == allowed
 
 
 async def test_a_database_that_is_away_is_not_a_missing_night(function: Function) -> None:

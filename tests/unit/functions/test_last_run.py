@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,10 +11,13 @@ import pytest
 
 from functions.last_run import CACHE_SECONDS, LastGoodRun, default_max_age_hours
 from shared.errors import DatabaseUnavailableError
+from shared.invocation_records import GoodRun
 from shared.slots import Schedule
 from tests.unit.clock import ManualClock
 
-FOUND = {"scheduled_for": "2026-11-23T02:00:00+00:00", "finished_at": "2026-11-23T02:00:04+00:00", "status": "partial"}
+RUN = {"scheduled_for": "2026-11-23T02:00:00+00:00", "finished_at": "2026-11-23T02:00:04+00:00", "status": "partial"}
+NOW = datetime(2026, 11, 23, 2, 10, tzinfo=UTC)
+FOUND = GoodRun(NOW, RUN)
 
 
 class LastRunInTheDatabase:
@@ -22,13 +25,13 @@ class LastRunInTheDatabase:
 
     def __init__(self) -> None:
         self.reads = 0
-        self.found: dict[str, Any] | None = FOUND
+        self.found = FOUND
         self.error: Exception | None = None
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def read(self) -> dict[str, Any] | None:
+    async def read(self) -> GoodRun:
         self.reads += 1
         self.asked.set()
         await self.may_answer.wait()
@@ -80,19 +83,32 @@ def test_a_night_may_be_missing_for_the_longer_gap_around_now_and_two_hours(
 # How often it is asked
 
 
-@pytest.mark.parametrize("found", [FOUND, None])
+@pytest.mark.parametrize("run", [RUN, None])
 async def test_what_was_found_is_remembered_for_half_a_minute(
-    database: LastRunInTheDatabase, last_good_run: LastGoodRun, clock: ManualClock, found: dict[str, Any] | None
+    database: LastRunInTheDatabase, last_good_run: LastGoodRun, clock: ManualClock, run: dict[str, Any] | None
 ) -> None:
-    database.found = found
-    assert await last_good_run.get(database.read) == found
-    database.found = {"status": "succeeded"}
+    database.found = GoodRun(NOW, run)
+    assert (await last_good_run.get(database.read)).run == run
+    database.found = GoodRun(NOW, {"status": "succeeded"})
     clock.advance(CACHE_SECONDS - 0.1)
-    assert await last_good_run.get(database.read) == found
+    assert (await last_good_run.get(database.read)).run == run
     assert database.reads == 1
     clock.advance(0.1)
-    assert await last_good_run.get(database.read) == {"status": "succeeded"}
+    assert (await last_good_run.get(database.read)).run == {"status": "succeeded"}
     assert database.reads == 2
+
+
+async def test_time_goes_on_from_what_the_database_said_while_the_run_is_remembered(
+    database: LastRunInTheDatabase, last_good_run: LastGoodRun, clock: ManualClock
+) -> None:
+    times: list[datetime] = []
+    for _ in range(4):
+        times.append((await last_good_run.get(database.read)).now)
+        clock.advance(9.5)
+    assert [(at - NOW).total_seconds() for at in times] == [0, 9.5, 19, 28.5]
+    assert database.reads == 1
+    database.found = GoodRun(NOW + timedelta(seconds=60), RUN)
+    assert (await last_good_run.get(database.read)).now == NOW + timedelta(seconds=60)
 
 
 async def test_a_database_that_is_away_is_asked_no_more_often(

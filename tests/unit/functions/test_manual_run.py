@@ -180,8 +180,8 @@ async def test_a_retry_evaluates_what_the_other_run_left_undone(log: LogLines) -
 
     def read_undone(arguments: dict[str, Any]) -> dict[str, Any]:
         assert arguments["invocation_id"] == RUN_ID
-        first = arguments["after_batch_no"] is None
-        return {"mentors": undone if first else [], "last_batch_no": 7 if first else None, "rest": rest}
+        first = arguments["after_user_id"] is None
+        return {"mentors": undone if first else [], "last_user_id": mentor_id(2) if first else None, "rest": rest}
 
     function.sql.answers["scheduler_undone"] = read_undone
     run = await start(function, retry_of=RUN_ID)

@@ -93,11 +93,11 @@ class Programme:
             return None
         mentors: list[MentorScenarios] = []
         last = None
-        for batch_no, batch in enumerate(run.batches, 1):
+        for batch in run.batches:
             undone = [mentor for mentor in batch if mentor.user_id in run.undone]
-            if undone and batch_no > (arguments["after_batch_no"] or 0) and len(mentors) < self._most_rows:
+            if undone and batch[0].user_id > (arguments["after_user_id"] or "") and len(mentors) < self._most_rows:
                 mentors += undone
-                last = batch_no
+                last = batch[-1].user_id
         return {
             "mentors": [
                 {
@@ -107,7 +107,7 @@ class Programme:
                 }
                 for each in sorted(mentors)
             ],
-            "last_batch_no": last,
+            "last_user_id": last,
             "rest": run.row(),
         }
 
@@ -241,8 +241,8 @@ async def test_a_retry_reads_what_the_other_left_undone_with_the_types_that_it_l
     programme = Programme([["new"]] * 6, most_rows=2)
     programme.runs[SOURCE] = a_source([pairs(0, 1, types=("for_all",)), pairs(2, types=("for_new", "gone")), pairs(5)])
     assert await programme.pages(Enumeration(is_retry=True, retry_of=SOURCE)) == [
-        RosterPage(pairs(0, 1), 0, "1"),
-        RosterPage([*pairs(2, types=("for_new", "gone")), *pairs(5)], 0, "3"),
+        RosterPage(pairs(0, 1), 0, mentor_id(1)),
+        RosterPage([*pairs(2, types=("for_new", "gone")), *pairs(5)], 0, mentor_id(5)),
     ]
 
 
@@ -265,7 +265,7 @@ async def test_after_the_undone_come_those_whom_the_other_did_not_read() -> None
     programme.runs[SOURCE] = a_source([pairs(1)], cursor=mentor_id(3), done=False)
     pages = await programme.pages(Enumeration(is_retry=True, retry_of=SOURCE))
     assert [mentor.user_id for page in pages for mentor in page.mentors] == mentor_ids(1, 4, 5)
-    assert [page.cursor for page in pages] == ["1", REST + mentor_id(5)]
+    assert [page.cursor for page in pages] == [mentor_id(1), REST + mentor_id(5)]
 
 
 async def test_the_rest_of_chosen_mentors_and_types_is_read_as_it_was_chosen() -> None:
@@ -284,9 +284,9 @@ async def test_the_rest_of_chosen_mentors_and_types_is_read_as_it_was_chosen() -
     ("cursor", "left"),
     [
         (None, (0, 1, 2, 4, 5)),
-        ("1", (1, 2, 4, 5)),
-        ("2", (2, 4, 5)),
-        ("3", (4, 5)),
+        (mentor_id(0), (1, 2, 4, 5)),
+        (mentor_id(1), (2, 4, 5)),
+        (mentor_id(2), (4, 5)),
         (REST + mentor_id(4), (5,)),
         (REST + mentor_id(5), ()),
     ],
@@ -297,7 +297,7 @@ async def test_a_retry_goes_on_wherever_it_stands(cursor: str | None, left: tupl
     assert await programme.ids(Enumeration(cursor=cursor, is_retry=True, retry_of=SOURCE)) == mentor_ids(*left)
 
 
-@pytest.mark.parametrize("cursor", [None, "1", REST + mentor_id(4), REST + "2", REST + REST + mentor_id(4)])
+@pytest.mark.parametrize("cursor", [None, mentor_id(1), REST + mentor_id(4), REST + REST + mentor_id(4)])
 async def test_a_source_that_was_pruned_ends_the_reading(cursor: str | None) -> None:
     programme = Programme([["new"]] * 6)
     assert await programme.pages(Enumeration(cursor=cursor, is_retry=True, retry_of=SOURCE)) == []
@@ -319,10 +319,10 @@ async def test_a_retry_whose_source_is_not_even_named_any_more_reads_nobody() ->
 async def test_a_retry_of_a_retry_reads_the_first_ones_rest_as_well() -> None:
     programme = Programme([["new"]] * 6)
     programme.runs[SOURCE] = a_source([pairs(0), pairs(1)], cursor=mentor_id(2), done=False)
-    programme.runs[RETRY] = a_source([pairs(0)], cursor="1", done=False, is_retry=True, retry_of=SOURCE)
+    programme.runs[RETRY] = a_source([pairs(0)], cursor=mentor_id(0), done=False, is_retry=True, retry_of=SOURCE)
     pages = await programme.pages(Enumeration(is_retry=True, retry_of=RETRY))
     assert [mentor.user_id for page in pages for mentor in page.mentors] == mentor_ids(0, 1, 3, 4, 5)
-    assert [page.cursor for page in pages] == ["1", f"{REST}2", f"{REST}{REST}{mentor_id(5)}"]
+    assert [page.cursor for page in pages] == [mentor_id(0), REST + mentor_id(1), REST + REST + mentor_id(5)]
 
 
 # Whatever happens

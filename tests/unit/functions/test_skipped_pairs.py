@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.evaluation_batch import run_evaluation_batch
-from shared.errors import EngineRejectedError, EngineUnavailableError, OutOfTimeError
+from functions.evaluation_batch import BatchResult, run_evaluation_batch
+from shared.errors import EngineRejectedError, EngineUnavailableError
 from shared.evaluations import MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE, EvaluationResult, MentorScenarios
 from tests.unit.clock import ManualClock
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch, make_users, truth
@@ -21,6 +21,14 @@ REASONS = (None, MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE)
 async def run(
     engine: PretendEngine, users: Sequence[MentorScenarios], *, deliveries: int = 1, seconds: float = 100_000
 ) -> list[EvaluationResult]:
+    evaluated = await evaluate(engine, users, deliveries=deliveries, seconds=seconds)
+    assert evaluated.rest == ()
+    return evaluated.results
+
+
+async def evaluate(
+    engine: PretendEngine, users: Sequence[MentorScenarios], *, deliveries: int = 1, seconds: float = 100_000
+) -> BatchResult:
     return await run_evaluation_batch(
         make_batch(users, deliveries=deliveries),
         engine=engine.client(),
@@ -104,15 +112,25 @@ async def test_a_batch_that_was_delivered_too_often_loses_only_those_who_were_to
 async def test_beside_somebody_who_is_to_be_asked_the_batch_waits_for_the_engine(
     clock: ManualClock, status: int, expected: type[Exception]
 ) -> None:
-    """A batch is recorded as a whole or not at all."""
+    """What is cut off is what the time did not suffice for; an engine that is away takes none."""
     users = [*skipped(make_users(4)[:3]), make_users(4)[3]]
     with pytest.raises(expected):
         await run(PretendEngine(clock, trouble=lambda _: httpx.Response(status)), users)
 
 
-async def test_beside_somebody_who_is_to_be_asked_the_batch_needs_time(clock: ManualClock) -> None:
-    with pytest.raises(OutOfTimeError):
-        await run(PretendEngine(clock), [*skipped(make_users(2)[:1]), make_users(2)[1]], seconds=0)
+async def test_without_time_those_who_are_skipped_are_through_and_the_others_are_the_rest(clock: ManualClock) -> None:
+    skips, (asked,) = skipped(make_users(2)[:1]), make_users(2)[1:]
+    evaluated = await evaluate(PretendEngine(clock), [*skips, asked], seconds=0)
+    assert_skipped(evaluated.results, skips)
+    assert evaluated.rest == (asked.user_id,)
+
+
+async def test_who_has_pairs_of_both_kinds_is_in_the_rest_with_both(clock: ManualClock) -> None:
+    anna = [MentorScenarios("anna", ("a",)), MentorScenarios("anna", ("b",), SCENARIO_NOT_APPLICABLE)]
+    bert = MentorScenarios("bert", ("a",), MENTOR_NOT_ACTIVE)
+    evaluated = await evaluate(PretendEngine(clock), [*anna, bert], seconds=0)
+    assert_skipped(evaluated.results, [bert])
+    assert evaluated.rest == ("anna",)
 
 
 @pytest.mark.parametrize("status", [422, 500])

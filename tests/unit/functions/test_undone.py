@@ -16,7 +16,7 @@ async def test_the_undone_come_with_the_reason_to_skip_those_who_are_not_active(
             {"user_id": "anna", "scenario_types": ["a", "b"], "active": True},
             {"user_id": "bert", "scenario_types": ["a"], "active": False},
         ],
-        "last_batch_no": 7,
+        "last_user_id": "bert",
         "rest": {
             "triggered_by": "schedule",
             "retry_of": None,
@@ -26,14 +26,16 @@ async def test_the_undone_come_with_the_reason_to_skip_those_who_are_not_active(
         },
     }
     database = FakeDatabase(functions={"scheduler_undone": lambda _: answer})
-    assert await fetch_undone(database, RUN_ID, after_batch_no=3, mentors=1000) == UndonePage(
+    assert await fetch_undone(database, RUN_ID, after_user_id="abel", mentors=1000) == UndonePage(
         [MentorScenarios("anna", ("a", "b")), MentorScenarios("bert", ("a",), MENTOR_NOT_ACTIVE)],
-        last_batch_no=7,
+        last_user_id="bert",
         rest=Enumeration(cursor="carl"),
     )
-    assert database.called == [("scheduler_undone", {"invocation_id": RUN_ID, "after_batch_no": 3, "mentors": 1000})]
+    assert database.called == [
+        ("scheduler_undone", {"invocation_id": RUN_ID, "after_user_id": "abel", "mentors": 1000})
+    ]
 
 
 async def test_where_the_other_invocation_is_gone_there_is_no_page() -> None:
     database = FakeDatabase(functions={"scheduler_undone": lambda _: None})
-    assert await fetch_undone(database, RUN_ID, after_batch_no=None, mentors=1000) is None
+    assert await fetch_undone(database, RUN_ID, after_user_id=None, mentors=1000) is None

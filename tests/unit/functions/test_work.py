@@ -177,6 +177,45 @@ async def test_what_ended_and_what_is_left_is_in_the_log(function: Function, log
     assert sum(ended["counts"].values()) == 6
 
 
+async def test_whom_the_time_did_not_suffice_for_is_put_back_and_told_of(log: LogLines, clock: ManualClock) -> None:
+    function = Function(engine=PretendEngine(clock, poison={mentor_id(1): 0}), ENGINE_USERS_PER_CALL="1")
+    function.sql.queue(to_pairs([MentorScenarios(mentor_id(n), ("milestone_reached",)) for n in range(3)]))
+    budget = TimeBudget(15, clock)
+    await work_off(function.work, [invocation("night", "schedule", done=True)], budget=budget, witness=None)
+    assert function.sql.arguments_of("scheduler_complete")["rest"] == [mentor_id(1)]
+    (recorded,) = log.of("batch_recorded")
+    assert (recorded["mentors"], recorded["mentors_put_back"], sum(recorded["counts"].values())) == (2, 1, 2)
+    assert function.sql.arguments_of("scheduler_hand_back")["progressed"] is True
+
+
+async def test_nobody_is_put_back_by_a_record_that_came_too_late(log: LogLines, clock: ManualClock) -> None:
+    function = Function(engine=PretendEngine(clock, poison={mentor_id(1): 0}), ENGINE_USERS_PER_CALL="1")
+    function.sql.queue(to_pairs([MentorScenarios(mentor_id(n), ("milestone_reached",)) for n in range(3)]))
+    function.sql.answers["scheduler_complete"] = "already_done"
+    budget = TimeBudget(15, clock)
+    await work_off(function.work, [invocation("night", "schedule", done=True)], budget=budget, witness=None)
+    (recorded,) = log.of("batch_recorded")
+    assert "mentors_put_back" not in recorded
+
+
+async def test_where_the_time_sufficed_nobody_is_put_back(function: Function, log: LogLines) -> None:
+    await work(function, [invocation("night", "schedule")])
+    assert function.sql.arguments_of("scheduler_complete")["rest"] is None
+    (recorded,) = log.of("batch_recorded")
+    assert "mentors_put_back" not in recorded
+
+
+async def test_a_suspect_is_split_and_told_of(function: Function, log: LogLines) -> None:
+    users = [MentorScenarios(mentor_id(n), ("milestone_reached",)) for n in range(3)]
+    function.sql.queue(to_pairs(users), deliveries=3, read_count=7)
+    await work(function, [invocation("night", "schedule", done=True)])
+    split = function.sql.arguments_of("scheduler_split")
+    assert (split["batch_no"], split["read_count"]) == (1, 7)
+    assert "scheduler_complete" not in function.sql.called()
+    (told,) = log.of("batch_split")
+    assert (told["batch_no"], told["mentors"], told["deliveries"], told["severity"]) == (1, 3, 3, "WARNING")
+
+
 @pytest.mark.parametrize("status", ["pending", "running"])
 def test_what_is_pending_or_running_is_open(status: str) -> None:
     assert is_open(described(status=status))

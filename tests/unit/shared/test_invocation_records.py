@@ -13,7 +13,7 @@ import pytest
 
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
 from shared.evaluations import MentorScenarios
-from shared.invocation_records import InvocationRecords, Listed, OpenedRun, OpenOutcome, Position
+from shared.invocation_records import GoodRun, InvocationRecords, Listed, OpenedRun, OpenOutcome, Position
 from tests.unit.environment import REQUIRED, make_config
 from tests.unit.fake_database import FakeDatabase
 
@@ -183,9 +183,11 @@ async def test_what_came_of_a_deletion_is_told(outcome: str | None) -> None:
 
 
 @pytest.mark.parametrize("found", [{"status": "partial"}, None])
-async def test_the_last_good_run_is_read(found: dict[str, Any] | None) -> None:
-    database = Answering(found)
-    assert await database.records.last_good_run() == found
+async def test_the_last_good_run_is_read_with_the_time_by_the_databases_clock(found: dict[str, Any] | None) -> None:
+    database = Answering({"clock": "2026-11-23T03:00:00.5+01:00", "run": found})
+    assert await database.records.last_good_run() == GoodRun(
+        datetime(2026, 11, 23, 2, 0, 0, 500_000, tzinfo=UTC), found
+    )
     assert database.asked() == {}
 
 

@@ -14,8 +14,9 @@ from shared.load_control import ConcurrencyLimiter, Permit
 class Call:
     """A call that holds its place from when it is let in until the test ends it."""
 
-    def __init__(self, limiter: ConcurrencyLimiter) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter, *, alone: bool = False) -> None:
         self._limiter = limiter
+        self._alone = alone
         self._end = asyncio.Event()
         self.permit: Permit | None = None
         self.task = asyncio.create_task(self._run())
@@ -25,7 +26,7 @@ class Call:
         return self.permit is not None and not self.task.done()
 
     async def _run(self) -> None:
-        async with self._limiter.permit() as self.permit:
+        async with self._limiter.permit(alone=self._alone) as self.permit:
             await self._end.wait()
 
     async def end(self, *, overloaded: bool = False) -> None:
@@ -193,6 +194,44 @@ async def test_a_waiter_who_is_cancelled_just_as_its_turn_comes_gives_its_place_
     assert unlucky.task.cancelled()
     assert next_one.let_in
     await next_one.end()
+
+
+async def test_who_is_to_be_alone_waits_for_all_before_her_and_all_after_her_wait_for_her() -> None:
+    limiter = ConcurrencyLimiter(3)
+    before = await start(limiter, 2)
+    alone = Call(limiter, alone=True)
+    after = await start(limiter, 2)
+    assert let_in([*before, alone, *after]) == [True, True, False, False, False]
+    for call in before:
+        await call.end()
+    await settle()
+    assert let_in([alone, *after]) == [True, False, False]
+    await alone.end()
+    await settle()
+    assert let_in(after) == [True, True]
+    await cancel(after)
+
+
+async def test_who_was_to_be_alone_and_gives_up_keeps_nobody_waiting() -> None:
+    limiter = ConcurrencyLimiter(3)
+    before = await start(limiter, 1)
+    alone = Call(limiter, alone=True)
+    after = await start(limiter, 1)
+    alone.task.cancel()
+    await settle()
+    assert let_in(after) == [True]
+    await cancel([*before, *after])
+
+
+async def test_who_is_alone_and_is_cancelled_gives_all_places_back() -> None:
+    limiter = ConcurrencyLimiter(3)
+    alone = Call(limiter, alone=True)
+    after = await start(limiter, 3)
+    assert let_in([alone, *after]) == [True, False, False, False]
+    alone.task.cancel()
+    await settle()
+    assert let_in(after) == [True, True, True]
+    await cancel(after)
 
 
 steps = st.lists(

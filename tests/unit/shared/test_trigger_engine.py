@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from shared.errors import (
     EngineRefusedCallError,
     EngineRejectedError,
     EngineTransientError,
+    EngineUnavailableError,
     OutOfTimeError,
 )
 from shared.evaluations import MentorScenarios
@@ -454,6 +456,37 @@ async def test_retry_after_as_a_date_wins(fixture: Fixture) -> None:
     assert 0 < pause <= 100
 
 
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+@pytest.mark.parametrize(("until", "pause"), [(100, 100), (0, 0), (-5, 0)])
+async def test_a_date_to_retry_after_is_read_by_the_clock_of_whoever_sent_it(
+    fixture: Fixture, hours: int, until: int, pause: int
+) -> None:
+    theirs = datetime.now(UTC) + timedelta(hours=hours)
+    headers = {
+        "Date": format_datetime(theirs, usegmt=True),
+        "Retry-After": format_datetime(theirs + timedelta(seconds=until), usegmt=True),
+    }
+    fixture.route.side_effect = [httpx.Response(503, headers=headers), httpx.Response(200, json={"results": []})]
+    await fixture.ask_with_retries()
+    assert fixture.clock.slept == [pause]
+
+
+@pytest.mark.parametrize(
+    "date", ["", "now", "Mon, 99 Foo 2026 25:61:00 GMT", "Wed, 21 Oct 99999999999999 07:28:00 GMT"]
+)
+async def test_where_the_sender_does_not_say_its_time_ours_is_taken(fixture: Fixture, date: str) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=100)
+    fixture.route.respond(503, headers={"Date": date, "Retry-After": format_datetime(at, usegmt=True)})
+    seconds = (await fixture.refusal()).retry_after
+    assert seconds is not None
+    assert 0 < seconds <= 100
+
+
+async def test_seconds_to_retry_after_need_no_clock(fixture: Fixture) -> None:
+    fixture.route.respond(503, headers={"Date": "Thu, 01 Jan 1970 00:00:00 GMT", "Retry-After": "7"})
+    assert (await fixture.refusal()).retry_after == 7
+
+
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
@@ -481,12 +514,75 @@ async def test_retry_after_that_makes_no_sense_is_none(
 
 
 async def test_nobody_waits_past_the_time_budget(fixture: Fixture) -> None:
-    fixture.route.respond(503, headers={"Retry-After": "60"})
+    fixture.route.respond(500, headers={"Retry-After": "60"})
     with pytest.raises(EngineTransientError) as caught:
         await fixture.ask_with_retries(seconds=59)
     assert caught.value.retry_after == 60
     assert fixture.route.call_count == 1
     assert fixture.clock.slept == []
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_what_the_engine_asks_everybody_to_wait_is_waited_by_every_call(fixture: Fixture, status: int) -> None:
+    fixture.route.side_effect = [
+        httpx.Response(status, headers={"Retry-After": "7"}),
+        httpx.Response(status, headers={"Retry-After": "3"}),
+        httpx.Response(200, json={"results": []}),
+        httpx.Response(200, json={"results": []}),
+    ]
+    await fixture.refusal()
+    # Nobody repeats a call here: these are others.
+    await fixture.refusal()
+    await fixture.ask()
+    await fixture.ask()
+    assert fixture.clock.slept == [7, 3]
+
+
+async def test_a_later_answer_that_asks_for_less_shortens_no_wait(fixture: Fixture) -> None:
+    async def both_in_flight(_: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0)
+        return httpx.Response(503, headers={"Retry-After": str(next(seconds))})
+
+    seconds = iter((7, 3))
+    fixture.route.side_effect = both_in_flight
+    await asyncio.gather(fixture.refusal(), fixture.refusal())
+    fixture.answers()
+    await fixture.ask()
+    assert fixture.clock.slept == [7]
+
+
+async def test_a_failure_that_may_be_one_users_makes_nobody_else_wait(fixture: Fixture) -> None:
+    fixture.route.side_effect = [
+        httpx.Response(500, headers={"Retry-After": "7"}),
+        httpx.Response(200, json={"results": []}),
+    ]
+    await fixture.refusal()
+    await fixture.ask()
+    assert fixture.clock.slept == []
+
+
+@pytest.mark.parametrize(("asked", "is_waited_for"), [(15, True), (16, False), (3600, False)])
+async def test_a_wait_of_more_than_half_of_the_time_that_is_left_is_for_the_breaker(
+    fixture: Fixture, asked: int, is_waited_for: bool
+) -> None:
+    fixture.route.respond(503, headers={"Retry-After": str(asked)})
+    with pytest.raises(EngineTransientError if is_waited_for else EngineUnavailableError) as caught:
+        await fixture.ask(seconds=30)
+    assert (caught.value.code, caught.value.retry_after) == ("engine_http_503", asked)
+
+
+async def test_nobody_comes_back_before_the_slice_is_over_that_was_asked_to_wait_for_longer(fixture: Fixture) -> None:
+    fixture.route.respond(503, headers={"Retry-After": "3600"})
+    budget = fixture.budget(30)
+    with pytest.raises(EngineUnavailableError):
+        await fixture.engine.evaluate(CONTEXT, USERS, budget)
+    with pytest.raises(OutOfTimeError):
+        await fixture.engine.evaluate(CONTEXT, USERS, budget)
+    assert fixture.route.call_count == 1
+    fixture.answers()
+    # The next one may be begun as soon as the breaker allows it, whatever this process has been told.
+    await fixture.ask(seconds=31)
+    assert fixture.clock.slept == [30]
 
 
 async def test_a_call_that_would_begin_after_the_time_budget_is_not_sent(fixture: Fixture) -> None:

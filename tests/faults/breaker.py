@@ -1,0 +1,37 @@
+"""The pause that all workers share while the engine is away, as the database has it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.integration.nightly.night import Night
+
+STATE = b"""
+select engine_outages,
+       coalesce(engine_paused_until > clock_timestamp(), false),
+       round(extract(epoch from engine_paused_until - (select max(ended_at) from scheduler.dispatches)))::integer,
+       (select count(*) from scheduler.dispatches)
+  from scheduler.settings
+"""
+
+
+class Breaker(NamedTuple):
+    """How the breaker stands.
+
+    Args:
+        outages: how many pauses have followed one another.
+        paused: nobody may call the engine now.
+        seconds: how long the pause is from the end of the slice that asked for it; None: there is none.
+        posts: how many slices dispatch has asked for so far.
+    """
+
+    outages: int
+    paused: bool
+    seconds: int | None
+    posts: int
+
+
+async def breaker(night: Night) -> Breaker:
+    """Look at it. `seconds` only means something when the last slice to end was called by dispatch."""
+    (row,) = await night.rows(STATE)
+    return Breaker(*row)

@@ -1,0 +1,43 @@
+"""What becomes of a slice whose patience with the database is at an end, on a machine of any speed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import psycopg
+
+from tests.emulator.function import FunctionProcess
+from tests.faults.clockwork import Clockwork
+from tests.integration.nightly.night import Night
+
+
+def gave_up(night: Night, function: FunctionProcess) -> int:
+    """How many calls the function has answered with 503 because the database was away."""
+    return len([line for line in night.log_lines(function) if line["event"] == "database_unavailable"])
+
+
+@contextlib.asynccontextmanager
+async def minutes_after_giving_up(night: Night, clockwork: Clockwork, function: FunctionProcess) -> AsyncIterator[None]:
+    """Within the block no time passes, unless the function has given up; from then on it is minute after minute.
+
+    So a test can ask that a short outage costs nothing, and still ends where the machine makes a long one of it. Its
+    function needs many `MAX_BATCH_DELIVERIES`, since the minutes do not wait for a slow worker.
+    """
+
+    async def look_after() -> None:
+        while True:
+            await asyncio.sleep(1)
+            if gave_up(night, function):
+                # Not while the database is away, or takes no writes.
+                with contextlib.suppress(psycopg.Error):
+                    await clockwork.let_time_pass()
+                    await clockwork.tick()
+
+    looking = asyncio.create_task(look_after())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
