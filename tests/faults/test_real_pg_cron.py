@@ -119,7 +119,10 @@ async def _is_over(night: Night) -> bool:
 
 
 async def _ran_well(night: Night, job: str) -> bool:
-    return any(status == "succeeded" for status, *_ in await night.rows(RUNS_OF, [job]))
+    runs = await night.rows(RUNS_OF, [job])
+    for status, message, *_ in runs:
+        assert status != "failed", f"{job}: {message}"
+    return any(status == "succeeded" for status, *_ in runs)
 
 
 async def _scheduled_runs(night: Night, *, only_ended: bool = False) -> list[dict[str, Any]]:
