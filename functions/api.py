@@ -8,7 +8,7 @@ internal message; a defect of ours carries the trace id under which the log hold
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -32,7 +32,7 @@ RETRY_AFTER_SECONDS = 10
 
 
 def create_app(
-    connect: Callable[[], Awaitable[Work]],
+    connect: Callable[[], Work],
     tokens: TokenCheck,
     *,
     failed_checks: FailedCheckLimit | None = None,

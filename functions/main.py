@@ -55,23 +55,16 @@ class _Application(Response):
 @lru_cache(maxsize=1)
 def _app() -> FastAPI:
     configure_logging(CONFIG.log_level)
-    built: list[Work] = []
-
-    async def work() -> Work:
-        if not built:
-            built.append(await build_work(CONFIG))
-        return built[0]
-
     return create_app(
-        work,
+        lru_cache(maxsize=1)(lambda: build_work(CONFIG)),
         TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens),
         trusted_proxy_count=CONFIG.trusted_proxy_count,
     )
 
 
-async def build_work(config: ScenarioEvaluationConfig) -> Work:
+def build_work(config: ScenarioEvaluationConfig) -> Work:
     """Builds the clients; nothing is sent yet."""
-    database = await connect(config.supabase_url, config.supabase_secret_key.get_secret_value())
+    database = connect(config.supabase_url, config.supabase_secret_key.get_secret_value())
     engine = TriggerEngine(
         config.scenario_engine_url,
         config.scenario_engine_token.get_secret_value(),

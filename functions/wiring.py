@@ -12,7 +12,7 @@ from functions.work import Work
 
 
 async def _work(request: Request) -> Work:
-    work: Work = await request.app.state.connect()
+    work: Work = request.app.state.connect()
     return work
 
 

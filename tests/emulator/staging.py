@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 from .errors import EmulatorError
@@ -26,6 +28,7 @@ def stage(target: Path, root: Path = ROOT) -> Path:
     The platform puts only the source file's own folder on the import path; this layout needs nothing else.
     """
     require_function(root)
+    _compile(root)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for package in PACKAGES:
@@ -37,3 +40,10 @@ def stage(target: Path, root: Path = ROOT) -> Path:
     source = target / "main.py"
     source.write_text(MAIN)
     return source
+
+
+@lru_cache
+def _compile(root: Path) -> None:
+    """Once for all the functions of this process, wherever PYTHONDONTWRITEBYTECODE keeps imports from doing it."""
+    for package in PACKAGES:
+        compileall.compile_dir(root / package, quiet=2)

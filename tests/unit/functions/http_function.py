@@ -58,7 +58,7 @@ class Function:
         self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 
-    async def _connect(self) -> Work:
+    def _connect(self) -> Work:
         if self.broken_by is not None:
             raise self.broken_by
         return self.work

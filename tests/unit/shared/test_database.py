@@ -48,7 +48,7 @@ class DataApi:
 async def api(clock: ManualClock) -> DataApi:
     router = respx.Router(assert_all_called=False)
     transport = httpx.MockTransport(router.async_handler)
-    database = await connect(URL, KEY, transport=transport, patience_seconds=PATIENCE, clock=clock, sleep=clock.sleep)
+    database = connect(URL, KEY, transport=transport, patience_seconds=PATIENCE, clock=clock, sleep=clock.sleep)
     return DataApi(database, router, clock)
 
 
