@@ -67,12 +67,7 @@ async def expire(night: Night, clockwork: Clockwork, _: FunctionProcess, __: str
     assert all(run["finished_at"] for run in await night.invocations())
 
 
-both_ends = pytest.mark.parametrize("end", [cancel, expire])
-killed_or_not = pytest.mark.parametrize("kill", [False, True], ids=["not killed", "killed"])
-
-
-@both_ends
-@killed_or_not
+@pytest.mark.parametrize(("end", "kill"), [(cancel, False), (expire, True)], ids=["cancelled", "expired and killed"])
 async def test_ended_while_calls_are_in_flight_late_answers_count_and_a_retry_evaluates_the_rest(
     night: Night, clockwork: Clockwork, end: End, kill: bool
 ) -> None:
@@ -214,7 +209,7 @@ async def test_a_retry_does_not_wait_for_late_answers_and_both_say_the_same(nigh
     assert await check_chain(night, chain, recorded_late=late) == night.expected_pairs()
 
 
-@killed_or_not
+@pytest.mark.parametrize("kill", [False, True], ids=["not killed", "killed"])
 async def test_the_next_slot_is_skipped_once_however_many_fire_and_the_open_run_goes_on(
     night: Night, clockwork: Clockwork, kill: bool
 ) -> None:

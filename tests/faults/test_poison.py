@@ -16,8 +16,8 @@ from tests.scripted_engine import Rule, rules
 HANG = 0
 SETTINGS = {"ENGINE_MAX_CONCURRENCY": "8", "MAX_WORKERS": "1"}
 # One in a thousand.
-MENTORS = 2000
-POISON = (500, 1500)
+MENTORS = 1000
+POISON = (500,)
 
 
 def poison_rule(users: set[str], status: int) -> Rule:

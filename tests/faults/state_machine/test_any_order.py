@@ -22,7 +22,7 @@ from tests.integration.database.sql_core import SqlCore
 from .stories import Moment, Teller
 from .world import World
 
-EXAMPLES = 30
+EXAMPLES = 20
 STEPS = 30
 # Up to here hypothesis draws evenly.
 NUMBERS = st.integers(0, 2**24 - 1)
