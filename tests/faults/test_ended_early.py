@@ -155,13 +155,17 @@ async def test_ended_in_the_middle_of_a_record_the_record_counts(
 ) -> None:
     """The records are written and not committed; the end waits for them, and abandons the others."""
     await night.add_mentors(300)
+    gate = asyncio.Event()
+    night.engine.rules.append(rules.hold_until(gate))
     functions = await asyncio.gather(*(night.start_function(SMALL) for _ in range(2)))
+    slices = [asyncio.create_task(night.fire(function)) for function in functions]
+    await night.engine.until(lambda engine: engine.in_flight == 4)
+    await eventually(lambda: all_is_read(night))
+    run_id = (await night.invocations())[0]["id"]
 
     async with breakpoint_at(night.project, "public.scheduler_evaluations", "insert") as stop:
-        slices = [asyncio.create_task(night.fire(function)) for function in functions]
+        gate.set()
         await stop.until_reached(2)
-        await eventually(lambda: all_is_read(night))
-        run_id = (await night.invocations())[0]["id"]
         ending = asyncio.create_task(end(night, clockwork, functions[1], run_id))
         await eventually(lambda: waits_behind_another(night))
         if kill:
