@@ -29,7 +29,7 @@ class RunResult:
     rest: Sequence[str] = ()
 
 
-async def log_run_result(result: RunResult, *, invocations: Invocations) -> None:
+async def log_run_result(result: RunResult, *, invocations: Invocations) -> bool:
     """Records a batch's results and errors, puts back whom the time did not suffice for, and logs it.
 
     The record comes first: what is logged has been recorded. One line for the batch and one for each user who failed.
@@ -38,6 +38,9 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> None
         result: the batch and what came of it.
         invocations: where it is recorded.
 
+    Returns:
+        False where another worker's record stands, or the invocation is gone: then nothing of it counts.
+
     Raises:
         DatabaseError: nothing was recorded, and the batch is still in its queue.
     """
@@ -45,6 +48,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> None
     state = await invocations.complete(
         batch, result.results, rest=result.rest, duration_ms=result.duration_ms, worker=result.worker
     )
+    is_recorded = state == "done"
     outcomes = Counter(pair.outcome for pair in result.results)
     recorded = {user.user_id for user in batch.users}.difference(result.rest)
     log_event(
@@ -55,14 +59,16 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> None
         batch_no=batch.batch_no,
         state=state,
         mentors=len(recorded),
-        mentors_put_back=len(result.rest) if result.rest and state == "done" else None,
+        mentors_put_back=len(result.rest) if result.rest and is_recorded else None,
         counts=dict(outcomes),
         deliveries=batch.deliveries,
         duration_ms=result.duration_ms,
     )
-    log_failed_users(
-        result.results, invocation_id=batch.invocation_id, slot=batch.scheduled_for, batch_no=batch.batch_no
-    )
+    if is_recorded:
+        log_failed_users(
+            result.results, invocation_id=batch.invocation_id, slot=batch.scheduled_for, batch_no=batch.batch_no
+        )
+    return is_recorded
 
 
 def log_failed_users(results: Iterable[EvaluationResult], **where: Any) -> None:

@@ -198,6 +198,22 @@ async def test_nobody_is_put_back_by_a_record_that_came_too_late(log: LogLines, 
     assert "mentors_put_back" not in recorded
 
 
+@pytest.mark.parametrize(("state", "told"), [("done", 1), ("already_done", 0), ("gone", 0)])
+async def test_only_what_was_recorded_is_counted_and_told_of(
+    log: LogLines, clock: ManualClock, state: str, told: int
+) -> None:
+    function = Function(engine=PretendEngine(clock, poison={mentor_id(1): 422}), ENGINE_USERS_PER_CALL="1")
+    function.sql.queue(to_pairs([MentorScenarios(mentor_id(n), ("milestone_reached",)) for n in range(3)]))
+    function.sql.answers["scheduler_complete"] = state
+    await work(function, [invocation("night", "schedule", done=True)])
+    (recorded,) = log.of("batch_recorded")
+    (ended,) = log.of("slice_ended")
+    assert recorded["state"] == state
+    assert len([line for line in log.of("user_failed") if line["error_code"] == "engine_http_422"]) == told
+    assert bool(log.of("user_failed")) is bool(told)
+    assert (ended["batches"], sum(ended["counts"].values())) == (told, 3 * told)
+
+
 async def test_where_the_time_sufficed_nobody_is_put_back(function: Function, log: LogLines) -> None:
     await work(function, [invocation("night", "schedule")])
     assert function.sql.arguments_of("scheduler_complete")["rest"] is None
