@@ -91,7 +91,7 @@ async def test_an_answer_that_is_none_is_not_taken_for_a_clean_one(body: bytes) 
 
 
 async def test_what_the_function_and_its_tests_need_is_all_asked_about() -> None:
-    assert installed().keys() >= {"fastapi", "starlette", "pydantic", "supabase", "pytest", "ruff"}
+    assert installed().keys() >= {"fastapi", "starlette", "pydantic", "postgrest", "pytest", "ruff"}
     assert "typing-extensions" in installed()  # whatever its own spelling is
 
 
