@@ -220,14 +220,10 @@ class _BatchRun:
 
     async def _give_last_chance(self, user: MentorScenarios) -> None:
         """A full round of retries of her own; she is blamed only while the engine answers somebody else."""
-        answers = self._engine.answers
         try:
-            answer = await self._call_with_retries([user])
+            answer = await self._call_while_others_are_answered(user)
         except EngineTransientError as error:
-            answers_others = self._engine.answers > answers
-            if error.speaks_of_all_calls or not (
-                answers_others or await self._engine.still_answers_its_witness(self._budget)
-            ):
+            if error.speaks_of_all_calls:
                 raise _unavailable(error) from error
             if error.too_late:
                 self._too_late = True
@@ -239,6 +235,25 @@ class _BatchRun:
             self._fail(user, error)
         else:
             await self._take([user], answer)
+
+    async def _call_while_others_are_answered(self, user: MentorScenarios) -> Answer:
+        """Calls her with retries; if that fails, it is not because the engine is down.
+
+        Raises:
+            EngineUnavailableError: it answers nobody else either.
+        """
+        answers = self._engine.answers
+        try:
+            return await self._call_with_retries([user])
+        except EngineTransientError as error:
+            if error.speaks_of_all_calls or self._engine.answers > answers:
+                raise
+            if not await self._engine.still_answers_its_witness(self._budget):
+                raise _unavailable(error) from error
+            if error.too_late:
+                raise
+        # An outage that lasted for all her tries may have ended just before the witness was asked.
+        return await self._call([user])
 
     async def _hear_alone(self, user: MentorScenarios) -> None:
         """Tries her with no other call of ours in flight: too many calls at a time are no user's fault.

@@ -61,7 +61,8 @@ async def test_odd_headers_are_served_or_refused_and_never_an_error_of_ours(serv
         b"Host: a\r\nHost: b\r\n": 400,
         b"Host: \r\nConnection: close\r\n": 200,
         b"Host: [::1/%00@\xff\r\nConnection: close\r\n": 200,
-        CLOSE + b"X: " + b"a" * 100_000 + b"\r\n": 200,
+        # Longer than 64 KiB are taken or not, depending on how they arrive (h11).
+        CLOSE + b"X: " + b"a" * 60_000 + b"\r\n": 200,
         CLOSE + b"".join(b"X-%d: a\r\n" % number for number in range(2000)): 200,
         CLOSE + b"X: a\0b\r\n": 400,
         CLOSE + b"X : a\r\n": 400,
