@@ -39,7 +39,7 @@ def failing(night: Night, users: set[str]) -> dict[Pair, str]:
         (HANG, 100, 4 * math.log2(128)),
         # And eight more without company, each with a witness.
         (503, 100, 4 * math.log2(128) + 16),
-        # By herself from the start, with nobody to be told from: tried twice two times, and once more after her witness.
+        # By herself from the start: tried twice two times, and once more after her witness.
         (500, 1, 5),
     ],
 )
