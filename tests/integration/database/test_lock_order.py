@@ -17,8 +17,8 @@ import pytest
 from .asked import ask, ended_run, opened
 from .sql_core import Session, SqlCore, Worker, mentor, minutes, pairs
 
-# What somebody does who empties the queue. Not pgmq.purge_queue, which raises its lock on the whole queue: two of it meet
-# in a deadlock of their own.
+# What somebody does who empties the queue. Not pgmq.purge_queue, which raises its lock on the whole queue: two of it
+# meet in a deadlock of their own.
 LOSE_MESSAGES = """
   delete from pgmq.q_scenario_evaluation_batches_manual
    where msg_id in (select msg_id from pgmq.q_scenario_evaluation_batches_manual for update skip locked)
