@@ -37,8 +37,8 @@ class Ledger:
     claims: Counter[BatchKey] = field(default_factory=Counter)
     # The reads of a batch that were given back as blameless.
     blameless: defaultdict[BatchKey, set[int]] = field(default_factory=lambda: defaultdict(set))
-    # Batches that nobody else may be given as yet.
-    hidden: set[BatchKey] = field(default_factory=set)
+    # Batches that nobody else may be given as yet, by the read that hides them.
+    hidden: dict[BatchKey, int] = field(default_factory=dict)
     # Messages that somebody put into a queue by hand, or took out of it.
     strays: set[tuple[str, int]] = field(default_factory=set)
     lost: set[tuple[str, int]] = field(default_factory=set)
@@ -60,8 +60,15 @@ class Ledger:
             assert known is None, f"{pair} of {run_id} was recorded as {known}, and then as {outcome}"
             self.frozen[run_id][pair] = outcome
 
-    def hand_out(self, batch: Json) -> None:
-        key = key_of(batch)
+    def hand_out(self, batch: Json, *, hides: bool) -> None:
+        """Of several in one moment, the order of the reads is the order in which they happened."""
+        key, read = key_of(batch), batch["read_count"]
+        later = any(key_of(other) == key and other["read_count"] > read for other in self.in_hand)
+        is_hidden, hid_others = read > self.hidden.get(key, read), hides and later
+        assert not is_hidden, f"batch {key} was handed out while another worker has it"
+        assert not hid_others, f"batch {key} was handed out to another worker although this one has it"
+        if hides:
+            self.hidden[key] = read
         self.claims[key] += 1
         self.in_hand = [*self.in_hand, batch][-IN_HAND_AT_MOST:]
 
@@ -69,9 +76,8 @@ class Ledger:
         """Its message was lost, and is a new one: nobody knows how often the old one was read."""
         self.claims[key] = 0
         self.blameless[key].clear()
-        self.hidden.discard(key)
-        # Reads are counted from one again, by which an old one could pass for a new one: nobody tries.
-        self.in_hand = [{**batch, "read_count": -1} if key_of(batch) == key else batch for batch in self.in_hand]
+        self.hidden.pop(key, None)
+        self.in_hand = [of_a_lost_message(batch) if key_of(batch) == key else batch for batch in self.in_hand]
 
     def forget(self, run_ids: set[str]) -> None:
         """They were pruned: a client may use their keys again."""
@@ -80,3 +86,8 @@ class Ledger:
 
 def key_of(batch: Json) -> BatchKey:
     return batch["invocation_id"], batch["batch_no"]
+
+
+def of_a_lost_message(batch: Json) -> Json:
+    """Reads are counted from one again, by which an old one could pass for a new one: nobody tries."""
+    return {**batch, "read_count": -1}

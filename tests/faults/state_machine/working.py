@@ -11,7 +11,7 @@ from tests.integration.database.asked import pairs_of
 from tests.integration.database.sql_core import Json, Worker
 
 from .clock import LetBatchesReappear, LetThePauseEnd
-from .ledger import key_of
+from .ledger import key_of, of_a_lost_message
 from .operation import NOTHING, Operation, Scene, Step
 from .picture import BatchKey, Message, Pair, Picture, by_scenario
 
@@ -52,10 +52,11 @@ class Claim(Operation):
         if known := known or step.after.batch(key):
             harmless = sum(read < batch["read_count"] for read in ledger.blameless[key])
             assert batch["deliveries"] == batch["read_count"] - harmless + known["deliveries_before"]
-        assert key not in ledger.hidden, f"batch {key} was handed out while another worker has it"
-        if self.lasts and not step.has(LetBatchesReappear) and key not in step.requeued:
-            ledger.hidden.add(key)
-        ledger.hand_out(batch)
+        if key in step.requeued:
+            # before or after its message was lost, who knows
+            ledger.hand_out(of_a_lost_message(batch), hides=False)
+        else:
+            ledger.hand_out(batch, hides=self.lasts and not step.has(LetBatchesReappear))
 
     def _judge_exactly(self, answer: Json, step: Step) -> None:
         before = step.before
@@ -94,7 +95,7 @@ class Complete(Operation):
         run_id, _ = key = key_of(batch)
         if said == "done":
             step.ledger.record(run_id, outcomes)
-            step.ledger.hidden.discard(key)
+            step.ledger.hidden.pop(key, None)
         assert again in (None, "gone", "already_done")
         if step.is_alone:
             known = step.before.batch(key)
@@ -127,7 +128,10 @@ class Release(Operation):
         if accepted:
             if self.blameless:
                 ledger.blameless[key].add(batch["read_count"])
-            (ledger.hidden.discard if self.at_once else ledger.hidden.add)(key)
+            if self.at_once:
+                ledger.hidden.pop(key, None)
+            else:
+                ledger.hidden[key] = batch["read_count"]
         if step.is_alone:
             message = step.before.message_of(key)
             assert accepted == (is_open(key, step) and holds(batch, message))
@@ -148,7 +152,7 @@ class Split(Operation):
         key = key_of(batch)
         users = {user_id for user_id, _ in pairs_of(batch["pairs"])}
         if accepted:
-            step.ledger.hidden.discard(key)
+            step.ledger.hidden.pop(key, None)
             assert step.after.batch(key) is None
         if step.is_alone:
             message = step.before.message_of(key)
