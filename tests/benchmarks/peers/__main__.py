@@ -1,0 +1,47 @@
+"""`python -m tests.benchmarks.peers good --mentors 2000`: one run of one contender, as JSON, to look at it alone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from dataclasses import asdict
+
+from tests.emulator.project import ProjectFactory
+
+from . import Contender, fast_engine
+from .limit import LIMIT
+from .served import DBOS_QUEUE, GOOD, NAIVE
+
+NAMES: dict[str, Contender] = {"good": GOOD, "naive": NAIVE, "dbos": DBOS_QUEUE, "wrk": LIMIT}
+TYPES = ("inactivity_30_days", "milestone_reached", "onboarding_incomplete")
+
+
+async def main() -> None:
+    """Runs one contender and prints its figures."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.peers", description=__doc__)
+    parser.add_argument("contender", choices=NAMES)
+    parser.add_argument("--mentors", type=int, default=2000)
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--users-per-call", type=int, default=1)
+    parser.add_argument("--latency", type=float, default=20, help="milliseconds")
+    parser.add_argument("--tail", action="store_true", help="log-normal latency, p50 20 ms, p99 400 ms")
+    options = parser.parse_args()
+    async with (
+        ProjectFactory() as projects,
+        projects.project() as project,
+        fast_engine(project.data_dir, latency_ms=options.latency, tail=options.tail) as engine_url,
+    ):
+        figures = await NAMES[options.contender].run(
+            project,
+            engine_url,
+            mentors=options.mentors,
+            types=TYPES,
+            in_flight=options.in_flight,
+            users_per_call=options.users_per_call,
+        )
+    print(json.dumps(asdict(figures), indent=2))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,120 @@
+// One call to the scenario trigger engine, as both Deno contenders make it: time-out, retries, and one user's failure
+// costs only that user.
+
+import { settings } from "./settings.ts";
+
+const TIMEOUT_MS = 10_000;
+const MOST_ATTEMPTS = 5;
+const LONGEST_PAUSE_MS = 8_000;
+
+export interface ResultRow {
+  user_id: string;
+  scenario_type: string;
+  outcome: string;
+  notification_id: string | null;
+  attempts: number;
+}
+
+/** What a call asks: these users about these types. */
+export interface Pairs {
+  users: string[];
+  types: string[];
+}
+
+interface EngineResult {
+  user_id: string;
+  scenario_type: string;
+  outcome: string;
+  notification_id?: string;
+}
+
+/** The engine turned the call away, for good or after the last attempt. */
+class CallFailed extends Error {
+  constructor(readonly code: string, readonly attempts: number) {
+    super(code);
+  }
+}
+
+export interface Run {
+  id: string;
+  scope: string;
+  scheduledFor: string;
+}
+
+export function newRun(): Run {
+  const id = crypto.randomUUID();
+  return { id, scope: `manual:${id}`, scheduledFor: new Date().toISOString() };
+}
+
+const url = `${settings.engineUrl}/v1/evaluations`;
+const headers = { "Authorization": `Bearer ${settings.engineToken}`, "Content-Type": "application/json" };
+
+/** A row for each pair. A call that fails is halved until whoever it fails for stands alone. */
+export async function evaluate(run: Run, { users, types }: Pairs): Promise<ResultRow[]> {
+  try {
+    const { results, attempts } = await ask(run, users, types);
+    return rowsOf(users, types, results, attempts);
+  } catch (error) {
+    if (!(error instanceof CallFailed)) throw error;
+    if (users.length > 1) {
+      const half = users.length >> 1;
+      const first = await evaluate(run, { users: users.slice(0, half), types });
+      return first.concat(await evaluate(run, { users: users.slice(half), types }));
+    }
+    return types.map((type) => ({
+      user_id: users[0],
+      scenario_type: type,
+      outcome: `failed:${error.code}`,
+      notification_id: null,
+      attempts: error.attempts,
+    }));
+  }
+}
+
+async function ask(run: Run, users: string[], types: string[]): Promise<{ results: EngineResult[]; attempts: number }> {
+  const body = JSON.stringify({
+    invocation_id: run.id,
+    scheduled_for: run.scheduledFor,
+    dry_run: false,
+    evaluations: users.map((user_id) => ({
+      user_id,
+      scenario_types: types,
+      idempotency_key_prefix: `${run.scope}:${user_id}`,
+    })),
+  });
+  for (let attempt = 1;; attempt++) {
+    let code: string;
+    let retryAfter = 0;
+    try {
+      const answer = await fetch(url, { method: "POST", headers, body, signal: AbortSignal.timeout(TIMEOUT_MS) });
+      if (answer.ok) return { results: (await answer.json()).results, attempts: attempt };
+      await answer.body?.cancel();
+      code = `engine_http_${answer.status}`;
+      if (answer.status !== 408 && answer.status !== 429 && answer.status < 500) throw new CallFailed(code, attempt);
+      retryAfter = Number(answer.headers.get("retry-after")) * 1000 || 0;
+    } catch (error) {
+      if (error instanceof CallFailed) throw error;
+      code = error instanceof DOMException && error.name === "TimeoutError" ? "engine_timeout" : "engine_unreachable";
+    }
+    if (attempt === MOST_ATTEMPTS) throw new CallFailed(code, attempt);
+    const pause = retryAfter || Math.random() * Math.min(LONGEST_PAUSE_MS, 200 * 2 ** attempt);
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
+}
+
+/** The engine's results in the pairs' order; what it left out has failed, what it added is dropped. */
+function rowsOf(users: string[], types: string[], results: EngineResult[], attempts: number): ResultRow[] {
+  const byPair = new Map(results.map((result) => [`${result.user_id}:${result.scenario_type}`, result]));
+  return users.flatMap((user_id) =>
+    types.map((scenario_type) => {
+      const result = byPair.get(`${user_id}:${scenario_type}`);
+      return {
+        user_id,
+        scenario_type,
+        outcome: result?.outcome ?? "failed:engine_missing_result",
+        notification_id: result?.notification_id ?? null,
+        attempts,
+      };
+    })
+  );
+}

@@ -1,0 +1,59 @@
+"""What every contender finds: as many active mentors as are asked for, and an empty table for the results."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from tests.emulator.project import Project
+
+# The same people as in supabase/seed.sql, all of them active: there one in eight is not, and contenders are to be asked
+# about a round number.
+PLANT = b"""
+insert into public.peer_mentors (user_id, onboarding_completed_at)
+select md5('peer-mentor-' || n)::uuid, now() from generate_series(1, %s::integer) as n on conflict do nothing
+"""
+CREATE = b"""
+create table if not exists public.benchmark_results (
+  user_id uuid not null,
+  scenario_type text not null,
+  outcome text not null,
+  notification_id text,
+  attempts integer not null,
+  primary key (user_id, scenario_type)
+);
+revoke all on table public.benchmark_results from anon, authenticated;
+truncate public.benchmark_results;
+notify pgrst, 'reload schema';
+"""
+
+
+async def prepare(project: Project, mentors: int) -> None:
+    """Leaves exactly this many active mentors and an empty `benchmark_results` that the Data API knows."""
+    async with project.connect() as connection:
+        await connection.execute(b"delete from public.peer_mentors")
+        await connection.execute(PLANT, (mentors,))
+        await connection.execute(b"analyze public.peer_mentors")
+        await connection.execute(CREATE)
+    headers = {"apikey": project.secret_key}
+    async with httpx.AsyncClient(trust_env=False, headers=headers) as client, asyncio.timeout(10):
+        table = f"{project.rest_url}/benchmark_results?limit=1"
+        while (await client.get(table)).status_code != httpx.codes.OK:  # noqa: ASYNC110  # nobody tells us
+            await asyncio.sleep(0.05)
+
+
+async def user_ids(project: Project) -> list[str]:
+    """Of everybody who is to be evaluated."""
+    async with project.connect() as connection:
+        cursor = await connection.execute(b"select user_id::text from public.active_peer_mentors order by user_id")
+        return [row[0] for row in await cursor.fetchall()]
+
+
+async def count_rows(project: Project) -> int:
+    """Results that are stored."""
+    async with project.connect() as connection:
+        cursor = await connection.execute(b"select count(*) from public.benchmark_results")
+        row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0])
