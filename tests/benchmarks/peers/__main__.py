@@ -9,7 +9,8 @@ from dataclasses import asdict
 
 from tests.emulator.project import ProjectFactory
 
-from . import Contender, fast_engine
+from .contenders import Contender
+from .fast_engine import fast_engine
 from .limit import LIMIT
 from .served import DBOS_QUEUE, GOOD, NAIVE
 

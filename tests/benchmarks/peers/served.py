@@ -146,7 +146,7 @@ def dbos_command() -> list[str | Path]:
     """Needs `pip install -r tests/benchmarks/peers/requirements.txt`."""
     if importlib.util.find_spec("dbos") is None:
         raise EmulatorError("DBOS is not installed: run `pip install -r tests/benchmarks/peers/requirements.txt`")
-    return [sys.executable, HERE / "dbos_peer.py"]
+    return [sys.executable, "-m", "tests.benchmarks.peers.dbos_peer"]
 
 
 GOOD = ServedContender("good-deno", lambda: deno_command("good.ts"))
