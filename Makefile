@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 NPM_INSTALLED := tests/emulator/node_modules/.installed
+PEERS := tests/benchmarks/peers
+PEERS_INSTALLED := $(PEERS)/node_modules/.installed
 MENTORS ?= 500
 ARGS ?=
 AUDIT ?=
@@ -40,11 +42,11 @@ lint: install ## formatting, lint and types, strictly; dependencies (AUDIT=--req
 	@$(BIN)/python -m pip check --disable-pip-version-check
 	@$(BIN)/python -m tests.dependency_audit $(AUDIT)
 
-bench: install ## measure a night: wall time, CPU and memory (MENTORS=…)
+bench: install $(PEERS_INSTALLED) ## measure a night: wall time, CPU and memory (MENTORS=…)
 	@$(BIN)/python -m tests.benchmarks
 
 clean: ## remove what was installed and cached
-	rm -rf $(VENV) tests/emulator/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	rm -rf $(VENV) tests/emulator/node_modules $(PEERS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.txt requirements-dev.txt
@@ -58,4 +60,10 @@ $(NPM_INSTALLED): tests/emulator/package.json tests/emulator/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is needed for PostgREST's binary: install Node.js 18 or newer"; exit 1; }
 	@# not `npm ci`: it wants the lock to hold the binaries of every platform, npm puts in only this one's
 	@npm install --prefix tests/emulator --silent --no-audit --no-fund
+	@touch $@
+
+$(PEERS_INSTALLED): $(INSTALLED) $(PEERS)/package.json $(PEERS)/package-lock.json $(PEERS)/requirements.txt
+	@command -v wrk >/dev/null || { echo "wrk is needed for the benchmark: install Debian's package wrk"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(PEERS)/requirements.txt
+	@npm install --prefix $(PEERS) --silent --no-audit --no-fund
 	@touch $@
