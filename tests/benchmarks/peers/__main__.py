@@ -12,9 +12,10 @@ from tests.emulator.project import ProjectFactory
 from .contenders import Contender
 from .fast_engine import fast_engine
 from .limit import LIMIT
+from .scheduler import SCHEDULER
 from .served import DBOS_QUEUE, GOOD, NAIVE
 
-NAMES: dict[str, Contender] = {"good": GOOD, "naive": NAIVE, "dbos": DBOS_QUEUE, "wrk": LIMIT}
+NAMES: dict[str, Contender] = {"scheduler": SCHEDULER, "good": GOOD, "naive": NAIVE, "dbos": DBOS_QUEUE, "wrk": LIMIT}
 TYPES = ("inactivity_30_days", "milestone_reached", "onboarding_incomplete")
 
 
@@ -23,21 +24,25 @@ async def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.peers", description=__doc__)
     parser.add_argument("contender", choices=NAMES)
     parser.add_argument("--mentors", type=int, default=2000)
+    parser.add_argument("--types", type=int, default=3)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--users-per-call", type=int, default=1)
     parser.add_argument("--latency", type=float, default=20, help="milliseconds")
+    parser.add_argument("--notable", type=float, default=1, help="share of outcomes that get a row of their own")
     parser.add_argument("--tail", action="store_true", help="log-normal latency, p50 20 ms, p99 400 ms")
     options = parser.parse_args()
     async with (
         ProjectFactory() as projects,
         projects.project() as project,
-        fast_engine(project.data_dir, latency_ms=options.latency, tail=options.tail) as engine_url,
+        fast_engine(
+            project.data_dir, latency_ms=options.latency, tail=options.tail, notable=options.notable
+        ) as engine_url,
     ):
         figures = await NAMES[options.contender].run(
             project,
             engine_url,
             mentors=options.mentors,
-            types=TYPES,
+            types=TYPES[: options.types],
             in_flight=options.in_flight,
             users_per_call=options.users_per_call,
         )

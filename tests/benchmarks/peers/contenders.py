@@ -9,6 +9,7 @@ from tests.emulator.project import Project
 
 from .figures import Figures
 from .limit import LIMIT
+from .scheduler import SCHEDULER
 from .served import DBOS_QUEUE, GOOD, NAIVE
 
 
@@ -47,6 +48,7 @@ class Contender(Protocol):
 
 
 CONTENDERS: Mapping[str, Contender] = {
+    "this function": SCHEDULER,
     "Deno, pool and batched upserts": GOOD,
     "Deno, Promise.all in chunks": NAIVE,
     "DBOS queue": DBOS_QUEUE,
