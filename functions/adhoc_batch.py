@@ -75,6 +75,7 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
                 engine=work.engine,
                 budget=budget,
                 users_per_call=config.engine_users_per_call,
+                types_per_call=config.engine_types_per_call,
                 max_deliveries=config.max_batch_deliveries,
             )
     except EngineRejectedError as error:

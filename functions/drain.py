@@ -174,6 +174,7 @@ class Drain:
                 engine=self._engine,
                 budget=self._budget,
                 users_per_call=self._config.engine_users_per_call,
+                types_per_call=self._config.engine_types_per_call,
                 max_deliveries=self._config.max_batch_deliveries,
             )
         )
@@ -274,6 +275,8 @@ class Drain:
 
 def _runner_count(config: ScenarioEvaluationConfig) -> int:
     """Enough batches in hand to fill the engine's concurrency, and half as many again that wait for their record."""
-    calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call)
+    types = len(config.enabled_types())
+    calls_per_user = math.ceil(types / min(types, config.engine_types_per_call or types))
+    calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
     busy = math.ceil(config.engine_max_concurrency / calls_per_batch)
     return min(MAX_IN_HAND, busy + max(2, busy // 2))

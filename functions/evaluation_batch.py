@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.engine_answers import Answer, Item
@@ -38,6 +38,7 @@ TURNED_AWAY_ALONE = 8
 TOO_BUSY = "engine_http_503"
 
 Users = Sequence[MentorScenarios]
+Pair = tuple[str, str]
 
 
 class _UnsettledError(EngineTransientError):
@@ -63,6 +64,7 @@ async def run_evaluation_batch(
     engine: TriggerEngine,
     budget: TimeBudget,
     users_per_call: int,
+    types_per_call: int | None = None,
     max_deliveries: int,
 ) -> BatchResult:
     """Evaluates a batch's pairs.
@@ -72,6 +74,7 @@ async def run_evaluation_batch(
         engine: the scenario trigger engine.
         budget: how long this may take.
         users_per_call: how many users share a call.
+        types_per_call: how many of a user's scenario types, at most; None: all of them.
         max_deliveries: on the last of so many deliveries what cannot be evaluated in time is failed, not given back;
             after it nothing is tried any more.
 
@@ -88,7 +91,7 @@ async def run_evaluation_batch(
         run.fail_unresolved("worker_lost", "the batch was delivered too often without a result")
         return run.so_far()
     try:
-        await run.evaluate(users_per_call)
+        await run.evaluate(_cut_into_calls(run.users, users_per_call, types_per_call))
     except OutOfTimeError:
         if batch.deliveries >= max_deliveries:
             run.fail_unresolved("time_budget_exceeded", "the time budget ended before the engine answered")
@@ -104,25 +107,25 @@ class _BatchRun:
 
     def __init__(self, batch: EvaluationBatch, engine: TriggerEngine, budget: TimeBudget) -> None:
         self._batch = batch
-        self._users = [user for user in batch.users if user.skip_reason is None]
+        self.users = [user for user in batch.users if user.skip_reason is None]
         self._engine = engine
         self._budget = budget
         self._context = EvaluationContext(batch.invocation_id, batch.scheduled_for, batch.engine_scope, batch.dry_run)
-        self._results: dict[tuple[str, str], EvaluationResult] = {}
-        self._attempts: Counter[str] = Counter()
-        # The last failure of each user's calls, for those whose time runs out.
-        self._causes: dict[str, EngineError] = {}
+        self._results: dict[Pair, EvaluationResult] = {}
+        # Calls that carried a pair and left it without a result: empty for as long as all goes well.
+        self._attempts: Counter[Pair] = Counter()
+        # The last failure of each pair's calls, for those whose time runs out.
+        self._causes: dict[Pair, EngineError] = {}
         self._suspects: list[Users] = []
         # Somebody cannot be blamed yet: the time was up before she was asked often enough.
         self._too_late = False
         for user in batch.users:
             if user.skip_reason is not None:
-                for scenario_type in user.scenario_types:
-                    self._record(user.user_id, scenario_type, Item("skipped", error_code=user.skip_reason))
+                self._record(user, Item("skipped", error_code=user.skip_reason))
 
     def so_far(self) -> BatchResult:
         """The results of all who have all of theirs, and the others."""
-        rest = dict.fromkeys(user.user_id for user in self._unresolved(self._users))
+        rest = dict.fromkeys(user.user_id for user in self._unresolved(self.users))
         return BatchResult(
             [
                 self._results[user.user_id, type_]
@@ -136,15 +139,14 @@ class _BatchRun:
     def fail_unresolved(self, code: str, message: str) -> None:
         """Fails every pair without a result, by its own last cause where it has one."""
         otherwise = EngineError(code, message)
-        for user in self._unresolved(self._users):
-            self._fail(user, self._causes.get(user.user_id, otherwise))
+        for user in self._unresolved(self.users):
+            for scenario_type in user.scenario_types:
+                cause = self._causes.get((user.user_id, scenario_type), otherwise)
+                self._fail(user._replace(scenario_types=(scenario_type,)), cause)
 
-    async def evaluate(self, users_per_call: int) -> None:
+    async def evaluate(self, calls: Iterator[Users]) -> None:
         answers = self._engine.answers
-        await side_by_side(
-            self._evaluate(self._users[start : start + users_per_call], self._call_with_retries)
-            for start in range(0, len(self._users), users_per_call)
-        )
+        await side_by_side(self._evaluate(users, self._call_with_retries) for users in calls)
         while self._suspects:
             suspects, self._suspects = self._suspects, []
             if self._engine.answers == answers:
@@ -169,31 +171,38 @@ class _BatchRun:
 
     async def _take(self, users: Users, answer: Answer) -> None:
         """Records what is final; asks again, user by user, about the rest."""
-        unsettled = [user for user in (self._settle(user, answer) for user in users) if user.scenario_types]
-        await side_by_side(self._ask_again(user, answer) for user in unsettled)
+        if unsettled := self._settle(users, answer):
+            await side_by_side(self._ask_again(user, answer) for user in unsettled)
 
-    def _settle(self, user: MentorScenarios, answer: Answer) -> MentorScenarios:
-        """Records the final ones of a user's pairs; answers the user with the others."""
-        unsettled: list[str] = []
-        for scenario_type in user.scenario_types:
-            item = answer.get((user.user_id, scenario_type))
-            if item is None or item.retryable:
-                unsettled.append(scenario_type)
-            else:
-                self._record(user.user_id, scenario_type, item)
-        return user._replace(scenario_types=tuple(unsettled))
+    def _settle(self, users: Users, answer: Answer) -> list[MentorScenarios]:
+        """Records the pairs that are final; answers the users who have others, with those."""
+        unsettled: list[MentorScenarios] = []
+        for user in users:
+            left: list[str] = []
+            for scenario_type in user.scenario_types:
+                pair = (user.user_id, scenario_type)
+                item = answer.get(pair)
+                if item is None or item.retryable:
+                    self._attempts[pair] += 1
+                    left.append(scenario_type)
+                else:
+                    self._results[pair] = _result(pair, item, self._attempts.get(pair, 0) + 1)
+            if left:
+                unsettled.append(user._replace(scenario_types=tuple(left)))
+        return unsettled
 
     async def _ask_again(self, user: MentorScenarios, answer: Answer) -> None:
         asked = 1
+        unsettled = [user]
 
         async def once() -> None:
-            nonlocal user, answer, asked
+            nonlocal answer, asked, unsettled
             # The call that left her unsettled was the first attempt: the policy counts it, and waits before the next.
             if asked > 1:
-                answer = await self._call([user])
-                user = self._settle(user, answer)
+                answer = await self._call(unsettled)
+                unsettled = self._settle(unsettled, answer)
             asked += 1
-            if user.scenario_types:
+            if unsettled:
                 raise _UnsettledError("engine_missing_result", "the engine left this pair out")
 
         try:
@@ -203,12 +212,14 @@ class _BatchRun:
                 self._too_late = True
                 return
             missing = Item("failed", error_code=error.code, error_message=error.message)
-            for scenario_type in user.scenario_types:
-                self._record(user.user_id, scenario_type, answer.get((user.user_id, scenario_type), missing))
+            for user in unsettled:
+                for scenario_type in user.scenario_types:
+                    item = answer.get((user.user_id, scenario_type), missing)
+                    self._record(user._replace(scenario_types=(scenario_type,)), item)
         except EngineTransientError:
-            self._suspects.append([user])
+            self._suspects.append(unsettled)
         except EngineRefusedCallError as error:
-            self._fail(user, error)
+            self._fail(unsettled[0], error)
 
     async def _isolate(self, users: Users) -> None:
         """Halves a group that keeps failing until one user stands alone."""
@@ -281,7 +292,7 @@ class _BatchRun:
             self._fail(user, error)
             return
         if answer is None:
-            self._fail(user, self._causes[user.user_id])
+            self._fail(user, self._causes[user.user_id, user.scenario_types[0]])
         else:
             await self._take([user], answer)
 
@@ -325,13 +336,12 @@ class _BatchRun:
 
     async def _call(self, users: Users, *, alone: bool = False) -> Answer:
         try:
-            answer = await self._engine.evaluate(self._context, users, self._budget, alone=alone)
+            return await self._engine.evaluate(self._context, users, self._budget, alone=alone)
         except EngineError as error:
-            self._attempts.update(user.user_id for user in users)
-            self._causes.update((user.user_id, error) for user in users)
+            pairs = [(user.user_id, scenario_type) for user in users for scenario_type in user.scenario_types]
+            self._attempts.update(pairs)
+            self._causes.update(dict.fromkeys(pairs, error))
             raise
-        self._attempts.update(user.user_id for user in users)
-        return answer
 
     def _unresolved(self, users: Users) -> list[MentorScenarios]:
         return [
@@ -341,21 +351,34 @@ class _BatchRun:
         ]
 
     def _fail(self, user: MentorScenarios, error: EngineError) -> None:
-        for scenario_type in user.scenario_types:
-            self._record(
-                user.user_id, scenario_type, Item("failed", error_code=error.code, error_message=error.message)
-            )
+        self._record(user, Item("failed", error_code=error.code, error_message=error.message))
 
-    def _record(self, user_id: str, scenario_type: str, item: Item) -> None:
-        self._results[user_id, scenario_type] = EvaluationResult(
-            user_id,
-            scenario_type,
-            item.outcome,
-            self._attempts[user_id],
-            item.error_code,
-            item.error_message,
-            item.notification_id,
-        )
+    def _record(self, user: MentorScenarios, item: Item) -> None:
+        """The same for each of a user's pairs, after the calls that were made about it."""
+        for scenario_type in user.scenario_types:
+            pair = (user.user_id, scenario_type)
+            self._results[pair] = _result(pair, item, self._attempts.get(pair, 0))
+
+
+def _result(pair: Pair, item: Item, attempts: int) -> EvaluationResult:
+    outcome, notification_id, error_code, error_message, _ = item
+    return EvaluationResult(*pair, outcome, attempts, error_code, error_message, notification_id)
+
+
+def _cut_into_calls(users: Users, users_per_call: int, types_per_call: int | None) -> Iterator[Users]:
+    """Whom each call is to be about, and for what; nobody is twice in a call."""
+    most_types = max((len(user.scenario_types) for user in users), default=0)
+    step = types_per_call or max(most_types, 1)
+    for first in range(0, most_types, step):
+        part = users if step >= most_types else _types_of(users, slice(first, first + step))
+        for start in range(0, len(part), users_per_call):
+            yield part[start : start + users_per_call]
+
+
+def _types_of(users: Users, some: slice) -> Users:
+    return [
+        user._replace(scenario_types=scenario_types) for user in users if (scenario_types := user.scenario_types[some])
+    ]
 
 
 def _unavailable(error: EngineTransientError) -> EngineUnavailableError:

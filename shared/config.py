@@ -145,6 +145,7 @@ class ScenarioEvaluationConfig(BaseModel):
     evaluation_timezone: str = "UTC"
     evaluation_batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
     engine_users_per_call: Annotated[int, Field(ge=1, le=1000)] = 100
+    engine_types_per_call: Annotated[int, Field(ge=1, le=1000)] | None = None
     engine_max_concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
     engine_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10
     engine_max_attempts: Annotated[int, Field(ge=1, le=20)] = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -77,10 +77,41 @@ class EvaluationBatch:
 
 def count_outcomes(results: Iterable[EvaluationResult]) -> ScenarioCounts:
     """Counts results as {scenario type: {outcome: n}}, zeros left out."""
-    counts: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for result in results:
-        counts[result.scenario_type][result.outcome] += 1
-    return {scenario_type: dict(outcomes) for scenario_type, outcomes in counts.items()}
+    counts: ScenarioCounts = {}
+    for (scenario_type, outcome), count in Counter((result[1], result[2]) for result in results).items():
+        counts.setdefault(scenario_type, {})[outcome] = count
+    return counts
+
+
+def group_notable(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
+    """What gets a row, as it is recorded: users and their notifications, grouped by what the results share.
+
+    That is everything but `not_triggered`, which is counted.
+    """
+    groups: dict[tuple[str, Outcome, int, str | None, str | None], tuple[list[str], list[str | None]]] = {}
+    for user_id, scenario_type, outcome, attempts, error_code, error_message, notification_id in results:
+        if outcome != "not_triggered":
+            shared = (scenario_type, outcome, attempts, error_code, error_message)
+            group = groups.get(shared)
+            if group is None:
+                group = groups[shared] = ([], [])
+            group[0].append(user_id)
+            group[1].append(notification_id)
+    return [
+        {
+            "scenario_type": scenario_type,
+            "outcome": outcome,
+            "attempts": attempts,
+            "error_code": error_code,
+            "error_message": error_message,
+            "user_ids": user_ids,
+            "notification_ids": None if notification_ids.count(None) == len(notification_ids) else notification_ids,
+        }
+        for (scenario_type, outcome, attempts, error_code, error_message), (
+            user_ids,
+            notification_ids,
+        ) in groups.items()
+    ]
 
 
 def to_pairs(users: Sequence[MentorScenarios]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from shared.evaluations import (
     MentorScenarios,
     count_outcomes,
     from_pairs,
+    group_notable,
     to_pairs,
 )
 
@@ -246,19 +247,12 @@ class Invocations:
             `done`, `already_done` (another worker's record stands) or `gone` (the invocation was pruned, or another
             worker split the batch); `rest` is put back only where it is done.
         """
-        notable = [result for result in results if result.outcome != "not_triggered"]
         state: str = await self._database.call(
             "scheduler_complete",
             invocation_id=batch.invocation_id,
             batch_no=batch.batch_no,
             deliveries=batch.deliveries,
-            user_ids=[result.user_id for result in notable],
-            scenario_types=[result.scenario_type for result in notable],
-            outcomes=[result.outcome for result in notable],
-            attempts=[result.attempts for result in notable],
-            error_codes=[result.error_code for result in notable],
-            error_messages=[result.error_message for result in notable],
-            notification_ids=[result.notification_id for result in notable],
+            results=group_notable(results),
             scenario_counts=count_outcomes(results),
             duration_ms=duration_ms,
             worker=worker,

@@ -6,10 +6,11 @@ The contract is docs/engine-contract.md; answers are bounded in size and time, a
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from json.encoder import encode_basestring_ascii as to_json
 
 import httpx
 from tenacity import (
@@ -31,7 +32,7 @@ from shared.errors import (
     OutOfTimeError,
 )
 from shared.evaluations import MentorScenarios
-from shared.http_transport import ResponseTooLargeError
+from shared.http_transport import PostTransport, ResponseTooLargeError
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import traceparent
 from shared.time_budget import TimeBudget
@@ -44,7 +45,7 @@ ANSWER_BYTES_PER_PAIR = 4096
 PATIENT_SHARE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EvaluationContext:
     """What all calls of one invocation have in common; see `EvaluationBatch`."""
 
@@ -52,6 +53,33 @@ class EvaluationContext:
     scheduled_for: str
     engine_scope: str
     dry_run: bool
+
+    def body(self, users: Sequence[MentorScenarios]) -> bytes:
+        """The body of a call about these users, as the contract says.
+
+        Put together from pieces: what stays the same from call to call is encoded once.
+        """
+        opening, before_key = self._pieces
+        return (opening + ",".join([_evaluation_to_json(user, before_key) for user in users]) + "]}").encode()
+
+    @cached_property
+    def _pieces(self) -> tuple[str, str]:
+        return (
+            f'{{"invocation_id":{to_json(self.invocation_id)},"scheduled_for":{to_json(self.scheduled_for)},'
+            f'"dry_run":{"true" if self.dry_run else "false"},"evaluations":[',
+            f',"idempotency_key_prefix":{to_json(self.engine_scope)[:-1]}:',
+        )
+
+
+def _evaluation_to_json(user: MentorScenarios, before_key: str) -> str:
+    user_id = to_json(user.user_id)
+    # The key's prefix ends with the user id, and so with its closing quote.
+    return f'{{"user_id":{user_id}{_types_to_json(user.scenario_types)}{before_key}{user_id[1:]}}}'
+
+
+@lru_cache(maxsize=256)
+def _types_to_json(scenario_types: tuple[str, ...]) -> str:
+    return f',"scenario_types":[{",".join(map(to_json, scenario_types))}]'
 
 
 class WaitRetryAfter(wait_base):
@@ -72,7 +100,7 @@ class TriggerEngine:
     Args:
         url: the engine's base URL.
         token: its bearer token.
-        transport: sends the requests; any httpx transport.
+        transport: sends the requests.
         limiter: shared by all calls of this process.
         timeout_seconds: for one call, the whole answer included.
         max_attempts: calls that are tried before a transient failure is believed.
@@ -84,13 +112,13 @@ class TriggerEngine:
         url: str,
         token: str,
         *,
-        transport: httpx.AsyncBaseTransport,
+        transport: PostTransport,
         limiter: ConcurrencyLimiter,
         timeout_seconds: float,
         max_attempts: int,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._url = httpx.URL(f"{url}/v1/evaluations")
+        self._url = f"{url}/v1/evaluations"
         self._headers = {
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
@@ -159,7 +187,8 @@ class TriggerEngine:
             OutOfTimeError: the time budget ended.
         """
         async with self._limiter.permit(alone=alone) as permit:
-            await self._until_welcome(budget)
+            if self._welcome_at > budget.clock():
+                await self._until_welcome(budget)
             try:
                 answer = await self._send(context, users, budget)
             except EngineRefusedCallError:
@@ -226,20 +255,15 @@ class TriggerEngine:
         remaining = budget.remaining()
         if remaining <= 0:
             raise OutOfTimeError("the time budget ended before the call")
-        request = httpx.Request(
-            "POST",
-            self._url,
-            headers={**self._headers, "traceparent": traceparent()},
-            content=_body(context, users),
-            extensions={
-                "timeout": httpx.Timeout(min(self._timeout_seconds, remaining)).as_dict(),
-                "max_response_bytes": ANSWER_BYTES
-                + ANSWER_BYTES_PER_PAIR * sum(len(user.scenario_types) for user in users),
-            },
-        )
+        pairs = sum(len(user.scenario_types) for user in users)
         try:
-            response = await self._transport.handle_async_request(request)
-            await response.aread()
+            answer = await self._transport.post(
+                self._url,
+                headers={**self._headers, "traceparent": traceparent()},
+                content=context.body(users),
+                timeout_seconds=min(self._timeout_seconds, remaining),
+                max_bytes=ANSWER_BYTES + ANSWER_BYTES_PER_PAIR * pairs,
+            )
         except httpx.TimeoutException as error:
             if remaining < self._timeout_seconds:
                 raise OutOfTimeError("the time budget ended during the call") from error
@@ -250,24 +274,4 @@ class TriggerEngine:
             raise EngineTransientError("engine_bad_answer", "the answer is longer than this client reads") from error
         except httpx.TransportError as error:
             raise EngineTransientError("engine_unreachable", type(error).__name__) from error
-        return read_answer(response, users)
-
-
-def _body(context: EvaluationContext, users: Sequence[MentorScenarios]) -> bytes:
-    scope = context.engine_scope
-    return json.dumps(
-        {
-            "invocation_id": context.invocation_id,
-            "scheduled_for": context.scheduled_for,
-            "dry_run": context.dry_run,
-            "evaluations": [
-                {
-                    "user_id": user.user_id,
-                    "scenario_types": user.scenario_types,
-                    "idempotency_key_prefix": f"{scope}:{user.user_id}",
-                }
-                for user in users
-            ],
-        },
-        separators=(",", ":"),
-    ).encode()
+        return read_answer(answer, users)

@@ -113,8 +113,9 @@ create index scheduler_invocation_batches_open on public.scheduler_invocation_ba
 where state = 'open';
 
 create table public.scheduler_evaluations (
-  -- Refers to the invocation, not to the batch: that cascade would be quadratic.
-  invocation_id uuid not null references public.scheduler_invocations on delete cascade,
+  -- Of an invocation whose batch is held while the row is written (scheduler_complete). A foreign key would look that up once
+  -- more for each row, which takes half of the time of recording a batch (measured: 3.0 ms of CPU for 300 rows against 1.5).
+  invocation_id uuid not null,
   user_id uuid not null,
   scenario_type text not null,
   outcome text not null,
@@ -126,6 +127,20 @@ create table public.scheduler_evaluations (
   constraint outcome_is_notable check (outcome in ('triggered', 'suppressed', 'skipped', 'failed')),
   constraint failed_has_a_cause check (outcome <> 'failed' or error_code is not null)
 );
+
+-- What a foreign key's cascade would do. The batches went before, by theirs, and with them whoever could still add a row.
+create function scheduler.delete_evaluations() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  delete from public.scheduler_evaluations where invocation_id in (select gone.id from gone);
+  return null;
+end
+$$;
+revoke all on function scheduler.delete_evaluations() from public, anon, authenticated, service_role;
+
+create trigger delete_evaluations after delete on public.scheduler_invocations
+referencing old table as gone
+for each statement execute function scheduler.delete_evaluations();
 
 create index scheduler_evaluations_failed on public.scheduler_evaluations (invocation_id, error_code)
 where outcome = 'failed';

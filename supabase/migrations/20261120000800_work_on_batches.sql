@@ -163,21 +163,17 @@ $$;
 
 -- Records a batch: its notable results, its counts and the acknowledgement of its message, in one transaction. The first
 -- to record wins. A result of an abandoned batch is recorded as well: it happened.
--- The arrays hold one element for each result but 'not_triggered', which is only counted. p_scenario_counts counts every
--- result: {"SCENARIO_TYPE": {"OUTCOME": n}}. p_rest: those users of the batch for whom the time did not suffice (null: it did
--- for all). They go on in a batch of their own, as fresh as on the first day, because this one got on; or if this one was
--- abandoned meanwhile, so are they. Answers 'done', 'already_done' or 'gone' (the invocation was pruned, the batch was split).
+-- p_results: the results but 'not_triggered', which are only counted; grouped by what they share, because a million users'
+-- share little else than that: [{"scenario_type", "outcome", "attempts", "error_code"?, "error_message"?, "user_ids": […],
+-- "notification_ids"?: […]}, …], the notifications' in the order of the users'. p_scenario_counts counts every result:
+-- {"SCENARIO_TYPE": {"OUTCOME": n}}. p_rest: those users of the batch for whom the time did not suffice (null: it did for all).
+-- They go on in a batch of their own, as fresh as on the first day, because this one got on; or if this one was abandoned
+-- meanwhile, so are they. Answers 'done', 'already_done' or 'gone' (the invocation was pruned, the batch was split).
 create function public.scheduler_complete(
   p_invocation_id uuid,
   p_batch_no integer,
   p_deliveries integer,
-  p_user_ids uuid[],
-  p_scenario_types text[],
-  p_outcomes text[],
-  p_attempts integer[],
-  p_error_codes text[],
-  p_error_messages text[],
-  p_notification_ids text[],
+  p_results jsonb,
   p_scenario_counts jsonb,
   p_duration_ms integer,
   p_worker text,
@@ -190,6 +186,7 @@ declare
   v_rest jsonb;
   v_recorded jsonb;
   v_counts jsonb;
+  v_rows integer;
 begin
   if p_rest is null then
     select * into v_invocation from public.scheduler_invocations where id = p_invocation_id;
@@ -211,7 +208,12 @@ begin
     v_recorded := scheduler.part_of_pairs(v_batch.pairs, p_rest, p_others => true);
     if v_rest = '[]'
        or v_recorded = '[]'
-       or p_user_ids && p_rest
+       or exists (
+         select
+           from jsonb_array_elements(p_results) as grouped
+          cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
+          where user_id::uuid = any (p_rest)
+       )
        or exists (
          select unnest(p_rest)
          except
@@ -237,17 +239,23 @@ begin
        cross join jsonb_each_text(scenario.value) as outcome
        group by outcome.key
     ) as counted;
-  if cardinality(p_user_ids) <> v_batch.evaluations - coalesce((v_counts ->> 'not_triggered')::integer, 0) then
-    raise exception 'batch % of invocation %: expected a row for each of its % pairs but the % not triggered, found % rows',
-      p_batch_no, p_invocation_id, v_batch.evaluations, coalesce(v_counts ->> 'not_triggered', '0'), cardinality(p_user_ids)
-      using errcode = 'data_exception';
-  end if;
-
+  -- No foreign key is looked up for each row: the batch is held, and goes before its invocation does.
   insert into public.scheduler_evaluations
     (invocation_id, user_id, scenario_type, outcome, attempts, error_code, error_message, notification_id)
-  select p_invocation_id, result.*
-    from unnest(p_user_ids, p_scenario_types, p_outcomes, p_attempts, p_error_codes, p_error_messages, p_notification_ids)
-      as result;
+  select p_invocation_id, member.user_id::uuid, grouped.scenario_type, grouped.outcome, grouped.attempts, grouped.error_code,
+         grouped.error_message, member.notification_id
+    from jsonb_to_recordset(p_results) as grouped (
+      scenario_type text, outcome text, attempts integer, error_code text, error_message text, user_ids jsonb, notification_ids jsonb
+    )
+   cross join lateral rows from (
+     jsonb_array_elements_text(grouped.user_ids), jsonb_array_elements_text(grouped.notification_ids)
+   ) as member (user_id, notification_id);
+  get diagnostics v_rows = row_count;
+  if v_rows <> v_batch.evaluations - coalesce((v_counts ->> 'not_triggered')::integer, 0) then
+    raise exception 'batch % of invocation %: expected a row for each of its % pairs but the % not triggered, found % rows',
+      p_batch_no, p_invocation_id, v_batch.evaluations, coalesce(v_counts ->> 'not_triggered', '0'), v_rows
+      using errcode = 'data_exception';
+  end if;
   update public.scheduler_invocation_batches
      set state = 'done',
          pairs = case when p_rest is null then pairs else v_batch.pairs end,
@@ -428,18 +436,14 @@ from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, integer),
   public.scheduler_claim(integer, integer, boolean),
-  public.scheduler_complete(
-    uuid, integer, integer, uuid[], text[], text[], integer[], text[], text[], text[], jsonb, integer, text, uuid[]
-  ),
+  public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),
   public.scheduler_split(uuid, integer, integer)
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, integer),
   public.scheduler_claim(integer, integer, boolean),
-  public.scheduler_complete(
-    uuid, integer, integer, uuid[], text[], text[], integer[], text[], text[], text[], jsonb, integer, text, uuid[]
-  ),
+  public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),
   public.scheduler_split(uuid, integer, integer)
 to service_role;

@@ -171,19 +171,16 @@ class Worker(Session):
         *,
         rest: Sequence[str] | None = None,
     ) -> str:
-        failed = [result[2] == "failed" for result in notable]
         state: str = await self.call(
             "complete",
             invocation_id=batch["invocation_id"],
             batch_no=batch["batch_no"],
             deliveries=batch.get("deliveries", 1),
-            user_ids=[result[0] for result in notable],
-            scenario_types=[result[1] for result in notable],
-            outcomes=[result[2] for result in notable],
-            attempts=[1 for _ in notable],
-            error_codes=["engine_error" if is_failed else None for is_failed in failed],
-            error_messages=["it failed" if is_failed else None for is_failed in failed],
-            notification_ids=[None for _ in notable],
+            results=[
+                {"scenario_type": scenario_type, "outcome": outcome, "attempts": 1, "user_ids": [user_id]}
+                | ({"error_code": "engine_error", "error_message": "it failed"} if outcome == "failed" else {})
+                for user_id, scenario_type, outcome in notable
+            ],
             scenario_counts=counts,
             duration_ms=5,
             worker="test",

@@ -16,6 +16,7 @@ from shared.load_control import ConcurrencyLimiter
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import TriggerEngine
 from tests.unit.clock import ManualClock
+from tests.unit.through_httpx import ThroughHttpx
 
 ENGINE_TIMEOUT = 10
 ATTEMPTS = 3
@@ -108,7 +109,7 @@ class PretendEngine(httpx.AsyncBaseTransport):
         return TriggerEngine(
             "https://engine.example.org",
             "token",
-            transport=self,
+            transport=ThroughHttpx(self),
             limiter=ConcurrencyLimiter(concurrency),
             timeout_seconds=ENGINE_TIMEOUT,
             max_attempts=ATTEMPTS,

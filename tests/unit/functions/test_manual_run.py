@@ -161,10 +161,11 @@ async def test_of_the_chosen_who_is_not_active_is_skipped_and_the_others_are_eva
     await start(function, user_ids=[mentor_id(9), mentor_id(3)], scenario_types=["milestone_reached"])
     assert [call.pairs for call in function.engine.calls] == [((mentor_id(3), "milestone_reached"),)]
     recorded = function.sql.arguments_of("scheduler_complete")
-    outcomes = dict(zip(recorded["user_ids"], recorded["outcomes"], strict=True))
-    assert outcomes[mentor_id(9)] == "skipped"
-    assert outcomes.get(mentor_id(3), "not_triggered") == truth(mentor_id(3), "milestone_reached")
-    assert recorded["error_codes"][recorded["user_ids"].index(mentor_id(9))] == MENTOR_NOT_ACTIVE
+    found = {
+        user: (group["outcome"], group["error_code"]) for group in recorded["results"] for user in group["user_ids"]
+    }
+    assert found[mentor_id(9)] == ("skipped", MENTOR_NOT_ACTIVE)
+    assert found.get(mentor_id(3), ("not_triggered",))[0] == truth(mentor_id(3), "milestone_reached")
 
 
 async def test_a_retry_evaluates_what_the_other_run_left_undone(log: LogLines) -> None:

@@ -156,7 +156,7 @@ async def test_a_process_that_knows_nobody_takes_the_databases_witness(log: LogL
         budget=TimeBudget(1000, clock),
         witness=MentorScenarios(mentor_id(2), ("milestone_reached",)),
     )
-    assert function.sql.arguments_of("scheduler_complete")["outcomes"] == ["failed"]
+    assert [group["outcome"] for group in function.sql.arguments_of("scheduler_complete")["results"]] == ["failed"]
     for call in function.engine.calls_with(mentor_id(2)):
         assert call.body["dry_run"] is True
         assert call.body["evaluations"][0]["idempotency_key_prefix"] == f"dry:night:{mentor_id(2)}"

@@ -44,6 +44,7 @@ def test_what_is_not_set_has_its_documented_default() -> None:
         "evaluation_timezone": "UTC",
         "evaluation_batch_size": 100,
         "engine_users_per_call": 100,
+        "engine_types_per_call": None,
         "engine_max_concurrency": 32,
         "engine_timeout_seconds": 10,
         "engine_max_attempts": 5,

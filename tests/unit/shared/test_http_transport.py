@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
 
-from shared.http_transport import PyreqwestTransport, ResponseTooLargeError
+from shared.http_transport import HttpAnswer, PyreqwestTransport, ResponseTooLargeError
 
 Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
@@ -81,6 +81,20 @@ async def send(
     return await transport.handle_async_request(request)
 
 
+async def post(
+    transport: PyreqwestTransport,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    content: bytes = b"{}",
+    seconds: float = 30,
+    max_bytes: int = 1_000_000,
+) -> HttpAnswer:
+    return await transport.post(
+        url, headers=headers or {}, content=content, timeout_seconds=seconds, max_bytes=max_bytes
+    )
+
+
 def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
     lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
@@ -124,12 +138,34 @@ async def test_an_answer_of_exactly_the_cap_is_read_and_a_longer_one_is_not(tran
             await send(transport, server.url)
 
 
-async def test_a_request_may_lower_the_cap_and_not_raise_it(transport: PyreqwestTransport) -> None:
+async def test_a_post_may_lower_the_cap_and_not_raise_it(transport: PyreqwestTransport) -> None:
     async with serving(answer(b"x" * 10_001)) as server:
         for cap, expected in ((100, "at most 100 bytes"), (20_000, "at most 10000 bytes")):
-            request = httpx.Request("GET", server.url, extensions={"max_response_bytes": cap})
             with pytest.raises(ResponseTooLargeError, match=expected):
-                await transport.handle_async_request(request)
+                await post(transport, server.url, max_bytes=cap)
+
+
+async def test_a_post_and_its_answer_arrive_as_they_are(transport: PyreqwestTransport) -> None:
+    async with serving(answer(b"hello", b"Retry-After: 7", b"X-Odd: \xff", status=b"429 Slow")) as server:
+        found = await post(transport, f"{server.url}/a/b", headers={"Authorization": "Bearer t"}, content=b'{"x": 1}')
+        assert (found.status, found.content) == (429, b"hello")
+        assert (found.header("retry-after"), found.header("x-odd"), found.header("x-none")) == ("7", None, None)
+        (request,) = server.requests
+        assert request.startswith(b"POST /a/b HTTP/1.1\r\n")
+        assert b"authorization: bearer t\r\n" in request.lower()
+        assert request.endswith(b'\r\n\r\n{"x": 1}')
+
+
+async def test_a_post_without_an_answer_in_time_or_a_server_fails_as_any_request(transport: PyreqwestTransport) -> None:
+    async def silent(_: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with serving(silent) as server:
+        with pytest.raises(httpx.ReadTimeout):
+            await post(transport, server.url, seconds=0.05)
+        closed = server.url
+    with pytest.raises(httpx.ConnectError):
+        await post(transport, closed)
 
 
 async def test_what_follows_the_promised_length_is_no_answer_to_the_next_request(transport: PyreqwestTransport) -> None:

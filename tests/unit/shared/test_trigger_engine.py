@@ -32,6 +32,7 @@ from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
 from tests.unit.clock import ManualClock
 from tests.unit.log_lines import LogLines
+from tests.unit.through_httpx import ThroughHttpx
 
 URL = "https://engine.example.org/base"
 TOKEN = "token-that-only-the-engine-knows"
@@ -52,7 +53,7 @@ class Fixture:
         self.engine = TriggerEngine(
             URL,
             TOKEN,
-            transport=httpx.MockTransport(self.router.async_handler),
+            transport=ThroughHttpx(httpx.MockTransport(self.router.async_handler)),
             limiter=self.limiter,
             timeout_seconds=10,
             max_attempts=4,
