@@ -17,7 +17,7 @@ from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
 from shared.database import connect
 from shared.errors import ConfigError
-from shared.http_transport import PyreqwestTransport
+from shared.http_transport import HttpTransport
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
 from shared.load_control import ConcurrencyLimiter
@@ -68,7 +68,7 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
     engine = TriggerEngine(
         config.scenario_engine_url,
         config.scenario_engine_token.get_secret_value(),
-        transport=PyreqwestTransport(),
+        transport=HttpTransport(),
         limiter=ConcurrencyLimiter(config.engine_max_concurrency),
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,

@@ -22,7 +22,7 @@ from postgrest import APIError, AsyncPostgrestClient
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
-from shared.http_transport import PyreqwestTransport
+from shared.http_transport import HttpTransport
 from shared.time_budget import TimeBudget
 
 # The Data API itself cuts a request at 60 seconds.
@@ -196,7 +196,7 @@ def connect(
         # Both, as the supabase client sends them: Supabase's gateway reads the first, a bare PostgREST the second.
         headers={"apikey": secret_key, "Authorization": f"Bearer {secret_key}"},
         http_client=httpx.AsyncClient(
-            transport=transport or PyreqwestTransport(),
+            transport=transport or HttpTransport(),
             timeout=TIMEOUT_SECONDS,
             event_hooks={"response": [_check_status]},
         ),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from shared.errors import EngineRefusedCallError, EngineRejectedError, EngineTransientError
 from shared.evaluations import MentorScenarios, Outcome
-from shared.http_transport import HttpAnswer
+from shared.http_connection import HttpAnswer
 from shared.observability import log_event
 
 REJECTED_STATUSES = frozenset({401, 403, 404})
@@ -69,7 +69,7 @@ def read_answer(response: HttpAnswer, users: Sequence[MentorScenarios]) -> Answe
         raise EngineTransientError(
             code,
             f"the engine answered {status}",
-            retry_after=_retry_after(response.header),
+            retry_after=_retry_after(response),
             overloaded=status in OVERLOAD_STATUSES,
         )
     if status in REJECTED_STATUSES or 300 <= status < 400:
@@ -79,16 +79,16 @@ def read_answer(response: HttpAnswer, users: Sequence[MentorScenarios]) -> Answe
     raise EngineTransientError("engine_bad_answer", f"expected status 200, found {status}")
 
 
-def _retry_after(header: Callable[[str], str | None]) -> float | None:
+def _retry_after(response: HttpAnswer) -> float | None:
     """Seconds, from either form of the header (RFC 9110, 10.2.3); None where it makes no sense."""
-    value = (header("Retry-After") or "").strip()
+    value = (response.header("Retry-After") or "").strip()
     if _SECONDS.fullmatch(value):
         return min(float(value), MAX_RETRY_AFTER_SECONDS)
     at = _http_date(value)
     if at is None:
         return None
     # By the clock that the date was made with: ours, or the engine's, may be an hour off.
-    now = _http_date(header("Date") or "") or datetime.now(UTC)
+    now = _http_date(response.header("Date") or "") or datetime.now(UTC)
     return min(max(0.0, (at - now).total_seconds()), MAX_RETRY_AFTER_SECONDS)
 
 

@@ -32,7 +32,8 @@ from shared.errors import (
     OutOfTimeError,
 )
 from shared.evaluations import MentorScenarios
-from shared.http_transport import PostTransport, ResponseTooLargeError
+from shared.http_connection import ResponseTooLargeError
+from shared.http_transport import PostTransport
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import traceparent
 from shared.time_budget import TimeBudget

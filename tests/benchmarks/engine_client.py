@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import httpx
 
 from shared.evaluations import MentorScenarios
-from shared.http_transport import PyreqwestTransport
+from shared.http_transport import HttpTransport
 from shared.load_control import ConcurrencyLimiter
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
+from tests.unit.through_httpx import ThroughHttpx
 
 IN_FLIGHT = 64
 
@@ -33,7 +34,7 @@ def stock_transport() -> httpx.AsyncBaseTransport:
 
 
 CONTENDERS: dict[str, Callable[[], httpx.AsyncBaseTransport]] = {
-    "this function's transport": PyreqwestTransport,
+    "this function's transport": HttpTransport,
     "httpx's own pool": stock_transport,
 }
 
@@ -43,7 +44,7 @@ async def measure_client(url: str, transport: httpx.AsyncBaseTransport, calls: i
     engine = TriggerEngine(
         url,
         "token",
-        transport=transport,
+        transport=ThroughHttpx(transport),
         limiter=ConcurrencyLimiter(IN_FLIGHT),
         timeout_seconds=30,
         max_attempts=1,

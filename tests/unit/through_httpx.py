@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import httpx
 
-from shared.http_transport import HttpAnswer
+from shared.http_connection import HttpAnswer
 
 
 class ThroughHttpx:
@@ -30,4 +30,4 @@ class ThroughHttpx:
             extensions={"timeout": httpx.Timeout(timeout_seconds).as_dict(), "max_response_bytes": max_bytes},
         )
         response = await self._transport.handle_async_request(request)
-        return HttpAnswer(response.status_code, await response.aread(), response.headers.get)
+        return HttpAnswer(response.status_code, await response.aread(), response.headers.raw)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import httpx
-from pyreqwest.client import ClientBuilder
-from pyreqwest.compatibility.httpx import HttpxTransport
+
+from shared.http_transport import HttpTransport
 
 from .contract import EvaluationCall
 
@@ -64,7 +64,7 @@ def data_api_client(supabase_url: str, secret_key: str) -> httpx.AsyncClient:
         headers=headers,
         timeout=RPC_TIMEOUT_SECONDS,
         # httpx's own pool would cost more than all else that the engine does for a call.
-        transport=HttpxTransport(ClientBuilder().no_proxy().follow_redirects(False).build()),
+        transport=HttpTransport(),
     )
 
 

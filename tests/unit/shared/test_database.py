@@ -13,7 +13,7 @@ import respx
 from shared.config import RECORDING_MARGIN_SECONDS
 from shared.database import MAX_CONNECTIONS, MAX_PAUSE_SECONDS, PATIENCE_SECONDS, Database, connect
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
-from shared.http_transport import ResponseTooLargeError
+from shared.http_connection import ResponseTooLargeError
 from tests.unit.clock import ManualClock
 
 URL = "https://project.example.org"

@@ -25,7 +25,7 @@ from shared.errors import (
     OutOfTimeError,
 )
 from shared.evaluations import MentorScenarios
-from shared.http_transport import ResponseTooLargeError
+from shared.http_connection import ResponseTooLargeError
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import start_trace
 from shared.time_budget import TimeBudget
