@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from shared.engine_answers import Answer, Item
 from shared.errors import (
@@ -39,6 +40,7 @@ TOO_BUSY = "engine_http_503"
 
 Users = Sequence[MentorScenarios]
 Pair = tuple[str, str]
+Call = Callable[[Users], Awaitable[Answer]]
 
 
 class _UnsettledError(EngineTransientError):
@@ -116,6 +118,8 @@ class _BatchRun:
         self._attempts: Counter[Pair] = Counter()
         # The last failure of each pair's calls, for those whose time runs out.
         self._causes: dict[Pair, EngineError] = {}
+        # What the first tries left to be done.
+        self._left_open: list[Callable[[], Awaitable[None]]] = []
         self._suspects: list[Users] = []
         # Somebody cannot be blamed yet: the time was up before she was asked often enough.
         self._too_late = False
@@ -126,12 +130,13 @@ class _BatchRun:
     def so_far(self) -> BatchResult:
         """The results of all who have all of theirs, and the others."""
         rest = dict.fromkeys(user.user_id for user in self._unresolved(self.users))
+        results = self._results
         return BatchResult(
             [
-                self._results[user.user_id, type_]
-                for user in self._batch.users
-                if user.user_id not in rest
-                for type_ in user.scenario_types
+                results[user_id, scenario_type]
+                for user_id, scenario_types, _ in self._batch.users
+                if user_id not in rest
+                for scenario_type in scenario_types
             ],
             tuple(rest),
         )
@@ -144,9 +149,10 @@ class _BatchRun:
                 cause = self._causes.get((user.user_id, scenario_type), otherwise)
                 self._fail(user._replace(scenario_types=(scenario_type,)), cause)
 
-    async def evaluate(self, calls: Iterator[Users]) -> None:
+    async def evaluate(self, calls: Iterable[Users]) -> None:
         answers = self._engine.answers
-        await side_by_side(self._evaluate(users, self._call_with_retries) for users in calls)
+        await self._engine.lanes.run([partial(self._try_first, users) for users in calls])
+        await side_by_side(step() for step in self._left_open)
         while self._suspects:
             suspects, self._suspects = self._suspects, []
             if self._engine.answers == answers:
@@ -156,23 +162,42 @@ class _BatchRun:
         if self._too_late:
             raise OutOfTimeError("the time budget ended before somebody was asked often enough")
 
-    async def _evaluate(self, users: Users, call: Callable[[Users], Awaitable[Answer]]) -> None:
+    async def _try_first(self, users: Users) -> None:
+        """A call's first try. What it leaves open waits until all have had theirs: most leave nothing."""
+        try:
+            answer = await self._call(users)
+        except EngineTransientError as error:
+            self._left_open.append(partial(self._evaluate, users, partial(self._call_again, error)))
+        except EngineRefusedCallError as error:
+            self._left_open.append(partial(self._halve, users, error, self._call_with_retries))
+        else:
+            if unsettled := self._settle(users, answer):
+                self._left_open.append(partial(self._ask_all_again, unsettled, answer))
+
+    async def _evaluate(self, users: Users, call: Call) -> None:
         try:
             answer = await call(users)
         except EngineTransientError:
             self._suspects.append(users)
         except EngineRefusedCallError as error:
-            if len(users) == 1:
-                self._fail(users[0], error)
-            else:
-                await side_by_side(self._evaluate(half, call) for half in _halves(users))
+            await self._halve(users, error, call)
         else:
             await self._take(users, answer)
+
+    async def _halve(self, users: Users, error: EngineRefusedCallError, call: Call) -> None:
+        """Finds out whom of them the engine refuses."""
+        if len(users) == 1:
+            self._fail(users[0], error)
+        else:
+            await side_by_side(self._evaluate(half, call) for half in _halves(users))
 
     async def _take(self, users: Users, answer: Answer) -> None:
         """Records what is final; asks again, user by user, about the rest."""
         if unsettled := self._settle(users, answer):
-            await side_by_side(self._ask_again(user, answer) for user in unsettled)
+            await self._ask_all_again(unsettled, answer)
+
+    async def _ask_all_again(self, users: Users, answer: Answer) -> None:
+        await side_by_side(self._ask_again(user, answer) for user in users)
 
     def _settle(self, users: Users, answer: Answer) -> list[MentorScenarios]:
         """Records the pairs that are final; answers the users who have others, with those."""
@@ -318,14 +343,18 @@ class _BatchRun:
             raise _unavailable(failures[-1]) from failures[-1]
 
     async def _call_with_retries(self, users: Users) -> Answer:
-        """Calls, and calls again where the failure may pass.
-
-        tenacity comes in after the first failure only: around every call it would cost more than most calls do.
-        """
+        """Calls, and calls again where the failure may pass."""
         try:
             return await self._call(users)
         except EngineTransientError as error:
-            failures = [error]
+            return await self._call_again(error, users)
+
+    async def _call_again(self, failure: EngineTransientError, users: Users) -> Answer:
+        """Goes on after a first failure.
+
+        tenacity comes in only here: around every call it would cost more than most calls do.
+        """
+        failures = [failure]
 
         async def again() -> Answer:
             if failures:

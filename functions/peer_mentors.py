@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from shared.database import Database
@@ -94,5 +95,13 @@ def _merge_rows(rows: Iterable[dict[str, Any]]) -> list[ActivePeerMentor]:
     mentors: dict[str, frozenset[str]] = {}
     for row in rows:
         user_id = row["user_id"]
-        mentors[user_id] = mentors.get(user_id, frozenset()).union(row["segments"] or ())
+        segments = _as_set(tuple(row["segments"] or ()))
+        known = mentors.get(user_id)
+        mentors[user_id] = segments if known is None else known | segments
     return [ActivePeerMentor(user_id, segments) for user_id, segments in mentors.items()]
+
+
+@lru_cache(maxsize=1024)
+def _as_set(segments: tuple[str, ...]) -> frozenset[str]:
+    """The same value for all who share their segments: many do, and there may be a million of them."""
+    return frozenset(segments)

@@ -100,10 +100,13 @@ class Roster:
     ) -> RosterPage:
         applicable: list[MentorScenarios] = []
         skipped = 0
-        for mentor in mentors:
-            types = self._config.scenario_types_for(mentor.segments, chosen_types)
+        types_for: dict[frozenset[str], tuple[str, ...]] = {}
+        for user_id, segments in mentors:
+            types = types_for.get(segments)
+            if types is None:
+                types = types_for[segments] = self._config.scenario_types_for(segments, chosen_types)
             if types:
-                applicable.append(MentorScenarios(mentor.user_id, types))
+                applicable.append(MentorScenarios(user_id, types))
             else:
                 skipped += 1
         return RosterPage(applicable, skipped, cursor)

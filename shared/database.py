@@ -127,7 +127,18 @@ class Database:
         return rows
 
     async def _attempt(self, send: Callable[[], Awaitable[Any]]) -> Any:
+        """Sends, and sends again where the failure may pass; tenacity comes in only then: every call would pay for it."""
         patience = TimeBudget(self._patience_seconds, self._clock)
+        try:
+            return await self._send(send)
+        except DatabaseUnavailableError as error:
+            failures = [error]
+
+        async def again() -> Any:
+            if failures:
+                raise failures.pop()
+            return await self._send(send)
+
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(DatabaseUnavailableError),
             wait=wait_random_exponential(multiplier=0.2, max=MAX_PAUSE_SECONDS),
@@ -135,7 +146,7 @@ class Database:
             sleep=self._sleep,
             reraise=True,
         )
-        return await retrying(self._send, send)
+        return await retrying(again)
 
     async def _send(self, send: Callable[[], Awaitable[Any]]) -> Any:
         async with self._connections:
@@ -157,7 +168,7 @@ def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedErr
     return DatabaseRefusedError(code or "unknown", error.message or "no message")
 
 
-async def _check_status(response: httpx.Response) -> None:
+def _check_status(response: httpx.Response) -> None:
     """Translates what is not the database's answer: the client keeps only the body of an error, and not every gateway's
     body says what happened.
     """
@@ -170,6 +181,25 @@ async def _check_status(response: httpx.Response) -> None:
     media_type = response.headers.get("content-type", "")
     if response.is_success and response.status_code != 204 and "json" not in media_type:
         raise DatabaseUnavailableError(f"expected JSON of the Data API, found {media_type or 'nothing'}")
+
+
+class _Session(httpx.AsyncClient):
+    """Sends each request once, as it is: redirects, cookies and authentication flows are for others, and cost each call.
+
+    Args:
+        transport: sends the requests.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        super().__init__(transport=transport, timeout=TIMEOUT_SECONDS)
+        self._sends = transport.handle_async_request
+
+    async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+        response = await self._sends(request)
+        response.request = request
+        await response.aread()
+        _check_status(response)
+        return response
 
 
 def connect(
@@ -195,11 +225,7 @@ def connect(
         f"{url}/rest/v1",
         # Both, as the supabase client sends them: Supabase's gateway reads the first, a bare PostgREST the second.
         headers={"apikey": secret_key, "Authorization": f"Bearer {secret_key}"},
-        http_client=httpx.AsyncClient(
-            transport=transport or HttpTransport(),
-            timeout=TIMEOUT_SECONDS,
-            event_hooks={"response": [_check_status]},
-        ),
+        http_client=_Session(transport or HttpTransport()),
         retry_enabled=False,
     )
     return Database(client, patience_seconds=patience_seconds, clock=clock, sleep=sleep)

@@ -54,7 +54,7 @@ class ConcurrencyLimiter:
     """
 
     def __init__(self, maximum: int) -> None:
-        self._maximum = maximum
+        self.maximum = maximum
         self._limit = maximum
         self._in_flight = 0
         self._is_taken_alone = False
@@ -137,4 +137,4 @@ class ConcurrencyLimiter:
         self._went_well += 1
         if self._went_well >= self._limit:
             self._went_well = 0
-            self._limit = min(self._maximum, self._limit + 1)
+            self._limit = min(self.maximum, self._limit + 1)

@@ -34,6 +34,7 @@ from shared.errors import (
 from shared.evaluations import MentorScenarios
 from shared.http_connection import ResponseTooLargeError
 from shared.http_transport import PostTransport
+from shared.lanes import Lanes
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import traceparent
 from shared.time_budget import TimeBudget
@@ -128,6 +129,8 @@ class TriggerEngine:
         }
         self._transport = transport
         self._limiter = limiter
+        self.lanes = Lanes(limiter.maximum)
+        """For many calls at a time: as many as may be in flight."""
         self._timeout_seconds = timeout_seconds
         self._max_attempts = max_attempts
         self._sleep = sleep

@@ -93,7 +93,7 @@ class Scheduler:
 async def _forget_everything(project: Project) -> None:
     """No runs, and a slot that is due."""
     async with project.connect() as connection:
-        await connection.execute(b"truncate public.scheduler_invocations cascade")
+        await connection.execute(b"truncate public.scheduler_invocations, public.scheduler_evaluations cascade")
         await connection.execute(b"select pgmq.purge_queue(queue_name) from pgmq.list_queues()")
     await project.make_slot_due()
 
