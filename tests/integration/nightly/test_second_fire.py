@@ -12,7 +12,6 @@ OPEN_SLOT = "/rest/v1/rpc/scheduler_open_slot"
 
 async def test_a_fire_after_the_night_asks_the_data_api_once_in_the_same_process_and_in_a_new_one(night: Night) -> None:
     await night.add_mentors(150)
-    invoke = {"Authorization": f"Bearer {night.project.invoke_token}"}
     async with LossyProxy(night.project.supabase_url, losing={}) as proxy:
         through_proxy = {"SUPABASE_URL": proxy.url}
         function = await night.start_function(through_proxy)
@@ -22,8 +21,7 @@ async def test_a_fire_after_the_night_asks_the_data_api_once_in_the_same_process
 
         for again in (function, await night.start_function(through_proxy)):
             proxy.asked.clear()
-            # Not through `night.fire`, which expects of a process that it has something to log.
-            answer = await night.http.post(f"{again.url}/", headers=invoke)
+            answer = await night.fire(again)
             assert (answer.status_code, answer.json()) == (200, first.json() | {"deduplicated": True})
             assert proxy.asked == [OPEN_SLOT]
     assert max(night.engine.keys_seen.values()) == 1
