@@ -1,8 +1,9 @@
 """`POST /`: what pg_cron, Cloud Scheduler and curl call; and whether all is well.
 
-A process that has just started answers these, so they do without FastAPI and pydantic, whose imports would take longer
-than all else together. What somebody sends is validated by `contract.py` nevertheless, which is imported once there is
-something to validate: pg_cron sends nothing but its dispatch. `run_operations.py` describes these routes.
+A process that has just started answers these, so they do without FastAPI and the contract's models, whose imports would
+take longer than all that a slice needs. What somebody sends is validated by `contract.py` nevertheless, which is
+imported once there is something to validate: pg_cron sends nothing but its dispatch. `run_operations.py` describes
+these routes.
 """
 
 from __future__ import annotations

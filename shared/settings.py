@@ -1,6 +1,7 @@
 """How the text of a setting becomes its value: a reader for each kind of setting.
 
-By hand: to import pydantic for it would cost every cold start a fifth of its time, and every process nine megabytes.
+By hand: to import pydantic for it would cost a process a fifth of the time to its first answer, and gunicorn's parent,
+which has no other use for it, nine megabytes.
 
 A reader takes a text that is not empty and has no space around it. It raises an `UnusableSettingError` that says what
 was expected, and what was found unless that is a secret.
