@@ -1,52 +1,47 @@
-"""The application: its routes, and how their errors are answered.
+"""The REST API: FastAPI with the seven endpoints, the document that describes all of this function, and a page for it.
 
-Everything that goes wrong is answered as RFC 9457 `application/problem+json` with a stable `code`, and never with an
-internal message; a defect of ours carries the trace id under which the log holds it. What a route raises itself, a
-`RequestError`, is answered by the border.
+What is refused before a route is reached is answered here, in the words of `refusals.py`; whatever a route raises is
+left to the border.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp
 
-from functions import invocation_routes, run_routes
-from functions.border import Border
-from functions.last_run import LastGoodRun
+from functions import invocation_routes
+from functions.error_answers import answer_for
 from functions.openapi import describe, methods_at, show_docs
 from functions.problems import problem
+from functions.refusals import invalid, no_json, not_served, unreadable_body
+from functions.run_operations import operations
 from functions.work import Work
-from shared.auth import TokenCheck
-from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
-from shared.failed_checks import FailedCheckLimit
-from shared.observability import log_event, trace_id
 from shared.version import VERSION
 
-RETRY_AFTER_SECONDS = 10
+
+class RestApi(FastAPI):
+    """FastAPI without its outermost layer, which answers for defects in plain text: the border does that."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The layers around the routes."""
+        outermost = super().build_middleware_stack()
+        assert isinstance(outermost, ServerErrorMiddleware)  # noqa: S101  # so Starlette documents it
+        return outermost.app
 
 
-def create_app(
-    connect: Callable[[], Work],
-    tokens: TokenCheck,
-    *,
-    failed_checks: FailedCheckLimit | None = None,
-    trusted_proxy_count: int = 0,
-) -> FastAPI:
+def create_api(connect: Callable[[], Work]) -> RestApi:
     """Builds the application.
 
     Args:
-        connect: answers what a slice works with; called for each request, so it should remember.
-        tokens: who may call.
-        failed_checks: see `Border`.
-        trusted_proxy_count: see `Border`.
+        connect: answers what the routes work with; called for each request, so it should remember.
     """
-    app = FastAPI(
+    api = RestApi(
         title="Scenario evaluation scheduler",
         version=VERSION,
         docs_url=None,
@@ -54,58 +49,31 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
-    app.add_middleware(Border, tokens=tokens, failed_checks=failed_checks, trusted_proxy_count=trusted_proxy_count)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    app.add_exception_handler(DatabaseError, _answer_database_error)
-    app.state.connect = connect
-    app.state.last_good_run = LastGoodRun()
-    app.include_router(run_routes.router)
-    app.include_router(invocation_routes.router)
-    app.add_api_route("/docs", show_docs, include_in_schema=False)
-    return app
+    api.openapi = lambda: describe(api, [*operations.routes, *api.routes])  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    api.add_exception_handler(HTTPException, _answer_http_error)
+    api.add_exception_handler(RequestValidationError, _answer_validation_error)
+    api.state.connect = connect
+    api.include_router(invocation_routes.router)
+    api.add_api_route("/docs", show_docs, include_in_schema=False)
+    return api
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  # Starlette hands over what was registered
-    code, detail = {
-        400: ("malformed_json", "expected a JSON object, found a body that cannot be read as JSON"),
-        404: ("not_found", f"there is nothing at {request.scope['path']}"),
-        405: ("method_not_allowed", f"{request.method} is not served here"),
-    }.get(error.status_code, ("bad_request", "the request cannot be read"))
-    headers = dict(error.headers or {})
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+    if error.status_code == 400:
+        return answer_for(unreadable_body())
+    if error.status_code == 404:
+        return problem(404, "not_found", f"there is nothing at {request.scope['path']}")
+    if error.status_code == 405:
         # Starlette knows the methods of the first route only.
-        headers["Allow"] = ", ".join(methods_at(request.app, request.scope))
-    return problem(error.status_code, code, detail, headers=headers)
+        return answer_for(not_served(request.method, methods_at(request.app, request.scope)))
+    return problem(error.status_code, "bad_request", "the request cannot be read", headers=dict(error.headers or {}))
 
 
 async def _answer_validation_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return problem(400, "malformed_json", "expected a JSON object, found text that is not JSON")
-    field = ".".join(str(part) for part in first["loc"] if part not in ("body", "header", "query", "path"))
-    if first["type"] == "extra_forbidden":
-        return problem(422, "unknown_field", f"{field}: expected no such member", field=field)
-    expected = first["msg"].removeprefix("Value error, ")
-    return problem(422, "invalid_field", f"{field or 'body'}: {expected}", field=field or "body")
-
-
-async def _answer_database_error(_: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, DatabaseUnavailableError):
-        log_event("database_unavailable", str(error), level=logging.ERROR)
-        return problem(
-            503,
-            "database_unavailable",
-            "the database does not answer; whatever was under way goes on when it does",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
-    code = error.code if isinstance(error, DatabaseRefusedError) else "unknown"
-    log_event("database_refused", str(error), level=logging.ERROR, error_code=code)
-    if code == "invalid_api_key":
-        return problem(500, "database_key_rejected", "the Data API refuses this function's SUPABASE_SECRET_KEY")
-    return problem(
-        500, "database_refused", f"the Data API refused a call ({code}); the log has it under trace id {trace_id()}"
-    )
+        return answer_for(no_json())
+    # The first part of the place is where it stands: body, header, query or path.
+    return answer_for(invalid(first["type"], first["loc"][1:], first["msg"]))

@@ -9,16 +9,15 @@ import logging
 import re
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.caller_address import caller_address
-from functions.problems import problem
+from functions.error_answers import answer_for
 from shared.auth import Role, TokenCheck
 from shared.errors import RequestError
 from shared.failed_checks import FailedCheckLimit
 from shared.foreign_text import printable
-from shared.observability import log_event, log_exception, start_trace, trace_id
+from shared.observability import log_event, log_exception, start_trace
 
 MAX_BODY_BYTES = 1024 * 1024
 _JSON = re.compile(r"application/([a-z0-9][a-z0-9!#$&^_.-]*\+)?json")
@@ -68,13 +67,13 @@ class Border:
             await self._app(scope, _replay(body, receive), sender)
         except ClientDisconnect:
             log_event("caller_left", "The caller left before the request was read")
-        except Exception as error:  # the border at which a defect of ours becomes an answer
+        except Exception as error:  # whatever it is, a defect of ours included, becomes an answer here
             if sender.has_begun:
                 log_exception("internal_error", "A defect: it came after this request's answer had begun", error)
                 if not sender.has_ended:
                     raise
                 return
-            await _answer_for(error)(scope, receive, send)
+            await answer_for(error)(scope, receive, send)
 
     def _check_caller(self, request: Request) -> None:
         # Not request.url.path: what that is made of includes the Host header and the query, which a caller can garble.
@@ -126,13 +125,6 @@ class _Sender:
         self.has_begun = True
         self.has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
-
-
-def _answer_for(error: Exception) -> JSONResponse:
-    if isinstance(error, RequestError):
-        return problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
-    log_exception("internal_error", "A defect: this request was answered with 500", error)
-    return problem(500, "internal_error", f"an error of ours; the log has it under trace id {trace_id()}")
 
 
 async def _read_body(request: Request) -> bytes:

@@ -7,11 +7,24 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    TypeAdapter,
+    ValidationError,
+)
+
+from functions.refusals import invalid
 
 MAX_CHOSEN_MENTORS = 10_000
 MAX_BATCH_MENTORS = 1_000
 MAX_NOTE_LENGTH = 2_000
+MAX_MAX_AGE_HOURS = 24 * 366
 
 Status = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled", "skipped"]
 TriggeredBy = Literal["schedule", "manual", "retry"]
@@ -49,6 +62,8 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_require_time), AfterValidator
 Note = Annotated[str, Field(max_length=MAX_NOTE_LENGTH, pattern=r"^[^\x00]*$")]
 ScenarioName = Annotated[str, Field(min_length=1, max_length=100)]
 ChosenTypes = Annotated[list[ScenarioName], Field(min_length=1, max_length=100)]
+DispatchId = Annotated[int, Field(ge=1, le=2**63 - 1)]
+MaxAgeHours = Annotated[float, Field(gt=0, le=MAX_MAX_AGE_HOURS)]
 Cursor = Annotated[str, Field(max_length=300, description="`next_cursor` of the page before")]
 
 
@@ -278,3 +293,24 @@ class Problem(BaseModel):
     code: str = Field(description="A stable name of the problem.")
     detail: str = Field(description="What was expected and what was found.")
     field: str | None = Field(default=None, description="The member, header or parameter at fault.")
+
+
+def checked(kind: Any, value: object, *, sent_as: str | None = None) -> Any:
+    """Validates what was sent to a route that FastAPI does not serve, as FastAPI would.
+
+    Args:
+        kind: what it has to be, such as `Moment` or `StartRequest`.
+        value: what was sent.
+        sent_as: the header or the parameter; None: the body.
+
+    Returns:
+        The value, as `kind` has it.
+
+    Raises:
+        RequestError: 422 `invalid_field` or `unknown_field`.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value, from_attributes=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+    raise invalid(first["type"], [sent_as, *first["loc"]] if sent_as else first["loc"], first["msg"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from functions.adhoc_batch import evaluate_now
@@ -25,11 +25,18 @@ from functions.cursors import cursor_of_mentor, cursor_of_position, mentor_of_cu
 from functions.manual_run import start_run
 from functions.openapi import LINKS_TO_INVOCATION, OPENED, OPENED_ONLY, problems
 from functions.peer_mentors import read_mentors_page
-from functions.wiring import Connected
+from functions.work import Work
 from shared.errors import RequestError
 
 PREFIX = "/api/v1/scheduler-invocations"
 
+
+async def _work(request: Request) -> Work:
+    work: Work = request.app.state.connect()
+    return work
+
+
+Connected = Annotated[Work, Depends(_work)]
 IdempotencyKey = Annotated[
     str | None,
     Header(

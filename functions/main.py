@@ -1,28 +1,29 @@
-"""The function's entry point: wires configuration, clients and routes together, once for a process."""
+"""The function's entry point: wires configuration, clients and routes together, once for a process.
+
+A cold start pays for whatever is imported here before it can answer anything; what only some requests need is imported
+where they need it (tests/unit/functions/test_cold_start.py names what must not be).
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from functions.api import create_app
-from functions.work import Work
+from functions.application import create_app
 from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
-from shared.database import connect
 from shared.errors import ConfigError
-from shared.http_transport import HttpTransport
-from shared.invocation_records import InvocationRecords
-from shared.invocations import Invocations
-from shared.load_control import ConcurrencyLimiter
 from shared.observability import configure_logging
-from shared.trigger_engine import TriggerEngine
+
+if TYPE_CHECKING:
+    from functions.work import Work
 
 try:
     CONFIG = ScenarioEvaluationConfig.from_environment(os.environ)
@@ -32,7 +33,7 @@ except ConfigError as error:
 
 
 async def handle_scheduled_invocation(request: Request) -> Response:
-    """Answers every request to the function; `functions/api.py` has the routes.
+    """Answers every request to the function; `functions/application.py` has the routes.
 
     Args:
         request: the request, as functions-framework hands it over.
@@ -44,7 +45,7 @@ async def handle_scheduled_invocation(request: Request) -> Response:
 
 
 class _Application(Response):
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         super().__init__()
         self._app = app
 
@@ -53,24 +54,23 @@ class _Application(Response):
 
 
 @lru_cache(maxsize=1)
-def _app() -> FastAPI:
+def _app() -> ASGIApp:
     configure_logging(CONFIG.log_level)
     return create_app(
-        lru_cache(maxsize=1)(lambda: build_work(CONFIG)),
+        _work,
         TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens),
         trusted_proxy_count=CONFIG.trusted_proxy_count,
     )
 
 
-def build_work(config: ScenarioEvaluationConfig) -> Work:
-    """Builds the clients; nothing is sent yet."""
-    database = connect(config.supabase_url, config.supabase_secret_key.get_secret_value())
-    engine = TriggerEngine(
-        config.scenario_engine_url,
-        config.scenario_engine_token.get_secret_value(),
-        transport=HttpTransport(),
-        limiter=ConcurrencyLimiter(config.engine_max_concurrency),
-        timeout_seconds=config.engine_timeout_seconds,
-        max_attempts=config.engine_max_attempts,
-    )
-    return Work(config, database, Invocations(database.patient(), config), InvocationRecords(database, config), engine)
+@lru_cache(maxsize=1)
+def _work() -> Work:
+    # With the clients' packages: a process that only says that it is up needs none of them.
+    from functions.wiring import build_work
+
+    return build_work(CONFIG)
+
+
+# What is imported by now stays, and gunicorn forks next: no collection shall look through it again, neither while the
+# worker imports the rest nor later, and copy into the worker the pages that it shares with its parent.
+gc.freeze()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from functions.contract import Problem
@@ -93,11 +94,20 @@ def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[
     }
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document; made once."""
+def describe(app: FastAPI, routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """The OpenAPI document; made once.
+
+    Args:
+        app: keeps it.
+        routes: what it is about, those included that the application does not serve itself.
+    """
     if app.openapi_schema is None:
         document = get_openapi(
-            title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, summary=app.summary
+            title=app.title,
+            version=app.version,
+            description=DESCRIPTION,
+            routes=routes,
+            summary=app.summary,
         )
         components = document.setdefault("components", {})
         components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()

@@ -1,25 +1,26 @@
-"""How a route gets at what it works with: `create_app` puts it into the application's state, once."""
+"""Builds what the routes work with: the clients of the database and the engine, from the configuration."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import Depends
-from starlette.requests import Request
-
-from functions.last_run import LastGoodRun
 from functions.work import Work
+from shared.config import ScenarioEvaluationConfig
+from shared.database import connect
+from shared.http_transport import HttpTransport
+from shared.invocation_records import InvocationRecords
+from shared.invocations import Invocations
+from shared.load_control import ConcurrencyLimiter
+from shared.trigger_engine import TriggerEngine
 
 
-async def _work(request: Request) -> Work:
-    work: Work = request.app.state.connect()
-    return work
-
-
-async def _last_good_run(request: Request) -> LastGoodRun:
-    found: LastGoodRun = request.app.state.last_good_run
-    return found
-
-
-Connected = Annotated[Work, Depends(_work)]
-CachedLastGoodRun = Annotated[LastGoodRun, Depends(_last_good_run)]
+def build_work(config: ScenarioEvaluationConfig) -> Work:
+    """Builds the clients; nothing is sent yet."""
+    database = connect(config.supabase_url, config.supabase_secret_key.get_secret_value())
+    engine = TriggerEngine(
+        config.scenario_engine_url,
+        config.scenario_engine_token.get_secret_value(),
+        transport=HttpTransport(),
+        limiter=ConcurrencyLimiter(config.engine_max_concurrency),
+        timeout_seconds=config.engine_timeout_seconds,
+        max_attempts=config.engine_max_attempts,
+    )
+    return Work(config, database, Invocations(database.patient(), config), InvocationRecords(database, config), engine)

@@ -25,6 +25,8 @@ class LossyProxy:
         self._losing = Counter(losing)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self.asked: list[str] = []
+        """The paths of all requests, in the order in which they came."""
         self.lost: list[int] = []
         """The statuses of the answers that nobody heard of."""
 
@@ -62,8 +64,9 @@ class LossyProxy:
                     name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
                 }
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
-                answer = await self._exchange(lines, body)
                 path = lines[0].split()[1]
+                self.asked.append(path)
+                answer = await self._exchange(lines, body)
                 if self._losing[path] > 0:
                     self._losing[path] -= 1
                     self.lost.append(int(answer.split()[1]))

@@ -192,6 +192,7 @@ async def night(project: Project, http: httpx.AsyncClient) -> AsyncIterator[Nigh
         await project.make_slot_due()
         night = Night(project, engine, http)
         yield night
-        # the project's logs are searched for secrets next: an empty one would hold none whatever happened
-        for function in night.served:
-            assert night.log_lines(function), f"{function.log_path} is empty"
+        # The project's logs are searched for secrets next: empty ones would hold none whatever happened. Who came when
+        # everything was done has nothing to log.
+        logged = [len(night.log_lines(function)) for function in night.served]
+        assert not logged or max(logged) > 0, "whoever served the night, nobody logged a line"

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from pydantic import SecretStr
 
-from functions.api import create_app
+from functions.application import create_app
 from functions.invocation_routes import PREFIX
 from functions.work import Work
 from shared.auth import TokenCheck
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
+from shared.secret import Secret
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.pretend_engine import PretendEngine
@@ -55,7 +55,7 @@ class Function:
             self.engine.client(),
             now=lambda: NOW,
         )
-        self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
+        self.app = create_app(self._connect, TokenCheck([Secret(INVOKE_TOKEN)], [Secret(ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 
     def _connect(self) -> Work:

@@ -29,6 +29,11 @@ json_values = st.recursive(
 )
 
 
+def is_list_of_texts(value: object) -> bool:
+    """Such a list may be a place."""
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
 def pack(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
@@ -70,8 +75,8 @@ def test_any_bytes_in_base64_are_refused(read: Callable[[str], object], content:
 
 
 @pytest.mark.parametrize("read", READERS)
-@given(value=json_values)
-def test_any_json_in_base64_is_refused(read: Callable[[str], object], value: object) -> None:
+@given(value=json_values.filter(lambda value: not is_list_of_texts(value)))
+def test_any_other_json_in_base64_is_refused(read: Callable[[str], object], value: object) -> None:
     assert_refused(read, pack(value))
 
 

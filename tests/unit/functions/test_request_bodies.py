@@ -97,6 +97,13 @@ async def test_an_unknown_member_is_422_and_named(function: Function, method: st
     assert field == ("user_ids" if "batch" in path else "shoe_size")
 
 
+@pytest.mark.parametrize(("method", "path"), READERS[:3])
+@pytest.mark.parametrize("name", ["body", "path", "query", "header", "a.b", ""])
+async def test_an_unknown_member_of_any_name_is_named(function: Function, method: str, path: str, name: str) -> None:
+    response = await function.http.request(method, path, json={name: 1}, headers=ADMIN)
+    assert problem_in(response, 422, "unknown_field")["field"] == name
+
+
 @pytest.mark.parametrize(("method", "path"), READERS)
 @pytest.mark.parametrize("body", [[], [1], "text", 7, True])
 async def test_a_body_that_is_no_object_is_422(function: Function, method: str, path: str, body: object) -> None:

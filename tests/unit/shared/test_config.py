@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from shared.config import ScenarioEvaluationConfig
 from shared.errors import ConfigError
@@ -97,15 +97,9 @@ def test_no_value_of_a_secret_is_in_the_error() -> None:
     assert "hush" not in text
 
 
-def test_no_value_of_a_secret_is_in_the_error_that_the_validation_itself_raises() -> None:
-    with pytest.raises(ValidationError) as caught:
-        ScenarioEvaluationConfig.model_validate({"supabase_secret_key": "hush", "scheduler_admin_tokens": "hush"})
-    assert "hush" not in str(caught.value)
-
-
 def test_no_value_of_a_secret_is_in_what_the_configuration_shows() -> None:
     config = make_config()
-    shown = repr(config) + str(config) + config.model_dump_json()
+    shown = f"{config!r} {config} {config.supabase_secret_key}" + json.dumps(config.in_force())
     for key in ("SUPABASE_SECRET_KEY", "SCENARIO_ENGINE_TOKEN", "SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS"):
         assert REQUIRED[key] not in shown
 
@@ -125,8 +119,8 @@ def test_variables_of_others_are_ignored() -> None:
 
 
 def test_the_configuration_cannot_be_changed() -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        make_config().max_workers = 9
+    with pytest.raises(FrozenInstanceError):
+        make_config().max_workers = 9  # type: ignore[misc]  # mypy sees it as well
 
 
 @pytest.mark.parametrize("url", ["project.example.org", "ftp://project.example.org", "https://", "//x", "file:///x"])
@@ -347,7 +341,7 @@ def example_settings() -> dict[str, str]:
 
 
 def test_the_example_names_exactly_the_settings_that_exist() -> None:
-    assert set(example_settings()) == {name.upper() for name in ScenarioEvaluationConfig.model_fields}
+    assert set(example_settings()) == {setting.name.upper() for setting in fields(ScenarioEvaluationConfig)}
 
 
 def test_the_example_is_valid_and_shows_the_defaults() -> None:

@@ -1,0 +1,44 @@
+"""What is answered when a request fails, whichever route it was for: each error of ours as a problem.
+
+A defect is answered without its words; the log holds them under the trace id that the answer names.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.responses import JSONResponse
+
+from functions.problems import problem
+from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError, RequestError
+from shared.observability import log_event, log_exception, trace_id
+
+RETRY_AFTER_SECONDS = 10
+
+
+def answer_for(error: Exception) -> JSONResponse:
+    """The answer, and a log line for what is not the caller's doing."""
+    if isinstance(error, RequestError):
+        return problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
+    if isinstance(error, DatabaseError):
+        return _answer_for_database(error)
+    log_exception("internal_error", "A defect: this request was answered with 500", error)
+    return problem(500, "internal_error", f"an error of ours; the log has it under trace id {trace_id()}")
+
+
+def _answer_for_database(error: DatabaseError) -> JSONResponse:
+    if isinstance(error, DatabaseUnavailableError):
+        log_event("database_unavailable", str(error), level=logging.ERROR)
+        return problem(
+            503,
+            "database_unavailable",
+            "the database does not answer; whatever was under way goes on when it does",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+    code = error.code if isinstance(error, DatabaseRefusedError) else "unknown"
+    log_event("database_refused", str(error), level=logging.ERROR, error_code=code)
+    if code == "invalid_api_key":
+        return problem(500, "database_key_rejected", "the Data API refuses this function's SUPABASE_SECRET_KEY")
+    return problem(
+        500, "database_refused", f"the Data API refused a call ({code}); the log has it under trace id {trace_id()}"
+    )
