@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -13,16 +12,14 @@ import httpx
 from tests.emulator.errors import EmulatorError
 from tests.emulator.project import Project
 
-from .fast_engine import read_stats, reset
-from .figures import Figures
+from .figures import Figures, Load
+from .measured_call import ANSWER_SECONDS, call, figures_of
 from .preparation import prepare
-from .process_use import ProcessMeter
-from .served import ANSWER_SECONDS, CONTENDER, check, load_of, pids_of
 
 
 @dataclass(frozen=True)
 class Scheduler:
-    """Every type of a user goes into the same call: `types_per_call` has to be all of them.
+    """The function, started anew for each run.
 
     Args:
         env: goes over the environment that the load asks for.
@@ -30,30 +27,18 @@ class Scheduler:
 
     env: Mapping[str, str] = field(default_factory=dict)
 
-    async def run(
-        self,
-        project: Project,
-        engine_url: str,
-        *,
-        mentors: int,
-        types: Sequence[str],
-        in_flight: int,
-        users_per_call: int,
-        types_per_call: int | None = None,
-    ) -> Figures:
+    async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
         """One run of everybody; see `Contender`. The engine has to answer with what gets a row of its own."""
-        load = load_of(mentors, types, in_flight, users_per_call, types_per_call)
-        if load.types_per_call != len(types):
-            raise EmulatorError("the scheduler asks about all types of a user at once: give it one type")
-        await prepare(project, mentors)
+        await prepare(project, load.mentors)
         await _forget_everything(project)
         slot = datetime.now(UTC) - timedelta(minutes=1)
         function = await project.start_function(
             {
                 "EVALUATION_SCHEDULE": f"{slot.minute} {slot.hour} * * *",
-                "SCENARIO_TYPES": json.dumps([{"type": name} for name in types]),
-                "ENGINE_USERS_PER_CALL": str(users_per_call),
-                "ENGINE_MAX_CONCURRENCY": str(in_flight),
+                "SCENARIO_TYPES": json.dumps([{"type": name} for name in load.types]),
+                "ENGINE_USERS_PER_CALL": str(load.users_per_call),
+                "ENGINE_TYPES_PER_CALL": str(load.types_per_call),
+                "ENGINE_MAX_CONCURRENCY": str(load.in_flight),
                 "TIME_BUDGET_SECONDS": str(ANSWER_SECONDS),
                 "BATCH_VISIBILITY_SECONDS": str(ANSWER_SECONDS + 60),
                 **self.env,
@@ -62,31 +47,25 @@ class Scheduler:
             restart=False,
         )
         try:
-            stats = await reset(engine_url)
-            meter = ProcessMeter.start({CONTENDER: function.pid, **pids_of(project, stats)})
-            started = time.perf_counter()
-            async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_SECONDS) as client:
-                answer = await client.post(
-                    f"{function.url}/", headers={"Authorization": f"Bearer {project.invoke_token}"}
-                )
-            wall = time.perf_counter() - started
-            processes = meter.read()
+            answered = await call(
+                f"{function.url}/",
+                pid=function.pid,
+                project=project,
+                engine_url=engine_url,
+                headers={"Authorization": f"Bearer {project.invoke_token}"},
+            )
         finally:
             await function.stop()
-        if answer.status_code != httpx.codes.OK or answer.json()["status"] != "succeeded":
-            raise EmulatorError(f"the run did not succeed: {answer.status_code} {answer.text}")
-        stats = await read_stats(engine_url)
-        rows = await _count_results(project)
-        check("this function", load, stats, rows)
-        return Figures(
-            wall_seconds=wall,
-            cpu_seconds=processes[CONTENDER].cpu_seconds,
-            peak_megabytes=processes[CONTENDER].peak_megabytes,
-            rows_stored=await _count_rows(project),
-            engine_calls=stats.calls,
-            evaluations=stats.distinct,
-            max_in_flight=stats.max_in_flight,
-            processes=processes,
+        response = answered.response
+        if response.status_code != httpx.codes.OK or response.json()["status"] != "succeeded":
+            raise EmulatorError(f"the run did not succeed: {response.status_code} {response.text}")
+        return await figures_of(
+            "this function",
+            load,
+            engine_url,
+            answered,
+            results=await _count_results(project),
+            rows=await _count_rows(project),
         )
 
 
