@@ -72,7 +72,11 @@ export class Engine {
       this.connections =
         0;
     this.maxInFlight = this.inFlight;
-    this.firstCall = this.lastAnswer = this.latency = this.longest = 0;
+    this.firstCall =
+      this.lastAnswer =
+      this.latency =
+      this.longest =
+        0;
   }
 
   /** Answers a call, after the latency that its first pair has for every contender. */
