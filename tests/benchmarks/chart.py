@@ -24,6 +24,7 @@ COLOURS = {
     DBOS: "#CC79A7",
     WRK: "#8A8A8A",
 }
+OTHER = "#BBBBBB"
 INK = "#222222"
 RULE = "#E3E3E3"
 MEMORY_TARGET_MEGABYTES = 100
@@ -95,7 +96,15 @@ def _draw_bars(axes: Axes, groups: Sequence[tuple[str, Sequence[tuple[str, Sprea
         for contender, spread in bars:
             at += 1
             whisker = [[spread.median - spread.lowest], [spread.highest - spread.median]]
-            axes.barh(at, spread.median, height=0.72, color=COLOURS[contender], xerr=whisker, ecolor=INK, capsize=2.5)
+            axes.barh(
+                at,
+                spread.median,
+                height=0.72,
+                color=COLOURS.get(contender, OTHER),
+                xerr=whisker,
+                ecolor=INK,
+                capsize=2.5,
+            )
             axes.annotate(
                 f"{spread.median:,.{digits}f}",
                 (spread.highest, at),

@@ -14,9 +14,16 @@ from .fast_engine import fast_engine
 from .figures import TYPES, Load
 from .limit import LIMIT
 from .scheduler import SCHEDULER
-from .served import DBOS_QUEUE, GOOD, NAIVE
+from .served import DBOS_QUEUE, GOOD, NAIVE, PLAIN_LOOP
 
-NAMES: dict[str, Contender] = {"scheduler": SCHEDULER, "good": GOOD, "naive": NAIVE, "dbos": DBOS_QUEUE, "wrk": LIMIT}
+NAMES: dict[str, Contender] = {
+    "scheduler": SCHEDULER,
+    "good": GOOD,
+    "naive": NAIVE,
+    "dbos": DBOS_QUEUE,
+    "wrk": LIMIT,
+    "plain": PLAIN_LOOP,
+}
 
 
 async def main() -> None:

@@ -10,7 +10,7 @@ from tests.emulator.project import Project
 from .figures import Figures, Load
 from .limit import LIMIT
 from .scheduler import SCHEDULER
-from .served import DBOS_QUEUE, GOOD, NAIVE
+from .served import DBOS_QUEUE, GOOD, NAIVE, PLAIN_LOOP
 
 
 class Contender(Protocol):
@@ -38,6 +38,7 @@ GOOD_DENO = "good Deno"
 NAIVE_DENO = "naive Deno"
 DBOS = "DBOS queue"
 WRK = "wrk"
+PLAIN = "the same loop, not durable"
 
 CONTENDERS: Mapping[str, Contender] = {
     THIS_FUNCTION: SCHEDULER,
@@ -45,4 +46,5 @@ CONTENDERS: Mapping[str, Contender] = {
     NAIVE_DENO: NAIVE,
     DBOS: DBOS_QUEUE,
     WRK: LIMIT,
+    PLAIN: PLAIN_LOOP,
 }

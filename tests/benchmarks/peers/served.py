@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,22 @@ from .deno import HERE, deno_command, deno_env
 from .figures import Figures, Load
 from .measured_call import call, figures_of
 from .preparation import count_rows, prepare
+from .scheduler import settings_for
+
+
+def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]:
+    """What contenders of other kinds than this function are told by their environment."""
+    return {
+        "SUPABASE_URL": project.supabase_url,
+        "SUPABASE_SECRET_KEY": project.secret_key,
+        "DATABASE_URL": project.database_url,
+        "SCENARIO_ENGINE_URL": engine_url,
+        "SCENARIO_ENGINE_TOKEN": project.engine_token,
+        "SCENARIO_TYPES": ",".join(load.types),
+        "IN_FLIGHT": str(load.in_flight),
+        "USERS_PER_CALL": str(load.users_per_call),
+        "TYPES_PER_CALL": str(load.types_per_call),
+    }
 
 
 @dataclass(frozen=True)
@@ -28,17 +44,19 @@ class ServedContender:
     Args:
         name: in logs.
         command: starts it; called when it is needed, so that what is missing is said then.
+        settings: its environment, beside the port on which it serves.
     """
 
     name: str
     command: Callable[[], Sequence[str | Path]]
+    settings: Callable[[Project, str, Load], Mapping[str, str]] = settings_of
 
     async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
         """One run of everybody; see `Contender`."""
         command = self.command()
         await prepare(project, load.mentors)
         port = free_port()
-        env = {**deno_env(project.data_dir), **self._env(project, engine_url, load), "PORT": str(port)}
+        env = {**deno_env(project.data_dir), **self.settings(project, engine_url, load), "PORT": str(port)}
         process = ChildProcess(self.name, command, data_dir=project.data_dir, env=env, cwd=HERE.parents[2])
         await process.start()
         try:
@@ -54,19 +72,6 @@ class ServedContender:
         rows = await count_rows(project)
         return await figures_of(self.name, load, engine_url, answered, results=rows, rows=rows)
 
-    def _env(self, project: Project, engine_url: str, load: Load) -> dict[str, str]:
-        return {
-            "SUPABASE_URL": project.supabase_url,
-            "SUPABASE_SECRET_KEY": project.secret_key,
-            "DATABASE_URL": project.database_url,
-            "SCENARIO_ENGINE_URL": engine_url,
-            "SCENARIO_ENGINE_TOKEN": project.engine_token,
-            "SCENARIO_TYPES": ",".join(load.types),
-            "IN_FLIGHT": str(load.in_flight),
-            "USERS_PER_CALL": str(load.users_per_call),
-            "TYPES_PER_CALL": str(load.types_per_call),
-        }
-
 
 async def _answers(port: int) -> bool:
     return await http_status(port, "/") == httpx.codes.OK
@@ -79,6 +84,17 @@ def dbos_command() -> list[str | Path]:
     return [sys.executable, "-m", "tests.benchmarks.peers.dbos_peer"]
 
 
+def plain_loop_command() -> list[str | Path]:
+    """Served as the function is; the port comes by its environment."""
+    serve: list[str | Path] = [sys.executable, "-m", "functions_framework", "--target", "evaluate_everybody", "--asgi"]
+    return [*serve, "--host", LOCALHOST, "--source", HERE / "plain_loop.py"]
+
+
 GOOD = ServedContender("good-deno", lambda: deno_command("good.ts"))
 NAIVE = ServedContender("naive-deno", lambda: deno_command("naive.ts"))
 DBOS_QUEUE = ServedContender("dbos", dbos_command)
+PLAIN_LOOP = ServedContender(
+    "plain-loop",
+    plain_loop_command,
+    lambda project, engine_url, load: project.function_env(engine_url, settings_for(load)),
+)

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 from ..section import Section
 from .batched import BATCHED
+from .cold_start import COLD_START
+from .durability import DURABILITY
 from .fan_out import FAN_OUT
+from .history import HISTORY
+from .million import MILLION
 from .tail import TAIL
 
-SECTIONS: Sequence[Section] = (FAN_OUT, TAIL, BATCHED)
+SECTIONS: Sequence[Section] = (FAN_OUT, TAIL, BATCHED, MILLION, DURABILITY, COLD_START, HISTORY)
