@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,6 +78,38 @@ def write(results: Results, out: Path) -> None:
     draw(results, out / "chart.png")
 
 
+async def run_sections(
+    sections: Sequence[Section],
+    conditions: Conditions,
+    results: Results,
+    *,
+    publish: Callable[[Results, SectionResult], None],
+) -> list[str]:
+    """Runs sections one after the other; one that breaks does not keep the next from its turn.
+
+    Args:
+        sections: which.
+        conditions: how.
+        results: what there is already.
+        publish: called with all that there is, and what is new, after each section.
+
+    Returns:
+        The names of those that broke.
+    """
+    broken = []
+    for section in sections:
+        print(f"{section.name}: {section.title}", flush=True)
+        try:
+            result = await measure(section, conditions)
+        except EmulatorError as error:
+            print(f"{section.name} broke: {error}", file=sys.stderr, flush=True)
+            broken.append(section.name)
+            continue
+        results = results.with_section(result, [known.name for known in SECTIONS])
+        publish(results, result)
+    return broken
+
+
 async def main(arguments: Sequence[str]) -> int:
     """Runs what is asked for; 1 where something broke, whatever the figures are."""
     sections, conditions, out = parse(arguments)
@@ -89,22 +121,16 @@ async def main(arguments: Sequence[str]) -> int:
         print(f"the benchmark cannot run: {error}", file=sys.stderr)
         return 1
     console = Console(width=max(Console().width, TABLE_WIDTH))
-    results = read_results(out / "results.json", describe_machine())
-    broken = []
-    for section in sections:
-        print(f"{section.name}: {section.title}", flush=True)
-        try:
-            result = await measure(section, conditions)
-        except EmulatorError as error:
-            print(f"{section.name} broke: {error}", file=sys.stderr, flush=True)
-            broken.append(section.name)
-            continue
-        results = results.with_section(result, SECTIONS)
+
+    def publish(results: Results, result: SectionResult) -> None:
         write(results, out)
         print_section(console, result)
+
+    earlier = read_results(out / "results.json", describe_machine())
+    broken = await run_sections(sections, conditions, earlier, publish=publish)
     if broken:
         print(f"broken: {', '.join(broken)}", file=sys.stderr)
-    print(f"written to {out}")
+    print(f"the results are in {out}")
     return 1 if broken else 0
 
 

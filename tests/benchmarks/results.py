@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from .section import Measured, Row, Section, Target
+from .section import Measured, Row, Target
 
 FORMAT = 1
 
@@ -86,11 +86,16 @@ class Results:
     machine: Mapping[str, Any]
     sections: Mapping[str, SectionResult]
 
-    def with_section(self, result: SectionResult, order: Sequence[Section]) -> Results:
-        """With this one added, or in place of an earlier one of its name; in the order of the sections."""
+    def with_section(self, result: SectionResult, order: Sequence[str]) -> Results:
+        """With this one added, or in place of an earlier one of its name.
+
+        Args:
+            result: what is new.
+            order: names in the order in which sections are shown; others come last.
+        """
         sections = {**self.sections, result.name: result}
-        known = [section.name for section in order if section.name in sections]
-        return Results(self.machine, {name: sections[name] for name in known})
+        names = dict.fromkeys((*(name for name in order if name in sections), *sections))
+        return Results(self.machine, {name: sections[name] for name in names})
 
     def write(self, path: Path) -> None:
         """Writes the file, at once or not at all."""
