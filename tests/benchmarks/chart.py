@@ -149,8 +149,10 @@ def _draw_memory(axes: Axes, results: Results) -> None:
     numbers = sorted({number for points in lines.values() for number, _ in points})
     axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
     axes.minorticks_off()
-    axes.set_ylim(0, None)
-    axes.margins(y=0.15)
+    axes.set_xlim(numbers[0] / 1.2, numbers[-1] * 1.2)
+    axes.set_ylim(
+        0, 1.2 * max(MEMORY_TARGET_MEGABYTES, *(one.highest for points in lines.values() for _, one in points))
+    )
     axes.set_xlabel("mentors, three types each, 100 users a call (logarithmic)")
     axes.set_ylabel("MB, all of its processes")
     axes.grid(color=RULE, linewidth=0.8)

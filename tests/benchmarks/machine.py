@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -31,7 +32,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "cpu": _cpu_model(),
         "memory_gigabytes": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {_version(platform.release())}",
         "versions": _versions(),
     }
 
@@ -64,17 +65,19 @@ def _versions() -> dict[str, str]:
     }
     versions = {"Python": platform.python_version(), "PostgreSQL": PostgresBinaries.find().version}
     for name, command in programs.items():
-        try:
-            found = VERSION.search(_output(command()))
-        except EmulatorError:
-            continue
-        if found:
-            versions[name] = found.group()
+        # what is not installed takes no part
+        with contextlib.suppress(EmulatorError):
+            versions[name] = _version(_output(command()))
     supabase = HERE / "node_modules" / "@supabase" / "supabase-js" / "package.json"
     if supabase.exists():
         versions["supabase-js"] = json.loads(supabase.read_text(encoding="utf-8"))["version"]
     installed = {package.metadata["Name"].lower(): package.version for package in importlib.metadata.distributions()}
     return versions | {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def _version(text: str) -> str:
+    found = VERSION.search(text)
+    return found.group() if found else text.strip()
 
 
 def _output(command: Sequence[str | Path]) -> str:

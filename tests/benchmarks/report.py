@@ -81,8 +81,8 @@ def processes_table(rows: Sequence[Row]) -> Table | None:
     )
 
 
-def targets_table(targets: Sequence[Target]) -> Table:
-    """What was to be reached, and whether it was."""
+def targets_table(targets: Sequence[Target], *, judged: bool) -> Table:
+    """What was to be reached and, unless it means nothing, whether it was."""
     return Table(
         ["target", "found", "wanted", ""],
         [
@@ -90,7 +90,7 @@ def targets_table(targets: Sequence[Target]) -> Table:
                 target.claim,
                 f"{target.found:,.{target.digits}f}",
                 f"{'at least' if target.at_least else 'at most'} {target.bound:,.{target.digits}f}",
-                "met" if target.met else "NOT MET",
+                ("met" if target.met else "NOT MET") if judged else "",
             ]
             for target in targets
         ],
@@ -106,7 +106,7 @@ def print_section(console: Console, result: SectionResult) -> None:
         console.print(QUICK)
     console.print(figures_table(result.measured.rows).to_rich())
     if result.measured.targets:
-        console.print(targets_table(result.measured.targets).to_rich())
+        console.print(targets_table(result.measured.targets, judged=not result.quick).to_rich())
     for note in result.measured.notes:
         console.print(f"- {note}", highlight=False)
 
@@ -138,7 +138,7 @@ def _section_markdown(result: SectionResult) -> list[str]:
         + (f" **{QUICK}**" if result.quick else ""),
     ]
     if measured.targets:
-        parts.append(targets_table(measured.targets).to_markdown())
+        parts.append(targets_table(measured.targets, judged=not result.quick).to_markdown())
     parts.append(figures_table(measured.rows).to_markdown())
     processes = processes_table(measured.rows)
     if processes is not None:

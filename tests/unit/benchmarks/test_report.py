@@ -46,8 +46,14 @@ def test_the_report_has_medians_with_their_spread_and_the_verdicts() -> None:
 
 
 def test_the_report_says_which_figures_mean_nothing() -> None:
-    assert "far too small" in to_markdown(Results(MACHINE, {}).with_section(section_result(quick=True), ORDER))
-    assert "far too small" not in to_markdown(Results(MACHINE, {}).with_section(section_result(), ORDER))
+    quick, real = (
+        to_markdown(Results(MACHINE, {}).with_section(section_result(quick=quick, found=0.5), ORDER))
+        for quick in (True, False)
+    )
+    assert "far too small" in quick
+    assert "MET" not in quick
+    assert "far too small" not in real
+    assert "NOT MET" in real
 
 
 def test_requests_are_counted_by_what_they_asked_for(tmp_path: Path) -> None:
