@@ -42,8 +42,8 @@ lint: install ## formatting, lint and types, strictly; dependencies (AUDIT=--req
 	@$(BIN)/python -m pip check --disable-pip-version-check
 	@$(BIN)/python -m tests.dependency_audit $(AUDIT)
 
-bench: install $(PEERS_INSTALLED) ## measure a night: wall time, CPU and memory (MENTORS=…)
-	@$(BIN)/python -m tests.benchmarks
+bench: install $(PEERS_INSTALLED) ## this function beside what else one would build (ARGS='fan-out tail --rounds 5', ARGS=--quick)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 clean: ## remove what was installed and cached
 	rm -rf $(VENV) tests/emulator/node_modules $(PEERS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build
@@ -62,8 +62,8 @@ $(NPM_INSTALLED): tests/emulator/package.json tests/emulator/package-lock.json
 	@npm install --prefix tests/emulator --silent --no-audit --no-fund
 	@touch $@
 
-$(PEERS_INSTALLED): $(INSTALLED) $(PEERS)/package.json $(PEERS)/package-lock.json $(PEERS)/requirements.txt
+$(PEERS_INSTALLED): $(INSTALLED) $(PEERS)/package.json $(PEERS)/package-lock.json tests/benchmarks/requirements.txt
 	@command -v wrk >/dev/null || { echo "wrk is needed for the benchmark: install Debian's package wrk"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(PEERS)/requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt
 	@npm install --prefix $(PEERS) --silent --no-audit --no-fund
 	@touch $@

@@ -127,7 +127,7 @@ class Database:
         return rows
 
     async def _attempt(self, send: Callable[[], Awaitable[Any]]) -> Any:
-        """Sends, and sends again where the failure may pass; tenacity comes in only then: every call would pay for it."""
+        """Sends, and again where the failure may pass; only then tenacity comes in: each call would pay for it."""
         patience = TimeBudget(self._patience_seconds, self._clock)
         try:
             return await self._send(send)
@@ -183,8 +183,8 @@ def _check_status(response: httpx.Response) -> None:
         raise DatabaseUnavailableError(f"expected JSON of the Data API, found {media_type or 'nothing'}")
 
 
-class _Session(httpx.AsyncClient):
-    """Sends each request once, as it is: redirects, cookies and authentication flows are for others, and cost each call.
+class DataApiSession(httpx.AsyncClient):
+    """Sends each request once, as it is: redirects, cookies and authentication flows cost each call.
 
     Args:
         transport: sends the requests.
@@ -225,7 +225,7 @@ def connect(
         f"{url}/rest/v1",
         # Both, as the supabase client sends them: Supabase's gateway reads the first, a bare PostgREST the second.
         headers={"apikey": secret_key, "Authorization": f"Bearer {secret_key}"},
-        http_client=_Session(transport or HttpTransport()),
+        http_client=DataApiSession(transport or HttpTransport()),
         retry_enabled=False,
     )
     return Database(client, patience_seconds=patience_seconds, clock=clock, sleep=sleep)

@@ -48,7 +48,7 @@ class Lanes:
     async def run(self, steps: Sequence[Step]) -> None:
         """Runs the steps and returns when all are through.
 
-        The first that fails stops the others, and its own error is raised. Each runs in the context of who asked for it.
+        The first that fails stops the others, and its own error is raised. Each runs in the context of who asked.
         """
         if not steps:
             return
@@ -88,6 +88,8 @@ class Lanes:
         context: Context | None = None
         while self._waiting:
             errand, step = self._waiting.popleft()
+            if errand.done.done():
+                continue  # it has failed, and whoever asked has not yet had the time to take its other steps back
             if errand.context is not context:
                 context = errand.context
                 for variable, value in context.items():

@@ -1,97 +1,138 @@
-"""`python -m tests.benchmarks [--mentors N] [--calls N] [--rounds N]`: prints two tables."""
+"""`python -m tests.benchmarks [SECTION …] [--rounds 3] [--quick] [--out DIR]`: measures, section by section.
+
+Each section's tables are printed when it is through, and `results.json`, `results.md` and `chart.png` in the folder are
+written anew. A section that is not run again stays in them as it was, unless it was measured on another machine.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import sys
-from collections.abc import AsyncIterator
-from statistics import median
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from tests.benchmarks.engine_client import CONTENDERS, ClientFigures, measure_client
-from tests.benchmarks.night import IN_FLIGHT, LATENCY_SECONDS, NightFigures, measure_night
-from tests.emulator.ports import LOCALHOST, free_port
-from tests.emulator.processes import http_status
-from tests.emulator.project import ProjectFactory
+from tests.emulator.errors import EmulatorError
+from tests.emulator.staging import ROOT
 
+from .chart import draw, require_matplotlib
+from .machine import describe_commit, describe_machine
+from .report import print_section, to_markdown
+from .results import Results, SectionResult, read_results
+from .section import Conditions, Section
+from .sections import SECTIONS
 
-@contextlib.asynccontextmanager
-async def fast_engine(latency: float) -> AsyncIterator[str]:
-    """The engine in a process of its own, for as long as the block runs."""
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.benchmarks.fast_engine", str(port), str(latency)
-    )
-    url = f"http://{LOCALHOST}:{port}"
-    try:
-        while await http_status(port, "/") != 200:  # noqa: ASYNC110  # another process has no Event to set
-            await asyncio.sleep(0.02)
-        yield url
-    finally:
-        process.terminate()
-        await process.wait()
+OUT = ROOT / "build" / "benchmarks"
+QUICK_OUT = ROOT / "build" / "benchmarks-quick"
+ROUNDS = 3
+# Characters that the tables need; a pipe has 80.
+TABLE_WIDTH = 132
 
 
-async def compare_clients(calls: int, rounds: int) -> Table:
-    """The engine client by transport."""
-    figures: dict[str, list[ClientFigures]] = {name: [] for name in CONTENDERS}
-    async with fast_engine(0) as url:
-        for _ in range(rounds):
-            for name, transport in CONTENDERS.items():
-                figures[name].append(await measure_client(url, transport(), calls))
-    table = Table(title=f"Engine client: {calls:,} calls of one pair, 64 in flight, median of {rounds}")
-    for heading in ("transport", "CPU µs a call", "calls/s"):
-        table.add_column(heading, justify="left" if heading == "transport" else "right")
-    for name, runs in figures.items():
-        table.add_row(
-            name,
-            f"{median(run.cpu_microseconds_per_call for run in runs):,.0f}",
-            f"{median(run.calls_per_second for run in runs):,.0f}",
-        )
-    return table
-
-
-async def compare_nights(mentors: int, rounds: int) -> Table:
-    """The whole function by users a call."""
-    figures: dict[int, list[NightFigures]] = {100: [], 1: []}
-    async with ProjectFactory() as projects:
-        for _ in range(rounds):
-            for users_per_call, runs in figures.items():
-                async with fast_engine(LATENCY_SECONDS) as url, projects.project() as project:
-                    runs.append(await measure_night(project, url, mentors=mentors, users_per_call=users_per_call))
-    table = Table(
-        title=f"A night: {mentors:,} mentors seeded, engine {LATENCY_SECONDS * 1000:.0f} ms, "
-        f"{IN_FLIGHT} in flight, median of {rounds}"
-    )
-    for heading in ("users a call", "wall s", "evaluations/s", "of the ideal", "peak MB"):
-        table.add_column(heading, justify="right")
-    for users_per_call, runs in figures.items():
-        wall = median(run.wall_seconds for run in runs)
-        table.add_row(
-            str(users_per_call),
-            f"{wall:.2f}",
-            f"{runs[0].evaluations / wall:,.0f}",
-            f"{median(run.share_of_ideal for run in runs):.2f}",
-            f"{median(run.peak_megabytes for run in runs):.0f}",
-        )
-    return table
-
-
-async def main() -> None:
-    """Runs both comparisons and prints them."""
+def parse(arguments: Sequence[str]) -> tuple[list[Section], Conditions, Path]:
+    """What is asked for on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--mentors", type=int, default=5000)
-    parser.add_argument("--calls", type=int, default=3000)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    console = Console()
-    console.print(await compare_clients(options.calls, options.rounds))
-    console.print(await compare_nights(options.mentors, options.rounds))
+    known = {section.name: section for section in SECTIONS}
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"all, or some of: {', '.join(known)}")
+    parser.add_argument("--rounds", type=int, default=None, help=f"of each contender ({ROUNDS}; 1 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="small loads: only whether everything works")
+    parser.add_argument("--out", type=Path, default=None, help=f"folder ({OUT.relative_to(ROOT)})")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.sections if name not in known]
+    if unknown:
+        parser.error(f"no section is called {', '.join(unknown)}; there are {', '.join(known)}")
+    rounds = options.rounds if options.rounds is not None else (1 if options.quick else ROUNDS)
+    if rounds < 1:
+        parser.error("--rounds: at least one is expected")
+    conditions = Conditions(rounds, options.quick, lambda text: print(f"  {text}", flush=True))
+    chosen = [section for section in SECTIONS if not options.sections or section.name in options.sections]
+    return chosen, conditions, options.out or (QUICK_OUT if options.quick else OUT)
+
+
+async def measure(section: Section, conditions: Conditions) -> SectionResult:
+    """Runs one section."""
+    started_at, started = datetime.now(UTC), time.monotonic()
+    measured = await section.measure(conditions)
+    return SectionResult(
+        section.name,
+        section.title,
+        section.about,
+        started_at.isoformat(timespec="seconds"),
+        time.monotonic() - started,
+        describe_commit(),
+        conditions.rounds,
+        conditions.quick,
+        measured,
+    )
+
+
+def write(results: Results, out: Path) -> None:
+    """The three files."""
+    out.mkdir(parents=True, exist_ok=True)
+    results.write(out / "results.json")
+    (out / "results.md").write_text(to_markdown(results), encoding="utf-8")
+    draw(results, out / "chart.png")
+
+
+async def run_sections(
+    sections: Sequence[Section],
+    conditions: Conditions,
+    results: Results,
+    *,
+    publish: Callable[[Results, SectionResult], None],
+) -> list[str]:
+    """Runs sections one after the other; one that breaks does not keep the next from its turn.
+
+    Args:
+        sections: which.
+        conditions: how.
+        results: what there is already.
+        publish: called with all that there is, and what is new, after each section.
+
+    Returns:
+        The names of those that broke.
+    """
+    broken = []
+    for section in sections:
+        print(f"{section.name}: {section.title}", flush=True)
+        try:
+            result = await measure(section, conditions)
+        except EmulatorError as error:
+            print(f"{section.name} broke: {error}", file=sys.stderr, flush=True)
+            broken.append(section.name)
+            continue
+        results = results.with_section(result, [known.name for known in SECTIONS])
+        publish(results, result)
+    return broken
+
+
+async def main(arguments: Sequence[str]) -> int:
+    """Runs what is asked for; 1 where something broke, whatever the figures are."""
+    sections, conditions, out = parse(arguments)
+    try:
+        require_matplotlib()
+        for section in sections:
+            section.require()
+    except EmulatorError as error:
+        print(f"the benchmark cannot run: {error}", file=sys.stderr)
+        return 1
+    console = Console(width=max(Console().width, TABLE_WIDTH))
+
+    def publish(results: Results, result: SectionResult) -> None:
+        write(results, out)
+        print_section(console, result)
+
+    earlier = read_results(out / "results.json", describe_machine())
+    broken = await run_sections(sections, conditions, earlier, publish=publish)
+    if broken:
+        print(f"broken: {', '.join(broken)}", file=sys.stderr)
+    print(f"the results are in {out}")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(asyncio.run(main(sys.argv[1:])))

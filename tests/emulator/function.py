@@ -21,7 +21,8 @@ READY = 200
 class FunctionProcess:
     """One instance of the function on a fixed port, started again when it dies unless told otherwise.
 
-    `pid` is the current process; the worker that serves the requests is its child and ends with it.
+    `pid` is the current process; the worker that serves the requests is its child and ends with it. `python` may be
+    that of another environment.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class FunctionProcess:
         root: Path = ROOT,
         name: str = "function",
         restart: bool = True,
+        python: str | Path = sys.executable,
     ) -> None:
         self.port = port or free_port()
         self.name = name
@@ -45,7 +47,7 @@ class FunctionProcess:
         self._process = ChildProcess(
             name,
             [
-                *(sys.executable, "-m", "functions_framework", "--target", TARGET, "--asgi"),
+                *(python, "-m", "functions_framework", "--target", TARGET, "--asgi"),
                 *("--source", self._staged / "main.py", "--host", LOCALHOST, "--port", str(self.port)),
             ],
             data_dir=data_dir,
@@ -72,11 +74,19 @@ class FunctionProcess:
 
     async def start(self) -> None:
         """Stage, start, and return once GET /health answers 200."""
+        self.stage()
+        await self.spawn()
+        await self.until_ready()
+
+    def stage(self) -> None:
+        """Copy what is deployed to where it is started."""
         stage(self._staged, self._root)
+
+    async def spawn(self) -> None:
+        """Start the process, which is staged already, and return at once."""
         await self._process.start()
         if self._restart:
             self.supervisor = Supervisor(self._process)
-        await self.until_ready()
 
     async def until_ready(self, timeout_seconds: float = 30) -> None:
         """Wait until it serves, also across a death and a new start."""

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 from tests.emulator.project import Project
 
-from .figures import Figures
+from .figures import Figures, Load
 from .limit import LIMIT
 from .scheduler import SCHEDULER
-from .served import DBOS_QUEUE, GOOD, NAIVE
+from .served import DBOS_QUEUE, GOOD, NAIVE, PLAIN_LOOP
 
 
 class Contender(Protocol):
     """Whatever evaluates everybody."""
 
-    async def run(
-        self,
-        project: Project,
-        engine_url: str,
-        *,
-        mentors: int,
-        types: Sequence[str],
-        in_flight: int,
-        users_per_call: int,
-        types_per_call: int | None = None,
-    ) -> Figures:
+    async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
         """One run, from a started process and an empty table to the last stored row.
 
         Args:
             project: its mentors and its results are replaced.
             engine_url: of a `fast_engine`, whose counts are reset.
-            mentors: active ones.
-            types: scenario types, each of which applies to everybody.
-            in_flight: calls to the engine at once.
-            users_per_call: users that share a call.
-            types_per_call: one when a call is about one user, unless said otherwise; else all.
+            load: what it is asked to do.
 
         Returns:
             What it took.
@@ -47,10 +33,18 @@ class Contender(Protocol):
         ...
 
 
+THIS_FUNCTION = "this function"
+GOOD_DENO = "good Deno"
+NAIVE_DENO = "naive Deno"
+DBOS = "DBOS queue"
+WRK = "wrk"
+PLAIN = "the same loop, not durable"
+
 CONTENDERS: Mapping[str, Contender] = {
-    "this function": SCHEDULER,
-    "Deno, pool and batched upserts": GOOD,
-    "Deno, Promise.all in chunks": NAIVE,
-    "DBOS queue": DBOS_QUEUE,
-    "wrk (limit)": LIMIT,
+    THIS_FUNCTION: SCHEDULER,
+    GOOD_DENO: GOOD,
+    NAIVE_DENO: NAIVE,
+    DBOS: DBOS_QUEUE,
+    WRK: LIMIT,
+    PLAIN: PLAIN_LOOP,
 }

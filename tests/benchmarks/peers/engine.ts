@@ -37,12 +37,17 @@ export class Engine {
   private connections = 0;
   private firstCall = 0;
   private lastAnswer = 0;
+  private latency = 0;
+  private longest = 0;
 
   constructor(private options: Options) {
     this.keys = new KeySet(options.expect);
   }
 
-  /** What was seen since the last reset. `busy_seconds`: from the first call's arrival to the last answer. */
+  /**
+   * What was seen since the last reset. `busy_seconds`: from the first call's arrival to the last answer;
+   * `latency_seconds`: what all calls together were meant to take, `longest_seconds`: the longest of them.
+   */
   stats(): string {
     return JSON.stringify({
       pid: Deno.pid,
@@ -54,6 +59,8 @@ export class Engine {
       max_in_flight: this.maxInFlight,
       connections: this.connections,
       busy_seconds: Math.max(0, this.lastAnswer - this.firstCall) / 1000,
+      latency_seconds: this.latency / 1000,
+      longest_seconds: this.longest / 1000,
     });
   }
 
@@ -65,12 +72,17 @@ export class Engine {
       this.connections =
         0;
     this.maxInFlight = this.inFlight;
-    this.firstCall = this.lastAnswer = 0;
+    this.firstCall =
+      this.lastAnswer =
+      this.latency =
+      this.longest =
+        0;
   }
 
   /** Answers a call, after the latency that its first pair has for every contender. */
   async evaluate(body: string): Promise<string> {
     const call: Call = JSON.parse(body);
+    if (!Array.isArray(call.evaluations)) throw new Error("evaluations: a list is expected");
     if (this.calls++ === 0) this.firstCall = performance.now();
     if (++this.inFlight > this.maxInFlight) this.maxInFlight = this.inFlight;
     let results = "";
@@ -89,6 +101,8 @@ export class Engine {
       }
     }
     const latency = this.options.latencyOf(seed < 0 ? 0 : seed);
+    this.latency += latency;
+    if (latency > this.longest) this.longest = latency;
     if (latency > 0) await this.queue.after(latency);
     this.inFlight--;
     this.lastAnswer = performance.now();

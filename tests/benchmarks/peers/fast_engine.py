@@ -17,7 +17,7 @@ from .deno import deno_command, deno_env
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Since the last reset."""
+    """Since the last reset; see `engine.ts`."""
 
     pid: int
     calls: int
@@ -28,6 +28,8 @@ class EngineStats:
     max_in_flight: int
     connections: int
     busy_seconds: float
+    latency_seconds: float
+    longest_seconds: float
 
 
 @contextlib.asynccontextmanager

@@ -6,9 +6,9 @@ import { evaluate, newRun, type Pairs, type ResultRow } from "./engine_call.ts";
 import { settings } from "./settings.ts";
 
 const PAGE = 1000;
-// supabase-js gathers the columns of all rows in time that grows with the square of their number (measured: 6 µs of CPU a
-// row for a thousand, 13 for three thousand).
-const ROWS_PER_UPSERT = 1000;
+// supabase-js gathers the columns of all rows in time that grows with the square of their number. So 500 rows take a fifth
+// less CPU and a quarter less memory of the whole than 1,000, in the same wall time (measured at 100 users a call).
+const ROWS_PER_UPSERT = 500;
 const WRITERS = 3;
 // Rows that wait to be written; workers pause at this many, so that memory stays flat when the database is slow.
 const MOST_WAITING_ROWS = 4 * ROWS_PER_UPSERT * WRITERS;

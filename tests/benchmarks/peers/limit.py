@@ -7,7 +7,6 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 
 from tests.emulator.errors import EmulatorError
@@ -16,10 +15,10 @@ from tests.emulator.project import Project
 
 from .deno import HERE
 from .fast_engine import EngineStats, read_stats, reset
-from .figures import Figures, Load
+from .figures import Figures, Load, ProcessUse, ideal_seconds
+from .measured_call import check, pids_of
 from .preparation import prepare, user_ids
-from .process_use import ProcessMeter
-from .served import CONTENDER, check, load_of, pids_of
+from .process_use import FamilyMemory, ProcessMeter, cpu_seconds
 
 THREADS = 2
 MOST_SECONDS = 300
@@ -31,44 +30,34 @@ class Limit:
 
     name = "wrk"
 
-    async def run(
-        self,
-        project: Project,
-        engine_url: str,
-        *,
-        mentors: int,
-        types: Sequence[str],
-        in_flight: int,
-        users_per_call: int,
-        types_per_call: int | None = None,
-    ) -> Figures:
+    async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
         """The calls of one run of everybody; see `Contender`."""
-        load = load_of(mentors, types, in_flight, users_per_call, types_per_call)
         if load.users_per_call != 1 or load.types_per_call != 1:
             raise EmulatorError("wrk: only calls of one user and one type are made")
         wrk = find_wrk()
-        await prepare(project, mentors)
+        await prepare(project, load.mentors)
         users = project.data_dir.folder("wrk") / f"users-{uuid.uuid4().hex[:8]}.txt"
         lines = "\n".join(await user_ids(project))
         await asyncio.to_thread(users.write_text, lines)
         process = ChildProcess(
             self.name, _command(wrk, engine_url, load, users, project.engine_token), data_dir=project.data_dir, env={}
         )
-        meter = ProcessMeter.start(pids_of(project, await reset(engine_url)))
-        await process.start()
-        own = ProcessMeter.from_start({CONTENDER: process.pid})
-        try:
-            stats = await _until_sent(engine_url, load, process)
-            processes = {**own.read(), **meter.read()}
-        finally:
-            await process.stop()
-            with contextlib.suppress(FileNotFoundError):
-                users.unlink()
+        with ProcessMeter(pids_of(project, await reset(engine_url))) as meter:
+            await process.start()
+            try:
+                stats = await _until_sent(engine_url, load, process)
+                processes = meter.read()
+                # all that it ever used, from its start on
+                use = ProcessUse(cpu_seconds(process.pid), *FamilyMemory(process.pid).read())
+            finally:
+                await process.stop()
+                with contextlib.suppress(FileNotFoundError):
+                    users.unlink()
         check(self.name, load, stats, load.evaluations)
         return Figures(
             wall_seconds=stats.busy_seconds,
-            cpu_seconds=processes[CONTENDER].cpu_seconds,
-            peak_megabytes=processes[CONTENDER].peak_megabytes,
+            ideal_seconds=ideal_seconds(stats.latency_seconds, stats.longest_seconds, load.in_flight),
+            use=use,
             rows_stored=0,
             engine_calls=stats.calls,
             evaluations=stats.distinct,

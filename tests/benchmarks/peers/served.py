@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +16,25 @@ from tests.emulator.processes import ChildProcess, http_status
 from tests.emulator.project import Project
 
 from .deno import HERE, deno_command, deno_env
-from .fast_engine import EngineStats, read_stats, reset
 from .figures import Figures, Load
+from .measured_call import call, figures_of
 from .preparation import count_rows, prepare
-from .process_use import ProcessMeter
+from .scheduler import settings_for
 
-ANSWER_SECONDS = 900
-CONTENDER = "contender"
+
+def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]:
+    """What contenders of other kinds than this function are told by their environment."""
+    return {
+        "SUPABASE_URL": project.supabase_url,
+        "SUPABASE_SECRET_KEY": project.secret_key,
+        "DATABASE_URL": project.database_url,
+        "SCENARIO_ENGINE_URL": engine_url,
+        "SCENARIO_ENGINE_TOKEN": project.engine_token,
+        "SCENARIO_TYPES": ",".join(load.types),
+        "IN_FLIGHT": str(load.in_flight),
+        "USERS_PER_CALL": str(load.users_per_call),
+        "TYPES_PER_CALL": str(load.types_per_call),
+    }
 
 
 @dataclass(frozen=True)
@@ -33,109 +44,33 @@ class ServedContender:
     Args:
         name: in logs.
         command: starts it; called when it is needed, so that what is missing is said then.
+        settings: its environment, beside the port on which it serves.
     """
 
     name: str
     command: Callable[[], Sequence[str | Path]]
+    settings: Callable[[Project, str, Load], Mapping[str, str]] = settings_of
 
-    async def run(
-        self,
-        project: Project,
-        engine_url: str,
-        *,
-        mentors: int,
-        types: Sequence[str],
-        in_flight: int,
-        users_per_call: int,
-        types_per_call: int | None = None,
-    ) -> Figures:
+    async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
         """One run of everybody; see `Contender`."""
-        load = load_of(mentors, types, in_flight, users_per_call, types_per_call)
         command = self.command()
-        await prepare(project, mentors)
+        await prepare(project, load.mentors)
         port = free_port()
-        env = {**deno_env(project.data_dir), **self._env(project, engine_url, load), "PORT": str(port)}
+        env = {**deno_env(project.data_dir), **self.settings(project, engine_url, load), "PORT": str(port)}
         process = ChildProcess(self.name, command, data_dir=project.data_dir, env=env, cwd=HERE.parents[2])
         await process.start()
         try:
             await process.until_ready(lambda: _answers(port))
-            stats = await reset(engine_url)
-            meter = ProcessMeter.start({CONTENDER: process.pid, **pids_of(project, stats)})
-            started = time.perf_counter()
-            async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_SECONDS) as client:
-                answer = await client.post(f"http://{LOCALHOST}:{port}/")
-            wall = time.perf_counter() - started
-            processes = meter.read()
-            if answer.status_code != httpx.codes.OK:
-                raise EmulatorError(f"{self.name} answered {answer.status_code}; its log says:\n{process.log_tail()}")
+            answered = await call(
+                f"http://{LOCALHOST}:{port}/", pid=process.pid, project=project, engine_url=engine_url
+            )
+            status = answered.response.status_code
+            if status != httpx.codes.OK:
+                raise EmulatorError(f"{self.name} answered {status}; its log says:\n{process.log_tail()}")
         finally:
             await process.stop()
-        stats = await read_stats(engine_url)
         rows = await count_rows(project)
-        check(self.name, load, stats, rows)
-        contender = processes[CONTENDER]
-        return Figures(
-            wall_seconds=wall,
-            cpu_seconds=contender.cpu_seconds,
-            peak_megabytes=contender.peak_megabytes,
-            rows_stored=rows,
-            engine_calls=stats.calls,
-            evaluations=stats.distinct,
-            max_in_flight=stats.max_in_flight,
-            processes=processes,
-        )
-
-    def _env(self, project: Project, engine_url: str, load: Load) -> dict[str, str]:
-        return {
-            "SUPABASE_URL": project.supabase_url,
-            "SUPABASE_SECRET_KEY": project.secret_key,
-            "DATABASE_URL": project.database_url,
-            "SCENARIO_ENGINE_URL": engine_url,
-            "SCENARIO_ENGINE_TOKEN": project.engine_token,
-            "SCENARIO_TYPES": ",".join(load.types),
-            "IN_FLIGHT": str(load.in_flight),
-            "USERS_PER_CALL": str(load.users_per_call),
-            "TYPES_PER_CALL": str(load.types_per_call),
-        }
-
-
-def load_of(
-    mentors: int, types: Sequence[str], in_flight: int, users_per_call: int, types_per_call: int | None
-) -> Load:
-    """One type a call where a call is about one user, unless said otherwise; else all of them."""
-    if types_per_call is None:
-        types_per_call = 1 if users_per_call == 1 else len(types)
-    return Load(mentors, tuple(types), in_flight, users_per_call, types_per_call)
-
-
-def pids_of(project: Project, stats: EngineStats) -> dict[str, int]:
-    """Who works for a contender."""
-    return {
-        "engine": stats.pid,
-        "gateway": project.gateway.pid,
-        "postgrest": project.postgrest.pid,
-        "postgres": _postgres_pid(project),
-    }
-
-
-def _postgres_pid(project: Project) -> int:
-    pid = project.server.pid
-    assert pid is not None, "the server runs"
-    return pid
-
-
-def check(name: str, load: Load, stats: EngineStats, rows: int) -> None:
-    """A run that lost or repeated anybody has no figures."""
-    expected = load.evaluations
-    if (stats.distinct, stats.duplicates, rows) != (expected, 0, expected):
-        raise EmulatorError(
-            f"{name}: {expected} evaluations, each once and stored, were expected; the engine saw {stats.distinct} and "
-            f"{stats.duplicates} again, the table has {rows} rows"
-        )
-    if stats.max_in_flight > load.in_flight:
-        raise EmulatorError(
-            f"{name}: at most {load.in_flight} calls in flight were asked for, not {stats.max_in_flight}"
-        )
+        return await figures_of(self.name, load, engine_url, answered, results=rows, rows=rows)
 
 
 async def _answers(port: int) -> bool:
@@ -143,12 +78,23 @@ async def _answers(port: int) -> bool:
 
 
 def dbos_command() -> list[str | Path]:
-    """Needs `pip install -r tests/benchmarks/peers/requirements.txt`."""
+    """Needs `pip install -r tests/benchmarks/requirements.txt`."""
     if importlib.util.find_spec("dbos") is None:
-        raise EmulatorError("DBOS is not installed: run `pip install -r tests/benchmarks/peers/requirements.txt`")
+        raise EmulatorError("DBOS is not installed: run `pip install -r tests/benchmarks/requirements.txt`")
     return [sys.executable, "-m", "tests.benchmarks.peers.dbos_peer"]
+
+
+def plain_loop_command() -> list[str | Path]:
+    """Served as the function is; the port comes by its environment."""
+    serve: list[str | Path] = [sys.executable, "-m", "functions_framework", "--target", "evaluate_everybody", "--asgi"]
+    return [*serve, "--host", LOCALHOST, "--source", HERE / "plain_loop.py"]
 
 
 GOOD = ServedContender("good-deno", lambda: deno_command("good.ts"))
 NAIVE = ServedContender("naive-deno", lambda: deno_command("naive.ts"))
 DBOS_QUEUE = ServedContender("dbos", dbos_command)
+PLAIN_LOOP = ServedContender(
+    "plain-loop",
+    plain_loop_command,
+    lambda project, engine_url, load: project.function_env(engine_url, settings_for(load)),
+)

@@ -1,0 +1,16 @@
+"""The sections, in the order in which they are run and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..section import Section
+from .batched import BATCHED
+from .cold_start import COLD_START
+from .durability import DURABILITY
+from .fan_out import FAN_OUT
+from .history import HISTORY
+from .million import MILLION
+from .tail import TAIL
+
+SECTIONS: Sequence[Section] = (FAN_OUT, TAIL, BATCHED, MILLION, DURABILITY, COLD_START, HISTORY)
