@@ -16,6 +16,7 @@ from functions.work import Work
 from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
 from shared.database import connect
+from shared.engine_lease import EngineLease
 from shared.errors import ConfigError
 from shared.http_transport import HttpTransport
 from shared.invocation_records import InvocationRecords
@@ -65,12 +66,17 @@ def _app() -> FastAPI:
 def build_work(config: ScenarioEvaluationConfig) -> Work:
     """Builds the clients; nothing is sent yet."""
     database = connect(config.supabase_url, config.supabase_secret_key.get_secret_value())
+    limiter = ConcurrencyLimiter(config.engine_max_concurrency)
     engine = TriggerEngine(
         config.scenario_engine_url,
         config.scenario_engine_token.get_secret_value(),
         transport=HttpTransport(),
-        limiter=ConcurrencyLimiter(config.engine_max_concurrency),
+        limiter=limiter,
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,
     )
-    return Work(config, database, Invocations(database.patient(), config), InvocationRecords(database, config), engine)
+    invocations = Invocations(database.patient(), config)
+    lease = EngineLease(
+        invocations, limiter, ceiling=config.engine_max_concurrency_total, wants=config.engine_max_concurrency
+    )
+    return Work(config, database, invocations, InvocationRecords(database, config), engine, lease)

@@ -147,6 +147,7 @@ class ScenarioEvaluationConfig(BaseModel):
     engine_users_per_call: Annotated[int, Field(ge=1, le=1000)] = 100
     engine_types_per_call: Annotated[int, Field(ge=1, le=1000)] | None = None
     engine_max_concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+    engine_max_concurrency_total: Annotated[int, Field(ge=1, le=100_000)] | None = None
     engine_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10
     engine_max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
     engine_key_ttl_hours: Hours = 168
@@ -207,6 +208,11 @@ class ScenarioEvaluationConfig(BaseModel):
                     self.engine_timeout_seconds < self.time_budget_seconds,
                     f"ENGINE_TIMEOUT_SECONDS: expected less than TIME_BUDGET_SECONDS ({self.time_budget_seconds}), "
                     f"found {self.engine_timeout_seconds:g}",
+                ),
+                (
+                    self.engine_max_concurrency_total is None or self.engine_max_concurrency_total >= self.max_workers,
+                    f"ENGINE_MAX_CONCURRENCY_TOTAL: expected at least MAX_WORKERS ({self.max_workers}), "
+                    f"found {self.engine_max_concurrency_total}: a worker without a call could do nothing",
                 ),
                 (
                     self.invocation_expires_after_hours <= self.engine_key_ttl_hours,
