@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from ..drained_run import DrainFigures
-from .cases import CALIBRATION, FULL_CPU, ONE_BATCH, WAITING
+from .cases import CALIBRATION, ONE_BATCH, WAITING
 from .costs import COMPONENTS, FEATURES, Costs, Work
 from .measurements import Measurements
 from .simulation import Place, simulate
 
 # Exchanges are not slower than this.
 LONGEST_DELAY_SECONDS = 0.01
-HALVINGS = 12
+# Less of the CPU than this is not lost to switching.
+LEAST_USABLE_SHARE = 0.6
+HALVINGS = 10
+NARROWINGS = 8
+# Of the least squares: rounds, at most, and the share of a total that no longer matters.
+SWEEPS = 20_000
+SETTLED = 1e-9
+GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def work_of(figures: DrainFigures) -> Work:
@@ -28,12 +37,13 @@ def work_of(figures: DrainFigures) -> Work:
 
 
 def fit_costs(measured: Measurements) -> Costs:
-    """CPU costs by least squares over all runs but three, each of which tells one thing that they do not.
+    """CPU costs by least squares over all runs but two, each of which tells one thing that they do not.
 
-    The shortest one tells what a run takes beside its batches; one that waits for the engine most of the time, how long
-    an exchange takes beside its CPU time; and one that has more to do than there is CPU, how much of it can be used.
+    The shortest one tells what a run takes beside its batches; and one that waits for the engine most of the time, how
+    long an exchange takes beside its CPU time. How much of a machine's CPU can be used is what makes the simulation
+    take as long as the runs did, all in all.
     """
-    runs = [measured.typical(case) for case in CALIBRATION if case not in (ONE_BATCH, WAITING, FULL_CPU)]
+    runs = [measured.typical(case) for case in _mixtures()]
     largest = max(runs, key=lambda run: run.load.mentors)
     wal = least_squares(
         [(run.load.evaluations - run.rows, run.rows) for run in runs], [run.drain.wal_bytes for run in runs]
@@ -53,9 +63,13 @@ def fit_costs(measured: Measurements) -> Costs:
         stored_per_row=largest.evaluations_bytes / largest.rows,
         stored_per_mentor=largest.batches_bytes / largest.load.mentors,
     )
-    costs = _fit_usable_share(costs, measured)
     costs = _fit_delay(costs, measured)
+    costs = _fit_usable_share(costs, measured)
     return _fit_start(costs, measured)
+
+
+def _mixtures() -> list[str]:
+    return [case for case in CALIBRATION if case not in (ONE_BATCH, WAITING)]
 
 
 def _fit_component(component: str, runs: Sequence[DrainFigures]) -> dict[str, float]:
@@ -68,9 +82,22 @@ def _fit_component(component: str, runs: Sequence[DrainFigures]) -> dict[str, fl
 
 
 def _fit_usable_share(costs: Costs, measured: Measurements) -> Costs:
-    work = work_of(measured.typical(FULL_CPU))
-    wanted = sum(costs.of(component, work) for component in COMPONENTS)
-    return replace(costs, usable_share=min(1.0, wanted / (measured.seconds(FULL_CPU) * measured.cores)))
+    """The share with which the simulation is least off, by the squares of its errors: a search by golden section."""
+
+    @lru_cache
+    def off(share: float) -> float:
+        trial = replace(costs, usable_share=share)
+        return sum((_simulated(trial, measured, case) / measured.seconds(case) - 1) ** 2 for case in _mixtures())
+
+    low, high = LEAST_USABLE_SHARE, 1.0
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    for _ in range(NARROWINGS):
+        # One of the two is looked at again, which is what is golden about it.
+        if off(left) < off(right):
+            high, left, right = right, right - GOLDEN * (right - low), left
+        else:
+            low, left, right = left, right, left + GOLDEN * (high - left)
+    return replace(costs, usable_share=(low + high) / 2)
 
 
 def _fit_delay(costs: Costs, measured: Measurements) -> Costs:
@@ -92,7 +119,7 @@ def _simulated(costs: Costs, measured: Measurements, case: str) -> float:
     return simulate(CALIBRATION[case], costs, Place(measured.cores, shared=True)).seconds
 
 
-def least_squares(rows: Sequence[Sequence[float]], totals: Sequence[float], *, sweeps: int = 20_000) -> list[float]:
+def least_squares(rows: Sequence[Sequence[float]], totals: Sequence[float]) -> list[float]:
     """Prices of the columns, none of them negative, whose sums come nearest to the totals.
 
     Every row counts by how far it is off in proportion to its total: a short run says as much as a long one.
@@ -100,18 +127,23 @@ def least_squares(rows: Sequence[Sequence[float]], totals: Sequence[float], *, s
     Args:
         rows: how much of each column there is.
         totals: what each row came to; above zero.
-        sweeps: how often each price is set right given the others, which is all there is to it.
     """
     scaled = [[amount / total for amount in row] for row, total in zip(rows, totals, strict=True)]
-    prices = [0.0] * len(rows[0])
+    columns = [[row[column] for row in scaled] for column in range(len(rows[0]))]
+    squares = [sum(amount * amount for amount in column) for column in columns]
+    prices = [0.0] * len(columns)
     left = [1.0] * len(rows)
-    for _ in range(sweeps):
-        for column, price in enumerate(prices):
-            amounts = [row[column] for row in scaled]
-            square = sum(amount * amount for amount in amounts)
+    # Each price is set right given the others, again and again; that is all there is to it.
+    for _ in range(SWEEPS):
+        moved = 0.0
+        for number, (column, square) in enumerate(zip(columns, squares, strict=True)):
             if square == 0:
                 continue
-            better = max(0.0, price + sum(a * rest for a, rest in zip(amounts, left, strict=True)) / square)
-            left = [rest - (better - price) * amount for amount, rest in zip(amounts, left, strict=True)]
-            prices[column] = better
+            wanted = prices[number] + sum(amount * rest for amount, rest in zip(column, left, strict=True)) / square
+            step = max(0.0, wanted) - prices[number]
+            left = [rest - step * amount for amount, rest in zip(column, left, strict=True)]
+            prices[number] += step
+            moved = max(moved, abs(step) * math.sqrt(square))
+        if moved < SETTLED:
+            break
     return prices

@@ -21,6 +21,6 @@ NIGHTS: Mapping[str, Night] = {
     "1 million, as it comes": Night(_as_it_comes(1_000_000), SMALL, 25, 90),
     "1 million, 1 user a call": Night(_as_it_comes(1_000_000, users_per_call=1), SMALL, 25, 90),
     "10 million, as it comes": Night(_as_it_comes(10_000_000), LARGE, 25, 90),
-    "10 million, set for it": Night(DrainLoad(10_000_000, 4, 32, 100, 500, LATENCY_MS, NOTABLE), LARGE, 50, 30),
-    "100 million, set for it": Night(DrainLoad(100_000_000, 4, 32, 100, 1000, LATENCY_MS, NOTABLE), XL, 50, 7),
+    "10 million, set for it": Night(DrainLoad(10_000_000, 4, 32, 100, 500, LATENCY_MS, NOTABLE), LARGE, 40, 30),
+    "100 million, set for it": Night(DrainLoad(100_000_000, 4, 32, 100, 1000, LATENCY_MS, NOTABLE), XL, 40, 7),
 }
