@@ -6,10 +6,12 @@ call again notifies nobody twice.
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC
 
 from functions.contract import BatchRequest
@@ -18,7 +20,14 @@ from functions.manual_run import check_types
 from functions.peer_mentors import fetch_active_among
 from functions.run_log import log_failed_users
 from functions.work import Work
-from shared.errors import EngineRejectedError, EngineUnavailableError, OutOfTimeError, RequestError
+from shared.errors import (
+    DatabaseError,
+    EngineFullError,
+    EngineRejectedError,
+    EngineUnavailableError,
+    OutOfTimeError,
+    RequestError,
+)
 from shared.evaluations import (
     MENTOR_NOT_ACTIVE,
     SCENARIO_NOT_APPLICABLE,
@@ -45,8 +54,8 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
         do not apply.
 
     Raises:
-        RequestError: 422: too many mentors, an unknown type, no key; 502 `engine_rejected`; 503 `engine_unavailable`;
-            504 `time_budget_exceeded`.
+        RequestError: 422: too many mentors, an unknown type, no key; 502 `engine_rejected`; 503 `engine_unavailable`,
+            `engine_busy`; 504 `time_budget_exceeded`.
         DatabaseError: the database is away or refuses.
     """
     config = work.config
@@ -69,7 +78,7 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
         planned for user_id in user_ids for planned in _plan(work, user_id, active.get(user_id), request.scenario_types)
     ]
     try:
-        async with work.solitude.together(budget):
+        async with _leave_to_call(work, budget), work.solitude.together(budget):
             evaluated = await run_evaluation_batch(
                 _batch(work, users, None if request.dry_run else idempotency_key),
                 engine=work.engine,
@@ -93,6 +102,43 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
         raise _not_through(config.time_budget_seconds)
     _log(evaluated.results, budget, dry_run=request.dry_run)
     return evaluated.results
+
+
+@asynccontextmanager
+async def _leave_to_call(work: Work, budget: TimeBudget) -> AsyncIterator[None]:
+    """Keeps to the ceiling over all workers, where one is set: waits for a share of the calls, and gives it back.
+
+    Raises:
+        RequestError: 503 `engine_busy`: others have all of them.
+        DatabaseError: the database is away or refuses.
+    """
+    work.lease.join()
+    try:
+        await work.lease.acquire(budget)
+        yield
+    except EngineFullError as error:
+        raise RequestError(
+            503,
+            "engine_busy",
+            "as many calls as may be are in flight already; nobody was asked about, send this again with the same key",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        ) from error
+    finally:
+        await _give_back(work, work.lease.leave())
+
+
+async def _give_back(work: Work, lease_id: str | None) -> None:
+    if lease_id is None:
+        return
+    try:
+        await work.invocations.hand_back(
+            dispatch_id=None, progressed=False, engine_answers=False, engine_lease_id=lease_id
+        )
+    except DatabaseError as error:
+        # What was evaluated is to be answered all the same.
+        log_event(
+            "engine_lease_left", f"A share of the engine's calls is left to run out: {error}", level=logging.WARNING
+        )
 
 
 def _not_through(seconds: float) -> RequestError:

@@ -14,6 +14,7 @@ from functions.evaluation_batch import BatchResult, run_evaluation_batch
 from functions.run_log import RunResult, log_run_result
 from functions.solitude import Solitude
 from shared.config import ScenarioEvaluationConfig
+from shared.engine_lease import EngineLease
 from shared.errors import EngineError, EngineRejectedError, EngineUnavailableError, OutOfTimeError
 from shared.evaluations import EvaluationBatch
 from shared.invocations import Invocations
@@ -52,7 +53,8 @@ class Drain:
     Several runners each take a batch at a time, so that while one batch waits for its last calls or for its record the
     next ones keep the engine busy; the engine's own limiter decides how many calls are in flight. No more is claimed
     than there are runners waiting: a batch in hand but not begun would be kept from other workers, and begun after a
-    cancel.
+    cancel. Nor more than the process may have calls in flight for: its share of the ceiling over all workers may be
+    small.
 
     A batch that was delivered too often without a result is a suspect: it may hold a user who kills its workers, and
     every batch that a worker has in hand when it dies is charged a delivery. So a suspect is split until each of its
@@ -64,6 +66,7 @@ class Drain:
         config: sizes and limits.
         budget: when to stop.
         solitude: the process's own.
+        lease: the process's own, which the slice has joined.
         manual_only: leave the nights to others: a person waits for the answer.
     """
 
@@ -75,6 +78,7 @@ class Drain:
         config: ScenarioEvaluationConfig,
         budget: TimeBudget,
         solitude: Solitude,
+        lease: EngineLease,
         manual_only: bool = False,
     ) -> None:
         self._invocations = invocations
@@ -82,6 +86,7 @@ class Drain:
         self._config = config
         self._budget = budget
         self._solitude = solitude
+        self._lease = lease
         self._manual_only = manual_only
         self._claimed: deque[EvaluationBatch] = deque()
         self._claiming = asyncio.Lock()
@@ -91,8 +96,9 @@ class Drain:
         self._all_queued = False
         self._exhausted = False
         self._met_suspect = False
-        self._runner_count = _runner_count(config)
         self._waiting = 0
+        self._in_hand = 0
+        self._let_go = asyncio.Event()
         self._evaluations: set[asyncio.Task[BatchResult]] = set()
         self.done = Drained()
 
@@ -112,7 +118,9 @@ class Drain:
         Raises:
             DatabaseError: what was in hand stays in the queue and becomes visible again.
         """
-        await side_by_side(self._work_off() for _ in range(self._runner_count))
+        await side_by_side(
+            self._work_off() for _ in range(_most_in_hand(self._config, self._config.engine_max_concurrency))
+        )
         for batch in self._claimed:
             await self._give_back(batch, blameless=True)
         return self.done
@@ -154,6 +162,14 @@ class Drain:
                         return
 
     async def _work_on(self, batch: EvaluationBatch) -> None:
+        self._in_hand += 1
+        try:
+            await self._evaluate_and_record(batch)
+        finally:
+            self._in_hand -= 1
+            self._let_go.set()
+
+    async def _evaluate_and_record(self, batch: EvaluationBatch) -> None:
         started = self._budget.elapsed()
         evaluated = await self._evaluate(batch, started)
         if evaluated is None:
@@ -224,7 +240,12 @@ class Drain:
             self._waiting -= 1
 
     async def _claim_for_company(self) -> None:
-        for batch in await self._claim(self._waiting):
+        while (room := _most_in_hand(self._config, self._lease.calls) - self._in_hand) <= 0:
+            self._let_go.clear()
+            await self._let_go.wait()
+        if not self._may_claim():
+            return
+        for batch in await self._claim(min(self._waiting, room)):
             if batch.is_suspect:
                 self._met_suspect = True
                 await self._give_back(batch, blameless=True)
@@ -236,10 +257,11 @@ class Drain:
         # Read before the claim: what is queued while it is under way may be too late for it.
         all_queued = self._all_queued
         self._queued.clear()
-        claimed = await self._invocations.claim(quantity, manual_only=self._manual_only)
-        if claimed.engine_paused or (all_queued and not claimed.batches and not claimed.stale):
+        claimed = await self._lease.claim(quantity, manual_only=self._manual_only, budget=self._budget)
+        is_empty = not claimed.batches and not claimed.stale and not claimed.engine_full
+        if claimed.engine_paused or (all_queued and is_empty):
             self._exhausted = True
-        if self._exhausted or claimed.batches or claimed.stale:
+        if self._exhausted or not is_empty:
             self._queued.set()
         return [batch for batch in claimed.batches if not await self._is_split(batch)]
 
@@ -273,10 +295,10 @@ class Drain:
         )
 
 
-def _runner_count(config: ScenarioEvaluationConfig) -> int:
-    """Enough batches in hand to fill the engine's concurrency, and half as many again that wait for their record."""
+def _most_in_hand(config: ScenarioEvaluationConfig, calls: int) -> int:
+    """Enough batches to have so many calls in flight, and half as many again that wait for their record."""
     types = len(config.enabled_types())
     calls_per_user = math.ceil(types / min(types, config.engine_types_per_call or types))
     calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
-    busy = math.ceil(config.engine_max_concurrency / calls_per_batch)
+    busy = math.ceil(calls / calls_per_batch)
     return min(MAX_IN_HAND, busy + max(2, busy // 2))

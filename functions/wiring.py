@@ -5,6 +5,7 @@ from __future__ import annotations
 from functions.work import Work
 from shared.config import ScenarioEvaluationConfig
 from shared.database import connect
+from shared.engine_lease import EngineLease
 from shared.http_transport import HttpTransport
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
@@ -15,12 +16,17 @@ from shared.trigger_engine import TriggerEngine
 def build_work(config: ScenarioEvaluationConfig) -> Work:
     """Builds the clients; nothing is sent yet."""
     database = connect(config.supabase_url, config.supabase_secret_key.get_secret_value())
+    limiter = ConcurrencyLimiter(config.engine_max_concurrency)
     engine = TriggerEngine(
         config.scenario_engine_url,
         config.scenario_engine_token.get_secret_value(),
         transport=HttpTransport(),
-        limiter=ConcurrencyLimiter(config.engine_max_concurrency),
+        limiter=limiter,
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,
     )
-    return Work(config, database, Invocations(database.patient(), config), InvocationRecords(database, config), engine)
+    invocations = Invocations(database.patient(), config)
+    lease = EngineLease(
+        invocations, limiter, ceiling=config.engine_max_concurrency_total, wants=config.engine_max_concurrency
+    )
+    return Work(config, database, invocations, InvocationRecords(database, config), engine, lease)

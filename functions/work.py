@@ -14,6 +14,7 @@ from functions.roster import Roster
 from functions.solitude import Solitude
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
+from shared.engine_lease import EngineLease
 from shared.errors import EngineRejectedError
 from shared.evaluations import MentorScenarios
 from shared.invocation_records import InvocationRecords
@@ -29,6 +30,7 @@ class Work:
     """What a slice works with; built once for a process.
 
     Args:
+        lease: this process's share of the engine's calls.
         now: this machine's clock; the database's clock overrules it.
         solitude: who shares this process with whom.
     """
@@ -38,6 +40,7 @@ class Work:
     invocations: Invocations
     records: InvocationRecords
     engine: TriggerEngine
+    lease: EngineLease
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     solitude: Solitude = field(default_factory=Solitude)
 
@@ -74,15 +77,20 @@ async def work_off(
         config=work.config,
         budget=budget,
         solitude=work.solitude,
+        lease=work.lease,
         manual_only=manual_only,
     )
-    await side_by_side([_enumerate(work, open_invocations, budget, drain), drain.run()])
+    work.lease.join()
+    try:
+        await side_by_side([_enumerate(work, open_invocations, budget, drain), drain.run()])
+    finally:
+        lease_id = work.lease.leave()
     if drain.done.stopped_by is not None:
-        await _hand_back(work, drain.done, dispatch_id)
+        await _hand_back(work, drain.done, dispatch_id, lease_id)
     after = {invocation.id: await _finish(work, invocation.id) for invocation in open_invocations}
     if drain.done.stopped_by is None:
         # Last of all: it asks for the next slice, which must not find this one's work still open.
-        await _hand_back(work, drain.done, dispatch_id)
+        await _hand_back(work, drain.done, dispatch_id, lease_id)
     _log_ended(drain.done, budget, after, dispatch_id)
     return after
 
@@ -127,7 +135,7 @@ async def _finish(work: Work, invocation_id: str) -> dict[str, Any] | None:
     return finished.invocation
 
 
-async def _hand_back(work: Work, done: Drained, dispatch_id: int | None) -> None:
+async def _hand_back(work: Work, done: Drained, dispatch_id: int | None, lease_id: str | None) -> None:
     error = done.stopped_by
     code = None
     if error is not None:
@@ -138,6 +146,7 @@ async def _hand_back(work: Work, done: Drained, dispatch_id: int | None) -> None
         engine_answers=done.batches > 0,
         engine_error=code,
         retry_after_seconds=error.retry_after if error else None,
+        engine_lease_id=lease_id,
     )
 
 

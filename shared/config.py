@@ -57,6 +57,7 @@ class ScenarioEvaluationConfig:
     engine_users_per_call: int = _setting(whole_number(1, 1000), 100)
     engine_types_per_call: int | None = _setting(whole_number(1, 1000), None)
     engine_max_concurrency: int = _setting(whole_number(1, 1000), 32)
+    engine_max_concurrency_total: int | None = _setting(whole_number(1, 100_000), None)
     engine_timeout_seconds: float = _setting(number(above=0, most=300), 10.0)
     engine_max_attempts: int = _setting(whole_number(1, 20), 5)
     engine_key_ttl_hours: int = _setting(whole_number(1, MOST_HOURS), 168)
@@ -146,6 +147,12 @@ def _broken_relations(usable: Mapping[str, Any]) -> list[str]:
     timeout = usable.get("engine_timeout_seconds")
     if timeout and budget and timeout >= budget:
         broken.append(f"ENGINE_TIMEOUT_SECONDS: expected less than TIME_BUDGET_SECONDS ({budget}), found {timeout:g}")
+    ceiling, workers = usable.get("engine_max_concurrency_total"), usable.get("max_workers")
+    if ceiling and workers and ceiling < workers:
+        broken.append(
+            f"ENGINE_MAX_CONCURRENCY_TOTAL: expected at least MAX_WORKERS ({workers}), found {ceiling}: "
+            "a worker without a call could do nothing"
+        )
     expiry, memory = usable.get("invocation_expires_after_hours"), usable.get("engine_key_ttl_hours")
     if expiry and memory and expiry > memory:
         broken.append(

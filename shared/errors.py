@@ -4,6 +4,7 @@
     ├── ConfigError                 the environment holds no usable configuration
     ├── RequestError                the caller's request cannot be served; carries the HTTP answer
     ├── OutOfTimeError              the slice's time budget ended before the work did
+    ├── EngineFullError             as many calls are in flight as may be, all of them others'
     ├── DatabaseError
     │   ├── DatabaseUnavailableError    away, or too busy: try again
     │   └── DatabaseRefusedError        it answered no: a wrong key, a missing migration, a defect of ours
@@ -52,6 +53,10 @@ class RequestError(SchedulerError):
 
 class OutOfTimeError(SchedulerError):
     """The slice's time budget ended before the work did."""
+
+
+class EngineFullError(SchedulerError):
+    """As many calls to the engine are in flight as may be, all of them other processes'."""
 
 
 class DatabaseError(SchedulerError):

@@ -7,7 +7,7 @@ What callers of the REST API ask for is in `invocation_records.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -89,12 +89,47 @@ class OpenedSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """What a process asks of the ceiling on engine calls, with a claim.
+
+    Args:
+        id: the lease's.
+        version: of the last answer that arrived here; 0: none did.
+        holds: how many calls it may have in flight until it is answered.
+        wants: how many it could use.
+        ceiling: of all processes together.
+        seconds: after which none of its calls is in flight any more.
+    """
+
+    id: str
+    version: int
+    holds: int
+    wants: int
+    ceiling: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedLease:
+    """The answer to a `LeaseRequest`. `calls`: how many may be in flight from now on; 0: none at present."""
+
+    version: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimedBatches:
     """What a claim found. `stale`: messages of batches that are over, deleted on the way; more may follow."""
 
     batches: tuple[EvaluationBatch, ...]
     stale: int
     engine_paused: bool
+    lease: GrantedLease | None = None
+
+    @property
+    def engine_full(self) -> bool:
+        """Others have all the calls that may be in flight: an empty answer says nothing of the queue."""
+        return self.lease is not None and self.lease.calls == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +234,22 @@ class Invocations:
         )
         return bool(answer["accepted"])
 
-    async def claim(self, quantity: int, *, manual_only: bool) -> ClaimedBatches:
-        """Claims up to `quantity` batches for `batch_visibility_seconds`, manual ones first, or no others."""
+    async def claim(self, quantity: int, *, manual_only: bool, lease: LeaseRequest | None = None) -> ClaimedBatches:
+        """Claims up to `quantity` batches for `batch_visibility_seconds`, manual ones first, or no others.
+
+        Args:
+            quantity: batches, at most.
+            manual_only: those of manual runs and no others.
+            lease: what is asked of the ceiling on engine calls, where one is set.
+        """
         answer = await self._database.call(
             "scheduler_claim",
             quantity=quantity,
             visibility_seconds=self._config.batch_visibility_seconds,
             manual_only=manual_only,
+            engine_lease=None if lease is None else asdict(lease),
         )
+        granted = answer.get("engine_lease")
         return ClaimedBatches(
             batches=tuple(
                 EvaluationBatch(
@@ -223,6 +266,7 @@ class Invocations:
             ),
             stale=answer["stale"],
             engine_paused=answer["engine_paused_until"] is not None,
+            lease=None if granted is None else GrantedLease(granted["version"], granted["calls"]),
         )
 
     async def complete(
@@ -308,6 +352,7 @@ class Invocations:
         engine_answers: bool,
         engine_error: str | None = None,
         retry_after_seconds: float | None = None,
+        engine_lease_id: str | None = None,
     ) -> None:
         """Says that this slice is at its end.
 
@@ -317,6 +362,7 @@ class Invocations:
             engine_answers: the engine served it, so an earlier outage is over.
             engine_error: `engine_unavailable` or `engine_rejected`: all workers are to pause.
             retry_after_seconds: how long the engine asked us to wait, if it did.
+            engine_lease_id: a lease that this process does not need any more.
         """
         await self._database.call(
             "scheduler_hand_back",
@@ -325,4 +371,5 @@ class Invocations:
             engine_answers=engine_answers,
             engine_error=engine_error,
             retry_after_seconds=None if retry_after_seconds is None else round(retry_after_seconds + 0.5),
+            engine_lease_id=engine_lease_id,
         )

@@ -118,6 +118,9 @@ begin
   perform scheduler.expire();
   perform scheduler.requeue_lost_batches();
   perform scheduler.harvest_answers();
+  -- Those of processes that were lost; they count for nothing since then. Who is just renewing one is not waited for.
+  delete from scheduler.engine_leases
+   where id in (select id from scheduler.engine_leases where expires_at <= clock_timestamp() for update skip locked);
   return scheduler.post_slices();
 end
 $$;
@@ -129,17 +132,22 @@ $$;
 -- twice as long each time up to five minutes, or for p_retry_after_seconds where the engine asked for more, an hour at most.
 -- No answer ends a pause that is still on: it was given before.
 -- Nobody failed by it: the batches stay queued, and the open invocations say why they wait.
+-- p_engine_lease_id: the lease of a process that has nothing in flight any more (null: it has none, or still needs it).
 create function public.scheduler_hand_back(
   p_dispatch_id bigint,
   p_progressed boolean,
   p_engine_answers boolean,
   p_engine_error text,
-  p_retry_after_seconds integer
+  p_retry_after_seconds integer,
+  p_engine_lease_id uuid default null
 ) returns void
 language plpgsql security definer set search_path = '' as $$
 declare
   v_open uuid[];
 begin
+  if p_engine_lease_id is not null then
+    delete from scheduler.engine_leases where id = p_engine_lease_id;
+  end if;
   if p_engine_error is not null or p_engine_answers then
     select array_agg(locked.id) into v_open
       from (
@@ -186,5 +194,5 @@ select cron.schedule('scheduler-dispatch', '* * * * *', 'select scheduler.dispat
 revoke all on function
   scheduler.harvest_answers(), scheduler.post_slice(integer), scheduler.post_slices(), scheduler.dispatch()
 from public, anon, authenticated, service_role;
-revoke all on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer) from public, anon, authenticated;
-grant execute on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer) to service_role;
+revoke all on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid) from public, anon, authenticated;
+grant execute on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid) to service_role;

@@ -1,6 +1,6 @@
 // A fast fake of the scenario trigger engine (docs/engine-contract.md), meant never to be what limits a contender.
 //
-//   deno run --allow-net=127.0.0.1 engine.ts PORT [--latency=20] [--tail] [--notable=0.1] [--count-only] [--expect=100000]
+//   deno run --allow-net=127.0.0.1 engine.ts PORT [--latency=20] [--tail] [--notable=0.1] [--count-only | --repeat] [--expect=100000]
 //
 // It speaks HTTP over plain TCP: Deno.serve makes a Request, a Response and two streams of every call, which costs more
 // than the work itself. It understands what HTTP clients send here: keep-alive, Content-Length, small heads.
@@ -28,6 +28,8 @@ const encoder = new TextEncoder();
 
 export class Engine {
   private keys: KeySet;
+  // with `--repeat`: one key for each pair, or somebody would be acted on twice
+  private pairs: KeySet;
   private queue = new LatencyQueue();
   private calls = 0;
   private evaluations = 0;
@@ -42,6 +44,7 @@ export class Engine {
 
   constructor(private options: Options) {
     this.keys = new KeySet(options.expect);
+    this.pairs = new KeySet(options.repeat ? options.expect : 0);
   }
 
   /**
@@ -66,6 +69,7 @@ export class Engine {
 
   reset(): void {
     this.keys = new KeySet(this.options.expect);
+    this.pairs = new KeySet(this.options.repeat ? this.options.expect : 0);
     this.calls =
       this.evaluations =
       this.duplicates =
@@ -93,7 +97,7 @@ export class Engine {
         // contenders have scopes of their own in their keys; user and type are the same for all of them
         const pair = hash53(`${user_id}:${type}`);
         if (seed < 0) seed = pair;
-        if (!call.dry_run && !this.count(`${idempotency_key_prefix}:${type}`)) isDuplicate = true;
+        if (!call.dry_run && !this.count(`${idempotency_key_prefix}:${type}`, pair)) isDuplicate = true;
         const outcome = (pair % 1000) < this.options.notable * 1000
           ? `"triggered","notification_id":"n-${pair}"`
           : `"not_triggered"`;
@@ -111,9 +115,13 @@ export class Engine {
       : respond("200 OK", `{"results":[${results}]}`);
   }
 
-  private count(key: string): boolean {
+  private count(key: string, pair: number): boolean {
     this.evaluations++;
-    if (this.options.countOnly || this.keys.add(hash53(key))) return true;
+    if (this.options.countOnly) return true;
+    const isNew = this.keys.add(hash53(key));
+    // seen again is what a retry looks like; a new key for a pair that had one acts on somebody twice
+    const isOnce = this.options.repeat ? !isNew || this.pairs.add(pair) : isNew;
+    if (isOnce) return true;
     this.duplicates++;
     return false;
   }

@@ -6,6 +6,8 @@ export interface Options {
   notable: number;
   /** Do not look for duplicates. */
   countOnly: boolean;
+  /** Answer a key that was seen before as the first time, as a real engine does; else such a call is refused. */
+  repeat: boolean;
   /** Keys for which there is room from the start. */
   expect: number;
   /** Milliseconds for the call whose first pair has this hash. */
@@ -39,6 +41,7 @@ export function parseArgs(args: string[]): Options {
     port,
     notable: number("notable", 0.1),
     countOnly: named.has("count-only"),
+    repeat: named.has("repeat"),
     expect: number("expect", 100_000),
     latencyOf: named.has("tail") ? tailLatency : () => latency,
   };

@@ -34,7 +34,13 @@ class EngineStats:
 
 @contextlib.asynccontextmanager
 async def fast_engine(
-    data_dir: DataDir, *, latency_ms: float = 20, tail: bool = False, notable: float = 0.1, expect: int = 100_000
+    data_dir: DataDir,
+    *,
+    latency_ms: float = 20,
+    tail: bool = False,
+    notable: float = 0.1,
+    expect: int = 100_000,
+    repeat: bool = False,
 ) -> AsyncIterator[str]:
     """Its URL, for as long as the block runs.
 
@@ -44,9 +50,12 @@ async def fast_engine(
         tail: latencies are log-normal, p50 20 ms, p99 400 ms, the same for each contender.
         notable: share of pairs that are `triggered`.
         expect: idempotency keys for which there is room from the start.
+        repeat: answer a key that was seen before as the first time; a duplicate is a second key for a pair then. Else a
+            key that was seen before is one, and its call is refused.
     """
     port = free_port()
-    options = [f"--latency={latency_ms}", f"--notable={notable}", f"--expect={expect}", *(["--tail"] if tail else [])]
+    options = [f"--latency={latency_ms}", f"--notable={notable}", f"--expect={expect}"]
+    options += [f"--{name}" for name, wanted in (("tail", tail), ("repeat", repeat)) if wanted]
     process = ChildProcess(
         "fast-engine",
         [*deno_command("engine.ts"), str(port), *options],

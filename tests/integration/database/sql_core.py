@@ -125,10 +125,19 @@ class Worker(Session):
         return bool(answer["accepted"])
 
     async def claim(
-        self, quantity: int = 100, visibility_seconds: int = VISIBILITY_SECONDS, *, manual_only: bool = False
+        self,
+        quantity: int = 100,
+        visibility_seconds: int = VISIBILITY_SECONDS,
+        *,
+        manual_only: bool = False,
+        engine_lease: Json | None = None,
     ) -> Json:
         answer: Json = await self.call(
-            "claim", quantity=quantity, visibility_seconds=visibility_seconds, manual_only=manual_only
+            "claim",
+            quantity=quantity,
+            visibility_seconds=visibility_seconds,
+            manual_only=manual_only,
+            engine_lease=engine_lease,
         )
         return answer
 
@@ -237,6 +246,7 @@ class Worker(Session):
         engine_answers: bool = False,
         engine_error: str | None = None,
         retry_after_seconds: int | None = None,
+        engine_lease_id: str | None = None,
     ) -> None:
         await self.call(
             "hand_back",
@@ -245,6 +255,7 @@ class Worker(Session):
             engine_answers=engine_answers,
             engine_error=engine_error,
             retry_after_seconds=retry_after_seconds,
+            engine_lease_id=engine_lease_id,
         )
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from .sql_core import SqlCore, Worker, mentor, minutes, pairs
 
+NOTHING = {"batches": [], "stale": 0, "engine_paused_until": None, "engine_lease": None}
+
 
 def keys(claimed: dict[str, Any]) -> list[tuple[str, int]]:
     return [(batch["invocation_id"], batch["batch_no"]) for batch in claimed["batches"]]
@@ -37,7 +39,7 @@ async def test_a_claimed_batch_is_hidden_for_the_visibility_time(core: SqlCore, 
     assert len((await worker.claim(visibility_seconds=300))["batches"]) == 1
     visible_again = await core.owner.value("select vt from pgmq.q_scenario_evaluation_batches")
     assert before + minutes(5) <= visible_again <= await core.now() + minutes(5)
-    assert await worker.claim() == {"batches": [], "stale": 0, "engine_paused_until": None}
+    assert await worker.claim() == NOTHING
     await core.let_batches_reappear()
     again = await worker.claim_one()
     assert (again["read_count"], again["deliveries"]) == (2, 2)
@@ -59,7 +61,7 @@ async def test_who_works_for_a_person_leaves_the_night_to_others(core: SqlCore, 
     await core.open_run(worker, [pairs([1])])
     person = await core.open_manual_run(worker, [pairs([1]), pairs([2])])
     assert keys(await worker.claim(manual_only=True)) == [(person, 1), (person, 2)]
-    assert await worker.claim(manual_only=True) == {"batches": [], "stale": 0, "engine_paused_until": None}
+    assert await worker.claim(manual_only=True) == NOTHING
     assert len((await worker.claim())["batches"]) == 1
 
 

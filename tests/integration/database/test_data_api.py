@@ -144,4 +144,7 @@ async def test_the_service_role_may_call_the_functions(project: Project, http: h
         headers=as_service_role(project),
         json={"p_quantity": 5, "p_visibility_seconds": 60, "p_manual_only": False},
     )
-    assert (answer.status_code, answer.json()) == (200, {"batches": [], "stale": 0, "engine_paused_until": None})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"batches": [], "stale": 0, "engine_paused_until": None, "engine_lease": None},
+    )

@@ -10,12 +10,13 @@ from collections.abc import Coroutine
 from itertools import count
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from .asked import ask, ended_run, opened
-from .sql_core import Session, SqlCore, Worker, mentor, minutes, pairs
+from .sql_core import Json, Session, SqlCore, Worker, mentor, minutes, pairs
 
 # What somebody does who empties the queue. Not pgmq.purge_queue, which raises its lock on the whole queue: two of it
 # meet in a deadlock of their own.
@@ -202,7 +203,9 @@ async def test_a_crowd_that_does_everything_at_once_never_meets_in_a_deadlock(co
 
     async def be_busy(worker: Worker, clock: Session, random: Random) -> None:
         for _ in range(60):
-            run, batches = random.choice(runs), (await worker.claim(2))["batches"]
+            lease: Json = {"id": str(uuid4()), "version": 0, "holds": 0, "wants": 2, "ceiling": 9, "seconds": 0.02}
+            claimed = await worker.claim(2, engine_lease=random.choice([lease, None]))
+            run, batches = random.choice(runs), claimed["batches"]
             for batch in batches:
                 users = batch["pairs"][0]["user_ids"]
                 chance = random.random()
@@ -232,7 +235,10 @@ async def test_a_crowd_that_does_everything_at_once_never_meets_in_a_deadlock(co
                 await clock.run("call scheduler.prune()")
             elif step == 6:
                 await worker.hand_back(
-                    progressed=True, engine_answers=True, engine_error=random.choice([None, "engine_unavailable"])
+                    progressed=True,
+                    engine_answers=True,
+                    engine_error=random.choice([None, "engine_unavailable"]),
+                    engine_lease_id=lease["id"],
                 )
                 await clock.run("update scheduler.settings set engine_paused_until = null")
             elif step == 7:

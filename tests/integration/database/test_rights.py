@@ -74,6 +74,7 @@ async def test_the_walk_meets_all_that_is_ours(owner: Session) -> None:
         "public.scheduler_evaluations",
         "scheduler.settings",
         "scheduler.dispatches",
+        "scheduler.engine_leases",
         "pgmq.q_scenario_evaluation_batches",
         "pgmq.a_scenario_evaluation_batches",
         "pgmq.q_scenario_evaluation_batches_manual",
@@ -94,6 +95,7 @@ async def test_the_walk_meets_all_that_is_ours(owner: Session) -> None:
         "scheduler.dispatch",
         "scheduler.post_slices",
         "scheduler.expire",
+        "scheduler.renew_engine_lease",
         "scheduler.prune",
     }
 

@@ -13,8 +13,10 @@ from functions.application import create_app
 from functions.invocation_routes import PREFIX
 from functions.work import Work
 from shared.auth import TokenCheck
+from shared.engine_lease import EngineLease
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
+from shared.load_control import ConcurrencyLimiter
 from shared.secret import Secret
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
@@ -47,12 +49,22 @@ class Function:
         self.broken_by: Exception | None = None
         config = make_config(**settings)
         database = self.sql.database
+        invocations = Invocations(database, config)
+        limiter = ConcurrencyLimiter(8)
+        lease = EngineLease(
+            invocations,
+            limiter,
+            ceiling=config.engine_max_concurrency_total,
+            wants=config.engine_max_concurrency,
+            sleep=self.clock.sleep,
+        )
         self.work = Work(
             config,
             database,
-            Invocations(database, config),
+            invocations,
             InvocationRecords(database, config),
-            self.engine.client(),
+            self.engine.client(limiter=limiter),
+            lease,
             now=lambda: NOW,
         )
         self.app = create_app(self._connect, TokenCheck([Secret(INVOKE_TOKEN)], [Secret(ADMIN_TOKEN)]))

@@ -59,7 +59,7 @@ class PretendEngine(httpx.AsyncBaseTransport):
         left_out: Mapping[tuple[str, str], int] | None = None,
         trouble: Trouble = lambda _: None,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._poison = poison or {}
         self._retryable = Counter(retryable or {})
         self._left_out = Counter(left_out or {})
@@ -78,7 +78,7 @@ class PretendEngine(httpx.AsyncBaseTransport):
         statuses = [self._poison[user] for user in call.users if user in self._poison]
         if 0 in statuses:
             allowed = request.extensions["timeout"]["read"]
-            self._clock.advance(allowed)
+            self.clock.advance(allowed)
             raise httpx.ReadTimeout("too slow")
         if statuses:
             return httpx.Response(statuses[0])
@@ -105,19 +105,19 @@ class PretendEngine(httpx.AsyncBaseTransport):
     def calls_with(self, user_id: str) -> list[Call]:
         return [call for call in self.calls if user_id in call.users]
 
-    def client(self, *, concurrency: int = 8) -> TriggerEngine:
+    def client(self, *, concurrency: int = 8, limiter: ConcurrencyLimiter | None = None) -> TriggerEngine:
         return TriggerEngine(
             "https://engine.example.org",
             "token",
             transport=ThroughHttpx(self),
-            limiter=ConcurrencyLimiter(concurrency),
+            limiter=limiter or ConcurrencyLimiter(concurrency),
             timeout_seconds=ENGINE_TIMEOUT,
             max_attempts=ATTEMPTS,
-            sleep=self._clock.sleep,
+            sleep=self.clock.sleep,
         )
 
     def budget(self, seconds: float = 100_000) -> TimeBudget:
-        return TimeBudget(seconds, self._clock)
+        return TimeBudget(seconds, self.clock)
 
 
 def make_users(count: int, types: tuple[str, ...] = ("a", "b")) -> tuple[MentorScenarios, ...]:

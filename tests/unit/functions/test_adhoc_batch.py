@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from functions.contract import MAX_BATCH_MENTORS
+from shared.errors import DatabaseUnavailableError
 from shared.evaluations import MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE
 from tests.unit.clock import ManualClock
 from tests.unit.functions.http_function import Function, problem_in
@@ -240,3 +241,35 @@ async def test_the_log_tells_how_many_and_not_who(function: Function, log: LogLi
     await evaluate(function, 0, 1, dry_run=True)
     (line,) = log.of("batch_evaluated")
     assert (line["dry_run"], sum(line["counts"].values())) == (True, 4)
+
+
+# The ceiling over all workers
+
+
+async def test_it_takes_a_share_of_the_engines_calls_and_gives_it_back(log: LogLines) -> None:
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9")
+    assert len(results_of(await evaluate(function, 0, 1))) == 4
+    assert function.sql.called() == ["scheduler_active_mentors", "scheduler_claim", "scheduler_hand_back"]
+    claim, given_back = map(function.sql.arguments_of, ("scheduler_claim", "scheduler_hand_back"))
+    assert (claim["quantity"], claim["manual_only"], claim["engine_lease"]["ceiling"]) == (0, True, 9)
+    assert given_back["engine_lease_id"] == claim["engine_lease"]["id"]
+    assert (given_back["progressed"], given_back["engine_answers"]) == (False, False)
+
+
+async def test_who_gets_no_share_asks_about_nobody_and_waits_no_more(log: LogLines) -> None:
+    function = Function(
+        rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9", TIME_BUDGET_SECONDS="1", ENGINE_TIMEOUT_SECONDS="0.5"
+    )
+    function.sql.calls_granted = 0
+    response = await evaluate(function, 0)
+    problem_in(response, 503, "engine_busy")
+    assert response.headers["retry-after"] == "30"
+    assert function.engine.calls == []
+    assert function.sql.called()[-1] == "scheduler_hand_back"
+
+
+async def test_a_share_that_cannot_be_given_back_takes_no_answer_away(log: LogLines) -> None:
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9")
+    function.sql.answers["scheduler_hand_back"] = DatabaseUnavailableError("away")
+    assert len(results_of(await evaluate(function, 0))) == 2
+    assert len(log.of("engine_lease_left")) == 1

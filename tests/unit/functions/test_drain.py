@@ -3,107 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import httpx
 import pytest
 
-from functions.drain import Drain
 from functions.solitude import Solitude
 from shared.errors import DatabaseUnavailableError
-from shared.evaluations import EvaluationBatch, EvaluationResult
-from shared.invocations import ClaimedBatches, Invocations
+from shared.evaluations import EvaluationBatch
 from tests.unit.clock import ManualClock
-from tests.unit.environment import make_config
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch, make_users
+from tests.unit.functions.pretend_queue import PretendQueue, make_drain
 
 # Four are enough for four calls at a time, and half as many again wait for their record.
 RUNNERS_AT_FOUR_CALLS = 6
-
-
-class PretendQueue(Invocations):
-    """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way."""
-
-    def __init__(self, batches: Sequence[EvaluationBatch] = (), *, at_a_time: int = 100) -> None:
-        self.waiting = list(batches)
-        self.at_a_time = at_a_time
-        self.recorded: list[EvaluationBatch] = []
-        self.cut_off: list[Sequence[str]] = []
-        self.released: list[tuple[EvaluationBatch, bool]] = []
-        self.in_hand: list[EvaluationBatch] = []
-        self.split_by_others: list[EvaluationBatch] = []
-        self.claims = 0
-        self.quantities: list[int] = []
-        self.manual_only: set[bool] = set()
-        self.news = asyncio.Event()
-        self.before_claim: Callable[[], Awaitable[object]] | None = None
-        self.after_claim: Callable[[], None] = lambda: None
-        self.before_record: Callable[[], Awaitable[object]] | None = None
-
-    async def claim(self, quantity: int, *, manual_only: bool) -> ClaimedBatches:
-        self.claims += 1
-        self.quantities.append(quantity)
-        self.manual_only.add(manual_only)
-        self.news.set()
-        if self.before_claim is not None:
-            await self.before_claim()
-        quantity = min(quantity, self.at_a_time)
-        taken, self.waiting = self.waiting[:quantity], self.waiting[quantity:]
-        self.in_hand += taken
-        self.after_claim()
-        return ClaimedBatches(tuple(taken), stale=0, engine_paused=False)
-
-    async def complete(
-        self,
-        batch: EvaluationBatch,
-        results: Sequence[EvaluationResult],
-        *,
-        rest: Sequence[str] = (),
-        duration_ms: int,
-        worker: str,
-    ) -> str:
-        if self.before_record is not None:
-            await self.before_record()
-        self._let_go(batch)
-        self.recorded.append(batch)
-        if rest:
-            self.cut_off.append(rest)
-        self.news.set()
-        return "done"
-
-    async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, blameless: bool) -> None:
-        self._let_go(batch)
-        self.released.append((batch, blameless))
-        self.waiting.append(batch)
-
-    async def split(self, batch: EvaluationBatch) -> bool:
-        self._let_go(batch)
-        if any(batch is other for other in self.split_by_others):
-            return False
-        self.waiting += [make_batch([user], deliveries=3) for user in batch.users]
-        return True
-
-    def _let_go(self, batch: EvaluationBatch) -> None:
-        self.in_hand = [other for other in self.in_hand if other is not batch]
-
-
-def make_drain(
-    queue: PretendQueue,
-    engine: PretendEngine,
-    *,
-    seconds: float = 1000,
-    manual_only: bool = False,
-    solitude: Solitude | None = None,
-    **settings: str,
-) -> Drain:
-    return Drain(
-        invocations=queue,
-        engine=engine.client(concurrency=4),
-        config=make_config(**settings),
-        budget=engine.budget(seconds),
-        solitude=solitude or Solitude(),
-        manual_only=manual_only,
-    )
 
 
 async def test_everything_that_is_queued_is_recorded_once(clock: ManualClock) -> None:

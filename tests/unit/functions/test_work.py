@@ -95,7 +95,33 @@ async def test_the_next_slice_is_asked_for_last_of_all(function: Function) -> No
         "engine_answers": True,
         "engine_error": None,
         "retry_after_seconds": None,
+        "engine_lease_id": None,
     }
+
+
+async def test_the_process_gives_its_share_of_the_engines_calls_back_with_its_last_slice(log: LogLines) -> None:
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9")
+    function.work.lease.join()  # another slice, which goes on
+    await work(function, [invocation("night", "schedule")])
+    function.work.lease.leave()
+    await work(function, [invocation("night", "schedule")])
+    leases = [asked["engine_lease"] for name, asked in function.sql.database.called if name == "scheduler_claim"]
+    given_back = [asked for name, asked in function.sql.database.called if name == "scheduler_hand_back"]
+    assert [asked["engine_lease_id"] for asked in given_back] == [None, leases[-1]["id"]]
+    assert {lease["ceiling"] for lease in leases} == {9}
+
+
+async def test_a_slice_that_breaks_off_leaves_its_share_to_run_out(log: LogLines) -> None:
+    """The database is away; and the next slice must not take what may still be given to others."""
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9")
+    function.sql.answers["scheduler_complete"] = DatabaseUnavailableError("away")
+    with pytest.raises(DatabaseUnavailableError):
+        await work(function, [invocation("night", "schedule")])
+    del function.sql.answers["scheduler_complete"]
+    await work(function, [invocation("night", "schedule")])
+    leases = [asked["engine_lease"] for name, asked in function.sql.database.called if name == "scheduler_claim"]
+    given_back = function.sql.arguments_of("scheduler_hand_back")["engine_lease_id"]
+    assert given_back == leases[-1]["id"] != leases[0]["id"]
 
 
 async def test_where_nothing_was_to_be_done_the_next_slice_need_not_come_at_once(function: Function) -> None:

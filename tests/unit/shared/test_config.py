@@ -46,6 +46,7 @@ def test_what_is_not_set_has_its_documented_default() -> None:
         "engine_users_per_call": 100,
         "engine_types_per_call": None,
         "engine_max_concurrency": 32,
+        "engine_max_concurrency_total": None,
         "engine_timeout_seconds": 10,
         "engine_max_attempts": 5,
         "engine_key_ttl_hours": 168,
@@ -209,6 +210,8 @@ def test_what_is_not_a_cron_expression_of_five_fields_is_refused(expression: str
         ("EVALUATION_BATCH_SIZE", "1.5"),
         ("ENGINE_USERS_PER_CALL", "0"),
         ("ENGINE_MAX_CONCURRENCY", "0"),
+        ("ENGINE_MAX_CONCURRENCY_TOTAL", "0"),
+        ("ENGINE_MAX_CONCURRENCY_TOTAL", "100001"),
         ("ENGINE_TIMEOUT_SECONDS", "0"),
         ("ENGINE_TIMEOUT_SECONDS", "nan"),
         ("ENGINE_TIMEOUT_SECONDS", "inf"),
@@ -237,6 +240,14 @@ def test_a_call_must_fit_into_the_time_budget() -> None:
         ENGINE_TIMEOUT_SECONDS="25"
     )
     make_config(ENGINE_TIMEOUT_SECONDS="24.9")
+
+
+def test_every_worker_must_have_a_call_of_those_that_all_may_have() -> None:
+    assert "ENGINE_MAX_CONCURRENCY_TOTAL: expected at least MAX_WORKERS (4), found 3" in refused_with(
+        ENGINE_MAX_CONCURRENCY_TOTAL="3"
+    )
+    assert make_config(ENGINE_MAX_CONCURRENCY_TOTAL="4").engine_max_concurrency_total == 4
+    make_config(ENGINE_MAX_CONCURRENCY_TOTAL="1", MAX_WORKERS="1")
 
 
 def test_a_run_must_end_before_the_engine_forgets_its_keys() -> None:

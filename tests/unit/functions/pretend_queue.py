@@ -1,0 +1,118 @@
+"""The queue within the process, and a drain of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from functions.drain import Drain
+from functions.solitude import Solitude
+from shared.engine_lease import EngineLease
+from shared.evaluations import EvaluationBatch, EvaluationResult
+from shared.invocations import ClaimedBatches, GrantedLease, Invocations, LeaseRequest
+from shared.load_control import ConcurrencyLimiter
+from tests.unit.environment import make_config
+from tests.unit.functions.pretend_engine import PretendEngine, make_batch
+
+
+class PretendQueue(Invocations):
+    """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way.
+
+    `grant` says how many calls are granted where a lease is asked for; who may call nobody is handed nothing.
+    """
+
+    def __init__(self, batches: Sequence[EvaluationBatch] = (), *, at_a_time: int = 100) -> None:
+        self.waiting = list(batches)
+        self.at_a_time = at_a_time
+        self.recorded: list[EvaluationBatch] = []
+        self.cut_off: list[Sequence[str]] = []
+        self.released: list[tuple[EvaluationBatch, bool]] = []
+        self.in_hand: list[EvaluationBatch] = []
+        self.split_by_others: list[EvaluationBatch] = []
+        self.claims = 0
+        self.quantities: list[int] = []
+        self.manual_only: set[bool] = set()
+        self.leases: list[LeaseRequest | None] = []
+        self.grant: Callable[[LeaseRequest], int] = lambda lease: lease.wants
+        self.news = asyncio.Event()
+        self.before_claim: Callable[[], Awaitable[object]] | None = None
+        self.after_claim: Callable[[], None] = lambda: None
+        self.before_record: Callable[[], Awaitable[object]] | None = None
+
+    async def claim(self, quantity: int, *, manual_only: bool, lease: LeaseRequest | None = None) -> ClaimedBatches:
+        self.claims += 1
+        self.quantities.append(quantity)
+        self.manual_only.add(manual_only)
+        self.leases.append(lease)
+        self.news.set()
+        if self.before_claim is not None:
+            await self.before_claim()
+        granted = None if lease is None else GrantedLease(len(self.leases), self.grant(lease))
+        quantity = 0 if granted is not None and granted.calls == 0 else min(quantity, self.at_a_time)
+        taken, self.waiting = self.waiting[:quantity], self.waiting[quantity:]
+        self.in_hand += taken
+        self.after_claim()
+        return ClaimedBatches(tuple(taken), stale=0, engine_paused=False, lease=granted)
+
+    async def complete(
+        self,
+        batch: EvaluationBatch,
+        results: Sequence[EvaluationResult],
+        *,
+        rest: Sequence[str] = (),
+        duration_ms: int,
+        worker: str,
+    ) -> str:
+        if self.before_record is not None:
+            await self.before_record()
+        self._let_go(batch)
+        self.recorded.append(batch)
+        if rest:
+            self.cut_off.append(rest)
+        self.news.set()
+        return "done"
+
+    async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, blameless: bool) -> None:
+        self._let_go(batch)
+        self.released.append((batch, blameless))
+        self.waiting.append(batch)
+
+    async def split(self, batch: EvaluationBatch) -> bool:
+        self._let_go(batch)
+        if any(batch is other for other in self.split_by_others):
+            return False
+        self.waiting += [make_batch([user], deliveries=3) for user in batch.users]
+        return True
+
+    def _let_go(self, batch: EvaluationBatch) -> None:
+        self.in_hand = [other for other in self.in_hand if other is not batch]
+
+
+def make_drain(
+    queue: PretendQueue,
+    engine: PretendEngine,
+    *,
+    seconds: float = 1000,
+    manual_only: bool = False,
+    solitude: Solitude | None = None,
+    **settings: str,
+) -> Drain:
+    config = make_config(**settings)
+    limiter = ConcurrencyLimiter(4)
+    lease = EngineLease(
+        queue,
+        limiter,
+        ceiling=config.engine_max_concurrency_total,
+        wants=config.engine_max_concurrency,
+        sleep=engine.clock.sleep,
+    )
+    lease.join()
+    return Drain(
+        invocations=queue,
+        engine=engine.client(limiter=limiter),
+        config=config,
+        budget=engine.budget(seconds),
+        solitude=solitude or Solitude(),
+        lease=lease,
+        manual_only=manual_only,
+    )
