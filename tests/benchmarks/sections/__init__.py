@@ -11,6 +11,7 @@ from .durability import DURABILITY
 from .fan_out import FAN_OUT
 from .history import HISTORY
 from .million import MILLION
+from .scale_out import SCALE_OUT
 from .tail import TAIL
 
-SECTIONS: Sequence[Section] = (FAN_OUT, TAIL, BATCHED, MILLION, DURABILITY, COLD_START, HISTORY)
+SECTIONS: Sequence[Section] = (FAN_OUT, TAIL, BATCHED, MILLION, DURABILITY, COLD_START, HISTORY, SCALE_OUT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import psycopg
 import pytest
 
@@ -183,3 +185,25 @@ async def test_runs_that_a_crash_broke_off_leave_crons_log_too(core: SqlCore) ->
 async def test_no_role_of_the_data_api_may_prune(worker: Worker) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         await worker.run("call scheduler.prune()")
+
+
+async def test_deleting_an_invocation_by_hand_takes_its_evaluations_along_and_no_others(
+    core: SqlCore, worker: Worker
+) -> None:
+    """There is no foreign key to see to it."""
+    runs = [await ended_days_ago(core, worker, 1) for _ in range(2)]
+    await core.owner.run("delete from public.scheduler_invocations where id = %s", runs[0])
+    assert await core.owner.column("select distinct invocation_id::text from public.scheduler_evaluations") == [runs[1]]
+
+
+async def test_what_is_recorded_while_its_invocation_is_deleted_goes_with_it(core: SqlCore) -> None:
+    recorder, _ = await core.workers(2)
+    run = await core.open_run(recorder, [pairs([1])])
+    batch = await recorder.claim_one()
+    deleter = await core.session()
+    async with recorder.transaction():
+        assert await recorder.complete(batch) == "done"
+        deleting = asyncio.create_task(deleter.run("delete from public.scheduler_invocations where id = %s", run))
+        await core.until_waiting_for_a_lock(deleter)
+    await deleting
+    assert await core.owner.value("select count(*) from public.scheduler_evaluations") == 0
