@@ -17,6 +17,8 @@ import httpx
 RawHeaders = Sequence[tuple[bytes, bytes]]
 # zlib's number for a gzip header and a window of any size.
 GZIP = 31
+# What common servers and clients allow for all headers of a message together.
+MAX_HEAD_BYTES = 64 * 1024
 
 
 class ResponseTooLargeError(httpx.DecodingError):
@@ -55,6 +57,8 @@ class Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._size = 0
         self._max_bytes = 0
+        self._is_in_head = True
+        self._head_bytes = 0
         self._ends_with_connection = False
         self.idle_since = 0.0
         """When its last answer was complete, by the event loop's clock."""
@@ -113,6 +117,11 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
             self._fail(httpx.ReadError(f"expected an HTTP answer: {type(error).__name__}"))
+        if self._is_in_head:
+            # The parser hands a header out when it is whole, and would gather one without an end for ever.
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(httpx.ReadError(f"expected at most {MAX_HEAD_BYTES} bytes of headers"))
 
     def eof_received(self) -> None:
         if self._ends_with_connection:
@@ -128,12 +137,15 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._chunks = []
         self._size = 0
+        self._is_in_head = True
+        self._head_bytes = 0
         self._ends_with_connection = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        self._is_in_head = False
         framing = {b"content-length", b"transfer-encoding"}
         self._ends_with_connection = self._parser.get_status_code() >= HTTPStatus.OK and framing.isdisjoint(
             name.lower() for name, _ in self._headers

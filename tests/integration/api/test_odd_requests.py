@@ -21,13 +21,13 @@ async def test_an_odd_first_line_is_served_or_refused_and_never_an_error_of_ours
     api = API.encode()
     for line, status in {
         b"GET /health HTTP/1.0": 200,
-        b"GET http://elsewhere/health HTTP/1.1": 404,
-        b"GET http:///[::1 HTTP/1.1": 404,
+        b"GET http://elsewhere/health HTTP/1.1": 200,
+        b"GET http:///[::1 HTTP/1.1": 400,
         b"GET * HTTP/1.1": 404,
         b"OPTIONS * HTTP/1.1": 404,
-        b"CONNECT elsewhere:443 HTTP/1.1": 404,
+        b"CONNECT elsewhere:443 HTTP/1.1": 400,
         b"M-SEARCH /health HTTP/1.1": 405,
-        b"get /health HTTP/1.1": 405,
+        b"get /health HTTP/1.1": 400,
         b"GET /\xff HTTP/1.1": 400,
         b"GET /a b HTTP/1.1": 400,
         b"GET  HTTP/1.1": 400,
@@ -40,7 +40,7 @@ async def test_an_odd_first_line_is_served_or_refused_and_never_an_error_of_ours
         b"GET //health HTTP/1.1": 404,
         b"GET /health/ HTTP/1.1": 404,
         b"GET /% HTTP/1.1": 404,
-        b"GET /#x HTTP/1.1": 404,
+        b"GET /#x HTTP/1.1": 405,
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1": 404,
         b"GET " + api + b"/%0a HTTP/1.1": 422,
         b"GET " + api + b"/" + b"%F0%9F%98%80" * 50 + b" HTTP/1.1": 422,
@@ -57,11 +57,12 @@ async def test_an_odd_first_line_is_served_or_refused_and_never_an_error_of_ours
 
 async def test_odd_headers_are_served_or_refused_and_never_an_error_of_ours(served: Served) -> None:
     for headers, status in {
-        b"Connection: close\r\n": 400,  # HTTP/1.1 wants a Host
-        b"Host: a\r\nHost: b\r\n": 400,
+        # HTTP/1.1 wants one Host; the server (httptools) does not insist, and nothing here looks at it.
+        b"Connection: close\r\n": 200,
+        b"Host: a\r\nHost: b\r\n": 200,
         b"Host: \r\nConnection: close\r\n": 200,
         b"Host: [::1/%00@\xff\r\nConnection: close\r\n": 200,
-        # Longer than 64 KiB are taken or not, depending on how they arrive (h11).
+        # Long ones are taken: whoever stands before the function has limits of his own.
         CLOSE + b"X: " + b"a" * 60_000 + b"\r\n": 200,
         CLOSE + b"".join(b"X-%d: a\r\n" % number for number in range(2000)): 200,
         CLOSE + b"X: a\0b\r\n": 400,
@@ -114,7 +115,8 @@ async def test_a_body_that_is_not_as_long_as_it_says_opens_nothing(served: Serve
     chunked = start + CLOSE + b"Transfer-Encoding: chunked\r\n"
     assert status_of(await served.send_raw(chunked + b"\r\nzz\r\n" + body + b"\r\n0\r\n\r\n")) == 400
     many = b"10000\r\n" + b" " * 65536 + b"\r\n"
-    assert status_of(await served.send_raw(chunked + b"Content-Length: 2\r\n\r\n" + many * 17 + b"0\r\n\r\n")) == 413
+    assert status_of(await served.send_raw(chunked + b"\r\n" + many * 17 + b"0\r\n\r\n")) == 413
+    assert status_of(await served.send_raw(chunked + b"Content-Length: 2\r\n\r\n" + many + b"0\r\n\r\n")) == 400
 
     assert await served.night.invocations() == []
     assert served.defects() == []

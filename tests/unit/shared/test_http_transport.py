@@ -348,3 +348,9 @@ async def test_an_answer_packed_otherwise_is_a_network_error(transport: HttpTran
         with pytest.raises(httpx.NetworkError):
             await post(transport, server.url)
         assert b"accept-encoding" not in server.requests[0].lower()
+
+
+async def test_headers_without_an_end_are_a_network_error(transport: HttpTransport) -> None:
+    async with serving(b"HTTP/1.1 200 OK\r\nX-Huge: " + b"x" * 4_000_000) as server:
+        with pytest.raises(httpx.NetworkError):
+            await post(transport, server.url)
