@@ -72,7 +72,7 @@ class Served:
 
 async def _read_all(reader: asyncio.StreamReader) -> bytes:
     received = bytearray()
-    with contextlib.suppress(ConnectionResetError):
+    with contextlib.suppress(ConnectionError):
         while chunk := await reader.read(65536):
             received += chunk
     return bytes(received)

@@ -115,8 +115,8 @@ async def test_a_body_that_is_not_as_long_as_it_says_opens_nothing(served: Serve
     chunked = start + CLOSE + b"Transfer-Encoding: chunked\r\n"
     assert status_of(await served.send_raw(chunked + b"\r\nzz\r\n" + body + b"\r\n0\r\n\r\n")) == 400
     many = b"10000\r\n" + b" " * 65536 + b"\r\n"
-    assert status_of(await served.send_raw(chunked + b"\r\n" + many * 17 + b"0\r\n\r\n")) == 413
-    assert status_of(await served.send_raw(chunked + b"Content-Length: 2\r\n\r\n" + many + b"0\r\n\r\n")) == 400
+    assert status_of(await served.send_raw(chunked + b"\r\n" + many * 16 + b"1\r\n \r\n0\r\n\r\n")) == 413
+    assert status_of(await served.send_raw(chunked + b"Content-Length: 2\r\n\r\n1\r\n \r\n0\r\n\r\n")) == 400
 
     assert await served.night.invocations() == []
     assert served.defects() == []
