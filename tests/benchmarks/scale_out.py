@@ -123,7 +123,7 @@ async def measure_scale_out(
             killed = await drain_once(project, engine_url, load, kills=KILLS)
             say(f"killed {killed.killed} processes: {killed.repeated} evaluations asked for again, each acted on once")
     return ScaleOutFigures(
-        {scenario.name: _points({n: runs[scenario.name, n] for n in processes}) for scenario in SCENARIOS}, killed
+        {scenario.name: points_of({n: runs[scenario.name, n] for n in processes}) for scenario in SCENARIOS}, killed
     )
 
 
@@ -131,7 +131,7 @@ def _with_processes(load: DrainLoad, processes: int) -> DrainLoad:
     return replace(load, processes=processes)
 
 
-def _points(runs: Mapping[int, Sequence[DrainFigures]]) -> list[ScaleOutPoint]:
+def points_of(runs: Mapping[int, Sequence[DrainFigures]]) -> list[ScaleOutPoint]:
     """The first is the measure: of each round the ratio to the same round's first, so that rounds may differ."""
     first = min(runs)
     points = []
