@@ -183,7 +183,7 @@ def _check_status(response: httpx.Response) -> None:
         raise DatabaseUnavailableError(f"expected JSON of the Data API, found {media_type or 'nothing'}")
 
 
-class DataApiSession(httpx.AsyncClient):
+class _Session(httpx.AsyncClient):
     """Sends each request once, as it is: redirects, cookies and authentication flows cost each call.
 
     Args:
@@ -225,7 +225,7 @@ def connect(
         f"{url}/rest/v1",
         # Both, as the supabase client sends them: Supabase's gateway reads the first, a bare PostgREST the second.
         headers={"apikey": secret_key, "Authorization": f"Bearer {secret_key}"},
-        http_client=DataApiSession(transport or HttpTransport()),
+        http_client=_Session(transport or HttpTransport()),
         retry_enabled=False,
     )
     return Database(client, patience_seconds=patience_seconds, clock=clock, sleep=sleep)

@@ -16,6 +16,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 from postgrest import AsyncPostgrestClient
 from postgrest.types import ReturnMethod
 from starlette.requests import Request
@@ -25,7 +26,7 @@ from functions.evaluation_batch import run_evaluation_batch
 from functions.main import CONFIG
 from functions.peer_mentors import fetch_active_peer_mentors
 from functions.wiring import build_work
-from shared.database import DataApiSession
+from shared.database import TIMEOUT_SECONDS
 from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios
 from shared.http_transport import HttpTransport
 from shared.observability import start_trace
@@ -51,7 +52,7 @@ class PlainLoop:
         self._table = AsyncPostgrestClient(
             f"{CONFIG.supabase_url}/rest/v1",
             headers={"apikey": CONFIG.supabase_secret_key.get_secret_value()},
-            http_client=DataApiSession(HttpTransport()),
+            http_client=httpx.AsyncClient(transport=HttpTransport(), timeout=TIMEOUT_SECONDS),
             retry_enabled=False,
         )
         self._outcomes: Counter[str] = Counter()
