@@ -81,11 +81,13 @@ class Connection(asyncio.Protocol):
             httpx.NetworkError: the connection broke, or what came is no HTTP.
             ResponseTooLargeError: the answer was too long.
         """
+        if self._transport is None:
+            # It was closed as soon as it was open: nothing would ever come.
+            raise httpx.ReadError("the connection broke before the request was sent")
         awaited: asyncio.Future[HttpAnswer] = self._loop.create_future()
         self._awaited = awaited
         self._max_bytes = max_bytes
-        if self._transport is not None:
-            self._transport.write(request)
+        self._transport.write(request)
         timer = None if timeout_seconds is None else self._loop.call_later(timeout_seconds, self._time_out)
         try:
             return await awaited
@@ -105,8 +107,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        if self._awaited is not None and self._awaited.done():
-            self.close()
 
     def data_received(self, data: bytes) -> None:
         if self._awaited is None:
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.ReadError(f"expected an HTTP answer: {type(error).__name__}"))
         if self._is_in_head:
             # The parser hands a header out when it is whole, and would gather one without an end for ever.

@@ -14,10 +14,9 @@ from .keys import Keys
 from .ports import LOCALHOST, free_port
 from .processes import ChildProcess, http_status
 
-# Opaque keys are mapped to a JWT of their role, unless the caller sends a JWT beside them (a signed-in user's). Clients
-# send the opaque key as Authorization, too: that one is replaced. 60 s is where Supabase cuts a request.
-# Headers are left out of the log: Caddy knows that Authorization is secret, and not that apikey is.
-CADDYFILE = """\
+# Nothing but what is asked for; headers are left out of the log: Caddy knows that Authorization is secret, and not that
+# apikey is.
+GLOBAL_OPTIONS = """\
 {{
 	admin off
 	persist_config off
@@ -29,6 +28,12 @@ CADDYFILE = """\
 		}}
 	}}
 }}
+"""
+# Opaque keys are mapped to a JWT of their role, unless the caller sends a JWT beside them (a signed-in user's). Clients
+# send the opaque key as Authorization, too: that one is replaced. 60 s is where Supabase cuts a request.
+CADDYFILE = (
+    GLOBAL_OPTIONS
+    + """\
 
 http://{host}:{port} {{
 	bind {host}
@@ -67,6 +72,7 @@ http://{host}:{port} {{
 	}}
 }}
 """
+)
 
 REFUSALS = (
     ("elsewhere", 404, {"message": "no Route matched with those values"}),

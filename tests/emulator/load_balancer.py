@@ -6,24 +6,15 @@ import os
 from collections.abc import Sequence
 
 from .data_dir import DataDir, write_private
-from .gateway import find_caddy
+from .gateway import GLOBAL_OPTIONS, find_caddy
 from .ports import LOCALHOST, free_port
 from .processes import ChildProcess, http_status
 
 # An instance that is busy is passed over, and one that refuses connections is not asked again for a moment; who finds
 # none waits for one, as requests do that wait for an instance to start.
-CADDYFILE = """\
-{{
-	admin off
-	persist_config off
-	auto_https off
-	log {{
-		level ERROR
-		format filter {{
-			request>headers delete
-		}}
-	}}
-}}
+CADDYFILE = (
+    GLOBAL_OPTIONS
+    + """\
 
 http://{host}:{port} {{
 	bind {host}
@@ -41,6 +32,7 @@ http://{host}:{port} {{
 	}}
 }}
 """
+)
 READY = 200
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 import pytest
 
-from shared.http_connection import HttpAnswer, ResponseTooLargeError
+from shared.http_connection import Connection, HttpAnswer, ResponseTooLargeError
 from shared.http_transport import HttpTransport
 
 Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
@@ -354,3 +354,19 @@ async def test_headers_without_an_end_are_a_network_error(transport: HttpTranspo
     async with serving(b"HTTP/1.1 200 OK\r\nX-Huge: " + b"x" * 4_000_000) as server:
         with pytest.raises(httpx.NetworkError):
             await post(transport, server.url)
+
+
+async def test_an_answer_that_changes_the_protocol_is_a_network_error(transport: HttpTransport) -> None:
+    async with serving(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nx") as server:
+        with pytest.raises(httpx.NetworkError):
+            await post(transport, server.url)
+
+
+async def test_a_connection_that_is_gone_before_the_request_is_a_network_error_at_once() -> None:
+    """Without a time-out of its own, such a request would wait for ever."""
+    connection = Connection()
+    connection.connection_made(asyncio.Transport())
+    connection.connection_lost(None)
+    async with asyncio.timeout(10):
+        with pytest.raises(httpx.NetworkError):
+            await connection.exchange(b"GET / HTTP/1.1\r\n\r\n", timeout_seconds=None, max_bytes=100)
