@@ -120,3 +120,17 @@ async def test_a_user_who_stands_alone_and_makes_the_engine_fail_is_no_outage(ni
     witness = next(call for call in night.engine.calls if call.dry_run)
     assert mentors[0] not in witness.user_ids
     assert night.engine.notified_twice == []
+
+
+async def test_an_engine_that_takes_one_type_at_a_time_is_asked_about_one_at_a_time(night: Night) -> None:
+    await night.add_mentors(30)
+    function = await night.start_function({"ENGINE_TYPES_PER_CALL": "1", "ENGINE_USERS_PER_CALL": "7"})
+
+    invocation = (await night.fire(function)).json()
+
+    assert invocation["status"] == "succeeded"
+    assert await night.recorded_pairs(invocation["id"]) == night.expected_pairs()
+    for call in night.engine.calls:
+        users = [user_id for user_id, _ in call.pairs]
+        assert len(set(users)) == len(users) <= 7
+    await night.check_truth(invocation)

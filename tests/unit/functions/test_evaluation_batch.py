@@ -49,6 +49,7 @@ async def evaluate(
     users: Sequence[MentorScenarios] = HUNDRED,
     *,
     users_per_call: int = 100,
+    types_per_call: int | None = None,
     deliveries: int = 1,
     seconds: float = 100_000,
     concurrency: int = 8,
@@ -58,6 +59,7 @@ async def evaluate(
         engine=engine.client(concurrency=concurrency),
         budget=engine.budget(seconds),
         users_per_call=users_per_call,
+        types_per_call=types_per_call,
         max_deliveries=5,
     )
 
@@ -589,3 +591,51 @@ async def test_a_retryable_item_gets_no_more_calls_than_any_other(clock: ManualC
     await run(engine, make_users(3))
     assert len(engine.calls_with("user-000")) == 3
     assert len(clock.slept) == 2
+
+
+# How many scenario types of a user share a call
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(1, 5), st.one_of(st.none(), st.integers(1, 5)))
+async def test_whatever_shares_a_call_each_pair_is_asked_once_and_nobody_is_twice_in_a_call(
+    types_of_each: list[int], users_per_call: int, types_per_call: int | None
+) -> None:
+    users = [
+        MentorScenarios(f"user-{n:03}", tuple(f"type-{t}" for t in range(types)))
+        for n, types in enumerate(types_of_each)
+    ]
+    engine = PretendEngine(ManualClock())
+    evaluated = await evaluate(engine, users, users_per_call=users_per_call, types_per_call=types_per_call)
+    assert evaluated.rest == ()
+    assert_each_pair_has_exactly_one_result(evaluated.results, users)
+    assert all(result.attempts == 1 for result in evaluated.results)
+    asked = sorted(pair for call in engine.calls for pair in call.pairs)
+    assert asked == sorted((user.user_id, name) for user in users for name in user.scenario_types)
+    for call in engine.calls:
+        assert len(set(call.users)) == len(call.users) <= users_per_call
+        if types_per_call is not None:
+            assert all(len(item["scenario_types"]) <= types_per_call for item in call.body["evaluations"])
+
+
+async def test_with_a_type_a_call_a_pairs_attempts_are_its_own(clock: ManualClock) -> None:
+    (user,) = make_users(1)
+    first, second = user.scenario_types
+    engine = PretendEngine(clock, retryable={(user.user_id, second): 1})
+    results = (await evaluate(engine, [user], types_per_call=1)).results
+    assert {result.scenario_type: result.attempts for result in results} == {first: 1, second: 2}
+
+
+async def test_with_a_type_a_call_what_is_refused_costs_the_user_only_that_type(clock: ManualClock) -> None:
+    users = make_users(4)
+    refused = users[2].user_id
+
+    def refuses(call_users: Sequence[str]) -> httpx.Response | None:
+        asked = engine.calls[-1].pairs
+        return httpx.Response(422) if (refused, "b") in asked else None
+
+    engine = PretendEngine(clock, trouble=refuses)
+    # One call at a time: the one that is judged is the last.
+    results = (await evaluate(engine, users, types_per_call=1, concurrency=1)).results
+    assert_each_pair_has_exactly_one_result(results, users)
+    found = {(r.user_id, r.scenario_type) for r in results if r.error_code == "engine_http_422"}
+    assert found == {(refused, "b")}

@@ -357,9 +357,16 @@ async def test_headers_without_an_end_are_a_network_error(transport: HttpTranspo
 
 
 async def test_an_answer_that_changes_the_protocol_is_a_network_error(transport: HttpTransport) -> None:
-    async with serving(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nx") as server:
-        with pytest.raises(httpx.NetworkError):
-            await post(transport, server.url)
+    unhandled: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: unhandled.append(context))
+    try:
+        async with serving(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nx") as server:
+            with pytest.raises(httpx.NetworkError, match="expected an HTTP answer"):
+                await post(transport, server.url)
+    finally:
+        loop.set_exception_handler(None)
+    assert unhandled == []
 
 
 async def test_a_connection_that_is_gone_before_the_request_is_a_network_error_at_once() -> None:
