@@ -45,7 +45,9 @@ async def test_steps_that_wait_for_nothing_do_not_leave_the_next_ones_without_a_
 
 async def test_the_first_failure_is_raised_and_stops_its_own_steps_only() -> None:
     lanes = Lanes(2)
-    gate, began, ran = asyncio.Event(), asyncio.Event(), []
+    gate, began = asyncio.Event(), asyncio.Event()
+    ran: list[int] = []
+    begun: list[int] = []
 
     async def fails() -> None:
         await began.wait()
@@ -56,6 +58,7 @@ async def test_the_first_failure_is_raised_and_stops_its_own_steps_only() -> Non
         await asyncio.Event().wait()
 
     async def other(n: int) -> None:
+        begun.append(n)
         await gate.wait()
         ran.append(n)
 
@@ -66,7 +69,7 @@ async def test_the_first_failure_is_raised_and_stops_its_own_steps_only() -> Non
     gate.set()
     async with asyncio.timeout(10):
         await others
-    assert sorted(ran) == [0, 1, 2, 3]
+    assert sorted(ran) == sorted(begun) == [0, 1, 2, 3]
 
 
 async def test_who_is_cancelled_takes_her_steps_along_and_leaves_the_lanes() -> None:
