@@ -176,9 +176,9 @@ class Drain:
             return
         duration_ms = round((self._budget.elapsed() - started) * 1000)
         result = RunResult(batch, evaluated.results, duration_ms, WORKER, evaluated.rest)
-        if await log_run_result(result, invocations=self._invocations):
+        if (outcomes := await log_run_result(result, invocations=self._invocations)) is not None:
             self.done.batches += 1
-            self.done.outcomes.update(result.outcome for result in evaluated.results)
+            self.done.outcomes.update(outcomes)
         self.done.progressed = True
 
     async def _evaluate(self, batch: EvaluationBatch, started: float) -> BatchResult | None:

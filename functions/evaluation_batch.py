@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from shared.engine_answers import Answer, Item
+from shared.engine_answers import Answer, Pair
 from shared.errors import (
     EngineError,
     EngineRefusedCallError,
@@ -26,7 +26,7 @@ from shared.errors import (
     EngineUnavailableError,
     OutOfTimeError,
 )
-from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios
+from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios, Outcome
 from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
@@ -39,7 +39,6 @@ TURNED_AWAY_ALONE = 8
 TOO_BUSY = "engine_http_503"
 
 Users = Sequence[MentorScenarios]
-Pair = tuple[str, str]
 Call = Callable[[Users], Awaitable[Answer]]
 
 
@@ -113,7 +112,12 @@ class _BatchRun:
         self._engine = engine
         self._budget = budget
         self._context = EvaluationContext(batch.invocation_id, batch.scheduled_for, batch.engine_scope, batch.dry_run)
-        self._results: dict[Pair, EvaluationResult] = {}
+        # In the batch's order; None: not resolved yet.
+        self._results: dict[Pair, EvaluationResult | None] = {
+            (user_id, scenario_type): None
+            for user_id, scenario_types, _ in batch.users
+            for scenario_type in scenario_types
+        }
         # Calls that carried a pair and left it without a result: empty for as long as all goes well.
         self._attempts: Counter[Pair] = Counter()
         # The last failure of each pair's calls, for those whose time runs out.
@@ -125,21 +129,15 @@ class _BatchRun:
         self._too_late = False
         for user in batch.users:
             if user.skip_reason is not None:
-                self._record(user, Item("skipped", error_code=user.skip_reason))
+                self._record(user, "skipped", user.skip_reason)
 
     def so_far(self) -> BatchResult:
         """The results of all who have all of theirs, and the others."""
-        rest = dict.fromkeys(user.user_id for user in self._unresolved(self.users))
-        results = self._results
-        return BatchResult(
-            [
-                results[user_id, scenario_type]
-                for user_id, scenario_types, _ in self._batch.users
-                if user_id not in rest
-                for scenario_type in scenario_types
-            ],
-            tuple(rest),
-        )
+        resolved = [result for result in self._results.values() if result is not None]
+        if len(resolved) == len(self._results):
+            return BatchResult(resolved)
+        rest = dict.fromkeys(user_id for (user_id, _), result in self._results.items() if result is None)
+        return BatchResult([result for result in resolved if result.user_id not in rest], tuple(rest))
 
     def fail_unresolved(self, code: str, message: str) -> None:
         """Fails every pair without a result, by its own last cause where it has one."""
@@ -201,17 +199,20 @@ class _BatchRun:
 
     def _settle(self, users: Users, answer: Answer) -> list[MentorScenarios]:
         """Records the pairs that are final; answers the users who have others, with those."""
+        if answer.is_final and not self._attempts:
+            self._results.update(answer.results)
+            return []
         unsettled: list[MentorScenarios] = []
         for user in users:
             left: list[str] = []
             for scenario_type in user.scenario_types:
                 pair = (user.user_id, scenario_type)
-                item = answer.get(pair)
-                if item is None or item.retryable:
+                result = answer.results[pair]
+                if result is None or pair in answer.retryable:
                     self._attempts[pair] += 1
                     left.append(scenario_type)
                 else:
-                    self._results[pair] = _result(pair, item, self._attempts.get(pair, 0) + 1)
+                    self._results[pair] = result._replace(attempts=self._attempts.get(pair, 0) + 1)
             if left:
                 unsettled.append(user._replace(scenario_types=tuple(left)))
         return unsettled
@@ -236,11 +237,12 @@ class _BatchRun:
             if error.too_late:
                 self._too_late = True
                 return
-            missing = Item("failed", error_code=error.code, error_message=error.message)
             for user in unsettled:
+                self._fail(user, error)
                 for scenario_type in user.scenario_types:
-                    item = answer.get((user.user_id, scenario_type), missing)
-                    self._record(user._replace(scenario_types=(scenario_type,)), item)
+                    pair = (user.user_id, scenario_type)
+                    if (said := answer.results[pair]) is not None:
+                        self._results[pair] = said._replace(attempts=self._attempts[pair])
         except EngineTransientError:
             self._suspects.append(unsettled)
         except EngineRefusedCallError as error:
@@ -376,22 +378,18 @@ class _BatchRun:
         return [
             MentorScenarios(user.user_id, unresolved)
             for user in users
-            if (unresolved := tuple(t for t in user.scenario_types if (user.user_id, t) not in self._results))
+            if (unresolved := tuple(t for t in user.scenario_types if self._results[user.user_id, t] is None))
         ]
 
     def _fail(self, user: MentorScenarios, error: EngineError) -> None:
-        self._record(user, Item("failed", error_code=error.code, error_message=error.message))
+        self._record(user, "failed", error.code, error.message)
 
-    def _record(self, user: MentorScenarios, item: Item) -> None:
+    def _record(self, user: MentorScenarios, outcome: Outcome, code: str, message: str | None = None) -> None:
         """The same for each of a user's pairs, after the calls that were made about it."""
         for scenario_type in user.scenario_types:
             pair = (user.user_id, scenario_type)
-            self._results[pair] = _result(pair, item, self._attempts.get(pair, 0))
-
-
-def _result(pair: Pair, item: Item, attempts: int) -> EvaluationResult:
-    outcome, notification_id, error_code, error_message, _ = item
-    return EvaluationResult(*pair, outcome, attempts, error_code, error_message, notification_id)
+            attempts = self._attempts.get(pair, 0)
+            self._results[pair] = EvaluationResult(*pair, outcome, attempts, code, message)
 
 
 def _cut_into_calls(users: Users, users_per_call: int, types_per_call: int | None) -> Iterator[Users]:

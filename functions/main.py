@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from functions.application import create_app
+from functions.wiring import build_work
 from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
 from shared.errors import ConfigError
@@ -65,9 +66,6 @@ def _app() -> ASGIApp:
 
 @lru_cache(maxsize=1)
 def _work() -> Work:
-    # With the clients' packages: a process that only says that it is up needs none of them.
-    from functions.wiring import build_work
-
     return build_work(CONFIG)
 
 

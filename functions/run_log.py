@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.evaluations import EvaluationBatch, EvaluationResult
+from shared.evaluations import EvaluationBatch, EvaluationResult, GroupedResults
 from shared.invocations import Invocations
 from shared.observability import log_event
 
@@ -29,7 +29,7 @@ class RunResult:
     rest: Sequence[str] = ()
 
 
-async def log_run_result(result: RunResult, *, invocations: Invocations) -> bool:
+async def log_run_result(result: RunResult, *, invocations: Invocations) -> Counter[str] | None:
     """Records a batch's results and errors, puts back whom the time did not suffice for, and logs it.
 
     The record comes first: what is logged has been recorded. One line for the batch and one for each user who failed.
@@ -39,17 +39,19 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> bool
         invocations: where it is recorded.
 
     Returns:
-        False where another worker's record stands, or the invocation is gone: then nothing of it counts.
+        How many pairs came to each outcome; None where another worker's record stands, or the invocation is gone: then
+        nothing of it counts.
 
     Raises:
         DatabaseError: nothing was recorded, and the batch is still in its queue.
     """
     batch = result.batch
+    grouped = GroupedResults(result.results)
     state = await invocations.complete(
-        batch, result.results, rest=result.rest, duration_ms=result.duration_ms, worker=result.worker
+        batch, grouped, rest=result.rest, duration_ms=result.duration_ms, worker=result.worker
     )
     is_recorded = state == "done"
-    outcomes = Counter(pair.outcome for pair in result.results)
+    outcomes = grouped.outcomes()
     recorded = {user.user_id for user in batch.users}.difference(result.rest)
     log_event(
         "batch_recorded",
@@ -68,7 +70,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> bool
         log_failed_users(
             result.results, invocation_id=batch.invocation_id, slot=batch.scheduled_for, batch_no=batch.batch_no
         )
-    return is_recorded
+    return outcomes if is_recorded else None
 
 
 def log_failed_users(results: Iterable[EvaluationResult], **where: Any) -> None:

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from functions.answered_invocation import answered, answered_time
 from functions.last_run import LastGoodRun, default_max_age_hours
 from functions.refusals import no_json, not_served, unreadable_body
+from functions.scheduled_run import run_slice
 from shared.errors import RequestError
 from shared.slots import to_slot
 from shared.version import VERSION
@@ -71,9 +72,6 @@ class RunRoutes:
 
     async def _start(self, request: Request) -> Response:
         """Opens the slot that is due if nobody has, then works on whatever is open. Answers the latest slot's run."""
-        # With all that a slice needs, which is most of what this function imports: a probe needs none of it.
-        from functions.scheduled_run import run_slice
-
         body = _parse(await request.body())
         header = _schedule_time(request)
         dispatch_id = _dispatch_id(request)

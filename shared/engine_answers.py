@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any
+
+import orjson
 
 from shared.errors import EngineRefusedCallError, EngineRejectedError, EngineTransientError
-from shared.evaluations import MentorScenarios, Outcome
+from shared.evaluations import EvaluationResult, MentorScenarios, Outcome
 from shared.http_connection import HttpAnswer
 from shared.observability import log_event
 
@@ -32,23 +35,34 @@ _EMAIL = re.compile(r"[^\s@<>,;:]+@[^\s@<>,;:]+")
 _NOT_A_CODE = re.compile(r"[^a-z0-9_.-]+")
 
 
-class Item(NamedTuple):
-    """The engine's answer for one pair."""
-
-    outcome: Outcome
-    notification_id: str | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    retryable: bool = False
+Pair = tuple[str, str]
 
 
-Answer = dict[tuple[str, str], Item]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the engine said of the pairs that it was asked about.
 
-_PLAIN_ITEMS = {item.outcome: item for item in (Item("triggered"), Item("not_triggered"), Item("suppressed"))}
+    Args:
+        results: of each pair, as of its first attempt; None: the engine left it out.
+        retryable: pairs that failed and are worth another attempt.
+        is_final: there is a result for each pair, and none is worth another attempt.
+    """
+
+    results: Mapping[Pair, EvaluationResult | None]
+    retryable: Collection[Pair]
+    is_final: bool
+
+
+# The engine's own word, to the one value that all results share.
+_PLAIN_OUTCOMES: dict[str, Outcome] = {
+    "triggered": "triggered",
+    "not_triggered": "not_triggered",
+    "suppressed": "suppressed",
+}
 
 
 def read_answer(response: HttpAnswer, users: Sequence[MentorScenarios]) -> Answer:
-    """The engine's answer for each pair that was asked for; pairs that it left out are missing.
+    """What the engine said of each pair that was asked for.
 
     Args:
         response: what the engine sent.
@@ -99,57 +113,80 @@ def _http_date(value: str) -> datetime | None:
 
 
 def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise EngineTransientError("engine_bad_answer", f"expected JSON: {type(error).__name__}") from error
+    document = _read_json(content)
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list):
         raise EngineTransientError("engine_bad_answer", "expected an object with a list of results")
-    awaited = {(user.user_id, scenario_type) for user in users for scenario_type in user.scenario_types}
-    answer: Answer = {}
+    answered: dict[Pair, EvaluationResult | None] = {
+        (user_id, scenario_type): None for user_id, scenario_types, _ in users for scenario_type in scenario_types
+    }
+    retryable: set[Pair] = set()
+    missing = len(answered)
     dropped = 0
     for result in results:
         # A result that is no object, or lacks a member, or has one of another type: nobody asked for that.
         try:
             pair = result["user_id"], result["scenario_type"]
-            item = _item_of(result) if pair in awaited else None
+            # What was asked for and has no answer yet; the first answer to a pair stands.
+            read = _result_of(pair, result) if answered.get(pair, pair) is None else None
+            if read is None:
+                dropped += 1
+                continue
+            if read.outcome == "failed" and _is_retryable(result):
+                retryable.add(pair)
         except (TypeError, KeyError, IndexError):
             dropped += 1
             continue
-        if item is None:
-            dropped += 1
-        else:
-            awaited.remove(pair)
-            answer[pair] = item
+        answered[pair] = read
+        missing -= 1
     if dropped:
         log_event(
             "engine_results_dropped", "The engine sent results that nobody asked for or can read", dropped=dropped
         )
-    return answer
+    return Answer(answered, retryable, is_final=not missing and not retryable)
 
 
-def _item_of(result: dict[str, Any]) -> Item | None:
-    outcome = result["outcome"]
-    if outcome == "failed":
-        return _failure_of(result)
-    plain = _PLAIN_ITEMS.get(outcome)
+def _read_json(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except ValueError:
+        # It may still be JSON: half of a surrogate pair, which orjson does not take, is no reason to lose a whole call.
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise EngineTransientError("engine_bad_answer", f"expected JSON: {type(error).__name__}") from error
+
+
+def _result_of(pair: Pair, result: dict[str, Any]) -> EvaluationResult | None:
+    said = result["outcome"]
+    outcome = _PLAIN_OUTCOMES.get(said)
+    if outcome is None:
+        return _failure_of(pair, result) if said == "failed" else None
     notification_id = result.get("notification_id")
-    if plain is None or notification_id is None:
-        return plain
-    return Item(plain.outcome, _id_of(notification_id))
+    if notification_id is not None:
+        notification_id = _id_of(notification_id)
+    # Past the constructor, which takes twice as long: there is one of these for each pair.
+    return tuple.__new__(EvaluationResult, (*pair, outcome, 1, None, None, notification_id))
 
 
-def _failure_of(result: dict[str, Any]) -> Item:
-    error = result.get("error")
-    error = error if isinstance(error, dict) else {}
+def _failure_of(pair: Pair, result: dict[str, Any]) -> EvaluationResult:
+    error = _error_of(result)
     code, message = error.get("code"), error.get("message")
-    return Item(
+    return EvaluationResult(
+        *pair,
         "failed",
         error_code=_code_of(code) if isinstance(code, str) and code else "engine_failed",
         error_message=harmless(message) if isinstance(message, str) else None,
-        retryable=error.get("retryable") is True,
     )
+
+
+def _is_retryable(result: dict[str, Any]) -> bool:
+    return _error_of(result).get("retryable") is True
+
+
+def _error_of(result: dict[str, Any]) -> dict[str, Any]:
+    error = result.get("error")
+    return error if isinstance(error, dict) else {}
 
 
 def _id_of(value: object) -> str | None:

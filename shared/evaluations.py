@@ -75,43 +75,54 @@ class EvaluationBatch:
         return len({user.user_id for user in self.users}) == 1
 
 
-def count_outcomes(results: Iterable[EvaluationResult]) -> ScenarioCounts:
-    """Counts results as {scenario type: {outcome: n}}, zeros left out."""
-    counts: ScenarioCounts = {}
-    for (scenario_type, outcome), count in Counter((result[1], result[2]) for result in results).items():
-        counts.setdefault(scenario_type, {})[outcome] = count
-    return counts
+class GroupedResults:
+    """Results, grouped by all that they share but whom they are about: a million share little else than that.
 
-
-def group_notable(results: Iterable[EvaluationResult]) -> list[dict[str, Any]]:
-    """What gets a row, as it is recorded: users and their notifications, grouped by what the results share.
-
-    That is everything but `not_triggered`, which is counted.
+    Args:
+        results: of a batch.
     """
-    groups: dict[tuple[str, Outcome, int, str | None, str | None], tuple[list[str], list[str | None]]] = {}
-    for user_id, scenario_type, outcome, attempts, error_code, error_message, notification_id in results:
-        if outcome != "not_triggered":
-            shared = (scenario_type, outcome, attempts, error_code, error_message)
-            group = groups.get(shared)
-            if group is None:
-                group = groups[shared] = ([], [])
-            group[0].append(user_id)
-            group[1].append(notification_id)
-    return [
-        {
-            "scenario_type": scenario_type,
-            "outcome": outcome,
-            "attempts": attempts,
-            "error_code": error_code,
-            "error_message": error_message,
-            "user_ids": user_ids,
-            "notification_ids": None if notification_ids.count(None) == len(notification_ids) else notification_ids,
-        }
-        for (scenario_type, outcome, attempts, error_code, error_message), (
-            user_ids,
-            notification_ids,
-        ) in groups.items()
-    ]
+
+    def __init__(self, results: Iterable[EvaluationResult]) -> None:
+        self._groups: defaultdict[tuple[str, Outcome, int, str | None, str | None], list[EvaluationResult]] = (
+            defaultdict(list)
+        )
+        for result in results:
+            self._groups[result[1:6]].append(result)
+
+    def scenario_counts(self) -> ScenarioCounts:
+        """Counts as {scenario type: {outcome: n}}, zeros left out."""
+        counts: ScenarioCounts = {}
+        for (scenario_type, outcome, *_), members in self._groups.items():
+            of_type = counts.setdefault(scenario_type, {})
+            of_type[outcome] = of_type.get(outcome, 0) + len(members)
+        return counts
+
+    def outcomes(self) -> Counter[str]:
+        """Counts by outcome."""
+        counts: Counter[str] = Counter()
+        for (_, outcome, *_), members in self._groups.items():
+            counts[outcome] += len(members)
+        return counts
+
+    def notable(self) -> list[dict[str, Any]]:
+        """What gets a row, as it is recorded: everything but `not_triggered`, which is counted."""
+        return [
+            {
+                "scenario_type": scenario_type,
+                "outcome": outcome,
+                "attempts": attempts,
+                "error_code": error_code,
+                "error_message": error_message,
+                "user_ids": [result.user_id for result in members],
+                "notification_ids": _all_or_none([result.notification_id for result in members]),
+            }
+            for (scenario_type, outcome, attempts, error_code, error_message), members in self._groups.items()
+            if outcome != "not_triggered"
+        ]
+
+
+def _all_or_none(notification_ids: list[str | None]) -> list[str | None] | None:
+    return None if notification_ids.count(None) == len(notification_ids) else notification_ids
 
 
 def to_pairs(users: Sequence[MentorScenarios]) -> list[dict[str, Any]]:
@@ -128,7 +139,8 @@ def to_pairs(users: Sequence[MentorScenarios]) -> list[dict[str, Any]]:
 def from_pairs(pairs: Iterable[dict[str, Any]]) -> tuple[MentorScenarios, ...]:
     """The reverse of `to_pairs`."""
     return tuple(
-        MentorScenarios(user_id, tuple(group["scenario_types"]), group.get("skip"))
+        MentorScenarios(user_id, scenario_types, skip_reason)
         for group in pairs
+        for scenario_types, skip_reason in [(tuple(group["scenario_types"]), group.get("skip"))]
         for user_id in group["user_ids"]
     )

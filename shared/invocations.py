@@ -15,11 +15,9 @@ from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.evaluations import (
     EvaluationBatch,
-    EvaluationResult,
+    GroupedResults,
     MentorScenarios,
-    count_outcomes,
     from_pairs,
-    group_notable,
     to_pairs,
 )
 
@@ -272,7 +270,7 @@ class Invocations:
     async def complete(
         self,
         batch: EvaluationBatch,
-        results: Sequence[EvaluationResult],
+        results: GroupedResults,
         *,
         rest: Sequence[str] = (),
         duration_ms: int,
@@ -296,8 +294,8 @@ class Invocations:
             invocation_id=batch.invocation_id,
             batch_no=batch.batch_no,
             deliveries=batch.deliveries,
-            results=group_notable(results),
-            scenario_counts=count_outcomes(results),
+            results=results.notable(),
+            scenario_counts=results.scenario_counts(),
             duration_ms=duration_ms,
             worker=worker,
             rest=list(rest) or None,

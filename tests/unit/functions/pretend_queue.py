@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functions.drain import Drain
 from functions.solitude import Solitude
 from shared.engine_lease import EngineLease
-from shared.evaluations import EvaluationBatch, EvaluationResult
+from shared.evaluations import EvaluationBatch, GroupedResults
 from shared.invocations import ClaimedBatches, GrantedLease, Invocations, LeaseRequest
 from shared.load_control import ConcurrencyLimiter
 from tests.unit.environment import make_config
@@ -57,7 +57,7 @@ class PretendQueue(Invocations):
     async def complete(
         self,
         batch: EvaluationBatch,
-        results: Sequence[EvaluationResult],
+        results: GroupedResults,
         *,
         rest: Sequence[str] = (),
         duration_ms: int,

@@ -12,9 +12,9 @@ from shared.evaluations import (
     MENTOR_NOT_ACTIVE,
     SCENARIO_NOT_APPLICABLE,
     EvaluationResult,
+    GroupedResults,
     MentorScenarios,
     Outcome,
-    count_outcomes,
     from_pairs,
     to_pairs,
 )
@@ -71,7 +71,7 @@ def test_a_mentor_may_be_in_a_group_that_is_skipped_and_in_one_that_is_not() -> 
 
 @given(results)
 def test_counts_add_up_to_the_results(counted: list[EvaluationResult]) -> None:
-    counts = count_outcomes(counted)
+    counts = GroupedResults(counted).scenario_counts()
     assert sum(n for outcomes in counts.values() for n in outcomes.values()) == len(counted)
     assert Counter((result.scenario_type, result.outcome) for result in counted) == {
         (scenario_type, outcome): n for scenario_type, outcomes in counts.items() for outcome, n in outcomes.items()
@@ -79,5 +79,29 @@ def test_counts_add_up_to_the_results(counted: list[EvaluationResult]) -> None:
 
 
 def test_what_did_not_happen_is_not_counted_as_zero() -> None:
-    assert count_outcomes([EvaluationResult("u", "a", "triggered")]) == {"a": {"triggered": 1}}
-    assert count_outcomes([]) == {}
+    assert GroupedResults([EvaluationResult("u", "a", "triggered")]).scenario_counts() == {"a": {"triggered": 1}}
+    assert GroupedResults([]).scenario_counts() == {}
+
+
+@given(results)
+def test_what_is_recorded_is_every_result_but_those_not_triggered(recorded: list[EvaluationResult]) -> None:
+    rows = [
+        (user_id, group["scenario_type"], group["outcome"], group["attempts"], group["error_code"], notification_id)
+        for group in GroupedResults(recorded).notable()
+        for user_id, notification_id in zip(
+            group["user_ids"], group["notification_ids"] or [None] * len(group["user_ids"]), strict=True
+        )
+    ]
+    assert Counter(rows) == Counter(
+        (
+            result.user_id,
+            result.scenario_type,
+            result.outcome,
+            result.attempts,
+            result.error_code,
+            result.notification_id,
+        )
+        for result in recorded
+        if result.outcome != "not_triggered"
+    )
+    assert GroupedResults(recorded).outcomes() == Counter(result.outcome for result in recorded)

@@ -15,7 +15,7 @@ import respx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.engine_answers import Answer, Item, harmless
+from shared.engine_answers import Answer, Pair, harmless
 from shared.errors import (
     EngineError,
     EngineRefusedCallError,
@@ -24,7 +24,7 @@ from shared.errors import (
     EngineUnavailableError,
     OutOfTimeError,
 )
-from shared.evaluations import MentorScenarios
+from shared.evaluations import EvaluationResult, MentorScenarios
 from shared.http_connection import ResponseTooLargeError
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import start_trace
@@ -40,6 +40,10 @@ CONTEXT = EvaluationContext("invocation-1", "2026-11-23T02:00:00+00:00", "slot:2
 ANNA = MentorScenarios("anna", ("a", "b"))
 BEN = MentorScenarios("ben", ("b",))
 USERS = [ANNA, BEN]
+
+
+def said(answer: Answer) -> dict[Pair, EvaluationResult]:
+    return {pair: result for pair, result in answer.results.items() if result is not None}
 
 
 class Fixture:
@@ -63,12 +67,15 @@ class Fixture:
     def budget(self, seconds: float = 1000) -> TimeBudget:
         return TimeBudget(seconds, self.clock)
 
-    async def ask(self, *, seconds: float = 1000) -> Answer:
+    async def answer(self, *, seconds: float = 1000) -> Answer:
         return await self.engine.evaluate(CONTEXT, USERS, self.budget(seconds))
 
-    async def ask_with_retries(self, *, seconds: float = 1000) -> Answer:
+    async def ask(self, *, seconds: float = 1000) -> dict[Pair, EvaluationResult]:
+        return said(await self.answer(seconds=seconds))
+
+    async def ask_with_retries(self, *, seconds: float = 1000) -> dict[Pair, EvaluationResult]:
         budget = self.budget(seconds)
-        return await self.engine.retrying(budget)(self.engine.evaluate, CONTEXT, USERS, budget)
+        return said(await self.engine.retrying(budget)(self.engine.evaluate, CONTEXT, USERS, budget))
 
     def answers(self, *results: object) -> None:
         self.route.respond(200, json={"results": list(results)})
@@ -158,11 +165,28 @@ async def test_each_outcome_is_read_with_what_belongs_to_it(fixture: Fixture) ->
         result("anna", "b", "suppressed"),
         result("ben", "b", "failed", error={"code": "no_device", "message": "no device", "retryable": True}),
     )
-    assert await fixture.ask() == {
-        ("anna", "a"): Item("triggered", notification_id="n-1"),
-        ("anna", "b"): Item("suppressed"),
-        ("ben", "b"): Item("failed", error_code="no_device", error_message="no device", retryable=True),
+    answer = await fixture.answer()
+    assert said(answer) == {
+        ("anna", "a"): EvaluationResult("anna", "a", "triggered", notification_id="n-1"),
+        ("anna", "b"): EvaluationResult("anna", "b", "suppressed"),
+        ("ben", "b"): EvaluationResult("ben", "b", "failed", error_code="no_device", error_message="no device"),
     }
+    assert set(answer.retryable) == {("ben", "b")}
+    assert not answer.is_final
+
+
+async def test_an_answer_is_final_when_every_pair_has_a_result_that_is(fixture: Fixture) -> None:
+    final = [
+        result("anna", "a"),
+        result("anna", "b", "triggered"),
+        result("ben", "b", "failed", error={"code": "gone"}),
+    ]
+    fixture.answers(*final)
+    assert (await fixture.answer()).is_final
+    fixture.answers(*final[:2])
+    assert not (await fixture.answer()).is_final
+    fixture.answers(*final[:2], result("ben", "b", "failed", error={"retryable": True}))
+    assert not (await fixture.answer()).is_final
 
 
 async def test_a_success_is_counted_and_a_failure_is_not(fixture: Fixture) -> None:
@@ -307,20 +331,20 @@ async def test_a_result_that_was_not_asked_for_or_cannot_be_read_costs_only_itse
     fixture: Fixture, log: LogLines, odd: object
 ) -> None:
     fixture.route.respond(200, content=json.dumps({"results": [odd, result("ben", "b", "triggered")]}))
-    assert await fixture.ask() == {("ben", "b"): Item("triggered")}
+    assert await fixture.ask() == {("ben", "b"): EvaluationResult("ben", "b", "triggered")}
     (line,) = log.of("engine_results_dropped")
     assert line["dropped"] == 1
 
 
 async def test_of_two_results_for_a_pair_the_first_one_counts(fixture: Fixture, log: LogLines) -> None:
     fixture.answers(result("ben", "b", "triggered"), result("ben", "b", "suppressed"))
-    assert await fixture.ask() == {("ben", "b"): Item("triggered")}
+    assert await fixture.ask() == {("ben", "b"): EvaluationResult("ben", "b", "triggered")}
     assert log.of("engine_results_dropped")[0]["dropped"] == 1
 
 
 async def test_an_unreadable_result_does_not_shadow_a_readable_one_of_the_same_pair(fixture: Fixture) -> None:
     fixture.answers(result("ben", "b", "nonsense"), result("ben", "b", "suppressed"))
-    assert await fixture.ask() == {("ben", "b"): Item("suppressed")}
+    assert await fixture.ask() == {("ben", "b"): EvaluationResult("ben", "b", "suppressed")}
 
 
 async def test_what_is_left_out_is_missing_from_the_answer_and_not_logged_as_odd(
@@ -379,9 +403,10 @@ async def test_an_items_error_is_made_harmless_whatever_it_is(
     fixture: Fixture, error: object, expected: tuple[str, str | None, bool]
 ) -> None:
     fixture.route.respond(200, content=json.dumps({"results": [result("ben", "b", "failed", error=error)]}))
-    item = (await fixture.ask())["ben", "b"]
-    assert item.outcome == "failed"
-    assert (item.error_code, item.error_message, item.retryable) == expected
+    answer = await fixture.answer()
+    failed = said(answer)["ben", "b"]
+    assert failed.outcome == "failed"
+    assert (failed.error_code, failed.error_message, ("ben", "b") in answer.retryable) == expected
 
 
 @given(st.text(max_size=2000))
@@ -415,7 +440,7 @@ async def test_a_failure_that_passes_is_none(fixture: Fixture) -> None:
         httpx.Response(503),
         httpx.Response(200, json={"results": [result("ben", "b")]}),
     ]
-    assert await fixture.ask_with_retries() == {("ben", "b"): Item("not_triggered")}
+    assert await fixture.ask_with_retries() == {("ben", "b"): EvaluationResult("ben", "b", "not_triggered")}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
