@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 
+from functions.read_ahead import read_ahead
 from functions.roster import Roster
 from shared.invocations import Invocations, OpenInvocation
 from shared.observability import log_event
@@ -33,24 +35,25 @@ async def enumerate_mentors(
     """
     cursor = invocation.enumeration.cursor
     mentors = batches = 0
-    async for page in roster.pages(invocation.enumeration):
-        cut = [page.mentors[start : start + batch_size] for start in range(0, len(page.mentors), batch_size)]
-        accepted = await invocations.enqueue(
-            invocation.id,
-            cut,
-            expected_cursor=cursor,
-            next_cursor=page.cursor,
-            mentors_skipped=page.mentors_skipped,
-            done=False,
-        )
-        if not accepted:
-            return
-        cursor = page.cursor
-        mentors += len(page.mentors) + page.mentors_skipped
-        batches += len(cut)
-        on_queued()
-        if budget.remaining() <= 0:
-            return
+    async with aclosing(read_ahead(roster.pages(invocation.enumeration))) as pages:
+        async for page in pages:
+            cut = [page.mentors[start : start + batch_size] for start in range(0, len(page.mentors), batch_size)]
+            accepted = await invocations.enqueue(
+                invocation.id,
+                cut,
+                expected_cursor=cursor,
+                next_cursor=page.cursor,
+                mentors_skipped=page.mentors_skipped,
+                done=False,
+            )
+            if not accepted:
+                return
+            cursor = page.cursor
+            mentors += len(page.mentors) + page.mentors_skipped
+            batches += len(cut)
+            on_queued()
+            if budget.remaining() <= 0:
+                return
     finished = await invocations.enqueue(
         invocation.id, [], expected_cursor=cursor, next_cursor=None, mentors_skipped=0, done=True
     )

@@ -72,3 +72,5 @@ def _work() -> Work:
 # What is imported by now stays, and gunicorn forks next: no collection shall look through it again, neither while the
 # worker imports the rest nor later, and copy into the worker the pages that it shares with its parent.
 gc.freeze()
+# A batch is some thousand objects without cycles that go with it: to look through them every 700 would find nothing.
+gc.set_threshold(20_000)

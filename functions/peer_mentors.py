@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from shared.database import Database
 
-# Hosted projects cut an answer at 1,000 rows without saying so.
-PAGE_SIZE = 1000
+# Rows to ask for at a time: each page costs two requests, and what is in hand costs memory.
+PAGE_SIZE = 2500
 
 
 class ActivePeerMentor(NamedTuple):
@@ -37,11 +37,11 @@ async def read_mentors_page(database: Database, *, after: str | None, limit: int
     Raises:
         DatabaseError: the database is away, or the view cannot be read.
     """
-    rows = await _read_rows(database, after=after, limit=limit)
-    last = rows[-1]["user_id"] if rows else None
-    # A short page is not the end: the Data API may be set to return fewer rows than were asked for.
-    more = last is not None and await _read_rows(database, after=last, limit=1)
-    return MentorsPage(_merge_rows(rows), last if more else None)
+    page = await _read_page(database, after=after, rows=limit + 1)
+    if len(page.mentors) <= limit:
+        return page
+    mentors = page.mentors[:limit]
+    return MentorsPage(mentors, mentors[-1].user_id)
 
 
 async def fetch_active_among(database: Database, user_ids: Sequence[str]) -> list[ActivePeerMentor]:
@@ -54,7 +54,8 @@ async def fetch_active_among(database: Database, user_ids: Sequence[str]) -> lis
     Raises:
         DatabaseError: the database is away, or the view cannot be read.
     """
-    return _merge_rows(await database.call("scheduler_active_mentors", user_ids=list(user_ids)))
+    rows = await database.call("scheduler_active_mentors", user_ids=list(user_ids))
+    return _merged(ActivePeerMentor(row["user_id"], frozenset(row["segments"] or ())) for row in rows)
 
 
 async def fetch_active_peer_mentors(
@@ -62,9 +63,8 @@ async def fetch_active_peer_mentors(
 ) -> AsyncIterator[list[ActivePeerMentor]]:
     """Reads the active mentors in the order of their ids.
 
-    Keyset pages: offsets would cost the square of the number of mentors. An empty page is the end, a short one is not:
-    the Data API may be set to return fewer rows than were asked for. A mentor whom the view shows twice in a page
-    comes once, with the segments of both rows.
+    Keyset pages: offsets would cost the square of the number of mentors. A mentor whom the view shows in several rows
+    comes once, with the segments of all of them.
 
     Args:
         database: the Data API.
@@ -79,29 +79,29 @@ async def fetch_active_peer_mentors(
         DatabaseRefusedError: the view cannot be read.
     """
     while True:
-        rows = await _read_rows(database, after=after, limit=page_size)
-        if not rows:
+        page = await _read_page(database, after=after, rows=page_size)
+        if page.mentors:
+            yield page.mentors
+        after = page.next
+        if after is None:
             return
-        yield _merge_rows(rows)
-        after = rows[-1]["user_id"]
 
 
-async def _read_rows(database: Database, *, after: str | None, limit: int) -> list[dict[str, Any]]:
-    return await database.read_page("active_peer_mentors", "user_id,segments", key="user_id", after=after, limit=limit)
+async def _read_page(database: Database, *, after: str | None, rows: int) -> MentorsPage:
+    answer: dict[str, Any] = await database.call("scheduler_active_mentors_page", after=after, rows=rows)
+    # One value for all who share their segments: there may be a million of them.
+    groups = [(frozenset(group["segments"] or ()), group["user_ids"]) for group in answer["groups"]]
+    mentors = [ActivePeerMentor(user_id, segments) for segments, user_ids in groups for user_id in user_ids]
+    if len({user_id for user_id, _ in mentors}) < len(mentors):
+        mentors = _merged(mentors)
+    mentors.sort(key=itemgetter(0))
+    return MentorsPage(mentors, None if answer["is_last"] or not mentors else mentors[-1].user_id)
 
 
-def _merge_rows(rows: Iterable[dict[str, Any]]) -> list[ActivePeerMentor]:
+def _merged(rows: Iterable[ActivePeerMentor]) -> list[ActivePeerMentor]:
     """The mentors in rows of the view; one who is in several has the segments of all of them."""
-    mentors: dict[str, frozenset[str]] = {}
+    mentors: dict[str, ActivePeerMentor] = {}
     for row in rows:
-        user_id = row["user_id"]
-        segments = _as_set(tuple(row["segments"] or ()))
-        known = mentors.get(user_id)
-        mentors[user_id] = segments if known is None else known | segments
-    return [ActivePeerMentor(user_id, segments) for user_id, segments in mentors.items()]
-
-
-@lru_cache(maxsize=1024)
-def _as_set(segments: tuple[str, ...]) -> frozenset[str]:
-    """The same value for all who share their segments: many do, and there may be a million of them."""
-    return frozenset(segments)
+        known = mentors.get(row.user_id)
+        mentors[row.user_id] = row if known is None else ActivePeerMentor(row.user_id, known.segments | row.segments)
+    return list(mentors.values())

@@ -53,7 +53,7 @@ class ScenarioEvaluationConfig:
     scenario_types: tuple[ScenarioType, ...] = _setting(read_scenario_types, DEFAULT_SCENARIO_TYPES)
     evaluation_schedule: str = _setting(cron_expression, "0 2 * * *")
     evaluation_timezone: str = _setting(timezone_name, "UTC")
-    evaluation_batch_size: int = _setting(whole_number(1, 1000), 100)
+    evaluation_batch_size: int = _setting(whole_number(1, 1000), 500)
     engine_users_per_call: int = _setting(whole_number(1, 1000), 100)
     engine_types_per_call: int | None = _setting(whole_number(1, 1000), None)
     engine_max_concurrency: int = _setting(whole_number(1, 1000), 32)

@@ -105,27 +105,6 @@ class Database:
         parameters = {f"p_{name}": value for name, value in arguments.items()}
         return await self._attempt(lambda: self._client.rpc(function, parameters).execute())
 
-    async def read_page(
-        self, relation: str, columns: str, *, key: str, after: str | None, limit: int
-    ) -> list[dict[str, Any]]:
-        """Reads one keyset page.
-
-        Args:
-            relation: a table or view.
-            columns: comma-separated.
-            key: the column to order and page by; rows without a value in it are left out.
-            after: the last key of the page before, None for the first page.
-            limit: rows; the Data API may return fewer even when there are more.
-
-        Raises:
-            DatabaseUnavailableError: the database is away, and was for as long as there was patience.
-            DatabaseRefusedError: it answered no.
-        """
-        query = self._client.table(relation).select(columns).order(key).limit(limit)
-        query = query.not_.is_(key, "null") if after is None else query.gt(key, after)
-        rows: list[dict[str, Any]] = await self._attempt(lambda: query.execute())
-        return rows
-
     async def _attempt(self, send: Callable[[], Awaitable[Any]]) -> Any:
         """Sends, and again where the failure may pass; only then tenacity comes in: each call would pay for it."""
         patience = TimeBudget(self._patience_seconds, self._clock)

@@ -123,6 +123,29 @@ language sql stable set search_path = '' as $$
    where mentor.user_id = any (p_user_ids)
 $$;
 
+-- A keyset page of the active mentors: about p_rows rows of the view from after p_after (null: from the start), in one answer
+-- that the Data API does not cut, and grouped by their segments, which many share. Answers {"groups": [{"segments",
+-- "user_ids"}, …], "is_last": nobody comes after it}. A mentor whom the view shows in several rows has all of them in one page.
+-- Not a definer's, because the view shows what its reader may see. A team's view may take its time.
+create function public.scheduler_active_mentors_page(p_after uuid, p_rows integer) returns json
+language sql stable set search_path = '' set statement_timeout = '30s' as $$
+  with page as materialized (
+    select mentor.user_id, mentor.segments
+      from public.active_peer_mentors as mentor
+     where mentor.user_id >= coalesce(p_after, '00000000-0000-0000-0000-000000000000')
+       and mentor.user_id is distinct from p_after
+     order by mentor.user_id
+     -- None asked for is not none left.
+     fetch first greatest(p_rows, 1) rows with ties
+  ), alike as (
+    select page.segments, array_agg(page.user_id) as user_ids from page group by page.segments
+  )
+  select json_build_object(
+    'groups', coalesce((select json_agg(alike) from alike), '[]'),
+    'is_last', (select count(*) from page) < greatest(p_rows, 1)
+  )
+$$;
+
 -- What a run left undone, some p_mentors of them from after user p_after_user_id: failed, or not evaluated.
 -- Answers {"mentors": [{"user_id", "scenario_types", "active": whether she still is}, …], "last_user_id": the user up to whom
 -- this goes, null when nobody is left, "rest": the run's own enumeration, which may have been cut off}, or null when there is
@@ -189,10 +212,12 @@ from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
   public.scheduler_active_mentors(uuid[]),
+  public.scheduler_active_mentors_page(uuid, integer),
   public.scheduler_undone(uuid, uuid, integer)
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
   public.scheduler_active_mentors(uuid[]),
+  public.scheduler_active_mentors_page(uuid, integer),
   public.scheduler_undone(uuid, uuid, integer)
 to service_role;

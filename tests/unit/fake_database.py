@@ -12,8 +12,8 @@ class FakeDatabase(Database):
     """Answers as the Data API would.
 
     Args:
-        rows: the rows of the one relation there is, in the order of their keys.
-        most_rows: the Data API's own limit for an answer.
+        rows: the rows of the view of active mentors, in the order of their ids.
+        most_rows: that a page of them holds, however many are asked for.
         functions: what each SQL function does with its arguments.
     """
 
@@ -21,12 +21,12 @@ class FakeDatabase(Database):
         self,
         rows: Sequence[dict[str, Any]] = (),
         *,
-        most_rows: int = 1000,
+        most_rows: int = 10_000,
         functions: dict[str, Callable[[dict[str, Any]], Any]] | None = None,
     ) -> None:
         self._rows = rows
         self._most_rows = most_rows
-        self._functions = functions or {}
+        self._functions = {"scheduler_active_mentors_page": self._page} | (functions or {})
         self.pages_read = 0
         self.called: list[tuple[str, dict[str, Any]]] = []
 
@@ -37,11 +37,19 @@ class FakeDatabase(Database):
         self.called.append((function, arguments))
         return self._functions[function](arguments)
 
-    async def read_page(
-        self, relation: str, columns: str, *, key: str, after: str | None, limit: int
-    ) -> list[dict[str, Any]]:
-        assert relation == "active_peer_mentors"
-        assert columns == "user_id,segments"
+    def _page(self, arguments: dict[str, Any]) -> dict[str, Any]:
         self.pages_read += 1
-        rows = [row for row in self._rows if after is None or row[key] > after]
-        return rows[: min(limit, self._most_rows)]
+        after, rows = arguments["after"], min(arguments["rows"], self._most_rows)
+        left = [row for row in self._rows if after is None or row["user_id"] > after]
+        page = left[:rows] + [row for row in left[rows:] if row["user_id"] == left[rows - 1]["user_id"]]
+        alike: dict[tuple[str | None, ...] | None, list[str]] = {}
+        for row in page:
+            segments = None if row["segments"] is None else tuple(row["segments"])
+            alike.setdefault(segments, []).append(row["user_id"])
+        return {
+            "groups": [
+                {"segments": segments if segments is None else list(segments), "user_ids": user_ids}
+                for segments, user_ids in alike.items()
+            ],
+            "is_last": len(page) == len(left),
+        }

@@ -97,7 +97,7 @@ def make_drain(
     solitude: Solitude | None = None,
     **settings: str,
 ) -> Drain:
-    config = make_config(**settings)
+    config = make_config(**{"EVALUATION_BATCH_SIZE": "100"} | settings)
     limiter = ConcurrencyLimiter(4)
     lease = EngineLease(
         queue,

@@ -70,6 +70,13 @@ async def test_to_start_a_night_takes_no_fastapi(idle_data_api: str) -> None:
     assert {module for module in afterwards - before if module.startswith(("functions.", "shared."))} == set()
 
 
+async def test_no_client_is_made_over_the_stock_connection_pool(idle_data_api: str) -> None:
+    """httpcore's goes through all of its connections for each request: at 256 in flight a call takes 11 ms of CPU."""
+    _, (status, afterwards) = await fresh_process("POST /", data_api=idle_data_api)
+    assert status == 200
+    assert afterwards & {"httpcore"} == set()
+
+
 async def test_to_be_asked_for_the_last_night_takes_no_fastapi() -> None:
     """Nobody answers in the place of this one's database."""
     _, (status, afterwards) = await fresh_process("GET /health/last-run")

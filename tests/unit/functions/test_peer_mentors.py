@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_active_peer_mentors
+from functions.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_active_peer_mentors, read_mentors_page
 from tests.unit.fake_database import FakeDatabase
 
 
@@ -36,12 +36,6 @@ async def test_without_mentors_there_is_no_page() -> None:
     assert await read(FakeDatabase()) == []
 
 
-@pytest.mark.parametrize("most_rows", [1, 3, 9])
-async def test_a_short_page_is_not_the_end(most_rows: int) -> None:
-    rows = [row(n) for n in range(25)]
-    assert await read_ids(FakeDatabase(rows, most_rows=most_rows)) == [each["user_id"] for each in rows]
-
-
 async def test_reading_goes_on_after_a_given_mentor() -> None:
     rows = [row(n) for n in range(25)]
     assert await read_ids(FakeDatabase(rows), after="mentor-0022") == ["mentor-0023", "mentor-0024"]
@@ -64,16 +58,47 @@ async def test_a_mentor_whom_the_view_shows_twice_comes_once_with_the_segments_o
     ]
 
 
+async def test_a_mentor_whom_the_view_shows_twice_is_in_one_page_with_both() -> None:
+    database = FakeDatabase([row(1, "new"), row(2, "old"), row(2, "near"), row(3)])
+    assert await read(database, page_size=2) == [
+        [
+            ActivePeerMentor("mentor-0001", frozenset({"new"})),
+            ActivePeerMentor("mentor-0002", frozenset({"old", "near"})),
+        ],
+        [ActivePeerMentor("mentor-0003", frozenset())],
+    ]
+
+
+async def test_nobody_is_asked_for_after_the_last_page() -> None:
+    database = FakeDatabase([row(n) for n in range(15)])
+    await read(database, page_size=10)
+    assert database.pages_read == 2
+
+
 async def test_segments_that_are_null_are_none() -> None:
     (page,) = await read(FakeDatabase([{"user_id": "mentor-0001", "segments": None}]))
     assert page == [ActivePeerMentor("mentor-0001", frozenset())]
 
 
-@given(st.sets(st.integers(0, 9999), max_size=30), st.integers(1, 40), st.integers(1, 40))
-async def test_whatever_the_sizes_of_pages_nobody_is_missed(ids: set[int], page_size: int, most_rows: int) -> None:
-    rows = [row(n) for n in sorted(ids)]
-    database = FakeDatabase(rows, most_rows=most_rows)
-    assert await read_ids(database, page_size=page_size) == [each["user_id"] for each in rows]
+@given(st.sets(st.integers(0, 9999), max_size=30), st.integers(1, 40))
+async def test_whatever_the_size_of_pages_nobody_is_missed(ids: set[int], page_size: int) -> None:
+    rows = [row(n, f"region:{n % 3}") for n in sorted(ids)]
+    assert await read_ids(FakeDatabase(rows), page_size=page_size) == [each["user_id"] for each in rows]
+
+
+@given(st.sets(st.integers(0, 9999), max_size=30), st.integers(1, 20))
+async def test_a_page_says_where_the_next_one_begins_if_anybody_comes_after_it(ids: set[int], limit: int) -> None:
+    database, after, read = FakeDatabase([row(n) for n in sorted(ids)]), None, 0
+    while True:
+        page = await read_mentors_page(database, after=after, limit=limit)
+        read += len(page.mentors)
+        assert len(page.mentors) <= limit
+        if page.next is None:
+            break
+        assert page.next == page.mentors[-1].user_id
+        after = page.next
+    assert read == len(ids)
+    assert bool(page.mentors) == bool(ids)
 
 
 async def test_who_of_some_is_active_is_asked_in_one_call() -> None:

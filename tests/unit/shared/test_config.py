@@ -42,7 +42,7 @@ def test_what_is_not_set_has_its_documented_default() -> None:
         ],
         "evaluation_schedule": "0 2 * * *",
         "evaluation_timezone": "UTC",
-        "evaluation_batch_size": 100,
+        "evaluation_batch_size": 500,
         "engine_users_per_call": 100,
         "engine_types_per_call": None,
         "engine_max_concurrency": 32,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import httpx
 import pytest
@@ -27,11 +26,7 @@ class DataApi:
     def __init__(self, database: Database, router: respx.Router, clock: ManualClock) -> None:
         self.clock = clock
         self.rpc = router.post(url__startswith=f"{URL}/rest/v1/rpc/")
-        self.table = router.get(url__startswith=f"{URL}/rest/v1/mentors")
         self.database = database
-
-    async def read(self) -> list[dict[str, Any]]:
-        return await self.database.read_page("mentors", "user_id,segments", key="user_id", after=None, limit=10)
 
     async def refusal(self) -> DatabaseError:
         with pytest.raises(DatabaseError) as caught:
@@ -59,28 +54,6 @@ async def test_a_call_names_the_function_and_its_prefixed_arguments(api: DataApi
     assert request.url == f"{URL}/rest/v1/rpc/scheduler_claim"
     assert json.loads(request.content) == {"p_quantity": 3, "p_error": None}
     assert request.headers["apikey"] == KEY
-
-
-async def test_the_first_page_has_no_lower_bound_and_leaves_rows_without_a_key_out(api: DataApi) -> None:
-    api.table.respond(200, json=[{"user_id": "1"}])
-    assert await api.read() == [{"user_id": "1"}]
-    assert dict(api.table.calls.last.request.url.params) == {
-        "select": "user_id,segments",
-        "order": "user_id.asc",
-        "limit": "10",
-        "user_id": "not.is.null",
-    }
-
-
-async def test_a_later_page_begins_after_the_last_key(api: DataApi) -> None:
-    api.table.respond(200, json=[])
-    assert await api.database.read_page("mentors", "user_id", key="user_id", after="m-7", limit=2) == []
-    assert dict(api.table.calls.last.request.url.params) == {
-        "select": "user_id",
-        "order": "user_id.asc",
-        "limit": "2",
-        "user_id": "gt.m-7",
-    }
 
 
 def postgrest_error(code: str, message: str = "in the database's own words") -> dict[str, object]:
@@ -189,21 +162,6 @@ async def test_a_connection_that_fails_means_away_and_names_no_internals(
     assert type(translated) is DatabaseUnavailableError
     assert "10.0.0.7" not in str(translated)
     assert api.rpc.call_count > 1
-
-
-@pytest.mark.parametrize("status", [503, 520])
-async def test_a_read_is_sent_again_by_nobody_but_us(api: DataApi, status: int) -> None:
-    api.table.respond(status)
-    with pytest.raises(DatabaseUnavailableError):
-        await api.read()
-    assert api.table.call_count == len(api.clock.slept) + 1 > 1
-
-
-async def test_a_read_whose_connection_breaks_is_sent_again_by_nobody_but_us(api: DataApi) -> None:
-    api.table.side_effect = httpx.ReadError("reset")
-    with pytest.raises(DatabaseUnavailableError):
-        await api.read()
-    assert api.table.call_count == len(api.clock.slept) + 1 > 1
 
 
 async def test_an_outage_that_passes_is_none(api: DataApi) -> None:
