@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functions.peer_mentors import PAGE_SIZE
 from tests.integration.manual.caller import a_caller, asked_since, keys_since
 from tests.integration.nightly.night import Night
 from tests.scripted_engine import rules
@@ -92,13 +93,13 @@ async def test_who_is_not_active_any_more_is_skipped_by_the_retry(night: Night) 
 async def test_the_retry_of_a_run_cancelled_in_the_middle_of_its_enumeration_evaluates_everybody_else(
     night: Night,
 ) -> None:
-    await night.add_mentors(1250)
-    # mentors are read a thousand at a time: the second page never gets in
+    await night.add_mentors(PAGE_SIZE + 250)
+    # the second page never gets in
     await night.execute(
         b"create function public.refuse() returns trigger language plpgsql as"
         b" 'begin raise exception ''no more''; end';"
         b"create trigger refuse before insert on public.scheduler_invocation_batches for each row"
-        b" when (new.batch_no > 20) execute function public.refuse()"
+        b" when (new.batch_no > 50) execute function public.refuse()"
     )
     function = await night.start_function({"EVALUATION_BATCH_SIZE": "50"})
     assert (await night.fire(function)).status_code >= 500
@@ -107,7 +108,11 @@ async def test_the_retry_of_a_run_cancelled_in_the_middle_of_its_enumeration_eva
     (source,) = await night.invocations()
     assert (await caller.cancel(source["id"])).status_code == 200
     source = await caller.see(source["id"])
-    assert (source["status"], source["enumeration_done"], source["counts"]["mentors"]) == ("cancelled", False, 1000)
+    assert (source["status"], source["enumeration_done"], source["counts"]["mentors"]) == (
+        "cancelled",
+        False,
+        PAGE_SIZE,
+    )
     first = await night.recorded_pairs(source["id"])
     settled = {pair: outcome for pair, outcome in first.items() if outcome != "not_evaluated"}
     asked = len(night.engine.calls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from functions.peer_mentors import PAGE_SIZE
 from tests.integration.nightly.night import Night
 
 
@@ -94,14 +95,14 @@ async def test_mentors_to_whom_no_type_applies_are_counted_as_skipped(night: Nig
     }
 
 
-async def test_a_data_api_that_cuts_pages_short_loses_nobody(night: Night) -> None:
-    # 1,000 rows is what the emulator's Data API answers at most, as hosted projects do.
-    await night.add_mentors(2500)
+async def test_a_data_api_that_cuts_answers_short_loses_nobody(night: Night) -> None:
+    # 1,000 rows is what the emulator's Data API answers at most, as hosted projects do; a page of mentors is one.
+    await night.add_mentors(PAGE_SIZE + 100)
     function = await night.start_function({"EVALUATION_BATCH_SIZE": "300"})
 
     invocation = (await night.fire(function)).json()
 
-    assert invocation["counts"]["batches"] == 4 + 4 + 2
+    assert invocation["counts"]["batches"] == 9 + 1
     await night.check_truth(invocation)
 
 
@@ -109,7 +110,7 @@ async def test_each_run_is_told_in_the_log_without_a_secret_and_without_a_line_f
     night: Night,
 ) -> None:
     await night.add_mentors(250)
-    function = await night.start_function()
+    function = await night.start_function({"EVALUATION_BATCH_SIZE": "100"})
 
     invocation = (await night.fire(function)).json()
 

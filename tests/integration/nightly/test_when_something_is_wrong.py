@@ -133,7 +133,9 @@ async def test_an_unreachable_engine_is_nobodys_failure(night: Night) -> None:
 
 async def test_an_engine_that_rejects_our_token_is_said_and_nobody_failed(night: Night) -> None:
     await night.add_mentors(250)
-    function = await night.start_function({"SCENARIO_ENGINE_TOKEN": "a-token-that-the-engine-does-not-know"})
+    function = await night.start_function(
+        {"SCENARIO_ENGINE_TOKEN": "a-token-that-the-engine-does-not-know", "EVALUATION_BATCH_SIZE": "100"}
+    )
 
     answer = await night.fire(function)
 
