@@ -1,8 +1,8 @@
 """This function's loop without what makes it durable: what that costs is the difference.
 
-The same mentors' pages, the same batches evaluated by the same client, the same Data API client; but no queue, no
-frozen batches, no visibility time-outs, and rows that are upserted by a few writers instead of recorded once and with
-their batch. A crash loses what was not written, and a second call evaluates everybody again.
+The same mentors' pages, the same batches evaluated by the same client, the same Data API client, and results sent in the
+same form; but no queue, no frozen batches, no visibility time-outs, and rows that are merely upserted instead of recorded
+once and with their batch. A crash loses what was not written, and a second call evaluates everybody again.
 
 Served as the function is and in its environment, with `evaluate_everybody` as the target.
 """
@@ -16,26 +16,20 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
-from postgrest import AsyncPostgrestClient
-from postgrest.types import ReturnMethod
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from functions.evaluation_batch import run_evaluation_batch
 from functions.main import CONFIG
 from functions.peer_mentors import fetch_active_peer_mentors
+from functions.read_ahead import read_ahead
 from functions.wiring import build_work
-from shared.database import TIMEOUT_SECONDS
-from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios
-from shared.http_transport import HttpTransport
+from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios
 from shared.observability import start_trace
 from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 
 MOST_IN_HAND = 64
-WRITERS = 3
-ROWS_PER_UPSERT = 1000
 
 
 class PlainLoop:
@@ -48,24 +42,17 @@ class PlainLoop:
         self._scheduled_for = datetime.now(UTC).isoformat(timespec="seconds")
         self._workers = _worker_count()
         self._batches: asyncio.Queue[EvaluationBatch | None] = asyncio.Queue(2 * MOST_IN_HAND)
-        self._results: asyncio.Queue[list[dict[str, Any]] | None] = asyncio.Queue(MOST_IN_HAND)
-        self._table = AsyncPostgrestClient(
-            f"{CONFIG.supabase_url}/rest/v1",
-            headers={"apikey": CONFIG.supabase_secret_key.get_secret_value()},
-            http_client=httpx.AsyncClient(transport=HttpTransport(), timeout=TIMEOUT_SECONDS),
-            retry_enabled=False,
-        )
         self._outcomes: Counter[str] = Counter()
         self._mentors = 0
 
     async def run(self) -> dict[str, Any]:
         """Reads, evaluates and writes side by side."""
-        await side_by_side([self._read(), self._evaluate_all(), *(self._write() for _ in range(WRITERS))])
+        await side_by_side([self._read(), *(self._evaluate() for _ in range(self._workers))])
         return {"id": self._id, "mentors": self._mentors, "counts": dict(self._outcomes)}
 
     async def _read(self) -> None:
         number = 0
-        async for page in fetch_active_peer_mentors(self._work.database):
+        async for page in read_ahead(fetch_active_peer_mentors(self._work.database)):
             users = [MentorScenarios(one.user_id, CONFIG.scenario_types_for(one.segments)) for one in page]
             self._mentors += len(users)
             for start in range(0, len(users), CONFIG.evaluation_batch_size):
@@ -86,11 +73,6 @@ class PlainLoop:
             dry_run=False,
         )
 
-    async def _evaluate_all(self) -> None:
-        await side_by_side(self._evaluate() for _ in range(self._workers))
-        for _ in range(WRITERS):
-            await self._results.put(None)
-
     async def _evaluate(self) -> None:
         while (batch := await self._batches.get()) is not None:
             evaluated = await run_evaluation_batch(
@@ -101,34 +83,9 @@ class PlainLoop:
                 types_per_call=CONFIG.engine_types_per_call,
                 max_deliveries=CONFIG.max_batch_deliveries,
             )
-            self._outcomes.update(result.outcome for result in evaluated.results)
-            await self._results.put([_row(result) for result in evaluated.results])
-
-    async def _write(self) -> None:
-        """Many batches' rows in one request, as long as there are some."""
-        while (rows := await self._results.get()) is not None:
-            over = False
-            while len(rows) < ROWS_PER_UPSERT and not self._results.empty() and not over:
-                more = self._results.get_nowait()
-                over = more is None
-                rows += more or []
-            await (
-                self._table.table("benchmark_results")
-                .upsert(rows, returning=ReturnMethod.minimal, on_conflict="user_id,scenario_type")
-                .execute()
-            )
-            if over:
-                return
-
-
-def _row(result: EvaluationResult) -> dict[str, Any]:
-    return {
-        "user_id": result.user_id,
-        "scenario_type": result.scenario_type,
-        "outcome": result.outcome,
-        "notification_id": result.notification_id,
-        "attempts": result.attempts,
-    }
+            results = GroupedResults(evaluated.results)
+            self._outcomes.update(results.outcomes())
+            await self._work.database.call("benchmark_upsert", results=results.notable())
 
 
 def _worker_count() -> int:
