@@ -1,6 +1,6 @@
 """This function's loop without what makes it durable: what that costs is the difference.
 
-The same mentors' pages, the same batches evaluated by the same client, the same Data API client, and results sent in the
+The same mentors' pages, the same batches evaluated by the same client, the same Data API client, results sent in the
 same form; but no queue, no frozen batches, no visibility time-outs, and rows that are merely upserted instead of recorded
 once and with their batch. A crash loses what was not written, and a second call evaluates everybody again.
 
