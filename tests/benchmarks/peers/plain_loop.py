@@ -1,8 +1,8 @@
 """This function's loop without what makes it durable: what that costs is the difference.
 
 The same mentors' pages, the same batches evaluated by the same client, the same Data API client, results sent in the
-same form; but no queue, no frozen batches, no visibility time-outs, and rows that are merely upserted instead of recorded
-once and with their batch. A crash loses what was not written, and a second call evaluates everybody again.
+same form; but no queue, no frozen batches, no visibility time-outs, and rows that are upserted instead of recorded once
+and with their batch. A crash loses what was not written, and a second call evaluates everybody again.
 
 Served as the function is and in its environment, with `evaluate_everybody` as the target.
 """
