@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from functions.peer_mentors import PAGE_SIZE
 from tests.emulator.connections import Connection
 from tests.emulator.errors import EmulatorError
 from tests.emulator.function import FunctionProcess
@@ -156,7 +157,7 @@ async def drain_once(project: Project, engine_url: str, load: DrainLoad, *, kill
         async with project.connect(superuser=True) as connection:
             meter = _Meter(project, functions, stats, connection)
             await _pause(connection, paused=True)
-            enumeration = await meter.phase(lambda: _enumerate(connection), pages=-(-load.mentors // 1000) + 1)
+            enumeration = await meter.phase(lambda: _enumerate(connection), pages=-(-load.mentors // PAGE_SIZE))
             await _pause(connection, paused=False)
             drain = await meter.phase(lambda: _drain(connection, functions, kills))
             counted = await (await connection.execute(COUNT)).fetchone()

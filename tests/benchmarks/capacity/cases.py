@@ -9,7 +9,7 @@ from ..drained_run import DrainLoad
 
 _SINGLE = DrainLoad(20_000, 1, in_flight=64, users_per_call=1, batch_size=100, latency_ms=20)
 _TEN = DrainLoad(50_000, 1, in_flight=32, users_per_call=10, batch_size=100, latency_ms=20)
-_HUNDRED = DrainLoad(100_000, 1, in_flight=32, users_per_call=100, batch_size=100, latency_ms=20)
+_HUNDRED = DrainLoad(100_000, 1, in_flight=32, users_per_call=100, batch_size=500, latency_ms=20)
 _FEW_CALLS = DrainLoad(2400, 1, in_flight=8, users_per_call=1, batch_size=20, latency_ms=50)
 
 # Two runs that tell one thing each; see `fitting.py`.
@@ -23,7 +23,7 @@ CALIBRATION: Mapping[str, DrainLoad] = {
     "10 users a call": _TEN,
     "100 users a call": _HUNDRED,
     "100 users a call, a quarter notable": replace(_HUNDRED, notable=0.25),
-    "100 users a call, batches of 500": replace(_HUNDRED, batch_size=500),
+    "100 users a call, batches of 100": replace(_HUNDRED, batch_size=100),
     WAITING: _FEW_CALLS,
     "1 user a call, 4 processes": replace(_SINGLE, processes=4),
     "100 users a call, 2 processes": replace(_HUNDRED, processes=2),

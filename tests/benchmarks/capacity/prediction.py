@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from functions.peer_mentors import PAGE_SIZE
+
 from ..drained_run import TYPES, DrainLoad
 from .costs import DATABASE, Costs, Work
 from .prices import Compute, disk_dollars_per_month, function_dollars
@@ -122,7 +124,7 @@ def predict(night: Night, costs: Costs) -> Prediction:
         slices=math.ceil(instances / night.time_budget_seconds),
         database_cpu_seconds=database_work + load.mentors * sum(costs.enumeration_cpu[name] for name in DATABASE),
         # A page is read and queued; a batch is recorded.
-        requests=2 * math.ceil(load.mentors / 1000) + claims_per_batch * batches + batches,
+        requests=2 * math.ceil(load.mentors / PAGE_SIZE) + claims_per_batch * batches + batches,
         messages=batches,
         engine_calls=calls,
         engine_seconds=calls * load.latency_ms / 1000,

@@ -33,7 +33,7 @@ def to_markdown(table: Table) -> str:
 def costs_table(measured: Measurements, _: Costs) -> Table:
     """CPU seconds of each component for a million evaluations, as measured."""
     cases = [case for case in CALIBRATION if case.startswith(("1 user", "10 users", "100 users")) and "," not in case]
-    cases += ["100 users a call, a quarter notable", "100 users a call, batches of 500"]
+    cases += ["100 users a call, a quarter notable", "100 users a call, batches of 100"]
     rows = []
     for case in cases:
         run = measured.typical(case)
