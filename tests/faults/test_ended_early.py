@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from functions.peer_mentors import PAGE_SIZE
 from tests.emulator.function import FunctionProcess
 from tests.faults.breakpoint import breakpoint_at
 from tests.faults.clockwork import Clockwork
@@ -115,8 +116,8 @@ async def test_ended_while_calls_are_in_flight_late_answers_count_and_a_retry_ev
 async def test_ended_in_the_middle_of_the_reading_a_retry_evaluates_those_who_were_never_read_too(
     night: Night, clockwork: Clockwork, end: End, kill: bool
 ) -> None:
-    """Mentors are read a thousand at a time: the end comes while the first thousand is being queued."""
-    await night.add_mentors(1200)
+    """Mentors are read page by page: the end comes while the first page is being queued."""
+    await night.add_mentors(PAGE_SIZE + 200)
     if end is expire:
         await night.execute(BORN_EXPIRED)
     sized = {**SMALL, "EVALUATION_BATCH_SIZE": "50", "ENGINE_USERS_PER_CALL": "50"}
@@ -137,7 +138,7 @@ async def test_ended_in_the_middle_of_the_reading_a_retry_evaluates_those_who_we
         await function.until_ready()
 
     run = await night.describe(run_id)
-    assert run["counts"]["mentors"] == 1000
+    assert run["counts"]["mentors"] == PAGE_SIZE
     assert not await all_is_read(night)
     pairs = await night.recorded_pairs(run_id)
     check_counts(run, pairs)
