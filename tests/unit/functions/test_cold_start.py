@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from functions.invocation_routes import PREFIX
+from tests.log_schema import check_lines
 from tests.unit.environment import REQUIRED
 
 IDLE = json.dumps({"opened": False, "not_a_slot": False, "invocation": None, "open": [], "witness": None}).encode()
@@ -46,6 +47,8 @@ async def fresh_process(*requests: str, data_api: str = "http://127.0.0.1:9") ->
     )
     output, _ = await process.communicate()
     assert process.returncode == 0
+    *logged, _ = output.decode().splitlines()
+    check_lines(logged, "log")
     return [(status, set(modules)) for status, modules in json.loads(output.splitlines()[-1])]
 
 
