@@ -62,8 +62,11 @@ async def run_slice(
     if slot.opened and slot.invocation is not None:
         log_opened(slot.invocation)
     if not slot.open:
+        if slot.alert_due:
+            await _send_due_alerts(work)
         return Slice(slot.invocation, deduplicated=not slot.opened, more_to_do=False)
     after = await work_off(work, slot.open, budget=budget, witness=slot.witness, dispatch_id=dispatch_id)
+    await _send_due_alerts(work)
     invocation = slot.invocation
     if invocation is not None:
         invocation = after.get(invocation["id"]) or invocation
@@ -72,3 +75,11 @@ async def run_slice(
         deduplicated=not slot.opened,
         more_to_do=any(is_open(invocation) for invocation in after.values()),
     )
+
+
+async def _send_due_alerts(work: Work) -> None:
+    if work.webhook is not None:
+        # Where nobody is to be told, nobody has to import it.
+        from functions.alerting import send_due_alerts
+
+        await send_due_alerts(work, work.webhook)

@@ -29,4 +29,9 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
     lease = EngineLease(
         invocations, limiter, ceiling=config.engine_max_concurrency_total, wants=config.engine_max_concurrency
     )
-    return Work(config, database, invocations, InvocationRecords(database, config), engine, lease)
+    webhook = None
+    if config.alert_webhook_url is not None:
+        from shared.alert_webhook import AlertWebhook
+
+        webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret, transport=HttpTransport())
+    return Work(config, database, invocations, InvocationRecords(database, config), engine, lease, webhook=webhook)

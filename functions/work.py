@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from functions.drain import Drain, Drained
 from functions.enumeration import enumerate_mentors
@@ -24,6 +24,9 @@ from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
 
+if TYPE_CHECKING:
+    from shared.alert_webhook import AlertWebhook
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -33,6 +36,7 @@ class Work:
         lease: this process's share of the engine's calls.
         now: this machine's clock; the database's clock overrules it.
         solitude: who shares this process with whom.
+        webhook: where alerts go; None: nowhere.
     """
 
     config: ScenarioEvaluationConfig
@@ -43,6 +47,7 @@ class Work:
     lease: EngineLease
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     solitude: Solitude = field(default_factory=Solitude)
+    webhook: AlertWebhook | None = None
 
 
 async def work_off(

@@ -14,7 +14,9 @@ from functions.invocation_routes import PREFIX
 from tests.log_schema import check_lines
 from tests.unit.environment import REQUIRED
 
-IDLE = json.dumps({"opened": False, "not_a_slot": False, "invocation": None, "open": [], "witness": None}).encode()
+IDLE = json.dumps(
+    {"opened": False, "not_a_slot": False, "invocation": None, "open": [], "witness": None, "alert_due": False}
+).encode()
 # FastAPI and what only it needs here; a fifth of a second and more.
 FASTAPI = {"fastapi", "opentelemetry", "functions.api", "functions.contract"}
 # What the clients of the database and the engine are made of; a tenth of a second.
