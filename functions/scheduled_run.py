@@ -49,6 +49,11 @@ async def run_slice(
         RequestError: 422 `not_a_slot`: the requested slot is neither due nor was ever opened.
         DatabaseError: the database is away or refuses; whatever was in hand becomes visible again.
     """
+    async with work.measuring("schedule"):
+        return await _run_slice(work, requested_slot, named_in, dispatch_id)
+
+
+async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str, dispatch_id: int | None) -> Slice:
     budget = TimeBudget(work.config.time_budget_seconds)
     slot = await work.invocations.open_slot(work.now(), requested_slot)
     if slot.not_a_slot:
@@ -61,6 +66,8 @@ async def run_slice(
         )
     if slot.opened and slot.invocation is not None:
         log_opened(slot.invocation)
+        if work.telemetry is not None:
+            work.telemetry.opened(slot.invocation)
     if not slot.open:
         if slot.alert_due:
             await _send_due_alerts(work)
