@@ -18,9 +18,9 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
     database = connect(config.supabase_url, config.supabase_secret_key.get_secret_value())
     telemetry = None
     if config.otel_exporter_otlp_endpoint is not None:
-        from shared.telemetry import Telemetry
+        from shared.telemetry import telemetry_for
 
-        telemetry = Telemetry(f"{config.scenario_engine_url}/v1/evaluations")
+        telemetry = telemetry_for(f"{config.scenario_engine_url}/v1/evaluations")
     limiter = ConcurrencyLimiter(config.engine_max_concurrency)
     engine = TriggerEngine(
         config.scenario_engine_url,

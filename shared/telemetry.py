@@ -143,6 +143,26 @@ class EngineCall:
         self._span.end()
 
 
+def telemetry_for(engine_url: str) -> Telemetry | None:
+    """What measures this process; None where the SDK refuses one of its own variables, which is logged.
+
+    That is no reason for a night to fail: it is done all the same, unmeasured.
+
+    Args:
+        engine_url: see `Telemetry`.
+    """
+    try:
+        return Telemetry(engine_url)
+    except Exception as error:  # the SDK has an error of its own for each variable
+        log_event(
+            "telemetry_unusable",
+            "Nothing is measured: OpenTelemetry refuses its variables",
+            level=logging.ERROR,
+            detail=f"{type(error).__name__}: {error}",
+        )
+        return None
+
+
 class Telemetry:
     """What is measured of this process, and its way to the collector.
 
@@ -157,6 +177,8 @@ class Telemetry:
         self._is_away = False
         self._sent: asyncio.Event | None = None
 
+        # It would show the headers for the collector, and with them a key, where they are not written as they have to.
+        logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)
         # Whatever the operator names a service, its attributes win over these.
         usual = {"service.name": SERVICE_NAME, "service.version": VERSION}
         resource = Resource.create({**usual, **OTELResourceDetector().detect().attributes})

@@ -33,9 +33,11 @@ class OtlpCollector:
 
     Args:
         is_hanging: it reads what it is sent and answers nothing, until the block ends.
+        status: what it answers.
     """
 
     is_hanging: bool = False
+    status: int = 200
     traces: list[ExportTraceServiceRequest] = field(default_factory=list)
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -109,8 +111,9 @@ class OtlpCollector:
                     await self._ending.wait()
                     break
                 self.headers.append(headers)
-                self._take(head[0].split()[1], body)
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n")
+                if self.status == 200:
+                    self._take(head[0].split()[1], body)
+                writer.write(f"HTTP/1.1 {self.status} Told\r\nContent-Length: 0\r\n\r\n".encode())
                 await writer.drain()
         writer.close()
 
