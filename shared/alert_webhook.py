@@ -77,6 +77,9 @@ class AlertWebhook:
         except httpx.DecodingError:
             # It has answered at such length that it is no webhook; or what it sent cannot be unpacked.
             raise AlertNotSentError("webhook_bad_answer") from None
+        except (httpx.InvalidURL, ValueError, OverflowError):
+            # A port that there cannot be, a host that no name can stand for. Their words quote the URL.
+            raise AlertNotSentError("webhook_bad_url") from None
         if not 200 <= answer.status < 300:
             raise AlertNotSentError(f"webhook_http_{answer.status}")
 

@@ -94,6 +94,7 @@ def http_url(text: str) -> str:
     """Reads a URL; the slash at its end is no part of it."""
     try:
         parts = urlsplit(text)
+        _ = parts.port  # read only now: there are no others than 0 to 65535
     except ValueError as error:
         raise UnusableSettingError("expected a URL such as https://host.example") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", text):

@@ -184,6 +184,34 @@ async def test_a_night_has_one_alert_whatever_else_becomes_of_it(core: SqlCore, 
     assert (alert["reason"], alert["invocation"]["status"]) == ("late", "failed")
 
 
+async def test_a_night_that_ends_just_when_it_is_found_to_be_late_has_one_alert_and_ends(
+    core: SqlCore, worker: Worker
+) -> None:
+    run = await open_night(core, worker, [pairs(range(2))])
+    await worker.complete(await worker.claim_one(), "failed")
+    await core.owner.run(
+        "update public.scheduler_invocations set scheduled_for = now() - interval '3 hours',"
+        " started_at = now() - interval '3 hours' where id = %s",
+        run,
+    )
+    dispatch = await core.session()
+    async with dispatch.transaction():
+        await dispatch.run("select scheduler.dispatch()")
+        finish = asyncio.create_task(worker.finish(run))
+        await core.until_waiting_for_a_lock(worker, or_done=finish)
+    assert (await finish)["ended_now"] is True
+    assert await raised(core) == [(run, "late")]
+
+
+async def test_a_night_that_is_deleted_while_its_alert_is_taken_waits_for_nobody(core: SqlCore, worker: Worker) -> None:
+    run = await end_night(core, worker, failed=4)
+    async with worker.transaction():
+        assert await claimed(worker) is not None
+        other = await core.worker()
+        assert await other.delete(run) == "deleted"
+    await worker.call("settle_alert", invocation_id=run, error=None)
+
+
 async def test_an_alert_that_cannot_be_raised_keeps_no_night_from_ending(core: SqlCore, worker: Worker) -> None:
     run = await end_night(core, worker, failed=4, alert_partial_above="much", alert_late_above_minutes="long")
     assert (await core.describe(run))["status"] == "failed"

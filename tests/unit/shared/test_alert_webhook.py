@@ -99,3 +99,10 @@ async def test_nobody_at_the_address_is_an_error_that_does_not_show_it() -> None
     assert error.code == "webhook_unreachable"
     shown = "".join(traceback.format_exception(error))
     assert "hook-token-that-lets-you-post" not in shown
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/hush", f"http://{'a' * 70}.example/hush", "http://[::1/hush"])
+async def test_a_url_that_leads_nowhere_is_an_error_like_others(url: str) -> None:
+    error = await failure(url)
+    assert error.code in ("webhook_bad_url", "webhook_unreachable")
+    assert "hush" not in "".join(traceback.format_exception(error))

@@ -127,7 +127,9 @@ def test_the_configuration_cannot_be_changed() -> None:
         make_config().max_workers = 9  # type: ignore[misc]  # mypy sees it as well
 
 
-@pytest.mark.parametrize("url", ["project.example.org", "ftp://project.example.org", "https://", "//x", "file:///x"])
+@pytest.mark.parametrize(
+    "url", ["project.example.org", "ftp://project.example.org", "https://", "//x", "file:///x", "http://x:99999"]
+)
 @pytest.mark.parametrize("key", ["SUPABASE_URL", "SCENARIO_ENGINE_URL"])
 def test_a_url_without_a_scheme_or_a_host_is_refused(key: str, url: str) -> None:
     assert named_in(refused_with(**{key: url})) == {key}
