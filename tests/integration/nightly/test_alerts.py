@@ -145,7 +145,7 @@ async def test_a_night_that_does_not_end_is_told_of_while_it_is_open(night: Nigh
 async def test_a_webhook_that_fails_changes_nothing_of_the_night_and_is_tried_again_until_it_takes_it(
     night: Night, receiver: WebhookReceiver, answer: int | None
 ) -> None:
-    receiver.answers += [answer, answer]
+    receiver.answers += [answer, 500]
     function = await start(night, receiver)
     clockwork = Clockwork(night)
     await clockwork.start()
