@@ -59,7 +59,7 @@ class Border:
             return
         request = Request(scope, receive)
         sender = _Sender(send)
-        start_trace(request.headers.get("traceparent"))
+        start_trace(request.headers.get("traceparent"), request.headers.get("x-cloud-trace-context"))
         try:
             self._check_caller(request)
             body = await _read_body(request)

@@ -8,7 +8,9 @@ import math
 import os
 import socket
 from collections import Counter, deque
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from functions.evaluation_batch import BatchResult, run_evaluation_batch
 from functions.run_log import RunResult, log_run_result
@@ -22,6 +24,9 @@ from shared.observability import log_event
 from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import TriggerEngine
+
+if TYPE_CHECKING:
+    from shared.telemetry import Telemetry
 
 # Batches that one process has in hand at a time, at most: bounds its memory.
 MAX_IN_HAND = 64
@@ -39,12 +44,14 @@ class Drained:
         outcomes: what their pairs came to.
         progressed: it recorded something, or more was queued for it: the work is not merely waiting for others.
         stopped_by: the engine turned us away or is down, so there was no point in going on.
+        engine_paused: it was known before that it is.
     """
 
     batches: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     progressed: bool = False
     stopped_by: EngineError | None = None
+    engine_paused: bool = False
 
 
 class Drain:
@@ -68,6 +75,7 @@ class Drain:
         solitude: the process's own.
         lease: the process's own, which the slice has joined.
         manual_only: leave the nights to others: a person waits for the answer.
+        telemetry: measures the batches; None: nobody does.
     """
 
     def __init__(
@@ -80,8 +88,10 @@ class Drain:
         solitude: Solitude,
         lease: EngineLease,
         manual_only: bool = False,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._invocations = invocations
+        self._telemetry = telemetry
         self._engine = engine
         self._config = config
         self._budget = budget
@@ -164,10 +174,14 @@ class Drain:
     async def _work_on(self, batch: EvaluationBatch) -> None:
         self._in_hand += 1
         try:
-            await self._evaluate_and_record(batch)
+            with self._measuring(batch):
+                await self._evaluate_and_record(batch)
         finally:
             self._in_hand -= 1
             self._let_go.set()
+
+    def _measuring(self, batch: EvaluationBatch) -> AbstractContextManager[None]:
+        return nullcontext() if self._telemetry is None else self._telemetry.batch(batch)
 
     async def _evaluate_and_record(self, batch: EvaluationBatch) -> None:
         started = self._budget.elapsed()
@@ -179,6 +193,8 @@ class Drain:
         if (outcomes := await log_run_result(result, invocations=self._invocations)) is not None:
             self.done.batches += 1
             self.done.outcomes.update(outcomes)
+            if self._telemetry is not None:
+                self._telemetry.recorded(evaluated.results, duration_ms)
         self.done.progressed = True
 
     async def _evaluate(self, batch: EvaluationBatch, started: float) -> BatchResult | None:
@@ -259,6 +275,7 @@ class Drain:
         self._queued.clear()
         claimed = await self._lease.claim(quantity, manual_only=self._manual_only, budget=self._budget)
         is_empty = not claimed.batches and not claimed.stale and not claimed.engine_full
+        self.done.engine_paused = claimed.engine_paused
         if claimed.engine_paused or (all_queued and is_empty):
             self._exhausted = True
         if self._exhausted or not is_empty:

@@ -7,9 +7,10 @@ where they need it (tests/unit/functions/test_cold_start.py names what must not 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -21,7 +22,7 @@ from functions.wiring import build_work
 from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
 from shared.errors import ConfigError
-from shared.observability import configure_logging
+from shared.observability import configure_logging, log_event
 
 if TYPE_CHECKING:
     from functions.work import Work
@@ -29,8 +30,15 @@ if TYPE_CHECKING:
 try:
     CONFIG = ScenarioEvaluationConfig.from_environment(os.environ)
 except ConfigError as error:
-    # Refusing to start makes a deployment fail where its author still looks.
+    # Refusing to start makes a deployment fail where its author still looks: in the log, and at a terminal.
+    configure_logging("INFO")
+    log_event("configuration_refused", str(error), level=logging.CRITICAL)
     sys.exit(str(error))
+
+# Here, so that the server's own process has it from the start; and once more below, after functions-framework's.
+_configure_logging = partial(configure_logging, CONFIG.log_level, google_cloud_project=CONFIG.google_cloud_project)
+_configure_logging()
+logging.captureWarnings(True)
 
 
 async def handle_scheduled_invocation(request: Request) -> Response:
@@ -56,7 +64,7 @@ class _Application(Response):
 
 @lru_cache(maxsize=1)
 def _app() -> ASGIApp:
-    configure_logging(CONFIG.log_level)
+    _configure_logging()
     return create_app(
         _work,
         TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens),

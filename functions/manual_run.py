@@ -75,7 +75,8 @@ async def start_run(work: Work, request: RunRequest, *, idempotency_key: str | N
     log_opened(opened.invocation)
     if respond_async:
         return ManualRun(opened.invocation, created=True)
-    return ManualRun(await _work_on(work, opened, opened.invocation, asked, budget), created=True)
+    async with work.measuring("manual"):
+        return ManualRun(await _work_on(work, opened, opened.invocation, asked, budget), created=True)
 
 
 def _check(request: RunRequest, enabled: tuple[str, ...]) -> None:

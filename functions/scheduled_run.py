@@ -49,6 +49,11 @@ async def run_slice(
         RequestError: 422 `not_a_slot`: the requested slot is neither due nor was ever opened.
         DatabaseError: the database is away or refuses; whatever was in hand becomes visible again.
     """
+    async with work.measuring("schedule"):
+        return await _run_slice(work, requested_slot, named_in, dispatch_id)
+
+
+async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str, dispatch_id: int | None) -> Slice:
     budget = TimeBudget(work.config.time_budget_seconds)
     slot = await work.invocations.open_slot(work.now(), requested_slot)
     if slot.not_a_slot:
@@ -61,9 +66,14 @@ async def run_slice(
         )
     if slot.opened and slot.invocation is not None:
         log_opened(slot.invocation)
+        if work.telemetry is not None:
+            work.telemetry.opened(slot.invocation)
     if not slot.open:
+        if slot.alert_due:
+            await _send_due_alerts(work)
         return Slice(slot.invocation, deduplicated=not slot.opened, more_to_do=False)
     after = await work_off(work, slot.open, budget=budget, witness=slot.witness, dispatch_id=dispatch_id)
+    await _send_due_alerts(work)
     invocation = slot.invocation
     if invocation is not None:
         invocation = after.get(invocation["id"]) or invocation
@@ -72,3 +82,11 @@ async def run_slice(
         deduplicated=not slot.opened,
         more_to_do=any(is_open(invocation) for invocation in after.values()),
     )
+
+
+async def _send_due_alerts(work: Work) -> None:
+    if work.webhook is not None:
+        # Where nobody is to be told, nobody has to import it.
+        from functions.alerting import send_due_alerts
+
+        await send_due_alerts(work, work.webhook)

@@ -16,6 +16,11 @@ from shared.trigger_engine import TriggerEngine
 def build_work(config: ScenarioEvaluationConfig) -> Work:
     """Builds the clients; nothing is sent yet."""
     database = connect(config.supabase_url, config.supabase_secret_key.get_secret_value())
+    telemetry = None
+    if config.otel_exporter_otlp_endpoint is not None:
+        from shared.telemetry import telemetry_for
+
+        telemetry = telemetry_for(f"{config.scenario_engine_url}/v1/evaluations")
     limiter = ConcurrencyLimiter(config.engine_max_concurrency)
     engine = TriggerEngine(
         config.scenario_engine_url,
@@ -24,9 +29,16 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
         limiter=limiter,
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,
+        telemetry=telemetry,
     )
     invocations = Invocations(database.patient(), config)
     lease = EngineLease(
         invocations, limiter, ceiling=config.engine_max_concurrency_total, wants=config.engine_max_concurrency
     )
-    return Work(config, database, invocations, InvocationRecords(database, config), engine, lease)
+    webhook = None
+    if config.alert_webhook_url is not None:
+        from shared.alert_webhook import AlertWebhook
+
+        webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret, transport=HttpTransport())
+    records = InvocationRecords(database, config)
+    return Work(config, database, invocations, records, engine, lease, webhook=webhook, telemetry=telemetry)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from functions.drain import Drain, Drained
 from functions.enumeration import enumerate_mentors
@@ -24,6 +25,10 @@ from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
 
+if TYPE_CHECKING:
+    from shared.alert_webhook import AlertWebhook
+    from shared.telemetry import Telemetry
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -33,6 +38,8 @@ class Work:
         lease: this process's share of the engine's calls.
         now: this machine's clock; the database's clock overrules it.
         solitude: who shares this process with whom.
+        webhook: where alerts go; None: nowhere.
+        telemetry: measures all of it; None: nobody does.
     """
 
     config: ScenarioEvaluationConfig
@@ -43,6 +50,12 @@ class Work:
     lease: EngineLease
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     solitude: Solitude = field(default_factory=Solitude)
+    webhook: AlertWebhook | None = None
+    telemetry: Telemetry | None = None
+
+    def measuring(self, trigger: str) -> AbstractAsyncContextManager[None]:
+        """Measures a slice, where anybody does; see `Telemetry.slice`."""
+        return nullcontext() if self.telemetry is None else self.telemetry.slice(trigger)
 
 
 async def work_off(
@@ -79,6 +92,7 @@ async def work_off(
         solitude=work.solitude,
         lease=work.lease,
         manual_only=manual_only,
+        telemetry=work.telemetry,
     )
     work.lease.join()
     try:
@@ -92,7 +106,17 @@ async def work_off(
         # Last of all: it asks for the next slice, which must not find this one's work still open.
         await _hand_back(work, drain.done, dispatch_id, lease_id)
     _log_ended(drain.done, budget, after, dispatch_id)
+    if work.telemetry is not None:
+        _measure_breaker(work.telemetry, drain.done)
     return after
+
+
+def _measure_breaker(telemetry: Telemetry, done: Drained) -> None:
+    """Only what this slice has seen: one that met the engine neither way tells nothing new."""
+    if done.stopped_by is not None or done.engine_paused:
+        telemetry.breaker(is_open=True)
+    elif done.batches:
+        telemetry.breaker(is_open=False)
 
 
 def is_open(invocation: dict[str, Any] | None) -> bool:
@@ -132,6 +156,8 @@ async def _finish(work: Work, invocation_id: str) -> dict[str, Any] | None:
     finished = await work.invocations.finish(invocation_id)
     if finished.ended_now and finished.invocation is not None:
         _log_finished(finished.invocation)
+        if work.telemetry is not None:
+            work.telemetry.ended(finished.invocation)
     return finished.invocation
 
 

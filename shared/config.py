@@ -16,12 +16,16 @@ from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioType, read_sce
 from shared.secret import Secret
 from shared.settings import (
     UnusableSettingError,
+    cloud_project,
     cron_expression,
+    fraction,
     http_url,
     number,
     one_of,
     secret,
+    secret_http_url,
     secrets,
+    signing_secret,
     timezone_name,
     whole_number,
 )
@@ -35,9 +39,12 @@ MOST_HOURS = 24 * 366
 _tokens = secrets(least=MINIMUM_TOKEN_LENGTH, most=MAXIMUM_TOKEN_LENGTH)
 
 
-def _setting(read: Callable[[str], Any], default: Any = MISSING) -> Any:
-    """A field with the reader of its text; without a default it has to be set."""
-    return field(default=default, metadata={"read": read})
+def _setting(read: Callable[[str], Any], default: Any = MISSING, *, recorded: bool = True) -> Any:
+    """A field with the reader of its text; without a default it has to be set.
+
+    What has to be set, and what is not `recorded`, is not shown to those who look at an invocation.
+    """
+    return field(default=default, metadata={"read": read, "recorded": recorded and default is not MISSING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +76,14 @@ class ScenarioEvaluationConfig:
     max_workers: int = _setting(whole_number(1, 100), 4)
     retention_days: int = _setting(whole_number(1), 90)
     trusted_proxy_count: int = _setting(whole_number(0, 10), 0)
+    alert_webhook_url: Secret | None = _setting(secret_http_url, None, recorded=False)  # noqa: RUF009
+    alert_webhook_secret: Secret | None = _setting(signing_secret, None, recorded=False)  # noqa: RUF009
+    alert_partial_above: float = _setting(fraction, 0.01)
+    alert_late_above_minutes: int = _setting(whole_number(1, 60 * MOST_HOURS), 120)
     log_level: str = _setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+    google_cloud_project: str | None = _setting(cloud_project, None, recorded=False)
+    otel_exporter_otlp_endpoint: str | None = _setting(http_url, None, recorded=False)
+    otel_exporter_otlp_protocol: str = _setting(one_of("http/protobuf"), "http/protobuf", recorded=False)
 
     @property
     def schedule(self) -> Schedule:
@@ -94,14 +108,18 @@ class ScenarioEvaluationConfig:
         )
 
     def in_force(self) -> dict[str, Any]:
-        """What is recorded with an invocation: everything but URLs and secrets, which are what has no default."""
+        """What is recorded with an invocation: everything but URLs, secrets and where logs and traces go.
+
+        `alerts` stands for the webhook: the database reads there whether, and on what, an alert is to be raised.
+        """
         recorded = {
-            setting.name: getattr(self, setting.name) for setting in fields(self) if setting.default is not MISSING
+            setting.name: getattr(self, setting.name) for setting in fields(self) if setting.metadata["recorded"]
         }
         return recorded | {
+            "alerts": self.alert_webhook_url is not None,
             "scenario_types": [
                 asdict(scenario) | {"segments": sorted(scenario.segments)} for scenario in self.scenario_types
-            ]
+            ],
         }
 
     @classmethod
@@ -159,6 +177,8 @@ def _broken_relations(usable: Mapping[str, Any]) -> list[str]:
             f"INVOCATION_EXPIRES_AFTER_HOURS: expected at most ENGINE_KEY_TTL_HOURS ({memory}), found {expiry}: "
             "the engine would forget keys of a run that is still open, and notify twice"
         )
+    if usable.get("alert_webhook_secret") and not usable.get("alert_webhook_url", True):
+        broken.append("ALERT_WEBHOOK_URL: missing, although ALERT_WEBHOOK_SECRET is set: nothing would be sent")
     if not set(usable.get("scheduler_invoke_tokens", ())).isdisjoint(usable.get("scheduler_admin_tokens", ())):
         broken.append("SCHEDULER_ADMIN_TOKENS: expected no token that is also in SCHEDULER_INVOKE_TOKENS")
     return broken

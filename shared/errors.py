@@ -5,6 +5,7 @@
     ├── RequestError                the caller's request cannot be served; carries the HTTP answer
     ├── OutOfTimeError              the slice's time budget ended before the work did
     ├── EngineFullError             as many calls are in flight as may be, all of them others'
+    ├── AlertNotSentError           the alerts' webhook did not take a message; carries a stable code
     ├── DatabaseError
     │   ├── DatabaseUnavailableError    away, or too busy: try again
     │   └── DatabaseRefusedError        it answered no: a wrong key, a missing migration, a defect of ours
@@ -15,7 +16,7 @@
         └── EngineUnavailableError      the engine is down for everyone
 
 Foreign errors are translated where they arise (`database.py`, `http_connection.py`, `http_transport.py`,
-`trigger_engine.py`, `engine_answers.py`) and nowhere else.
+`trigger_engine.py`, `engine_answers.py`, `alert_webhook.py`) and nowhere else.
 """
 
 from __future__ import annotations
@@ -57,6 +58,18 @@ class OutOfTimeError(SchedulerError):
 
 class EngineFullError(SchedulerError):
     """As many calls to the engine are in flight as may be, all of them other processes'."""
+
+
+class AlertNotSentError(SchedulerError):
+    """The alerts' webhook did not take a message, or did not say so.
+
+    Args:
+        code: a stable name of the cause; neither the webhook's URL nor its words are in it.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class DatabaseError(SchedulerError):

@@ -77,6 +77,7 @@ class OpenedSlot:
         invocation: the slot's invocation as callers see it, None where there is none.
         open: everything that is open, the oldest first.
         witness: somebody whom the engine has answered before, if anybody.
+        alert_due: an alert waits to be sent.
     """
 
     opened: bool
@@ -84,6 +85,7 @@ class OpenedSlot:
     invocation: dict[str, Any] | None
     open: tuple[OpenInvocation, ...]
     witness: MentorScenarios | None
+    alert_due: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ class Invocations:
                 for row in answer["open"]
             ),
             witness=to_witness(answer["witness"]),
+            alert_due=answer["alert_due"],
         )
 
     async def enqueue(

@@ -9,6 +9,7 @@ was expected, and what was found unless that is a secret.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from typing import Final
@@ -66,6 +67,18 @@ def number(*, above: float, most: float) -> Callable[[str], float]:
     return read
 
 
+def fraction(text: str) -> float:
+    """Reads a share of a whole: from 0, and less than 1."""
+    expected = "a fraction from 0 up to, but not including, 1"
+    try:
+        found = float(text)
+    except ValueError as error:
+        raise UnusableSettingError(f"expected {expected}, found {text[:20]!r}") from error
+    if not 0 <= found < 1:
+        raise UnusableSettingError(f"expected {expected}, found {text[:20]}")
+    return found
+
+
 def one_of(*texts: str) -> Callable[[str], str]:
     """A reader of one of these texts."""
 
@@ -81,11 +94,19 @@ def http_url(text: str) -> str:
     """Reads a URL; the slash at its end is no part of it."""
     try:
         parts = urlsplit(text)
+        _ = parts.port  # read only now: there are no others than 0 to 65535
     except ValueError as error:
         raise UnusableSettingError("expected a URL such as https://host.example") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", text):
         raise UnusableSettingError("expected a URL such as https://host.example")
     return text.rstrip("/")
+
+
+def secret_http_url(text: str) -> Secret:
+    """Reads a URL that is a secret as a whole, as those of chat webhooks are: whoever knows it may post."""
+    # Unlike `http_url` it keeps its last slash: who made the secret knows what belongs to it.
+    http_url(text)
+    return secret(text)
 
 
 def secret(text: str) -> Secret:
@@ -110,6 +131,25 @@ def secrets(*, least: int, most: int) -> Callable[[str], tuple[Secret, ...]]:
         return found
 
     return read
+
+
+def signing_secret(text: str) -> Secret:
+    """Reads a secret of Standard Webhooks: `whsec_` and 24 to 64 bytes in base64."""
+    expected = "whsec_ and 24 to 64 bytes in base64, such as whsec_$(openssl rand -base64 32)"
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError as error:
+        raise UnusableSettingError(f"expected {expected}") from error
+    if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise UnusableSettingError(f"expected {expected}")
+    return secret(text)
+
+
+def cloud_project(text: str) -> str:
+    """Reads the id of a Google Cloud project."""
+    if not re.fullmatch(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]", text):
+        raise UnusableSettingError(f"expected the id of a Google Cloud project, found {text[:40]!r}")
+    return text
 
 
 def timezone_name(text: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from json.encoder import encode_basestring_ascii as to_json
+from typing import TYPE_CHECKING
 
 import httpx
 from tenacity import (
@@ -38,6 +39,9 @@ from shared.lanes import Lanes
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import traceparent
 from shared.time_budget import TimeBudget
+
+if TYPE_CHECKING:
+    from shared.telemetry import EngineCall, Telemetry
 
 # JSON takes up to thirty times its length in memory while it is read, and many answers may be read at a time. Any error
 # page fits the first, any honest result the second.
@@ -106,6 +110,7 @@ class TriggerEngine:
         limiter: shared by all calls of this process.
         timeout_seconds: for one call, the whole answer included.
         max_attempts: calls that are tried before a transient failure is believed.
+        telemetry: measures the calls; None: nobody does.
         sleep: waits between attempts; replaced in tests.
     """
 
@@ -118,9 +123,11 @@ class TriggerEngine:
         limiter: ConcurrencyLimiter,
         timeout_seconds: float,
         max_attempts: int,
+        telemetry: Telemetry | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._url = f"{url}/v1/evaluations"
+        self._telemetry = telemetry
         self._headers = {
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
@@ -194,7 +201,10 @@ class TriggerEngine:
             if self._welcome_at > budget.clock():
                 await self._until_welcome(budget)
             try:
-                answer = await self._send(context, users, budget)
+                if self._telemetry is None:
+                    answer = await self._send(context, users, budget)
+                else:
+                    answer = await self._send_measured(self._telemetry, context, users, budget)
             except EngineRefusedCallError:
                 self.answers += 1
                 self.suggest_witness(context, users[0])
@@ -255,7 +265,19 @@ class TriggerEngine:
             return True
         return True
 
-    async def _send(self, context: EvaluationContext, users: Sequence[MentorScenarios], budget: TimeBudget) -> Answer:
+    async def _send_measured(
+        self, telemetry: Telemetry, context: EvaluationContext, users: Sequence[MentorScenarios], budget: TimeBudget
+    ) -> Answer:
+        with telemetry.engine_call(len(users)) as call:
+            return await self._send(context, users, budget, call)
+
+    async def _send(
+        self,
+        context: EvaluationContext,
+        users: Sequence[MentorScenarios],
+        budget: TimeBudget,
+        call: EngineCall | None = None,
+    ) -> Answer:
         remaining = budget.remaining()
         if remaining <= 0:
             raise OutOfTimeError("the time budget ended before the call")
@@ -263,7 +285,7 @@ class TriggerEngine:
         try:
             answer = await self._transport.post(
                 self._url,
-                headers={**self._headers, "traceparent": traceparent()},
+                headers={**self._headers, "traceparent": traceparent() if call is None else call.traceparent},
                 content=context.body(users),
                 timeout_seconds=min(self._timeout_seconds, remaining),
                 max_bytes=ANSWER_BYTES + ANSWER_BYTES_PER_PAIR * pairs,
@@ -278,4 +300,6 @@ class TriggerEngine:
             raise EngineTransientError("engine_bad_answer", "the answer is longer than this client reads") from error
         except httpx.TransportError as error:
             raise EngineTransientError("engine_unreachable", type(error).__name__) from error
+        if call is not None:
+            call.answered(answer.status)
         return read_answer(answer, users)

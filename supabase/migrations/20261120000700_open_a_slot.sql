@@ -13,9 +13,9 @@ $$;
 -- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
 -- {"clock": now}: the caller asks again with slots computed from that. So the usual case is one round trip.
 --
--- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "witness"}: whether
+-- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "witness", "alert_due"}: whether
 -- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (null: none), what is open to work
--- on, and a witness.
+-- on, a witness, and whether an alert waits to be sent.
 create function public.scheduler_open_slot(
   p_due_slot timestamptz,
   p_next_slot timestamptz,
@@ -115,7 +115,8 @@ begin
         from public.scheduler_invocations as i
        where i.status in ('pending', 'running')
     ),
-    'witness', scheduler.witness()
+    'witness', scheduler.witness(),
+    'alert_due', scheduler.alert_is_due()
   );
 end
 $$;

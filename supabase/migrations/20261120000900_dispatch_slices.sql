@@ -46,6 +46,7 @@ language plpgsql set search_path = '' as $$
 declare
   v_function_url text;
   v_dispatch_id bigint;
+  v_trace constant text := replace(gen_random_uuid()::text, '-', '');
 begin
   select url.decrypted_secret into strict v_function_url
     from vault.decrypted_secrets as url
@@ -59,6 +60,8 @@ begin
        headers => jsonb_build_object(
          'Content-Type', 'application/json',
          'X-Scheduler-Dispatch', v_dispatch_id::text,
+         -- Of a trace that begins here. A version 4 UUID has no digits that are all zero, nor has its first half.
+         'traceparent', format('00-%s-%s-01', v_trace, left(replace(gen_random_uuid()::text, '-', ''), 16)),
          'Authorization', 'Bearer ' || (
            select decrypted_secret from vault.decrypted_secrets where name = 'scheduler_invoke_token'
          )
@@ -85,7 +88,7 @@ begin
     -- One even when no batch is visible: an enumeration or a finish may have been left lying.
     v_wanted := greatest(1, least(v_settings.max_workers, scheduler.visible_batches(v_settings.max_workers)));
   end if;
-  if v_settings.next_due_at is null or v_settings.next_due_at <= clock_timestamp() then
+  if v_settings.next_due_at is null or v_settings.next_due_at <= clock_timestamp() or scheduler.alert_is_left_lying() then
     v_wanted := greatest(1, v_wanted);
   end if;
   v_wanted := v_wanted - (select count(*) from scheduler.dispatches where ended_at is null);
@@ -121,6 +124,9 @@ begin
   -- Those of processes that were lost; they count for nothing since then. Who is just renewing one is not waited for.
   delete from scheduler.engine_leases
    where id in (select id from scheduler.engine_leases where expires_at <= clock_timestamp() for update skip locked);
+  -- After all that locks invocations.
+  perform scheduler.raise_late_alerts();
+  perform scheduler.give_up_alerts();
   return scheduler.post_slices();
 end
 $$;

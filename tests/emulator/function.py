@@ -42,7 +42,7 @@ class FunctionProcess:
         self.log_path = data_dir.log_path(name)
         self.supervisor: Supervisor | None = None
         self._restart = restart
-        self._root = root
+        self.root = root
         self._staged = data_dir.path / f"{name}-staged"
         self._process = ChildProcess(
             name,
@@ -80,7 +80,7 @@ class FunctionProcess:
 
     def stage(self) -> None:
         """Copy what is deployed to where it is started."""
-        stage(self._staged, self._root)
+        stage(self._staged, self.root)
 
     async def spawn(self) -> None:
         """Start the process, which is staged already, and return at once."""

@@ -14,6 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.emulator.project import Project, ProjectFactory
+from tests.emulator.staging import ROOT
+from tests.log_schema import check_lines
 from tests.secret_scan import Leak, SecretLeakedError, Secrets, leaks_in
 
 # What a function is told in confidence; a test may have told it something else than its project's own.
@@ -22,6 +24,8 @@ CONFIDED = (
     "SCENARIO_ENGINE_TOKEN",
     "SCHEDULER_INVOKE_TOKENS",
     "SCHEDULER_ADMIN_TOKENS",
+    "ALERT_WEBHOOK_URL",
+    "ALERT_WEBHOOK_SECRET",
 )
 
 
@@ -33,12 +37,26 @@ async def project_without_leaks(
 
     Raises:
         SecretLeakedError: a log holds a secret.
+        UndocumentedLineError: the function logged what its schema does not know.
     """
     # the server belongs to the whole session: of its log only what is new is this project's
     written_before = _size(projects.server.log_path)
     async with projects.project(template) as project:
         yield project
     check_project(project, server_log_from=written_before)
+    for function in project.functions:
+        # a test may have put another function in the place of ours
+        if function.root == ROOT and function.log_path.exists():
+            check_schema(function.log_path)
+
+
+def check_schema(log: Path) -> int:
+    """Holds each line of a function's log against the documented schema, and answers how many there are.
+
+    Raises:
+        UndocumentedLineError: a line is none that the schema knows.
+    """
+    return check_lines(log.read_bytes().decode().split("\n")[:-1], str(log))
 
 
 def check_project(project: Project, *, server_log_from: int = 0) -> int:
@@ -58,11 +76,13 @@ def check_project(project: Project, *, server_log_from: int = 0) -> int:
 
 
 def check_folder(folder: Path) -> int:
-    """The same for all logs in the data directory of an emulator that ran as a command.
+    """The same for all logs in the data directory of an emulator that ran as a command, and the schema with it.
 
     Raises:
         SecretLeakedError: a log holds a secret.
+        UndocumentedLineError: the function logged what its schema does not know.
     """
+    check_schema(folder / "logs" / "function.log")
     logs = sorted((folder / "logs").glob("*.log"))
     assert {log.stem for log in logs} >= {"postgres", "function", "gateway", "postgrest"}, folder
     return check_logs(dict.fromkeys(logs, 0), _kept_secrets(folder))
@@ -94,7 +114,7 @@ def secrets_of(project: Project) -> Secrets:
         f"{name} {number} of {function.name}": value
         for function in project.functions
         for name in CONFIDED
-        for number, value in enumerate(function.env[name].split(","), 1)
+        for number, value in enumerate(function.env.get(name, "").split(","), 1)
     }
     own = {
         "the secret key": project.secret_key,

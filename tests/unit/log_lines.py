@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from shared.observability import configure_logging
+from tests.log_schema import check_lines
 from tests.secret_scan import SecretLeakedError, Secrets, leaks_in
 from tests.unit.environment import REQUIRED
 
@@ -35,21 +36,31 @@ class LogLines:
 
 
 @contextmanager
-def captured_log(level: str = "INFO") -> Iterator[LogLines]:
+def captured_log(
+    level: str = "INFO", *, documented: bool = True, google_cloud_project: str | None = None
+) -> Iterator[LogLines]:
     """Logs as the function does, and puts the process's own logging back afterwards.
+
+    Args:
+        level: the least severe level of ours that is written.
+        documented: each line has to be one that the schema knows; not where a test makes up events.
+        google_cloud_project: see `configure_logging`.
 
     Raises:
         SecretLeakedError: a secret was logged; when nothing else went wrong.
+        UndocumentedLineError: a line is none that the schema knows; when nothing else went wrong.
     """
     root = logging.getLogger()
     handlers, root_level = root.handlers[:], root.level
     written = io.StringIO()
     try:
         with redirect_stdout(written):
-            configure_logging(level)
+            configure_logging(level, google_cloud_project=google_cloud_project)
             yield LogLines(written)
     finally:
         root.handlers[:] = handlers
         root.setLevel(root_level)
     if leaks := leaks_in(written.getvalue().splitlines(), "log", SECRETS):
         raise SecretLeakedError(leaks)
+    if documented:
+        check_lines(written.getvalue().splitlines(), "log", formats=False)

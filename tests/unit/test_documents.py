@@ -27,3 +27,11 @@ def test_every_promise_names_a_test_that_shows_it() -> None:
     for promise in promises:
         assert "Shown by" in promise, promise[:80]
         assert "](../tests/" in promise.replace("\n", " "), promise[:80]
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    code = (ROOT / "shared" / "telemetry.py").read_text()
+    measured = set(re.findall(r'meter\.create_\w+\(\s*"([a-z._]+)"', code))
+    assert len(measured) >= 7
+    metrics = (ROOT / "docs" / "observability.md").read_text().split("## Metrics")[1].split("## What it costs")[0]
+    assert set(re.findall(r"^\| `([a-z._]+)` \|", metrics, re.MULTILINE)) == measured

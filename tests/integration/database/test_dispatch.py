@@ -84,6 +84,7 @@ async def test_a_due_slot_is_asked_for_once_with_the_token_from_vault(ready: Sql
         " from net.http_request_queue"
     )
     (dispatch_id,) = await under_way(ready)
+    assert request[2].pop("traceparent")
     assert request == (
         "POST",
         URL,

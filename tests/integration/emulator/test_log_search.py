@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from tests.emulator.project import Project, ProjectFactory
 from tests.integration.project_logs import check_project, project_without_leaks
+from tests.log_schema import UndocumentedLineError
 from tests.secret_scan import SecretLeakedError
 
 from .looking import rows, until
@@ -118,3 +120,25 @@ async def test_the_gateway_logs_a_failure_without_the_key_that_came_with_it(
 
     await until(failure_is_logged)
     assert check_project(project, server_log_from=project.server.log_path.stat().st_size) > 0
+
+
+async def test_a_line_of_the_function_that_nobody_documented_fails_the_test_that_wrote_it(
+    projects: ProjectFactory,
+) -> None:
+    line = {"time": "2026-11-23T02:00:00.000+00:00", "severity": "INFO", "event": "caller_left", "message": "m"}
+
+    async def project_that_logs() -> None:
+        async with project_without_leaks(projects) as project:
+            function = await project.start_function()
+            with function.log_path.open("a") as log:
+                log.write(json.dumps(line | {"who": 1}) + "\n")
+
+    with pytest.raises(UndocumentedLineError, match=r"function-project_\d+\.log:1: .*who"):
+        await project_that_logs()
+
+
+async def test_another_function_in_the_place_of_ours_logs_as_it_likes(
+    projects: ProjectFactory, talkative_function: Path
+) -> None:
+    async with project_without_leaks(projects) as project:
+        await project.start_function(root=talkative_function)

@@ -11,14 +11,22 @@ from collections.abc import AsyncIterator
 import pytest
 
 from functions.invocation_routes import PREFIX
+from tests.log_schema import check_lines
 from tests.unit.environment import REQUIRED
 
-IDLE = json.dumps({"opened": False, "not_a_slot": False, "invocation": None, "open": [], "witness": None}).encode()
+IDLE = json.dumps(
+    {"opened": False, "not_a_slot": False, "invocation": None, "open": [], "witness": None, "alert_due": False}
+).encode()
 # FastAPI and what only it needs here; a fifth of a second and more.
 FASTAPI = {"fastapi", "opentelemetry", "functions.api", "functions.contract"}
 # What the clients of database and engine are made of. The first night must not pay for it: it is imported before
 # the server forks and listens, so that a worker that is started anew shares it as well.
 CLIENTS = {"postgrest", "httpx", "tenacity", "functions.work", "functions.scheduled_run"}
+
+# Traces and metrics; a tenth of a second more.
+TELEMETRY = {"opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "shared.telemetry"}
+# What only those need who are told of bad nights.
+ALERTS = {"functions.alerting", "shared.alerts", "shared.alert_webhook"}
 
 Told = list[tuple[int | None, set[str]]]
 
@@ -38,15 +46,17 @@ async def idle_data_api() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def fresh_process(*requests: str, data_api: str = "http://127.0.0.1:9") -> Told:
+async def fresh_process(*requests: str, data_api: str = "http://127.0.0.1:9", **settings: str) -> Told:
     """What a new process answers, and what it has imported after its own import and after each request."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.unit.functions.fresh_process", *requests),
         stdout=asyncio.subprocess.PIPE,
-        env={"PATH": os.defpath, **REQUIRED, "SUPABASE_URL": data_api},
+        env={"PATH": os.defpath, **REQUIRED, "SUPABASE_URL": data_api, **settings},
     )
     output, _ = await process.communicate()
     assert process.returncode == 0
+    *logged, _ = output.decode().splitlines()
+    check_lines(logged, "log")
     return [(status, set(modules)) for status, modules in json.loads(output.splitlines()[-1])]
 
 
@@ -95,3 +105,24 @@ async def test_whoever_asks_for_the_rest_gets_it_at_once(request_: str) -> None:
     _, (status, afterwards) = await fresh_process(request_)
     assert status == (404 if "nowhere" in request_ else 422 if "/x" in request_ else 200)
     assert afterwards >= FASTAPI
+
+
+@pytest.mark.parametrize("request_", ["GET /health", "POST /", f"POST {PREFIX}", f"GET {PREFIX}/x"])
+async def test_where_nobody_is_told_and_nothing_is_measured_neither_is_imported(
+    idle_data_api: str, request_: str
+) -> None:
+    *_, (_, afterwards) = await fresh_process(request_, data_api=idle_data_api)
+    assert afterwards & (TELEMETRY | ALERTS) == set()
+
+
+async def test_a_collector_and_a_webhook_are_seen_to_when_there_is_work(idle_data_api: str) -> None:
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "ALERT_WEBHOOK_URL": "http://127.0.0.1:9/hook",
+    }
+    (_, imported), (_, probed), (status, worked) = await fresh_process(
+        "GET /health", "POST /", data_api=idle_data_api, **settings
+    )
+    assert status == 200
+    assert (imported | probed) & TELEMETRY == set()
+    assert worked >= TELEMETRY | {"shared.alert_webhook"}

@@ -15,7 +15,7 @@ RUNNING = described(status="running", finished_at=None)
 def opens(function: Function, **members: Any) -> None:
     """What opening the slot answers, where it differs from "nothing is due and nothing open"."""
     nothing: dict[str, Any] = {"opened": False, "not_a_slot": False, "invocation": None, "open": [], "witness": None}
-    function.sql.answers["scheduler_open_slot"] = nothing | members
+    function.sql.answers["scheduler_open_slot"] = nothing | {"alert_due": False} | members
 
 
 def has_open(function: Function) -> None:

@@ -58,6 +58,9 @@ def test_what_is_not_set_has_its_documented_default() -> None:
         "max_workers": 4,
         "retention_days": 90,
         "trusted_proxy_count": 0,
+        "alerts": False,
+        "alert_partial_above": 0.01,
+        "alert_late_above_minutes": 120,
         "log_level": "INFO",
     }
 
@@ -124,7 +127,9 @@ def test_the_configuration_cannot_be_changed() -> None:
         make_config().max_workers = 9  # type: ignore[misc]  # mypy sees it as well
 
 
-@pytest.mark.parametrize("url", ["project.example.org", "ftp://project.example.org", "https://", "//x", "file:///x"])
+@pytest.mark.parametrize(
+    "url", ["project.example.org", "ftp://project.example.org", "https://", "//x", "file:///x", "http://x:99999"]
+)
 @pytest.mark.parametrize("key", ["SUPABASE_URL", "SCENARIO_ENGINE_URL"])
 def test_a_url_without_a_scheme_or_a_host_is_refused(key: str, url: str) -> None:
     assert named_in(refused_with(**{key: url})) == {key}
@@ -223,6 +228,15 @@ def test_what_is_not_a_cron_expression_of_five_fields_is_refused(expression: str
         ("TRUSTED_PROXY_COUNT", "-1"),
         ("TRUSTED_PROXY_COUNT", "11"),
         ("TRUSTED_PROXY_COUNT", "all"),
+        ("ALERT_WEBHOOK_URL", "hooks.example.org/services/x"),
+        ("ALERT_PARTIAL_ABOVE", "-0.1"),
+        ("ALERT_PARTIAL_ABOVE", "1"),
+        ("ALERT_PARTIAL_ABOVE", "nan"),
+        ("ALERT_PARTIAL_ABOVE", "some"),
+        ("ALERT_LATE_ABOVE_MINUTES", "0"),
+        ("GOOGLE_CLOUD_PROJECT", "projects/mine"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("LOG_LEVEL", "info"),
     ],
 )
@@ -255,6 +269,51 @@ def test_a_run_must_end_before_the_engine_forgets_its_keys() -> None:
         ENGINE_KEY_TTL_HOURS="19"
     )
     make_config(ENGINE_KEY_TTL_HOURS="20")
+
+
+WEBHOOK = "https://hooks.example.org/services/T0/B0/hush"
+SIGNING_SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"  # 24 bytes
+
+
+def test_a_webhook_may_go_without_a_signature_but_no_signature_without_a_webhook() -> None:
+    assert make_config(ALERT_WEBHOOK_URL=WEBHOOK).alert_webhook_secret is None
+    both = make_config(ALERT_WEBHOOK_URL=WEBHOOK, ALERT_WEBHOOK_SECRET=SIGNING_SECRET)
+    assert both.alert_webhook_secret is not None
+    assert both.alert_webhook_secret.get_secret_value() == SIGNING_SECRET
+    assert "ALERT_WEBHOOK_URL: missing, although" in refused_with(ALERT_WEBHOOK_SECRET=SIGNING_SECRET)
+    assert named_in(refused_with(ALERT_WEBHOOK_SECRET=SIGNING_SECRET, ALERT_WEBHOOK_URL="x")) == {"ALERT_WEBHOOK_URL"}
+
+
+def test_the_url_of_a_webhook_is_kept_as_it_is_and_not_shown() -> None:
+    config = make_config(ALERT_WEBHOOK_URL=f"{WEBHOOK}/", ALERT_WEBHOOK_SECRET=SIGNING_SECRET)
+    assert config.alert_webhook_url is not None
+    assert config.alert_webhook_url.get_secret_value() == f"{WEBHOOK}/"
+    shown = f"{config!r} {config}" + json.dumps(config.in_force())
+    assert "hush" not in shown
+    assert SIGNING_SECRET not in shown
+    assert config.in_force()["alerts"] is True
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [SIGNING_SECRET.removeprefix("whsec_"), "whsec_", "whsec_hush", "whsec_" + "aHVz" * 7, "whsec_" + "aHVz" * 22],
+    ids=["no prefix", "empty", "no base64", "21 bytes", "66 bytes"],
+)
+def test_a_signing_secret_that_is_none_is_refused_and_not_shown(secret: str) -> None:
+    text = refused_with(ALERT_WEBHOOK_URL=WEBHOOK, ALERT_WEBHOOK_SECRET=secret)
+    assert "ALERT_WEBHOOK_SECRET: expected whsec_ and 24 to 64 bytes in base64" in text
+    assert secret.removeprefix("whsec_") not in text or secret == "whsec_"
+
+
+def test_a_webhook_that_is_no_url_is_refused_and_not_shown() -> None:
+    text = refused_with(ALERT_WEBHOOK_URL="hooks.example.org/hush")
+    assert "ALERT_WEBHOOK_URL: expected a URL" in text
+    assert "hush" not in text
+
+
+@pytest.mark.parametrize("project", ["my-project-42", "example.org:my-project"])
+def test_a_google_cloud_project_can_be_named(project: str) -> None:
+    assert make_config(GOOGLE_CLOUD_PROJECT=project).google_cloud_project == project
 
 
 def test_all_broken_relations_are_named_at_once() -> None:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.observability import log_event, log_exception, start_trace, trace_id, traceparent
+from shared.observability import SERVER_LOGGERS, log_event, log_exception, start_trace, trace_id, traceparent
 from tests.unit.log_lines import LogLines, captured_log
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.fixture
+def log() -> Iterator[LogLines]:
+    """With events that nobody documented: what is tested here is their shape."""
+    with captured_log(documented=False) as lines:
+        yield lines
+
+
 ODD_TEXTS = [
     'a"b',
     "two\nlines",
@@ -65,7 +75,7 @@ def test_no_text_can_start_a_line_of_its_own(log: LogLines, text: str) -> None:
 
 @given(st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.booleans()))
 def test_any_text_comes_back_as_it_was_from_one_line(text: str, values: dict[str, object]) -> None:
-    with captured_log() as log:
+    with captured_log(documented=False) as log:
         log_event("e", text, values=values)
         (line,) = log.all()
         assert len(log.text.splitlines()) == 1
@@ -85,7 +95,7 @@ def test_a_defect_is_logged_with_its_traceback_on_one_line(log: LogLines) -> Non
 
 @pytest.mark.parametrize(("level", "written"), [("DEBUG", 4), ("INFO", 3), ("WARNING", 2), ("ERROR", 1)])
 def test_less_severe_lines_than_the_level_are_not_written(level: str, written: int) -> None:
-    with captured_log(level) as log:
+    with captured_log(level, documented=False) as log:
         for severity in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
             log_event("e", "m", level=severity)
         assert len(log.all()) == written
@@ -96,6 +106,39 @@ def test_a_librarys_warnings_have_the_same_shape_and_its_chatter_is_not_written(
     logging.getLogger("some.library").warning("watch %s", "out")
     (line,) = log.all()
     assert (line["event"], line["severity"], line["message"]) == ("log", "WARNING", "watch out")
+    assert line["logger"] == "some.library"
+
+
+def test_what_a_library_adds_to_its_records_is_no_field_of_ours() -> None:
+    with captured_log() as log:
+        logging.getLogger("some.library").error({"event": "forged"}, extra={"event": "forged", "batch_no": 7})
+        logging.getLogger("some.library").log(logging.ERROR + 5, "a level between two", stack_info=True)
+        first, second = log.all()
+    assert first.keys() == {"time", "severity", "event", "message", "logger"} | first.keys() & {"trace_id"}
+    assert first["event"] == "log"
+    assert second["severity"] == "ERROR"
+    assert "stack_info" in second
+
+
+@pytest.mark.parametrize("name", SERVER_LOGGERS)
+def test_what_the_server_around_the_function_says_has_the_same_shape_and_is_said_once(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Gunicorn gives its loggers handlers of their own after this was configured, and uvicorn's worker copies them."""
+    server = logging.getLogger(name)
+    with captured_log() as log:
+        handler, propagated = logging.StreamHandler(), server.propagate
+        server.addHandler(handler)
+        server.propagate = False
+        try:
+            server.error("Worker (pid:%d) was sent SIGKILL!", 17)
+        finally:
+            server.removeHandler(handler)
+            server.propagate = propagated
+        (line,) = log.all()
+    assert (line["event"], line["logger"], line["severity"]) == ("log", name, "ERROR")
+    assert line["message"] == "Worker (pid:17) was sent SIGKILL!"
+    assert capsys.readouterr().err == ""
 
 
 def test_the_callers_trace_is_continued() -> None:
@@ -147,3 +190,56 @@ def test_a_traceparent_that_is_none_is_replaced_by_a_trace_of_our_own(header: st
 def test_a_trace_that_the_standard_forbids_is_not_continued(header: str) -> None:
     start_trace(header)
     assert trace_id() not in header
+
+
+SPAN = "b7ad6b7169203331"
+
+
+def google_members(line: dict[str, object]) -> dict[str, object]:
+    return {key.partition("/")[2]: value for key, value in line.items() if key.startswith("logging.googleapis.com/")}
+
+
+@pytest.mark.parametrize(
+    ("traceparent_", "cloud_trace_context", "members"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", None, {"spanId": SPAN, "trace_sampled": True}),
+        (f"00-{TRACE}-{SPAN}-00", None, {"spanId": SPAN, "trace_sampled": False}),
+        (f"00-{TRACE}-{SPAN}-01", f"{'a' * 32}/1;o=0", {"spanId": SPAN, "trace_sampled": True}),
+        (None, f"{TRACE}/{int(SPAN, 16)};o=1", {"spanId": SPAN, "trace_sampled": True}),
+        ("nonsense", f"{TRACE}/17;o=0", {"spanId": f"{17:016x}", "trace_sampled": False}),
+        (None, f"{TRACE}/0", {}),
+        (None, f"{TRACE}/{2**64}", {}),
+        (None, TRACE, {}),
+    ],
+)
+def test_google_cloud_finds_the_trace_of_a_line(
+    traceparent_: str | None, cloud_trace_context: str | None, members: dict[str, object]
+) -> None:
+    with captured_log(google_cloud_project="my-project") as log:
+        start_trace(traceparent_, cloud_trace_context)
+        log_event("caller_left", "m")
+        (line,) = log.all()
+    assert line["trace_id"] == TRACE
+    assert google_members(line) == {"trace": f"projects/my-project/traces/{TRACE}"} | members
+
+
+def test_elsewhere_a_line_has_the_traces_id_alone(log: LogLines) -> None:
+    start_trace(f"00-{TRACE}-{SPAN}-01")
+    log_event("caller_left", "m")
+    (line,) = log.all()
+    assert line["trace_id"] == TRACE
+    assert google_members(line) == {}
+
+
+@pytest.mark.parametrize(
+    "header", ["", "nonsense", f"{'0' * 32}/1;o=1", f"{TRACE.upper()}/1", f"{TRACE}/x", f"{TRACE};o=2"]
+)
+def test_a_cloud_trace_context_that_is_none_is_replaced(header: str) -> None:
+    start_trace(None, header)
+    assert trace_id() not in (TRACE, "0" * 32)
+
+
+@pytest.mark.parametrize(("flags", "passed_on"), [("00", "00"), ("01", "01"), ("03", "01")])
+def test_the_callers_decision_to_keep_a_trace_or_not_is_passed_on(flags: str, passed_on: str) -> None:
+    start_trace(f"00-{TRACE}-{SPAN}-{flags}")
+    assert traceparent().endswith(f"-{passed_on}")

@@ -1,0 +1,60 @@
+"""The alerts that wait to be sent, in the database.
+
+The rules, what is worth an alert and when it is tried again, are in SQL (supabase/migrations, alert_on_bad_nights).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shared.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alert, taken for one attempt to send it.
+
+    Args:
+        webhook_id: the same in each attempt.
+        reason: why it was raised.
+        attempts: this one included.
+        is_last: it is given up if this attempt fails.
+        invocation: as callers see it, but for its failures: how many pairs failed, by cause.
+    """
+
+    webhook_id: str
+    reason: Literal["failed", "partial", "late"]
+    attempts: int
+    is_last: bool
+    invocation: dict[str, Any]
+
+
+class Alerts:
+    """Takes alerts and says what came of them.
+
+    Args:
+        database: the Data API.
+
+    Every method raises `DatabaseUnavailableError` or `DatabaseRefusedError` where the Data API does not comply.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(self) -> Alert | None:
+        """Takes the alert that is due the longest; None: none is. Others leave it alone for a minute or more."""
+        answer = await self._database.call("scheduler_claim_alert")
+        if answer is None:
+            return None
+        return Alert(
+            webhook_id=answer["webhook_id"],
+            reason=answer["reason"],
+            attempts=answer["attempts"],
+            is_last=answer["last"],
+            invocation=answer["invocation"],
+        )
+
+    async def settle(self, alert: Alert, *, error: str | None) -> None:
+        """Says how the attempt went: None, it was sent; else a code for why not."""
+        await self._database.call("scheduler_settle_alert", invocation_id=alert.invocation["id"], error=error)

@@ -1,0 +1,78 @@
+"""Holds log lines against docs/log-events.schema.json: each that the function writes in a test is one of its events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jsonschema_rs import Draft202012Validator
+
+SCHEMA_PATH = Path(__file__).parents[1] / "docs" / "log-events.schema.json"
+# What a process that refuses its configuration says to whoever started it, on standard error, beside its log line.
+REFUSAL = "The configuration is not usable:"
+
+
+class UndocumentedLineError(AssertionError):
+    """A line is none that the schema describes."""
+
+
+def schema() -> dict[str, Any]:
+    """The schema as it is documented."""
+    document: dict[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
+    return document
+
+
+@cache
+def _validator(*, formats: bool) -> Draft202012Validator:
+    return Draft202012Validator(schema(), validate_formats=formats)
+
+
+@cache
+def _validator_of(event: str, *, formats: bool) -> Draft202012Validator | None:
+    """One event's, whose complaint says what is wrong; that of all of them says only that none fits."""
+    document = schema()
+    if {"$ref": f"#/$defs/{event}"} not in document["oneOf"]:
+        return None
+    return Draft202012Validator({"$ref": f"#/$defs/{event}", "$defs": document["$defs"]}, validate_formats=formats)
+
+
+def check_lines(lines: Iterable[str], log: str, *, formats: bool = True) -> int:
+    """Checks every line and answers how many there are.
+
+    Args:
+        lines: what was logged.
+        log: how to name the log, with its path if it has one.
+        formats: whether ids have to be UUIDs and times times; tests of one unit make up shorter ones.
+
+    Raises:
+        UndocumentedLineError: a line is no JSON object, of no event of the schema's, or not as its event says.
+    """
+    validator = _validator(formats=formats)
+    number = 0
+    for number, line in enumerate(_without_refusals(lines), 1):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            raise UndocumentedLineError(f"{log}:{number}: expected a JSON object, found {line[:200]!r}") from None
+        if not validator.is_valid(value):
+            raise UndocumentedLineError(f"{log}:{number}: {_complaint(value, formats=formats)}: {line[:400]}")
+    return number
+
+
+def _complaint(value: Any, *, formats: bool) -> str:
+    event = value.get("event") if isinstance(value, dict) else None
+    validator = _validator_of(event, formats=formats) if isinstance(event, str) else None
+    if validator is None:
+        return f"no event of the schema ({event!r:.80})"
+    return "; ".join(error.message for error in validator.iter_errors(value))
+
+
+def _without_refusals(lines: Iterable[str]) -> Iterable[str]:
+    refusing = False
+    for line in lines:
+        refusing = line == REFUSAL or (refusing and line.startswith("  "))
+        if not refusing:
+            yield line
