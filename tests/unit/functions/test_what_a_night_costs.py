@@ -33,6 +33,7 @@ async def test_data_api_requests_grow_with_batches_and_engine_calls_with_users_a
         "invocation": described(status="running", finished_at=None),
         "open": [open_row(enumeration_done=False)],
         "witness": None,
+        "alert_due": False,
     }
     assert (await function.start()).status_code == 202
 
