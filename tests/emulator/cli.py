@@ -7,9 +7,12 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from .errors import EmulatorError
 from .invitation import description, invitation
@@ -150,10 +153,23 @@ async def _until_signal(command: Coroutine[Any, Any, int], *, when_told: int) ->
         return when_told
 
 
+@asynccontextmanager
+async def _started(parsed: argparse.Namespace, console: Console) -> AsyncIterator[Stack]:
+    """The stack, up inside the block; a terminal shows that it is coming."""
+    async with AsyncExitStack() as exits:
+        with console.status("starting PostgreSQL, PostgREST, the gateway, the engine and the function"):
+            stack = await exits.enter_async_context(Stack(_options(parsed)))
+        yield stack
+
+
+def _console(parsed: argparse.Namespace) -> Console:
+    """Where a person looks: what a program reads has stdout to itself."""
+    return console_for(sys.stderr if parsed.json else sys.stdout)
+
+
 async def _run(parsed: argparse.Namespace) -> int:
-    # What a program reads has stdout to itself.
-    console = console_for(sys.stderr if parsed.json else sys.stdout)
-    async with Stack(_options(parsed)) as stack:
+    console = _console(parsed)
+    async with _started(parsed, console) as stack:
         try:
             with progress_on(console) as progress:
                 night = asyncio.create_task(play_night(stack, progress))
@@ -169,12 +185,13 @@ async def _run(parsed: argparse.Namespace) -> int:
 
 
 async def _up(parsed: argparse.Namespace) -> int:
-    async with Stack(_options(parsed)) as stack:
+    console = _console(parsed)
+    async with _started(parsed, console) as stack:
         print(json.dumps(description(stack)) if parsed.json else invitation(stack), flush=True)
         try:
             if parsed.json:
                 await stack.broken()
-            with progress_on(console_for(sys.stdout)) as progress:
+            with progress_on(console) as progress:
                 watch = RunWatch(stack.project, progress, stack.ready_at)
                 await _first_of(asyncio.create_task(stack.broken()), asyncio.create_task(watch.watch()))
         except EmulatorError as error:

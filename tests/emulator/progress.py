@@ -150,6 +150,8 @@ class Lines:
         self._console.print(line, markup=False)
         self._said[run_id] = news
         self._next_at[run_id] = self._clock() + SECONDS_BETWEEN_LINES
+        if has_ended(run):
+            del self._paces[run_id], self._said[run_id], self._next_at[run_id]
 
 
 def _bars(console: Console) -> Progress:

@@ -10,7 +10,7 @@ from tests.faults.clockwork import Clockwork
 from tests.faults.mornings.operator import living_through
 from tests.faults.oracle import check_promises
 from tests.integration.manual.caller import Caller, let_no_slot_be_due
-from tests.integration.nightly.night import Night, slot_minutes_ago
+from tests.integration.nightly.night import Night, eventually, slot_minutes_ago
 from tests.scripted_engine import rules
 
 SMALL = {"EVALUATION_BATCH_SIZE": "20", "ENGINE_USERS_PER_CALL": "10", "MAX_WORKERS": "2"}
@@ -59,7 +59,8 @@ async def test_cron_is_green_and_nothing_ran(night: Night, clockwork: Clockwork)
         assert await night.rows(b"select distinct status from cron.job_run_details") == [("succeeded",)]
 
         await operator.press()
-        await clockwork.until_ended()
+        await eventually(night.ended)
+        await clockwork.until_quiet()
         await clockwork.tick()
         mended = await operator.see_that_it_is_mended()
 

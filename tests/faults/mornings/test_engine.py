@@ -7,7 +7,7 @@ import pytest
 from tests.faults.clockwork import Clockwork
 from tests.faults.mornings.operator import living_through
 from tests.faults.oracle import EVALUATED, check_chain, check_promises
-from tests.integration.nightly.night import Night
+from tests.integration.nightly.night import Night, eventually
 from tests.scripted_engine import rules
 
 SMALL = {
@@ -38,11 +38,10 @@ async def test_the_engine_was_down_all_night(night: Night, clockwork: Clockwork,
         assert seen.answers[0]["counts"]["failed"] == 0
 
         await operator.press(0)
-        await clockwork.until_quiet()
         if has_expired:
             await operator.press(1)
         else:
-            await clockwork.until_ended()
+            await eventually(night.ended)
         mended = (await operator.see_that_it_is_mended()).answers[0]["items"]
         if not has_expired:
             operator.leave_out("Press", 1)
@@ -78,7 +77,7 @@ async def test_the_engine_turns_us_away(night: Night, clockwork: Clockwork) -> N
             "not_triggered",
             "suppressed",
         }
-        await clockwork.until_ended()
+        await eventually(night.ended)
         (mended,) = (await operator.see_that_it_is_mended()).answers
 
     assert (mended["status"], mended["error"]) == ("succeeded", None)

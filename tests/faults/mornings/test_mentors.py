@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.faults.clockwork import Clockwork
 from tests.faults.mornings.operator import living_through
 from tests.faults.oracle import check_promises
-from tests.integration.nightly.night import Night
+from tests.integration.nightly.night import Night, eventually
 
 SMALL = {"EVALUATION_BATCH_SIZE": "20", "ENGINE_USERS_PER_CALL": "10", "MAX_WORKERS": "2"}
 
@@ -57,7 +57,7 @@ async def test_the_run_is_open_and_nobody_gets_read(night: Night, clockwork: Clo
 
         await clockwork.until_quiet()
         await operator.press()
-        await clockwork.until_ended()
+        await eventually(night.ended)
         mended = await operator.see_that_it_is_mended()
 
     assert len(mended.answers[0]["items"]) == 1
