@@ -40,6 +40,9 @@ create table public.scheduler_invocations (
   constraint status_is_known check (
     status in ('pending', 'running', 'succeeded', 'partial', 'failed', 'cancelled', 'skipped')
   ),
+  constraint error_is_known check (
+    error in ('engine_unavailable', 'engine_rejected', 'expired', 'no_active_mentors', 'overlap')
+  ),
   constraint ended_has_a_time check ((status in ('pending', 'running')) = (finished_at is null)),
   constraint running_has_started check (status <> 'running' or started_at is not null),
   constraint only_a_retry_has_a_source check (retry_of is null or triggered_by = 'retry'),

@@ -7,17 +7,33 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import EmulatorError
-from .night import play_night
-from .stack import Stack, StackOptions
+from rich.console import Console
 
-EXIT_OTHER = 1
+from .errors import EmulatorError
+from .invitation import description, invitation
+from .night import play_night
+from .progress import console_for, progress_on
+from .stack import Stack, StackOptions
+from .summary import EXIT_OTHER
+from .watch import RunWatch
+
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+EXIT_CODES_OF_RUN = """\
+exit codes:
+  0    succeeded: everybody was evaluated, and the second fire changed nothing
+  3    partial: some were evaluated, some were not
+  4    failed: nobody was
+  1    anything else: cancelled, the engine stayed away, or the second fire changed something
+  2    the stack did not start, or the command line is wrong
+  130  interrupted
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,15 +58,23 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="play one night and stop",
-        description="Boot, let pg_cron start the run that is due, show it, fire its slot again, sum up, stop. "
-        "Exit code: 0 succeeded, 3 partial, 4 failed, 2 the stack did not start, 1 anything else.",
+        description="Boot, let pg_cron start the run that is due, show it, fire its slot again, sum up, stop.",
+        epilog=EXIT_CODES_OF_RUN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    up = commands.add_parser("up", help="stay up until Ctrl-C")
+    run.add_argument("--json", action="store_true", help="stdout: the summary as one object; progress goes to stderr")
+    up = commands.add_parser(
+        "up",
+        help="stay up until Ctrl-C",
+        description="Boot, print where everything is and lines to paste, show how far each run is, until Ctrl-C.",
+    )
     for command in (run, up):
         _add_common(command)
     up.add_argument("--no-tick", action="store_true", help="no pg_cron: only what you call happens")
     up.add_argument("--no-due-slot", action="store_true", help="leave the schedule alone: no run is due")
-    up.add_argument("--json", action="store_true", help="first line on stdout, once all is ready: one JSON object")
+    up.add_argument(
+        "--json", action="store_true", help="stdout, once all is ready: one line, one JSON object; nothing else"
+    )
     return parser
 
 
@@ -129,80 +153,69 @@ async def _until_signal(command: Coroutine[Any, Any, int], *, when_told: int) ->
         return when_told
 
 
+@asynccontextmanager
+async def _started(parsed: argparse.Namespace, console: Console) -> AsyncIterator[Stack]:
+    """The stack, up inside the block; a terminal shows that it is coming."""
+    async with AsyncExitStack() as exits:
+        with console.status("starting PostgreSQL, PostgREST, the gateway, the engine and the function"):
+            stack = await exits.enter_async_context(Stack(_options(parsed)))
+        yield stack
+
+
+def _console(parsed: argparse.Namespace) -> Console:
+    """Where a person looks: what a program reads has stdout to itself."""
+    return console_for(sys.stderr if parsed.json else sys.stdout)
+
+
 async def _run(parsed: argparse.Namespace) -> int:
-    async with Stack(_options(parsed)) as stack:
-        night = asyncio.create_task(play_night(stack))
-        broken = asyncio.create_task(stack.broken())
+    console = _console(parsed)
+    async with _started(parsed, console) as stack:
         try:
-            await asyncio.wait([night, broken], return_when=asyncio.FIRST_COMPLETED)
-            return await night if night.done() else await broken
+            with progress_on(console) as progress:
+                night = asyncio.create_task(play_night(stack, progress))
+                await _first_of(night, asyncio.create_task(stack.broken()))
         except EmulatorError as error:
             return _failed(error)
-        finally:
-            night.cancel()
-            broken.cancel()
-            await asyncio.gather(night, broken, return_exceptions=True)
+        summary = await night
+        if parsed.json:
+            print(json.dumps(summary.as_object()), flush=True)
+        else:
+            summary.print_on(console)
+        return summary.exit_code
 
 
 async def _up(parsed: argparse.Namespace) -> int:
-    async with Stack(_options(parsed)) as stack:
-        print(json.dumps(_description(stack)) if parsed.json else _welcome(stack), flush=True)
+    console = _console(parsed)
+    async with _started(parsed, console) as stack:
+        print(json.dumps(description(stack)) if parsed.json else invitation(stack), flush=True)
         try:
-            await stack.broken()
+            if parsed.json:
+                await stack.broken()
+            with progress_on(console) as progress:
+                watch = RunWatch(stack.project, progress, stack.ready_at)
+                await _first_of(asyncio.create_task(stack.broken()), asyncio.create_task(watch.watch()))
         except EmulatorError as error:
             return _failed(error)
+    raise AssertionError("it stays up until it is told to stop, or something is broken")
+
+
+async def _first_of(*tasks: asyncio.Task[Any]) -> None:
+    """Returns when the first of them has ended well, raises what it raised otherwise; the others of ours end too."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+    finally:
+        await _end(*tasks)
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _failed(error: EmulatorError) -> int:
     """Something went wrong after all had been up."""
     print(f"emulator: {error}", file=sys.stderr)
     return EXIT_OTHER
-
-
-def _description(stack: Stack) -> dict[str, object]:
-    project = stack.project
-    return {
-        "function_url": stack.function.url,
-        "supabase_url": project.supabase_url,
-        "rest_url": project.rest_url,
-        "database_url": project.database_url,
-        "secret_key": project.secret_key,
-        "publishable_key": project.publishable_key,
-        "engine_url": stack.engine_url,
-        "invoke_token": project.invoke_token,
-        "admin_token": project.admin_token,
-        "pids": stack.pids,
-    }
-
-
-def _welcome(stack: Stack) -> str:
-    project, url = stack.project, stack.function.url
-    return f"""\
-Ready. Ctrl-C stops everything.
-
-  function   {url}  (log: {stack.function.log_path})
-  Data API   {project.rest_url}
-  engine     {stack.engine_url}
-  schedule   {stack.options.schedule} (UTC){"" if stack.options.tick else ", no tick: only what you call happens"}
-
-Fire the scheduled run that is due, as pg_cron does:
-  curl -X POST {url}/ -H 'Authorization: Bearer {project.invoke_token}'
-
-Is it up, and did the last night go well?
-  curl {url}/health
-  curl {url}/health/last-run
-
-Run once more, and notify nobody:
-  curl -X POST {url}/api/v1/scheduler-invocations -H 'Authorization: Bearer {project.admin_token}' \\
-    -H 'Content-Type: application/json' -d '{{"dry_run": true}}'
-
-See what happened:
-  curl {url}/api/v1/scheduler-invocations -H 'Authorization: Bearer {project.admin_token}'
-  psql '{project.database_url}' -c "select jsonb_pretty(scheduler.describe_invocation(id)) from scheduler_invocations"
-
-Let pg_cron's job run once more, by hand:
-  psql '{project.database_url}' -c 'select scheduler.dispatch()'
-
-Read a table through the Data API:
-  curl '{project.rest_url}/scheduler_invocations?limit=1' -H 'apikey: {project.secret_key}'
-"""

@@ -5,35 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import httpx
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from .connections import Connection
 from .errors import EmulatorError
+from .progress import Shows, evaluated, has_ended
 from .stack import Stack
+from .summary import Repeat, Summary
 
-ENDED = ("succeeded", "partial", "failed", "cancelled", "skipped")
-EXIT_CODES = {"succeeded": 0, "partial": 3, "failed": 4}
-EXIT_OTHER = 1
 LOOK_SECONDS = 0.1
-LINE_SECONDS = 1.0
 # pg_cron calls dispatch once a minute, and real pg_cron may need one to notice the job
 APPEARS_WITHIN_SECONDS = 150
 # long enough for the engine to be tried twice more: all workers pause for 15 seconds, then for 30
 PATIENCE_SECONDS = 60.0
-
-PROGRESS_COLUMNS = (
-    SpinnerColumn(),
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-)
 
 LATEST_SCHEDULED = b"""
 select id from public.scheduler_invocations
@@ -61,33 +47,19 @@ where invocation.id = %s
 """
 
 
-@dataclass(frozen=True)
-class Repeat:
-    """What firing the same slot once more did."""
+async def play_night(stack: Stack, progress: Shows) -> Summary:
+    """Watch the run that pg_cron starts, fire its slot again, and check what became of it.
 
-    status_code: int
-    deduplicated: bool
-    new_notifications: int
-    same_counts: bool
-
-    @property
-    def changed_nothing(self) -> bool:
-        return self.deduplicated and self.same_counts and self.new_notifications == 0
-
-
-async def play_night(stack: Stack) -> int:
-    """Watch the run that pg_cron starts, fire its slot again, print the summary; returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    Raises:
+        EmulatorError: no run was opened, or it waits for an engine that does not come back.
+    """
     async with stack.project.connect() as database:
         invocation_id = await _appearance(stack, database)
-        invocation = await _follow(console, database, invocation_id)
+        invocation = await _follow(progress, database, invocation_id)
         notifications = await _notifications(database)
         repeat = await _fire_again(stack, database, invocation, notifications)
         missing = await _missing(database, invocation)
-    _print_summary(console, invocation, notifications, repeat, missing)
-    if not repeat.changed_nothing or (missing and invocation["status"] == "succeeded"):
-        return EXIT_OTHER
-    return EXIT_CODES.get(invocation["status"], EXIT_OTHER)
+    return Summary(invocation, notifications, tuple(missing), repeat)
 
 
 async def _appearance(stack: Stack, database: Connection) -> Any:
@@ -114,44 +86,30 @@ async def _raise_refusal(database: Connection) -> None:
         raise EmulatorError(f"the function answered pg_cron's call with {row[0]}: {row[1]}")
 
 
-async def _describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
+async def describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
     row = await (await database.execute(b"select scheduler.describe_invocation(%s)", (invocation_id,))).fetchone()
     if row is None or not isinstance(row[0], dict):
         raise EmulatorError(f"the invocation {invocation_id} is gone")
     return row[0]
 
 
-async def _follow(console: Console, database: Connection, invocation_id: Any) -> dict[str, Any]:
-    """Show progress until the run ended: a bar on a terminal, elsewhere a line a second while something changes."""
-    last, next_line_at = "", 0.0
+async def _follow(progress: Shows, database: Connection, invocation_id: Any) -> dict[str, Any]:
+    """Show how far it is until it has ended."""
     before, changed_at = -1, time.monotonic()
-    with Progress(*PROGRESS_COLUMNS, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("evaluating", total=None)
-        while True:
-            invocation = await _describe(database, invocation_id)
-            counts = invocation["counts"]
-            done = _evaluated(counts)
-            state = invocation["status"] + (f" ({invocation['error']})" if invocation["error"] else "")
-            progress.update(bar, description=state, completed=done, total=counts["evaluations"] or None)
-            line = f"{state}: {done} of {counts['evaluations']} evaluations"
-            has_ended = invocation["status"] in ENDED
-            if not console.is_terminal and line != last and (has_ended or time.monotonic() >= next_line_at):
-                console.print(line)
-                last, next_line_at = line, time.monotonic() + LINE_SECONDS
-            if has_ended:
-                return invocation
-            if done != before:
-                before, changed_at = done, time.monotonic()
-            elif invocation["error"] and time.monotonic() - changed_at > PATIENCE_SECONDS:
-                raise EmulatorError(
-                    f"nothing was evaluated for {PATIENCE_SECONDS:.0f} s: {invocation['error']}. The run would wait "
-                    "for its engine until it expires; is the engine up, and are its URL and token right?"
-                )
-            await asyncio.sleep(LOOK_SECONDS)
-
-
-def _evaluated(counts: Mapping[str, int]) -> int:
-    return sum(counts[outcome] for outcome in ("triggered", "not_triggered", "suppressed", "skipped", "failed"))
+    while True:
+        invocation = await describe(database, invocation_id)
+        progress.show(invocation)
+        if has_ended(invocation):
+            return invocation
+        done = evaluated(invocation)
+        if done != before:
+            before, changed_at = done, time.monotonic()
+        elif invocation["error"] and time.monotonic() - changed_at > PATIENCE_SECONDS:
+            raise EmulatorError(
+                f"nothing was evaluated for {PATIENCE_SECONDS:.0f} s: {invocation['error']}. The run would wait "
+                "for its engine until it expires; is the engine up, and are its URL and token right?"
+            )
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _notifications(database: Connection) -> int | None:
@@ -174,7 +132,7 @@ async def _fire_again(
             headers={"Authorization": f"Bearer {stack.project.invoke_token}"},
         )
     body = answer.json() if answer.status_code < httpx.codes.BAD_REQUEST else {}
-    after = await _describe(database, before["id"])
+    after = await describe(database, before["id"])
     return Repeat(
         status_code=answer.status_code,
         deduplicated=bool(body.get("deduplicated")) and body.get("id") == before["id"],
@@ -201,48 +159,3 @@ async def _missing(database: Connection, invocation: Mapping[str, Any]) -> list[
         if evaluated != expected:
             found.append(f"{scenario}: {expected} mentors, {evaluated} evaluated")
     return found
-
-
-def _print_summary(
-    console: Console,
-    invocation: Mapping[str, Any],
-    notifications: int | None,
-    repeat: Repeat,
-    missing: list[str],
-) -> None:
-    counts = invocation["counts"]
-    lateness = invocation["lateness_seconds"]
-    slot = datetime.fromisoformat(invocation["scheduled_for"])
-    console.print()
-    console.print(
-        f"[bold]{invocation['status']}[/bold]  the run of {slot:%Y-%m-%d %H:%M} UTC, {lateness} s after its time"
-    )
-    console.print(f"  mentors        {counts['mentors']:>9,}")
-    console.print(
-        f"  evaluations    {counts['evaluations']:>9,}  in {counts['batches']:,} batches, {_duration(invocation)}"
-    )
-    for outcome in ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"):
-        if counts[outcome]:
-            console.print(f"    {outcome:<13}{counts[outcome]:>9,}")
-    for scenario, outcomes in sorted(invocation["scenarios"].items()):
-        words = ", ".join(f"{number:,} {outcome}" for outcome, number in sorted(outcomes.items()))
-        console.print(f"  {scenario}: {words}")
-    for failure in invocation["failures"]:
-        console.print(f"  failed: {failure['count']:,} x {failure['code']}: {failure['message']}", markup=False)
-    if notifications is not None:
-        console.print(f"  notifications  {notifications:>9,}  queued")
-    if missing:
-        console.print(f"  [red]not everybody:[/red] {'; '.join(missing)}")
-    else:
-        console.print("  every active mentor was evaluated for every scenario type that applies")
-    if repeat.changed_nothing:
-        console.print("  fired again: deduplicated, same counts, no new notification")
-    else:
-        console.print(f"  [red]fired again, and something changed:[/red] {repeat}")
-
-
-def _duration(invocation: Mapping[str, Any]) -> str:
-    if not invocation["finished_at"] or not invocation["started_at"]:
-        return "never started"
-    took = datetime.fromisoformat(invocation["finished_at"]) - datetime.fromisoformat(invocation["started_at"])
-    return f"{took.total_seconds():.2f} s"

@@ -1,0 +1,114 @@
+"""What became of a night that was played: for a person, for a program, and as an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+
+from .progress import overall_rate, seconds_taken
+
+EXIT_CODES = {"succeeded": 0, "partial": 3, "failed": 4}
+EXIT_OTHER = 1
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What firing the same slot once more did."""
+
+    status_code: int
+    deduplicated: bool
+    new_notifications: int
+    same_counts: bool
+
+    @property
+    def changed_nothing(self) -> bool:
+        return self.deduplicated and self.same_counts and self.new_notifications == 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One night.
+
+    Args:
+        invocation: as `scheduler.describe_invocation` has it.
+        notifications: how many are queued; None where another engine queues them elsewhere.
+        missing: whom the run should have evaluated and did not, in words.
+        repeat: what the second fire did.
+    """
+
+    invocation: Mapping[str, Any]
+    notifications: int | None
+    missing: tuple[str, ...]
+    repeat: Repeat
+
+    @property
+    def exit_code(self) -> int:
+        """The status's own, unless the status is not the truth or the second fire changed something."""
+        status = self.invocation["status"]
+        if not self.repeat.changed_nothing or (self.missing and status == "succeeded"):
+            return EXIT_OTHER
+        return EXIT_CODES.get(status, EXIT_OTHER)
+
+    def as_object(self) -> dict[str, Any]:
+        """The same for a program, fit for JSON."""
+        return {
+            "status": self.invocation["status"],
+            "exit_code": self.exit_code,
+            "seconds": seconds_taken(self.invocation),
+            "evaluations_per_second": overall_rate(self.invocation),
+            "notifications": self.notifications,
+            "missing": list(self.missing),
+            "fired_again": {**asdict(self.repeat), "changed_nothing": self.repeat.changed_nothing},
+            "invocation": dict(self.invocation),
+        }
+
+    def print_on(self, console: Console) -> None:
+        """The same for a person."""
+        invocation, counts = self.invocation, self.invocation["counts"]
+        console.print()
+        console.print(_headline(invocation))
+        if invocation["error"]:
+            console.print(f"  {'error':<13}  {invocation['error']}", markup=False)
+        console.print(f"  mentors        {counts['mentors']:>9,}")
+        console.print(
+            f"  evaluations    {counts['evaluations']:>9,}  in {counts['batches']:,} batches, {self._duration}"
+        )
+        for outcome in ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"):
+            if counts[outcome]:
+                console.print(f"    {outcome:<13}{counts[outcome]:>9,}")
+        for scenario, outcomes in sorted(invocation["scenarios"].items()):
+            words = ", ".join(f"{number:,} {outcome}" for outcome, number in sorted(outcomes.items()))
+            console.print(f"  {scenario}: {words}", markup=False)
+        for failure in invocation["failures"]:
+            console.print(f"  failed: {failure['count']:,} x {failure['code']}: {failure['message']}", markup=False)
+        if self.notifications is not None:
+            console.print(f"  notifications  {self.notifications:>9,}  queued")
+        self._print_verdict(console)
+
+    def _print_verdict(self, console: Console) -> None:
+        if self.missing:
+            console.print(f"  [red]not everybody:[/red] {'; '.join(self.missing)}")
+        elif not self.invocation["counts"]["mentors"]:
+            console.print("  there was nobody to evaluate")
+        else:
+            console.print("  every active mentor was evaluated for every scenario type that applies")
+        if self.repeat.changed_nothing:
+            console.print("  fired again: deduplicated, same counts, no new notification")
+        else:
+            console.print(f"  [red]fired again, and something changed:[/red] {self.repeat}")
+
+    @property
+    def _duration(self) -> str:
+        seconds = seconds_taken(self.invocation)
+        return "never started" if seconds is None else f"{seconds:.2f} s"
+
+
+def _headline(invocation: Mapping[str, Any]) -> str:
+    slot = datetime.fromisoformat(invocation["scheduled_for"])
+    lateness = invocation["lateness_seconds"]
+    when = "never started" if lateness is None else f"{lateness} s after its time"
+    return f"[bold]{invocation['status']}[/bold]  the run of {slot:%Y-%m-%d %H:%M} UTC, {when}"

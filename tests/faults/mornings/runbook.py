@@ -1,0 +1,74 @@
+"""docs/operations.md, read: its mornings, and the commands of each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tests.emulator.staging import ROOT
+
+DOCUMENT = ROOT / "docs" / "operations.md"
+PARTS = ("Symptom", "Look", "Why", "Press", "Mended")
+
+_BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_SHOWN_BY = re.compile(r"^Shown by \[a test\]\((\S+)\)\.$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Morning:
+    """One section.
+
+    Args:
+        number: its place.
+        title: as in its heading.
+        parts: the text of each of PARTS.
+        shown_by: the file of its test, as it is linked.
+    """
+
+    number: int
+    title: str
+    parts: dict[str, str]
+    shown_by: str
+
+    @property
+    def test_name(self) -> str:
+        """What the test that brings it about has to be called."""
+        return "test_" + re.sub(r"[^a-z0-9]+", "_", self.title.lower()).strip("_")
+
+    def commands(self, part: str) -> list[str]:
+        """The blocks of a part, in order."""
+        return _BLOCK.findall(self.parts[part])
+
+
+def text() -> str:
+    return DOCUMENT.read_text(encoding="utf-8")
+
+
+def blocks() -> list[str]:
+    """All commands of the document: first what every other makes use of, then where to look, then the mornings'."""
+    found: list[str] = _BLOCK.findall(text())
+    return found
+
+
+def mornings() -> list[Morning]:
+    """All of them, in order."""
+    found = []
+    for section in re.split(r"^### ", text().split("## Ten mornings")[1], flags=re.MULTILINE)[1:]:
+        heading, _, body = section.partition("\n")
+        number, _, title = heading.partition(". ")
+        pieces = re.split(rf"^\*\*({'|'.join(PARTS)})(?:\.\*\*|\*\*)", body, flags=re.MULTILINE)
+        shown_by = _SHOWN_BY.search(body)
+        found.append(
+            Morning(
+                number=int(number),
+                title=title,
+                parts=dict(zip(pieces[1::2], pieces[2::2], strict=True)),
+                shown_by=shown_by[1] if shown_by else "",
+            )
+        )
+    return found
+
+
+def morning_called(title: str) -> Morning:
+    (found,) = (morning for morning in mornings() if morning.title == title)
+    return found
