@@ -1,0 +1,197 @@
+"""The engine that is examined, as the scheduler calls it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+Pair = tuple[str, str]
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What a call asks.
+
+    Args:
+        users: each once.
+        scenario_types: for each of them.
+        scope: the first part of every idempotency key.
+        dry_run: nobody is to be notified.
+    """
+
+    users: Sequence[str]
+    scenario_types: Sequence[str]
+    scope: str
+    dry_run: bool
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """What has to be answered."""
+        return [(user_id, scenario_type) for user_id in self.users for scenario_type in self.scenario_types]
+
+    def body(self) -> dict[str, Any]:
+        """As the contract says."""
+        return {
+            "invocation_id": self.scope.partition(":")[2],
+            "scheduled_for": "2026-01-01T02:00:00+00:00",
+            "dry_run": self.dry_run,
+            "evaluations": [
+                {
+                    "user_id": user_id,
+                    "scenario_types": list(self.scenario_types),
+                    "idempotency_key_prefix": f"{self.scope}:{user_id}",
+                }
+                for user_id in self.users
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of a call.
+
+    Args:
+        asked: what it asked; None: nothing that could be answered.
+        failure: why there was no answer at all; None: there was one.
+        items: the results that name a pair, in the order in which they came.
+        oddities: what is wrong with the answer's form.
+    """
+
+    asked: Evaluations | None
+    status: int = 0
+    failure: str | None = None
+    media_type: str = ""
+    size: int = 0
+    items: tuple[Item, ...] = ()
+    oddities: tuple[str, ...] = ()
+
+    @property
+    def is_answer(self) -> bool:
+        """200, whatever it says."""
+        return self.failure is None and self.status == 200
+
+    def described(self) -> str:
+        """For a reader who did not see it."""
+        return self.failure or f"status {self.status}"
+
+    def of(self, pair: Pair) -> Item | None:
+        """The first result for a pair."""
+        return next((item for item in self.items if (item["user_id"], item["scenario_type"]) == pair), None)
+
+    def outcome_of(self, pair: Pair) -> str | None:
+        """What the first result for a pair says."""
+        item = self.of(pair)
+        return None if item is None else str(item.get("outcome"))
+
+    def notification_of(self, pair: Pair) -> str | None:
+        """The notification of the first result for a pair."""
+        item = self.of(pair) or {}
+        return None if item.get("notification_id") is None else str(item["notification_id"])
+
+
+class Engine:
+    """Sends calls.
+
+    Args:
+        url: the engine's base URL.
+        token: its bearer token.
+        timeout_seconds: for one call, the whole answer included.
+    """
+
+    def __init__(self, url: str, token: str, *, timeout_seconds: float) -> None:
+        self._url = f"{url.rstrip('/')}/v1/evaluations"
+        self._token = token
+        self._timeout_seconds = timeout_seconds
+        self._client = httpx.AsyncClient(timeout=timeout_seconds)
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+    async def ask(self, asked: Evaluations) -> Reply:
+        """Asks as the scheduler does."""
+        return await self._send(json.dumps(asked.body()).encode(), self._bearer(self._token), asked)
+
+    async def ask_as(self, asked: Evaluations, token: str | None) -> Reply:
+        """Asks with another token, or with none."""
+        return await self._send(json.dumps(asked.body()).encode(), {} if token is None else self._bearer(token), asked)
+
+    async def send(self, body: bytes) -> Reply:
+        """Sends what is no call."""
+        return await self._send(body, self._bearer(self._token), None)
+
+    def _bearer(self, token: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token}"}
+
+    async def _send(self, body: bytes, authorization: Mapping[str, str], asked: Evaluations | None) -> Reply:
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+            **authorization,
+        }
+        started = time.monotonic()
+        try:
+            response = await self._client.post(self._url, content=body, headers=headers)
+        except httpx.TimeoutException:
+            return Reply(asked, failure=f"no answer within {self._timeout_seconds:g} s")
+        except httpx.HTTPError as error:
+            return Reply(asked, failure=f"no answer ({type(error).__name__})")
+        if time.monotonic() - started > self._timeout_seconds:
+            return Reply(asked, failure=f"no whole answer within {self._timeout_seconds:g} s")
+        return _read(response, asked)
+
+
+def _read(response: httpx.Response, asked: Evaluations | None) -> Reply:
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    items, oddities = _items_of(response) if response.status_code == 200 else ((), ())
+    return Reply(asked, response.status_code, None, media_type, len(response.content), items, oddities)
+
+
+def _items_of(response: httpx.Response) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+    try:
+        document = response.json()
+    except ValueError:
+        return (), ("the body is not JSON",)
+    results = document.get("results") if isinstance(document, dict) else None
+    if not isinstance(results, list):
+        return (), ('the body is not an object with a list of "results"',)
+    items: list[Item] = []
+    oddities: list[str] = []
+    for result in results:
+        if isinstance(result, dict) and isinstance(result.get("user_id"), str | int):
+            items.append(
+                {**result, "user_id": str(result["user_id"]), "scenario_type": str(result.get("scenario_type"))}
+            )
+            oddities += _odd_members(result)
+        else:
+            oddities.append("a result is not an object with a user_id")
+    return tuple(items), tuple(dict.fromkeys(oddities))
+
+
+OUTCOMES = ("triggered", "not_triggered", "suppressed", "failed")
+
+
+def _odd_members(result: Item) -> list[str]:
+    odd = [f"{name} is not text" for name in ("user_id", "scenario_type") if not isinstance(result.get(name), str)]
+    if result.get("outcome") not in OUTCOMES:
+        odd.append(f"outcome is {json.dumps(result.get('outcome'))[:40]}, not one of {', '.join(OUTCOMES)}")
+    notification_id = result.get("notification_id")
+    if notification_id is not None and (
+        not isinstance(notification_id, str | int) or isinstance(notification_id, bool)
+    ):
+        odd.append("notification_id is neither text nor a whole number")
+    if result.get("outcome") == "failed":
+        error = result.get("error")
+        if not isinstance(error, dict) or not isinstance(error.get("code"), str) or not error["code"]:
+            odd.append("a failed result has no error with a code")
+        elif not isinstance(error.get("retryable", False), bool):
+            odd.append("error.retryable is neither true nor false")
+    return odd

@@ -1,0 +1,321 @@
+"""The contract's rules, each judged by what was seen. The contract: docs/engine-contract.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from .engine import Pair, Reply
+from .examination import UNKNOWN_TYPE, Transcript
+
+Verdict = Literal["pass", "FAIL", "not judged"]
+BODY_BYTES = 1024 * 1024
+BYTES_PER_PAIR = 4096
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of a rule.
+
+    Args:
+        rule: its name.
+        demands: what the contract demands.
+        found: what was found instead, or why it could not be judged.
+        fix: what to do about it.
+    """
+
+    rule: str
+    demands: str
+    verdict: Verdict
+    found: str | None = None
+    fix: str | None = None
+
+
+class _BrokenError(Exception):
+    def __init__(self, found: str, fix: str) -> None:
+        super().__init__(found)
+        self.found = found
+        self.fix = fix
+
+
+class _NotSeenError(Exception):
+    """The rule could not be judged."""
+
+
+Check = Callable[[Transcript], None]
+_RULES: list[tuple[str, str, Check]] = []
+
+
+def _rule(name: str, demands: str) -> Callable[[Check], Check]:
+    def add(check: Check) -> Check:
+        _RULES.append((name, demands, check))
+        return check
+
+    return add
+
+
+def names() -> list[str]:
+    """The rules, in the order in which they are judged."""
+    return [name for name, _, _ in _RULES]
+
+
+def judge(transcript: Transcript) -> Iterator[Finding]:
+    """Judges all rules."""
+    for name, demands, check in _RULES:
+        try:
+            check(transcript)
+        except _BrokenError as broken:
+            yield Finding(name, demands, "FAIL", broken.found, broken.fix)
+        except _NotSeenError as unseen:
+            yield Finding(name, demands, "not judged", str(unseen))
+        else:
+            yield Finding(name, demands, "pass")
+
+
+@_rule("one-user", "a call about one user is answered with 200, in time")
+def _one_user(seen: Transcript) -> None:
+    if not seen.one.is_answer:
+        raise _BrokenError(seen.one.described(), "serve POST /v1/evaluations; check the URL and the token first")
+
+
+@_rule("hundred-users", "a call about a hundred users is answered with 200, in time")
+def _hundred_users(seen: Transcript) -> None:
+    _needs(seen.one, "not even one user was answered")
+    if seen.many is None:
+        raise _NotSeenError("fewer than a hundred users are given, and users whom it does not know are not answered")
+    if not seen.many.is_answer:
+        raise _BrokenError(
+            seen.many.described(),
+            "take as many users a call as ENGINE_USERS_PER_CALL says, and evaluate them together, not one by one",
+        )
+
+
+@_rule(
+    "json", "an answer is application/json: an object with a list of results, of members of the types in the contract"
+)
+def _json(seen: Transcript) -> None:
+    for reply in _answers(seen):
+        if reply.media_type != "application/json":
+            found = f"Content-Type: {reply.media_type or '(none)'}"
+            raise _BrokenError(found, "answer with Content-Type: application/json")
+        if reply.oddities:
+            raise _BrokenError("; ".join(reply.oddities[:3]), "answer what the contract's example shows")
+
+
+@_rule("every-pair-once", "each pair that is asked for has exactly one result")
+def _every_pair_once(seen: Transcript) -> None:
+    for reply in _answers(seen):
+        assert reply.asked is not None
+        met = Counter((item["user_id"], item["scenario_type"]) for item in reply.items)
+        asked = reply.asked.pairs
+        missing = [pair for pair in asked if not met[pair]]
+        repeated = [pair for pair in asked if met[pair] > 1]
+        if missing and reply.items:
+            raise _BrokenError(
+                f"{len(missing)} of {len(asked)} pairs have no result, such as {_name(missing[0])}",
+                "answer each pair, also of users and types that you do not know: as failed, with an error",
+            )
+        if repeated:
+            raise _BrokenError(
+                f"{len(repeated)} pairs have several results, such as {_name(repeated[0])}", "answer each pair once"
+            )
+
+
+@_rule("nothing-foreign", "there is no result for a pair that was not asked for")
+def _nothing_foreign(seen: Transcript) -> None:
+    for reply in _answers(seen):
+        assert reply.asked is not None
+        asked = set(reply.asked.pairs)
+        for item in reply.items:
+            pair = (item["user_id"], item["scenario_type"])
+            if pair not in asked:
+                raise _BrokenError(
+                    f"a result for {_name(pair)}",
+                    "answer the pairs of this call and no others; repeat user_id as it was sent, letter for letter",
+                )
+
+
+@_rule("bounded", "an answer is no longer than 1 MiB and 4 KiB for each pair")
+def _bounded(seen: Transcript) -> None:
+    for reply in _answers(seen):
+        assert reply.asked is not None
+        if reply.size > BODY_BYTES + BYTES_PER_PAIR * len(reply.asked.pairs):
+            raise _BrokenError(f"{reply.size:,} bytes", "leave out what the contract does not name: nobody reads it")
+
+
+@_rule(
+    "unknown-user", "a user whom the engine does not know costs nobody but herself, and is not worth another attempt"
+)
+def _unknown_user(seen: Transcript) -> None:
+    _needs(seen.known, "the same call without her is not answered either")
+    assert seen.known.asked is not None
+    _costs_only_itself(seen, seen.with_unknown_user, "a user whom it does not know")
+    for scenario_type in seen.known.asked.scenario_types:
+        _is_settled(seen.with_unknown_user, (seen.unknown_user, scenario_type), "an unknown user")
+
+
+@_rule("unknown-type", "a scenario type that the engine does not know costs no other, and is not worth another attempt")
+def _unknown_type(seen: Transcript) -> None:
+    _needs(seen.known, "the same call without it is not answered either")
+    assert seen.known.asked is not None
+    _costs_only_itself(seen, seen.with_unknown_type, "a scenario type that it does not know")
+    for user_id in seen.known.asked.users:
+        _is_settled(seen.with_unknown_type, (user_id, UNKNOWN_TYPE), "an unknown scenario type")
+
+
+def _costs_only_itself(seen: Transcript, reply: Reply, what: str) -> None:
+    if not reply.is_answer:
+        raise _BrokenError(
+            f"{reply.described()} for a whole call with {what}",
+            "answer 200, and that pair as failed, retryable false: else the scheduler has to halve the call to find it",
+        )
+    assert seen.known.asked is not None
+    for pair in seen.known.asked.pairs:
+        before, after = seen.known.outcome_of(pair), reply.outcome_of(pair)
+        if before is not None and after is not None and after != before:
+            raise _BrokenError(
+                f"{_name(pair)} is {before} alone and {after} beside {what}", "decide about each pair by itself"
+            )
+
+
+def _is_settled(reply: Reply, pair: Pair, what: str) -> None:
+    item = reply.of(pair)
+    if item is None:
+        return  # for every-pair-once to say
+    if item.get("outcome") == "triggered":
+        raise _BrokenError(f"{what} is triggered", "answer failed, with retryable false")
+    error = item.get("error")
+    if item.get("outcome") == "failed" and isinstance(error, dict) and error.get("retryable") is True:
+        raise _BrokenError(
+            f"{what} is failed and retryable", "set retryable to true only for what may pass by itself within seconds"
+        )
+
+
+@_rule("token", "a wrong token is refused with 401, and so is none")
+def _token(seen: Transcript) -> None:
+    for what, reply in {"a wrong token": seen.wrong_token, "no token": seen.no_token}.items():
+        if reply.failure is not None or reply.status not in (401, 403):
+            raise _BrokenError(
+                f"{reply.described()} for {what}", "compare the bearer token before anything else, and answer 401"
+            )
+
+
+@_rule("malformed", "what is no call is refused with 400 or 422, and harms no later one")
+def _malformed(seen: Transcript) -> None:
+    _needs(seen.known, "no call is answered")
+    for what, reply in seen.malformed.items():
+        if reply.failure is not None or reply.status not in (400, 422):
+            raise _BrokenError(
+                f"{reply.described()} for {what}",
+                "check the body before anything is evaluated: a 5xx would be tried again and again",
+            )
+    assert seen.afterwards is not None
+    if not seen.afterwards.is_answer:
+        raise _BrokenError(f"{seen.afterwards.described()} for the next call", "a bad call must not break the process")
+
+
+@_rule("dry-run", "a dry run decides, and stores and sends nothing")
+def _dry_run(seen: Transcript) -> None:
+    before, again = seen.dry_before, seen.dry_again
+    assert before is not None
+    assert again is not None
+    _needs(before, "dry runs are not answered")
+    _needs(again, "dry runs are not answered a second time")
+    assert before.asked is not None
+    for pair in before.asked.pairs:
+        if before.notification_of(pair) is not None:
+            raise _BrokenError(
+                f"a dry run of {_name(pair)} has a notification id", "queue nothing in a dry run, so there is no id"
+            )
+        if before.outcome_of(pair) != again.outcome_of(pair):
+            raise _BrokenError(
+                f"{_name(pair)} is {before.outcome_of(pair)} in a dry run and {again.outcome_of(pair)} in the next",
+                "remember nothing of a dry run: neither its key nor that she was notified",
+            )
+    for pair in _triggered(before):
+        meant = [reply for reply in seen.at_once if reply.is_answer and reply.of(pair) is not None]
+        if meant and not any(reply.notification_of(pair) for reply in meant):
+            raise _BrokenError(
+                f"{_name(pair)} is triggered in a dry run, and {meant[0].outcome_of(pair)} without a notification id"
+                " when it is meant, under the same key",
+                "store no key in a dry run: the real call must still act",
+            )
+
+
+@_rule("same-key-at-once", "of equal calls at the same instant one acts, and all name its notification")
+def _same_key_at_once(seen: Transcript) -> None:
+    _was_meant(seen)
+    for reply in seen.at_once:
+        if not reply.is_answer:
+            raise _BrokenError(
+                f"{reply.described()} when equal calls came at the same instant",
+                "let the second wait for the first one's key, and answer what that one came to",
+            )
+    for pair in _acted_on(seen):
+        met = {reply.notification_of(pair) for reply in seen.at_once}
+        if len(met) > 1:
+            raise _BrokenError(
+                f"{len(met)} different answers for {_name(pair)}: {', '.join(sorted(map(str, met)))}",
+                "store the key before acting, under a unique constraint, in one transaction with the notification",
+            )
+
+
+@_rule(
+    "same-key-again", "a key that was triggered is answered with the same notification, and nobody is notified again"
+)
+def _same_key_again(seen: Transcript) -> None:
+    _was_meant(seen)
+    assert seen.repeated is not None
+    if not seen.repeated.is_answer:
+        raise _BrokenError(
+            f"{seen.repeated.described()} for a call that came before", "answer a repeat as the first time"
+        )
+    for pair in _acted_on(seen):
+        met = {reply.notification_of(pair) for reply in seen.at_once}
+        outcome, notification = seen.repeated.outcome_of(pair), seen.repeated.notification_of(pair)
+        if outcome != "triggered" or notification not in met:
+            raise _BrokenError(
+                f"{_name(pair)} was triggered as {', '.join(sorted(map(str, met)))}, and is {outcome} as {notification}"
+                " when asked again under its key",
+                "look the key up before you decide, and repeat its outcome and notification id",
+            )
+
+
+def _was_meant(seen: Transcript) -> None:
+    if seen.dry_run_only:
+        raise _NotSeenError("only dry runs were asked for")
+    if not any(reply.is_answer for reply in seen.at_once):
+        raise _NotSeenError("no call that was meant was answered")
+    if not _acted_on(seen):
+        raise _NotSeenError("nobody was triggered with a notification id: give users whom a scenario applies to")
+
+
+def _acted_on(seen: Transcript) -> list[Pair]:
+    """The pairs that were triggered, with a notification, by any of the calls at once."""
+    acted = {
+        pair: None for reply in seen.at_once for pair in _triggered(reply) if reply.notification_of(pair) is not None
+    }
+    return list(acted)
+
+
+def _triggered(reply: Reply) -> list[Pair]:
+    assert reply.asked is not None
+    return [pair for pair in reply.asked.pairs if reply.outcome_of(pair) == "triggered"]
+
+
+def _answers(seen: Transcript) -> list[Reply]:
+    answers = [reply for reply in seen.calls() if reply.is_answer]
+    if not answers:
+        raise _NotSeenError("no call was answered")
+    return answers
+
+
+def _needs(reply: Reply, otherwise: str) -> None:
+    if not reply.is_answer:
+        raise _NotSeenError(otherwise)
+
+
+def _name(pair: Pair) -> str:
+    return f"{pair[0]} x {pair[1]}"

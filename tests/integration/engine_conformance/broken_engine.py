@@ -1,0 +1,181 @@
+"""A small engine over real HTTP that keeps the contract, but for one thing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal, get_args
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tests.engine_conformance.engine import Pair
+
+TOKEN = "the-engines-own-token"
+USERS = [f"00000000-0000-4000-8000-{number:012}" for number in range(120)]
+TYPES = ["applies", "does_not_apply"]
+
+Fault = Literal[
+    "none",
+    "answers nobody",
+    "takes fifty users",
+    "answers as text",
+    "answers a bare list",
+    "has an outcome of its own",
+    "fails without an error",
+    "leaves a pair out",
+    "answers a pair twice",
+    "answers about somebody else",
+    "writes user ids in capitals",
+    "tells stories",
+    "refuses a call with an unknown user",
+    "crashes at an unknown type",
+    "triggers an unknown user",
+    "lets unknown types be tried again",
+    "decides by who is asked about beside her",
+    "takes any token",
+    "takes no token",
+    "crashes at what is no call",
+    "is broken by what is no call",
+    "notifies in a dry run",
+    "remembers dry runs",
+    "keeps the key of a dry run",
+    "notifies both of two at once",
+    "refuses the second of two at once",
+    "notifies at every repeat",
+    "suppresses a repeat",
+    "takes too long",
+]
+FAULTS = [fault for fault in get_args(Fault) if fault != "none"]
+
+
+class BrokenEngine:
+    """Args: fault: what it does wrong."""
+
+    def __init__(self, fault: Fault) -> None:
+        self._fault = fault
+        self._keys: dict[str, str | None] = {}
+        self._notifications = 0
+        self._dry_before: set[Pair] = set()
+        self._working: set[str] = set()
+        self._is_broken = False
+
+    async def serve(self, request: Request) -> Response:
+        """POST /v1/evaluations."""
+        fault = self._fault
+        if fault == "answers nobody" or self._is_broken:
+            return Response(status_code=500)
+        given = request.headers.get("authorization")
+        if given != f"Bearer {TOKEN}" and not self._lets_in(given):
+            return Response(status_code=401)
+        try:
+            call = json.loads(await request.body())
+            evaluations, is_dry = call["evaluations"], call["dry_run"]
+        except (ValueError, KeyError):
+            self._is_broken = fault == "is broken by what is no call"
+            return Response(status_code=500 if fault == "crashes at what is no call" else 400)
+        users = [evaluation["user_id"] for evaluation in evaluations]
+        if fault == "takes fifty users" and len(users) > 50:
+            return Response(status_code=413)
+        if fault == "takes too long":
+            await asyncio.sleep(60)
+        if fault == "refuses a call with an unknown user" and not set(users) <= set(USERS):
+            return Response(status_code=422)
+        if fault == "crashes at an unknown type" and any(
+            set(each["scenario_types"]) - set(TYPES) for each in evaluations
+        ):
+            return Response(status_code=500)
+        if fault == "refuses the second of two at once" and not is_dry:
+            key = evaluations[0]["idempotency_key_prefix"]
+            if key in self._working:
+                return Response(status_code=409)
+            self._working.add(key)
+            await asyncio.sleep(0.05)
+            self._working.discard(key)
+        results = [
+            await self._decide(each["user_id"], scenario_type, each["idempotency_key_prefix"], users, is_dry=is_dry)
+            for each in evaluations
+            for scenario_type in each["scenario_types"]
+        ]
+        return self._answer(results)
+
+    def _lets_in(self, given: str | None) -> bool:
+        return self._fault == ("takes any token" if given else "takes no token")
+
+    async def _decide(
+        self, user_id: str, scenario_type: str, prefix: str, users: list[str], *, is_dry: bool
+    ) -> dict[str, Any]:
+        fault = self._fault
+        result: dict[str, Any] = {"user_id": user_id, "scenario_type": scenario_type}
+        unknown = "user" if user_id not in USERS else "scenario_type" if scenario_type not in TYPES else None
+        if unknown == "user" and fault == "triggers an unknown user":
+            unknown = None
+        if unknown is not None:
+            retryable = fault == "lets unknown types be tried again" and unknown == "scenario_type"
+            error = {"code": f"unknown_{unknown}", "message": "not known", "retryable": retryable}
+            return result | {"outcome": "failed"} | ({} if fault == "fails without an error" else {"error": error})
+        if scenario_type != TYPES[0]:
+            outcome = "later" if fault == "has an outcome of its own" else "not_triggered"
+            return result | {"outcome": outcome}
+        if fault == "decides by who is asked about beside her" and not set(users) <= set(USERS):
+            return result | {"outcome": "suppressed"}
+        if is_dry and fault != "notifies in a dry run":
+            return result | {"outcome": self._dry_outcome((user_id, scenario_type), f"{prefix}:{scenario_type}")}
+        return result | await self._act(f"{prefix}:{scenario_type}")
+
+    def _dry_outcome(self, pair: Pair, key: str) -> str:
+        if self._fault == "keeps the key of a dry run" and key.startswith("manual:"):
+            self._keys[key] = None
+        if self._fault == "remembers dry runs" and key.startswith("manual:"):
+            is_known = pair in self._dry_before
+            self._dry_before.add(pair)
+            return "suppressed" if is_known else "triggered"
+        return "triggered"
+
+    async def _act(self, key: str) -> dict[str, Any]:
+        if key in self._keys and self._fault != "notifies at every repeat":
+            if self._fault == "suppresses a repeat" and self._keys[key] != "first":
+                return {"outcome": "suppressed"}
+            return {"outcome": "triggered", "notification_id": self._keys[key]}
+        if self._fault == "notifies both of two at once":
+            await asyncio.sleep(0.02)
+        self._notifications += 1
+        self._keys[key] = f"n-{self._notifications}"
+        return {"outcome": "triggered", "notification_id": self._keys[key]}
+
+    def _answer(self, results: list[dict[str, Any]]) -> Response:
+        changed: dict[str, Callable[[], Any]] = {
+            "leaves a pair out": lambda: results[1:],
+            "answers a pair twice": lambda: [*results, results[0]],
+            "answers about somebody else": lambda: [*results, results[0] | {"user_id": "somebody"}],
+            "writes user ids in capitals": lambda: [each | {"user_id": each["user_id"] + "A"} for each in results],
+            "tells stories": lambda: [each | {"story": "x" * 2_000_000} for each in results[:1]] + results[1:],
+        }
+        if self._fault in changed:
+            results = changed[self._fault]()
+        if self._fault == "answers a bare list":
+            return JSONResponse(results)
+        response = JSONResponse({"results": results})
+        if self._fault == "answers as text":
+            response.headers["content-type"] = "text/plain"
+        return response
+
+
+@asynccontextmanager
+async def broken_engine(fault: Fault) -> AsyncIterator[str]:
+    """Serves one; its URL."""
+    app = Starlette(routes=[Route("/v1/evaluations", BrokenEngine(fault).serve, methods=["POST"])])
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=0))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
