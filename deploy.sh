@@ -34,8 +34,6 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly ROOT
 TARGET=cloud-run ACTION=deploy ENV_FILE='' DRY_RUN='' DELETE_DATA='' YES=''
 STEP='' WORK='' PYTHON='' STAGED='' SOURCE_DIGEST='' ACCOUNT='' SECRETS='' FUNCTION_URL=''
-# The Supabase CLI's option for a database's URL; before its version 3 it had another name.
-REMOTE=--remote
 
 # --- Saying what is done ---------------------------------------------------------------------------------------------------
 
@@ -63,16 +61,6 @@ change() {
   "$@"
 }
 
-# For what is there, but not everywhere at once.
-change_patiently() {
-  local attempt
-  for attempt in 1 2 3 4 5; do
-    if change "$@" </dev/null; then return 0; fi
-    ((attempt < 5)) && sleep $((attempt * 3))
-  done
-  return 1
-}
-
 finish() {
   local code=$?
   [[ -n $WORK ]] && rm -rf "$WORK"
@@ -80,6 +68,9 @@ finish() {
     printf '\ndeploy.sh: stopped at "%s". What was done before it stays. Mend what is said above and run it again.\n' "$STEP" >&2
   fi
 }
+
+# Whether it is one of the lines on standard input.
+is_listed() { grep -xF -- "$1" >/dev/null; }
 
 # --- Settings --------------------------------------------------------------------------------------------------------------
 
@@ -122,7 +113,6 @@ check_settings() {
     printf '%s' "$problems" | sed 's/^/   /' >&2
     fail 'nothing was done; each line above has to be mended first'
   fi
-  if ! supabase db push --help 2>/dev/null | grep -q -- '--remote'; then REMOTE=--db-url; fi
   found=$(cd "$WORK/facts/secrets" && echo *)
   say "all settings are usable; secret among them: $found"
 }
@@ -166,17 +156,27 @@ is_migrated() { [[ $(sql <<<"select to_regprocedure('scheduler.disconnect()') is
 
 migrate_database() {
   step 'Migrate the database'
+  local applied folder=$WORK/project/supabase file version missing=0
+  applied=$(applied_migrations)
   # In a folder of its own: the CLI leaves notes where it works.
-  local folder=$WORK/project/supabase version
   mkdir -p "$folder"
   cp -R "$ROOT/supabase/config.toml" "$ROOT/supabase/migrations" "$folder"
+  for file in "$folder"/migrations/*.sql; do
+    version=${file##*/}
+    is_listed "${version%%_*}" <<<"$applied" || missing=$((missing + 1))
+  done
+  if ((missing == 0)); then
+    say 'all migrations are applied'
+    return
+  fi
   # It refuses a database in which it finds migrations of others, unless it finds files for them as well.
-  for version in $(applied_migrations); do
+  for version in $applied; do
     compgen -G "$folder/migrations/${version}_*" >/dev/null || : >"$folder/migrations/${version}_of_others.sql"
   done
   # include-all: theirs may be younger than ours.
   PGPASSWORD=$(fact database_password) supabase db push --include-all --workdir "$WORK/project" --yes ${DRY_RUN:+--dry-run} \
-    "$REMOTE=$(fact database_url)" </dev/null 2>&1 | sed 's/^/   /'
+    --remote="$(fact database_url)" </dev/null 2>&1 | sed 's/^/   /' ||
+    fail 'the Supabase CLI could not apply them (if it knows no --remote: it has to be version 3 or newer)'
   # A hosted project notices by itself; others may not.
   if [[ -z $DRY_RUN ]]; then sql <<<"notify pgrst, 'reload schema'"; fi
 }
@@ -309,12 +309,22 @@ stage_function() {
 
 google() { gcloud --project="$(fact google_cloud_project)" --quiet "$@"; }
 
+change_google() { change gcloud --project="$(fact google_cloud_project)" --quiet "$@" </dev/null; }
+
+# For what is there, but not everywhere at once.
+change_google_patiently() {
+  local attempt
+  for attempt in 1 2 3 4 5; do
+    if change_google "$@"; then return 0; fi
+    ((attempt == 5)) || sleep $((attempt * 3))
+  done
+  return 1
+}
+
 # Lists what is there. Before the first deployment, a dry run finds services that are not enabled yet.
 list() {
   if [[ $DRY_RUN ]]; then google "$@" 2>/dev/null || true; else google "$@"; fi
 }
-
-is_listed() { grep -qxF -- "$1"; }
 
 prepare_google() {
   step 'Prepare Google Cloud: services, account, secrets'
@@ -324,10 +334,10 @@ prepare_google() {
   for service in run.googleapis.com cloudbuild.googleapis.com artifactregistry.googleapis.com secretmanager.googleapis.com; do
     is_listed "$service" <<<"$enabled" || missing+=("$service")
   done
-  ((${#missing[@]} == 0)) || change google services enable "${missing[@]}" </dev/null
+  ((${#missing[@]} == 0)) || change_google services enable "${missing[@]}"
   # It may read the secrets below and nothing else: the project's default account may edit everything.
   if ! list iam service-accounts list --format='value(email)' | is_listed "$ACCOUNT"; then
-    change google iam service-accounts create "$(fact function_name)" --display-name='Scenario evaluation scheduler' </dev/null
+    change_google iam service-accounts create "$(fact function_name)" --display-name='Scenario evaluation scheduler'
   fi
   keep_secrets
 }
@@ -346,10 +356,11 @@ keep_secrets() {
       readers=$(google secrets get-iam-policy "$secret" --flatten='bindings[].members' \
         --filter=bindings.role:roles/secretmanager.secretAccessor --format='value(bindings.members)')
     else
-      change google secrets create "$secret" --replication-policy=automatic </dev/null
+      change_google secrets create "$secret" --replication-policy=automatic
     fi
     if ! is_listed "serviceAccount:$ACCOUNT" <<<"$readers"; then
-      change_patiently google secrets add-iam-policy-binding "$secret" --member="serviceAccount:$ACCOUNT" \
+      [[ $DRY_RUN ]] || say "letting the function's account read $secret"
+      change_google_patiently secrets add-iam-policy-binding "$secret" --member="serviceAccount:$ACCOUNT" \
         --role=roles/secretmanager.secretAccessor >/dev/null || fail "cannot let the function read $secret"
     fi
     if [[ -z $version ]] || ! google secrets versions access "$version" --secret="$secret" 2>/dev/null | cmp -s - "$file"; then
@@ -394,11 +405,11 @@ deploy_to_google() {
   if [[ $source_now == "$SOURCE_DIGEST" && $settings_now == "$settings_digest" ]]; then
     say 'nothing has changed since it was deployed'
   elif [[ $source_now == "$SOURCE_DIGEST" ]]; then
-    change google run services update "$name" "${flags[@]}" --update-labels="$labels" </dev/null
+    change_google run services update "$name" "${flags[@]}" --update-labels="$labels"
   else
     # Public, because pg_net cannot get an identity token from Google: the function has tokens of its own.
-    change google run deploy "$name" --source="$STAGED" --function=handle_scheduled_invocation --base-image=python311 \
-      --allow-unauthenticated "${flags[@]}" --update-labels="$labels" </dev/null
+    change_google run deploy "$name" --source="$STAGED" --function=handle_scheduled_invocation --base-image=python311 \
+      --allow-unauthenticated "${flags[@]}" --update-labels="$labels"
   fi
   FUNCTION_URL=$(list run services describe "$name" --region="$region" --format='value(status.url)')
   FUNCTION_URL=${FUNCTION_URL:-https://the-address-that-cloud-run-gives}
@@ -410,7 +421,7 @@ drop_old_secret_versions() {
   for file in "$WORK"/facts/secrets/*; do
     secret=$(fact function_name)-${file##*/}
     for version in $(google secrets versions list "$secret" --filter=state:ENABLED --format='value(name.basename())' 2>/dev/null | tail -n +2); do
-      change google secrets versions destroy "$version" --secret="$secret" </dev/null
+      change_google secrets versions destroy "$version" --secret="$secret"
     done
   done
 }
@@ -548,13 +559,13 @@ remove_from_google() {
   name=$(fact function_name) region=$(fact google_cloud_region)
   ACCOUNT="$name@$(fact google_cloud_project).iam.gserviceaccount.com"
   if google run services list --region="$region" --format='value(metadata.name)' | is_listed "$name"; then
-    change google run services delete "$name" --region="$region" </dev/null
+    change_google run services delete "$name" --region="$region"
   fi
   for secret in $(google secrets list --format='value(name.basename())' | grep -E "^$name-[A-Z_]+$" || true); do
-    change google secrets delete "$secret" </dev/null
+    change_google secrets delete "$secret"
   done
   if google iam service-accounts list --format='value(email)' | is_listed "$ACCOUNT"; then
-    change google iam service-accounts delete "$ACCOUNT" </dev/null
+    change_google iam service-accounts delete "$ACCOUNT"
   fi
 }
 

@@ -36,7 +36,7 @@ def _matching(pattern: str, expected: str) -> Callable[[str], str]:
 
 def postgres_url(text: str) -> SplitResult:
     """Reads a PostgreSQL connection URL with a user and a password; the text of an error shows neither."""
-    expected = "expected a URL such as postgresql://postgres:PASSWORD@HOST:5432/postgres, found"
+    expected = "expected a postgresql:// URL with user, password, host and database, found"
     try:
         parts = urlsplit(text)
         port = parts.port

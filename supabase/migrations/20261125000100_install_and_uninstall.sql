@@ -43,7 +43,8 @@ end
 $$;
 
 -- To be called once the function is deployed: from now on the database calls it there, with this token. The next dispatch asks
--- it when its next slot is due, since that may be sooner than what is known. Answers whether Vault held something else.
+-- it when its next slot is due, since that may be sooner than what is known. An engine that was given up is looked at again at
+-- once: its address or its token may just have been mended. Answers whether Vault held something else.
 create function scheduler.connect(p_function_url text, p_invoke_token text, p_schedule text) returns boolean
 language plpgsql set search_path = '' as $$
 declare
@@ -51,7 +52,8 @@ declare
 begin
   v_news := scheduler.keep_secret('scheduler_function_url', rtrim(p_function_url, '/') || '/');
   v_news := scheduler.keep_secret('scheduler_invoke_token', p_invoke_token) or v_news;
-  update scheduler.settings set schedule = p_schedule, next_due_at = null;
+  update scheduler.settings
+     set schedule = p_schedule, next_due_at = null, engine_paused_until = null, engine_outages = 0;
   perform scheduler.schedule_jobs();
   return v_news;
 end

@@ -57,6 +57,14 @@ async def test_connecting_again_changes_nothing(core: SqlCore) -> None:
     assert await jobs(core) == had
 
 
+async def test_connecting_has_a_look_at_an_engine_that_was_given_up(core: SqlCore) -> None:
+    await core.owner.run(
+        "update scheduler.settings set engine_outages = 9, engine_paused_until = now() + interval '5 minutes'"
+    )
+    await connect(core)
+    assert await core.owner.rows("select engine_outages, engine_paused_until from scheduler.settings") == [(0, None)]
+
+
 async def test_another_token_takes_the_place_of_the_first(core: SqlCore) -> None:
     await connect(core)
     assert await connect(core, token=TOKENS[1]) is True
