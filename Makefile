@@ -15,8 +15,9 @@ ARGS ?=
 AUDIT ?=
 WORKERS ?= auto
 MINUTES ?= 10
+PORT ?= 8080
 
-.PHONY: help install run up test soak lint lock bench clean
+.PHONY: help install run up serve test soak lint lock bench clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -28,6 +29,9 @@ run: install ## one nightly run on a local stack, from boot to summary (MENTORS=
 
 up: install ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
 	@$(BIN)/python -m tests.emulator up --mentors $(MENTORS) $(ARGS)
+
+serve: install ## the function alone, with the settings of the environment (PORT=8080)
+	@PYTHONPATH=. $(BIN)/functions-framework --target handle_scheduled_invocation --source functions/main.py --asgi --port $(PORT)
 
 test: install ## every test, on the real stack (ARGS='tests/unit -k …')
 	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)

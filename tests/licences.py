@@ -68,11 +68,10 @@ def licence(name: str) -> str:
     if name in READ_IN_THEIR_FILES:
         return READ_IN_THEIR_FILES[name]
     metadata = importlib.metadata.metadata(name)
-    expression = metadata.get("License-Expression")
-    if expression:
-        return expression
+    if "License-Expression" in metadata:
+        return metadata["License-Expression"]
     classifiers = [text for text in metadata.get_all("Classifier") or [] if text.startswith("License :: OSI Approved")]
-    said = (metadata.get("License") or "").strip()
+    said = metadata["License"].strip() if "License" in metadata else ""
     for text in (said, *classifiers):
         if text in SPDX:
             return SPDX[text]

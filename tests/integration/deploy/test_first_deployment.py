@@ -52,6 +52,7 @@ async def test_from_an_empty_database_to_the_first_night_by_the_readme_alone(
     await deployer.make_slot_due()
     await deployer.project.cron_driver().run_all()
     night = await eventually(lambda: ended(deployer))
+    assert night is not None
     assert (night["triggered_by"], night["status"]) == ("schedule", "succeeded")
     assert night["counts"]["mentors"] == 60
     await deployer.rows("update scheduler.dispatches set status_code = 200 where status_code is null")
