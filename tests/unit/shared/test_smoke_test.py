@@ -14,7 +14,7 @@ from shared.deployment.smoke_test import INVOCATIONS, SmokeTest, SmokeTestError
 
 TOKEN = "admin-token-0123456789-0123456789"
 COUNTS = {"mentors": 1, "evaluations": 2, "triggered": 1, "not_evaluated": 0}
-INVOCATION = {"id": "i1", "status": "succeeded", "error": None, "failures": [], "counts": COUNTS}
+INVOCATION: dict[str, Any] = {"id": "i1", "status": "succeeded", "error": None, "failures": [], "counts": COUNTS}
 
 
 class Function:
