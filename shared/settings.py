@@ -35,9 +35,12 @@ class UnusableSettingError(ValueError):
         self.place: Final = place
 
 
-def setting(read: Callable[[str], Any], default: Any = MISSING) -> Any:
-    """A dataclass's field with the reader of its text; without a default it has to be set."""
-    return field(default=default, metadata={"read": read})
+def setting(read: Callable[[str], Any], default: Any = MISSING, *, recorded: bool = True) -> Any:
+    """A dataclass's field with the reader of its text; without a default it has to be set.
+
+    What has to be set, and what is not `recorded`, is not shown to those who look at an invocation.
+    """
+    return field(default=default, metadata={"read": read, "recorded": recorded and default is not MISSING})
 
 
 def read_settings(kind: type[Any], environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

@@ -88,8 +88,8 @@ async def has_as_little_as_it_needs(deployer: Deployer, service: Service, http: 
     assert set(service.env) >= {*SECRETS, "SUPABASE_URL", "SCENARIO_ENGINE_URL", "EVALUATION_BATCH_SIZE"}
     assert service.env["FUNCTION_USE_ASGI"] == "true"
     assert service.env["TRUSTED_PROXY_COUNT"] == "1", "Google's front end"
-    not_told = {"DATABASE_URL", "GOOGLE_CLOUD_PROJECT", "FUNCTION_NAME"}
-    assert not not_told & set(service.env), "neither the database's password nor where it is deployed"
+    not_told = {"DATABASE_URL", "FUNCTION_NAME", "FUNCTION_CONCURRENCY"}
+    assert not not_told & set(service.env), "neither the database's password nor how it is deployed"
     assert service.source is not None
     assert {path.name for path in service.source.iterdir()} - {"__pycache__"} == {
         "functions",
