@@ -19,7 +19,7 @@ class UnusableFileError(ValueError):
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Reads the settings; of a name that is there twice the later counts.
+    """Reads the settings; of a name that is there twice the later counts, unless it is empty.
 
     A value in a pair of quotation marks is what stands between them.
 
@@ -34,7 +34,8 @@ def read_env_file(path: Path) -> dict[str, str]:
         found = _LINE.fullmatch(text)
         if found is None:
             raise UnusableFileError(f"{path}, line {number}: expected NAME=value, a comment or nothing")
-        settings[found[1]] = _unquoted(found[2].strip())
+        value = _unquoted(found[2].strip())
+        settings[found[1]] = value or settings.get(found[1], "")
     return settings
 
 
