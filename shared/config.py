@@ -5,8 +5,8 @@ Read once at start-up. `.env.example` explains every key; the defaults stand her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
@@ -15,13 +15,13 @@ from shared.errors import ConfigError
 from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioType, read_scenario_types
 from shared.secret import Secret
 from shared.settings import (
-    UnusableSettingError,
     cloud_project,
     cron_expression,
     fraction,
     http_url,
     number,
     one_of,
+    read_settings,
     secret,
     secret_http_url,
     secrets,
@@ -29,6 +29,7 @@ from shared.settings import (
     timezone_name,
     whole_number,
 )
+from shared.settings import setting as _setting
 from shared.slots import Schedule
 
 MINIMUM_TOKEN_LENGTH = 32
@@ -37,14 +38,6 @@ RECORDING_MARGIN_SECONDS = 10
 MOST_HOURS = 24 * 366
 
 _tokens = secrets(least=MINIMUM_TOKEN_LENGTH, most=MAXIMUM_TOKEN_LENGTH)
-
-
-def _setting(read: Callable[[str], Any], default: Any = MISSING, *, recorded: bool = True) -> Any:
-    """A field with the reader of its text; without a default it has to be set.
-
-    What has to be set, and what is not `recorded`, is not shown to those who look at an invocation.
-    """
-    return field(default=default, metadata={"read": read, "recorded": recorded and default is not MISSING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,20 +125,7 @@ class ScenarioEvaluationConfig:
         Raises:
             ConfigError: names every missing or bad key at once, and no secret's value.
         """
-        usable: dict[str, Any] = {}
-        problems: list[str] = []
-        for setting in fields(cls):
-            key = setting.name.upper()
-            text = environment.get(key, "").strip()
-            try:
-                if text:
-                    usable[setting.name] = setting.metadata["read"](text)
-                elif setting.default is MISSING:
-                    problems.append(f"{key}: missing")
-                else:
-                    usable[setting.name] = setting.default
-            except UnusableSettingError as error:
-                problems.append(f"{key}{error.place}: {error}")
+        usable, problems = read_settings(cls, environment)
         problems += _broken_relations(usable)
         if problems:
             raise ConfigError("\n  ".join(["The configuration is not usable:", *problems]))

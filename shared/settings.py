@@ -1,4 +1,4 @@
-"""How the text of a setting becomes its value: a reader for each kind of setting.
+"""How the text of a setting becomes its value: a reader for each kind of setting, and how they are read together.
 
 By hand: to import pydantic for it would cost a process a fifth of the time to its first answer, and gunicorn's parent,
 which has no other use for it, nine megabytes.
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, field, fields
+from typing import Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -33,6 +34,41 @@ class UnusableSettingError(ValueError):
     def __init__(self, expected: str, *, place: str = "") -> None:
         super().__init__(expected)
         self.place: Final = place
+
+
+def setting(read: Callable[[str], Any], default: Any = MISSING, *, recorded: bool = True) -> Any:
+    """A dataclass's field with the reader of its text; without a default it has to be set.
+
+    What has to be set, and what is not `recorded`, is not shown to those who look at an invocation.
+    """
+    return field(default=default, metadata={"read": read, "recorded": recorded and default is not MISSING})
+
+
+def read_settings(kind: type[Any], environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Reads each setting of a kind of configuration by itself.
+
+    Args:
+        kind: a dataclass whose fields were made by `setting`; each is the variable of the same name in capitals.
+        environment: names and values, such as `os.environ`; an empty value counts as not set.
+
+    Returns:
+        The usable settings by the names of their fields, and what is wrong with the others.
+    """
+    usable: dict[str, Any] = {}
+    problems: list[str] = []
+    for one in fields(kind):
+        key = one.name.upper()
+        text = environment.get(key, "").strip()
+        try:
+            if text:
+                usable[one.name] = one.metadata["read"](text)
+            elif one.default is MISSING:
+                problems.append(f"{key}: missing")
+            else:
+                usable[one.name] = one.default
+        except UnusableSettingError as error:
+            problems.append(f"{key}{error.place}: {error}")
+    return usable, problems
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -195,8 +195,6 @@ begin
 end
 $$;
 
-select cron.schedule('scheduler-dispatch', '* * * * *', 'select scheduler.dispatch()');
-
 revoke all on function
   scheduler.harvest_answers(), scheduler.post_slice(integer), scheduler.post_slices(), scheduler.dispatch()
 from public, anon, authenticated, service_role;

@@ -64,5 +64,3 @@ end
 $$;
 
 revoke all on procedure scheduler.prune() from public, anon, authenticated, service_role;
-
-select cron.schedule('scheduler-prune', '17 3 * * *', 'call scheduler.prune()');

@@ -1,4 +1,4 @@
-"""The function's folder as it is deployed: its two packages, its requirements, and one generated line."""
+"""The function's folder as deploy.sh stages it: its two packages, what they need, pinned, and one generated line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .errors import EmulatorError
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("functions", "shared")
 TARGET = "handle_scheduled_invocation"
+# Whoever deploys runs it, and nobody else.
+NOT_DEPLOYED = "deployment"
 MAIN = f"from functions.main import {TARGET} as {TARGET}\n"
 
 
@@ -34,9 +36,9 @@ def stage(target: Path, root: Path = ROOT) -> Path:
     for package in PACKAGES:
         if (root / package).is_dir():
             # compiled files come along: they hold as long as their sources do, and spare a start half a second
-            shutil.copytree(root / package, target / package)
-    if (root / "requirements.txt").exists():
-        shutil.copy(root / "requirements.txt", target)
+            shutil.copytree(root / package, target / package, ignore=shutil.ignore_patterns(NOT_DEPLOYED))
+    if (root / "requirements.lock").exists():
+        shutil.copy(root / "requirements.lock", target / "requirements.txt")
     source = target / "main.py"
     source.write_text(MAIN)
     return source

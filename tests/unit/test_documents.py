@@ -10,7 +10,7 @@ import pytest
 from tests.emulator.staging import ROOT
 
 DOCUMENTS = [
-    ROOT / "README.md",
+    *(ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "tests" / "README.md",
     ROOT / "tests" / "emulator" / "README.md",

@@ -6,10 +6,12 @@ import json
 import re
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.config import ScenarioEvaluationConfig
+from shared.deployment.settings import TARGETS
 from shared.errors import ConfigError
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, REQUIRED, make_config
 
@@ -411,7 +413,8 @@ def example_settings() -> dict[str, str]:
 
 
 def test_the_example_names_exactly_the_settings_that_exist() -> None:
-    assert set(example_settings()) == {setting.name.upper() for setting in fields(ScenarioEvaluationConfig)}
+    kinds: tuple[type[Any], ...] = (ScenarioEvaluationConfig, *TARGETS.values())
+    assert set(example_settings()) == {setting.name.upper() for kind in kinds for setting in fields(kind)}
 
 
 def test_the_example_is_valid_and_shows_the_defaults() -> None:

@@ -1,0 +1,1 @@
+"""What deploy.sh leaves to Python: settings, checks over HTTP, new tokens. No part of the deployed function."""

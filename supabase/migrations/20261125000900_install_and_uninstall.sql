@@ -1,0 +1,78 @@
+-- What an installation is beside its tables: cron jobs, what Vault holds, and the schedule that it was last installed with.
+-- Each step may be repeated, and a deployment that was broken off goes on with the next one.
+
+-- As prepare_schedule and connect were told; null: not installed.
+alter table scheduler.settings add column schedule text;
+
+create function scheduler.schedule_jobs() returns void
+language sql set search_path = '' as $$
+  select cron.schedule('scheduler-dispatch', '* * * * *', 'select scheduler.dispatch()');
+  select cron.schedule('scheduler-prune', '17 3 * * *', 'call scheduler.prune()');
+$$;
+
+-- To be called before a function with another schedule is deployed: that one begins with its first slot from now on. Its
+-- latest slot is otherwise taken for one that was missed and caught up, on a day on which the old schedule ran already.
+-- Answers whether the schedule is another.
+create function scheduler.prepare_schedule(p_schedule text) returns boolean
+language plpgsql set search_path = '' as $$
+begin
+  update scheduler.settings
+     set slot_high_water_mark = greatest(slot_high_water_mark, clock_timestamp())
+   where schedule is distinct from p_schedule;
+  return found;
+end
+$$;
+
+-- Keeps one secret in Vault. Answers whether it was another before.
+create function scheduler.keep_secret(p_name text, p_value text) returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_id uuid;
+  v_value text;
+begin
+  select id, decrypted_secret into v_id, v_value from vault.decrypted_secrets where name = p_name;
+  if v_value = p_value then
+    return false;
+  elsif v_id is null then
+    perform vault.create_secret(p_value, p_name);
+  else
+    perform vault.update_secret(v_id, p_value);
+  end if;
+  return true;
+end
+$$;
+
+-- To be called once the function is deployed: from now on the database calls it there, with this token. The next dispatch asks
+-- it when its next slot is due, since that may be sooner than what is known. An engine that was given up is looked at again at
+-- once: its address or its token may just have been mended. Answers whether Vault held something else.
+create function scheduler.connect(p_function_url text, p_invoke_token text, p_schedule text) returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_news boolean;
+begin
+  v_news := scheduler.keep_secret('scheduler_function_url', rtrim(p_function_url, '/') || '/');
+  v_news := scheduler.keep_secret('scheduler_invoke_token', p_invoke_token) or v_news;
+  update scheduler.settings
+     set schedule = p_schedule, next_due_at = null, engine_paused_until = null, engine_outages = 0;
+  perform scheduler.schedule_jobs();
+  return v_news;
+end
+$$;
+
+-- The database calls nobody any more; whatever it holds, it keeps.
+create function scheduler.disconnect() returns void
+language sql set search_path = '' as $$
+  select cron.unschedule(jobid) from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune');
+  delete from vault.secrets where name in ('scheduler_function_url', 'scheduler_invoke_token');
+  update scheduler.settings set schedule = null, next_due_at = null;
+$$;
+
+revoke all on function
+  scheduler.schedule_jobs(),
+  scheduler.prepare_schedule(text),
+  scheduler.keep_secret(text, text),
+  scheduler.connect(text, text, text),
+  scheduler.disconnect()
+from public, anon, authenticated, service_role;
+
+select scheduler.schedule_jobs();

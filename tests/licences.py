@@ -1,0 +1,113 @@
+"""The licences of what is deployed: `python -m tests.licences` compares docs/licences.md, `--write` writes it.
+
+What is deployed is what requirements.lock pins. Each distribution says its licence in one of three ways that have been
+usual over the years; all are brought to SPDX identifiers, and one that is not known here has to be looked at by
+somebody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from packaging.markers import Marker
+
+ROOT = Path(__file__).parents[1]
+LOCK = ROOT / "requirements.lock"
+DOCUMENT = ROOT / "docs" / "licences.md"
+
+PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(?:\s*;\s*([^\\]+?))?\s*\\?$", re.MULTILINE)
+# What distributions write in the field `License` and in classifiers, where they have no licence expression.
+SPDX = {
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache 2": "Apache-2.0",
+    "Apache-2.0": "Apache-2.0",
+    "BSD-3-Clause": "BSD-3-Clause",
+    "MIT": "MIT",
+    "MIT License": "MIT",
+    "MPL-2.0": "MPL-2.0",
+    "License :: OSI Approved :: Apache Software License": "Apache-2.0",
+    "License :: OSI Approved :: BSD License": "BSD-3-Clause",
+    "License :: OSI Approved :: MIT License": "MIT",
+}
+# Whose metadata say less than their licence files do.
+READ_IN_THEIR_FILES = {"uvloop": "MIT OR Apache-2.0"}
+# What a service may be built on without giving its own source away.
+ACCEPTED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MPL-2.0", "PSF-2.0"}
+
+HEAD = """\
+# Licences of what is deployed
+
+Written by `make lock` from the metadata of the packages that [`requirements.lock`](../requirements.lock) pins. This
+project's own licence is [MIT](../LICENSE). None of these asks for the source of a service that uses them; what is under
+MPL-2.0 is used as it is, unchanged.
+
+| package | version | licence |
+|---|---|---|
+"""
+
+
+def pinned(lock: str) -> dict[str, str]:
+    """The versions by the names that a lock pins for this platform."""
+    return {
+        name: version
+        for name, version, marker in PINNED.findall(lock)
+        if not marker or Marker(marker.strip()).evaluate()
+    }
+
+
+def licence(name: str) -> str:
+    """The SPDX expression of an installed distribution's licence.
+
+    Raises:
+        ValueError: it says none, or one that is not known here.
+    """
+    if name in READ_IN_THEIR_FILES:
+        return READ_IN_THEIR_FILES[name]
+    metadata = importlib.metadata.metadata(name)
+    if "License-Expression" in metadata:
+        return metadata["License-Expression"]
+    classifiers = [text for text in metadata.get_all("Classifier") or [] if text.startswith("License :: OSI Approved")]
+    said = metadata["License"].strip() if "License" in metadata else ""
+    for text in (said, *classifiers):
+        if text in SPDX:
+            return SPDX[text]
+    raise ValueError(f"{name}: expected a licence that is known here, found {[said[:60], *classifiers]}")
+
+
+def document(lock: str) -> str:
+    """The list, as it has to stand in docs/licences.md.
+
+    Raises:
+        ValueError: a package's licence is not known, or not acceptable.
+    """
+    lines = []
+    for name, version in sorted(pinned(lock).items()):
+        expression = licence(name)
+        # Also where there is a choice: the next release may choose otherwise.
+        if set(re.findall(r"[\w.+-]+", expression)) - {"AND", "OR"} - ACCEPTED:
+            raise ValueError(f"{name}: expected one of {', '.join(sorted(ACCEPTED))}, found {expression}")
+        lines.append(f"| {name} | {version} | {expression} |\n")
+    return HEAD + "".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compares or writes the list, and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.licences", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write docs/licences.md")
+    wanted = document(LOCK.read_text(encoding="utf-8"))
+    if parser.parse_args(arguments).write:
+        DOCUMENT.write_text(wanted, encoding="utf-8")
+        return 0
+    if DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == wanted:
+        return 0
+    print("docs/licences.md is not what requirements.lock pins: make lock", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
