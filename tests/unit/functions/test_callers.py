@@ -96,8 +96,11 @@ async def test_what_is_open_is_open_to_strangers_however_often_they_come(callers
     assert set(await callers.statuses(20, {}, method="GET", path=path)) == {200}
 
 
-def test_health_its_last_run_and_the_description_are_all_that_is_open() -> None:
-    assert {"/health", "/health/last-run", "/openapi.json", "/docs"} == OPEN_PATHS
+def test_health_its_last_run_the_description_and_the_dashboards_files_are_all_that_is_open() -> None:
+    files = {path for path in OPEN_PATHS if path.startswith("/dashboard")}
+    assert {"/health", "/health/last-run", "/openapi.json", "/docs"} == OPEN_PATHS - files
+    assert files >= {"/dashboard", "/dashboard/", "/dashboard/app.js", "/dashboard/dashboard.css"}
+    assert {path.rpartition(".")[2] for path in files - {"/dashboard", "/dashboard/"}} == {"js", "css"}
 
 
 @pytest.mark.parametrize(
