@@ -119,8 +119,9 @@ class Bars:
         )
         if has_ended(run):
             (task,) = (task for task in self._progress.tasks if task.id == bar)
-            self._progress.console.print(self._progress.make_tasks_table([task]))
             self._progress.remove_task(bar)
+            self._progress.refresh()  # or what is printed next would still have the bar below it
+            self._progress.console.print(self._progress.make_tasks_table([task]))
             del self._tasks[run["id"]], self._paces[run["id"]]
 
 
