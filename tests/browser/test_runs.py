@@ -94,8 +94,9 @@ async def test_ten_thousand_runs_are_paged_and_the_oldest_is_reached(desk: Desk)
     await expect(rows.nth(1)).to_contain_text(first.split("\n")[0])
     oldest = desk.history.slot(9_999)
     await desk.page.get_by_label("Up to").fill((oldest + timedelta(days=2)).strftime("%Y-%m-%d"))
+    await expect(rows.filter(has_text=str(oldest.year)).first).to_be_visible()
     await expect(desk.page.get_by_role("link", name="Older")).to_have_count(0)
-    assert 1 < await rows.count() <= 1 + 3
+    assert await rows.count() <= 1 + 3
     await desk.page.get_by_label("Status").select_option("failed")
     await expect(desk.page.get_by_text("No run fits.")).to_be_visible()
 
