@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from functions.border import Border
+from functions.dashboard_routes import PATHS, serve_dashboard
 from functions.run_routes import RunRoutes
 from shared.auth import TokenCheck
 from shared.failed_checks import FailedCheckLimit
@@ -45,7 +46,14 @@ class _Routes:
         self._run_routes = RunRoutes(connect)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._run_routes if self._run_routes.serve(scope["path"]) else self._api
+        path: str = scope["path"]
+        app: ASGIApp
+        if self._run_routes.serve(path):
+            app = self._run_routes
+        elif path in PATHS:
+            app = serve_dashboard
+        else:
+            app = self._api
         await app(scope, receive, send)
 
     @cached_property

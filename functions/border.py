@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.caller_address import caller_address
+from functions.dashboard_routes import PATHS as DASHBOARD_PATHS
 from functions.error_answers import answer_for
 from shared.auth import Role, TokenCheck
 from shared.errors import RequestError
@@ -21,7 +22,7 @@ from shared.observability import log_event, log_exception, start_trace
 
 MAX_BODY_BYTES = 1024 * 1024
 _JSON = re.compile(r"application/([a-z0-9][a-z0-9!#$&^_.-]*\+)?json")
-OPEN_PATHS = frozenset({"/health", "/health/last-run", "/openapi.json", "/docs"})
+OPEN_PATHS = frozenset({"/health", "/health/last-run", "/openapi.json", "/docs", *DASHBOARD_PATHS})
 
 
 class Border:

@@ -121,6 +121,7 @@ class ListQuery(_Sent):
     scheduled_from: Moment | None = Field(default=None, description="The earliest slot, itself included.")
     scheduled_to: Moment | None = Field(default=None, description="The latest slot, itself included.")
     user_id: Id | None = Field(default=None, description="Only invocations that this mentor was in, with her results.")
+    slots: bool = Field(default=False, description="Say as well which slots have no run, and when the next one is.")
     limit: int = Field(default=20, ge=1, le=100)
     cursor: Cursor | None = None
 
@@ -153,7 +154,7 @@ class Counts(_Answered):
 
 
 class FailureCause(_Answered):
-    """One cause, how often, and some of whom."""
+    """One cause, how often, and some of whom: up to 10, one run by itself up to 100 of its pairs."""
 
     code: str
     count: int
@@ -199,11 +200,24 @@ class ListedInvocation(Invocation):
     results: list[UserResult] = Field(default=[])
 
 
+class Slots(_Answered):
+    """What the runs themselves cannot say of the schedule."""
+
+    missed: list[Moment] = Field(
+        description="Without a run, the latest first, at most 100: from the oldest scheduled run of this page up to "
+        "the page before, on the first page up to five minutes ago. Where the schedule changed nothing is claimed."
+    )
+    next: Moment = Field(description="The next one, by the schedule in force.")
+
+
 class InvocationPage(_Answered):
     """A page of the list, the newest first."""
 
-    items: list[ListedInvocation]
+    items: list[ListedInvocation] = Field(
+        description="With user_id a page looks into 2,000 runs at most: it may be short, or empty, before the end."
+    )
     next_cursor: str | None = Field(description="Null at the end.")
+    slots: Slots | None = Field(default=None, description="If asked for.")
 
 
 class ChosenBy(_Answered):

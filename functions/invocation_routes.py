@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
@@ -23,10 +25,12 @@ from functions.contract import (
 )
 from functions.cursors import cursor_of_mentor, cursor_of_position, mentor_of_cursor, position_of_cursor
 from functions.manual_run import start_run
+from functions.missed_slots import missed_slots
 from functions.openapi import LINKS_TO_INVOCATION, OPENED, OPENED_ONLY, problems
 from functions.peer_mentors import read_mentors_page
 from functions.work import Work
 from shared.errors import RequestError
+from shared.invocation_records import Listed, Position, SpentSlot
 
 PREFIX = "/api/v1/scheduler-invocations"
 
@@ -63,6 +67,7 @@ router = APIRouter(prefix=PREFIX, tags=["invocations"])
 @router.get("", response_model_exclude_unset=True, responses=problems(422))
 async def list_invocations(work: Connected, query: Annotated[ListQuery, Query()]) -> InvocationPage:
     """Lists invocations, the newest first. The cursor stays where it is when newer ones are opened meanwhile."""
+    after = position_of_cursor(query.cursor) if query.cursor is not None else None
     listed = await work.records.list(
         statuses=list(query.status) if query.status else None,
         triggered_by=list(query.triggered_by) if query.triggered_by else None,
@@ -70,14 +75,13 @@ async def list_invocations(work: Connected, query: Annotated[ListQuery, Query()]
         scheduled_to=query.scheduled_to,
         user_id=str(query.user_id) if query.user_id else None,
         limit=query.limit,
-        after=position_of_cursor(query.cursor) if query.cursor is not None else None,
+        after=after,
     )
-    return InvocationPage.model_validate(
-        {
-            "items": [item | {"deduplicated": True} for item in listed.items],
-            "next_cursor": cursor_of_position(listed.next) if listed.next else None,
-        }
-    )
+    page = {
+        "items": [item | {"deduplicated": True} for item in listed.items],
+        "next_cursor": cursor_of_position(listed.next) if listed.next else None,
+    }
+    return InvocationPage.model_validate(page | ({"slots": await _slots(work, listed, after)} if query.slots else {}))
 
 
 @router.post(
@@ -184,6 +188,23 @@ async def delete_invocation(work: Connected, invocation_id: Id) -> None:
         raise _unknown(invocation_id)
     if outcome == "open":
         raise RequestError(409, "still_open", "expected an invocation that has ended; cancel this one first")
+
+
+async def _slots(work: Work, listed: Listed, after: Position | None) -> dict[str, Any]:
+    """The slots of a page's time that have no run, and the next one."""
+    now = work.now()
+    spent: Sequence[SpentSlot] = ()
+    shown = [
+        datetime.fromisoformat(item["scheduled_for"]) for item in listed.items if item["triggered_by"] == "schedule"
+    ]
+    if shown:
+        until = datetime.fromisoformat(after.created_at) if after else now
+        spent = await work.records.spent_slots(min(shown), until)
+    in_force = (work.config.evaluation_schedule, work.config.evaluation_timezone)
+    return {
+        "missed": missed_slots(spent, in_force=in_force, now=None if after else now),
+        "next": work.config.schedule.around(now)[1],
+    }
 
 
 def _invocation(described: dict[str, Any], *, deduplicated: bool) -> Invocation:

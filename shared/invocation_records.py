@@ -6,6 +6,7 @@ As in `invocations.py` the rules are in SQL. An invocation is handed on as the d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -57,6 +58,19 @@ class Listed:
 
     items: list[dict[str, Any]]
     next: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpentSlot:
+    """A slot that an invocation was opened for, deleted or not.
+
+    Args:
+        scheduled_for: the slot.
+        schedule: the schedule and its time zone that were in force; None where that was not recorded.
+    """
+
+    scheduled_for: datetime
+    schedule: tuple[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +175,19 @@ class InvocationRecords:
         )
         following = answer["next"]
         return Listed(answer["items"], Position(following["created_at"], following["id"]) if following else None)
+
+    async def spent_slots(self, first: datetime, last: datetime) -> Sequence[SpentSlot]:
+        """The slots of this span, its ends included, that were spent, the latest first; at most about 1,000."""
+        answer = await self._database.call(
+            "scheduler_spent_slots", **{"from": first.isoformat(), "to": last.isoformat()}
+        )
+        return [
+            SpentSlot(
+                datetime.fromisoformat(row["scheduled_for"]),
+                (row["schedule"], row["timezone"]) if row["schedule"] and row["timezone"] else None,
+            )
+            for row in answer
+        ]
 
     async def get(self, invocation_id: str) -> dict[str, Any] | None:
         """One invocation with everything that is known of it; None when there is none."""

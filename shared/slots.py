@@ -6,6 +6,7 @@ cron, which `cronsim` implements: a job at a fixed local time runs once in a nig
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -50,6 +51,13 @@ class Schedule:
         while following <= now:
             current, following = following, next(CronSim(self.expression, following))
         return current.astimezone(UTC), following.astimezone(UTC)
+
+    def between(self, after: datetime, before: datetime) -> Iterator[datetime]:
+        """The fire times after `after` and before `before`, two aware times, in UTC, the latest first."""
+        slot = self.around(before - MINUTE if before == to_slot(before) else before)[0]
+        while slot > after:
+            yield slot
+            slot = self.around(slot - MINUTE)[0]
 
 
 def to_slot(moment: datetime) -> datetime:

@@ -22,8 +22,8 @@ language sql stable set search_path = '' as $$
     ) as per_type
 $$;
 
--- Failures grouped by cause, the commonest first, with a few user ids to start looking from.
-create function scheduler.failures_by_cause(p_invocation_id uuid) returns jsonb
+-- Failures grouped by cause, the commonest first, with the user ids of some of each to start looking from.
+create function scheduler.failures_by_cause(p_invocation_id uuid, p_sample integer default 10) returns jsonb
 language sql stable set search_path = '' as $$
   select coalesce(jsonb_agg(
       jsonb_build_object('code', cause.error_code, 'count', cause.n, 'message', cause.message, 'sample_user_ids', (
@@ -32,7 +32,7 @@ language sql stable set search_path = '' as $$
             select e.user_id
               from public.scheduler_evaluations as e
              where e.invocation_id = p_invocation_id and e.outcome = 'failed' and e.error_code = cause.error_code
-             limit 10
+             limit p_sample
           ) as sample
       )) order by cause.n desc, cause.error_code), '[]')
     from (
@@ -84,6 +84,6 @@ language sql stable set search_path = '' as $$
 $$;
 
 revoke all on function
-  scheduler.slot_key(timestamptz), scheduler.count_by_scenario(uuid), scheduler.failures_by_cause(uuid),
+  scheduler.slot_key(timestamptz), scheduler.count_by_scenario(uuid), scheduler.failures_by_cause(uuid, integer),
   scheduler.describe_invocation(uuid)
 from public, anon, authenticated, service_role;

@@ -30,6 +30,8 @@ $$;
 
 -- The newest first, p_limit of them from after (p_after_created_at, p_after_id): a position that stays where it is when newer
 -- ones are opened meanwhile. A null filter is none. p_user_id: only runs that she was in, each with "results" of hers.
+-- Nothing says in which runs a mentor was but their batches, so a page of hers looks into 2,000 runs at most. The last one
+-- that it looked into is then where the next page begins, and the page may have fewer items than p_limit, even none.
 -- Answers {"items": […], "next": {"created_at", "id"}, or null at the end}.
 create function public.scheduler_list(
   p_statuses text[],
@@ -43,22 +45,34 @@ create function public.scheduler_list(
 ) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
   with found as (
-    select i.id, i.created_at, results.results, row_number() over (order by i.created_at desc, i.id) as position
-      from public.scheduler_invocations as i
+    select looked_into.id,
+           looked_into.created_at,
+           results.results,
+           p_user_id is null or results.results is not null as is_listed,
+           looked_into.is_last,
+           row_number() over (order by looked_into.created_at desc, looked_into.id) as position
+      from (
+        select i.id,
+               i.created_at,
+               p_user_id is not null and row_number() over (order by i.created_at desc, i.id) = 2000 as is_last
+          from public.scheduler_invocations as i
+         where i.deleted_at is null
+           and (p_statuses is null or i.status = any (p_statuses))
+           and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
+           and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
+           and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
+           and (
+             p_after_created_at is null
+             or (i.created_at <= p_after_created_at and (i.created_at < p_after_created_at or i.id > p_after_id))
+           )
+         order by i.created_at desc, i.id
+         limit case when p_user_id is null then p_limit + 1 else 2000 end
+      ) as looked_into
      cross join lateral (
-       select case when p_user_id is not null then scheduler.results_of_user(i.id, p_user_id) end as results
+       select case when p_user_id is not null then scheduler.results_of_user(looked_into.id, p_user_id) end as results
      ) as results
-     where i.deleted_at is null
-       and (p_statuses is null or i.status = any (p_statuses))
-       and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
-       and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
-       and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
-       and (p_user_id is null or results.results is not null)
-       and (
-         p_after_created_at is null
-         or (i.created_at <= p_after_created_at and (i.created_at < p_after_created_at or i.id > p_after_id))
-       )
-     order by i.created_at desc, i.id
+     where p_user_id is null or results.results is not null or looked_into.is_last
+     order by looked_into.created_at desc, looked_into.id
      limit p_limit + 1
   )
   select jsonb_build_object(
@@ -67,21 +81,46 @@ language sql stable security definer set search_path = '' set statement_timeout 
         scheduler.describe_invocation(found.id)
           || case when p_user_id is null then '{}' else jsonb_build_object('results', found.results) end
         order by found.position
-      ) filter (where found.position <= p_limit), '[]'
+      ) filter (where found.position <= p_limit and found.is_listed), '[]'
     ),
-    'next', case when count(*) > p_limit then (
-      select jsonb_build_object('created_at', last.created_at, 'id', last.id) from found as last where last.position = p_limit
+    'next', case when count(*) > p_limit or bool_or(found.is_last) then (
+      select jsonb_build_object('created_at', last.created_at, 'id', last.id)
+        from found as last
+       where last.position <= p_limit
+       order by last.position desc
+       limit 1
     ) end
   )
     from found
 $$;
 
--- One invocation with all that is known of it, or null: beside what the list shows, what was asked for and under which
--- settings, some of those who were not evaluated, whether everybody was read, and what the function answered to the calls for
--- slices while it was due or under way. Those calls are not made for one run, so all of that time are shown, counted by answer.
+-- The slots from p_from to p_to, both included, that were spent, the newest first, each with the schedule that was in force:
+-- [{"scheduled_for", "schedule", "timezone"}, …]. Of runs that were deleted as well: theirs were not missed. At most 1,000 and
+-- the latest before them: a gap has two ends. A slot's key sorts as its time does, so the keys' index is the slots'.
+create function public.scheduler_spent_slots(p_from timestamptz, p_to timestamptz) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+      'scheduled_for', spent.scheduled_for,
+      'schedule', spent.config -> 'evaluation_schedule',
+      'timezone', spent.config -> 'evaluation_timezone'
+    ) order by spent.scheduled_for desc), '[]')
+    from (
+      select i.scheduled_for, i.config
+        from public.scheduler_invocations as i
+       where i.idempotency_key between scheduler.slot_key(p_from) and scheduler.slot_key(p_to)
+       order by i.idempotency_key desc
+       limit 1001
+    ) as spent
+$$;
+
+-- One invocation with all that is known of it, or null: beside what the list shows, more of those who failed, what was asked
+-- for and under which settings, some of those who were not evaluated, whether everybody was read, and what the function
+-- answered to the calls for slices while it was due or under way. Those calls are not made for one run, so all of that time
+-- are shown, counted by answer.
 create function public.scheduler_get(p_invocation_id uuid) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
   select scheduler.describe_invocation(i.id) || jsonb_build_object(
+      'failures', scheduler.failures_by_cause(i.id, 100),
       'request', i.request,
       'config', i.config,
       'enumeration_done', i.enumeration_done,
@@ -151,11 +190,13 @@ revoke all on function scheduler.results_of_user(uuid, uuid), scheduler.last_goo
 from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_list(text[], text[], timestamptz, timestamptz, uuid, integer, timestamptz, uuid),
+  public.scheduler_spent_slots(timestamptz, timestamptz),
   public.scheduler_get(uuid),
   public.scheduler_last_good_run()
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_list(text[], text[], timestamptz, timestamptz, uuid, integer, timestamptz, uuid),
+  public.scheduler_spent_slots(timestamptz, timestamptz),
   public.scheduler_get(uuid),
   public.scheduler_last_good_run()
 to service_role;

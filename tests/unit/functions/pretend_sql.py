@@ -95,6 +95,7 @@ class PretendSql:
             "scheduler_finish": self._finish,
             "scheduler_hand_back": lambda _: None,
             "scheduler_list": lambda _: {"items": [], "next": None},
+            "scheduler_spent_slots": lambda _: [],
             "scheduler_get": lambda _: None,
             "scheduler_update": lambda _: None,
             "scheduler_delete": lambda _: None,

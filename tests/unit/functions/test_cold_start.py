@@ -57,6 +57,12 @@ async def test_to_say_that_it_is_up_takes_neither_fastapi_nor_the_clients() -> N
         assert modules & (FASTAPI | CLIENTS) == set()
 
 
+async def test_the_dashboards_page_takes_neither_as_well() -> None:
+    told = await fresh_process("GET /dashboard", "GET /dashboard/app.js")
+    assert [status for status, _ in told] == [None, 200, 200]
+    assert all(modules & (FASTAPI | CLIENTS) == set() for _, modules in told)
+
+
 async def test_to_start_a_night_takes_no_fastapi(idle_data_api: str) -> None:
     _, (status, afterwards) = await fresh_process("POST /", data_api=idle_data_api)
     assert status == 200

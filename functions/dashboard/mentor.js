@@ -1,0 +1,124 @@
+// One mentor's history: was she evaluated, when, and with what result?
+
+import { isUserId } from "./actions.js";
+import { listRuns } from "./api.js";
+import { announce, h, table } from "./dom.js";
+import { problemText } from "./polling.js";
+import { time } from "./times.js";
+import { causeText, counted, outcomeBadge, outcomeWord, statusBadge, triggerWord } from "./words.js";
+
+const PAGE_SIZE = 25;
+const WEEK_MS = 7 * 24 * 3600 * 1000;
+// A page that found nothing has looked into 2,000 runs; nobody is asked to press a button for each.
+const PAGES_AT_ONCE = 10;
+
+export function mentorView(context, userId) {
+  let asking = new AbortController();
+  const result = h("div", { class: "place-history" });
+  const trouble = h("div", { role: "alert", class: "error-place" });
+  const input = h("input", { id: "user-id", name: "user_id", value: userId, autocomplete: "off", autocapitalize: "off", spellcheck: "false", placeholder: "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10", "aria-describedby": "user-id-help" });
+  const sought = (event) => {
+    event.preventDefault();
+    const text = input.value.trim().toLowerCase();
+    if (!isUserId(text)) {
+      trouble.replaceChildren(h("p", {}, "That is no user id. They look like 0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10."));
+      input.focus();
+      return;
+    }
+    context.go(`#/mentors/${text}`);
+  };
+  const element = h(
+    "div",
+    { class: "mentor" },
+    h("div", { class: "heading" }, h("h1", { tabindex: -1 }, "One mentor")),
+    h("form", { class: "card search", role: "search", onsubmit: sought, novalidate: true },
+      h("label", { for: "user-id" }, "User id"),
+      h("div", { class: "search-line" }, input, h("button", { type: "submit", class: "primary" }, "Show history")),
+      h("p", { class: "small", id: "user-id-help" }, "Every run that she was in, the newest first, with what came of it.")),
+    trouble,
+    result,
+  );
+  const found = [];
+  let cursor = null;
+
+  async function more() {
+    trouble.replaceChildren();
+    result.setAttribute("aria-busy", "true");
+    if (!found.length) result.replaceChildren(h("p", { class: "loading card" }, "Looking through the runs…"));
+    try {
+      const before = found.length;
+      for (let pages = 0; pages < PAGES_AT_ONCE; pages += 1) {
+        const page = await listRuns({ user_id: userId, limit: PAGE_SIZE, cursor }, { signal: asking.signal });
+        found.push(...page.items);
+        cursor = page.next_cursor;
+        if (!cursor || found.length - before >= PAGE_SIZE) break;
+      }
+      result.replaceChildren(history(found, cursor, more));
+      announce(found.length ? summary(found, cursor) : "She was in no run.");
+    } catch (error) {
+      if (asking.signal.aborted) return;
+      if (error.isOfToken) return context.lost(error);
+      if (!found.length) result.replaceChildren();
+      trouble.replaceChildren(problemText(error), h("button", { type: "button", onclick: more }, "Try again"));
+    } finally {
+      result.removeAttribute("aria-busy");
+    }
+    return undefined;
+  }
+
+  return {
+    element,
+    title: "One mentor",
+    focus: userId ? "h1" : "#user-id",
+    start: () => {
+      asking = new AbortController();
+      if (userId && !found.length) more();
+    },
+    stop: () => asking.abort(),
+  };
+}
+
+function history(runs, cursor, more) {
+  const further = cursor && h("div", { class: "buttons" }, h("button", { type: "button", onclick: more, "data-key": "more" }, "Look further back"));
+  if (!runs.length) {
+    return h("section", { class: "card" }, h("h2", {}, cursor ? "Not found so far" : "She was in no run"),
+      h("p", {}, cursor ? "She was in none of the newest runs." : "No run that is kept has anything of her. She may not be active, or no scenario applies to her."), further);
+  }
+  const columns = [{ title: "Run" }, { title: "Status of the run" }, { title: "What came of her" }];
+  return h(
+    "section",
+    { class: "card", "aria-labelledby": "history-title" },
+    h("h2", { id: "history-title" }, "Her history"),
+    h("p", { class: "lead" }, summary(runs, cursor)),
+    table("Runs that she was in", columns, runs.map(row), { class: "history cards" }),
+    further ?? h("p", { class: "small" }, "That is all that is kept."),
+  );
+}
+
+function row(run) {
+  return [
+    h("span", {}, h("a", { href: `#/runs/${run.id}` }, time(run.triggered_by === "schedule" ? run.scheduled_for : run.created_at)), h("span", { class: "sub" }, triggerWord(run.triggered_by), run.dry_run && " · dry run")),
+    statusBadge(run.status),
+    h("ul", { class: "results" }, run.results.map((result) => h(
+      "li",
+      {},
+      h("code", {}, result.scenario_type),
+      " ",
+      outcomeBadge(result.outcome),
+      result.error_code && h("span", { class: "sub" }, h("code", {}, result.error_code), " ", result.error_message || causeText(result.error_code)),
+      result.notification_id && h("span", { class: "sub" }, `notification ${result.notification_id}`),
+    ))),
+  ];
+}
+
+/** "In the last 7 days she was in 7 runs: 12 not triggered, 2 triggered." */
+function summary(runs, cursor) {
+  const since = Date.now() - WEEK_MS;
+  const real = runs.filter((run) => !run.dry_run && Date.parse(run.created_at) >= since);
+  const whole = !cursor || runs.some((run) => Date.parse(run.created_at) < since);
+  if (!real.length) return "In the last 7 days she was in no run that was not dry.";
+  const outcomes = new Map();
+  for (const { outcome } of real.flatMap((run) => run.results)) outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+  const told = [...outcomes].sort(([, one], [, other]) => other - one).map(([outcome, number]) => `${number} ${outcomeWord(outcome)}`).join(", ");
+  return `In the last 7 days she was in ${whole ? "" : "at least "}${counted(real.length, "run")}: ${told}.`;
+}

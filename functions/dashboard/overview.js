@@ -1,0 +1,172 @@
+// The morning's page: did it run, whom did it miss, why, and what to press; then how it went before.
+
+import { dryRunButton, retryButton, runButton, cancelButton } from "./actions.js";
+import { listRuns } from "./api.js";
+import { chart, timeTicks } from "./charts.js";
+import { h, Region } from "./dom.js";
+import { Poll, problemText } from "./polling.js";
+import { filters, queryOf, runsTable, undoneText } from "./runs_table.js";
+import { slotsOf, strip } from "./strip.js";
+import { secondsBetween, span, time } from "./times.js";
+import { causeText, count, counted, evaluated, isLate, isOpen, reasonText, sign, statusBadge, toneOf, undone } from "./words.js";
+
+const SLOTS = 60;
+const SLOTS_IN_STRIP = 30;
+const RETRIES = 50;
+const QUIET_MS = 30_000;
+const BUSY_MS = 2_500;
+
+/** @param {URLSearchParams} parameters which page of which runs the table shows. */
+export function overview(context, parameters) {
+  const query = parameters.toString();
+  const trouble = h("div", { role: "alert", class: "error-place" });
+  const places = Object.fromEntries(["verdict", "strip", "charts", "table"].map((name) => [name, h("div", { class: `place-${name}` })]));
+  const regions = {
+    verdict: new Region(places.verdict, (data) => verdict(context, data, () => poll.now())),
+    strip: new Region(places.strip, stripCard),
+    charts: new Region(places.charts, charts),
+    table: new Region(places.table, runsTable),
+  };
+  places.verdict.append(h("p", { class: "loading card" }, "Reading the last runs…"));
+  const element = h(
+    "div",
+    { class: "overview" },
+    h("div", { class: "heading" }, h("h1", { tabindex: -1 }, "Runs"), h("div", { class: "buttons" }, dryRunButton(context), runButton(context))),
+    trouble,
+    places.verdict,
+    places.strip,
+    places.charts,
+    h("section", { class: "card", "aria-labelledby": "all-runs" }, h("h2", { id: "all-runs", tabindex: -1 }, "All runs"), filters(parameters, context.go), places.table),
+  );
+
+  async function look(signal) {
+    const [nights, retries, page] = await Promise.all([
+      listRuns({ triggered_by: "schedule", limit: SLOTS, slots: true }, { signal }),
+      listRuns({ triggered_by: "retry", limit: RETRIES }, { signal }),
+      listRuns(queryOf(parameters), { signal }),
+    ]);
+    const slots = slotsOf(nights.items, nights.slots.missed, SLOTS);
+    regions.verdict.show({ slot: slots.at(-1) ?? null, retries: retries.items, next: nights.slots.next });
+    regions.strip.show(slots.slice(-SLOTS_IN_STRIP));
+    regions.charts.show(slots);
+    regions.table.show({ page, query });
+    return [...nights.items.slice(0, 1), ...page.items].some(isOpen) ? BUSY_MS : QUIET_MS;
+  }
+
+  const poll = new Poll(look, (error, pause) => {
+    if (error?.isOfToken) context.lost(error);
+    else trouble.replaceChildren(...(error ? [problemText(error), h("p", { class: "small" }, `What is shown may be old. Trying again in ${span(pause / 1000)}.`)] : []));
+  });
+  return { element, title: "Runs", focus: query ? "#all-runs" : "h1", start: () => poll.start(), stop: () => poll.stop() };
+}
+
+function verdict(context, { slot, retries, next }, refresh) {
+  const following = h("p", { class: "next" }, "The next slot is ", time(next, "night"), ".");
+  if (!slot) {
+    return h("section", { class: "card verdict tone-off", "aria-label": "The latest run" }, h("div", { class: "verdict-sign" }, sign("pending")), h("div", {}, h("h2", {}, "No scheduled run yet"), following));
+  }
+  const { run } = slot;
+  const retry = run && retries.find((one) => one.retry_of === run.id);
+  const status = run ? run.status : "missed";
+  return h(
+    "section",
+    { class: `card verdict tone-${toneOf(status)}`, "aria-label": "The latest run" },
+    h("div", { class: "verdict-sign" }, sign(status)),
+    h(
+      "div",
+      { class: "verdict-text" },
+      h("p", { class: "verdict-when" }, time(slot.slot, "night")),
+      h("h2", {}, headline(run)),
+      run ? story(run, retry) : h("p", {}, "No run was opened for this slot: the database's clock did not call, or the function did not answer. Check cron.job_run_details, and what the function's platform says."),
+      run && figures(run),
+      h("div", { class: "buttons" },
+        run && h("a", { class: "button", href: `#/runs/${run.id}`, "data-key": "look" }, "Look into it"),
+        run && isOpen(run) && cancelButton(context, run, refresh),
+        run && !isOpen(run) && undone(run) > 0 && !(retry && isOpen(retry)) && retryButton(context, run)),
+      following,
+    ),
+  );
+}
+
+function headline(run) {
+  if (!run) return "It did not run";
+  if (isOpen(run)) return run.error ? "It is waiting" : "It is running";
+  return {
+    succeeded: "Everybody was evaluated",
+    partial: `${counted(undone(run), "evaluation")} of ${count(run.counts.evaluations)} without a result`,
+    failed: run.counts.evaluations ? "Nobody was evaluated" : "It failed",
+    cancelled: "It was cancelled",
+    skipped: "It was skipped",
+  }[run.status];
+}
+
+function story(run, retry) {
+  const causes = run.failures.slice(0, 3);
+  return [
+    isLate(run) && h("p", {}, h("span", { class: "badge tone-warning" }, sign("late"), "late"), ` It started ${span(run.lateness_seconds)} after its time.`),
+    run.error && h("p", {}, reasonText(run.error)),
+    !isOpen(run) && undone(run) > 0 && h("p", {}, `${undoneText(run)}.`),
+    causes.length > 0 && h("ul", { class: "causes" }, causes.map((cause) => h("li", {}, h("code", {}, cause.code), ` ${count(cause.count)} × `, causeText(cause.code) || cause.message))),
+    retry && h("p", {}, "Retried ", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), ": ", statusBadge(retry.status), undone(retry) && !isOpen(retry) ? ` ${undoneText(retry)}` : null),
+  ];
+}
+
+function figures(run) {
+  const figure = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+  return h(
+    "dl",
+    { class: "figures" },
+    figure("Mentors", count(run.counts.mentors)),
+    figure("Evaluations", isOpen(run) ? `${count(evaluated(run))} of ${count(run.counts.evaluations)}` : count(run.counts.evaluations)),
+    figure("Triggered", count(run.counts.triggered)),
+    figure("Failed", count(run.counts.failed)),
+    figure("Not evaluated", count(run.counts.not_evaluated)),
+    figure(isOpen(run) ? "For" : "Took", span(secondsBetween(run.started_at, run.finished_at))),
+  );
+}
+
+function stripCard(slots) {
+  if (!slots.length) return null;
+  return h("section", { class: "card", "aria-labelledby": "strip-title" }, h("h2", { id: "strip-title" }, "The last slots"), strip(slots));
+}
+
+function charts(slots) {
+  if (!slots.length) return null;
+  const rows = (values) => slots.map(({ slot, run }) => ({ slot, values: run ? values(run) : null }));
+  const most = (name) => slots.reduce((greatest, { run }) => Math.max(greatest, run?.counts[name] ?? 0), 0);
+  const spoken = `${counted(slots.length, "slot")}, ${slots.filter(({ run }) => !run).length} without a run.`;
+  const done = [
+    { name: "not triggered", look: "bar-not-triggered" },
+    { name: "triggered", look: "bar-triggered" },
+    ...(most("suppressed") ? [{ name: "suppressed", look: "bar-suppressed" }] : []),
+    ...(most("skipped") ? [{ name: "skipped", look: "bar-skipped" }] : []),
+  ];
+  const nameOf = (series) => series.name.replace(" ", "_");
+  return h(
+    "section",
+    { class: "card charts", "aria-labelledby": "charts-title" },
+    h("h2", { id: "charts-title", class: "visually-hidden" }, "Outcomes and duration over time"),
+    chart({
+      name: "Results",
+      description: `Evaluations that came to a result, by outcome, for each slot. ${spoken}`,
+      series: done,
+      rows: rows((run) => done.map((series) => run.counts[nameOf(series)])),
+      format: count,
+    }),
+    chart({
+      name: "Without a result",
+      description: `Evaluations that failed or were not evaluated, for each slot. ${spoken}`,
+      series: [{ name: "failed", look: "bar-failed", pattern: "hatch" }, { name: "not evaluated", look: "bar-not-evaluated", pattern: "dots" }],
+      rows: rows((run) => [run.counts.failed, run.counts.not_evaluated]),
+      format: count,
+    }),
+    chart({
+      name: "Duration",
+      description: `From start to end, for each slot. ${spoken}`,
+      series: [{ name: "duration", look: "bar-duration" }],
+      rows: rows((run) => [run.finished_at ? (secondsBetween(run.started_at, run.finished_at) ?? 0) : 0]),
+      format: (seconds) => (seconds === 0 ? "0" : span(seconds)),
+      ticks: timeTicks,
+    }),
+  );
+}

@@ -1,0 +1,282 @@
+// One run with all that is known of it, live while it works.
+
+import { cancelButton, retryButton } from "./actions.js";
+import { getRun, listRuns } from "./api.js";
+import { announce, h, Region, table } from "./dom.js";
+import { Poll, problemText } from "./polling.js";
+import { undoneText } from "./runs_table.js";
+import { secondsBetween, span, time } from "./times.js";
+import { OUTCOMES, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, sign, statusBadge, statusWord, triggerWord, undone } from "./words.js";
+
+const QUICK_MS = 700;
+const SLOW_MS = 5_000;
+const AFTERWARDS_MS = 30_000;
+const ANNOUNCED_MS = 10_000;
+const RATE_OVER_MS = 15_000;
+const NOBODY_CAME_SECONDS = 90;
+const IDS_SHOWN = 10;
+
+export function runView(context, id) {
+  const trouble = h("div", { role: "alert", class: "error-place" });
+  const names = ["heading", "progress", "facts", "counts", "scenarios", "failures", "waiting", "dispatches", "config"];
+  const places = Object.fromEntries(names.map((name) => [name, h("div", { class: `place-${name}` })]));
+  const regions = {
+    heading: new Region(places.heading, ({ run, retries }) => heading(context, run, retries, () => poll.now())),
+    facts: new Region(places.facts, facts),
+    counts: new Region(places.counts, counts),
+    scenarios: new Region(places.scenarios, scenarios),
+    failures: new Region(places.failures, failures),
+    waiting: new Region(places.waiting, waiting),
+    dispatches: new Region(places.dispatches, dispatches),
+    config: new Region(places.config, config),
+  };
+  const progress = new Progress(places.progress);
+  places.heading.append(h("h1", { tabindex: -1 }, "One run"), h("p", { class: "loading" }, "Reading the run…"));
+  const element = h("div", { class: "run" }, h("p", { class: "back" }, h("a", { href: "#/" }, "All runs")), trouble, Object.values(places));
+
+  let pause = QUICK_MS;
+  let last = null;
+  let previous;
+
+  async function look(signal) {
+    const run = await getRun(id, { signal });
+    // A retry can only be of a run that has ended, so nobody asks for those of an open one.
+    const retries = isOpen(run) || !(undone(run) || !run.enumeration_done) ? [] : await retriesOf(run, signal);
+    show(run, retries);
+    const moved = JSON.stringify(run.counts);
+    pause = moved === last ? Math.min(pause * 1.5, SLOW_MS) : QUICK_MS;
+    last = moved;
+    // Of an ended run a late result may still come.
+    return isOpen(run) ? pause : AFTERWARDS_MS;
+  }
+
+  function show(run, retries) {
+    regions.heading.show({ run: headingOf(run), retries: retries.map(({ id: retry, created_at, status, counts: those, finished_at }) => ({ id: retry, created_at, status, counts: those, finished_at })) });
+    progress.show(run);
+    regions.facts.show(factsOf(run));
+    regions.counts.show(run.counts);
+    regions.scenarios.show(run.scenarios);
+    regions.failures.show({ failures: run.failures });
+    regions.waiting.show({ ids: run.not_evaluated_user_ids, number: run.counts.not_evaluated });
+    regions.dispatches.show({ answers: run.dispatches, open: isOpen(run), waited: isOpen(run) && !run.started_at && secondsBetween(run.created_at) > NOBODY_CAME_SECONDS });
+    regions.config.show({ config: run.config, request: run.request });
+    if (previous && previous !== run.status && !isOpen(run)) announce(`The run has ended: ${statusWord(run.status)}. ${undoneText(run)}`);
+    previous = run.status;
+  }
+
+  const poll = new Poll(look, (error, wait) => {
+    if (error?.isOfToken) return context.lost(error);
+    if (error?.status === 404 || error?.status === 422) {
+      poll.stop();
+      places.heading.replaceChildren(h("h1", { tabindex: -1 }, "There is no such run"));
+      trouble.replaceChildren(problemText(error));
+      return undefined;
+    }
+    trouble.replaceChildren(...(error ? [problemText(error), h("p", { class: "small" }, `What is shown may be old. Trying again in ${span(wait / 1000)}.`)] : []));
+    return undefined;
+  });
+  return { element, title: "One run", focus: "h1", start: () => poll.start(), stop: () => poll.stop() };
+}
+
+async function retriesOf(run, signal) {
+  const page = await listRuns({ triggered_by: "retry", limit: 50 }, { signal });
+  return page.items.filter((one) => one.retry_of === run.id);
+}
+
+function headingOf(run) {
+  const { id, status, triggered_by, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error, enumeration_done } = run;
+  // Of the counts only what the heading says once it has ended: what moves meanwhile is the progress's.
+  const { failed, not_evaluated, evaluations } = isOpen(run) ? { failed: 0, not_evaluated: 0, evaluations: 0 } : run.counts;
+  return { id, status, triggered_by, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error, enumeration_done, counts: { failed, not_evaluated, evaluations } };
+}
+
+function heading(context, run, retries, refresh) {
+  const open = isOpen(run);
+  const canRetry = !open && run.status !== "skipped" && (undone(run) > 0 || !run.enumeration_done) && !retries.some(isOpen);
+  return [
+    h(
+      "div",
+      { class: "heading" },
+      h("div", {},
+        h("h1", { tabindex: -1 }, { schedule: "Scheduled run of ", manual: "Manual run of ", retry: "Retry of " }[run.triggered_by], time(run.triggered_by === "schedule" ? run.scheduled_for : run.created_at)),
+        h("p", { class: "badges" }, statusBadge(run.status), lateBadge(run), run.dry_run && h("span", { class: "badge tone-off" }, "dry run: nobody is notified"))),
+      h("div", { class: "buttons" }, open && cancelButton(context, run, refresh), canRetry && retryButton(context, run)),
+    ),
+    run.error && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error), " ", reasonText(run.error))),
+    retries.length > 0 && h("p", { class: "notice tone-off" }, sign("running"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), " ", statusBadge(retry.status)]))),
+  ];
+}
+
+/** The bar that moves, with its rate. It is told in words every few seconds, not at every step. */
+class Progress {
+  #samples = [];
+  #announcedAt = 0;
+
+  constructor(element) {
+    this.element = element;
+    this.bar = h("progress", { max: 1, value: 0, "aria-label": "Evaluated" });
+    this.text = h("p", { class: "progress-text" });
+    this.element.append(h("section", { class: "card progress", "aria-label": "Progress" }, this.bar, this.text));
+    this.element.hidden = true;
+  }
+
+  show(run) {
+    const open = isOpen(run);
+    this.element.hidden = !open;
+    if (!open) return;
+    const done = evaluated(run);
+    const total = run.counts.evaluations;
+    const rate = this.#rate(done);
+    this.bar.max = Math.max(total, 1);
+    this.bar.value = done;
+    const text = [
+      run.status === "pending" ? "Waiting for the function to begin." : `${count(done)} of ${counted(total, "evaluation")}${run.enumeration_done ? "" : " so far; still reading mentors"}`,
+      total > 0 && run.enumeration_done && `${Math.floor((100 * done) / total)} %`,
+      rate > 0 && `${count(Math.round(rate))} a second`,
+      rate > 0 && run.enumeration_done && done < total && `about ${span((total - done) / rate)} to go`,
+    ].filter(Boolean).join(" · ");
+    this.text.textContent = text;
+    if (Date.now() - this.#announcedAt > ANNOUNCED_MS) {
+      this.#announcedAt = Date.now();
+      announce(text);
+    }
+  }
+
+  #rate(done) {
+    const now = Date.now();
+    this.#samples = [...this.#samples.filter((sample) => now - sample.at < RATE_OVER_MS), { at: now, done }];
+    const first = this.#samples[0];
+    return now - first.at > 500 ? (1000 * (done - first.done)) / (now - first.at) : 0;
+  }
+}
+
+function factsOf(run) {
+  const { id, triggered_by, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note } = run;
+  return { id, triggered_by, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, counts: { mentors: run.counts.mentors, mentors_skipped: run.counts.mentors_skipped } };
+}
+
+function facts(run) {
+  const fact = (name, ...value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+  return h(
+    "section",
+    { class: "card", "aria-labelledby": "facts-title" },
+    h("h2", { id: "facts-title" }, "When"),
+    h(
+      "dl",
+      { class: "facts" },
+      run.triggered_by === "schedule" ? fact("Slot", time(run.scheduled_for)) : fact("Opened", time(run.created_at, "exact")),
+      fact("Started", time(run.started_at, "exact")),
+      run.triggered_by === "schedule" && fact("Lateness", span(run.lateness_seconds), isLate(run) && " (late)"),
+      fact(run.finished_at ? "Ended" : "Ends at the latest", time(run.finished_at ?? run.expires_at, "exact")),
+      run.finished_at && fact("Took", span(secondsBetween(run.started_at, run.finished_at))),
+      fact("Kind", triggerWord(run.triggered_by)),
+      run.retry_of && fact("Retries", h("a", { href: `#/runs/${run.retry_of}` }, "the run before")),
+      fact("Mentors", count(run.counts.mentors), run.counts.mentors_skipped ? ` (no scenario applies to ${count(run.counts.mentors_skipped)})` : null),
+      run.note && fact("Note", run.note),
+      fact("Id", h("code", { class: "id" }, run.id)),
+    ),
+  );
+}
+
+function counts(those) {
+  const open = those.evaluations - evaluated({ counts: those });
+  const parts = [...OUTCOMES.map((outcome) => [outcome, those[outcome]]), ["open", open]];
+  return h(
+    "section",
+    { class: "card", "aria-labelledby": "counts-title" },
+    h("h2", { id: "counts-title" }, counted(those.evaluations, "evaluation"), h("span", { class: "muted" }, ` in ${counted(those.batches, "batch").replace("batchs", "batches")}`)),
+    h("ul", { class: "tiles" }, parts.filter(([outcome, number]) => number > 0 || !["open", "suppressed", "skipped"].includes(outcome)).map(([outcome, number]) => h(
+      "li",
+      { class: `tile outcome-${outcome}${number ? "" : " none"}`, title: outcome === "open" ? "not decided yet" : outcomeMeaning(outcome) },
+      h("strong", {}, count(number)),
+      h("span", {}, outcome === "open" ? "open" : outcomeWord(outcome)),
+    ))),
+  );
+}
+
+function scenarios(byType) {
+  const types = Object.keys(byType).sort();
+  if (!types.length) return null;
+  const shown = OUTCOMES.filter((outcome) => types.some((type) => byType[type][outcome]));
+  const columns = [{ title: "Scenario type" }, ...shown.map((outcome) => ({ title: outcomeWord(outcome), numeric: true })), { title: "all", numeric: true }];
+  const rows = types.map((type) => [h("code", {}, type), ...shown.map((outcome) => count(byType[type][outcome] ?? 0)), count(shown.reduce((all, outcome) => all + (byType[type][outcome] ?? 0), 0))]);
+  return card("scenarios", "By scenario type", table("Outcomes by scenario type", columns, rows));
+}
+
+function failures({ failures: causes }) {
+  if (!causes.length) return null;
+  return card("failures", "Why they failed", h("ul", { class: "cause-list" }, causes.map((cause) => h(
+    "li",
+    {},
+    h("h3", {}, h("code", {}, cause.code), h("span", { class: "badge tone-bad" }, sign("failed"), count(cause.count))),
+    causeText(cause.code) && h("p", {}, causeText(cause.code)),
+    cause.message && h("p", { class: "quoted" }, cause.message),
+    mentors(cause.code, cause.sample_user_ids, cause.count),
+  ))));
+}
+
+function waiting({ ids, number }) {
+  if (!ids.length) return null;
+  return card("waiting", "Not evaluated", h("p", {}, `${counted(number, "evaluation")} had not had a turn when the run ended.`), mentors("waiting", ids, number));
+}
+
+function mentors(key, ids, evaluations) {
+  const list = (those) => h("ul", { class: "ids" }, those.map((id) => h("li", {}, h("a", { href: `#/mentors/${id}`, "data-key": `${key}-${id}` }, h("code", {}, id)))));
+  const rest = ids.slice(IDS_SHOWN);
+  return [
+    list(ids.slice(0, IDS_SHOWN)),
+    rest.length > 0 && h("details", { "data-key": `more-${key}` }, h("summary", {}, `${counted(rest.length, "more mentor")}`), list(rest)),
+    ids.length < evaluations && h("p", { class: "small" }, `These are some of those concerned (${counted(evaluations, "evaluation")}).`),
+  ];
+}
+
+function dispatches({ answers, open, waited }) {
+  const columns = [{ title: "Answer" }, { title: "How often", numeric: true }, { title: "First" }, { title: "Last" }];
+  const rows = answers.map((answer) => [
+    h("span", {}, h("strong", {}, answer.status_code ?? (answer.error ? "none" : "none yet")), answer.error && [" ", h("code", {}, answer.error)], h("span", { class: "sub" }, answerText(answer))),
+    count(answer.count),
+    time(answer.first_at, "exact"),
+    time(answer.last_at, "exact"),
+  ]);
+  return card(
+    "dispatches",
+    "What the function answered to the database",
+    h("p", { class: "small" }, "The database calls the function for slices of work; a clock that is green while the function refuses shows here. Calls serve all runs of that time."),
+    waited && h("p", { class: "notice tone-warning" }, sign("late"), h("span", {}, "Nobody has begun yet. The database's clock should have asked the function by now: check that pg_cron runs scheduler.dispatch() and that Vault holds the function's URL and an invoke token.")),
+    rows.length ? table("Answers to the database's calls", columns, rows) : h("p", { class: "empty" }, open ? "No call yet." : "No call in that time."),
+  );
+}
+
+function answerText({ status_code: status, error }) {
+  if (status === 200) return "worked, nothing left to do";
+  if (status === 202) return "worked, more to do";
+  if (status === 401 || status === 403) return "the invoke token in Vault is not one of the function's";
+  if (status === 404) return "the URL in Vault is not the function's";
+  if (status === 503) return "the function did not reach the database";
+  if (status >= 500) return "the function, or its platform, failed";
+  if (error === "no_answer") return "no answer came in time";
+  if (error === "vault_secret_missing") return "Vault lacks the function's URL or its invoke token";
+  return status === null && !error ? "under way" : "";
+}
+
+function config({ config: settings, request }) {
+  const chosen = [
+    request.user_ids && h("p", {}, `Asked for: ${counted(request.user_ids.length, "chosen mentor")}.`),
+    request.user_ids && mentors("request", request.user_ids, 0),
+    request.scenario_types && h("p", {}, "Asked for: ", request.scenario_types.join(", ")),
+  ];
+  const rows = Object.entries(settings).filter(([name]) => name !== "scenario_types").sort().map(([name, value]) => [h("code", {}, name.toUpperCase()), value === null ? h("span", { class: "muted" }, "not set") : String(value)]);
+  const types = (settings.scenario_types ?? []).map((scenario) => [h("code", {}, scenario.type), scenario.enabled === false ? "off" : "on", (scenario.segments ?? []).join(", ") || "everybody"]);
+  return h(
+    "section",
+    { class: "card", "aria-label": "Configuration" },
+    chosen,
+    h("details", { "data-key": "config" }, h("summary", {}, h("h2", {}, "The configuration in force when it was opened")),
+      types.length > 0 && table("Scenario types", [{ title: "Scenario type" }, { title: "State" }, { title: "Applies to" }], types),
+      rows.length ? table("Settings", [{ title: "Setting" }, { title: "Value" }], rows) : h("p", { class: "empty" }, "None was recorded.")),
+  );
+}
+
+function card(name, title, ...content) {
+  return h("section", { class: "card", "aria-labelledby": `${name}-title` }, h("h2", { id: `${name}-title` }, title), content);
+}

@@ -1,0 +1,131 @@
+// The list of runs, a page at a time: filters and the place in it stand in the address, so that it can be kept and shared.
+
+import { h, table } from "./dom.js";
+import { secondsBetween, span, time } from "./times.js";
+import { count, isOpen, lateBadge, outcomeWord, statusBadge, statusWord, triggerWord, undone } from "./words.js";
+
+export const PAGE_SIZE = 25;
+
+const STATUSES = ["pending", "running", "succeeded", "partial", "failed", "cancelled", "skipped"];
+const TRIGGERS = ["schedule", "manual", "retry"];
+
+// Where each page began that was come from; a cursor cannot be turned round.
+const before = new Map();
+
+/** What to ask the API for, of the parameters in the address. */
+export function queryOf(parameters) {
+  const until = parameters.get("until");
+  return {
+    limit: PAGE_SIZE,
+    status: parameters.get("status"),
+    triggered_by: parameters.get("kind"),
+    scheduled_to: /^\d{4}-\d\d-\d\d$/.test(until ?? "") ? endOfDay(until) : null,
+    cursor: parameters.get("cursor"),
+  };
+}
+
+function endOfDay(day) {
+  const [year, month, date] = day.split("-").map(Number);
+  return new Date(year, month - 1, date, 23, 59, 59, 999).toISOString();
+}
+
+/** The filters; choosing goes to the address that has them. */
+export function filters(parameters, go) {
+  const chosen = (event) => {
+    event.preventDefault();
+    const next = new URLSearchParams();
+    for (const field of form.elements) if (field.name && field.value) next.set(field.name, field.value);
+    go(address(next));
+  };
+  const choice = (name, label, values, word) => h(
+    "label",
+    { class: "field" },
+    h("span", {}, label),
+    h("select", { name, "data-key": `filter-${name}` }, h("option", { value: "" }, "all"), values.map((value) => h("option", { value, selected: parameters.get(name) === value }, word(value)))),
+  );
+  const form = h(
+    "form",
+    { class: "filters", "aria-label": "Filters", onchange: chosen, onsubmit: chosen },
+    choice("status", "Status", STATUSES, statusWord),
+    choice("kind", "Kind", TRIGGERS, triggerWord),
+    h("label", { class: "field" }, h("span", {}, "Up to"), h("input", { type: "date", name: "until", value: parameters.get("until"), "data-key": "filter-until" })),
+    [...parameters.keys()].length > 0 && h("a", { class: "clear", href: "#/" }, "Show all, newest first"),
+  );
+  return form;
+}
+
+/** A page of runs with the ways to the next and the one before. */
+export function runsTable({ page, query }) {
+  const parameters = new URLSearchParams(query);
+  if (!page.items.length) {
+    return [
+      h("p", { class: "empty" }, [...parameters.keys()].length ? "No run fits." : "There is no run yet."),
+      ways(parameters, page),
+    ];
+  }
+  const columns = [
+    { title: "Run" },
+    { title: "Status" },
+    { title: "Evaluations", numeric: true },
+    { title: "Triggered", numeric: true },
+    { title: "Failed", numeric: true },
+    { title: "Not evaluated", numeric: true },
+    { title: "Took", numeric: true },
+  ];
+  return [table("Runs", columns, page.items.map(row), { class: "runs cards" }), ways(parameters, page)];
+}
+
+function row(run) {
+  return [
+    h("span", {}, h("a", { href: `#/runs/${run.id}`, "data-key": `run-${run.id}` }, time(run.triggered_by === "schedule" ? run.scheduled_for : run.created_at)),
+      h("span", { class: "sub" }, triggerWord(run.triggered_by), run.dry_run && " · dry run", run.note && ` · ${shortened(run.note)}`)),
+    h("span", { class: "badges" }, statusBadge(run.status), lateBadge(run)),
+    count(run.counts.evaluations),
+    count(run.counts.triggered),
+    some(run.counts.failed, "failed"),
+    some(run.counts.not_evaluated, "not_evaluated"),
+    isOpen(run) ? "…" : span(secondsBetween(run.started_at, run.finished_at)),
+  ];
+}
+
+function some(number, outcome) {
+  return number ? h("strong", { class: `some-${outcome}`, title: `${count(number)} ${outcomeWord(outcome)}` }, count(number)) : "0";
+}
+
+function shortened(note) {
+  return note.length > 60 ? `${note.slice(0, 60)}…` : note;
+}
+
+function ways(parameters, page) {
+  const cursor = parameters.get("cursor");
+  const older = page.next_cursor && at(parameters, page.next_cursor);
+  if (page.next_cursor) before.set(page.next_cursor, cursor);
+  if (!cursor && !older) return null;
+  return h(
+    "nav",
+    { class: "ways", "aria-label": "Pages of runs" },
+    cursor && h("a", { href: at(parameters, null), "data-key": "newest" }, "Newest"),
+    cursor && before.has(cursor) && h("a", { href: at(parameters, before.get(cursor)), "data-key": "newer" }, "Newer"),
+    older ? h("a", { href: older, "data-key": "older" }, "Older") : h("span", { class: "muted" }, "These are the oldest."),
+  );
+}
+
+function at(parameters, cursor) {
+  const next = new URLSearchParams(parameters);
+  next.delete("cursor");
+  if (cursor) next.set("cursor", cursor);
+  return address(next);
+}
+
+function address(parameters) {
+  const text = parameters.toString();
+  return text ? `#/?${text}` : "#/";
+}
+
+/** How many of a run's evaluations have no result, in words; empty where none. */
+export function undoneText(run) {
+  const parts = [["failed", run.counts.failed], ["not_evaluated", run.counts.not_evaluated]]
+    .filter(([, number]) => number)
+    .map(([outcome, number]) => `${count(number)} ${outcomeWord(outcome)}`);
+  return undone(run) ? parts.join(", ") : "";
+}

@@ -1,0 +1,140 @@
+// What the contract's names mean, in words and signs. Each sign has a shape of its own: none is told by its colour alone.
+
+import { h, s } from "./dom.js";
+import { span } from "./times.js";
+
+/** From so late on a run is called late, in seconds. */
+export const LATE_SECONDS = 300;
+
+export const OUTCOMES = ["triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"];
+
+const NUMBER = new Intl.NumberFormat();
+
+const STATUSES = {
+  pending: ["waiting", "open"],
+  running: ["running", "open"],
+  succeeded: ["succeeded", "good"],
+  partial: ["partial", "warning"],
+  failed: ["failed", "bad"],
+  cancelled: ["cancelled", "off"],
+  skipped: ["skipped", "off"],
+  missed: ["no run", "missed"],
+};
+
+// Drawn in a square of 16.
+const SIGNS = {
+  pending: "M4 8h.01M8 8h.01M12 8h.01",
+  running: "M8 3a5 5 0 1 1-4.6 3M3 2.6v3.6h3.6",
+  succeeded: "M3.5 8.5l3 3 6-7",
+  partial: "M8 3.5v5.5M8 12.4v.1",
+  failed: "M4 4l8 8M12 4l-8 8",
+  cancelled: "M3.5 8h9",
+  skipped: "M3.5 4l4 4-4 4M8.5 4l4 4-4 4",
+  missed: "M5.6 6a2.4 2.4 0 1 1 3.4 2.2c-.7.35-1 .8-1 1.4v.3M8 12.6v.1",
+  late: "M8 2.6a5.4 5.4 0 1 1 0 10.8a5.4 5.4 0 0 1 0-10.8M8 5v3.2l2.2 1.4",
+};
+
+const OUTCOME_WORDS = {
+  triggered: ["triggered", "a notification was queued"],
+  not_triggered: ["not triggered", "nothing to do"],
+  suppressed: ["suppressed", "it applies, but a cool-down or a wish forbids it"],
+  skipped: ["skipped", "was not asked about, for the reason given"],
+  failed: ["failed", "the engine could not decide"],
+  not_evaluated: ["not evaluated", "the run ended before its turn"],
+};
+
+const TRIGGERS = { schedule: "scheduled", manual: "manual", retry: "retry" };
+
+const REASONS = {
+  no_active_mentors: "No active mentor was read. An empty roster looks like this, and so does a key that may not read it: check the view active_peer_mentors and SUPABASE_SECRET_KEY.",
+  expired: "It was still open when its time was up; what had not been evaluated by then was left.",
+  overlap: "The run before it was still open when its time came.",
+  engine_unavailable: "The trigger engine answers nobody. Nobody failed because of that: the batches wait, and go on by themselves when it is back.",
+  engine_rejected: "The trigger engine turns the scheduler away (401, 403, 404 or a redirect). Check SCENARIO_ENGINE_URL and SCENARIO_ENGINE_TOKEN; the batches wait meanwhile.",
+};
+
+const CAUSES = {
+  engine_timeout: "The engine took too long to answer about them, while it answered about others.",
+  engine_unreachable: "Calls about them broke off, while calls about others went through.",
+  engine_bad_answer: "The engine's answer about them cannot be read.",
+  engine_missing_result: "The engine left them out of its answers.",
+  engine_failed: "The engine said that it failed and did not say why.",
+  worker_lost: "The function died, or did not come back, whenever it worked on them.",
+  time_budget_exceeded: "They took longer than the slices of several calls.",
+  mentor_not_active: "Unknown, or not active at that time.",
+  scenario_not_applicable: "The scenario type does not apply to them.",
+};
+
+export function count(number) {
+  return NUMBER.format(number);
+}
+
+/** "1 evaluation", "2 evaluations" */
+export function counted(number, noun) {
+  return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+export function statusWord(status) {
+  return STATUSES[status]?.[0] ?? status;
+}
+
+export function toneOf(status) {
+  return STATUSES[status]?.[1] ?? "off";
+}
+
+export function outcomeWord(outcome) {
+  return outcome === null ? "open" : (OUTCOME_WORDS[outcome]?.[0] ?? outcome);
+}
+
+export function outcomeMeaning(outcome) {
+  return OUTCOME_WORDS[outcome]?.[1] ?? "";
+}
+
+export function triggerWord(triggeredBy) {
+  return TRIGGERS[triggeredBy] ?? triggeredBy;
+}
+
+export function reasonText(error) {
+  return REASONS[error] ?? error;
+}
+
+/** What to make of a cause of failures; empty where its own message has to do. */
+export function causeText(code) {
+  const status = /^engine_http_(\d{3})$/.exec(code)?.[1];
+  if (status) return `The engine answers ${status} about them and answers about others.`;
+  return CAUSES[code] ?? "";
+}
+
+export function isLate(run) {
+  return run.lateness_seconds !== null && run.lateness_seconds > LATE_SECONDS && run.triggered_by === "schedule";
+}
+
+export function isOpen(run) {
+  return run.finished_at === null;
+}
+
+/** How many evaluations of an ended run have no result. */
+export function undone(run) {
+  return run.counts.failed + run.counts.not_evaluated;
+}
+
+export function evaluated(run) {
+  return OUTCOMES.reduce((sum, outcome) => sum + run.counts[outcome], 0);
+}
+
+/** A sign of 16 by 16, for the eye only. */
+export function sign(name) {
+  return s("svg", { class: "sign", viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: SIGNS[name] ?? SIGNS.pending }));
+}
+
+export function statusBadge(status) {
+  return h("span", { class: `badge tone-${toneOf(status)}` }, sign(status), statusWord(status));
+}
+
+export function lateBadge(run) {
+  return isLate(run) && h("span", { class: "badge tone-warning" }, sign("late"), `${span(run.lateness_seconds)} late`);
+}
+
+export function outcomeBadge(outcome) {
+  return h("span", { class: `outcome outcome-${outcome ?? "open"}`, title: outcomeMeaning(outcome) }, outcomeWord(outcome));
+}

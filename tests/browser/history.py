@@ -1,0 +1,188 @@
+"""Nights that are over, written as the scheduler would have left them: no test waits for a month of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from tests.integration.nightly.night import Night
+
+TYPES = ("inactivity_30_days", "milestone_reached", "onboarding_incomplete")
+CONFIG = {
+    "evaluation_batch_size": 100,
+    "evaluation_timezone": "UTC",
+    "engine_max_concurrency_total": None,
+    "scenario_types": [
+        {"type": "inactivity_30_days", "enabled": True, "segments": ["established"]},
+        {"type": "milestone_reached", "enabled": True, "segments": []},
+    ],
+}
+INSERT_RUN = b"""
+insert into public.scheduler_invocations (
+  idempotency_key, triggered_by, status, scheduled_for, created_at, started_at, finished_at, expires_at, config,
+  engine_scope, engine_scope_since, enumeration_done, error
+) values (
+  scheduler.slot_key(%(slot)s), 'schedule', %(status)s, %(slot)s, %(opened)s, %(started)s, %(ended)s,
+  %(opened)s + interval '20 hours', %(config)s, scheduler.slot_key(%(slot)s), %(opened)s, true, %(error)s
+) returning id
+"""
+INSERT_BATCH = b"""
+insert into public.scheduler_invocation_batches (
+  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, state, deliveries,
+  triggered, not_triggered, failed, not_evaluated, scenario_counts, duration_ms, finished_at
+)
+select %(run)s, %(batch_no)s, jsonb_build_array(
+         jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', to_jsonb(%(users)s::text[]))),
+       (%(users)s::uuid[])[1], (%(users)s::uuid[])[cardinality(%(users)s::uuid[])], cardinality(%(users)s::uuid[]),
+       %(evaluations)s, 0, %(state)s, 1, %(triggered)s, %(not_triggered)s, %(failed)s, %(not_evaluated)s,
+       %(counts)s, 100, now()
+"""
+INSERT_FAILURES = b"""
+insert into public.scheduler_evaluations (
+  invocation_id, user_id, scenario_type, outcome, attempts, error_code, error_message
+)
+select %(run)s, user_id, 'milestone_reached', 'failed', 5, %(code)s, %(message)s
+  from unnest(%(users)s::uuid[]) as user_id
+"""
+MANY = b"""
+with opened as (
+  insert into public.scheduler_invocations (
+    idempotency_key, triggered_by, status, scheduled_for, created_at, started_at, finished_at, expires_at, config,
+    engine_scope, enumeration_done
+  )
+  select scheduler.slot_key(slot), 'schedule', 'succeeded', slot, slot, slot, slot + interval '30 s',
+         slot + interval '20 hours', %(config)s, scheduler.slot_key(slot), true
+    from generate_series(1, %(number)s) as nights (ago)
+   cross join lateral (select %(newest)s::timestamptz - make_interval(days => nights.ago - 1) as slot) as night
+  returning id
+)
+insert into public.scheduler_invocation_batches (
+  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, state, not_triggered,
+  scenario_counts, finished_at
+)
+select opened.id, 1,
+       jsonb_build_array(jsonb_build_object('scenario_types', '["milestone_reached"]'::jsonb,
+                                            'user_ids', jsonb_build_array(%(user)s::text))),
+       %(user)s, %(user)s, 1, 1, 0, 'done', 1,
+       '{"milestone_reached": {"not_triggered": 1}}', now()
+  from opened
+"""
+
+
+@dataclass(frozen=True)
+class Past:
+    """One night that is over.
+
+    Args:
+        ago: how many days before the newest slot.
+        status: how it ended.
+        failed: so many mentors, by the cause of their failure.
+        not_evaluated: so many mentors, both types.
+        late: how long after its slot it started.
+        took: from start to end.
+        error: why it ended so.
+    """
+
+    ago: int
+    status: str = "succeeded"
+    failed: dict[str, int] | None = None
+    not_evaluated: int = 0
+    late: timedelta = timedelta(seconds=3)
+    took: timedelta = timedelta(seconds=9)
+    error: str | None = None
+
+
+class History:
+    """Writes nights that are over into a project's database.
+
+    Args:
+        night: whose project, schedule and mentors.
+    """
+
+    def __init__(self, night: Night) -> None:
+        self._night = night
+
+    def slot(self, ago: int) -> datetime:
+        """The slot of so many days before the newest."""
+        return self._night.slot - timedelta(days=ago)
+
+    @property
+    def config(self) -> str:
+        """The settings in force, as far as they are recorded with each night."""
+        return json.dumps(CONFIG | {"evaluation_schedule": self._night.schedule})
+
+    async def add(self, *nights: Past) -> list[str]:
+        """Writes these, and answers their ids."""
+        return [await self._add(past) for past in nights]
+
+    async def add_many(self, number: int, user_id: str) -> None:
+        """Writes so many nights of this one mentor in which nothing happened, up to the newest slot."""
+        await self._write(MANY, number=number, newest=self._night.slot, config=self.config, user=user_id)
+
+    async def settle(self) -> None:
+        """As after all of them: nothing is due before tomorrow."""
+        await self._night.execute(
+            b"update scheduler.settings set slot_high_water_mark = %s, next_due_at = %s",
+            [self._night.slot, self._night.slot + timedelta(days=1)],
+        )
+
+    async def _add(self, past: Past) -> str:
+        slot = self.slot(past.ago)
+        started = slot + past.late
+        skipped = past.status == "skipped"
+        row: dict[str, Any] = {
+            "slot": slot,
+            "status": past.status,
+            "opened": started,
+            "started": None if skipped else started,
+            "ended": started if skipped else started + past.took,
+            "config": self.config,
+            "error": past.error,
+        }
+        run = await self._write(INSERT_RUN, **row)
+        if skipped or not self._night.mentors:
+            return str(run)
+        users = sorted(self._night.mentors)
+        failed = past.failed or {}
+        undone, done = users[: past.not_evaluated], users[past.not_evaluated :]
+        for batch_no, (state, of_batch) in enumerate((("done", done), ("abandoned", undone)), 1):
+            if of_batch:
+                await self._batch(run, batch_no, state, of_batch, sum(failed.values()) if state == "done" else 0)
+        begin = 0
+        for code, number in failed.items():
+            message = f"the engine answered {code[-3:]}" if code[-3:].isdigit() else None
+            await self._write(INSERT_FAILURES, run=run, code=code, message=message, users=done[begin : begin + number])
+            begin += number
+        return str(run)
+
+    async def _batch(self, run: str, batch_no: int, state: str, users: list[str], failed: int) -> None:
+        evaluations = 2 * len(users)
+        triggered = evaluations // 9 if state == "done" else 0
+        inactive = {"triggered": triggered, "not_triggered": len(users) - triggered}
+        reached = {"not_triggered": len(users) - failed, "failed": failed}
+        counts: dict[str, Any] = {TYPES[0]: inactive, TYPES[1]: reached}
+        if state == "abandoned":
+            counts = {name: {"not_evaluated": len(users)} for name in TYPES[:2]}
+        await self._write(
+            INSERT_BATCH,
+            run=run,
+            batch_no=batch_no,
+            state=state,
+            users=users,
+            types=json.dumps(TYPES[:2]),
+            evaluations=evaluations,
+            triggered=triggered,
+            not_triggered=evaluations - triggered - failed if state == "done" else 0,
+            failed=failed,
+            not_evaluated=evaluations if state == "abandoned" else 0,
+            counts=json.dumps(counts),
+        )
+
+    async def _write(self, statement: bytes, **values: Any) -> str:
+        """Executes a statement, and answers the id that it returns, if any."""
+        async with self._night.project.connect() as connection:
+            cursor = await connection.execute(statement, values)
+            row = await cursor.fetchone() if cursor.description else None
+            return str(row[0]) if row else ""
