@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -192,7 +193,7 @@ async def delete_invocation(work: Connected, invocation_id: Id) -> None:
 async def _slots(work: Work, listed: Listed, after: Position | None) -> dict[str, Any]:
     """The slots of a page's time that have no run, and the next one."""
     now = work.now()
-    spent: list[SpentSlot] = []
+    spent: Sequence[SpentSlot] = ()
     shown = [
         datetime.fromisoformat(item["scheduled_for"]) for item in listed.items if item["triggered_by"] == "schedule"
     ]

@@ -22,7 +22,7 @@ language sql stable set search_path = '' as $$
     ) as per_type
 $$;
 
--- Failures grouped by cause, the commonest first, with the user ids of p_sample of each to start looking from.
+-- Failures grouped by cause, the commonest first, with the user ids of some of each to start looking from.
 create function scheduler.failures_by_cause(p_invocation_id uuid, p_sample integer default 10) returns jsonb
 language sql stable set search_path = '' as $$
   select coalesce(jsonb_agg(

@@ -66,7 +66,7 @@ language sql stable security definer set search_path = '' set statement_timeout 
              or (i.created_at <= p_after_created_at and (i.created_at < p_after_created_at or i.id > p_after_id))
            )
          order by i.created_at desc, i.id
-         limit case when p_user_id is not null then 2000 end
+         limit case when p_user_id is null then p_limit + 1 else 2000 end
       ) as looked_into
      cross join lateral (
        select case when p_user_id is not null then scheduler.results_of_user(looked_into.id, p_user_id) end as results

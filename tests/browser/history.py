@@ -33,16 +33,18 @@ insert into public.scheduler_invocation_batches (
   invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, state, deliveries,
   triggered, not_triggered, failed, not_evaluated, scenario_counts, duration_ms, finished_at
 )
-select %(run)s, row_number() over (order by %(state)s), jsonb_build_array(
+select %(run)s, %(batch_no)s, jsonb_build_array(
          jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', to_jsonb(%(users)s::text[]))),
        (%(users)s::uuid[])[1], (%(users)s::uuid[])[cardinality(%(users)s::uuid[])], cardinality(%(users)s::uuid[]),
        %(evaluations)s, 0, %(state)s, 1, %(triggered)s, %(not_triggered)s, %(failed)s, %(not_evaluated)s,
        %(counts)s, 100, now()
 """
 INSERT_FAILURES = b"""
-insert into public.scheduler_evaluations
-  (invocation_id, user_id, scenario_type, outcome, attempts, error_code, error_message)
-select %s, user_id, 'milestone_reached', 'failed', 5, %s, %s from unnest(%s::uuid[]) as user_id
+insert into public.scheduler_evaluations (
+  invocation_id, user_id, scenario_type, outcome, attempts, error_code, error_message
+)
+select %(run)s, user_id, 'milestone_reached', 'failed', 5, %(code)s, %(message)s
+  from unnest(%(users)s::uuid[]) as user_id
 """
 MANY = b"""
 with opened as (
@@ -61,8 +63,9 @@ insert into public.scheduler_invocation_batches (
   scenario_counts, finished_at
 )
 select opened.id, 1,
-       '[{"scenario_types": ["milestone_reached"], "user_ids": ["0171e38f-30f1-5e6c-9a4d-000000000001"]}]',
-       '0171e38f-30f1-5e6c-9a4d-000000000001', '0171e38f-30f1-5e6c-9a4d-000000000001', 1, 1, 0, 'done', 1,
+       jsonb_build_array(jsonb_build_object('scenario_types', '["milestone_reached"]'::jsonb,
+                                            'user_ids', jsonb_build_array(%(user)s::text))),
+       %(user)s, %(user)s, 1, 1, 0, 'done', 1,
        '{"milestone_reached": {"not_triggered": 1}}', now()
   from opened
 """
@@ -114,19 +117,15 @@ class History:
         """Writes these, and answers their ids."""
         return [await self._add(past) for past in nights]
 
-    async def add_many(self, number: int) -> None:
-        """Writes so many nights of one mentor in which nothing happened, up to the newest slot."""
-        await self._night.execute(
-            MANY,
-            {"number": number, "newest": self._night.slot, "config": self.config},  # type: ignore[arg-type]  # named
-        )
+    async def add_many(self, number: int, user_id: str) -> None:
+        """Writes so many nights of this one mentor in which nothing happened, up to the newest slot."""
+        await self._write(MANY, number=number, newest=self._night.slot, config=self.config, user=user_id)
 
     async def settle(self) -> None:
         """As after all of them: nothing is due before tomorrow."""
         await self._night.execute(
-            b"update scheduler.settings"
-            b" set slot_high_water_mark = %s, next_due_at = %s::timestamptz + interval '1 day'",
-            [self._night.slot, self._night.slot],
+            b"update scheduler.settings set slot_high_water_mark = %s, next_due_at = %s",
+            [self._night.slot, self._night.slot + timedelta(days=1)],
         )
 
     async def _add(self, past: Past) -> str:
@@ -142,23 +141,23 @@ class History:
             "config": self.config,
             "error": past.error,
         }
-        ((run,),) = await self._night.rows(INSERT_RUN, row)  # type: ignore[arg-type]  # named, as psycopg takes them
+        run = await self._write(INSERT_RUN, **row)
         if skipped or not self._night.mentors:
             return str(run)
         users = sorted(self._night.mentors)
         failed = past.failed or {}
         undone, done = users[: past.not_evaluated], users[past.not_evaluated :]
-        for state, of_batch in (("done", done), ("abandoned", undone)):
+        for batch_no, (state, of_batch) in enumerate((("done", done), ("abandoned", undone)), 1):
             if of_batch:
-                await self._batch(run, state, of_batch, sum(failed.values()) if state == "done" else 0)
+                await self._batch(run, batch_no, state, of_batch, sum(failed.values()) if state == "done" else 0)
         begin = 0
         for code, number in failed.items():
             message = f"the engine answered {code[-3:]}" if code[-3:].isdigit() else None
-            await self._night.execute(INSERT_FAILURES, [run, code, message, done[begin : begin + number]])
+            await self._write(INSERT_FAILURES, run=run, code=code, message=message, users=done[begin : begin + number])
             begin += number
         return str(run)
 
-    async def _batch(self, run: str, state: str, users: list[str], failed: int) -> None:
+    async def _batch(self, run: str, batch_no: int, state: str, users: list[str], failed: int) -> None:
         evaluations = 2 * len(users)
         triggered = evaluations // 9 if state == "done" else 0
         inactive = {"triggered": triggered, "not_triggered": len(users) - triggered}
@@ -166,18 +165,24 @@ class History:
         counts: dict[str, Any] = {TYPES[0]: inactive, TYPES[1]: reached}
         if state == "abandoned":
             counts = {name: {"not_evaluated": len(users)} for name in TYPES[:2]}
-        await self._night.execute(
+        await self._write(
             INSERT_BATCH,
-            {  # type: ignore[arg-type]  # named
-                "run": run,
-                "state": state,
-                "users": users,
-                "types": json.dumps(TYPES[:2]),
-                "evaluations": evaluations,
-                "triggered": triggered,
-                "not_triggered": evaluations - triggered - failed if state == "done" else 0,
-                "failed": failed,
-                "not_evaluated": evaluations if state == "abandoned" else 0,
-                "counts": json.dumps(counts),
-            },
+            run=run,
+            batch_no=batch_no,
+            state=state,
+            users=users,
+            types=json.dumps(TYPES[:2]),
+            evaluations=evaluations,
+            triggered=triggered,
+            not_triggered=evaluations - triggered - failed if state == "done" else 0,
+            failed=failed,
+            not_evaluated=evaluations if state == "abandoned" else 0,
+            counts=json.dumps(counts),
         )
+
+    async def _write(self, statement: bytes, **values: Any) -> str:
+        """Executes a statement, and answers the id that it returns, if any."""
+        async with self._night.project.connect() as connection:
+            cursor = await connection.execute(statement, values)
+            row = await cursor.fetchone() if cursor.description else None
+            return str(row[0]) if row else ""

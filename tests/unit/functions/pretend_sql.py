@@ -98,6 +98,7 @@ class PretendSql:
             "scheduler_claim_alert": lambda _: None,
             "scheduler_settle_alert": lambda _: None,
             "scheduler_list": lambda _: {"items": [], "next": None},
+            "scheduler_spent_slots": lambda _: [],
             "scheduler_get": lambda _: None,
             "scheduler_update": lambda _: None,
             "scheduler_delete": lambda _: None,

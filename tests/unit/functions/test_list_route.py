@@ -9,7 +9,7 @@ import pytest
 
 from functions.cursors import cursor_of_position, position_of_cursor
 from shared.invocation_records import Position
-from tests.unit.functions.http_function import Function, in_json, problem_in
+from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, described, mentor_id
 
 MENTOR = mentor_id(1)
@@ -144,3 +144,54 @@ async def test_without_a_mentor_an_item_has_no_results(function: Function) -> No
     function.sql.answers["scheduler_list"] = {"items": [described()], "next": None}
     (item,) = (await function.ask("GET")).json()["items"]
     assert "results" not in item
+
+
+SPENT = {"schedule": "0 2 * * *", "timezone": "UTC"}
+
+
+def spent(slot: str) -> dict[str, str]:
+    return {"scheduled_for": slot, **SPENT}
+
+
+async def test_slots_are_looked_for_only_when_asked_for(function: Function) -> None:
+    response = await function.ask("GET")
+    assert "slots" not in response.json()
+    assert function.sql.called() == ["scheduler_list"]
+
+
+async def test_slots_without_a_run_are_told_and_the_next_one(function: Function) -> None:
+    function.sql.answers["scheduler_list"] = {
+        "items": [described(scheduled_for="2026-11-20T02:00:00+00:00")],
+        "next": None,
+    }
+    function.sql.answers["scheduler_spent_slots"] = [
+        spent("2026-11-22T02:00:00+00:00"),
+        spent("2026-11-20T02:00:00+00:00"),
+    ]
+    response = await function.ask("GET", params={"slots": "true"})
+    assert response.json()["slots"] == {"missed": ["2026-11-21T02:00:00Z"], "next": "2026-11-24T02:00:00Z"}
+    assert function.sql.arguments_of("scheduler_spent_slots") == {
+        "from": "2026-11-20T02:00:00+00:00",
+        "to": NOW.isoformat(),
+    }
+
+
+async def test_a_later_page_looks_for_slots_up_to_the_page_before(function: Function) -> None:
+    before = Position("2026-11-22T02:00:03+00:00", RUN_ID)
+    function.sql.answers["scheduler_list"] = {
+        "items": [described(scheduled_for="2026-11-19T02:00:00+00:00")],
+        "next": None,
+    }
+    function.sql.answers["scheduler_spent_slots"] = [
+        spent("2026-11-21T02:00:00+00:00"),
+        spent("2026-11-19T02:00:00+00:00"),
+    ]
+    response = await function.ask("GET", params={"slots": "true", "cursor": cursor_of_position(before)})
+    assert response.json()["slots"]["missed"] == ["2026-11-20T02:00:00Z"]
+    assert function.sql.arguments_of("scheduler_spent_slots")["to"] == before.created_at
+
+
+async def test_a_page_without_scheduled_runs_says_of_slots_only_when_the_next_one_is(function: Function) -> None:
+    response = await function.ask("GET", params={"slots": "true"})
+    assert response.json()["slots"] == {"missed": [], "next": "2026-11-24T02:00:00Z"}
+    assert function.sql.called() == ["scheduler_list"]

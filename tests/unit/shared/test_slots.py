@@ -167,3 +167,21 @@ def test_cutting_to_a_slot_twice_is_cutting_once(moment: datetime) -> None:
     slot = to_slot(moment)
     assert to_slot(slot) == slot
     assert timedelta(0) <= moment - slot < MINUTE
+
+
+@pytest.mark.parametrize(
+    ("after", "before", "expected"),
+    [
+        ("2026-11-20T02:00:00", "2026-11-23T02:00:00", [22, 21]),
+        ("2026-11-20T02:00:00", "2026-11-23T02:00:01", [23, 22, 21]),
+        ("2026-11-20T01:59:59", "2026-11-21T02:00:00", [20]),
+        ("2026-11-20T02:00:00", "2026-11-21T02:00:00", []),
+        ("2026-11-23T02:00:00", "2026-11-20T02:00:00", []),
+    ],
+)
+def test_the_slots_between_two_times_the_latest_first_without_their_ends(
+    after: str, before: str, expected: list[int]
+) -> None:
+    nightly = Schedule("0 2 * * *", ZoneInfo("UTC"))
+    found = list(nightly.between(datetime.fromisoformat(f"{after}+00:00"), datetime.fromisoformat(f"{before}+00:00")))
+    assert found == [datetime(2026, 11, day, 2, tzinfo=UTC) for day in expected]
