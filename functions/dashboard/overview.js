@@ -55,7 +55,10 @@ export function overview(context, parameters) {
 
   const poll = new Poll(look, (error, pause) => {
     if (error?.isOfToken) context.lost(error);
-    else trouble.replaceChildren(...(error ? [problemText(error), h("p", { class: "small" }, `What is shown may be old. Trying again in ${span(pause / 1000)}.`)] : []));
+    else {
+      places.verdict.querySelector(".loading")?.remove();
+      trouble.replaceChildren(...(error ? [problemText(error), h("p", { class: "small" }, `What is shown may be old. Trying again in ${span(pause / 1000)}.`)] : []));
+    }
   });
   return { element, title: "Runs", focus: query ? "#all-runs" : "h1", start: () => poll.start(), stop: () => poll.stop() };
 }

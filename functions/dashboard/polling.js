@@ -46,6 +46,8 @@ export class Poll {
       this.#failures = 0;
     } catch (error) {
       if (asking.signal.aborted) return;
+      // A defect of this page is for its developers as well.
+      if (error.status === undefined) console.error(error);
       pause = this.#pauseAfter(error);
       this.#failed(error, pause);
     }

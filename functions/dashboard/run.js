@@ -72,6 +72,7 @@ export function runView(context, id) {
       trouble.replaceChildren(problemText(error));
       return undefined;
     }
+    places.heading.querySelector(".loading")?.remove();
     trouble.replaceChildren(...(error ? [problemText(error), h("p", { class: "small" }, `What is shown may be old. Trying again in ${span(wait / 1000)}.`)] : []));
     return undefined;
   });
@@ -103,7 +104,7 @@ function heading(context, run, retries, refresh) {
       h("div", { class: "buttons" }, open && cancelButton(context, run, refresh), canRetry && retryButton(context, run)),
     ),
     run.error && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error), " ", reasonText(run.error))),
-    retries.length > 0 && h("p", { class: "notice tone-off" }, sign("running"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), " ", statusBadge(retry.status)]))),
+    retries.length > 0 && h("p", { class: "notice tone-off" }, sign("skipped"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), " ", statusBadge(retry.status)]))),
   ];
 }
 
@@ -173,7 +174,7 @@ function facts(run) {
       run.retry_of && fact("Retries", h("a", { href: `#/runs/${run.retry_of}` }, "the run before")),
       fact("Mentors", count(run.counts.mentors), run.counts.mentors_skipped ? ` (no scenario applies to ${count(run.counts.mentors_skipped)})` : null),
       run.note && fact("Note", run.note),
-      fact("Id", h("code", { class: "id" }, run.id)),
+      h("div", { class: "wide" }, h("dt", {}, "Id"), h("dd", {}, h("code", {}, run.id))),
     ),
   );
 }

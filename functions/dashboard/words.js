@@ -124,7 +124,7 @@ export function evaluated(run) {
 
 /** A sign of 16 by 16, for the eye only. */
 export function sign(name) {
-  return s("svg", { class: "sign", viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: SIGNS[name] ?? SIGNS.pending }));
+  return s("svg", { class: `sign sign-${name}`, viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: SIGNS[name] ?? SIGNS.pending }));
 }
 
 export function statusBadge(status) {

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.emulator.connections import Connection
 from tests.integration.nightly.night import Night
 
-TYPES = ("inactivity_30_days", "milestone_reached", "onboarding_incomplete")
+TYPES = ("inactivity_30_days", "milestone_reached")
 CONFIG = {
     "evaluation_batch_size": 100,
     "evaluation_timezone": "UTC",
@@ -65,7 +66,7 @@ insert into public.scheduler_invocation_batches (
 select opened.id, 1,
        jsonb_build_array(jsonb_build_object('scenario_types', '["milestone_reached"]'::jsonb,
                                             'user_ids', jsonb_build_array(%(user)s::text))),
-       %(user)s, %(user)s, 1, 1, 0, 'done', 1,
+       %(user)s::uuid, %(user)s::uuid, 1, 1, 0, 'done', 1,
        '{"milestone_reached": {"not_triggered": 1}}', now()
   from opened
 """
@@ -115,11 +116,14 @@ class History:
 
     async def add(self, *nights: Past) -> list[str]:
         """Writes these, and answers their ids."""
-        return [await self._add(past) for past in nights]
+        async with self._night.project.connect() as connection:
+            return [await self._add(connection, past) for past in nights]
 
     async def add_many(self, number: int, user_id: str) -> None:
         """Writes so many nights of this one mentor in which nothing happened, up to the newest slot."""
-        await self._write(MANY, number=number, newest=self._night.slot, config=self.config, user=user_id)
+        async with self._night.project.connect() as connection:
+            values = {"number": number, "newest": self._night.slot, "config": self.config, "user": user_id}
+            await connection.execute(MANY, values)
 
     async def settle(self) -> None:
         """As after all of them: nothing is due before tomorrow."""
@@ -128,7 +132,7 @@ class History:
             [self._night.slot, self._night.slot + timedelta(days=1)],
         )
 
-    async def _add(self, past: Past) -> str:
+    async def _add(self, connection: Connection, past: Past) -> str:
         slot = self.slot(past.ago)
         started = slot + past.late
         skipped = past.status == "skipped"
@@ -141,48 +145,46 @@ class History:
             "config": self.config,
             "error": past.error,
         }
-        run = await self._write(INSERT_RUN, **row)
-        if skipped or not self._night.mentors:
+        ((run,),) = await (await connection.execute(INSERT_RUN, row)).fetchall()
+        if skipped or past.error == "no_active_mentors" or not self._night.mentors:
             return str(run)
         users = sorted(self._night.mentors)
         failed = past.failed or {}
         undone, done = users[: past.not_evaluated], users[past.not_evaluated :]
         for batch_no, (state, of_batch) in enumerate((("done", done), ("abandoned", undone)), 1):
             if of_batch:
-                await self._batch(run, batch_no, state, of_batch, sum(failed.values()) if state == "done" else 0)
+                await self._batch(
+                    connection, run, batch_no, state, of_batch, sum(failed.values()) if state == "done" else 0
+                )
         begin = 0
         for code, number in failed.items():
             message = f"the engine answered {code[-3:]}" if code[-3:].isdigit() else None
-            await self._write(INSERT_FAILURES, run=run, code=code, message=message, users=done[begin : begin + number])
+            values = {"run": run, "code": code, "message": message, "users": done[begin : begin + number]}
+            await connection.execute(INSERT_FAILURES, values)
             begin += number
         return str(run)
 
-    async def _batch(self, run: str, batch_no: int, state: str, users: list[str], failed: int) -> None:
+    async def _batch(
+        self, connection: Connection, run: str, batch_no: int, state: str, users: list[str], failed: int
+    ) -> None:
         evaluations = 2 * len(users)
         triggered = evaluations // 9 if state == "done" else 0
         inactive = {"triggered": triggered, "not_triggered": len(users) - triggered}
         reached = {"not_triggered": len(users) - failed, "failed": failed}
         counts: dict[str, Any] = {TYPES[0]: inactive, TYPES[1]: reached}
         if state == "abandoned":
-            counts = {name: {"not_evaluated": len(users)} for name in TYPES[:2]}
-        await self._write(
-            INSERT_BATCH,
-            run=run,
-            batch_no=batch_no,
-            state=state,
-            users=users,
-            types=json.dumps(TYPES[:2]),
-            evaluations=evaluations,
-            triggered=triggered,
-            not_triggered=evaluations - triggered - failed if state == "done" else 0,
-            failed=failed,
-            not_evaluated=evaluations if state == "abandoned" else 0,
-            counts=json.dumps(counts),
-        )
-
-    async def _write(self, statement: bytes, **values: Any) -> str:
-        """Executes a statement, and answers the id that it returns, if any."""
-        async with self._night.project.connect() as connection:
-            cursor = await connection.execute(statement, values)
-            row = await cursor.fetchone() if cursor.description else None
-            return str(row[0]) if row else ""
+            counts = {name: {"not_evaluated": len(users)} for name in TYPES}
+        row = {
+            "run": run,
+            "batch_no": batch_no,
+            "state": state,
+            "users": users,
+            "types": json.dumps(TYPES),
+            "evaluations": evaluations,
+            "triggered": triggered,
+            "not_triggered": evaluations - triggered - failed if state == "done" else 0,
+            "failed": failed,
+            "not_evaluated": evaluations if state == "abandoned" else 0,
+            "counts": json.dumps(counts),
+        }
+        await connection.execute(INSERT_BATCH, row)

@@ -1,0 +1,84 @@
+"""A browser for the session, a context for each test, and a function with a page to show.
+
+A test fails where the browser complained: of a script's error, of what the Content-Security-Policy forbids, of a call
+to another host.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+from tests.browser.history import History
+from tests.browser.operator_page import PATIENCE_MS, OperatorPage, new_tab
+from tests.emulator.function import FunctionProcess
+from tests.integration.nightly.night import Night, slot_minutes_ago
+
+TIMEZONE = "Europe/Oslo"
+
+Tab = Callable[..., Awaitable[OperatorPage]]
+
+
+@pytest.fixture(scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    """Debian's browser: Playwright's own would have to be downloaded."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.fail("tests/browser drives chromium, which is not there: apt-get install chromium", pytrace=False)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=found)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+def night(night: Night) -> Night:
+    """A night whose slot was so long ago that it is missed if it has no run."""
+    night.schedule, night.slot = slot_minutes_ago(10)
+    return night
+
+
+@pytest.fixture
+def history(night: Night) -> History:
+    return History(night)
+
+
+@pytest.fixture
+async def function(night: Night) -> FunctionProcess:
+    """Serves the page; the database knows where it is, and calls it for slices."""
+    function = await night.start_function()
+    await night.project.write_vault_secrets(function.url)
+    await night.project.start_net()
+    return function
+
+
+@pytest.fixture
+async def tab(chromium: Browser, night: Night, function: FunctionProcess) -> AsyncIterator[Tab]:
+    """Opens tabs, each in a context of its own: as wide as a laptop's screen and light, unless told otherwise."""
+    opened: list[OperatorPage] = []
+
+    async def open_tab(width: int = 1280, height: int = 900, **options: Any) -> OperatorPage:
+        context = await chromium.new_context(
+            viewport={"width": width, "height": height},
+            locale="en-GB",
+            timezone_id=TIMEZONE,
+            **{"color_scheme": "light", "reduced_motion": "reduce", **options},
+        )
+        context.set_default_timeout(PATIENCE_MS)
+        opened.append(await new_tab(context, night, function))
+        return opened[-1]
+
+    yield open_tab
+    for operator in opened:
+        await operator.page.context.close()
+    assert [complaint for operator in opened for complaint in operator.complaints] == []
+
+
+@pytest.fixture
+async def operator(tab: Tab) -> OperatorPage:
+    """Somebody before a laptop."""
+    return await tab()
