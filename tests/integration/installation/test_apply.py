@@ -12,7 +12,7 @@ from tests.emulator.errors import EmulatorError
 from tests.emulator.project import MIGRATIONS, ProjectFactory
 
 from .conftest import EMPTY
-from .installation import Installation
+from .database import Installation
 
 FILES = sorted(MIGRATIONS.glob("*.sql"))
 VERSIONS = [file.name.partition("_")[0] for file in FILES]

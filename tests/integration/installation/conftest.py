@@ -9,7 +9,7 @@ import pytest
 from tests.emulator.project import ProjectFactory
 from tests.faults.system_packages import OLDEST_SERVER, server_with_pg_cron
 
-from .installation import Installation
+from .database import Installation
 
 EMPTY = "postgres"
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.database.walk import grants
 
-from .installation import Installation
+from .database import Installation
 from .test_apply import VERSIONS
 
 # Their own, with rights and a policy that their application lives on.

@@ -20,7 +20,7 @@ from tests.releases.kept import Release, all_releases
 from tests.releases.rows import read_rows, write_rows
 
 from .conftest import EMPTY
-from .installation import Installation
+from .database import Installation
 
 RELEASES = list(all_releases())
 # It was kept long ago, and is to go on as if it had been a minute.

@@ -12,7 +12,7 @@ from tests.emulator.project import ProjectFactory
 from tests.emulator.staging import ROOT
 
 from .conftest import EMPTY
-from .installation import Installation
+from .database import Installation
 from .test_apply import VERSIONS
 from .test_other_schemas import THEIR_VIEW, THEIRS
 
