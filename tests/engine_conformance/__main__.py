@@ -18,10 +18,10 @@ from .rules import Finding, judge
 TOKEN = "SCENARIO_ENGINE_TOKEN"
 EPILOG = f"""
 The token is read from the environment: {TOKEN}.
-Unless --dry-run-only is given, those of the first five users whom a scenario applies to are NOTIFIED, once: give test
-users.
+Unless --dry-run-only is given, those of the first six users whom a scenario applies to are NOTIFIED, the first five of
+them once more where no cool-down forbids it: give test users.
 Exit code: 0 if every rule that could be judged is kept, 1 if not, 2 if nothing could be asked.
-What an engine does with the keys of failed pairs, and for how long it keeps keys, cannot be seen from outside.
+For how long an engine keeps keys cannot be seen from outside.
 """
 
 

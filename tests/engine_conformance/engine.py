@@ -24,12 +24,14 @@ class Evaluations:
         scenario_types: for each of them.
         scope: the first part of every idempotency key.
         dry_run: nobody is to be notified.
+        keys_of: the user whose keys are used; None: everybody's own.
     """
 
     users: Sequence[str]
     scenario_types: Sequence[str]
     scope: str
     dry_run: bool
+    keys_of: str | None = None
 
     @property
     def pairs(self) -> list[Pair]:
@@ -46,7 +48,7 @@ class Evaluations:
                 {
                     "user_id": user_id,
                     "scenario_types": list(self.scenario_types),
-                    "idempotency_key_prefix": f"{self.scope}:{user_id}",
+                    "idempotency_key_prefix": f"{self.scope}:{self.keys_of or user_id}",
                 }
                 for user_id in self.users
             ],

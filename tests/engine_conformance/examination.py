@@ -38,6 +38,11 @@ class Transcript:
     dry_again: Reply | None = None
     at_once: list[Reply] = field(default_factory=list)
     repeated: Reply | None = None
+    beside_others: Reply | None = None
+    under_other_keys: Reply | None = None
+    before_failure: Reply | None = None
+    failure: Reply | None = None
+    after_failure: Reply | None = None
     unknown_user: str = ""
 
     def calls(self) -> list[Reply]:
@@ -45,6 +50,8 @@ class Transcript:
         asked = [
             *(self.one, self.known, self.with_unknown_user, self.with_unknown_type, self.many, self.afterwards),
             *(self.dry_before, self.dry_again, *self.at_once, self.repeated),
+            *(self.beside_others, self.under_other_keys),
+            *(self.before_failure, self.failure, self.after_failure),
         ]
         return [reply for reply in asked if reply is not None]
 
@@ -56,7 +63,8 @@ async def examine(
 
     Args:
         engine: whom to ask.
-        users: whom to ask about, each once. Unless it is dry, those whom a scenario applies to are notified.
+        users: whom to ask about, each once. Unless it is dry, those of the first six whom a scenario applies to are
+            notified.
         scenario_types: that the engine knows.
         dry_run_only: nobody is to be notified.
     """
@@ -92,4 +100,22 @@ async def examine(
     if not dry_run_only:
         transcript.at_once = await asyncio.gather(*(engine.ask(real) for _ in range(AT_ONCE)))
         transcript.repeated = await engine.ask(real)
+        # The same pairs and keys in another call, which begins with somebody else.
+        transcript.beside_others = await engine.ask(
+            Evaluations([unknown_user, *some], types, real.scope, dry_run=False)
+        )
+        transcript.under_other_keys = await engine.ask(
+            Evaluations(some, types, f"manual:{uuid.uuid4()}", dry_run=False)
+        )
+        if len(users) > SOME:
+            await _ask_after_failure(engine, transcript, users[SOME], types)
     return transcript
+
+
+async def _ask_after_failure(engine: Engine, transcript: Transcript, user: str, types: Sequence[str]) -> None:
+    """Keys that failed, for a user whom nobody can know, are used again for one who was not asked about for real."""
+    stranger = transcript.unknown_user
+    scope = f"manual:{uuid.uuid4()}"
+    transcript.before_failure = await engine.ask(Evaluations([user], types, scope, dry_run=True))
+    transcript.failure = await engine.ask(Evaluations([stranger], types, scope, dry_run=False))
+    transcript.after_failure = await engine.ask(Evaluations([user], types, scope, dry_run=False, keys_of=stranger))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .engine import Pair, Reply
+from .engine import Item, Pair, Reply
 from .examination import UNKNOWN_TYPE, Transcript
 
 Verdict = Literal["pass", "FAIL", "not judged"]
@@ -281,6 +281,70 @@ def _same_key_again(seen: Transcript) -> None:
                 " when asked again under its key",
                 "look the key up before you decide, and repeat its outcome and notification id",
             )
+
+
+@_rule("key-of-the-pair", "a pair's key is known again in whatever call it comes")
+def _key_of_the_pair(seen: Transcript) -> None:
+    _was_meant(seen)
+    reply = seen.beside_others
+    assert reply is not None
+    _needs(reply, "the call with somebody else first is not answered")
+    for pair in _acted_on(seen):
+        met = {once.notification_of(pair) for once in seen.at_once}
+        again = (reply.outcome_of(pair), reply.notification_of(pair))
+        if reply.of(pair) is not None and (again[0] != "triggered" or again[1] not in met):
+            raise _BrokenError(
+                f"{_name(pair)} was triggered as {', '.join(sorted(map(str, met)))}, and is {again[0]} as {again[1]}"
+                " in a call about others as well",
+                "keep a key for each pair, which is prefix, colon and scenario type, and none for the call",
+            )
+
+
+@_rule("other-key", "another key is another question")
+def _other_key(seen: Transcript) -> None:
+    _was_meant(seen)
+    reply = seen.under_other_keys
+    assert reply is not None
+    _needs(reply, "the call under other keys is not answered")
+    for pair in _acted_on(seen):
+        again = reply.notification_of(pair)
+        if again is not None and again in {once.notification_of(pair) for once in seen.at_once}:
+            raise _BrokenError(
+                f"{_name(pair)} is answered with the notification of another key, {again}",
+                "keep what was done under the whole key: by user and type alone, the next night would notify nobody",
+            )
+
+
+@_rule("failed-anew", "what failed under a key is decided anew under it")
+def _failed_anew(seen: Transcript) -> None:
+    if seen.dry_run_only:
+        raise _NotSeenError("only dry runs were asked for")
+    before, failure, after = seen.before_failure, seen.failure, seen.after_failure
+    if before is None or failure is None or after is None:
+        raise _NotSeenError("fewer than six users are given")
+    for reply in (before, failure, after):
+        _needs(reply, "not all of its calls are answered")
+    due = _triggered(before)
+    if not due:
+        raise _NotSeenError("no scenario applies to the sixth user")
+    for pair in due:
+        failed = failure.of((seen.unknown_user, pair[1]))
+        item = after.of(pair)
+        if failed is None or failed.get("outcome") != "failed":
+            raise _NotSeenError("an unknown user does not fail, and there is no other failure to be had from outside")
+        if item is None or item.get("outcome") == "triggered":
+            continue
+        if item.get("outcome") == "failed" and _code_of(item) != _code_of(failed):
+            raise _NotSeenError("the engine ties a key to its user: have one pair fail that works later, and ask twice")
+        raise _BrokenError(
+            f"{_name(pair)} is {item.get('outcome')} under a key that only ever failed",
+            "keep the keys of what was triggered and no others: a failed pair is asked about again to be decided",
+        )
+
+
+def _code_of(item: Item) -> str | None:
+    error = item.get("error")
+    return str(error.get("code")) if isinstance(error, dict) else None
 
 
 def _was_meant(seen: Transcript) -> None:

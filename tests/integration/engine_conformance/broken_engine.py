@@ -49,9 +49,13 @@ Fault = Literal[
     "refuses the second of two at once",
     "notifies at every repeat",
     "suppresses a repeat",
+    "keeps keys of calls",
+    "keeps keys of users",
+    "replays failures",
+    "ties keys to users",
     "takes too long",
 ]
-FAULTS = [fault for fault in get_args(Fault) if fault != "none"]
+FAULTS = [fault for fault in get_args(Fault) if fault not in ("none", "ties keys to users")]
 
 
 class BrokenEngine:
@@ -64,6 +68,7 @@ class BrokenEngine:
         self._dry_before: set[Pair] = set()
         self._working: set[str] = set()
         self._is_broken = False
+        self._failed: dict[str, dict[str, Any]] = {}
 
     async def serve(self, request: Request) -> Response:
         """POST /v1/evaluations."""
@@ -112,12 +117,17 @@ class BrokenEngine:
     ) -> dict[str, Any]:
         fault = self._fault
         result: dict[str, Any] = {"user_id": user_id, "scenario_type": scenario_type}
+        if fault == "replays failures" and f"{prefix}:{scenario_type}" in self._failed:
+            return result | self._failed[f"{prefix}:{scenario_type}"]
+        if fault == "ties keys to users" and not prefix.endswith(user_id):
+            return result | {"outcome": "failed", "error": {"code": "key_of_another_user", "retryable": False}}
         unknown = "user" if user_id not in USERS else "scenario_type" if scenario_type not in TYPES else None
         if unknown == "user" and fault == "triggers an unknown user":
             unknown = None
         if unknown is not None:
             retryable = fault == "lets unknown types be tried again" and unknown == "scenario_type"
             error = {"code": f"unknown_{unknown}", "message": "not known", "retryable": retryable}
+            self._failed[f"{prefix}:{scenario_type}"] = {"outcome": "failed", "error": error}
             return result | {"outcome": "failed"} | ({} if fault == "fails without an error" else {"error": error})
         if scenario_type != TYPES[0]:
             outcome = "later" if fault == "has an outcome of its own" else "not_triggered"
@@ -126,7 +136,12 @@ class BrokenEngine:
             return result | {"outcome": "suppressed"}
         if is_dry and fault != "notifies in a dry run":
             return result | {"outcome": self._dry_outcome((user_id, scenario_type), f"{prefix}:{scenario_type}")}
-        return result | await self._act(f"{prefix}:{scenario_type}")
+        key = f"{prefix}:{scenario_type}"
+        if fault == "keeps keys of calls":
+            key = f"{key} of {','.join(users)}"
+        if fault == "keeps keys of users":
+            key = f"{user_id}:{scenario_type}"
+        return result | await self._act(key)
 
     def _dry_outcome(self, pair: Pair, key: str) -> str:
         if self._fault == "keeps the key of a dry run" and key.startswith("manual:"):

@@ -26,7 +26,7 @@ CAUGHT_BY: dict[Fault, set[str]] = {
     "crashes at an unknown type": {"unknown-type"},
     "triggers an unknown user": {"unknown-user"},
     "lets unknown types be tried again": {"unknown-type"},
-    "decides by who is asked about beside her": {"unknown-user"},
+    "decides by who is asked about beside her": {"unknown-user", "key-of-the-pair"},
     "takes any token": {"token"},
     "takes no token": {"token"},
     "crashes at what is no call": {"malformed"},
@@ -36,8 +36,11 @@ CAUGHT_BY: dict[Fault, set[str]] = {
     "keeps the key of a dry run": {"dry-run"},
     "notifies both of two at once": {"same-key-at-once"},
     "refuses the second of two at once": {"same-key-at-once"},
-    "notifies at every repeat": {"same-key-at-once", "same-key-again"},
-    "suppresses a repeat": {"same-key-at-once", "same-key-again"},
+    "notifies at every repeat": {"same-key-at-once", "same-key-again", "key-of-the-pair"},
+    "suppresses a repeat": {"same-key-at-once", "same-key-again", "key-of-the-pair"},
+    "keeps keys of calls": {"key-of-the-pair"},
+    "keeps keys of users": {"other-key"},
+    "replays failures": {"failed-anew"},
     "takes too long": {"one-user"},
 }
 
@@ -75,7 +78,7 @@ async def test_what_is_broken_is_caught_and_nothing_else_is_blamed(fault: Fault)
 async def test_what_cannot_be_judged_is_said_and_not_passed() -> None:
     dry = await findings_about("none", dry_run_only=True)
     unseen = {rule for rule, finding in dry.items() if finding.verdict == "not judged"}
-    assert unseen == {"same-key-at-once", "same-key-again"}
+    assert unseen == {"same-key-at-once", "same-key-again", "key-of-the-pair", "other-key", "failed-anew"}
     assert all(dry[rule].found == "only dry runs were asked for" for rule in unseen)
 
 
@@ -84,3 +87,14 @@ async def test_a_few_users_are_filled_up_with_strangers() -> None:
     assert (await findings_about("takes fifty users", users=USERS[:3]))["hundred-users"].verdict == "FAIL"
     refused = (await findings_about("refuses a call with an unknown user", users=USERS[:3]))["hundred-users"]
     assert refused.verdict == "not judged"
+
+
+async def test_who_ties_keys_to_users_is_not_blamed_for_it() -> None:
+    findings = await findings_about("ties keys to users")
+    assert {rule for rule, finding in findings.items() if finding.verdict != "pass"} == {"failed-anew"}
+    assert findings["failed-anew"].verdict == "not judged"
+
+
+async def test_without_a_sixth_user_nothing_is_said_of_failures() -> None:
+    finding = (await findings_about("replays failures", users=USERS[:5]))["failed-anew"]
+    assert (finding.verdict, finding.found) == ("not judged", "fewer than six users are given")

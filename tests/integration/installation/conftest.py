@@ -1,0 +1,37 @@
+"""The oldest and the newest PostgreSQL that the migrations have to work on, and databases as Supabase makes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.emulator.project import ProjectFactory
+from tests.faults.system_packages import OLDEST_SERVER, server_with_pg_cron
+
+from .database import Installation
+
+EMPTY = "postgres"
+
+
+@pytest.fixture(scope="session")
+async def projects_on_oldest() -> AsyncIterator[ProjectFactory]:
+    binaries = server_with_pg_cron()
+    assert binaries.major == OLDEST_SERVER, "this machine has a newer PostgreSQL with pg_cron than the oldest supported"
+    async with ProjectFactory(binaries=binaries) as factory:
+        yield factory
+
+
+@pytest.fixture(params=["newest", "oldest"])
+def server(request: pytest.FixtureRequest) -> ProjectFactory:
+    """Of PostgreSQL 18 and of 15, the templates with the migrations in them."""
+    name = {"newest": "projects", "oldest": "projects_on_oldest"}[request.param]
+    factory: ProjectFactory = request.getfixturevalue(name)
+    return factory
+
+
+@pytest.fixture
+async def empty(server: ProjectFactory) -> AsyncIterator[Installation]:
+    """A project's database before its first migration."""
+    async with server.database(EMPTY) as name, Installation(server.server, name) as installation:
+        yield installation

@@ -1,0 +1,70 @@
+"""One database, what is applied to it, and what is in it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.emulator.connections import connect
+from tests.emulator.errors import EmulatorError
+from tests.emulator.migrations import apply_migrations
+from tests.emulator.postgres import SUPERUSER, PostgresServer
+from tests.emulator.project import MIGRATIONS
+from tests.integration.database.sql_core import Session
+
+# A new one each time: it keeps psql from being tricked by what it restores.
+RANDOM_LINES = (b"\\restrict ", b"\\unrestrict ")
+
+
+class Installation:
+    """A database, as the role that owns it sees it: `owner` is its session."""
+
+    def __init__(self, server: PostgresServer, database: str) -> None:
+        self.server = server
+        self.database = database
+        self._connections = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.owner = Session(await self._connections.enter_async_context(connect(self.url)))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connections.aclose()
+
+    @property
+    def url(self) -> str:
+        return self.server.url(self.database)
+
+    async def push(self, migrations: Path = MIGRATIONS) -> list[str]:
+        """Applies what is new, as `supabase db push` does; the versions that were."""
+        return await apply_migrations(self.url, migrations)
+
+    async def refusal(self, migrations: Path = MIGRATIONS) -> str:
+        """The same, where it has to be refused: what is said, and that nothing came of it."""
+        before = await self.dump()
+        try:
+            applied = await self.push(migrations)
+        except EmulatorError as error:
+            assert await self.dump() == before
+            return str(error)
+        raise AssertionError(f"applied {applied}")
+
+    async def dump(self, *options: str) -> str:
+        """Everything in it, but for the history of migrations, which only says that it was asked for."""
+        process = await asyncio.create_subprocess_exec(
+            self.server.binaries.bin / "pg_dump",
+            *("--exclude-schema=supabase_migrations", *options),
+            self.server.url(self.database, SUPERUSER),
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
+        return b"\n".join(line for line in output.splitlines() if not line.startswith(RANDOM_LINES)).decode()
