@@ -19,7 +19,7 @@ from .migrations import apply_migrations, run_script
 from .pg_cron import CronDriver
 from .pg_net import NetDriver
 from .ports import LOCALHOST
-from .postgres import SUPERUSER, PostgresServer
+from .postgres import SUPERUSER, PostgresBinaries, PostgresServer
 from .postgrest import PostgREST
 from .staging import ROOT
 
@@ -254,8 +254,15 @@ class ProjectFactory:
     # A real pg_cron keeps the database open whose jobs it runs, and what is open cannot be cloned: not ours, then.
     SETTINGS: Mapping[str, str] = {"max_connections": "200", "cron.database_name": "template1"}
 
-    def __init__(self, migrations: Path = MIGRATIONS, *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        migrations: Path = MIGRATIONS,
+        *,
+        settings: Mapping[str, str] | None = None,
+        binaries: PostgresBinaries | None = None,
+    ) -> None:
         self._migrations = migrations
+        self._binaries = binaries
         self._settings = {**self.SETTINGS, **(settings or {})}
         self._numbers = itertools.count(1)
         self._server: PostgresServer | None = None
@@ -267,7 +274,9 @@ class ProjectFactory:
         return self._server
 
     async def __aenter__(self) -> Self:
-        self._server = PostgresServer(DataDir.new_temporary(in_memory=True), settings=self._settings)
+        self._server = PostgresServer(
+            DataDir.new_temporary(in_memory=True), binaries=self._binaries, settings=self._settings
+        )
         try:
             await self._server.prepare()
             await self._server.start()
