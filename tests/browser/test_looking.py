@@ -235,7 +235,7 @@ async def test_what_others_wrote_is_text_and_never_markup(
 ) -> None:
     (run,) = await history.add(Past(0))
     evil = "<img src=x onerror=alert(1)><script>window.injected = 1</script>"
-    await night.execute(b"update public.scheduler_invocations set note = %s, error = %s", [evil, evil])
+    await night.execute(b"update public.scheduler_invocations set note = %s", [evil])
     await operator.open(f"#/runs/{run}")
     await expect(operator.page.get_by_text(evil).first).to_be_visible()
     assert await operator.page.locator("main img, main script").count() == 0

@@ -22,11 +22,20 @@ WALL_CLOCK = Path(__file__).parent / "wall_clock.c"
 
 def server_with_pg_cron() -> PostgresBinaries:
     """The newest PostgreSQL of the system that has the real pg_cron; see `not_there` for where it has none."""
+    return _newest_server_with("pg_cron", "the real pg_cron", "postgresql-15 and postgresql-15-cron")
+
+
+def server_with_pgtap() -> PostgresBinaries:
+    """The newest PostgreSQL of the system that has pgTAP; see `not_there` for where it has none."""
+    return _newest_server_with("pgtap", "pgTAP", "postgresql-15, postgresql-15-cron and postgresql-15-pgtap")
+
+
+def _newest_server_with(extension: str, called: str, packages: str) -> PostgresBinaries:
     found = [PostgresBinaries.find({"EMULATOR_POSTGRES_BIN": str(path.parent)}) for path in _servers()]
-    with_cron = [server for server in found if server.major >= OLDEST_SERVER and server.has_own("pg_cron")]
-    if not with_cron:
-        not_there("no PostgreSQL with the real pg_cron", "install the packages postgresql-15 and postgresql-15-cron")
-    newest = max(with_cron, key=lambda server: server.major)
+    fitting = [server for server in found if server.major >= OLDEST_SERVER and server.has_own(extension)]
+    if not fitting:
+        not_there(f"no PostgreSQL with {called}", f"install the packages {packages}")
+    newest = max(fitting, key=lambda server: server.major)
     others = [name for name in ("pgmq", *STAND_INS) if not (newest.extensions / f"{name}.control").exists()]
     if others and newest.major < 18 and not os.access(newest.extensions, os.W_OK):
         not_there(

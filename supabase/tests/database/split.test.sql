@@ -1,0 +1,59 @@
+-- scheduler_split: a batch that is suspected to kill its workers becomes one for each of its users.
+begin;
+create extension if not exists pgtap with schema extensions;
+set local search_path to public, extensions;
+
+select plan(10);
+
+-- Whatever is there is out of the way until the rollback.
+delete from public.scheduler_invocations;
+delete from pgmq.q_scenario_evaluation_batches;
+delete from pgmq.q_scenario_evaluation_batches_manual;
+
+insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+
+select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[
+  [{"scenario_types": ["contact_lapsed"], "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
+  [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
+]', 0);
+
+select public.scheduler_claim(10, 600, false);
+
+create function pg_temp.split(p_batch_no integer, p_read_count integer) returns boolean
+language sql as $$
+  select public.scheduler_split('00000000-0000-4000-8000-00000000000a', p_batch_no, p_read_count)
+$$;
+
+select is(pg_temp.split(1, 9), false, 'not by somebody who does not hold it');
+select is(pg_temp.split(2, 1), false, 'nor is one of one user');
+select is(pg_temp.split(1, 1), true, 'one of two is');
+select is(pg_temp.split(1, 1), false, 'and then it is not there any more');
+select results_eq(
+  'select batch_no, mentors, evaluations, deliveries_before from public.scheduler_invocation_batches order by batch_no',
+  'values (2, 1, 2, 0), (3, 1, 1, 2), (4, 1, 1, 2)',
+  'each user has a batch of her own, which inherits the suspicion'
+);
+select results_eq(
+  $$select pairs -> 0 -> 'user_ids' ->> 0 from public.scheduler_invocation_batches where batch_no > 2 order by batch_no$$,
+  array['00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002'],
+  'nobody is lost'
+);
+select results_eq(
+  'select distinct first_user_id, last_user_id from public.scheduler_invocation_batches where batch_no > 2',
+  $$values ('00000000-0000-4000-8000-000000000001'::uuid, '00000000-0000-4000-8000-000000000002'::uuid)$$,
+  'they keep the range that they were enumerated with'
+);
+select set_eq(
+  $$select message ->> 'batch_no' from pgmq.q_scenario_evaluation_batches$$, array['2', '3', '4'], 'messages are exchanged with the batches'
+);
+select is(
+  scheduler.describe_invocation('00000000-0000-4000-8000-00000000000a') -> 'counts' ->> 'evaluations', '4', 'there are as many pairs as before'
+);
+select is(
+  (select min((batch ->> 'deliveries')::integer) from jsonb_array_elements(public.scheduler_claim(10, 600, false) -> 'batches') as batch),
+  3, 'whoever claims one sees that it is suspect'
+);
+
+select * from finish();
+rollback;

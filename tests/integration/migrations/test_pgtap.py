@@ -1,0 +1,97 @@
+"""supabase/tests/database on a real PostgreSQL, the oldest and the newest: what `supabase test db` runs, without Docker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.emulator.connections import Connection, connect
+from tests.emulator.extensions import extensions_folder
+from tests.emulator.migrations import apply_migrations, describe
+from tests.emulator.postgres import SUPERUSER
+from tests.emulator.project import MIGRATIONS, ProjectFactory
+from tests.emulator.staging import ROOT
+from tests.faults.system_packages import server_with_pgtap
+
+from .tap import TapReport, read_tap
+
+FILES = sorted((ROOT / "supabase" / "tests" / "database").glob("*.test.sql"))
+TEMPLATE = "with_pgtap"
+
+OPENING = (
+    b"begin; create extension if not exists pgtap with schema extensions; set local search_path to public, extensions;"
+)
+
+
+@pytest.fixture(scope="session")
+async def with_pgtap(server: ProjectFactory) -> str:
+    """The address of a database with the migrations and pgTAP, which its files leave as it was."""
+    pgtap = server_with_pgtap()
+    await server.server.create_database(TEMPLATE)
+    url = server.server.url(TEMPLATE)
+    await apply_migrations(url, MIGRATIONS)
+    if server.server.binaries.has_own("pgtap"):
+        # By whoever applies migrations, as each file would do it.
+        async with connect(url) as connection:
+            await connection.execute(b"create extension pgtap with schema extensions")
+    else:
+        # It is SQL and nothing else, so a server may have it from another one's folder.
+        folders = f"$system:{extensions_folder()}:{pgtap.extensions.parent}"
+        async with connect(server.server.url(TEMPLATE, SUPERUSER)) as connection:
+            await connection.execute(b"select set_config('extension_control_path', %s, false)", (folders,))
+            await connection.execute(b"create extension pgtap with schema extensions")
+    return url
+
+
+async def run(url: str, script: bytes) -> TapReport:
+    """Runs one file as psql would; an error of SQL is a complaint like another."""
+    async with connect(url) as connection:
+        try:
+            report = read_tap(await answers(connection, script))
+        except psycopg.Error as error:
+            report = TapReport(None, 0, (describe(error, script),))
+        assert connection.info.transaction_status != psycopg.pq.TransactionStatus.INTRANS, "the file did not roll back"
+    return report
+
+
+async def answers(connection: Connection, script: bytes) -> list[str]:
+    """Every text that the script's statements answer."""
+    cursor = await connection.execute(script)
+    found: list[str] = []
+    more: bool | None = True
+    while more:
+        if cursor.description:
+            found += [value for row in await cursor.fetchall() for value in row if isinstance(value, str)]
+        more = cursor.nextset()
+    return found
+
+
+def test_there_is_something_to_run() -> None:
+    """A folder that moved would otherwise pass."""
+    assert {"rights", "row_level_security", "constraints"} <= {path.name.removesuffix(".test.sql") for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.name.removesuffix(".test.sql") for path in FILES])
+async def test_every_pgtap_test_passes(with_pgtap: str, path: Path) -> None:
+    report = await run(with_pgtap, path.read_bytes())
+    assert not report.complaints, "\n".join(("", *report.complaints))
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        (b"select plan(1); select is(1, 2, 'one is two'); select * from finish(); rollback", "not ok 1 - one is two"),
+        (b"select plan(2); select ok(true); select * from finish(); rollback", "planned 2 tests, ran 1"),
+        (
+            b"select plan(1); select ok(true); select ok(true); select * from finish(); rollback",
+            "planned 1 tests, ran 2",
+        ),
+        (b"select plan(1); select no_such_test(); select * from finish(); rollback", "line 1: function no_such_test()"),
+        (b"select plan(0); rollback", "nothing was tested"),
+    ],
+)
+async def test_what_is_wrong_is_told_and_fails(with_pgtap: str, script: bytes, complaint: str) -> None:
+    report = await run(with_pgtap, OPENING + script)
+    assert any(told.startswith(complaint) for told in report.complaints), report
