@@ -22,7 +22,7 @@ class TapReport:
 def read_tap(answers: Iterable[str]) -> TapReport:
     """Reads a file's answers, each of one or several lines, in their order.
 
-    A test that is expected to fail, or skipped, counts as what it says: `not ok` is a failure whatever stands behind it.
+    A test that is expected to fail, or skipped, counts as what it says: `not ok` is a failure whatever stands behind.
     """
     planned: int | None = None
     ran = 0

@@ -1,8 +1,6 @@
-"""supabase/tests/database on a real PostgreSQL, the oldest and the newest: what `supabase test db` runs, without Docker."""
+"""supabase/tests/database on a real PostgreSQL, the oldest and the newest: `supabase test db` without Docker."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -73,9 +71,11 @@ def test_there_is_something_to_run() -> None:
     assert {"rights", "row_level_security", "constraints"} <= {path.name.removesuffix(".test.sql") for path in FILES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=[path.name.removesuffix(".test.sql") for path in FILES])
-async def test_every_pgtap_test_passes(with_pgtap: str, path: Path) -> None:
-    report = await run(with_pgtap, path.read_bytes())
+@pytest.mark.parametrize(
+    "script", [path.read_bytes() for path in FILES], ids=[path.name.removesuffix(".test.sql") for path in FILES]
+)
+async def test_every_pgtap_test_passes(with_pgtap: str, script: bytes) -> None:
+    report = await run(with_pgtap, script)
     assert not report.complaints, "\n".join(("", *report.complaints))
 
 
