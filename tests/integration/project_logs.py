@@ -40,7 +40,7 @@ async def project_without_leaks(
         UndocumentedLineError: the function logged what its schema does not know.
     """
     # the server belongs to the whole session: of its log only what is new is this project's
-    written_before = _size(projects.server.log_path)
+    written_before = size_of(projects.server.log_path)
     async with projects.project(template) as project:
         yield project
     check_project(project, server_log_from=written_before)
@@ -59,7 +59,7 @@ def check_schema(log: Path) -> int:
     return check_lines(log.read_bytes().decode().split("\n")[:-1], str(log))
 
 
-def check_project(project: Project, *, server_log_from: int = 0) -> int:
+def check_project(project: Project, *, server_log_from: int) -> int:
     """Searches the logs of all processes that the project ever had, and answers how many lines it read.
 
     Args:
@@ -137,5 +137,6 @@ def _kept_secrets(folder: Path) -> Secrets:
     return Secrets(values)
 
 
-def _size(log: Path) -> int:
+def size_of(log: Path) -> int:
+    """Bytes that are in a log by now; none where it is not there yet."""
     return log.stat().st_size if log.exists() else 0

@@ -18,7 +18,7 @@ from tests.integration.database.sql_core import Session
 from tests.integration.database.walk import grants
 from tests.integration.nightly.night import Night
 from tests.integration.nightly.night import night as a_night
-from tests.integration.project_logs import check_project
+from tests.integration.project_logs import check_project, size_of
 
 from .conftest import EMPTY
 
@@ -64,6 +64,7 @@ def user_id(person_no: int) -> str:
 @pytest.fixture(params=["view first", "sample first"])
 async def adapted(request: pytest.FixtureRequest, projects: ProjectFactory, tmp_path: Path) -> AsyncIterator[Project]:
     """That company's project: with its own peer_mentors and the view first, or with the sample and the view later."""
+    written_before = size_of(projects.server.log_path)
     tables, view, _ = blocks("sql")
     theirs, seam = tmp_path / "theirs.sql", tmp_path / "view.sql"
     theirs.write_text(tables + THEIR_ROWS + (THEIR_PEER_MENTORS if request.param == "view first" else ""))
@@ -84,7 +85,7 @@ async def adapted(request: pytest.FixtureRequest, projects: ProjectFactory, tmp_
             yield await project.start()
         finally:
             await project.stop()
-        check_project(project)
+        check_project(project, server_log_from=written_before)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.emulator.connections import connect
 from tests.emulator.postgres import SUPERUSER
 from tests.emulator.project import MIGRATIONS, Project, ProjectFactory
 from tests.integration.nightly.night import night as a_night
-from tests.integration.project_logs import check_project
+from tests.integration.project_logs import check_project, size_of
 from tests.releases.kept import Release, all_releases
 from tests.releases.rows import read_rows, write_rows
 
@@ -94,6 +94,7 @@ async def test_what_was_open_goes_on_and_the_next_night_comes(
 ) -> None:
     async with upgraded(projects, release, tmp_path / "then") as installation:
         await installation.owner.run(A_MINUTE_LATER)
+        written_before = size_of(projects.server.log_path)
         project = Project(projects.server, installation.database, label=f"-{installation.database}")
         try:
             await project.start()
@@ -113,7 +114,7 @@ async def test_what_was_open_goes_on_and_the_next_night_comes(
                 assert set(night.engine.keys_seen.values()) == {1}
         finally:
             await project.stop()
-        check_project(project)
+        check_project(project, server_log_from=written_before)
 
 
 async def test_a_migration_that_is_changed_after_its_release_is_told(tmp_path: Path) -> None:
