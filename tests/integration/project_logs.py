@@ -59,7 +59,7 @@ def check_schema(log: Path) -> int:
     return check_lines(log.read_bytes().decode().split("\n")[:-1], str(log))
 
 
-def check_project(project: Project, *, server_log_from: int) -> int:
+def check_project(project: Project, *, server_log_from: int = 0) -> int:
     """Searches the logs of all processes that the project ever had, and answers how many lines it read.
 
     Args:
