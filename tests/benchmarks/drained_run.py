@@ -266,7 +266,7 @@ async def _forget_everything(project: Project) -> None:
     async with project.connect() as connection:
         await connection.execute(
             b"truncate public.scheduler_invocations, public.scheduler_invocation_batches, public.scheduler_evaluations,"
-            b" scheduler.dispatches"
+            b" scheduler.dispatches cascade"
         )
         await connection.execute(b"select pgmq.purge_queue(queue_name) from pgmq.list_queues()")
         await connection.execute(b"update scheduler.settings set next_due_at = null, engine_outages = 0")
