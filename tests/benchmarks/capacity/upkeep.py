@@ -71,7 +71,7 @@ async def measure_upkeep(project: Project, open_batches: int) -> dict[str, float
 async def _queue(connection: Connection, batches: int) -> None:
     """One run with so many batches open, and nothing else."""
     await connection.execute(
-        b"truncate public.scheduler_invocations, public.scheduler_invocation_batches, scheduler.dispatches"
+        b"truncate public.scheduler_invocations, public.scheduler_invocation_batches, scheduler.dispatches cascade"
     )
     await connection.execute(b"select pgmq.purge_queue(queue_name) from pgmq.list_queues()")
     row = await (await connection.execute(OPEN)).fetchone()
@@ -107,6 +107,7 @@ async def measure_prune(project: Project) -> float:
     async with project.connect() as connection:
         await connection.execute(
             b"truncate public.scheduler_invocations, public.scheduler_invocation_batches, public.scheduler_evaluations"
+            b" cascade"
         )
         await connection.execute(OLD_RUN)
         await connection.execute(OLD_RESULTS, (OLD_ROWS,))

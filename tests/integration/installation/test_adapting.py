@@ -61,9 +61,9 @@ def user_id(person_no: int) -> str:
     return f"00000000-0000-4000-8000-{person_no:012x}"
 
 
-@pytest.fixture(params=["view first", "sample first"])
+@pytest.fixture(params=["view first", "sample first", "view made anew"])
 async def adapted(request: pytest.FixtureRequest, projects: ProjectFactory, tmp_path: Path) -> AsyncIterator[Project]:
-    """That company's project: with its own peer_mentors and the view first, or with the sample and the view later."""
+    """That company's project: its own peer_mentors and the view first, or the sample first and the view later."""
     written_before = size_of(projects.server.log_path)
     tables, view, _ = blocks("sql")
     theirs, seam = tmp_path / "theirs.sql", tmp_path / "view.sql"
@@ -78,6 +78,9 @@ async def adapted(request: pytest.FixtureRequest, projects: ProjectFactory, tmp_
             await apply_migrations(project.database_url, MIGRATIONS)
         else:
             await apply_migrations(project.database_url, MIGRATIONS)
+            if request.param == "view made anew":
+                async with project.connect() as connection:
+                    await connection.execute(b"drop view public.active_peer_mentors")
             await run_script(project.database_url, seam)
             async with project.connect() as connection:
                 await connection.execute(b"drop table public.peer_mentors")
