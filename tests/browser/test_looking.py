@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -217,17 +218,42 @@ async def test_an_engine_that_is_away_is_told_and_is_nobodys_failure(
 
 
 async def test_nobody_is_asked_while_nobody_looks(history: History, operator: OperatorPage) -> None:
-    await history.add(Past(0))
+    answers = asyncio.Event()
+    answers.set()
+
+    async def wait(route: Route) -> None:
+        await answers.wait()
+        await route.continue_()
+
+    async def look(*, hidden: bool) -> None:
+        await operator.page.evaluate(
+            "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+            " document.dispatchEvent(new Event('visibilitychange')); }",
+            hidden,
+        )
+
+    await history.add(Past(1))
     await operator.page.clock.install()
+    await operator.page.route(RUNS, wait)
     await operator.open()
-    await expect(operator.page.locator(".runs tbody tr")).to_have_count(1)
-    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
-    await operator.page.evaluate(hide % "true" + "document.dispatchEvent(new Event('visibilitychange'))")
-    before = len(operator.asked)
+    rows = operator.page.locator(".runs tbody tr")
+    await expect(rows).to_have_count(1)
+    await look(hidden=True)
+    asked = len(operator.asked)
     await operator.page.clock.run_for(300_000)
-    assert len(operator.asked) == before
-    async with operator.page.expect_response(RUNS):
-        await operator.page.evaluate(hide % "false" + "document.dispatchEvent(new Event('visibilitychange'))")
+    assert len(operator.asked) == asked
+
+    # Whoever looks again sees what is new at once; and who looks away before the answer has come is left alone as well.
+    await history.add(Past(0))
+    answers.clear()
+    async with operator.page.expect_request(RUNS):
+        await look(hidden=False)
+    await look(hidden=True)
+    answers.set()
+    await expect(rows).to_have_count(2)
+    asked = len(operator.asked)
+    await operator.page.clock.run_for(300_000)
+    assert len(operator.asked) == asked
 
 
 async def test_what_others_wrote_is_text_and_never_markup(
