@@ -83,9 +83,10 @@ def _url(text: str) -> str:
         parts = urlsplit(text)
         # Reading the port is what finds out whether it is one.
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = usable and parts.username is None and not parts.query and not parts.fragment
     except ValueError:
         usable = False
-    if not usable or parts.username is not None or parts.query or parts.fragment:
+    if not usable:
         raise argparse.ArgumentTypeError("expected http:// or https://, a host and perhaps a path, and nothing else")
     return text
 

@@ -166,7 +166,7 @@ class Engine:
             return Reply(asked, failure=f"no whole answer within {self._timeout_seconds:g} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Reply(asked, failure=f"no answer ({type(error).__name__})")
-        return _read(response, content, asked, is_too_long=len(content) > limit)
+        return _read(response, bytes(content), asked, is_too_long=len(content) > limit)
 
 
 def _read(response: httpx.Response, content: bytes, asked: Evaluations | None, *, is_too_long: bool) -> Reply:
