@@ -6,16 +6,20 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .engine import Engine
 from .examination import examine
 from .rules import Finding, judge
 
 TOKEN = "SCENARIO_ENGINE_TOKEN"
+MAX_FOUND = 500
+_NOT_FOR_TERMINALS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 EPILOG = f"""
 The token is read from the environment: {TOKEN}.
 Unless --dry-run-only is given, those of the first six users whom a scenario applies to are NOTIFIED, the first five of
@@ -29,12 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; answers its exit code."""
     options = _parser().parse_args(arguments)
     token = os.environ.get(TOKEN, "")
-    users = _listed(options.user_ids)
-    if not token or not users:
-        what = f"{TOKEN} in the environment" if not token else "at least one user id"
+    users, scenario_types = options.user_ids, options.scenario_types
+    if not token or not users or not scenario_types:
+        kind = "user id" if not users else "scenario type"
+        what = f"{TOKEN} in the environment" if not token else f"at least one {kind}"
         sys.stderr.write(f"expected {what}, found none\n")
         return 2
-    findings = asyncio.run(_examined(options, token, users))
+    if not token.isascii() or not token.isprintable():
+        sys.stderr.write(f"expected {TOKEN} to be of characters that a header may hold\n")
+        return 2
+    findings = [_shown(finding, token) for finding in asyncio.run(_examined(options, token, users))]
     sys.stdout.write(_in_json(findings) if options.json else _in_lines(findings))
     return 1 if any(finding.verdict == "FAIL" for finding in findings) else 0
 
@@ -46,20 +54,59 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("url", help="the engine's base URL: /v1/evaluations is added")
+    parser.add_argument("url", type=_url, help="the engine's base URL: /v1/evaluations is added")
     parser.add_argument(
-        "--user-ids", required=True, metavar="ID,…|@FILE", help="users whom the engine knows; best a hundred or more"
+        "--user-ids",
+        required=True,
+        type=_listed,
+        metavar="ID,…|@FILE",
+        help="users whom the engine knows; best a hundred or more",
     )
-    parser.add_argument("--scenario-types", required=True, metavar="TYPE,…", help="types that the engine knows")
+    parser.add_argument(
+        "--scenario-types", required=True, type=_listed, metavar="TYPE,…", help="types that the engine knows"
+    )
     parser.add_argument("--dry-run-only", action="store_true", help="notify nobody; repetition cannot be judged then")
-    parser.add_argument("--timeout", type=float, default=10, metavar="S", help="seconds for a call (10)")
+    parser.add_argument("--timeout", type=_seconds, default=10.0, metavar="S", help="seconds for a call (10)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     return parser
 
 
+def _shown(finding: Finding, token: str) -> Finding:
+    """What an engine sent may hold anything: the token, a terminal's commands, a novel."""
+    if finding.found is None:
+        return finding
+    return replace(finding, found=_NOT_FOR_TERMINALS.sub(" ", finding.found.replace(token, "[token]"))[:MAX_FOUND])
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        # Reading the port is what finds out whether it is one.
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = usable and parts.username is None and not parts.query and not parts.fragment
+    except ValueError:
+        usable = False
+    if not usable:
+        raise argparse.ArgumentTypeError("expected http:// or https://, a host and perhaps a path, and nothing else")
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 3600, found {text!r}")
+    return seconds
+
+
 def _listed(text: str) -> list[str]:
     """Ids, separated by commas or white space, each once."""
-    content = Path(text[1:]).read_text() if text.startswith("@") else text
+    try:
+        content = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"expected a readable file, found {type(error).__name__}") from error
     return list(dict.fromkeys(content.replace(",", " ").split()))
 
 
@@ -67,7 +114,7 @@ async def _examined(options: argparse.Namespace, token: str, users: Sequence[str
     engine = Engine(options.url, token, timeout_seconds=options.timeout)
     try:
         transcript = await examine(
-            engine, users=users, scenario_types=_listed(options.scenario_types), dry_run_only=options.dry_run_only
+            engine, users=users, scenario_types=options.scenario_types, dry_run_only=options.dry_run_only
         )
     finally:
         await engine.aclose()

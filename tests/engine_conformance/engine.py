@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
-import time
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+# As much as the scheduler reads.
+BODY_BYTES = 1024 * 1024
+BYTES_PER_PAIR = 4096
 
 Pair = tuple[str, str]
 Item = dict[str, Any]
@@ -62,6 +67,7 @@ class Reply:
     Args:
         asked: what it asked; None: nothing that could be answered.
         failure: why there was no answer at all; None: there was one.
+        is_too_long: it is longer than the scheduler reads; what it says was not read either.
         items: the results that name a pair, in the order in which they came.
         oddities: what is wrong with the answer's form.
     """
@@ -70,7 +76,7 @@ class Reply:
     status: int = 0
     failure: str | None = None
     media_type: str = ""
-    size: int = 0
+    is_too_long: bool = False
     items: tuple[Item, ...] = ()
     oddities: tuple[str, ...] = ()
 
@@ -111,7 +117,8 @@ class Engine:
         self._url = f"{url.rstrip('/')}/v1/evaluations"
         self._token = token
         self._timeout_seconds = timeout_seconds
-        self._client = httpx.AsyncClient(timeout=timeout_seconds)
+        # As the scheduler: no proxies from the environment, and no redirects.
+        self._client = httpx.AsyncClient(timeout=timeout_seconds, trust_env=False, verify=ssl.create_default_context())
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -124,6 +131,10 @@ class Engine:
     async def ask_as(self, asked: Evaluations, token: str | None) -> Reply:
         """Asks with another token, or with none."""
         return await self._send(json.dumps(asked.body()).encode(), {} if token is None else self._bearer(token), asked)
+
+    async def ask_with_longer_token(self, asked: Evaluations) -> Reply:
+        """Asks with the right token and something behind it."""
+        return await self.ask_as(asked, f"{self._token}x")
 
     async def send(self, body: bytes) -> Reply:
         """Sends what is no call."""
@@ -139,28 +150,35 @@ class Engine:
             "traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
             **authorization,
         }
-        started = time.monotonic()
+        limit = BODY_BYTES + BYTES_PER_PAIR * (len(asked.pairs) if asked else 0)
+        content = bytearray()
         try:
-            response = await self._client.post(self._url, content=body, headers=headers)
-        except httpx.TimeoutException:
-            return Reply(asked, failure=f"no answer within {self._timeout_seconds:g} s")
-        except httpx.HTTPError as error:
-            return Reply(asked, failure=f"no answer ({type(error).__name__})")
-        if time.monotonic() - started > self._timeout_seconds:
+            # httpx bounds each read, which an engine that sends a byte now and then never exceeds.
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._client.stream("POST", self._url, content=body, headers=headers) as response,
+            ):
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > limit:
+                        break
+        except (TimeoutError, httpx.TimeoutException):
             return Reply(asked, failure=f"no whole answer within {self._timeout_seconds:g} s")
-        return _read(response, asked)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return Reply(asked, failure=f"no answer ({type(error).__name__})")
+        return _read(response, bytes(content), asked, is_too_long=len(content) > limit)
 
 
-def _read(response: httpx.Response, asked: Evaluations | None) -> Reply:
+def _read(response: httpx.Response, content: bytes, asked: Evaluations | None, *, is_too_long: bool) -> Reply:
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    items, oddities = _items_of(response) if response.status_code == 200 else ((), ())
-    return Reply(asked, response.status_code, None, media_type, len(response.content), items, oddities)
+    items, oddities = _items_of(content) if response.status_code == 200 and not is_too_long else ((), ())
+    return Reply(asked, response.status_code, None, media_type, is_too_long, items, oddities)
 
 
-def _items_of(response: httpx.Response) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+def _items_of(content: bytes) -> tuple[tuple[Item, ...], tuple[str, ...]]:
     try:
-        document = response.json()
-    except ValueError:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
         return (), ("the body is not JSON",)
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list):

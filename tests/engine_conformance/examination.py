@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,8 +28,10 @@ class Transcript:
     dry_run_only: bool
     one: Reply
     wrong_token: Reply
+    longer_token: Reply
     no_token: Reply
     known: Reply
+    known_again: Reply
     with_unknown_user: Reply
     with_unknown_type: Reply
     many: Reply | None = None
@@ -48,7 +51,15 @@ class Transcript:
     def calls(self) -> list[Reply]:
         """Every call that should have been answered with results."""
         asked = [
-            *(self.one, self.known, self.with_unknown_user, self.with_unknown_type, self.many, self.afterwards),
+            *(
+                self.one,
+                self.known,
+                self.known_again,
+                self.with_unknown_user,
+                self.with_unknown_type,
+                self.many,
+                self.afterwards,
+            ),
             *(self.dry_before, self.dry_again, *self.at_once, self.repeated),
             *(self.beside_others, self.under_other_keys),
             *(self.before_failure, self.failure, self.after_failure),
@@ -73,23 +84,36 @@ async def examine(
     some = list(users[:SOME])
     types = list(scenario_types)
 
-    def dry(about: Sequence[str], asked_types: Sequence[str] = types) -> Evaluations:
-        return Evaluations(about, asked_types, f"dry:{run}", dry_run=True)
+    # Of keys that the first dry runs did not have: what those left behind shows in the later ones.
+    later = f"dry:{uuid.uuid4()}"
+
+    def dry(about: Sequence[str], asked_types: Sequence[str] = types, scope: str = f"dry:{run}") -> Evaluations:
+        return Evaluations(about, asked_types, scope, dry_run=True)
 
     transcript = Transcript(
         dry_run_only=dry_run_only,
         one=await engine.ask(dry(some[:1])),
         wrong_token=await engine.ask_as(dry(some[:1]), "not-the-token"),
+        longer_token=await engine.ask_with_longer_token(dry(some[:1])),
         no_token=await engine.ask_as(dry(some[:1]), None),
         known=await engine.ask(dry(some)),
-        with_unknown_user=await engine.ask(dry([*some, unknown_user])),
-        with_unknown_type=await engine.ask(dry(some, [*types, UNKNOWN_TYPE])),
+        known_again=await engine.ask(dry(some, scope=later)),
+        with_unknown_user=await engine.ask(dry([*some, unknown_user], scope=later)),
+        with_unknown_type=await engine.ask(dry(some, [*types, UNKNOWN_TYPE], later)),
         unknown_user=unknown_user,
     )
     if len(users) >= MANY or transcript.with_unknown_user.is_answer:
         strangers = [str(uuid.uuid4()) for _ in range(MANY - len(users))]
         transcript.many = await engine.ask(dry([*users[:MANY], *strangers]))
-    for what, body in {"no JSON": b"{", "no call": b"{}", "an empty body": b""}.items():
+    # About a stranger: whoever guesses notifies nobody.
+    undecided = {name: value for name, value in dry([unknown_user]).body().items() if name != "dry_run"}
+    no_calls = {
+        "no JSON": b"{",
+        "no call": b"{}",
+        "an empty body": b"",
+        "a call that does not say whether it is dry": json.dumps(undecided).encode(),
+    }
+    for what, body in no_calls.items():
         transcript.malformed[what] = await engine.send(body)
     transcript.afterwards = await engine.ask(dry(some))
 

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .engine import Item, Pair, Reply
+from .engine import BODY_BYTES, BYTES_PER_PAIR, Item, Pair, Reply
 from .examination import UNKNOWN_TYPE, Transcript
 
 Verdict = Literal["pass", "FAIL", "not judged"]
-BODY_BYTES = 1024 * 1024
-BYTES_PER_PAIR = 4096
 
 
 @dataclass(frozen=True)
@@ -141,15 +139,18 @@ def _nothing_foreign(seen: Transcript) -> None:
 def _bounded(seen: Transcript) -> None:
     for reply in _answers(seen):
         assert reply.asked is not None
-        if reply.size > BODY_BYTES + BYTES_PER_PAIR * len(reply.asked.pairs):
-            raise _BrokenError(f"{reply.size:,} bytes", "leave out what the contract does not name: nobody reads it")
+        if reply.is_too_long:
+            limit = BODY_BYTES + BYTES_PER_PAIR * len(reply.asked.pairs)
+            raise _BrokenError(
+                f"more than {limit:,} bytes", "leave out what the contract does not name: nobody reads it"
+            )
 
 
 @_rule(
     "unknown-user", "a user whom the engine does not know costs nobody but herself, and is not worth another attempt"
 )
 def _unknown_user(seen: Transcript) -> None:
-    _needs(seen.known, "the same call without her is not answered either")
+    _needs(seen.known_again, "the same call without her is not answered either")
     assert seen.known.asked is not None
     _costs_only_itself(seen, seen.with_unknown_user, "a user whom it does not know")
     for scenario_type in seen.known.asked.scenario_types:
@@ -158,11 +159,17 @@ def _unknown_user(seen: Transcript) -> None:
 
 @_rule("unknown-type", "a scenario type that the engine does not know costs no other, and is not worth another attempt")
 def _unknown_type(seen: Transcript) -> None:
-    _needs(seen.known, "the same call without it is not answered either")
+    _needs(seen.known_again, "the same call without it is not answered either")
     assert seen.known.asked is not None
     _costs_only_itself(seen, seen.with_unknown_type, "a scenario type that it does not know")
     for user_id in seen.known.asked.users:
-        _is_settled(seen.with_unknown_type, (user_id, UNKNOWN_TYPE), "an unknown scenario type")
+        pair = (user_id, UNKNOWN_TYPE)
+        _is_settled(seen.with_unknown_type, pair, "an unknown scenario type")
+        if seen.with_unknown_type.outcome_of(pair) not in ("failed", None):
+            raise _BrokenError(
+                f"an unknown scenario type is {seen.with_unknown_type.outcome_of(pair)}",
+                "answer failed: whoever misspells a type has to find out",
+            )
 
 
 def _costs_only_itself(seen: Transcript, reply: Reply, what: str) -> None:
@@ -173,7 +180,7 @@ def _costs_only_itself(seen: Transcript, reply: Reply, what: str) -> None:
         )
     assert seen.known.asked is not None
     for pair in seen.known.asked.pairs:
-        before, after = seen.known.outcome_of(pair), reply.outcome_of(pair)
+        before, after = seen.known_again.outcome_of(pair), reply.outcome_of(pair)
         if before is not None and after is not None and after != before:
             raise _BrokenError(
                 f"{_name(pair)} is {before} alone and {after} beside {what}", "decide about each pair by itself"
@@ -195,10 +202,15 @@ def _is_settled(reply: Reply, pair: Pair, what: str) -> None:
 
 @_rule("token", "a wrong token is refused with 401, and so is none")
 def _token(seen: Transcript) -> None:
-    for what, reply in {"a wrong token": seen.wrong_token, "no token": seen.no_token}.items():
-        if reply.failure is not None or reply.status not in (401, 403):
+    tokens = {
+        "a wrong token": seen.wrong_token,
+        "the right token with something behind it": seen.longer_token,
+        "no token": seen.no_token,
+    }
+    for what, reply in tokens.items():
+        if reply.failure is not None or reply.status != 401:
             raise _BrokenError(
-                f"{reply.described()} for {what}", "compare the bearer token before anything else, and answer 401"
+                f"{reply.described()} for {what}", "compare the whole bearer token before anything else, and answer 401"
             )
 
 
@@ -224,11 +236,20 @@ def _dry_run(seen: Transcript) -> None:
     _needs(before, "dry runs are not answered")
     _needs(again, "dry runs are not answered a second time")
     assert before.asked is not None
+    for reply in seen.calls():
+        for pair in _triggered(reply) if reply.asked and reply.asked.dry_run else []:
+            if reply.notification_of(pair) is not None:
+                raise _BrokenError(
+                    f"a dry run of {_name(pair)} has a notification id", "queue nothing in a dry run, so there is no id"
+                )
     for pair in before.asked.pairs:
-        if before.notification_of(pair) is not None:
-            raise _BrokenError(
-                f"a dry run of {_name(pair)} has a notification id", "queue nothing in a dry run, so there is no id"
-            )
+        for later in (seen.known_again, before):
+            first, then = seen.known.outcome_of(pair), later.outcome_of(pair)
+            if first == "triggered" and then in ("suppressed", "not_triggered"):
+                raise _BrokenError(
+                    f"{_name(pair)} is {first} in the first dry run and {then} in a later one, under another key",
+                    "start no cool-down in a dry run, and count nothing as sent",
+                )
         if before.outcome_of(pair) != again.outcome_of(pair):
             raise _BrokenError(
                 f"{_name(pair)} is {before.outcome_of(pair)} in a dry run and {again.outcome_of(pair)} in the next",
@@ -236,12 +257,36 @@ def _dry_run(seen: Transcript) -> None:
             )
     for pair in _triggered(before):
         meant = [reply for reply in seen.at_once if reply.is_answer and reply.of(pair) is not None]
+        if _is_nameless(seen, pair):
+            continue  # for notification-id to say
         if meant and not any(reply.notification_of(pair) for reply in meant):
             raise _BrokenError(
                 f"{_name(pair)} is triggered in a dry run, and {meant[0].outcome_of(pair)} without a notification id"
                 " when it is meant, under the same key",
                 "store no key in a dry run: the real call must still act",
             )
+
+
+@_rule("notification-id", "what is triggered names its notification, unless it is a dry run")
+def _notification_id(seen: Transcript) -> None:
+    if seen.dry_run_only:
+        raise _NotSeenError("only dry runs were asked for")
+    acted = {pair: None for reply in seen.at_once if reply.is_answer for pair in _triggered(reply)}
+    if not acted:
+        raise _NotSeenError("nobody was triggered: give users whom a scenario applies to")
+    for pair in acted:
+        if _is_nameless(seen, pair):
+            raise _BrokenError(
+                f"{_name(pair)} is triggered without a notification_id",
+                "name what was queued: else nobody can see that a repeat queued nothing more",
+            )
+
+
+def _is_nameless(seen: Transcript, pair: Pair) -> bool:
+    """Whether it is triggered for real, and under no key with a notification id."""
+    triggered = [reply for reply in seen.at_once if reply.is_answer and reply.outcome_of(pair) == "triggered"]
+    elsewhere = [] if seen.under_other_keys is None else [seen.under_other_keys]
+    return bool(triggered) and not any(reply.notification_of(pair) for reply in [*triggered, *elsewhere])
 
 
 @_rule("same-key-at-once", "of equal calls at the same instant one acts, and all name its notification")

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.engine_conformance.engine import Pair
@@ -31,6 +31,7 @@ Fault = Literal[
     "leaves a pair out",
     "answers a pair twice",
     "answers about somebody else",
+    "echoes the token",
     "writes user ids in capitals",
     "tells stories",
     "refuses a call with an unknown user",
@@ -38,13 +39,20 @@ Fault = Literal[
     "triggers an unknown user",
     "lets unknown types be tried again",
     "decides by who is asked about beside her",
+    "says that unknown types do not apply",
     "takes any token",
+    "takes half of a token for the whole",
+    "forbids instead",
     "takes no token",
     "crashes at what is no call",
+    "guesses whether it is dry",
     "is broken by what is no call",
     "notifies in a dry run",
+    "notifies in a dry run and cools down",
+    "cools down after a dry run",
     "remembers dry runs",
     "keeps the key of a dry run",
+    "names no notification",
     "notifies both of two at once",
     "refuses the second of two at once",
     "notifies at every repeat",
@@ -54,6 +62,7 @@ Fault = Literal[
     "replays failures",
     "ties keys to users",
     "takes too long",
+    "dribbles about a hundred",
 ]
 FAULTS = [fault for fault in get_args(Fault) if fault not in ("none", "ties keys to users")]
 
@@ -68,6 +77,7 @@ class BrokenEngine:
         self._dry_before: set[Pair] = set()
         self._working: set[str] = set()
         self._is_broken = False
+        self._cooling: set[Pair] = set()
         self._failed: dict[str, dict[str, Any]] = {}
 
     async def serve(self, request: Request) -> Response:
@@ -77,9 +87,11 @@ class BrokenEngine:
             return Response(status_code=500)
         given = request.headers.get("authorization")
         if given != f"Bearer {TOKEN}" and not self._lets_in(given):
-            return Response(status_code=401)
+            return Response(status_code=403 if fault == "forbids instead" else 401)
         try:
             call = json.loads(await request.body())
+            if fault == "guesses whether it is dry":
+                call.setdefault("dry_run", True)
             evaluations, is_dry = call["evaluations"], call["dry_run"]
         except (ValueError, KeyError):
             self._is_broken = fault == "is broken by what is no call"
@@ -87,6 +99,8 @@ class BrokenEngine:
         users = [evaluation["user_id"] for evaluation in evaluations]
         if fault == "takes fifty users" and len(users) > 50:
             return Response(status_code=413)
+        if fault == "dribbles about a hundred" and len(users) > 50:
+            return StreamingResponse(_dribble(), media_type="application/json")
         if fault == "takes too long":
             await asyncio.sleep(60)
         if fault == "refuses a call with an unknown user" and not set(users) <= set(USERS):
@@ -110,6 +124,8 @@ class BrokenEngine:
         return self._answer(results)
 
     def _lets_in(self, given: str | None) -> bool:
+        if self._fault == "takes half of a token for the whole":
+            return (given or "").startswith(f"Bearer {TOKEN}")
         return self._fault == ("takes any token" if given else "takes no token")
 
     async def _decide(
@@ -124,6 +140,8 @@ class BrokenEngine:
         unknown = "user" if user_id not in USERS else "scenario_type" if scenario_type not in TYPES else None
         if unknown == "user" and fault == "triggers an unknown user":
             unknown = None
+        if unknown == "scenario_type" and fault == "says that unknown types do not apply":
+            return result | {"outcome": "not_triggered"}
         if unknown is not None:
             retryable = fault == "lets unknown types be tried again" and unknown == "scenario_type"
             error = {"code": f"unknown_{unknown}", "message": "not known", "retryable": retryable}
@@ -134,9 +152,13 @@ class BrokenEngine:
             return result | {"outcome": outcome}
         if fault == "decides by who is asked about beside her" and not set(users) <= set(USERS):
             return result | {"outcome": "suppressed"}
-        if is_dry and fault != "notifies in a dry run":
-            return result | {"outcome": self._dry_outcome((user_id, scenario_type), f"{prefix}:{scenario_type}")}
-        key = f"{prefix}:{scenario_type}"
+        key, pair = f"{prefix}:{scenario_type}", (user_id, scenario_type)
+        if fault in ("notifies in a dry run and cools down", "cools down after a dry run"):
+            if pair in self._cooling and key not in self._keys:
+                return result | {"outcome": "suppressed"}
+            self._cooling.add(pair)
+        if is_dry and fault not in ("notifies in a dry run", "notifies in a dry run and cools down"):
+            return result | {"outcome": self._dry_outcome(pair, key)}
         if fault == "keeps keys of calls":
             key = f"{key} of {','.join(users)}"
         if fault == "keeps keys of users":
@@ -157,6 +179,8 @@ class BrokenEngine:
             if self._fault == "suppresses a repeat" and self._keys[key] != "first":
                 return {"outcome": "suppressed"}
             return {"outcome": "triggered", "notification_id": self._keys[key]}
+        if self._fault == "names no notification":
+            return {"outcome": "triggered"}
         if self._fault == "notifies both of two at once":
             await asyncio.sleep(0.02)
         self._notifications += 1
@@ -168,6 +192,7 @@ class BrokenEngine:
             "leaves a pair out": lambda: results[1:],
             "answers a pair twice": lambda: [*results, results[0]],
             "answers about somebody else": lambda: [*results, results[0] | {"user_id": "somebody"}],
+            "echoes the token": lambda: [*results, results[0] | {"user_id": f"{TOKEN}\x1b[2J"}],
             "writes user ids in capitals": lambda: [each | {"user_id": each["user_id"] + "A"} for each in results],
             "tells stories": lambda: [each | {"story": "x" * 2_000_000} for each in results[:1]] + results[1:],
         }
@@ -179,6 +204,12 @@ class BrokenEngine:
         if self._fault == "answers as text":
             response.headers["content-type"] = "text/plain"
         return response
+
+
+async def _dribble() -> AsyncIterator[bytes]:
+    while True:
+        yield b" "
+        await asyncio.sleep(0.05)
 
 
 @asynccontextmanager

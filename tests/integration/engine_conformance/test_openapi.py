@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -12,8 +13,12 @@ import pytest
 from openapi_spec_validator import validate
 
 from shared.evaluations import MentorScenarios
-from shared.trigger_engine import EvaluationContext
+from shared.http_connection import HttpAnswer
+from shared.load_control import ConcurrencyLimiter
+from shared.time_budget import TimeBudget
+from shared.trigger_engine import EvaluationContext, TriggerEngine
 from tests.emulator.staging import ROOT
+from tests.engine_conformance.engine import Evaluations
 from tests.integration.reference_engine.programme import SILENT, TYPES, Programme
 
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs" / "engine-openapi.json").read_text())
@@ -62,6 +67,66 @@ def test_what_the_scheduler_sends_fits(dry_run: bool) -> None:
     schema_of("Call").validate(call)
     assert set(call) == set(DOCUMENT["components"]["schemas"]["Call"]["properties"])
     assert set(call["evaluations"][0]) == set(DOCUMENT["components"]["schemas"]["Evaluation"]["properties"])
+
+
+class Recorder:
+    """Keeps what is sent, and answers what it is told to."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.sent: list[tuple[str, Mapping[str, str], Any]] = []
+        self._answer = answer
+
+    async def post(
+        self, url: str, *, headers: Mapping[str, str], content: bytes, timeout_seconds: float, max_bytes: int
+    ) -> HttpAnswer:
+        """Sends nothing."""
+        self.sent.append((url, headers, json.loads(content)))
+        return HttpAnswer(200, json.dumps(self._answer).encode(), [])
+
+
+async def test_the_scheduler_calls_the_documents_address_with_its_headers_and_understands_its_example() -> None:
+    body = OPERATION["requestBody"]["content"]["application/json"]["example"]
+    [asked] = body["evaluations"]
+    recorder = Recorder(OPERATION["responses"]["200"]["content"]["application/json"]["example"])
+    [server] = DOCUMENT["servers"]
+    base = server["variables"]["SCENARIO_ENGINE_URL"]["default"]
+    engine = TriggerEngine(
+        base, "token", transport=recorder, limiter=ConcurrencyLimiter(1), timeout_seconds=10, max_attempts=1
+    )
+    scope = asked["idempotency_key_prefix"].removesuffix(f":{asked['user_id']}")
+    context = EvaluationContext(body["invocation_id"], body["scheduled_for"], scope, body["dry_run"])
+    mentor = MentorScenarios(asked["user_id"], tuple(asked["scenario_types"]))
+
+    answer = await engine.evaluate(context, [mentor], TimeBudget(30))
+
+    [(url, headers, sent)] = recorder.sent
+    assert url == f"{base}/v1/evaluations"
+    assert sent == body
+    assert headers["Content-Type"] in OPERATION["requestBody"]["content"]
+    assert headers["Authorization"] == "Bearer token"
+    [parameter] = OPERATION["parameters"]
+    assert re.search(parameter["schema"]["pattern"], headers[parameter["name"]])
+    assert [result and result.outcome for result in answer.results.values()] == ["triggered", "failed"]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_conformance_check_asks_what_the_scheduler_would(dry_run: bool) -> None:
+    users, types, run_id = [str(uuid4()), str(uuid4())], ("a", "b"), str(uuid4())
+    asked = Evaluations(users, types, f"manual:{run_id}", dry_run).body()
+    context = EvaluationContext(run_id, asked["scheduled_for"], f"manual:{run_id}", dry_run)
+    assert asked == json.loads(context.body([MentorScenarios(user_id, types) for user_id in users]))
+
+
+async def test_what_the_reference_engine_refuses_has_a_status_of_the_document(programme: Programme) -> None:
+    call = OPERATION["requestBody"]["content"]["application/json"]["example"]
+    refused = [
+        await programme.engine.post("/v1/evaluations", content=b"{"),
+        await programme.send({**call, "dry_run": "no"}),
+        await programme.send(call, headers={"authorization": "Bearer wrong"}),
+        await programme.engine.post("/v1/evaluations", content=b" " * (1024 * 1024 + 1)),
+    ]
+    assert [response.status_code for response in refused] == [400, 422, 401, 413]
+    assert {str(response.status_code) for response in refused} <= set(OPERATION["responses"])
 
 
 async def test_what_the_reference_engine_answers_fits(programme: Programme) -> None:

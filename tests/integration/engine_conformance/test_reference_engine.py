@@ -8,7 +8,10 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.emulator.project import Project
+from tests.engine_conformance.__main__ import main
 from tests.engine_conformance.rules import names
 from tests.integration.reference_engine.programme import SILENT, TYPES, Programme
 
@@ -60,7 +63,7 @@ async def test_a_dry_examination_notifies_nobody(engine_project: Project, progra
         token=engine_project.engine_token,
     )
     assert code == 0
-    assert output.splitlines()[-1] == f"{len(names()) - 5} rules kept, 0 broken, 5 not judged"
+    assert output.splitlines()[-1] == f"{len(names()) - 6} rules kept, 0 broken, 6 not judged"
     queued = await programme.database.execute(
         b"select count(*) from public.engagement_notifications where user_id = %s", (mentor,)
     )
@@ -85,3 +88,44 @@ async def test_without_a_token_or_a_user_nothing_is_asked() -> None:
     assert (code, output, errors) == (2, "", "expected SCENARIO_ENGINE_TOKEN in the environment, found none\n")
     code, output, errors = await run("http://127.0.0.1:9", "--user-ids", ",", "--scenario-types", "x", token=TOKEN)
     assert (code, output, errors) == (2, "", "expected at least one user id, found none\n")
+
+
+async def test_what_an_engine_sends_is_shown_without_the_token_and_harmless_to_a_terminal() -> None:
+    async with broken_engine("echoes the token") as url:
+        code, output, _ = await run(
+            *(url, "--user-ids", ",".join(USERS), "--scenario-types", ",".join(ITS_TYPES)), token=TOKEN
+        )
+    assert code == 1
+    assert "a result for [token]" in output
+    assert "\x1b" not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ftp://engine.example.org"], "expected http:// or https://"),
+        (["http://engine.example.org:99999"], "expected http:// or https://"),
+        (["http://user:password@engine.example.org"], "expected http:// or https://"),
+        (["http://127.0.0.1:9", "--user-ids", "@/nowhere"], "expected a readable file, found FileNotFoundError"),
+        (["http://127.0.0.1:9", "--timeout", "0"], "expected seconds above 0"),
+        (["http://127.0.0.1:9", "--timeout", "nan"], "expected seconds above 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_said_before_anything_is_asked(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([arguments[0], "--user-ids", "x", "--scenario-types", "x", *arguments[1:]])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_token_that_no_header_can_hold_and_no_type_at_all_are_wrong_usage_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCENARIO_ENGINE_TOKEN", "töken")
+    assert main(["http://127.0.0.1:9", "--user-ids", "x", "--scenario-types", "x"]) == 2
+    assert "characters that a header may hold" in capsys.readouterr().err
+    assert main(["http://127.0.0.1:9", "--user-ids", "x", "--scenario-types", ","]) == 2
+    assert "expected at least one scenario type, found none" in capsys.readouterr().err
