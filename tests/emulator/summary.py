@@ -75,7 +75,8 @@ class Summary:
             console.print(f"  {'error':<13}  {invocation['error']}", markup=False)
         console.print(f"  mentors        {counts['mentors']:>9,}")
         console.print(
-            f"  evaluations    {counts['evaluations']:>9,}  in {counts['batches']:,} batches, {self._duration}"
+            f"  evaluations    {counts['evaluations']:>9,}  in {counts['batches']:,}"
+            f" batch{'es' if counts['batches'] != 1 else ''}, {self._duration}"
         )
         for outcome in ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"):
             if counts[outcome]:
