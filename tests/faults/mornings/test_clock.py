@@ -24,7 +24,7 @@ async def monitor(night: Night, function: FunctionProcess) -> tuple[int, str | N
 
 def answers_in(table: str) -> list[str]:
     """The statuses in psql's table of dispatches."""
-    return [status.strip() for status in re.findall(r"^ 20\d\d-\S+ \S+ \|([^|]*)\|", table, re.MULTILINE)]
+    return [status.strip() for status in re.findall(r"^ 20\d\d-\S+ \S+ +\|([^|]*)\|", table, re.MULTILINE)]
 
 
 async def test_cron_is_green_and_nothing_ran(night: Night, clockwork: Clockwork) -> None:
