@@ -11,8 +11,8 @@ from .stack import Stack
 API = "/api/v1/scheduler-invocations"
 LATEST = "select id from scheduler_invocations order by created_at desc limit 1"
 EVERY_RUN = (
-    "select created_at::timestamp(0) as created, triggered_by, dry_run, status, error, started_at - scheduled_for as lateness"
-    " from scheduler_invocations order by created_at"
+    "select created_at::timestamp(0) as created, triggered_by, dry_run, status, error,"
+    " started_at - scheduled_for as lateness from scheduler_invocations order by created_at"
 )
 
 
