@@ -7,24 +7,22 @@
 -- Dropping and creating a view anew loses its rights, and Supabase's default privileges then open it to anon: repeat the
 -- revokes and the grant at the end whenever you replace it that way.
 
-do $$
-declare
-  c_sample constant text :=
-    'Sample application: the volunteers of the programme. The scheduler never reads it, only public.active_peer_mentors.';
-  v_has_table constant boolean := to_regclass('public.peer_mentors') is not null;
+-- Looks before anything is changed: raises what stands in the way, and what to do about it. The Supabase CLI shows its user
+-- the message and then the statement that failed, and no hint: so the message says it all, and a statement of one line raises it.
+create function pg_temp.look_first() returns void
+language plpgsql as $$
 begin
-  -- The first statement of the first migration: whatever stops it here has changed nothing.
   if to_regclass('scheduler.settings') is not null and to_regclass('public.scheduler_invocations') is not null then
     raise exception using
       errcode = 'duplicate_schema',
-      message = 'the scheduler is in this database already, but the history of its migrations is not: nothing was changed',
-      hint = 'Say which migrations were applied, `supabase migration repair --status applied VERSION…`, and push again '
+      message = 'the scheduler is in this database already, but the history of its migrations is not: nothing was changed. Say '
+        'which migrations were applied, `supabase migration repair --status applied VERSION…`, and push again '
         '(docs/deployment.md).';
   elsif to_regnamespace('scheduler') is not null or to_regclass('public.scheduler_invocations') is not null then
     raise exception using
       errcode = 'duplicate_schema',
-      message = 'a schema scheduler or a table public.scheduler_invocations is here and is not ours: nothing was changed',
-      hint = 'Rename it: the scheduler''s names are fixed (docs/adapting.md).';
+      message = 'a schema scheduler or a table public.scheduler_invocations is here and is not ours: nothing was changed. '
+        'Rename it: the scheduler''s names are fixed (docs/adapting.md).';
   end if;
 
   if to_regclass('public.active_peer_mentors') is not null then
@@ -37,19 +35,30 @@ begin
     ) <> 2 then
       raise exception using
         errcode = 'invalid_table_definition',
-        message = 'public.active_peer_mentors lacks user_id uuid or segments text[]: nothing was changed',
-        hint = 'Give it these two columns, as docs/adapting.md shows, and apply the migrations again.';
+        message = 'public.active_peer_mentors lacks user_id uuid or segments text[]: nothing was changed. Give it these two '
+          'columns, as docs/adapting.md shows, and apply the migrations again.';
     end if;
-    return;
-  elsif v_has_table and obj_description(to_regclass('public.peer_mentors'), 'pg_class') is distinct from c_sample then
+  elsif to_regclass('public.peer_mentors') is not null
+    and coalesce(obj_description(to_regclass('public.peer_mentors'), 'pg_class'), '') not like 'Sample application: %'
+  then
     raise exception using
       errcode = 'duplicate_table',
       message = 'public.peer_mentors is a table of your own, and there is no view public.active_peer_mentors yet: '
-        'nothing was changed',
-      hint = 'Create the view over your tables first, as docs/adapting.md shows, and apply the migrations again.';
+        'nothing was changed. Create the view over your tables first, as docs/adapting.md shows, and apply the migrations again.';
+  end if;
+end
+$$;
+
+select pg_temp.look_first();
+drop function pg_temp.look_first();
+
+do $$
+begin
+  if to_regclass('public.active_peer_mentors') is not null then
+    return;
   end if;
 
-  if not v_has_table then
+  if to_regclass('public.peer_mentors') is null then
     create table public.peer_mentors (
       user_id uuid primary key,
       status text not null default 'active',
@@ -67,8 +76,9 @@ begin
       constraint peer_mentors_segments_have_names check (array_position(segments, null) is null),
       constraint peer_mentors_contacts_logged_is_a_count check (contacts_logged >= 0)
     );
-    -- It is this that tells it from somebody else's.
-    execute format('comment on table public.peer_mentors is %L', c_sample);
+    -- It is this that tells it from somebody else's: see above.
+    comment on table public.peer_mentors is
+      'Sample application: the volunteers of the programme. The scheduler never reads it, only public.active_peer_mentors.';
 
     -- The nightly enumeration walks the view in user_id order. People who left stay in the table for the programme's
     -- statistics and outnumber the present ones after some years: the walk must not step over them.

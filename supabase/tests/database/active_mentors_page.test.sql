@@ -23,8 +23,14 @@ language sql as $$
    order by 1
 $$;
 
-select results_eq($$select pg_temp.users_after(null, 100)$$, array['1', '2', '4', '7'], 'who is active, and whose pause is over');
-select is((public.scheduler_active_mentors_page(null, 100) ->> 'is_last')::boolean, true, 'a page that is not full is the last');
+select results_eq(
+  $$select pg_temp.users_after(null, 100)$$, array['1', '2', '4', '7'],
+  'who is active, and whose pause is over'
+);
+select is(
+  (public.scheduler_active_mentors_page(null, 100) ->> 'is_last')::boolean, true,
+  'a page that is not full is the last'
+);
 select results_eq($$select pg_temp.users_after(null, 2)$$, array['1', '2'], 'a page is as long as was asked');
 select is((public.scheduler_active_mentors_page(null, 2) ->> 'is_last')::boolean, false, 'and not the last');
 select results_eq(
@@ -39,7 +45,9 @@ select is(
 );
 select results_eq($$select pg_temp.users_after(null, 0)$$, array['1'], 'none asked for is not none left');
 select is(
-  public.scheduler_active_mentors(array['00000000-0000-4000-8000-000000000002', '00000000-0000-4000-8000-000000000003']::uuid[]),
+  public.scheduler_active_mentors(array[
+    '00000000-0000-4000-8000-000000000002', '00000000-0000-4000-8000-000000000003'
+  ]::uuid[]),
   '[{"user_id": "00000000-0000-4000-8000-000000000002", "segments": ["onboarding", "youth"]}]',
   'asked about by name, only who is active is answered'
 );

@@ -8,10 +8,16 @@ select plan(34);
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
 -- An invocation that nothing is wrong with, and a batch of it: the statements below spoil one thing each.
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'id:constraints', 'manual', 'running', now(), now(), now() + interval '1 hour', 'manual:constraints');
-insert into public.scheduler_invocation_batches (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
-values ('00000000-0000-4000-8000-00000000000a', 1, '[]', '00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002', 2, 2, 1);
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'id:constraints', 'manual', 'running', now(), now(), now() + interval '1 hour',
+   'manual:constraints');
+insert into public.scheduler_invocation_batches
+  (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
+values
+  ('00000000-0000-4000-8000-00000000000a', 1, '[]', '00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002',
+   2, 2, 1);
 insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome)
 values ('00000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-000000000001', 'contact_lapsed', 'triggered');
 insert into scheduler.alerts (invocation_id, reason) values ('00000000-0000-4000-8000-00000000000a', 'failed');
@@ -34,18 +40,22 @@ insert into refused values
   ('status_is_known', $$update public.scheduler_invocations set status = 'done', finished_at = now()$$),
   ('error_is_known', $$update public.scheduler_invocations set error = 'it broke'$$),
   ('ended_has_a_time', $$update public.scheduler_invocations set status = 'succeeded', finished_at = null$$),
-  ('running_has_started', $$update public.scheduler_invocations set status = 'running', started_at = null, finished_at = null$$),
+  ('running_has_started',
+   $$update public.scheduler_invocations set status = 'running', started_at = null, finished_at = null$$),
   ('only_a_retry_has_a_source', $$update public.scheduler_invocations set retry_of = id where triggered_by = 'manual'$$),
   ('only_what_has_ended_is_deleted',
    $$update public.scheduler_invocations set deleted_at = now() where finished_at is null$$),
   ('note_is_bounded', $$update public.scheduler_invocations set note = repeat('x', 2001)$$),
 
   ('batch_has_pairs', $$update public.scheduler_invocation_batches set evaluations = 0$$),
-  ('users_are_in_order', $$update public.scheduler_invocation_batches set last_user_id = '00000000-0000-4000-8000-000000000000'$$),
-  ('state_is_known', $$update public.scheduler_invocation_batches set state = 'lost', not_evaluated = evaluations, finished_at = now()$$),
+  ('users_are_in_order',
+   $$update public.scheduler_invocation_batches set last_user_id = '00000000-0000-4000-8000-000000000000'$$),
+  ('state_is_known',
+   $$update public.scheduler_invocation_batches set state = 'lost', not_evaluated = evaluations, finished_at = now()$$),
   ('ended_batch_has_a_time',
    $$update public.scheduler_invocation_batches set state = 'abandoned', not_evaluated = evaluations, finished_at = null$$),
-  ('counts_add_up', $$update public.scheduler_invocation_batches set state = 'done', triggered = evaluations - 1, finished_at = now()$$),
+  ('counts_add_up',
+   $$update public.scheduler_invocation_batches set state = 'done', triggered = evaluations - 1, finished_at = now()$$),
 
   ('outcome_is_notable', $$update public.scheduler_evaluations set outcome = 'not_triggered'$$),
   ('failed_has_a_cause', $$update public.scheduler_evaluations set outcome = 'failed', error_code = null$$),
@@ -56,7 +66,9 @@ insert into refused values
   ('reason_is_known', $$update scheduler.alerts set reason = 'odd'$$),
   ('sent_or_given_up', $$update scheduler.alerts set sent_at = now(), given_up_at = now()$$);
 
-select throws_matching(statement, format('violates check constraint "%s"', constraint_name), constraint_name || ' refuses what it names')
+select throws_matching(
+  statement, format('violates check constraint "%s"', constraint_name), constraint_name || ' refuses what it names'
+)
   from refused;
 
 select set_eq(
@@ -83,14 +95,17 @@ select throws_matching(
 );
 select throws_matching(
   $$
-    insert into public.scheduler_invocations (idempotency_key, triggered_by, retry_of, scheduled_for, expires_at, engine_scope)
-    select 'id:' || n, 'retry', '00000000-0000-4000-8000-00000000000a', now(), now(), 'manual:' || n from generate_series(1, 2) as n
+    insert into public.scheduler_invocations
+      (idempotency_key, triggered_by, retry_of, scheduled_for, expires_at, engine_scope)
+    select 'id:' || n, 'retry', '00000000-0000-4000-8000-00000000000a', now(), now(), 'manual:' || n
+      from generate_series(1, 2) as n
   $$,
   'scheduler_invocations_one_retry', 'two retries of one run are never open at once'
 );
 select throws_matching(
   $$
-    insert into public.scheduler_invocations (idempotency_key, triggered_by, status, scheduled_for, finished_at, expires_at, engine_scope)
+    insert into public.scheduler_invocations
+      (idempotency_key, triggered_by, status, scheduled_for, finished_at, expires_at, engine_scope)
     select 'slot:same', 'schedule', 'skipped', now(), now(), now(), 'slot:same' from generate_series(1, 2)
   $$,
   'scheduler_invocations_idempotency_key_key', 'a slot has one invocation, even when both have ended'

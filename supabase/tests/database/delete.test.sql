@@ -10,8 +10,11 @@ delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
 
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
 select is(public.scheduler_delete('00000000-0000-4000-8000-00000000000a'), 'open', 'what is open is not deleted');
 select is((select deleted_at from public.scheduler_invocations), null, 'and stays as it is');

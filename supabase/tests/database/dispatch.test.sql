@@ -32,11 +32,15 @@ update scheduler.settings set next_due_at = now() - interval '1 minute';
 select is(pg_temp.posts(), 1, 'a slot is due: one call');
 select is(scheduler.dispatch(), 0, 'which is under way, so there is no other');
 update scheduler.settings set next_due_at = now() + interval '1 hour', max_workers = 2;
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
 select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[
-  [{"scenario_types": ["contact_lapsed"], "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
+  [{"scenario_types": ["contact_lapsed"],
+    "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
 ]', 0);
 
@@ -57,16 +61,20 @@ update scheduler.dispatches set ended_at = null, requested_at = now() - interval
  where id = (select max(id) from scheduler.dispatches);
 select scheduler.dispatch();
 select is(
-  (select error from scheduler.dispatches where requested_at < now() - interval '9 minutes'), 'no_answer', 'a call without an answer is given up'
+  (select error from scheduler.dispatches where requested_at < now() - interval '9 minutes'), 'no_answer',
+  'a call without an answer is given up'
 );
 
 -- Its time is over, one of two batches is done.
-select public.scheduler_complete('00000000-0000-4000-8000-00000000000a', 1, 1, '[]', '{"contact_lapsed": {"not_triggered": 2}}', 5, 'pgtap');
+select public.scheduler_complete(
+  '00000000-0000-4000-8000-00000000000a', 1, 1, '[]', '{"contact_lapsed": {"not_triggered": 2}}', 5, 'pgtap'
+);
 update public.scheduler_invocations set expires_at = now() - interval '1 second';
 select is(pg_temp.posts(), 0, 'what has expired is nothing to work on');
 select is((select status || ': ' || error from public.scheduler_invocations), 'partial: expired', 'it ends as what it came to');
 select is(
-  scheduler.describe_invocation('00000000-0000-4000-8000-00000000000a') -> 'counts' ->> 'not_evaluated', '2', 'who was not evaluated is counted'
+  scheduler.describe_invocation('00000000-0000-4000-8000-00000000000a') -> 'counts' ->> 'not_evaluated', '2',
+  'who was not evaluated is counted'
 );
 select is_empty('select 1 from pgmq.q_scenario_evaluation_batches', 'and nothing of it waits any more');
 
@@ -74,11 +82,17 @@ select is_empty('select 1 from pgmq.q_scenario_evaluation_batches', 'and nothing
 delete from vault.secrets where name = 'scheduler_invoke_token';
 update scheduler.settings set next_due_at = now() - interval '1 minute';
 select is(pg_temp.posts(), 0, 'without a token nobody is called');
-select is((select error from scheduler.dispatches order by id desc limit 1), 'vault_secret_missing', 'and it is written down why');
+select is(
+  (select error from scheduler.dispatches order by id desc limit 1), 'vault_secret_missing',
+  'and it is written down why'
+);
 
 select set_eq(
   $$select jobname::text, schedule::text, command::text from cron.job where jobname like 'scheduler-%'$$,
-  $$values ('scheduler-dispatch', '* * * * *', 'select scheduler.dispatch()'), ('scheduler-prune', '17 3 * * *', 'call scheduler.prune()')$$,
+  $$
+    values ('scheduler-dispatch', '* * * * *', 'select scheduler.dispatch()'),
+           ('scheduler-prune', '17 3 * * *', 'call scheduler.prune()')
+  $$,
   'cron runs it every minute, and prune every day'
 );
 

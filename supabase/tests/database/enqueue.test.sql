@@ -10,10 +10,15 @@ delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
 
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
-create function pg_temp.enqueue(p_expected text, p_next text, p_done boolean, p_batches jsonb, p_skipped integer default 0) returns boolean
+create function pg_temp.enqueue(
+  p_expected text, p_next text, p_done boolean, p_batches jsonb, p_skipped integer default 0
+) returns boolean
 language sql as $$
   select (public.scheduler_enqueue(
     '00000000-0000-4000-8000-00000000000a', p_expected, p_next, p_done, p_batches, p_skipped
@@ -21,12 +26,16 @@ language sql as $$
 $$;
 create temporary table page (batches jsonb) on commit drop;
 insert into page values ('[
-  [{"scenario_types": ["contact_lapsed"], "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
+  [{"scenario_types": ["contact_lapsed"],
+    "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
 ]');
 
 select is(pg_temp.enqueue(null, 'after 3', false, (select batches from page), 5), true, 'the first page is taken');
-select is(pg_temp.enqueue(null, 'after 3', false, (select batches from page), 5), false, 'whoever read the same page comes too late');
+select is(
+  pg_temp.enqueue(null, 'after 3', false, (select batches from page), 5), false,
+  'whoever read the same page comes too late'
+);
 select results_eq(
   $$
     select batch_no, mentors, evaluations, state from public.scheduler_invocation_batches
@@ -46,7 +55,8 @@ select results_eq(
 select set_eq(
   'select message from pgmq.q_scenario_evaluation_batches',
   $$
-    select jsonb_build_object('invocation_id', '00000000-0000-4000-8000-00000000000a', 'batch_no', n) from generate_series(1, 2) as n
+    select jsonb_build_object('invocation_id', '00000000-0000-4000-8000-00000000000a', 'batch_no', n)
+      from generate_series(1, 2) as n
   $$,
   'each has one message, which holds the two numbers and nobody''s id'
 );

@@ -11,18 +11,22 @@ delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
 
 -- A scheduled run with one batch for each outcome that is given, recorded; it ends, and its status is the answer.
-create function pg_temp.status_after(p_outcomes text[], p_enumerated boolean default true, p_skipped integer default 0) returns text
+create function pg_temp.status_after(p_outcomes text[], p_enumerated boolean default true, p_skipped integer default 0)
+returns text
 language plpgsql as $$
 declare
   v_id constant uuid := gen_random_uuid();
   v_answer jsonb;
 begin
   update public.scheduler_invocations set status = 'cancelled', finished_at = now() where finished_at is null;
-  insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+  insert into public.scheduler_invocations
+    (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
   values (v_id, 'slot:' || v_id, 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:' || v_id);
   perform public.scheduler_enqueue(v_id, null, null, p_enumerated, (
     select coalesce(jsonb_agg(
-        jsonb_build_array(jsonb_build_object('scenario_types', jsonb_build_array('contact_lapsed'), 'user_ids', jsonb_build_array(gen_random_uuid())))
+        jsonb_build_array(jsonb_build_object(
+          'scenario_types', jsonb_build_array('contact_lapsed'), 'user_ids', jsonb_build_array(gen_random_uuid())
+        ))
       ), '[]')
       from unnest(p_outcomes)
   ), p_skipped);
@@ -64,10 +68,15 @@ delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
 
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
-select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[[{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]]', 0);
+select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[
+  [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
+]', 0);
 select public.scheduler_complete('00000000-0000-4000-8000-00000000000a', 1, 1, '[]',
   '{"contact_lapsed": {"not_triggered": 1}, "milestone": {"not_triggered": 1}}', 5, 'pgtap');
 select is((public.scheduler_finish('00000000-0000-4000-8000-00000000000a') ->> 'ended_now')::boolean, true, 'one call ends it');

@@ -14,8 +14,11 @@ update scheduler.settings
    set slot_high_water_mark = now() - interval '7 days', next_due_at = null, engine_paused_until = null, engine_outages = 0;
 
 delete from scheduler.dispatches;
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
 -- Somewhere to post to: the request is taken back with everything else before it is sent.
 select scheduler.connect('https://function.invalid', 'an invoke token', '0 2 * * * UTC');
@@ -30,7 +33,8 @@ select public.scheduler_hand_back(null, true, true, null, null);
 select is((select count(*) from scheduler.dispatches), 2::bigint, 'one that got on does');
 select is((select count(*) from net.http_request_queue where url = 'https://function.invalid/'), 1::bigint, 'by one request');
 select is_empty(
-  $$select 1 from scheduler.dispatches where to_jsonb(dispatches)::text ~ 'an invoke token'$$, 'without the token in a table of ours'
+  $$select 1 from scheduler.dispatches where to_jsonb(dispatches)::text ~ 'an invoke token'$$,
+  'without the token in a table of ours'
 );
 
 -- An outage.
@@ -56,7 +60,8 @@ insert into scheduler.engine_leases (id, version, granted, wanted, expires_at)
 values ('00000000-0000-4000-8000-00000000000c', 1, 4, 4, clock_timestamp() + interval '1 minute');
 select public.scheduler_hand_back(null, false, false, null, null, '00000000-0000-4000-8000-00000000000c');
 select is_empty(
-  $$select 1 from scheduler.engine_leases where id = '00000000-0000-4000-8000-00000000000c'$$, 'a lease that is not needed any more is given up'
+  $$select 1 from scheduler.engine_leases where id = '00000000-0000-4000-8000-00000000000c'$$,
+  'a lease that is not needed any more is given up'
 );
 
 select * from finish();

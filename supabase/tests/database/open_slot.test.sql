@@ -61,13 +61,17 @@ select is(
 );
 select is((select count(*) from public.scheduler_invocations), 2::bigint, 'and opens nothing');
 select is(
-  (pg_temp.open_slot(p_requested => date_trunc('minute', now()) - interval '10 minutes') -> 'invocation' ->> 'status'), 'running',
+  (pg_temp.open_slot(p_requested => date_trunc('minute', now()) - interval '10 minutes') -> 'invocation' ->> 'status'),
+  'running',
   'a slot that was opened before may be named'
 );
 
 -- It is spent even when nothing is left of it.
 delete from public.scheduler_invocations;
-select is((pg_temp.open_slot(p_due_minutes_ago => 2) ->> 'opened')::boolean, false, 'a slot whose invocation was deleted is not opened again');
+select is(
+  (pg_temp.open_slot(p_due_minutes_ago => 2) ->> 'opened')::boolean, false,
+  'a slot whose invocation was deleted is not opened again'
+);
 select is((pg_temp.open_slot(p_due_minutes_ago => 1) ->> 'opened')::boolean, true, 'a later one is');
 
 -- A clock that is off, and a slot of too long ago.
@@ -80,7 +84,8 @@ select is(
 update scheduler.settings set slot_high_water_mark = now() - interval '7 days';
 delete from public.scheduler_invocations;
 select is(
-  (pg_temp.open_slot(p_due_minutes_ago => 13 * 60) ->> 'opened')::boolean, false, 'a slot of longer ago than is caught up is not'
+  (pg_temp.open_slot(p_due_minutes_ago => 13 * 60) ->> 'opened')::boolean, false,
+  'a slot of longer ago than is caught up is not'
 );
 
 select * from finish();

@@ -10,11 +10,15 @@ delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
 
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
 select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[
-  [{"scenario_types": ["contact_lapsed"], "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
+  [{"scenario_types": ["contact_lapsed"],
+    "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
 ]', 0);
 
@@ -35,16 +39,25 @@ select is((select deleted_at from public.scheduler_invocations), null, 'and noth
 delete from public.scheduler_invocations;
 select is_empty('select 1 from public.scheduler_invocation_batches', 'with an invocation go its batches');
 select is_empty('select 1 from public.scheduler_evaluations', 'what came of them');
-select is_empty($$select 1 from scheduler.alerts where invocation_id = '00000000-0000-4000-8000-00000000000a'$$, 'and its alert');
+select is_empty(
+  $$select 1 from scheduler.alerts where invocation_id = '00000000-0000-4000-8000-00000000000a'$$,
+  'and its alert'
+);
 
 -- The last night that went well is kept: the dead-man's check asks for it.
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
 select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[]', 3);
 select public.scheduler_finish('00000000-0000-4000-8000-00000000000a');
 update public.scheduler_invocations set finished_at = now() - interval '10 years', deleted_at = now() - interval '9 years';
-select is((scheduler.last_good_run()).id, '00000000-0000-4000-8000-00000000000a', 'a good night is remembered though it was deleted');
+select is(
+  (scheduler.last_good_run()).id, '00000000-0000-4000-8000-00000000000a',
+  'a good night is remembered though it was deleted'
+);
 select is(
   public.scheduler_last_good_run() -> 'run' ->> 'status', 'succeeded', 'and told to whoever asks when the last one was'
 );

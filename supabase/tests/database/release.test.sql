@@ -10,17 +10,22 @@ delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
 
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
 select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[
-  [{"scenario_types": ["contact_lapsed"], "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
+  [{"scenario_types": ["contact_lapsed"],
+    "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
 ]', 0);
 
 select public.scheduler_claim(1, 600, false);
 
-create function pg_temp.release(p_batch_no integer, p_read_count integer, p_delay integer, p_blameless boolean) returns boolean
+create function pg_temp.release(p_batch_no integer, p_read_count integer, p_delay integer, p_blameless boolean)
+returns boolean
 language sql as $$
   select public.scheduler_release('00000000-0000-4000-8000-00000000000a', p_batch_no, p_read_count, p_delay, p_blameless)
 $$;

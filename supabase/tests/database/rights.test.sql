@@ -49,7 +49,10 @@ select table_privs_are(kept.schema, kept.name, 'service_role', kept.privileges)
 select sequence_privs_are('scheduler', 'dispatches_id_seq', role, '{}')
   from unnest(array['anon', 'authenticated', 'service_role']) as role;
 
-select tables_are('scheduler', array['settings', 'dispatches', 'engine_leases', 'alerts'], 'no table of ours is left out above');
+select tables_are(
+  'scheduler', array['settings', 'dispatches', 'engine_leases', 'alerts'],
+  'no table of ours is left out above'
+);
 
 select is_empty(
   $$

@@ -10,11 +10,15 @@ delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
 
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
 select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[
-  [{"scenario_types": ["contact_lapsed"], "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
+  [{"scenario_types": ["contact_lapsed"],
+    "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
 ]', 0);
 
@@ -45,13 +49,16 @@ select results_eq(
   'they keep the range that they were enumerated with'
 );
 select set_eq(
-  $$select message ->> 'batch_no' from pgmq.q_scenario_evaluation_batches$$, array['2', '3', '4'], 'messages are exchanged with the batches'
+  $$select message ->> 'batch_no' from pgmq.q_scenario_evaluation_batches$$, array['2', '3', '4'],
+  'messages are exchanged with the batches'
 );
 select is(
-  scheduler.describe_invocation('00000000-0000-4000-8000-00000000000a') -> 'counts' ->> 'evaluations', '4', 'there are as many pairs as before'
+  scheduler.describe_invocation('00000000-0000-4000-8000-00000000000a') -> 'counts' ->> 'evaluations', '4',
+  'there are as many pairs as before'
 );
 select is(
-  (select min((batch ->> 'deliveries')::integer) from jsonb_array_elements(public.scheduler_claim(10, 600, false) -> 'batches') as batch),
+  (select min((batch ->> 'deliveries')::integer)
+     from jsonb_array_elements(public.scheduler_claim(10, 600, false) -> 'batches') as batch),
   3, 'whoever claims one sees that it is suspect'
 );
 

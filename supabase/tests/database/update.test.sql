@@ -10,11 +10,15 @@ delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
 
-insert into public.scheduler_invocations (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
-values ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour', 'slot:pgtap');
+insert into public.scheduler_invocations
+  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values
+  ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
+   'slot:pgtap');
 
 select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[
-  [{"scenario_types": ["contact_lapsed"], "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
+  [{"scenario_types": ["contact_lapsed"],
+    "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
 ]', 0);
 
@@ -32,7 +36,10 @@ insert into answered select 'cancelled', pg_temp.update(true);
 select is((select answer -> 'invocation' ->> 'status' from answered), 'cancelled', 'it is cancelled');
 select is((select answer -> 'ended_otherwise' from answered), 'false', 'as was asked');
 select is((select answer -> 'invocation' -> 'counts' ->> 'not_evaluated' from answered), '4', 'nobody in it was evaluated');
-select results_eq('select distinct state from public.scheduler_invocation_batches', array['abandoned'], 'its batches are abandoned');
+select results_eq(
+  'select distinct state from public.scheduler_invocation_batches', array['abandoned'],
+  'its batches are abandoned'
+);
 select is_empty('select 1 from pgmq.q_scenario_evaluation_batches', 'and their messages are gone');
 select is(
   (select answer -> 'invocation' -> 'scenarios' from answered),
