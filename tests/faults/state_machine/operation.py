@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -72,7 +73,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Operation:
+class Operation(ABC):
     """One call. Its fields are small numbers, which pick what it is about from what there is."""
 
     as_owner: ClassVar[bool] = False
@@ -81,10 +82,10 @@ class Operation:
     # Answers are judged in this order: who frees a batch before who takes it.
     rank: ClassVar[int] = 0
 
+    @abstractmethod
     async def ask(self, session: Worker, scene: Scene) -> Any:
         """Do it; the answer, or NOTHING."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self, answer: Any, step: Step) -> None:
         """Hold the answer against what is known, and enter it into the ledger. What is exact is checked when alone."""
-        raise NotImplementedError
