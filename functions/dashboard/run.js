@@ -185,7 +185,7 @@ function counts(those) {
   return h(
     "section",
     { class: "card", "aria-labelledby": "counts-title" },
-    h("h2", { id: "counts-title" }, counted(those.evaluations, "evaluation"), h("span", { class: "muted" }, ` in ${counted(those.batches, "batch").replace("batchs", "batches")}`)),
+    h("h2", { id: "counts-title" }, counted(those.evaluations, "evaluation"), h("span", { class: "muted" }, ` in ${counted(those.batches, "batch", "batches")}`)),
     h("ul", { class: "tiles" }, parts.filter(([outcome, number]) => number > 0 || !["open", "suppressed", "skipped"].includes(outcome)).map(([outcome, number]) => h(
       "li",
       { class: `tile outcome-${outcome}${number ? "" : " none"}`, title: outcome === "open" ? "not decided yet" : outcomeMeaning(outcome) },

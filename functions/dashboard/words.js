@@ -70,8 +70,8 @@ export function count(number) {
 }
 
 /** "1 evaluation", "2 evaluations" */
-export function counted(number, noun) {
-  return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+export function counted(number, noun, plural = `${noun}s`) {
+  return `${count(number)} ${number === 1 ? noun : plural}`;
 }
 
 export function statusWord(status) {
