@@ -170,6 +170,24 @@ async def test_where_nothing_has_run_it_says_so_and_when_the_first_will(night: N
     )
 
 
+async def test_until_there_is_an_answer_it_says_what_it_waits_for(operator: OperatorPage) -> None:
+    answered = asyncio.Event()
+
+    async def wait(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    await operator.open()
+    await expect(operator.heading("No scheduled run yet")).to_be_visible()
+    await operator.page.route(RUNS, wait)
+    await operator.page.reload()
+    waiting = operator.page.get_by_text("Reading the last runs…")
+    await expect(waiting).to_be_visible()
+    answered.set()
+    await expect(operator.heading("No scheduled run yet")).to_be_visible()
+    await expect(waiting).to_have_count(0)
+
+
 async def test_while_the_database_is_away_it_says_so_and_goes_on_by_itself(
     night: Night, history: History, operator: OperatorPage
 ) -> None:
