@@ -7,6 +7,7 @@ the test.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 
 import httpx
@@ -16,6 +17,11 @@ from tests.emulator.project import Project, ProjectFactory
 from tests.integration.nightly.night import Night
 from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import project_without_leaks
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Most tests wait for other processes a third of their time: one worker more than there are cores."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.fixture(scope="session")
