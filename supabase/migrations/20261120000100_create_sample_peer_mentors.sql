@@ -11,6 +11,15 @@
 -- the message and then the statement that failed, and no hint: so the message says it all, and a statement of one line raises it.
 create function pg_temp.look_first() returns void
 language plpgsql as $$
+declare
+  theirs constant regclass := coalesce(to_regclass('public.active_peer_mentors'), to_regclass('public.peer_mentors'));
+  found_columns constant text := (
+    select string_agg(format('%I %s', a.attname, format_type(a.atttypid, null)), ', ' order by a.attnum)
+      from pg_attribute as a
+     where a.attrelid = theirs
+       and a.attnum > 0
+       and not a.attisdropped
+  );
 begin
   if to_regclass('scheduler.settings') is not null and to_regclass('public.scheduler_invocations') is not null then
     raise exception using
@@ -35,8 +44,11 @@ begin
     ) <> 2 then
       raise exception using
         errcode = 'invalid_table_definition',
-        message = 'public.active_peer_mentors lacks user_id uuid or segments text[]: nothing was changed. Give it these two '
-          'columns, as docs/adapting.md shows, and apply the migrations again.';
+        message = format(
+          'public.active_peer_mentors lacks user_id uuid or segments text[]: nothing was changed. It has %s. Give it these '
+          'two columns, as docs/adapting.md shows, and apply the migrations again.',
+          coalesce(found_columns, 'no columns')
+        );
     end if;
   elsif to_regclass('public.peer_mentors') is not null
     and coalesce(obj_description(to_regclass('public.peer_mentors'), 'pg_class'), '') not like 'Sample application: %'

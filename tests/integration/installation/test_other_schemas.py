@@ -31,7 +31,7 @@ select ('00000000-0000-4000-8000-' || lpad(to_hex(mentor_no), 12, '0'))::uuid as
 async def test_peer_mentors_of_another_shape_stop_it_before_it_begins(empty: Installation) -> None:
     await empty.owner.run(THEIRS)
     said = await empty.refusal()
-    assert "public.peer_mentors is a table of your own" in said
+    assert "public.peer_mentors is a table of your own (mentor_no bigint, email text, retired boolean)" in said
     assert "nothing was changed" in said
     assert "docs/adapting.md" in said
 
@@ -59,12 +59,18 @@ async def test_without_a_table_of_ours_their_view_is_enough(empty: Installation)
 
 
 @pytest.mark.parametrize(
-    "columns", ["1::bigint as user_id, '{}'::text[] as segments", "gen_random_uuid() as user_id, 'x' as segments"]
+    ("columns", "found"),
+    [
+        ("1::bigint as user_id, '{}'::text[] as segments", "user_id bigint, segments text[]"),
+        ("gen_random_uuid() as user_id, 'x' as \"Segments\"", 'user_id uuid, "Segments" text'),
+        ("", "no columns"),
+    ],
 )
-async def test_a_view_with_other_columns_is_told(empty: Installation, columns: str) -> None:
+async def test_a_view_with_other_columns_is_told(empty: Installation, columns: str, found: str) -> None:
     await empty.owner.run(f"create view public.active_peer_mentors as select {columns}")
     said = await empty.refusal()
-    assert "public.active_peer_mentors lacks user_id uuid or segments text[]" in said
+    assert "public.active_peer_mentors lacks user_id uuid or segments text[]: nothing was changed" in said
+    assert f"It has {found}." in said
     assert "docs/adapting.md" in said
 
 

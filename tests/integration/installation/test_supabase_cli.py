@@ -42,7 +42,7 @@ async def test_its_user_reads_what_to_do_and_does_it(projects: ProjectFactory, t
         code, said = await push(installation, tmp_path)
         assert code != 0
         (error,) = (line for line in said.splitlines() if line.startswith("ERROR:"))
-        assert "public.peer_mentors is a table of your own" in error
+        assert "public.peer_mentors is a table of your own (" in error
         assert "nothing was changed" in error
         # It shows no hint, and the statement that failed below the message: which must not push that off the screen.
         assert "docs/adapting.md" in error

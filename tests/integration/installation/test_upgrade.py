@@ -14,6 +14,8 @@ import pytest
 from tests.emulator.connections import connect
 from tests.emulator.postgres import SUPERUSER
 from tests.emulator.project import MIGRATIONS, Project, ProjectFactory
+from tests.integration.manual.caller import Caller
+from tests.integration.nightly.night import Night
 from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import check_project, size_of
 from tests.releases.kept import Release, all_releases
@@ -53,6 +55,16 @@ def _copy(release: Release, folder: Path) -> None:
     folder.mkdir()
     for name in release.migrations:
         shutil.copy(MIGRATIONS / name, folder)
+
+
+async def outcomes_by_run(night: Night, mentor: str) -> dict[str, dict[str, str]]:
+    """What came of one mentor in the runs that she was in, from rows and batches."""
+    outcomes: dict[str, dict[str, str]] = {}
+    for invocation in await night.invocations():
+        for (user_id, scenario_type), outcome in (await night.recorded_pairs(invocation["id"])).items():
+            if user_id == mentor:
+                outcomes.setdefault(invocation["id"], {})[scenario_type] = outcome
+    return outcomes
 
 
 def test_a_release_is_kept() -> None:
@@ -112,6 +124,13 @@ async def test_what_was_open_goes_on_and_the_next_night_comes(
                 assert (now["status"], now["counts"]["failed"]) == ("succeeded", 0)
                 assert now["counts"]["evaluations"] == open_then["counts"]["evaluations"]
                 assert set(night.engine.keys_seen.values()) == {1}
+
+                caller = Caller(night, function)
+                for told in release.told.values():
+                    if told["finished_at"] is not None:
+                        seen = await caller.see(told["id"])
+                        assert {member: seen[member] for member in told} == told
+                assert await caller.history(release.mentors[0]) == await outcomes_by_run(night, release.mentors[0])
         finally:
             await project.stop()
         check_project(project, server_log_from=written_before)
