@@ -66,7 +66,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
         deliveries=batch.deliveries,
         duration_ms=result.duration_ms,
     )
-    if is_recorded:
+    if is_recorded and outcomes["failed"]:
         log_failed_users(
             result.results, invocation_id=batch.invocation_id, slot=batch.scheduled_for, batch_no=batch.batch_no
         )

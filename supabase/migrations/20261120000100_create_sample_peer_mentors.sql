@@ -55,8 +55,11 @@ begin
   then
     raise exception using
       errcode = 'duplicate_table',
-      message = 'public.peer_mentors is a table of your own, and there is no view public.active_peer_mentors yet: '
-        'nothing was changed. Create the view over your tables first, as docs/adapting.md shows, and apply the migrations again.';
+      message = format(
+        'public.peer_mentors is a table of your own (%s), and there is no view public.active_peer_mentors yet: nothing was '
+        'changed. Create the view over your tables first, as docs/adapting.md shows, and apply the migrations again.',
+        coalesce(found_columns, 'no columns')
+      );
   end if;
 end
 $$;

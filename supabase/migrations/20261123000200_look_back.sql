@@ -61,10 +61,9 @@ language sql stable security definer set search_path = '' set statement_timeout 
            and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
            and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
            and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
-           and (
-             p_after_created_at is null
-             or (i.created_at <= p_after_created_at and (i.created_at < p_after_created_at or i.id > p_after_id))
-           )
+           -- Where the index is entered, also by a plan that does not know whether there is a position to go on from.
+           and i.created_at <= coalesce(p_after_created_at, 'infinity')
+           and (p_after_created_at is null or i.created_at < p_after_created_at or i.id > p_after_id)
          order by i.created_at desc, i.id
          limit case when p_user_id is null then p_limit + 1 else 2000 end
       ) as looked_into

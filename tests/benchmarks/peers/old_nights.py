@@ -16,7 +16,7 @@ insert into public.scheduler_invocations (
   engine_scope, engine_scope_since, enumeration_done, next_batch_no
 )
 select
-  md5('old-night-' || n)::uuid, 'slot:old-night-' || n, 'schedule', 'succeeded', night.at, night.at, night.at,
+  scheduler.time_ordered_id(night.at), 'slot:old-night-' || n, 'schedule', 'succeeded', night.at, night.at, night.at,
   night.at + interval '10 seconds', night.at + interval '20 hours', 'slot:old-night-' || n, night.at, true, 2
 from generate_series(1, %(nights)s::integer) as n
 cross join lateral (select now() - interval '2 days' - make_interval(mins => n) as at) as night

@@ -36,7 +36,8 @@ INVOCATIONS = "/api/v1/scheduler-invocations"
 
 async def measure(conditions: Conditions) -> Measured:
     """The same night without history and with it, then looks back at it."""
-    mentors, nights = conditions.sized(100_000, 2_000), conditions.sized(100_000, 2_000)
+    # A run of some seconds: shorter ones differ more from one another than history makes of them.
+    mentors, nights = conditions.sized(300_000, 2_000), conditions.sized(100_000, 2_000)
     without, with_history = "no history", f"{nights * EVALUATIONS_PER_NIGHT:,} old rows"
     entries = [
         Entry(THIS_FUNCTION, label, Load.shared(mentors, IN_FLIGHT, USERS_PER_CALL))

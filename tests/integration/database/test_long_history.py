@@ -102,6 +102,24 @@ async def test_the_list_reads_no_more_invocations_than_it_shows(worker: Worker) 
     assert whole == 0
 
 
+async def test_a_page_from_deep_in_the_list_reads_no_more_than_the_first(worker: Worker, history: list[str]) -> None:
+    """Also by the plan that PostgreSQL keeps, which is made without a look at where the page begins."""
+    await worker.run("set plan_cache_mode = force_generic_plan")
+    deep = NIGHTS - 100
+    (created_at,) = await worker.column("select public.scheduler_get(%s::uuid) ->> 'created_at'", history[deep - 1])
+    page, read = await touched(
+        worker,
+        "scheduler_invocations_newest",
+        "tuples_returned",
+        limit=20,
+        after={"created_at": created_at, "id": history[deep - 1]},
+    )
+    assert [item["id"] for item in page["items"]] == history[deep : deep + 20]
+    assert 0 < read <= 25
+    _, whole = await touched(worker, "scheduler_invocations", "tuples_returned", limit=20)
+    assert whole == 0
+
+
 @pytest.mark.usefixtures("history")
 async def test_spent_slots_are_those_of_the_span_its_ends_included_the_latest_first(worker: Worker) -> None:
     found = await worker.call("spent_slots", **{"from": "2026-11-19T02:00:00Z", "to": "2026-11-21T02:00:00Z"})
