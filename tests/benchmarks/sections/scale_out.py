@@ -32,8 +32,15 @@ async def measure(conditions: Conditions) -> Measured:
         ],
         _targets(figures),
         [
+            *(
+                f"{scenario}, {point.processes} processes: {WANTED_SHARE} of linear would take "
+                f"{point.cpu_for_wanted_share:.2f} of the machine's CPU, so this point is not held to it."
+                for scenario, points in figures.points.items()
+                for point in points[1:]
+                if point.is_cpu_full
+            ),
             f"{killed.killed} processes were killed in a run of their own: {killed.load.evaluations} evaluations, "
-            f"{killed.rows} rows, {killed.repeated} asked for again under the same key, none acted on twice."
+            f"{killed.rows} rows, {killed.repeated} asked for again under the same key, none acted on twice.",
         ],
     )
 
