@@ -74,7 +74,7 @@ class ScaleOutPoint:
 
     @property
     def cpu_for_wanted_share(self) -> float:
-        """Of the machine's CPU, what `WANTED_SHARE` of linear throughput would take at this point's CPU per evaluation."""
+        """Of the machine's CPU, what `WANTED_SHARE` of linear would take at this point's CPU per evaluation."""
         return self.machine_share * WANTED_SHARE / self.share_of_linear
 
     @property
