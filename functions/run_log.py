@@ -52,7 +52,6 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
     )
     is_recorded = state == "done"
     outcomes = grouped.outcomes()
-    recorded = {user.user_id for user in batch.users}.difference(result.rest)
     log_event(
         "batch_recorded",
         f"Batch {batch.batch_no}: {len(result.results)} evaluations, {outcomes['failed']} failed ({state})",
@@ -60,7 +59,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
         slot=batch.scheduled_for,
         batch_no=batch.batch_no,
         state=state,
-        mentors=len(recorded),
+        mentors=len({user.user_id for user in batch.users}) - len(result.rest),
         mentors_put_back=len(result.rest) if result.rest and is_recorded else None,
         counts=dict(outcomes),
         deliveries=batch.deliveries,

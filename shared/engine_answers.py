@@ -165,8 +165,9 @@ def _result_of(pair: Pair, result: dict[str, Any]) -> EvaluationResult | None:
     notification_id = result.get("notification_id")
     if notification_id is not None:
         notification_id = _id_of(notification_id)
+    user_id, scenario_type = pair
     # Past the constructor, which takes twice as long: there is one of these for each pair.
-    return tuple.__new__(EvaluationResult, (*pair, outcome, 1, None, None, notification_id))
+    return tuple.__new__(EvaluationResult, (user_id, scenario_type, outcome, 1, None, None, notification_id))
 
 
 def _failure_of(pair: Pair, result: dict[str, Any]) -> EvaluationResult:

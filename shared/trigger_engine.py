@@ -66,7 +66,15 @@ class EvaluationContext:
         Put together from pieces: what stays the same from call to call is encoded once.
         """
         opening, before_key = self._pieces
-        return (opening + ",".join([_evaluation_to_json(user, before_key) for user in users]) + "]}").encode()
+        evaluations: list[str] = []
+        before, between = None, ""
+        for user_id, scenario_types, _ in users:
+            if scenario_types is not before:  # most users of a call share the one before's
+                before, between = scenario_types, _types_to_json(scenario_types) + before_key
+            quoted = to_json(user_id)
+            # The key's prefix ends with the user id, and so with its closing quote.
+            evaluations.append(f'{{"user_id":{quoted}{between}{quoted[1:]}}}')
+        return (opening + ",".join(evaluations) + "]}").encode()
 
     @cached_property
     def _pieces(self) -> tuple[str, str]:
@@ -75,12 +83,6 @@ class EvaluationContext:
             f'"dry_run":{"true" if self.dry_run else "false"},"evaluations":[',
             f',"idempotency_key_prefix":{to_json(self.engine_scope)[:-1]}:',
         )
-
-
-def _evaluation_to_json(user: MentorScenarios, before_key: str) -> str:
-    user_id = to_json(user.user_id)
-    # The key's prefix ends with the user id, and so with its closing quote.
-    return f'{{"user_id":{user_id}{_types_to_json(user.scenario_types)}{before_key}{user_id[1:]}}}'
 
 
 @lru_cache(maxsize=256)
