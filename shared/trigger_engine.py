@@ -67,13 +67,13 @@ class EvaluationContext:
         """
         opening, before_key = self._pieces
         evaluations: list[str] = []
-        before, between = None, ""
+        last_types, types_and_key = None, ""
         for user_id, scenario_types, _ in users:
-            if scenario_types is not before:  # most users of a call share the one before's
-                before, between = scenario_types, _types_to_json(scenario_types) + before_key
+            if scenario_types is not last_types:  # most users of a call share the one before's
+                last_types, types_and_key = scenario_types, _types_to_json(scenario_types) + before_key
             quoted = to_json(user_id)
             # The key's prefix ends with the user id, and so with its closing quote.
-            evaluations.append(f'{{"user_id":{quoted}{between}{quoted[1:]}}}')
+            evaluations.append(f'{{"user_id":{quoted}{types_and_key}{quoted[1:]}}}')
         return (opening + ",".join(evaluations) + "]}").encode()
 
     @cached_property

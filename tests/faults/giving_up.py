@@ -1,4 +1,4 @@
-"""What becomes of a slice whose patience with the database is at an end, on a machine of any speed."""
+"""Nights that would stand still on a slow machine: a slice gave up, or an answer was lost."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def gave_up(night: Night, function: FunctionProcess) -> int:
 
 
 @contextlib.asynccontextmanager
-async def minutes_after_giving_up(night: Night, clockwork: Clockwork, function: FunctionProcess) -> AsyncIterator[None]:
-    """Within the block no time passes, unless the function has given up; from then on it is minute after minute.
+async def minutes_when_stuck(night: Night, clockwork: Clockwork, function: FunctionProcess) -> AsyncIterator[None]:
+    """Within the block no time passes, unless the function has given up: from then on it is minute after minute.
 
     So a test can ask that a short outage costs nothing, and still ends where the machine makes a long one of it. Its
     function needs many `MAX_BATCH_DELIVERIES`, since the minutes do not wait for a slow worker. A minute passes as well

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from tests.faults.clockwork import Clockwork
-from tests.faults.giving_up import gave_up, minutes_after_giving_up
+from tests.faults.giving_up import gave_up, minutes_when_stuck
 from tests.faults.oracle import check_promises
 from tests.integration.nightly.night import Night, eventually
 from tests.scripted_engine import rules
@@ -136,7 +136,7 @@ async def test_a_slot_is_opened_and_a_page_of_mentors_is_frozen_as_a_whole_or_no
     found = []
     unspent = await night.rows(b"select slot_high_water_mark from scheduler.settings")
 
-    async with minutes_after_giving_up(night, clockwork, function), all_full(night, BEGINNING) as rooms:
+    async with minutes_when_stuck(night, clockwork, function), all_full(night, BEGINNING) as rooms:
         await clockwork.tick()
         for disk, make_room in zip(BEGINNING, rooms, strict=True):
             await disk.until_refused(night)
@@ -171,7 +171,7 @@ async def test_what_cannot_be_recorded_is_not_acknowledged_and_what_cannot_be_en
     function = await night.start_function(SMALL)
     await clockwork.start()
 
-    async with minutes_after_giving_up(night, clockwork, function), all_full(night, RECORD) as rooms:
+    async with minutes_when_stuck(night, clockwork, function), all_full(night, RECORD) as rooms:
         await clockwork.tick()
         for disk, make_room in zip(RECORD, rooms, strict=True):
             await disk.until_refused(night)

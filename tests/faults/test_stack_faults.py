@@ -17,7 +17,7 @@ import pytest
 from tests.emulator.project import Project
 from tests.faults.breakpoint import breakpoint_at
 from tests.faults.clockwork import Clockwork
-from tests.faults.giving_up import gave_up, minutes_after_giving_up
+from tests.faults.giving_up import gave_up, minutes_when_stuck
 from tests.faults.lossy_proxy import LossyProxy
 from tests.faults.oracle import check_promises
 from tests.integration.nightly.night import Night, eventually
@@ -85,7 +85,7 @@ async def test_a_restart_costs_nothing_whatever_falls_and_whenever(own_night: Ni
     await clockwork.start()
     before = layer.times_recovered(night.project)
 
-    async with minutes_after_giving_up(night, clockwork, function):
+    async with minutes_when_stuck(night, clockwork, function):
         async with restarted_at(night, layer, "public.scheduler_invocation_batches", "insert"):
             await clockwork.tick()
         async with restarted_at(night, layer, "public.scheduler_evaluations", "insert", times=2):
