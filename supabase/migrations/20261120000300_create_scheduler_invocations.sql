@@ -122,6 +122,10 @@ create table public.scheduler_invocation_batches (
   )
 ) with (fillfactor = 80);
 
+-- Ids hardly shrink: PostgreSQL would try to compress each batch's, four fifths of the time of queueing it, and keep it as it
+-- is (measured: 2.5 ms for five batches of 500 users against 0.5).
+alter table public.scheduler_invocation_batches alter column pairs set storage external;
+
 create index scheduler_invocation_batches_by_user on public.scheduler_invocation_batches (invocation_id, first_user_id);
 create index scheduler_invocation_batches_open on public.scheduler_invocation_batches (invocation_id, batch_no)
 where state = 'open';

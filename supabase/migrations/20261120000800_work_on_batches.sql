@@ -114,7 +114,7 @@ $$;
 -- whose answer is "engine_lease". Whoever may call nobody is handed nothing.
 create function public.scheduler_claim(
   p_quantity integer, p_visibility_seconds integer, p_manual_only boolean, p_engine_lease jsonb default null
-) returns jsonb
+) returns json
 language plpgsql security definer set search_path = '' as $$
 declare
   v_queue text;
@@ -122,8 +122,8 @@ declare
   v_reads integer[];
   v_messages jsonb[];
   v_stale_ids bigint[];
-  v_found jsonb;
-  v_batches jsonb := '[]';
+  v_found json[];
+  v_batches json[] := '{}';
   v_stale integer := 0;
   v_paused_until timestamptz;
   v_lease jsonb;
@@ -133,25 +133,25 @@ begin
   end if;
   select engine_paused_until into v_paused_until from scheduler.settings where engine_paused_until > clock_timestamp();
   if v_paused_until is not null or (v_lease ->> 'calls')::integer = 0 then
-    return jsonb_build_object(
+    return json_build_object(
       'batches', v_batches, 'stale', 0, 'engine_paused_until', v_paused_until, 'engine_lease', v_lease
     );
   end if;
 
   foreach v_queue in array array['scenario_evaluation_batches_manual', 'scenario_evaluation_batches'] loop
-    exit when jsonb_array_length(v_batches) >= p_quantity
+    exit when cardinality(v_batches) >= p_quantity
       or (p_manual_only and v_queue <> 'scenario_evaluation_batches_manual');
     -- A statement of its own: joined in one statement, the batches would be read with a snapshot older than the one in
     -- which pgmq finds its messages, and the message of a batch committed in between would be deleted as stale.
     select array_agg(m.msg_id), array_agg(m.read_ct), array_agg(m.message) into v_msg_ids, v_reads, v_messages
-      from pgmq.read(v_queue, p_visibility_seconds, p_quantity - jsonb_array_length(v_batches)) as m;
+      from pgmq.read(v_queue, p_visibility_seconds, p_quantity - cardinality(v_batches)) as m;
     continue when v_msg_ids is null;
 
-    select coalesce(jsonb_agg(jsonb_build_object(
+    select coalesce(array_agg(json_build_object(
              'invocation_id', b.invocation_id, 'batch_no', b.batch_no, 'pairs', b.pairs,
              'read_count', taken.reads, 'deliveries', taken.reads - b.handed_back + b.deliveries_before,
              'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope
-           ) order by taken.msg_id) filter (where b.batch_no is not null), '[]'),
+           ) order by taken.msg_id) filter (where b.batch_no is not null), '{}'),
            array_agg(taken.msg_id) filter (where b.batch_no is null)
       into v_found, v_stale_ids
       from unnest(v_msg_ids, v_reads, v_messages) as taken (msg_id, reads, message)
@@ -167,7 +167,7 @@ begin
       v_stale := v_stale + cardinality(v_stale_ids);
     end if;
   end loop;
-  return jsonb_build_object(
+  return json_build_object(
     'batches', v_batches, 'stale', v_stale, 'engine_paused_until', null, 'engine_lease', v_lease
   );
 end

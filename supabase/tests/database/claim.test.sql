@@ -48,7 +48,7 @@ select is(
   'another worker is handed another'
 );
 select is((select jsonb_array_length(answer -> 'batches') from answered where name = 'others'), 1, 'and nobody the same');
-select is(public.scheduler_claim(10, 600, false) -> 'batches', '[]', 'then none is left');
+select is((public.scheduler_claim(10, 600, false) -> 'batches')::jsonb, '[]', 'then none is left');
 
 -- Its worker died: the message is visible again.
 update pgmq.q_scenario_evaluation_batches set vt = clock_timestamp() where message ->> 'batch_no' = '1';
@@ -74,7 +74,7 @@ select is(
   '00000000-0000-4000-8000-00000000000b',
   'a manual run goes before a night'
 );
-select is(public.scheduler_claim(10, 600, true) -> 'batches', '[]', 'who asks for manual ones only is handed no night''s');
+select is((public.scheduler_claim(10, 600, true) -> 'batches')::jsonb, '[]', 'who asks for manual ones only is handed no night''s');
 
 -- Messages without an open batch.
 update public.scheduler_invocation_batches
@@ -92,7 +92,7 @@ select is((select count(*) from pgmq.q_scenario_evaluation_batches), 1::bigint, 
 -- The engine is away, for everyone.
 update pgmq.q_scenario_evaluation_batches set vt = clock_timestamp();
 update scheduler.settings set engine_paused_until = clock_timestamp() + interval '1 minute';
-select is(public.scheduler_claim(10, 600, false) -> 'batches', '[]', 'while the engine is paused nobody is handed anything');
+select is((public.scheduler_claim(10, 600, false) -> 'batches')::jsonb, '[]', 'while the engine is paused nobody is handed anything');
 select isnt(public.scheduler_claim(10, 600, false) ->> 'engine_paused_until', null, 'and is told for how long');
 update scheduler.settings set engine_paused_until = null;
 
@@ -100,9 +100,9 @@ update scheduler.settings set engine_paused_until = null;
 insert into scheduler.engine_leases (id, version, granted, wanted, expires_at)
 values (gen_random_uuid(), 1, 4, 4, clock_timestamp() + interval '1 minute');
 select is(
-  public.scheduler_claim(10, 600, false, jsonb_build_object(
+  (public.scheduler_claim(10, 600, false, jsonb_build_object(
     'id', gen_random_uuid(), 'version', 0, 'holds', 0, 'wants', 4, 'ceiling', 4, 'seconds', 60
-  )) -> 'batches',
+  )) -> 'batches')::jsonb,
   '[]', 'whoever may not call the engine, since others use all that it bears, is handed nothing'
 );
 

@@ -30,7 +30,7 @@ language sql as $$
   select public.scheduler_release('00000000-0000-4000-8000-00000000000a', p_batch_no, p_read_count, p_delay, p_blameless)
 $$;
 create function pg_temp.reclaimed() returns jsonb
-language sql as $$select public.scheduler_claim(1, 600, false) -> 'batches' -> 0$$;
+language sql as $$select public.scheduler_claim(1, 600, false)::jsonb -> 'batches' -> 0$$;
 -- The other batch is out of the way.
 update pgmq.q_scenario_evaluation_batches set vt = clock_timestamp() + interval '1 hour' where message ->> 'batch_no' = '2';
 

@@ -58,7 +58,7 @@ select is(
 );
 select is(
   (select min((batch ->> 'deliveries')::integer)
-     from jsonb_array_elements(public.scheduler_claim(10, 600, false) -> 'batches') as batch),
+     from jsonb_array_elements(public.scheduler_claim(10, 600, false)::jsonb -> 'batches') as batch),
   3, 'whoever claims one sees that it is suspect'
 );
 
