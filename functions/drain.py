@@ -59,9 +59,9 @@ class Drain:
 
     Several runners each take a batch at a time, so that while one batch waits for its last calls or for its record the
     next ones keep the engine busy; the engine's own limiter decides how many calls are in flight. No more is claimed
-    than there are runners waiting: a batch in hand but not begun would be kept from other workers, and begun after a
-    cancel. Nor more than the process may have calls in flight for: its share of the ceiling over all workers may be
-    small.
+    than there are runners waiting, and than keeps the lanes of calls busy: a batch in hand but not begun would be kept
+    from other workers, and begun after a cancel. Nor more than the process may have calls in flight for: its share of
+    the ceiling over all workers may be small.
 
     A batch that was delivered too often without a result is a suspect: it may hold a user who kills its workers, and
     every batch that a worker has in hand when it dies is charged a delivery. So a suspect is split until each of its
@@ -256,12 +256,16 @@ class Drain:
             self._waiting -= 1
 
     async def _claim_for_company(self) -> None:
+        # Whoever was handed a batch just now puts its calls into the lanes first.
+        await asyncio.sleep(0)
+        wanted = math.ceil(await self._engine.lanes.shortage() / _calls_per_batch(self._config))
         while (room := _most_in_hand(self._config, self._lease.calls) - self._in_hand) <= 0:
             self._let_go.clear()
             await self._let_go.wait()
-        if not self._may_claim():
+        # What is claimed now would keep whoever waits to be alone; and if it is a suspect, it would only be given back.
+        if not self._may_claim() or self._solitude.is_wished_for:
             return
-        for batch in await self._claim(min(self._waiting, room)):
+        for batch in await self._claim(min(self._waiting, room, wanted)):
             if batch.is_suspect:
                 self._met_suspect = True
                 await self._give_back(batch, blameless=True)
@@ -312,10 +316,13 @@ class Drain:
         )
 
 
-def _most_in_hand(config: ScenarioEvaluationConfig, calls: int) -> int:
-    """Enough batches to have so many calls in flight, and half as many again that wait for their record."""
+def _calls_per_batch(config: ScenarioEvaluationConfig) -> int:
     types = len(config.enabled_types())
     calls_per_user = math.ceil(types / min(types, config.engine_types_per_call or types))
-    calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
-    busy = math.ceil(calls / calls_per_batch)
+    return math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
+
+
+def _most_in_hand(config: ScenarioEvaluationConfig, calls: int) -> int:
+    """Enough batches to have so many calls in flight, and half as many again that wait for their record."""
+    busy = math.ceil(calls / _calls_per_batch(config))
     return min(MAX_IN_HAND, busy + max(2, busy // 2))

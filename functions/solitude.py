@@ -22,6 +22,11 @@ class Solitude:
         self._wishes = 0
         self._news = asyncio.Event()
 
+    @property
+    def is_wished_for(self) -> bool:
+        """Whether somebody waits to be alone."""
+        return self._wishes > 0
+
     @asynccontextmanager
     async def together(self, budget: TimeBudget) -> AsyncIterator[None]:
         """In company, once nobody is alone or waits to be.

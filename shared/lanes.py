@@ -10,6 +10,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 
+# For every lane, how many steps should wait at least while there is more work elsewhere: to fetch it takes about as long
+# as some calls to a fast engine.
+RESERVE = 3
+
 Step = Callable[[], Awaitable[None]]
 
 
@@ -41,9 +45,17 @@ class Lanes:
 
     def __init__(self, width: int) -> None:
         self._width = width
+        self._reserve = RESERVE * width
         self._waiting: deque[tuple[_Errand, Step]] = deque()
         self._open = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_short = asyncio.Event()
+        self._is_short.set()
+
+    async def shortage(self) -> int:
+        """Waits until more steps would be welcome, and tells how many: more than that would only wait."""
+        await self._is_short.wait()
+        return self._reserve - len(self._waiting)
 
     async def run(self, steps: Sequence[Step]) -> None:
         """Runs the steps and returns when all are through.
@@ -55,17 +67,25 @@ class Lanes:
         errand = _Errand(len(steps))
         self._waiting.extend((errand, step) for step in steps)
         self._open_lanes()
+        self._look_at_reserve()
         try:
             await errand.done
         except BaseException:
             errand.done.cancel()
             self._waiting = deque(waiting for waiting in self._waiting if waiting[0] is not errand)
+            self._look_at_reserve()
             lanes = tuple(errand.lanes)
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
             self._open_lanes()
             raise
+
+    def _look_at_reserve(self) -> None:
+        if len(self._waiting) < self._reserve:
+            self._is_short.set()
+        else:
+            self._is_short.clear()
 
     def _open_lanes(self) -> None:
         for _ in range(min(self._width - self._open, len(self._waiting))):
@@ -88,6 +108,8 @@ class Lanes:
         context: Context | None = None
         while self._waiting:
             errand, step = self._waiting.popleft()
+            if len(self._waiting) < self._reserve:
+                self._is_short.set()
             if errand.done.done():
                 continue  # it has failed, and whoever asked has not yet had the time to take its other steps back
             if errand.context is not context:

@@ -185,6 +185,26 @@ async def test_while_every_runner_is_busy_nothing_is_claimed(clock: ManualClock)
     assert (await running).batches == 50
 
 
+async def test_nothing_is_claimed_while_enough_calls_wait(clock: ManualClock) -> None:
+    queue = PretendQueue([make_batch(make_users(40)) for _ in range(10)])
+    engine = PretendEngine(clock)
+    calls_to_come: list[int] = []
+
+    async def look() -> None:
+        claimed = 10 - len(queue.waiting)
+        calls_to_come.append(40 * claimed - len(engine.calls))
+
+    queue.before_claim = look
+    drain = make_drain(queue, engine, ENGINE_MAX_CONCURRENCY="4", ENGINE_USERS_PER_CALL="1", EVALUATION_BATCH_SIZE="40")
+    drain.note_all_queued()
+
+    assert (await drain.run()).batches == 10
+
+    # Three wait for each of the four that are under way, at most: of a batch's forty others could have most.
+    assert max(calls_to_come) < 3 * 4 + 4
+    assert set(queue.quantities) == {1}
+
+
 @pytest.mark.parametrize("skip_reasons", [("mentor_not_active",) * 3, ("mentor_not_active", None, None)])
 async def test_pairs_that_are_skipped_are_recorded_and_counted(
     clock: ManualClock, skip_reasons: tuple[str | None, ...]
@@ -283,7 +303,9 @@ async def test_suspects_that_follow_one_another_are_not_given_back_in_between(cl
     drain = make_drain(queue, PretendEngine(clock))
     drain.note_all_queued()
     assert (await drain.run()).batches == 40
-    assert len(queue.released) <= RUNNERS_AT_FOUR_CALLS
+    # Those that were claimed in company, before anybody knew; the others one by one.
+    assert len(queue.released) == queue.quantities[0]
+    assert set(queue.quantities[1:]) == {1}
 
 
 async def test_while_one_slice_has_a_suspect_no_other_of_the_process_has_anything(clock: ManualClock) -> None:

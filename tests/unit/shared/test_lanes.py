@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from shared.lanes import Lanes
+from shared.lanes import RESERVE, Lanes
 
 who: ContextVar[str] = ContextVar("who")
 
@@ -114,3 +114,45 @@ async def test_a_step_runs_in_the_context_of_whoever_asked_for_it() -> None:
     await asyncio.gather(*(asyncio.create_task(asks(name)) for name in ("anna", "ben")))
     assert len(seen) == 6
     assert all(expected == found for expected, found in seen)
+
+
+async def test_more_is_welcome_while_few_wait_and_then_no_more_than_that() -> None:
+    lanes = Lanes(2)
+    gate = asyncio.Semaphore(0)
+
+    async def step() -> None:
+        await gate.acquire()
+
+    assert await lanes.shortage() == 2 * RESERVE
+    running = asyncio.create_task(lanes.run([step] * (2 + 2 * RESERVE + 1)))
+    await asyncio.sleep(0)
+    short = asyncio.create_task(lanes.shortage())
+    # Two lanes have taken one each; what waits has to fall below the reserve.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not short.done()
+    gate.release()
+    gate.release()
+    async with asyncio.timeout(10):
+        assert await short == 1
+        for _ in range(2 * RESERVE + 1):
+            gate.release()
+        await running
+
+
+async def test_steps_that_were_taken_back_make_room() -> None:
+    lanes = Lanes(1)
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(lanes.run([hangs] * (10 * RESERVE)))
+    await asyncio.sleep(0)
+    short = asyncio.create_task(lanes.shortage())
+    await asyncio.sleep(0)
+    assert not short.done()
+    running.cancel()
+    async with asyncio.timeout(10):
+        assert await short == RESERVE
+        with pytest.raises(asyncio.CancelledError):
+            await running
