@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 
-# For every lane, how many steps should wait at least while there is more work elsewhere: to fetch it takes about as long
-# as some calls to a fast engine.
+# For every lane, how many steps should wait while there is more work elsewhere: to fetch it takes about as long as some
+# calls to a fast engine.
 RESERVE = 3
 
 Step = Callable[[], Awaitable[None]]
