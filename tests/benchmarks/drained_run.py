@@ -150,9 +150,7 @@ async def drain_once(project: Project, engine_url: str, load: DrainLoad, *, kill
     """
     await prepare(project, load.mentors)
     await _forget_everything(project)
-    async with _instances(
-        project, engine_url, load, SHORT_SLICES if kills else LONG_SLICES, restart=kills > 0
-    ) as functions:
+    async with _instances(project, engine_url, load, SHORT_SLICES if kills else {}, restart=kills > 0) as functions:
         stats = await reset(engine_url)
         async with project.connect(superuser=True) as connection:
             meter = _Meter(project, functions, stats, connection)
@@ -201,7 +199,7 @@ class _Meter:
         (lsn,) = await _first(self._connection, b"select pg_current_wal_insert_lsn()")
         before, machine = self._cpu(), psutil.cpu_times()
         seconds = await run()
-        after, busy = self._cpu(), _busy_share(machine, psutil.cpu_times())
+        after, busy = self._cpu(), busy_share(machine, psutil.cpu_times())
         (wal_bytes,) = await _first(
             self._connection, b"select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn)", lsn
         )
@@ -228,11 +226,24 @@ class _Meter:
         return dict(await (await self._connection.execute(REQUESTS)).fetchall())
 
 
-def _busy_share(before: Any, after: Any) -> float:
+def busy_share(before: Any, after: Any) -> float:
+    """The share of the machine's CPU that was used between two readings of `psutil.cpu_times`."""
     spent = {name: getattr(after, name) - getattr(before, name) for name in after._fields}
     # Time of guests is part of user time already.
     total = sum(seconds for name, seconds in spent.items() if not name.startswith("guest"))
     return 1 - (spent["idle"] + spent.get("iowait", 0.0)) / total if total else 0.0
+
+
+def settings_of(load: DrainLoad) -> dict[str, str]:
+    """What the function is told of a load by its environment; its slices may be long."""
+    return {
+        "SCENARIO_TYPES": json.dumps([{"type": name} for name in TYPES]),
+        "EVALUATION_BATCH_SIZE": str(load.batch_size),
+        "ENGINE_USERS_PER_CALL": str(load.users_per_call),
+        "ENGINE_MAX_CONCURRENCY": str(load.in_flight),
+        "MAX_WORKERS": str(load.processes),
+        **LONG_SLICES,
+    }
 
 
 @asynccontextmanager
@@ -240,15 +251,7 @@ async def _instances(
     project: Project, engine_url: str, load: DrainLoad, slices: Mapping[str, str], *, restart: bool
 ) -> AsyncIterator[list[FunctionProcess]]:
     slot = datetime.now(UTC) - timedelta(minutes=1)
-    env = {
-        "EVALUATION_SCHEDULE": f"{slot.minute} {slot.hour} * * *",
-        "SCENARIO_TYPES": json.dumps([{"type": name} for name in TYPES]),
-        "EVALUATION_BATCH_SIZE": str(load.batch_size),
-        "ENGINE_USERS_PER_CALL": str(load.users_per_call),
-        "ENGINE_MAX_CONCURRENCY": str(load.in_flight),
-        "MAX_WORKERS": str(load.processes),
-        **slices,
-    }
+    env = {**settings_of(load), "EVALUATION_SCHEDULE": f"{slot.minute} {slot.hour} * * *", **slices}
     functions = [project.new_function(env, engine_url=engine_url, restart=restart) for _ in range(load.processes)]
     balancer = LoadBalancer(project.data_dir, [function.port for function in functions])
     try:

@@ -34,6 +34,7 @@ FIGURES: Mapping[str, FigureName] = {
     "wall_seconds": FigureName("wall s", 2),
     "evaluations_per_second": FigureName("evaluations/s", 0),
     "share_of_linear": FigureName("of linear", 2),
+    "independent_share": FigureName("of linear, independent processes", 2),
     "machine_share": FigureName("of the machine's CPU", 2),
     "milliseconds": FigureName("median ms", 1),
     "p95_milliseconds": FigureName("p95 ms", 1),

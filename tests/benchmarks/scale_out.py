@@ -1,9 +1,9 @@
 """Past one process: two, four and eight drain one run, against an engine of fixed latency.
 
-`python -m tests.benchmarks.scale_out [--rounds N]` measures it alone. Two loads: one that leaves most of the machine's
-CPU idle, so that only the function's own doings could keep it from being linear; and one in which so many calls are
-made that the machine's CPU is full after a few processes, which shows where that is. Then one run in which processes
-are killed again and again.
+`python -m tests.benchmarks.scale_out [--rounds N]` measures it alone. As many mentors for each process, however many
+there are, so that beginning and end weigh the same. Three loads, the heavier of which come to where the machine's CPU
+is full; where that is, processes that have nothing in common but the machine tell, which are given the same load. Then
+one run in which processes are killed again and again.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from rich.table import Table
 from tests.emulator.project import ProjectFactory
 
 from .drained_run import SETTINGS, DrainFigures, DrainLoad, drain_once
+from .independent import IndependentFigures, run_independent
 from .peers.fast_engine import fast_engine
 
 PROCESSES = (1, 2, 4, 8)
-# Of linear throughput, as long as there is CPU.
+# Of linear throughput, as long as there is CPU; and always, of what independent processes reach.
 WANTED_SHARE = 0.85
-# Of the CPU: no more is to be had, since not all processes have calls at the beginning and at the end.
-FULL = 0.95
 KILLS = 6
+KILLED_MENTORS = 4800
 # Characters; a pipe has 80.
 TABLE_WIDTH = 110
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A load, by its name in tables; `processes` is replaced."""
+    """A load, by its name in tables; of one process."""
 
     name: str
     load: DrainLoad
@@ -43,11 +43,15 @@ class Scenario:
 SCENARIOS = (
     Scenario(
         "8 calls in flight each, 50 ms",
-        DrainLoad(4800, 1, in_flight=8, users_per_call=1, batch_size=20, latency_ms=50),
+        DrainLoad(1_000, 1, in_flight=8, users_per_call=1, batch_size=20, latency_ms=50),
+    ),
+    Scenario(
+        "16 calls in flight each, 20 ms",
+        DrainLoad(5_000, 1, in_flight=16, users_per_call=1, batch_size=100, latency_ms=20),
     ),
     Scenario(
         "32 calls in flight each, 20 ms",
-        DrainLoad(20_000, 1, in_flight=32, users_per_call=1, batch_size=100, latency_ms=20),
+        DrainLoad(10_000, 1, in_flight=32, users_per_call=1, batch_size=200, latency_ms=20),
     ),
 )
 
@@ -61,6 +65,7 @@ class ScaleOutPoint:
         seconds: to drain the run.
         evaluations_per_second: meanwhile.
         share_of_linear: of as many times the throughput of one process.
+        independent_share: the same of processes that share nothing but the machine.
         machine_share: of the machine's CPU, used by all there is.
         workers: processes that recorded something, at least.
     """
@@ -69,21 +74,22 @@ class ScaleOutPoint:
     seconds: float
     evaluations_per_second: float
     share_of_linear: float
+    independent_share: float
     machine_share: float
     workers: int
 
     @property
-    def cpu_for_wanted_share(self) -> float:
-        """Of the machine's CPU, what `WANTED_SHARE` of linear would take at this point's CPU per evaluation."""
-        return self.machine_share * WANTED_SHARE / self.share_of_linear
+    def is_cpu_full(self) -> bool:
+        """Whether even processes that do nothing in common do not come as near to linear as is wanted.
+
+        That is so before all of the CPU is used: the nearer it comes, the longer each process waits for its turn.
+        """
+        return self.independent_share < WANTED_SHARE
 
     @property
-    def is_cpu_full(self) -> bool:
-        """Whether the machine has not the CPU for `WANTED_SHARE`: nothing but another machine would bring it there.
-
-        That is so before all of it is used: the nearer to full it comes, the longer each process waits for its turn.
-        """
-        return self.cpu_for_wanted_share >= FULL
+    def share_of_independent(self) -> float:
+        """Of what the machine bears: the price of a common run, queue and record."""
+        return self.share_of_linear / self.independent_share
 
 
 @dataclass(frozen=True)
@@ -98,9 +104,13 @@ class ScaleOutFigures:
     points: Mapping[str, Sequence[ScaleOutPoint]]
     killed: DrainFigures
 
-    def linear_until_full(self, scenario: str) -> bool:
-        """Whether every point that the machine has the CPU for is as near to linear as is wanted."""
-        return all(point.share_of_linear >= WANTED_SHARE for point in self.points[scenario] if not point.is_cpu_full)
+    def least_share_of_linear(self, scenario: str) -> float:
+        """Of the points at which there is CPU."""
+        return min(point.share_of_linear for point in self.points[scenario] if not point.is_cpu_full)
+
+    def least_share_of_independent(self) -> float:
+        """Of all points."""
+        return min(point.share_of_independent for points in self.points.values() for point in points)
 
 
 async def measure_scale_out(
@@ -116,55 +126,70 @@ async def measure_scale_out(
     Raises:
         EmulatorError: something is not installed, or somebody was not evaluated exactly once.
     """
-    runs: dict[tuple[str, int], list[DrainFigures]] = {}
+    runs: dict[str, dict[int, list[DrainFigures]]] = {}
+    independent: dict[str, dict[int, list[IndependentFigures]]] = {}
     async with ProjectFactory(settings=SETTINGS) as projects, projects.project() as project:
         for scenario in SCENARIOS:
             async with fast_engine(project.data_dir, latency_ms=scenario.load.latency_ms, notable=1) as engine_url:
                 for _ in range(rounds):
                     for number in processes:
-                        load = _with_processes(scenario.load, number)
-                        figures = await drain_once(project, engine_url, load)
-                        runs.setdefault((scenario.name, number), []).append(figures)
-                        say(f"{scenario.name}, {number} processes: {figures.drain.seconds:.2f} s")
-        load = _with_processes(SCENARIOS[0].load, 4)
+                        load = _of_processes(scenario.load, number)
+                        together = await drain_once(project, engine_url, load)
+                        apart = await run_independent(project, engine_url, load)
+                        runs.setdefault(scenario.name, {}).setdefault(number, []).append(together)
+                        independent.setdefault(scenario.name, {}).setdefault(number, []).append(apart)
+                        say(
+                            f"{scenario.name}, {number} processes: {together.drain.seconds:.2f} s, "
+                            f"independent ones {apart.seconds:.2f} s"
+                        )
+        load = replace(SCENARIOS[0].load, mentors=KILLED_MENTORS, processes=4)
         async with fast_engine(project.data_dir, latency_ms=load.latency_ms, notable=1, repeat=True) as engine_url:
             killed = await drain_once(project, engine_url, load, kills=KILLS)
             say(f"killed {killed.killed} processes: {killed.repeated} evaluations asked for again, each acted on once")
     return ScaleOutFigures(
-        {scenario.name: points_of({n: runs[scenario.name, n] for n in processes}) for scenario in SCENARIOS}, killed
+        {scenario.name: points_of(runs[scenario.name], independent[scenario.name]) for scenario in SCENARIOS}, killed
     )
 
 
-def _with_processes(load: DrainLoad, processes: int) -> DrainLoad:
-    return replace(load, processes=processes)
+def _of_processes(load: DrainLoad, processes: int) -> DrainLoad:
+    return replace(load, mentors=processes * load.mentors, processes=processes)
 
 
-def points_of(runs: Mapping[int, Sequence[DrainFigures]]) -> list[ScaleOutPoint]:
+def points_of(
+    runs: Mapping[int, Sequence[DrainFigures]], independent: Mapping[int, Sequence[IndependentFigures]]
+) -> list[ScaleOutPoint]:
     """The first is the measure: of each round the ratio to the same round's first, so that rounds may differ."""
-    first = min(runs)
-    points = []
-    for number, figures in runs.items():
-        ratios = [
-            run.evaluations_per_second / base.evaluations_per_second * first / number
-            for run, base in zip(figures, runs[first], strict=True)
-        ]
-        points.append(
-            ScaleOutPoint(
-                number,
-                median(run.drain.seconds for run in figures),
-                median(run.evaluations_per_second for run in figures),
-                median(ratios),
-                median(run.drain.machine_share for run in figures),
-                min(run.workers for run in figures),
-            )
+    return [
+        ScaleOutPoint(
+            number,
+            median(run.drain.seconds for run in figures),
+            median(run.evaluations_per_second for run in figures),
+            _share_of_linear(number, figures, min(runs), runs[min(runs)]),
+            _share_of_linear(number, independent[number], min(runs), independent[min(runs)]),
+            median(run.drain.machine_share for run in figures),
+            min(run.workers for run in figures),
         )
-    return points
+        for number, figures in runs.items()
+    ]
+
+
+def _share_of_linear(
+    processes: int,
+    runs: Sequence[DrainFigures | IndependentFigures],
+    fewest: int,
+    runs_of_fewest: Sequence[DrainFigures | IndependentFigures],
+) -> float:
+    return median(
+        run.evaluations_per_second / base.evaluations_per_second * fewest / processes
+        for run, base in zip(runs, runs_of_fewest, strict=True)
+    )
 
 
 def table_of(figures: ScaleOutFigures) -> Table:
     """The figures, for a person."""
     table = Table(title="One run drained by several processes")
-    for heading in ("load", "processes", "seconds", "evaluations/s", "of linear", "of the machine's CPU", "at work"):
+    headings = ("processes", "seconds", "evaluations/s", "of linear", "independent ones", "of the CPU", "at work")
+    for heading in ("load", *headings):
         table.add_column(heading, justify="left" if heading == "load" else "right")
     for name, points in figures.points.items():
         for point in points:
@@ -174,6 +199,7 @@ def table_of(figures: ScaleOutFigures) -> Table:
                 f"{point.seconds:.2f}",
                 f"{point.evaluations_per_second:,.0f}",
                 f"{point.share_of_linear:.2f}",
+                f"{point.independent_share:.2f}",
                 f"{point.machine_share:.2f}" + (" (full)" if point.is_cpu_full else ""),
                 str(point.workers),
             )

@@ -1,9 +1,10 @@
 """Simulates a run being drained: processes that claim, call and record, on machines whose CPU is shared.
 
 Discrete events and no services. What is modelled: each process has one thread and so many calls in flight, claims as
-many batches as it has runners waiting, and records each; it works in rounds, as event loops do, which makes its batches
-move together; every request of the Data API is served by a thread of its own, of which there are ten; whatever wants
-CPU on a machine shares its cores evenly, one core each at most. What is not: memory, disk, locks, garbage collection.
+many batches as it has runners waiting and as keep its calls going, and records each; it works in rounds, as event loops
+do, which makes its batches move together; every request of the Data API is served by a thread of its own, of which
+there are ten; whatever wants CPU on a machine shares its cores evenly, one core each at most. What is not: memory,
+disk, locks, garbage collection.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from shared.lanes import RESERVE
 
 from ..drained_run import TYPES, DrainLoad
 from .costs import DATABASE, Costs, Work
@@ -187,6 +190,11 @@ class Pool:
         self._free = places
         self._waiting: deque[Then] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """How many are not in yet."""
+        return len(self._waiting)
+
     def enter(self, then: Then) -> None:
         """When there is a place."""
         if self._free:
@@ -218,10 +226,11 @@ class _Process:
         run.simulation.after(run.costs.start_seconds, self._claim)
 
     def _claim(self) -> None:
-        if self._is_claiming or not self._waiting or not self._run.left:
+        shortage = RESERVE * self._run.load.in_flight - self._calls.waiting
+        if self._is_claiming or not self._waiting or not self._run.left or shortage <= 0:
             return
         self._is_claiming = True
-        batches = min(self._waiting, self._run.left)
+        batches = min(self._waiting, self._run.left, math.ceil(shortage / self._run.calls_per_batch))
         self._run.left -= batches
         self._run.claims += 1
         self._waiting -= batches
@@ -253,6 +262,7 @@ class _Process:
 
         def answered() -> None:
             self._calls.leave()
+            self._claim()
             then()
 
         self._loop.do(

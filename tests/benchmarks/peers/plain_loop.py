@@ -4,15 +4,18 @@ The same mentors' pages, the same batches evaluated by the same client, the same
 same form; but no queue, no frozen batches, no visibility time-outs, and rows that are upserted instead of recorded once
 and with their batch. A crash loses what was not written, and a second call evaluates everybody again.
 
-Served as the function is and in its environment, with `evaluate_everybody` as the target.
+Served as the function is and in its environment, with `evaluate_everybody` as the target. Where `MENTORS_AFTER` and
+`MENTORS_UP_TO` are set it is given a share of the mentors, those whose ids lie between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
 import uuid
 from collections import Counter
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +33,8 @@ from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 
 MOST_IN_HAND = 64
+AFTER = os.environ.get("MENTORS_AFTER") or None
+UP_TO = os.environ.get("MENTORS_UP_TO") or "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 class PlainLoop:
@@ -52,12 +57,19 @@ class PlainLoop:
 
     async def _read(self) -> None:
         number = 0
-        async for page in read_ahead(fetch_active_peer_mentors(self._work.database)):
-            users = [MentorScenarios(one.user_id, CONFIG.scenario_types_for(one.segments)) for one in page]
-            self._mentors += len(users)
-            for start in range(0, len(users), CONFIG.evaluation_batch_size):
-                number += 1
-                await self._batches.put(self._batch(number, users[start : start + CONFIG.evaluation_batch_size]))
+        async with aclosing(read_ahead(fetch_active_peer_mentors(self._work.database, after=AFTER))) as pages:
+            async for page in pages:
+                users = [
+                    MentorScenarios(user_id, CONFIG.scenario_types_for(segments))
+                    for user_id, segments in page
+                    if user_id <= UP_TO
+                ]
+                self._mentors += len(users)
+                for start in range(0, len(users), CONFIG.evaluation_batch_size):
+                    number += 1
+                    await self._batches.put(self._batch(number, users[start : start + CONFIG.evaluation_batch_size]))
+                if len(users) < len(page):
+                    break
         for _ in range(self._workers):
             await self._batches.put(None)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -37,6 +39,14 @@ def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]
     }
 
 
+class Served(NamedTuple):
+    """A process that serves. `log_tail`: the last of what it wrote."""
+
+    url: str
+    pid: int
+    log_tail: Callable[[], str]
+
+
 @dataclass(frozen=True)
 class ServedContender:
     """A program that evaluates everybody when it is sent a POST.
@@ -53,24 +63,32 @@ class ServedContender:
 
     async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
         """One run of everybody; see `Contender`."""
-        command = self.command()
         await prepare(project, load.mentors)
+        async with self.serve(project, self.settings(project, engine_url, load)) as served:
+            answered = await call(served.url, pid=served.pid, project=project, engine_url=engine_url)
+            status = answered.response.status_code
+            if status != httpx.codes.OK:
+                raise EmulatorError(f"{self.name} answered {status}; its log says:\n{served.log_tail()}")
+        rows = await count_rows(project)
+        return await figures_of(self.name, load, engine_url, answered, results=rows, rows=rows)
+
+    @asynccontextmanager
+    async def serve(self, project: Project, settings: Mapping[str, str]) -> AsyncIterator[Served]:
+        """One process of it that serves, for as long as the block runs.
+
+        Args:
+            project: keeps its log.
+            settings: its environment, but for the port.
+        """
         port = free_port()
-        env = {**deno_env(project.data_dir), **self.settings(project, engine_url, load), "PORT": str(port)}
-        process = ChildProcess(self.name, command, data_dir=project.data_dir, env=env, cwd=HERE.parents[2])
+        env = {**deno_env(project.data_dir), **settings, "PORT": str(port)}
+        process = ChildProcess(self.name, self.command(), data_dir=project.data_dir, env=env, cwd=HERE.parents[2])
         await process.start()
         try:
             await process.until_ready(lambda: _answers(port))
-            answered = await call(
-                f"http://{LOCALHOST}:{port}/", pid=process.pid, project=project, engine_url=engine_url
-            )
-            status = answered.response.status_code
-            if status != httpx.codes.OK:
-                raise EmulatorError(f"{self.name} answered {status}; its log says:\n{process.log_tail()}")
+            yield Served(f"http://{LOCALHOST}:{port}/", process.pid, process.log_tail)
         finally:
             await process.stop()
-        rows = await count_rows(project)
-        return await figures_of(self.name, load, engine_url, answered, results=rows, rows=rows)
 
 
 async def _answers(port: int) -> bool:

@@ -8,7 +8,8 @@ import pytest
 
 from tests.benchmarks.capacity.measurements import Measurements
 from tests.benchmarks.drained_run import DrainFigures
-from tests.benchmarks.scale_out import FULL, WANTED_SHARE, ScaleOutFigures, ScaleOutPoint, points_of
+from tests.benchmarks.independent import IndependentFigures
+from tests.benchmarks.scale_out import WANTED_SHARE, ScaleOutFigures, ScaleOutPoint, points_of
 
 
 @pytest.fixture(scope="module")
@@ -21,29 +22,37 @@ def runs() -> dict[int, Sequence[DrainFigures]]:
     }
 
 
+def independent(runs: dict[int, Sequence[DrainFigures]], slower: float = 1) -> dict[int, list[IndependentFigures]]:
+    """As long as the others took; with several processes so many times as long."""
+    return {
+        number: [
+            IndependentFigures(run.load, run.drain.seconds * (slower if number > 1 else 1), 0.5) for run in figures
+        ]
+        for number, figures in runs.items()
+    }
+
+
 def test_each_round_is_compared_with_itself(runs: dict[int, Sequence[DrainFigures]]) -> None:
-    points = points_of(runs)
+    points = points_of(runs, independent(runs, slower=2))
     assert [point.processes for point in points] == [1, 2, 8]
-    assert points[0].share_of_linear == 1
+    assert points[0].share_of_linear == points[0].independent_share == 1
     assert points[1].evaluations_per_second == pytest.approx(2 * points[0].evaluations_per_second, rel=0.05)
     assert all(WANTED_SHARE < point.share_of_linear <= 1.05 for point in points)
+    assert all(point.independent_share == pytest.approx(point.share_of_linear / 2) for point in points[1:])
     assert [point.workers for point in points] == [1, 2, 8]
 
 
-@pytest.mark.parametrize(
-    ("share_of_linear", "machine_share", "is_linear"),
-    [
-        (0.9, 0.5, True),
-        (0.8, 0.5, False),
-        # with half the CPU it got half as far: for what is wanted there was enough
-        (0.5, 0.5, False),
-        (WANTED_SHARE / 2, FULL / 2, True),
-        (WANTED_SHARE / 2, FULL / 2 - 0.01, False),
-    ],
-)
-def test_a_machine_whose_cpu_is_full_is_no_reproach(
-    runs: dict[int, Sequence[DrainFigures]], share_of_linear: float, machine_share: float, is_linear: bool
+def test_a_machine_that_is_full_for_independent_processes_too_is_no_reproach(
+    runs: dict[int, Sequence[DrainFigures]],
 ) -> None:
-    points = [ScaleOutPoint(1, 9, 100, 1, 0.1, 1), ScaleOutPoint(4, 3, 300, share_of_linear, machine_share, 4)]
-    figures = ScaleOutFigures({"a load": points}, runs[1][0])
-    assert figures.linear_until_full("a load") == is_linear
+    def figures(independent_share: float) -> ScaleOutFigures:
+        points = [
+            ScaleOutPoint(1, 9, 100, 1, 1, 0.1, 1),
+            ScaleOutPoint(2, 5, 180, 0.9, 0.9, 0.3, 2),
+            ScaleOutPoint(4, 3, 300, 0.7, independent_share, 0.8, 4),
+        ]
+        return ScaleOutFigures({"a load": points}, runs[1][0])
+
+    assert figures(WANTED_SHARE).least_share_of_linear("a load") == 0.7
+    assert figures(WANTED_SHARE - 0.01).least_share_of_linear("a load") == 0.9
+    assert figures(0.8).least_share_of_independent() == pytest.approx(0.7 / 0.8)
