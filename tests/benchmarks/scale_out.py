@@ -47,7 +47,7 @@ SCENARIOS = (
     ),
     Scenario(
         "16 calls in flight each, 20 ms",
-        DrainLoad(5_000, 1, in_flight=16, users_per_call=1, batch_size=100, latency_ms=20),
+        DrainLoad(5_000, 1, in_flight=16, users_per_call=1, batch_size=200, latency_ms=20),
     ),
     Scenario(
         "32 calls in flight each, 20 ms",
