@@ -256,9 +256,7 @@ class Drain:
             self._waiting -= 1
 
     async def _claim_for_company(self) -> None:
-        # Whoever was handed a batch just now puts its calls into the lanes first.
-        await asyncio.sleep(0)
-        wanted = math.ceil(await self._engine.lanes.shortage() / _calls_per_batch(self._config))
+        wanted = await self._until_calls_are_short()
         while (room := _most_in_hand(self._config, self._lease.calls) - self._in_hand) <= 0:
             self._let_go.clear()
             await self._let_go.wait()
@@ -271,6 +269,22 @@ class Drain:
                 await self._give_back(batch, blameless=True)
             else:
                 self._claimed.append(batch)
+
+    async def _until_calls_are_short(self) -> int:
+        """Waits until the lanes could do with more calls: the batches that have so many.
+
+        Raises:
+            OutOfTimeError: the time budget ended before.
+        """
+        # Whoever was handed a batch just now puts its calls into the lanes first.
+        await asyncio.sleep(0)
+        try:
+            # The calls may be those of another slice, whose time is up later.
+            async with asyncio.timeout(self._budget.remaining()):
+                shortage = await self._engine.lanes.shortage()
+        except TimeoutError as error:
+            raise OutOfTimeError("the time budget ended before there was room for calls") from error
+        return math.ceil(shortage / _calls_per_batch(self._config))
 
     async def _claim(self, quantity: int) -> list[EvaluationBatch]:
         """Claims what is to be evaluated as it is; suspects of several users are split on the way."""

@@ -39,7 +39,9 @@ async def test_no_time_is_spent_on_compressing_ids(core: SqlCore, worker: Worker
     """Those here would shrink, as the random ids of real users would not."""
     invocation = await core.open_run(worker, done=False)
     assert await worker.enqueue(invocation, [pairs(range(500))], following=mentor(500))
-    assert await core.owner.value("select pg_column_compression(pairs) from public.scheduler_invocation_batches") is None
+    assert (
+        await core.owner.value("select pg_column_compression(pairs) from public.scheduler_invocation_batches") is None
+    )
 
 
 async def test_a_page_read_from_elsewhere_is_refused(core: SqlCore, worker: Worker) -> None:

@@ -11,6 +11,7 @@ from shared.engine_lease import EngineLease
 from shared.evaluations import EvaluationBatch, GroupedResults
 from shared.invocations import ClaimedBatches, GrantedLease, Invocations, LeaseRequest
 from shared.load_control import ConcurrencyLimiter
+from shared.trigger_engine import TriggerEngine
 from tests.unit.environment import make_config
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch
 
@@ -92,6 +93,7 @@ def make_drain(
     queue: PretendQueue,
     engine: PretendEngine,
     *,
+    client: TriggerEngine | None = None,
     seconds: float = 1000,
     manual_only: bool = False,
     solitude: Solitude | None = None,
@@ -109,7 +111,7 @@ def make_drain(
     lease.join()
     return Drain(
         invocations=queue,
-        engine=engine.client(limiter=limiter),
+        engine=client or engine.client(limiter=limiter),
         config=config,
         budget=engine.budget(seconds),
         solitude=solitude or Solitude(),

@@ -114,6 +114,10 @@ async def test_a_record_under_way_is_finished_when_the_engine_stops_the_rest(clo
     assert [batch for batch, _ in queue.released] == [bad]
 
 
+async def _hang() -> None:
+    await asyncio.Event().wait()
+
+
 async def _set(event: asyncio.Event) -> None:
     event.set()
 
@@ -203,6 +207,23 @@ async def test_nothing_is_claimed_while_enough_calls_wait(clock: ManualClock) ->
     # Three wait for each of the four that are under way, at most: of a batch's forty others could have most.
     assert max(calls_to_come) < 3 * 4 + 4
     assert set(queue.quantities) == {1}
+
+
+async def test_calls_of_another_slice_keep_nobody_beyond_its_time(clock: ManualClock) -> None:
+    queue = PretendQueue([make_batch(make_users(2))])
+    engine = PretendEngine(clock)
+    client = engine.client(concurrency=4)
+    drain = make_drain(queue, engine, client=client, seconds=0.05)
+    drain.note_all_queued()
+    others = asyncio.create_task(client.lanes.run([_hang] * 100))
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        done = await drain.run()
+
+    assert (done.batches, queue.claims) == (0, 0)
+    others.cancel()
+    await asyncio.gather(others, return_exceptions=True)
 
 
 @pytest.mark.parametrize("skip_reasons", [("mentor_not_active",) * 3, ("mentor_not_active", None, None)])
