@@ -99,7 +99,7 @@ async def test_the_retry_of_a_run_cancelled_in_the_middle_of_its_enumeration_eva
         b"create function public.refuse() returns trigger language plpgsql as"
         b" 'begin raise exception ''no more''; end';"
         b"create trigger refuse before insert on public.scheduler_invocation_batches for each row"
-        b" when (new.batch_no > 50) execute function public.refuse()"
+        b" when (new.batch_no > %d) execute function public.refuse()" % (PAGE_SIZE // 50)
     )
     function = await night.start_function({"EVALUATION_BATCH_SIZE": "50"})
     assert (await night.fire(function)).status_code >= 500
