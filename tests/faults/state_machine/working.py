@@ -128,13 +128,20 @@ class Release(Operation):
         if accepted:
             if self.blameless:
                 ledger.blameless[key].add(batch["read_count"])
-            if self.at_once:
-                ledger.hidden.pop(key, None)
-            else:
+            if self._hides(batch, step):
                 ledger.hidden[key] = batch["read_count"]
+            else:
+                ledger.hidden.pop(key, None)
         if step.is_alone:
             message = step.before.message_of(key)
             assert accepted == (is_open(key, step) and holds(batch, message))
+
+    def _hides(self, batch: Json, step: Step) -> bool:
+        """Where others gave it back in the same moment the last of them decides, and it may be claimed by now."""
+        if self.at_once or step.is_alone:
+            return not self.at_once
+        message = step.after.message_of(key_of(batch))
+        return message is not None and not message.visible and message.read_count == batch["read_count"]
 
 
 @dataclass(frozen=True)
