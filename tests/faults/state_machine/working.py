@@ -137,8 +137,8 @@ class Release(Operation):
             assert accepted == (is_open(key, step) and holds(batch, message))
 
     def _hides(self, batch: Json, step: Step) -> bool:
-        """Where others gave it back in the same moment the last of them decides, and it may be claimed by now."""
-        if self.at_once or step.is_alone:
+        """Where it was given back by several in one moment the last of them decides, and it may be claimed by now."""
+        if self.at_once or sum(isinstance(operation, Release) for operation in step.done) == 1:
             return not self.at_once
         message = step.after.message_of(key_of(batch))
         return message is not None and not message.visible and message.read_count == batch["read_count"]
