@@ -281,7 +281,7 @@ class Drain:
         try:
             # The calls may be those of another slice, whose time is up later.
             async with asyncio.timeout(self._budget.remaining()):
-                shortage = await self._engine.lanes.shortage()
+                shortage = await self._engine.lanes.until_short()
         except TimeoutError as error:
             raise OutOfTimeError("the time budget ended before there was room for calls") from error
         return math.ceil(shortage / _calls_per_batch(self._config))

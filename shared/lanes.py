@@ -52,7 +52,7 @@ class Lanes:
         self._is_short = asyncio.Event()
         self._is_short.set()
 
-    async def shortage(self) -> int:
+    async def until_short(self) -> int:
         """Waits until more steps would be welcome, and tells how many: more than that would only wait."""
         await self._is_short.wait()
         return self._reserve - len(self._waiting)
@@ -67,13 +67,13 @@ class Lanes:
         errand = _Errand(len(steps))
         self._waiting.extend((errand, step) for step in steps)
         self._open_lanes()
-        self._look_at_reserve()
+        self._tell_whether_short()
         try:
             await errand.done
         except BaseException:
             errand.done.cancel()
             self._waiting = deque(waiting for waiting in self._waiting if waiting[0] is not errand)
-            self._look_at_reserve()
+            self._tell_whether_short()
             lanes = tuple(errand.lanes)
             for lane in lanes:
                 lane.cancel()
@@ -81,7 +81,7 @@ class Lanes:
             self._open_lanes()
             raise
 
-    def _look_at_reserve(self) -> None:
+    def _tell_whether_short(self) -> None:
         if len(self._waiting) < self._reserve:
             self._is_short.set()
         else:

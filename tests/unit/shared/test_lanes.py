@@ -123,10 +123,10 @@ async def test_more_is_welcome_while_few_wait_and_then_no_more_than_that() -> No
     async def step() -> None:
         await gate.acquire()
 
-    assert await lanes.shortage() == 2 * RESERVE
+    assert await lanes.until_short() == 2 * RESERVE
     running = asyncio.create_task(lanes.run([step] * (2 + 2 * RESERVE + 1)))
     await asyncio.sleep(0)
-    short = asyncio.create_task(lanes.shortage())
+    short = asyncio.create_task(lanes.until_short())
     # Two lanes have taken one each; what waits has to fall below the reserve.
     for _ in range(20):
         await asyncio.sleep(0)
@@ -148,7 +148,7 @@ async def test_steps_that_were_taken_back_make_room() -> None:
 
     running = asyncio.create_task(lanes.run([hangs] * (10 * RESERVE)))
     await asyncio.sleep(0)
-    short = asyncio.create_task(lanes.shortage())
+    short = asyncio.create_task(lanes.until_short())
     await asyncio.sleep(0)
     assert not short.done()
     running.cancel()

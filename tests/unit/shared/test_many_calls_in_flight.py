@@ -56,9 +56,9 @@ def all_at_once(in_flight: int) -> Script:
 async def steps_of_a_call(call: Call, in_flight: int) -> float:
     """Python and C functions that are called for a call, the server's included, once the connections are open."""
 
-    async def lane(lane: int, rounds: int) -> None:
+    async def lane(name: int, rounds: int) -> None:
         for number in range(rounds):
-            await call(f"user-{lane}-{number}")
+            await call(f"user-{name}-{number}")
 
     await asyncio.gather(*(lane(number, 1) for number in range(in_flight)))
     steps = 0
