@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 NPM_INSTALLED := tests/emulator/node_modules/.installed
+LOCK := shared/deployment/requirements.lock
 PEERS := tests/benchmarks/peers
 PEERS_INSTALLED := $(PEERS)/node_modules/.installed
 MENTORS ?= 500
@@ -47,10 +48,10 @@ lint: install ## formatting, lint and types, strictly; dependencies (AUDIT=--req
 	@$(BIN)/python -m pip check --disable-pip-version-check
 	@$(BIN)/python -m tests.dependency_audit $(AUDIT)
 
-lock: install ## what is deployed, pinned anew: requirements.lock and docs/licences.md
-	@$(BIN)/uv pip compile requirements.txt --output-file requirements.lock --upgrade --quiet \
+lock: install ## what is deployed, pinned anew, and docs/licences.md
+	@$(BIN)/uv pip compile requirements.txt --output-file $(LOCK) --upgrade --quiet \
 	  --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@$(BIN)/python -m tests.licences --write
 
 bench: install $(PEERS_INSTALLED) ## this function beside what else one would build (ARGS='fan-out tail --rounds 5', ARGS=--quick)
@@ -60,12 +61,12 @@ clean: ## remove what was installed and cached
 	rm -rf $(VENV) tests/emulator/node_modules $(PEERS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): requirements.lock requirements.txt requirements-dev.txt
+$(INSTALLED): $(LOCK) requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, found {sys.version.split()[0]}: make PYTHON=python3.12 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (first use only)"
 	@# what is deployed first, to the version, so that it is what is tested
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 

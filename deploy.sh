@@ -93,7 +93,7 @@ find_python() {
   say 'installing what reads the settings into build/deploy-venv (first use only)'
   python3 -m venv "$ROOT/build/deploy-venv" || return 1
   PYTHON=$ROOT/build/deploy-venv/bin/python
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$ROOT/requirements.lock"
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$ROOT/shared/deployment/requirements.lock"
 }
 
 check_settings() {
@@ -300,9 +300,9 @@ stage_function() {
   cp -R "$ROOT/functions" "$ROOT/shared" "$STAGED"
   rm -rf "$STAGED/shared/deployment"
   find "$STAGED" -name __pycache__ -type d -prune -exec rm -rf {} +
-  cp "$ROOT/requirements.lock" "$STAGED/requirements.txt"
+  cp "$ROOT/shared/deployment/requirements.lock" "$STAGED/requirements.txt"
   echo 'from functions.main import handle_scheduled_invocation as handle_scheduled_invocation' >"$STAGED/main.py"
-  [[ $TARGET == cloud-run ]] || cp "$ROOT/Dockerfile" "$STAGED"
+  [[ $TARGET == cloud-run ]] || cp "$ROOT/shared/deployment/Dockerfile" "$STAGED"
   SOURCE_DIGEST=$(deployment digest "$STAGED")
   say "version $(fact version), digest ${SOURCE_DIGEST:0:12}"
 }

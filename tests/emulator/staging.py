@@ -12,6 +12,8 @@ from .errors import EmulatorError
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("functions", "shared")
 TARGET = "handle_scheduled_invocation"
+# What is installed, to the version.
+LOCK = Path("shared/deployment/requirements.lock")
 # Whoever deploys runs it, and nobody else.
 NOT_DEPLOYED = "deployment"
 MAIN = f"from functions.main import {TARGET} as {TARGET}\n"
@@ -37,8 +39,8 @@ def stage(target: Path, root: Path = ROOT) -> Path:
         if (root / package).is_dir():
             # compiled files come along: they hold as long as their sources do, and spare a start half a second
             shutil.copytree(root / package, target / package, ignore=shutil.ignore_patterns(NOT_DEPLOYED))
-    if (root / "requirements.lock").exists():
-        shutil.copy(root / "requirements.lock", target / "requirements.txt")
+    if (root / LOCK).exists():
+        shutil.copy(root / LOCK, target / "requirements.txt")
     source = target / "main.py"
     source.write_text(MAIN)
     return source

@@ -12,12 +12,12 @@ import httpx
 
 from shared.version import VERSION
 from tests.emulator.ports import free_port
-from tests.emulator.staging import ROOT, stage
+from tests.emulator.staging import LOCK, ROOT, stage
 from tests.integration.deploy.deployer import Deployer
 from tests.integration.deploy.pretend_cloud import Service
 
 IMAGE = f"scenario-evaluation-scheduler:{VERSION}"
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
+DOCKERFILE = (ROOT / "shared" / "deployment" / "Dockerfile").read_text()
 
 
 async def run(*argv: str | Path) -> None:
@@ -86,7 +86,7 @@ def check_is_what_the_tests_run(staged: Path, tested: Path) -> None:
     stage(tested)
     only_staged = {"Dockerfile"}
     assert {name: text for name, text in files(staged).items() if name not in only_staged} == files(tested)
-    assert (staged / "requirements.txt").read_text() == (ROOT / "requirements.lock").read_text()
+    assert (staged / "requirements.txt").read_text() == (ROOT / LOCK).read_text()
     assert not list(staged.rglob("__pycache__"))
 
 
