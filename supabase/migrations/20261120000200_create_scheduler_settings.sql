@@ -10,6 +10,8 @@ create extension if not exists pg_cron;
 create schema scheduler;
 revoke all on schema scheduler from public, anon, authenticated, service_role;
 
+-- Every update of the one row says `where singleton`: Supabase loads safeupdate for the Data API's role, which refuses an
+-- UPDATE or DELETE without a WHERE (21000), also inside SECURITY DEFINER functions.
 create table scheduler.settings (
   singleton boolean primary key default true,
   -- The newest slot that was ever opened. A slot at or before it is spent, even when its invocation was deleted. Null

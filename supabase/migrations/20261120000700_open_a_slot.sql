@@ -88,7 +88,8 @@ begin
            next_due_at = case when v_known then p_next_slot else next_due_at end,
            max_workers = p_max_workers,
            time_budget_seconds = p_time_budget_seconds,
-           retention_days = p_retention_days;
+           retention_days = p_retention_days
+     where singleton;
   end if;
 
   select id into v_invocation_id

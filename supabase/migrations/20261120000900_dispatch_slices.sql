@@ -180,7 +180,8 @@ begin
        set engine_paused_until = greatest(
          engine_paused_until,
          clock_timestamp() + make_interval(secs => least(coalesce(p_retry_after_seconds, 0), 3600))
-       );
+       )
+     where singleton;
     return;
   end if;
   if p_engine_answers then

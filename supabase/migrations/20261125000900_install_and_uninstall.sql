@@ -53,7 +53,8 @@ begin
   v_news := scheduler.keep_secret('scheduler_function_url', rtrim(p_function_url, '/') || '/');
   v_news := scheduler.keep_secret('scheduler_invoke_token', p_invoke_token) or v_news;
   update scheduler.settings
-     set schedule = p_schedule, next_due_at = null, engine_paused_until = null, engine_outages = 0;
+     set schedule = p_schedule, next_due_at = null, engine_paused_until = null, engine_outages = 0
+   where singleton;
   perform scheduler.schedule_jobs();
   return v_news;
 end
@@ -64,7 +65,7 @@ create function scheduler.disconnect() returns void
 language sql set search_path = '' as $$
   select cron.unschedule(jobid) from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune');
   delete from vault.secrets where name in ('scheduler_function_url', 'scheduler_invoke_token');
-  update scheduler.settings set schedule = null, next_due_at = null;
+  update scheduler.settings set schedule = null, next_due_at = null where singleton;
 $$;
 
 revoke all on function
