@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,7 +23,10 @@ from shared.observability import log_event, log_exception, start_trace
 
 MAX_BODY_BYTES = 1024 * 1024
 _JSON = re.compile(r"application/([a-z0-9][a-z0-9!#$&^_.-]*\+)?json")
-OPEN_PATHS = frozenset({"/health", "/health/last-run", "/openapi.json", "/docs", *DASHBOARD_PATHS})
+STATIC_PATHS = frozenset({"/openapi.json", "/docs", *DASHBOARD_PATHS})
+OPEN_PATHS = STATIC_PATHS | {"/health", "/health/last-run"}
+# Of every answer but the static ones, which set their own: any other may hold user ids, or repeat a caller's text.
+PRIVATE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class Border:
@@ -59,7 +63,7 @@ class Border:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        sender = _Sender(send)
+        sender = _Sender(send, is_static=scope["path"] in STATIC_PATHS)
         start_trace(request.headers.get("traceparent"), request.headers.get("x-cloud-trace-context"))
         try:
             self._check_caller(request)
@@ -74,7 +78,7 @@ class Border:
                 if not sender.has_ended:
                     raise
                 return
-            await answer_for(error)(scope, receive, send)
+            await answer_for(error)(scope, receive, sender)
 
     def _check_caller(self, request: Request) -> None:
         # Not request.url.path: what that is made of includes the Host header and the query, which a caller can garble.
@@ -115,14 +119,17 @@ class Border:
 
 
 class _Sender:
-    """Passes an answer on and remembers how far it got."""
+    """Passes an answer on with `PRIVATE_HEADERS`, unless it is static, and remembers how far it got."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, is_static: bool) -> None:
         self._send = send
+        self._is_static = is_static
         self.has_begun = False
         self.has_ended = False
 
     async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not (self._is_static and message["status"] < 400):
+            MutableHeaders(scope=message).update(PRIVATE_HEADERS)
         self.has_begun = True
         self.has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)

@@ -28,12 +28,15 @@ class Served:
         return self.night.project
 
     async def call(self, method: str, path: str, *, token: str | None = None, **options: Any) -> httpx.Response:
-        """One request with the admin token, or with another one; "" sends none."""
+        """One request with the admin token, or with another one; "" sends none. Checks what a cache is allowed."""
         token = self.project.admin_token if token is None else token
         headers = httpx.Headers(options.pop("headers", None), encoding="latin-1")
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        return await self.night.http.request(method, f"{self.function.url}{path}", headers=headers, **options)
+        answer = await self.night.http.request(method, f"{self.function.url}{path}", headers=headers, **options)
+        if path.startswith(API):
+            assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+        return answer
 
     async def open_run(self, request: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """Opens a run, and returns its invocation."""

@@ -98,6 +98,7 @@ def problem_in(response: httpx.Response, status: int, code: str) -> dict[str, An
     """The problem that was answered; fails where it is none, or another."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
     problem: dict[str, Any] = response.json()
     assert (problem["status"], problem["code"], problem["type"]) == (status, code, "about:blank"), problem
     assert problem["title"]

@@ -78,6 +78,25 @@ async def test_a_caller_who_goes_away_is_no_defect_of_ours() -> None:
     assert len(log.of("caller_left")) == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "expected"),
+    [
+        ("/", 200, {"cache-control": "no-store", "x-content-type-options": "nosniff", "etag": "1"}),
+        ("/health/last-run", 200, {"cache-control": "no-store", "x-content-type-options": "nosniff", "etag": "1"}),
+        ("/dashboard", 405, {"cache-control": "no-store", "x-content-type-options": "nosniff", "etag": "1"}),
+        ("/dashboard", 304, {"cache-control": "no-cache", "etag": "1"}),
+    ],
+)
+async def test_only_static_answers_may_be_kept_by_a_cache(path: str, status: int, expected: dict[str, str]) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"cache-control", b"no-cache"), (b"etag", b"1")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+
+    ((start,), error) = await conversation(app, http_scope() | {"path": path}, b"")
+    assert error is None
+    assert {name.decode(): value.decode() for name, value in start["headers"]} == expected
+
+
 # When something fails behind it
 
 
