@@ -73,7 +73,7 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
     check_types(request.scenario_types, config.enabled_types())
 
     budget = TimeBudget(config.time_budget_seconds)
-    active = {mentor.user_id: mentor.segments for mentor in await fetch_active_among(work.database, user_ids)}
+    active = {mentor.user_id: mentor.segments for mentor in await fetch_active_among(work.readers, user_ids)}
     users = [
         planned for user_id in user_ids for planned in _plan(work, user_id, active.get(user_id), request.scenario_types)
     ]

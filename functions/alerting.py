@@ -22,7 +22,7 @@ SENDING_SECONDS = 5.0
 async def send_due_alerts(work: Work, webhook: AlertWebhook) -> None:
     """Sends what is due, until something fails or the time is up; the rest is for a later slice. Raises nothing."""
     # With little patience: whoever asked for this slice is waiting, and another one comes.
-    alerts = Alerts(work.database)
+    alerts = Alerts(work.slices)
     budget = TimeBudget(SENDING_SECONDS)
     try:
         while budget.remaining() > 0 and (alert := await alerts.claim()) is not None:

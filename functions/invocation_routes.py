@@ -125,7 +125,7 @@ async def create_invocation(
 async def list_active_peer_mentors(work: Connected, query: Annotated[MentorsQuery, Query()]) -> MentorPage:
     """Who would be evaluated now, and for which scenario types."""
     after = mentor_of_cursor(query.cursor) if query.cursor is not None else None
-    page = await read_mentors_page(work.database, after=after, limit=query.limit)
+    page = await read_mentors_page(work.readers, after=after, limit=query.limit)
     return MentorPage.model_validate(
         {
             "items": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functions.work import Work
 from shared.config import ScenarioEvaluationConfig
-from shared.database import connect
+from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, connect
 from shared.engine_lease import EngineLease
 from shared.http_transport import HttpTransport
 from shared.invocation_records import InvocationRecords
@@ -15,7 +15,9 @@ from shared.trigger_engine import TriggerEngine
 
 def build_work(config: ScenarioEvaluationConfig) -> Work:
     """Builds the clients; nothing is sent yet."""
-    database = connect(config.supabase_url, config.supabase_secret_key.get_secret_value())
+    secret_key = config.supabase_secret_key.get_secret_value()
+    slices = connect(config.supabase_url, secret_key, connections=SLICE_CONNECTIONS)
+    readers = connect(config.supabase_url, secret_key, connections=READER_CONNECTIONS)
     telemetry = None
     if config.otel_exporter_otlp_endpoint is not None:
         from shared.telemetry import telemetry_for
@@ -31,7 +33,7 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
         max_attempts=config.engine_max_attempts,
         telemetry=telemetry,
     )
-    invocations = Invocations(database.patient(), config)
+    invocations = Invocations(slices.patient(), config)
     lease = EngineLease(
         invocations, limiter, ceiling=config.engine_max_concurrency_total, wants=config.engine_max_concurrency
     )
@@ -40,5 +42,5 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
         from shared.alert_webhook import AlertWebhook
 
         webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret, transport=HttpTransport())
-    records = InvocationRecords(database, config)
-    return Work(config, database, invocations, records, engine, lease, webhook=webhook, telemetry=telemetry)
+    records = InvocationRecords(readers, config)
+    return Work(config, slices, readers, invocations, records, engine, lease, webhook=webhook, telemetry=telemetry)

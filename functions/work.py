@@ -35,6 +35,8 @@ class Work:
     """What a slice works with; built once for a process.
 
     Args:
+        slices: the Data API, over the connections that slices have for themselves.
+        readers: the Data API, over the connections of those who call the REST API.
         lease: this process's share of the engine's calls.
         now: this machine's clock; the database's clock overrules it.
         solitude: who shares this process with whom.
@@ -43,7 +45,8 @@ class Work:
     """
 
     config: ScenarioEvaluationConfig
-    database: Database
+    slices: Database
+    readers: Database
     invocations: Invocations
     records: InvocationRecords
     engine: TriggerEngine
@@ -135,7 +138,7 @@ def _suggest_witness(
 
 
 async def _enumerate(work: Work, open_invocations: Sequence[OpenInvocation], budget: TimeBudget, drain: Drain) -> None:
-    roster = Roster(work.database.patient(), work.config)
+    roster = Roster(work.slices.patient(), work.config)
     try:
         # Manual runs first: a person waits for them.
         for invocation in sorted(open_invocations, key=lambda invocation: invocation.triggered_by == "schedule"):

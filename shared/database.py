@@ -3,9 +3,9 @@
 Only that half, which is a package of its own, postgrest: to import the whole client costs a cold start a fifth of its
 time, for auth, storage and realtime, which nothing here uses.
 
-One owner of retries: the client's hidden ones are switched off, what is retried is listed in `TRANSIENT`, and for how
-long is said by whoever calls: a person who waits shall hear soon that the database is away, and a slice of work shall
-not lose what it has in hand to a restart of some seconds.
+One owner of retries: the client's hidden ones are switched off, what is retried is listed in `TRANSIENT` and `MAY_PASS`,
+and for how long is set by the caller: a person who waits shall hear soon that the database is away, and a slice of work
+shall not lose what it has in hand to a restart of some seconds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ from shared.time_budget import TimeBudget
 
 # The Data API itself cuts a request at 60 seconds.
 TIMEOUT_SECONDS = 30.0
-# PostgREST's pool holds ten connections on the smallest plans, for everybody; the rest of ours wait here.
-MAX_CONNECTIONS = 4
+# Connections of one process; what exceeds them waits here. Two pools, so that callers who read long lists never keep a
+# slice waiting. Six together: PostgREST's own pool has ten on the smallest plans, and serves the rest of the project
+# and the function's other processes as well. What is beyond that pool waits within PostgREST, then is 504 PGRST003.
+SLICE_CONNECTIONS = 4
+READER_CONNECTIONS = 2
 
 # How long after its first attempt a call may be tried again.
 SOON_SECONDS = 2.0
@@ -42,6 +45,7 @@ MAX_PAUSE_SECONDS = 2.0
 TRANSIENT = (
     "08",  # no connection to the database
     "53",  # out of disk, memory or connections
+    "25P",  # a session whose transaction is broken or timed out; another attempt gets another connection
     "57P",  # shut down, crashed, not up yet
     "57014",  # query_canceled: the role's statement time-out, 8 s when hosted
     "58030",  # io_error
@@ -54,8 +58,35 @@ TRANSIENT = (
     # Where a gateway's error page has no code, the client puts the HTTP status in its place.
     "500",
 )
+# Refusals that may pass by themselves, by code or by its beginning: tried again like the above, but a refusal they stay.
+MAY_PASS = (
+    # PostgREST's schema cache is older than the latest migration: PGRST202 is a function that it does not know yet.
+    "PGRST2",
+    # A JWT that the gateway issued for the key is rejected: the clocks differ (PGRST303, "JWT issued at future";
+    # PGRST301 before PostgREST 13), or PostgREST does not know the newest signing key yet.
+    "PGRST301",
+    "PGRST303",
+    # An upgrade between two of its migrations: an object is missing, or a function exists in two versions.
+    "3F000",  # invalid_schema_name
+    "42P01",  # undefined_table
+    "42703",  # undefined_column
+    "42704",  # undefined_object
+    "42725",  # ambiguous_function
+    "42883",  # undefined_function
+    "XX000",  # internal_error: "cache lookup failed", when an object is replaced while a statement uses it
+    # A connection whose prepared statements a pooler mixed up: another attempt gets another connection.
+    "26000",  # invalid_sql_statement_name
+    "42P05",  # duplicate_prepared_statement
+)
 # And all above 500: whoever stands before the database has numbers of his own there, such as 540 for a paused project.
 AWAY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+class _PassingRefusalError(DatabaseRefusedError):
+    """A refusal that may pass by itself (`MAY_PASS`)."""
+
+
+RETRIED = (DatabaseUnavailableError, _PassingRefusalError)
 
 
 class Database:
@@ -65,6 +96,7 @@ class Database:
 
     Args:
         client: the Data API's client.
+        connections: how many calls are under way at a time; the others wait.
         patience_seconds: how long after its first attempt a call may be tried again while the database is away. An
             attempt that is slow to fail has no second one.
         clock: monotonic seconds; replaced in tests.
@@ -75,12 +107,13 @@ class Database:
         self,
         client: AsyncPostgrestClient,
         *,
+        connections: int,
         patience_seconds: float = SOON_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
-        self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._connections = asyncio.Semaphore(connections)
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._sleep = sleep
@@ -100,7 +133,7 @@ class Database:
 
         Raises:
             DatabaseUnavailableError: the database is away, and was for as long as there was patience.
-            DatabaseRefusedError: it answered no.
+            DatabaseRefusedError: it answered no; where that may pass by itself, for as long as there was patience.
         """
         parameters = {f"p_{name}": value for name, value in arguments.items()}
         return await self._attempt(lambda: self._client.rpc(function, parameters).execute())
@@ -110,7 +143,7 @@ class Database:
         patience = TimeBudget(self._patience_seconds, self._clock)
         try:
             return await self._send(send)
-        except DatabaseUnavailableError as error:
+        except RETRIED as error:
             failures = [error]
 
         async def again() -> Any:
@@ -119,7 +152,7 @@ class Database:
             return await self._send(send)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(DatabaseUnavailableError),
+            retry=retry_if_exception_type(RETRIED),
             wait=wait_random_exponential(multiplier=0.2, max=MAX_PAUSE_SECONDS),
             stop=lambda attempt: attempt.upcoming_sleep >= patience.remaining(),
             sleep=self._sleep,
@@ -144,7 +177,11 @@ def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedErr
         return DatabaseUnavailableError("the Data API lost its connection to the database")
     if code.startswith(TRANSIENT):
         return DatabaseUnavailableError(f"the Data API answered {code}")
-    return DatabaseRefusedError(code or "unknown", error.message or "no message")
+    return _refusal(code)(code or "unknown", error.message or "no message")
+
+
+def _refusal(code: str) -> type[DatabaseRefusedError]:
+    return _PassingRefusalError if code.startswith(MAY_PASS) else DatabaseRefusedError
 
 
 def _check_status(response: httpx.Response) -> None:
@@ -155,11 +192,22 @@ def _check_status(response: httpx.Response) -> None:
     if status in AWAY_STATUSES or status > HTTPStatus.INTERNAL_SERVER_ERROR:
         raise DatabaseUnavailableError(f"the Data API answered {status}")
     if status == 401:
-        # Also PostgREST's answer to a role without rights, such as that of a publishable key.
-        raise DatabaseRefusedError("invalid_api_key", "the Data API refuses SUPABASE_SECRET_KEY")
+        # Also PostgREST's answer to a role without rights, such as that of a publishable key. A gateway has no codes.
+        code = _code_of(response)
+        raise _refusal(code)("invalid_api_key", f"the Data API refuses SUPABASE_SECRET_KEY ({code or 'without a code'})")
     media_type = response.headers.get("content-type", "")
     if response.is_success and response.status_code != 204 and "json" not in media_type:
         raise DatabaseUnavailableError(f"expected JSON of the Data API, found {media_type or 'nothing'}")
+
+
+def _code_of(response: httpx.Response) -> str:
+    """PostgREST's code in the body of an error; empty where the answer is not PostgREST's."""
+    try:
+        body = response.json()
+    except ValueError:
+        return ""
+    code = body.get("code") if isinstance(body, dict) else None
+    return code if isinstance(code, str) else ""
 
 
 class _Session(httpx.AsyncClient):
@@ -185,6 +233,7 @@ def connect(
     url: str,
     secret_key: str,
     *,
+    connections: int,
     transport: httpx.AsyncBaseTransport | None = None,
     patience_seconds: float = SOON_SECONDS,
     clock: Callable[[], float] = time.monotonic,
@@ -195,6 +244,7 @@ def connect(
     Args:
         url: the project's URL, without `/rest/v1`.
         secret_key: an `sb_secret_…` key or a legacy service_role JWT.
+        connections: see `Database`.
         transport: sends the requests; any httpx transport.
         patience_seconds: see `Database`.
         clock: see `Database`.
@@ -207,4 +257,6 @@ def connect(
         http_client=_Session(transport or HttpTransport()),
         retry_enabled=False,
     )
-    return Database(client, patience_seconds=patience_seconds, clock=clock, sleep=sleep)
+    return Database(
+        client, connections=connections, patience_seconds=patience_seconds, clock=clock, sleep=sleep
+    )

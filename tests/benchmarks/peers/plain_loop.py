@@ -57,7 +57,7 @@ class PlainLoop:
 
     async def _read(self) -> None:
         number = 0
-        async with aclosing(read_ahead(fetch_active_peer_mentors(self._work.database, after=AFTER))) as pages:
+        async with aclosing(read_ahead(fetch_active_peer_mentors(self._work.slices, after=AFTER))) as pages:
             async for page in pages:
                 users = [
                     MentorScenarios(user_id, CONFIG.scenario_types_for(segments))
@@ -97,7 +97,7 @@ class PlainLoop:
             )
             results = GroupedResults(evaluated.results)
             self._outcomes.update(results.outcomes())
-            await self._work.database.call("benchmark_upsert", results=results.notable())
+            await self._work.slices.call("benchmark_upsert", results=results.notable())
 
 
 def _worker_count() -> int:

@@ -61,6 +61,7 @@ class Function:
         self.work = Work(
             config,
             database,
+            database,
             invocations,
             InvocationRecords(database, config),
             self.engine.client(limiter=limiter),

@@ -10,7 +10,7 @@ import pytest
 import respx
 
 from shared.config import RECORDING_MARGIN_SECONDS
-from shared.database import MAX_CONNECTIONS, MAX_PAUSE_SECONDS, PATIENCE_SECONDS, Database, connect
+from shared.database import MAX_PAUSE_SECONDS, PATIENCE_SECONDS, Database, connect
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
 from shared.http_connection import ResponseTooLargeError
 from tests.unit.clock import ManualClock
@@ -18,6 +18,7 @@ from tests.unit.clock import ManualClock
 URL = "https://project.example.org"
 KEY = "sb_secret_only_the_database_knows"
 PATIENCE = 2.0
+CONNECTIONS = 3
 
 
 class DataApi:
@@ -43,7 +44,15 @@ class DataApi:
 async def api(clock: ManualClock) -> DataApi:
     router = respx.Router(assert_all_called=False)
     transport = httpx.MockTransport(router.async_handler)
-    database = connect(URL, KEY, transport=transport, patience_seconds=PATIENCE, clock=clock, sleep=clock.sleep)
+    database = connect(
+        URL,
+        KEY,
+        connections=CONNECTIONS,
+        transport=transport,
+        patience_seconds=PATIENCE,
+        clock=clock,
+        sleep=clock.sleep,
+    )
     return DataApi(database, router, clock)
 
 
@@ -78,6 +87,7 @@ def postgrest_error(code: str, message: str = "in the database's own words") -> 
         (500, "57P03"),
         (500, "58030"),
         (405, "25006"),
+        (500, "25P04"),
         (400, "0A000"),
         (400, ""),
         (503, "PGRST000"),
@@ -97,15 +107,14 @@ async def test_a_code_that_may_pass_is_tried_again_and_then_means_away(api: Data
         (400, "22P02"),
         (400, "23514"),
         (403, "42501"),
-        (404, "42P01"),
-        (404, "PGRST202"),
-        (404, "PGRST205"),
+        (406, "PGRST106"),
+        (500, "PGRST300"),
         (400, "P0001"),
         (413, "54000"),
         (500, "55000"),
         (500, "57000"),
         (500, "58P01"),
-        (500, "XX000"),
+        (500, "XX001"),
     ],
 )
 async def test_a_code_that_will_not_pass_is_a_refusal_and_not_tried_again(api: DataApi, status: int, code: str) -> None:
@@ -116,6 +125,39 @@ async def test_a_code_that_will_not_pass_is_a_refusal_and_not_tried_again(api: D
     assert "own words" in str(error)
     assert api.rpc.call_count == 1
     assert api.clock.slept == []
+
+
+# What each is after the patience, and the status that PostgREST gives it.
+@pytest.mark.parametrize(
+    ("status", "code", "stays"),
+    [
+        (300, "PGRST203", "PGRST203"),
+        (404, "PGRST202", "PGRST202"),
+        (401, "PGRST301", "invalid_api_key"),
+        (401, "PGRST303", "invalid_api_key"),
+        (400, "3F000", "3F000"),
+        (404, "42P01", "42P01"),
+        (400, "42703", "42703"),
+        (400, "42704", "42704"),
+        (400, "42725", "42725"),
+        (404, "42883", "42883"),
+        (500, "XX000", "XX000"),
+        (400, "26000", "26000"),
+        (400, "42P05", "42P05"),
+    ],
+)
+async def test_a_refusal_that_may_pass_is_tried_again_and_stays_a_refusal(
+    api: DataApi, status: int, code: str, stays: str
+) -> None:
+    refusal = httpx.Response(status, json=postgrest_error(code))
+    api.rpc.side_effect = [refusal, httpx.Response(200, json="done")]
+    assert await api.database.call("scheduler_complete") == "done"
+    api.rpc.side_effect = None
+    api.rpc.mock(return_value=refusal)
+    error = await api.refusal()
+    assert isinstance(error, DatabaseRefusedError)
+    assert (error.code, code in str(error)) == (stays, True)
+    assert api.rpc.call_count == 2 + len(api.clock.slept) > 4
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520, 522, 524, 530, 540, 544])
@@ -138,6 +180,9 @@ async def test_another_status_without_a_code_is_a_refusal_that_carries_it(api: D
     "answer",
     [
         httpx.Response(401, json={"message": "Invalid API key", "hint": "Double check your API key."}),
+        httpx.Response(401, json={"code": 401, "message": "Unauthorized"}),
+        httpx.Response(401, json=postgrest_error("42501")),
+        httpx.Response(401, json=["PGRST303"]),
         httpx.Response(401, text="<html></html>"),
         httpx.Response(401, text=""),
     ],
@@ -215,21 +260,13 @@ async def test_what_met_the_lock_time_out_is_tried_once_more_where_there_is_pati
     assert api.rpc.call_count == 3
 
 
-async def test_patient_and_other_callers_share_the_connections(api: DataApi) -> None:
-    await check_connections(api, [api.database, api.database.patient(), api.database.patient()])
-
-
 async def test_a_defect_of_ours_is_not_taken_for_the_databases(api: DataApi) -> None:
     with pytest.raises(TypeError):
         await api.database.call("scheduler_claim", quantity=object())
     assert not api.rpc.called
 
 
-async def test_no_more_calls_at_a_time_than_the_data_apis_pool_can_spare(api: DataApi) -> None:
-    await check_connections(api, [api.database])
-
-
-async def check_connections(api: DataApi, databases: list[Database]) -> None:
+async def test_patient_and_other_calls_share_the_connections_and_no_more(api: DataApi) -> None:
     in_flight = most = 0
     release = asyncio.Event()
 
@@ -242,17 +279,14 @@ async def check_connections(api: DataApi, databases: list[Database]) -> None:
         return httpx.Response(200, json="done")
 
     api.rpc.side_effect = counted
-    calls = [
-        asyncio.create_task(database.call("scheduler_claim"))
-        for database in databases
-        for _ in range(3 * MAX_CONNECTIONS)
-    ]
+    databases = [api.database, api.database.patient()] * (2 * CONNECTIONS)
+    calls = [asyncio.create_task(database.call("scheduler_claim")) for database in databases]
     for _ in range(100):
         await asyncio.sleep(0)
-    assert in_flight == MAX_CONNECTIONS
+    assert in_flight == CONNECTIONS
     release.set()
     assert await asyncio.gather(*calls) == ["done"] * len(calls)
-    assert most == MAX_CONNECTIONS
+    assert most == CONNECTIONS
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -266,13 +300,6 @@ async def test_json_that_has_no_code_is_not_the_databases_and_a_refusal(api: Dat
     error = await api.refusal()
     assert isinstance(error, DatabaseRefusedError)
     assert error.code == "unknown"
-
-
-async def test_any_401_speaks_of_the_key(api: DataApi) -> None:
-    api.rpc.respond(401, json={"message": "Unauthorized"})
-    error = await api.refusal()
-    assert isinstance(error, DatabaseRefusedError)
-    assert error.code == "invalid_api_key"
 
 
 async def test_an_answer_that_is_too_long_means_away(api: DataApi) -> None:
