@@ -9,6 +9,8 @@ import httpx
 import jwt
 import pytest
 
+from shared.database import PATIENCE_SECONDS
+from shared.database import connect as connect_to_data_api
 from tests.emulator.connections import connect
 from tests.emulator.project import Project, ProjectFactory
 
@@ -148,3 +150,23 @@ async def test_the_service_role_may_call_the_functions(project: Project, http: h
         200,
         {"batches": [], "stale": 0, "engine_paused_until": None, "engine_lease": None},
     )
+
+
+async def test_a_function_that_the_schema_cache_does_not_know_yet_is_called_all_the_same(project: Project) -> None:
+    """As right after a migration: PostgREST hears of it while the call waits for its next attempt."""
+    async with project.connect() as database:
+        await database.execute(
+            b"create function public.newest() returns integer language sql set search_path = '' return 1"
+        )
+
+        async def reload_meanwhile(_: float) -> None:
+            await database.execute(b"notify pgrst, 'reload schema'")
+
+        data_api = connect_to_data_api(
+            project.supabase_url,
+            project.secret_key,
+            connections=1,
+            patience_seconds=PATIENCE_SECONDS,
+            sleep=reload_meanwhile,
+        )
+        assert await data_api.call("newest") == 1
