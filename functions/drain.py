@@ -17,7 +17,14 @@ from functions.run_log import RunResult, log_run_result
 from functions.solitude import Solitude
 from shared.config import ScenarioEvaluationConfig
 from shared.engine_lease import EngineLease
-from shared.errors import EngineError, EngineRejectedError, EngineUnavailableError, OutOfTimeError
+from shared.errors import (
+    DatabaseError,
+    DatabaseRefusedError,
+    EngineError,
+    EngineRejectedError,
+    EngineUnavailableError,
+    OutOfTimeError,
+)
 from shared.evaluations import EvaluationBatch
 from shared.invocations import Invocations
 from shared.observability import log_event
@@ -110,6 +117,7 @@ class Drain:
         self._in_hand = 0
         self._let_go = asyncio.Event()
         self._evaluations: set[asyncio.Task[BatchResult]] = set()
+        self._database_error: DatabaseError | None = None
         self.done = Drained()
 
     def note_queued(self) -> None:
@@ -126,13 +134,17 @@ class Drain:
         """Works until the queue is empty and `note_all_queued` was called, the time is up, or the engine stops us.
 
         Raises:
-            DatabaseError: what was in hand stays in the queue and becomes visible again.
+            DatabaseError: a call to the Data API failed, and nothing was claimed from then on. The other batches in hand
+                were recorded all the same where that was possible; the rest become visible again.
         """
         await side_by_side(
             self._work_off() for _ in range(_most_in_hand(self._config, self._config.engine_max_concurrency))
         )
-        for batch in self._claimed:
-            await self._give_back(batch, blameless=True)
+        if self._database_error is None or isinstance(self._database_error, DatabaseRefusedError):
+            for batch in self._claimed:
+                await self._give_back(batch, blameless=True)
+        if self._database_error is not None:
+            raise self._database_error
         return self.done
 
     async def _work_off(self) -> None:
@@ -145,6 +157,10 @@ class Drain:
                     await self._work_together()
             except OutOfTimeError:
                 return  # this process was not free in time
+            except DatabaseError as error:
+                # The other runners keep what they have in hand: the engine has answered for much of it already.
+                self._database_error = self._database_error or error
+                self._stop_claiming()
 
     async def _more_to_do(self) -> bool:
         await self._queued.wait()
@@ -232,8 +248,7 @@ class Drain:
         if self.done.stopped_by is not None:
             return
         self.done.stopped_by = error
-        self._exhausted = True
-        self._queued.set()
+        self._stop_claiming()
         for evaluation in self._evaluations:
             evaluation.cancel()
         log_event(
@@ -244,6 +259,10 @@ class Drain:
             detail=error.message,
         )
 
+    def _stop_claiming(self) -> None:
+        self._exhausted = True
+        self._queued.set()
+
     async def _next(self) -> EvaluationBatch | None:
         """A batch for this runner, or None: there is none at present."""
         self._waiting += 1
@@ -251,7 +270,8 @@ class Drain:
             async with self._claiming:
                 if not self._claimed and self._may_claim() and self._queued.is_set() and not self._met_suspect:
                     await self._claim_for_company()
-                return self._claimed.popleft() if self._claimed and self.done.stopped_by is None else None
+                is_stopped = self.done.stopped_by is not None or self._database_error is not None
+                return self._claimed.popleft() if self._claimed and not is_stopped else None
         finally:
             self._waiting -= 1
 

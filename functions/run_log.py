@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.errors import DatabaseError
 from shared.evaluations import EvaluationBatch, EvaluationResult, GroupedResults
 from shared.invocations import Invocations
 from shared.observability import log_event
@@ -47,9 +48,21 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
     """
     batch = result.batch
     grouped = GroupedResults(result.results)
-    state = await invocations.complete(
-        batch, grouped, rest=result.rest, duration_ms=result.duration_ms, worker=result.worker
-    )
+    try:
+        state = await invocations.complete(
+            batch, grouped, rest=result.rest, duration_ms=result.duration_ms, worker=result.worker
+        )
+    except DatabaseError as error:
+        log_event(
+            "batch_not_recorded",
+            f"Batch {batch.batch_no} could not be recorded; it is evaluated again under the same keys: {error}",
+            level=logging.WARNING,
+            invocation_id=batch.invocation_id,
+            slot=batch.scheduled_for,
+            batch_no=batch.batch_no,
+            deliveries=batch.deliveries,
+        )
+        raise
     is_recorded = state == "done"
     outcomes = grouped.outcomes()
     log_event(

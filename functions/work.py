@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -21,7 +22,6 @@ from shared.evaluations import MentorScenarios
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations, OpenInvocation
 from shared.observability import log_event
-from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
 
@@ -84,7 +84,7 @@ async def work_off(
         Each of the invocations as it is afterwards, by id; None for one that is gone.
 
     Raises:
-        DatabaseError: the database is away or refuses; whatever was in hand becomes visible again.
+        DatabaseError: the database is away or refuses; what could not be recorded becomes visible again.
     """
     _suggest_witness(work.engine, open_invocations, witness)
     drain = Drain(
@@ -99,9 +99,15 @@ async def work_off(
     )
     work.lease.join()
     try:
-        await side_by_side([_enumerate(work, open_invocations, budget, drain), drain.run()])
+        # Neither stops the other where it fails: what the drain has in hand is worth recording, whatever cannot be read.
+        failures = await asyncio.gather(
+            _enumerate(work, open_invocations, budget, drain), drain.run(), return_exceptions=True
+        )
     finally:
         lease_id = work.lease.leave()
+    for failure in failures:
+        if isinstance(failure, BaseException):
+            raise failure
     if drain.done.stopped_by is not None:
         await _hand_back(work, drain.done, dispatch_id, lease_id)
     after = {invocation.id: await _finish(work, invocation.id) for invocation in open_invocations}

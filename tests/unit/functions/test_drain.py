@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from functions.solitude import Solitude
-from shared.errors import DatabaseUnavailableError
+from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
 from shared.evaluations import EvaluationBatch
 from tests.unit.clock import ManualClock
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch, make_users
@@ -112,6 +112,55 @@ async def test_a_record_under_way_is_finished_when_the_engine_stops_the_rest(clo
     assert done.stopped_by is not None
     assert queue.recorded == [good]
     assert [batch for batch, _ in queue.released] == [bad]
+
+
+@pytest.mark.parametrize("error", [DatabaseRefusedError("PGRST303", "early"), DatabaseUnavailableError("away")])
+async def test_a_record_that_fails_drops_no_other_batch_in_hand(clock: ManualClock, error: DatabaseError) -> None:
+    queue = PretendQueue([make_batch(make_users(n + 1)[n:]) for n in range(4)])
+    records = 0
+
+    async def refuse_the_first() -> None:
+        nonlocal records
+        records += 1
+        if records == 1:
+            raise error
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    queue.before_record = refuse_the_first
+    drain = make_drain(queue, PretendEngine(clock))
+    drain.note_all_queued()
+    with pytest.raises(type(error)):
+        await drain.run()
+    assert (len(queue.recorded), len(queue.in_hand)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "released"), [(DatabaseRefusedError("22P05", "no"), 1), (DatabaseUnavailableError("away"), 0)]
+)
+async def test_what_is_claimed_while_a_record_fails_is_not_begun(
+    clock: ManualClock, error: DatabaseError, released: int
+) -> None:
+    """It goes back to the queue at once, unless the database is away."""
+    queue = PretendQueue([make_batch(make_users(1)), make_batch(make_users(2)[1:])], at_a_time=1)
+    failed = asyncio.Event()
+
+    async def wait_for_the_failure() -> None:
+        if queue.claims > 1:
+            await failed.wait()
+
+    async def fail() -> None:
+        failed.set()
+        raise error
+
+    queue.before_claim, queue.before_record = wait_for_the_failure, fail
+    engine = PretendEngine(clock)
+    drain = make_drain(queue, engine)
+    drain.note_all_queued()
+    with pytest.raises(type(error)):
+        await drain.run()
+    assert len(engine.calls) == 1
+    assert [blameless for _, blameless in queue.released] == [True] * released
 
 
 async def _hang() -> None:

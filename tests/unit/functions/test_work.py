@@ -117,6 +117,7 @@ async def test_a_slice_that_breaks_off_leaves_its_share_to_run_out(log: LogLines
     function.sql.answers["scheduler_complete"] = DatabaseUnavailableError("away")
     with pytest.raises(DatabaseUnavailableError):
         await work(function, [invocation("night", "schedule")])
+    assert [line["batch_no"] for line in log.of("batch_not_recorded")] == [1]
     del function.sql.answers["scheduler_complete"]
     await work(function, [invocation("night", "schedule")])
     leases = [asked["engine_lease"] for name, asked in function.sql.database.called if name == "scheduler_claim"]
@@ -164,10 +165,14 @@ async def test_whether_nights_are_left_alone_is_said_with_every_claim(function: 
     assert {claim["manual_only"] for claim in claims} == {manual_only}
 
 
-async def test_a_database_that_goes_away_stops_both_reading_and_evaluating(function: Function) -> None:
+async def test_a_run_that_cannot_be_read_is_an_error_once_the_queue_is_worked_off(
+    function: Function, log: LogLines
+) -> None:
+    function.sql.queue(to_pairs([MentorScenarios(mentor_id(1), ("milestone_reached",))]))
     function.sql.answers["scheduler_enqueue"] = DatabaseUnavailableError("away")
     with pytest.raises(DatabaseUnavailableError):
         await work(function, [invocation("night", "schedule")])
+    assert len(log.of("batch_recorded")) == 1
     assert "scheduler_finish" not in function.sql.called()
     assert "scheduler_hand_back" not in function.sql.called()
 
