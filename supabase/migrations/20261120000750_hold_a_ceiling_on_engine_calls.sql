@@ -17,6 +17,17 @@ create table scheduler.engine_leases (
 alter table scheduler.engine_leases enable row level security;
 revoke all on scheduler.engine_leases from public, anon, authenticated, service_role;
 
+-- The lock under which leases are renewed, its one row. Not an advisory lock: those have no owner, and any database role
+-- could hold this one and stop every claim.
+create table scheduler.engine_ceiling (
+  singleton boolean primary key default true,
+  constraint engine_ceiling_is_one_row check (singleton)
+);
+alter table scheduler.engine_ceiling enable row level security;
+revoke all on scheduler.engine_ceiling from public, anon, authenticated, service_role;
+
+insert into scheduler.engine_ceiling default values;
+
 -- Grants or renews a lease, always as part of a claim, which costs no round trip of its own.
 -- p_lease: {"id", "version": of the last answer that reached the process, 0: none did, "holds": how many calls it may have in
 -- flight until this answer reaches it, "wants": how many it could use, "ceiling", "seconds": after which none of its calls is in
@@ -32,6 +43,7 @@ declare
   v_id constant uuid := p_lease ->> 'id';
   v_wants constant integer := p_lease ->> 'wants';
   v_ceiling constant integer := p_lease ->> 'ceiling';
+  v_is_locked boolean;
   v_now timestamptz;
   v_mine scheduler.engine_leases;
   v_others integer;
@@ -39,8 +51,9 @@ declare
   v_calls integer;
   v_kept integer := 0;
 begin
-  -- One after another, up to the end of the transaction. A claim waits for nothing else, so nobody waits in a circle.
-  perform pg_advisory_xact_lock(hashtextextended('scheduler.engine_leases', 0));
+  -- One after another, up to the end of the transaction. A claim takes this lock first and waits for no other, so this
+  -- order cannot deadlock. Strict: without the row nothing would keep the ceiling.
+  select singleton into strict v_is_locked from scheduler.engine_ceiling where singleton for no key update;
   v_now := clock_timestamp();
 
   select coalesce(sum(granted), 0), greatest(1, v_ceiling / (count(*) + 1)) into v_others, v_fair_share

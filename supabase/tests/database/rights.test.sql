@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(66);
+select plan(69);
 
 -- Schemas -----------------------------------------------------------------------------------------------------------------
 
@@ -21,6 +21,7 @@ select table_privs_are(kept.schema, kept.name, role, '{}')
     ('scheduler', 'settings'),
     ('scheduler', 'dispatches'),
     ('scheduler', 'engine_leases'),
+    ('scheduler', 'engine_ceiling'),
     ('scheduler', 'alerts'),
     ('pgmq', 'q_scenario_evaluation_batches'),
     ('pgmq', 'a_scenario_evaluation_batches'),
@@ -39,6 +40,7 @@ select table_privs_are(kept.schema, kept.name, 'service_role', kept.privileges)
     ('scheduler', 'settings', '{}'),
     ('scheduler', 'dispatches', '{}'),
     ('scheduler', 'engine_leases', '{}'),
+    ('scheduler', 'engine_ceiling', '{}'),
     ('scheduler', 'alerts', '{}'),
     ('pgmq', 'q_scenario_evaluation_batches', '{}'),
     ('pgmq', 'a_scenario_evaluation_batches', '{}'),
@@ -50,7 +52,7 @@ select sequence_privs_are('scheduler', 'dispatches_id_seq', role, '{}')
   from unnest(array['anon', 'authenticated', 'service_role']) as role;
 
 select tables_are(
-  'scheduler', array['settings', 'dispatches', 'engine_leases', 'alerts'],
+  'scheduler', array['settings', 'dispatches', 'engine_leases', 'engine_ceiling', 'alerts'],
   'no table of ours is left out above'
 );
 

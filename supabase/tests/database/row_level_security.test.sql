@@ -4,7 +4,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(29);
+select plan(31);
 
 create temporary table guarded (name text) on commit drop;
 insert into guarded values
@@ -15,6 +15,7 @@ insert into guarded values
   ('scheduler.settings'),
   ('scheduler.dispatches'),
   ('scheduler.engine_leases'),
+  ('scheduler.engine_ceiling'),
   ('scheduler.alerts'),
   ('pgmq.q_scenario_evaluation_batches'),
   ('pgmq.a_scenario_evaluation_batches'),

@@ -72,15 +72,20 @@ async def test_where_no_ceiling_is_set_a_claim_takes_no_lock_and_writes_no_row(c
     await core.open_run(worker, [pairs([1])])
     async with worker.transaction():
         assert (await worker.claim(1))["engine_lease"] is None
-        assert await core.owner.column("select 1 from pg_locks where locktype = 'advisory'") == []
-        assert (
-            await core.owner.column(
-                "select 1 from pg_locks where relation = 'scheduler.engine_leases'::regclass and pid = %s", worker.pid
-            )
-            == []
-        )
+        locked = await core.owner.column("select relation::regclass::text from pg_locks where pid = %s", worker.pid)
+        assert not {"scheduler.engine_leases", "scheduler.engine_ceiling"} & {*locked}
     await worker.hand_back(progressed=True)
     assert await core.owner.column("select 1 from scheduler.engine_leases") == []
+
+
+async def test_a_claim_takes_no_advisory_lock(core: SqlCore) -> None:
+    """They have no owner: any database role could hold it, and stop every claim. That of a private row it cannot."""
+    (process,) = await processes(core, 1)
+    await core.open_run(process.worker, [pairs([1])])
+    async with process.worker.transaction():
+        await process.claim(1)
+        taken = await core.owner.column("select locktype from pg_locks where pid = %s", process.worker.pid)
+    assert {*taken} == {"virtualxid", "relation", "transactionid"}
 
 
 # ---- sharing

@@ -75,6 +75,7 @@ async def test_the_walk_meets_all_that_is_ours(owner: Session) -> None:
         "scheduler.settings",
         "scheduler.dispatches",
         "scheduler.engine_leases",
+        "scheduler.engine_ceiling",
         "pgmq.q_scenario_evaluation_batches",
         "pgmq.a_scenario_evaluation_batches",
         "pgmq.q_scenario_evaluation_batches_manual",
