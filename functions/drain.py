@@ -134,8 +134,8 @@ class Drain:
         """Works until the queue is empty and `note_all_queued` was called, the time is up, or the engine stops us.
 
         Raises:
-            DatabaseError: a call to the Data API failed, and nothing was claimed from then on. The other batches in hand
-                were recorded all the same where that was possible; the rest become visible again.
+            DatabaseError: a call to the Data API failed, and nothing was claimed after that. The other batches in hand
+                were recorded where that was possible; the rest become visible again.
         """
         await side_by_side(
             self._work_off() for _ in range(_most_in_hand(self._config, self._config.engine_max_concurrency))

@@ -99,7 +99,7 @@ async def work_off(
     )
     work.lease.join()
     try:
-        # Neither stops the other where it fails: what the drain has in hand is worth recording, whatever cannot be read.
+        # A failure of one does not stop the other: what the drain has in hand is recorded, whatever cannot be read.
         failures = await asyncio.gather(
             _enumerate(work, open_invocations, budget, drain), drain.run(), return_exceptions=True
         )

@@ -3,9 +3,9 @@
 Only that half, which is a package of its own, postgrest: to import the whole client costs a cold start a fifth of its
 time, for auth, storage and realtime, which nothing here uses.
 
-One owner of retries: the client's hidden ones are switched off, what is retried is listed in `TRANSIENT` and `MAY_PASS`,
-and for how long is set by the caller: a person who waits shall hear soon that the database is away, and a slice of work
-shall not lose what it has in hand to a restart of some seconds.
+One owner of retries: the client's hidden ones are switched off, `TRANSIENT` and `MAY_PASS` list what is retried, and for
+how long is set by the caller: a person who waits shall hear soon that the database is away, and a slice of work shall
+not lose what it has in hand to a restart of some seconds.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ TRANSIENT = (
     # Where a gateway's error page has no code, the client puts the HTTP status in its place.
     "500",
 )
-# Refusals that may pass by themselves, by code or by its beginning: tried again like the above, but a refusal they stay.
+# Refusals that may pass by themselves, by code or by its beginning: tried again as well, and refusals after that.
 MAY_PASS = (
     # PostgREST's schema cache is older than the latest migration: PGRST202 is a function that it does not know yet.
     "PGRST2",
@@ -194,7 +194,9 @@ def _check_status(response: httpx.Response) -> None:
     if status == 401:
         # Also PostgREST's answer to a role without rights, such as that of a publishable key. A gateway has no codes.
         code = _code_of(response)
-        raise _refusal(code)("invalid_api_key", f"the Data API refuses SUPABASE_SECRET_KEY ({code or 'without a code'})")
+        raise _refusal(code)(
+            "invalid_api_key", f"the Data API refuses SUPABASE_SECRET_KEY ({code or 'without a code'})"
+        )
     media_type = response.headers.get("content-type", "")
     if response.is_success and response.status_code != 204 and "json" not in media_type:
         raise DatabaseUnavailableError(f"expected JSON of the Data API, found {media_type or 'nothing'}")
@@ -257,6 +259,4 @@ def connect(
         http_client=_Session(transport or HttpTransport()),
         retry_enabled=False,
     )
-    return Database(
-        client, connections=connections, patience_seconds=patience_seconds, clock=clock, sleep=sleep
-    )
+    return Database(client, connections=connections, patience_seconds=patience_seconds, clock=clock, sleep=sleep)

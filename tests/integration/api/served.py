@@ -35,7 +35,10 @@ class Served:
             headers["Authorization"] = f"Bearer {token}"
         answer = await self.night.http.request(method, f"{self.function.url}{path}", headers=headers, **options)
         if path.startswith(API):
-            assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+            assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == (
+                "no-store",
+                "nosniff",
+            )
         return answer
 
     async def open_run(self, request: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
