@@ -3,8 +3,8 @@
 Only that half, which is a package of its own, postgrest: to import the whole client costs a cold start a fifth of its
 time, for auth, storage and realtime, which nothing here uses.
 
-One owner of retries: the client's hidden ones are switched off, `TRANSIENT` and `MAY_PASS` list what is retried, and for
-how long is set by the caller: a person who waits shall hear soon that the database is away, and a slice of work shall
+One owner of retries: the client's hidden ones are switched off, `TRANSIENT` and `MAY_PASS` list what is retried, and
+the caller sets for how long: a person who waits shall hear soon that the database is away, and a slice of work shall
 not lose what it has in hand to a restart of some seconds.
 """
 
