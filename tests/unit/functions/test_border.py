@@ -92,7 +92,7 @@ async def test_only_static_answers_may_be_kept_by_a_cache(path: str, status: int
         headers = [(b"cache-control", b"no-cache"), (b"etag", b"1")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
 
-    ((start,), error) = await conversation(app, http_scope() | {"path": path}, b"")
+    ((start,), error) = await conversation(app, {**http_scope(), "path": path}, b"")
     assert error is None
     assert {name.decode(): value.decode() for name, value in start["headers"]} == expected
 
