@@ -18,6 +18,7 @@ from .errors import EmulatorError
 from .invitation import description, invitation
 from .night import play_night
 from .progress import console_for, progress_on
+from .safeupdate import without_safeupdate
 from .stack import Stack, StackOptions
 from .summary import EXIT_OTHER
 from .watch import RunWatch
@@ -159,6 +160,8 @@ async def _started(parsed: argparse.Namespace, console: Console) -> AsyncIterato
     async with AsyncExitStack() as exits:
         with console.status("starting PostgreSQL, PostgREST, the gateway, the engine and the function"):
             stack = await exits.enter_async_context(Stack(_options(parsed)))
+        if not stack.server.has_safeupdate:
+            print(f"emulator: {without_safeupdate(stack.server.binaries.major)}", file=sys.stderr)
         yield stack
 
 

@@ -27,6 +27,7 @@ from .extensions import copy_missing, extensions_folder
 from .leftovers import wait_until_gone, with_working_folder
 from .ports import LOCALHOST, free_port
 from .processes import ChildProcess
+from .safeupdate import LIBRARY, safeupdate_library
 
 BASELINE = Path(__file__).parent / "supabase_baseline.sql"
 SUPERUSER = "supabase_admin"
@@ -35,6 +36,8 @@ BACKENDS_END_SECONDS = 10
 INITDB_OPTIONS = ("--encoding", "UTF8", "--no-locale", "--wal-segsize", "2", "--no-sync", "--no-instructions")
 # the first release that reads extensions from a folder of ours
 EXTENSION_CONTROL_PATH_SINCE = 18
+# in the cluster, so that roles that load a library from it find it wherever the cluster is copied to
+LIBRARIES = "emulator_libraries"
 
 # A cluster that nobody will read again may be lost with the machine.
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -153,6 +156,11 @@ class PostgresServer:
     def has_own_pg_cron(self) -> bool:
         """Whether real pg_cron runs the jobs, so that the emulator must not."""
         return "pg_cron" in self._all_settings().get("shared_preload_libraries", "")
+
+    @property
+    def has_safeupdate(self) -> bool:
+        """Whether roles load safeupdate as on Supabase; a cluster that was made without a compiler has none to load."""
+        return (self.cluster / LIBRARIES / LIBRARY).exists()
 
     @property
     def _running(self) -> ChildProcess:
@@ -289,6 +297,8 @@ class PostgresServer:
             "listen_addresses": LOCALHOST,
             "unix_socket_directories": "",
             "max_connections": "60",
+            # as on Supabase, for all roles that have no other: cron's jobs, migrations, psql
+            "statement_timeout": "2min",
             "timezone": "UTC",
             "log_timezone": "UTC",
             "jit": "off",
@@ -296,11 +306,15 @@ class PostgresServer:
         }
         if not self._durable:
             settings |= THROW_AWAY
+        if self.has_safeupdate:
+            settings["dynamic_library_path"] = f"$libdir:{self.cluster / LIBRARIES}"
         settings |= _extension_settings(self.binaries)
         return settings | self._settings
 
 
 def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
+    # as on Supabase: who reads it sees what was run, with the literals of some statements
+    preloaded = ["pg_stat_statements"]
     settings = {}
     folder = extensions_folder()
     if binaries.major >= EXTENSION_CONTROL_PATH_SINCE:
@@ -309,20 +323,22 @@ def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
     else:
         copy_missing(folder, binaries.extensions)
     if binaries.has_own("pg_cron"):
+        preloaded.append("pg_cron")
         settings |= {
-            "shared_preload_libraries": "pg_cron",
             "cron.database_name": "postgres",
             # its default, and what hosted projects have: each run of a job is a client's session
             "cron.use_background_workers": "off",
             "cron.host": LOCALHOST,
             "cron.timezone": "UTC",
         }
+    settings["shared_preload_libraries"] = ", ".join(preloaded)
     return settings
 
 
 async def _prepared_cluster(binaries: PostgresBinaries) -> Path:
     """A stopped cluster with the baseline in it, made once: initdb and the baseline take a second, a copy a tenth."""
-    parts = (binaries, extensions_folder().name, binaries.has_own("pg_cron"), INITDB_OPTIONS)
+    safeupdate = safeupdate_library(binaries.bin, binaries.version)
+    parts = (binaries, extensions_folder().name, binaries.has_own("pg_cron"), INITDB_OPTIONS, safeupdate)
     digest = hashlib.sha256(repr(parts).encode() + BASELINE.read_bytes()).hexdigest()[:16]
     name = f"cluster-{digest}"
     entry = cache_folder() / name
@@ -330,13 +346,13 @@ async def _prepared_cluster(binaries: PostgresBinaries) -> Path:
         return entry
     draft = draft_entry(name)
     try:
-        await _prepare_cluster(draft, binaries)
+        await _prepare_cluster(draft, binaries, safeupdate)
         return keep(draft, entry)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-async def _prepare_cluster(folder: Path, binaries: PostgresBinaries) -> None:
+async def _prepare_cluster(folder: Path, binaries: PostgresBinaries, safeupdate: Path | None) -> None:
     password = secrets.token_urlsafe(24)
     cluster = folder / "cluster"
     cluster.mkdir(mode=0o700)
@@ -358,6 +374,11 @@ async def _prepare_cluster(folder: Path, binaries: PostgresBinaries) -> None:
     output, _ = await initdb.communicate()
     if initdb.returncode != 0:
         raise EmulatorError(f"initdb failed: {output.decode(errors='replace').strip()}")
+    if safeupdate is not None:
+        (cluster / LIBRARIES).mkdir()
+        shutil.copy(safeupdate, cluster / LIBRARIES)
+        for path in (cluster / LIBRARIES, cluster / LIBRARIES / LIBRARY):
+            binaries.account.own(path)
     await _apply_baseline(folder, cluster, password, binaries)
 
 

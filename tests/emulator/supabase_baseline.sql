@@ -7,9 +7,9 @@
 
 -- The role that runs migrations is no superuser: one would hide every missing grant.
 create role postgres login createdb createrole replication bypassrls password :password;
-create role anon nologin noinherit;
-create role authenticated nologin noinherit;
-create role service_role nologin noinherit bypassrls;
+create role anon nologin;
+create role authenticated nologin;
+create role service_role nologin bypassrls;
 create role authenticator login noinherit password :password;
 
 grant anon, authenticated, service_role to authenticator;
@@ -22,6 +22,20 @@ alter role authenticated set statement_timeout = '8s';
 alter role anon set statement_timeout = '3s';
 alter role postgres set search_path = "$user", public, extensions;
 alter role supabase_admin set search_path = "$user", public, extensions;
+
+-- Through the Data API an UPDATE or DELETE without a WHERE is refused, also inside SECURITY DEFINER functions. Role postgres
+-- loads the same library and has it off; a session of its may switch it on. Where the library could not be compiled there is
+-- no folder (tests/emulator/safeupdate.py).
+do $$
+begin
+  if exists (select from pg_ls_dir('emulator_libraries', true, false)) then
+    alter role authenticator set session_preload_libraries = 'safeupdate';
+    alter role postgres set session_preload_libraries = 'safeupdate';
+    alter role postgres set safeupdate.enabled = off;
+    grant set on parameter safeupdate.enabled to postgres;
+  end if;
+end
+$$;
 
 alter database postgres owner to postgres;
 
@@ -54,7 +68,7 @@ do $$
 declare
   wanted text;
 begin
-  foreach wanted in array array['pgcrypto', 'uuid-ossp'] loop
+  foreach wanted in array array['pgcrypto', 'uuid-ossp', 'pg_stat_statements'] loop
     if exists (select from pg_available_extensions where name = wanted) then
       execute format('create extension %I with schema extensions', wanted);
     end if;
@@ -67,6 +81,7 @@ begin
     grant usage on schema cron to postgres with grant option;
     grant all on all functions in schema cron to postgres with grant option;
     grant all on cron.job_run_details to postgres with grant option;
+    revoke trigger on cron.job_run_details from postgres;
     grant select on cron.job to postgres with grant option;
   end if;
 end

@@ -129,8 +129,17 @@ create function cron.alter_job(
 language sql set search_path = ''
 return cron._alter_job(job_id, schedule, command, database, username, active, current_user::text);
 
-revoke all on all functions in schema cron from public;
+-- pg_cron's own grants; without USAGE on the schema they are out of reach.
+grant select on cron.job to public;
+grant select, delete on cron.job_run_details to public;
+grant select on all sequences in schema cron to public;
+revoke all on function
+  cron.alter_job, cron._require_schedule, cron._schedule, cron._unschedule, cron._alter_job
+from public;
+
+-- What Supabase adds when the extension is created.
 grant usage on schema cron to postgres with grant option;
-grant execute on all functions in schema cron to postgres with grant option;
-grant select on cron.job to postgres with grant option;
+grant all on all functions in schema cron to postgres with grant option;
 grant all on cron.job_run_details to postgres with grant option;
+revoke trigger on cron.job_run_details from postgres;
+grant select on cron.job to postgres with grant option;

@@ -1,8 +1,8 @@
 -- Stand-in for pg_net (https://github.com/supabase/pg_net): the same tables, columns and functions, without its
 -- background worker. The emulator process takes the requests out of the queue; see tests/emulator/pg_net.py.
 --
--- Trusted, so that role postgres may create it and a superuser owns what it creates, as on hosted Supabase.
--- Stricter than the real one in a single point: only postgres is granted anything, where pg_net grants PUBLIC.
+-- Trusted, so that role postgres may create it and a superuser owns what it creates, as on hosted Supabase: postgres cannot
+-- revoke what is granted here.
 
 create schema net;
 
@@ -27,6 +27,7 @@ create unlogged table net._http_response (
   content text,
   timed_out boolean,
   error_msg text,
+  -- When the round of the request began, before it was sent: a round is one transaction.
   created timestamptz not null default now()
 );
 create index on net._http_response (created);
@@ -128,8 +129,7 @@ begin
 end
 $$;
 
-revoke all on all functions in schema net from public;
-grant usage on schema net to postgres;
-grant all on all tables in schema net to postgres;
-grant all on all sequences in schema net to postgres;
-grant execute on all functions in schema net to postgres;
+-- Any role that runs SQL of its own reads the headers of queued requests. The Data API does not expose the schema.
+grant usage on schema net to public;
+grant all on all tables in schema net to public;
+grant all on all sequences in schema net to public;

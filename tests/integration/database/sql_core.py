@@ -11,6 +11,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from tests.emulator.connections import Connection, connect
 
@@ -280,7 +281,9 @@ class SqlCore:
         return Session(await self._connections.enter_async_context(connect(self._url)))
 
     async def worker(self) -> Worker:
-        connection = await self._connections.enter_async_context(connect(self._url))
+        """One more session as PostgREST has them: with the limits of its own role, and safeupdate loaded."""
+        url = make_conninfo(self._url, user="authenticator")
+        connection = await self._connections.enter_async_context(connect(url))
         await connection.execute(b"set role service_role")
         return Worker(connection)
 
