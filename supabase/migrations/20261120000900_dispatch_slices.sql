@@ -7,7 +7,7 @@ create table scheduler.dispatches (
   id bigint generated always as identity primary key,
   request_id bigint,
   requested_at timestamptz not null default clock_timestamp(),
-  -- When the slice said that it was at its end, or its answer arrived, whichever came first.
+  -- When the slice said that it was at its end, or else when dispatch found its answer. When that answer came is not known.
   ended_at timestamptz,
   status_code integer,
   error text
@@ -18,20 +18,23 @@ alter table scheduler.dispatches enable row level security;
 revoke all on scheduler.dispatches from public, anon, authenticated, service_role;
 
 -- Reads the answers to earlier posts. One that got none within the time budget and half a minute is given up.
+--
+-- pg_net works in rounds, and a round is one transaction: answers are seen when its slowest request has ended, and `created` is
+-- when it began, before any of its requests was sent.
 create function scheduler.harvest_answers() returns void
 language sql set search_path = '' as $$
   update scheduler.dispatches as d
-     set ended_at = coalesce(d.ended_at, answer.created),
+     set ended_at = coalesce(d.ended_at, clock_timestamp()),
          status_code = answer.status_code,
          error = left(answer.error_msg, 300)
     from net._http_response as answer
    where answer.id = d.request_id
      and d.status_code is null
      and d.error is null
-     -- pg_net counts its requests from one again after a crash: an answer to somebody else's may bear our number.
-     -- Ours came soon, and a crash that restarts the count empties pg_net's answers as well.
+     -- pg_net counts its requests from one again after a crash: an answer to another's request may bear our number. A crash
+     -- empties pg_net's answers as well, and the round of ours began before it was given up, which takes a tick more at most.
      and answer.created
-       <= d.requested_at + make_interval(secs => 60 + (select time_budget_seconds from scheduler.settings));
+       <= d.requested_at + make_interval(secs => 90 + (select time_budget_seconds from scheduler.settings));
   update scheduler.dispatches
      set ended_at = clock_timestamp(),
          error = coalesce(error, 'no_answer')

@@ -1,10 +1,9 @@
-"""safeupdate's stand-in: the library that makes a server refuse an UPDATE or DELETE without a WHERE, as Supabase's do."""
+"""safeupdate's stand-in, compiled: a server that loads it refuses an UPDATE or DELETE without a WHERE."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,31 +18,30 @@ OPTIONS = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror")
 def without_safeupdate(major: int) -> str:
     """What to say where roles load no library."""
     return (
-        "an UPDATE or DELETE without a WHERE is not refused here as Supabase refuses it: this database was made without "
-        "a C compiler or PostgreSQL's headers (Debian: gcc, libc6-dev; for Debian's own server also "
+        "an UPDATE or DELETE without a WHERE is not refused here as on Supabase: this database was made without a C "
+        "compiler or PostgreSQL's headers (Debian: gcc, libc6-dev; for Debian's own server also "
         f"postgresql-server-dev-{major})"
     )
 
 
 def safeupdate_library(bin_folder: Path, version: str) -> Path | None:
     """The library for this server, compiled once; None where that is impossible, which is an error in CI."""
-    compiler = shutil.which("cc")
-    found = subprocess.run([bin_folder / "pg_config", "--includedir-server"], capture_output=True, text=True, check=True)
-    headers = Path(found.stdout.strip())
-    if compiler is None or not (headers / "postgres.h").exists():
-        return _impossible(f"compiler: {compiler}, headers: {headers}")
+    found = subprocess.run(
+        [bin_folder / "pg_config", "--includedir-server"], capture_output=True, text=True, check=True
+    )
+    headers = found.stdout.strip()
 
     def compile_in(folder: Path) -> None:
-        command = [compiler, *OPTIONS, "-isystem", headers, "-o", folder / LIBRARY, SOURCE]
+        command = ["cc", *OPTIONS, "-isystem", headers, "-o", str(folder / LIBRARY), str(SOURCE)]
         subprocess.run(command, check=True, capture_output=True, text=True)
 
     digest = hashlib.sha256(repr((version, headers, OPTIONS)).encode() + SOURCE.read_bytes()).hexdigest()[:16]
     try:
         return make_once(f"safeupdate-{digest}", compile_in) / LIBRARY
-    except subprocess.CalledProcessError as error:
-        return _impossible(error.stderr.strip())
-
-
-def _impossible(reason: str) -> None:
-    if os.environ.get("CI"):
-        raise EmulatorError(f"{SOURCE.name} cannot be compiled, and CI has to run under its rule: {reason}")
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        if os.environ.get("CI"):
+            reason = getattr(error, "stderr", None) or error
+            raise EmulatorError(
+                f"{SOURCE.name} cannot be compiled, and CI has to run under its rule: {reason}"
+            ) from error
+        return None

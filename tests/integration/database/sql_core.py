@@ -280,6 +280,12 @@ class SqlCore:
         """One more session of role postgres."""
         return Session(await self._connections.enter_async_context(connect(self._url)))
 
+    async def session_under_safeupdate(self) -> Session:
+        """One of role postgres for whatever of ours it runs; that role has the rule of the Data API off."""
+        session = await self.session()
+        await session.run("set safeupdate.enabled = on")
+        return session
+
     async def worker(self) -> Worker:
         """One more session as PostgREST has them: with the limits of its own role, and safeupdate loaded."""
         url = make_conninfo(self._url, user="authenticator")

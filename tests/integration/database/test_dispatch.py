@@ -28,7 +28,7 @@ async def keep_secret(core: SqlCore, name: str, value: str) -> None:
 async def dispatch(core: SqlCore) -> int:
     """What cron runs every minute, word for word."""
     command = await core.owner.value("select command from cron.job where jobname = 'scheduler-dispatch'")
-    number = await core.owner.value(command)
+    number = await (await core.session_under_safeupdate()).value(command)
     assert isinstance(number, int)
     return number
 
@@ -228,6 +228,18 @@ async def test_every_answer_is_kept_and_ends_its_dispatch(
     assert await ready.owner.rows(
         "select status_code, error, ended_at is not null from scheduler.dispatches order by id"
     ) == [(status, error, True), (None, None, False)]
+
+
+async def test_a_dispatch_ends_when_its_answer_is_found(ready: SqlCore) -> None:
+    """`created` is when pg_net's round began, which may be before the request was made."""
+    await fall_due(ready)
+    await dispatch(ready)
+    await answer(ready)
+    await ready.owner.run("update net._http_response set created = created - interval '1 second'")
+    before = await ready.now()
+    await dispatch(ready)
+    (ended_at,) = await ready.owner.column("select ended_at from scheduler.dispatches where status_code = 200")
+    assert ended_at >= before
 
 
 async def test_a_long_error_is_cut(ready: SqlCore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from .sql_core import SqlCore, Worker, minutes
@@ -11,14 +12,17 @@ URL = "https://function.example"
 TOKENS = ("invoke-token-5b1f", "invoke-token-77aa")
 SCHEDULE = "0 2 * * * UTC"
 OTHER = "30 4 * * * UTC"
+UNINSTALL = Path(__file__).parents[3] / "supabase" / "uninstall.sql"
 
 
 async def connect(core: SqlCore, url: str = URL, token: str = TOKENS[0], schedule: str = SCHEDULE) -> Any:
-    return await core.owner.value("select scheduler.connect(%s, %s, %s)", url, token, schedule)
+    under_safeupdate = await core.session_under_safeupdate()
+    return await under_safeupdate.value("select scheduler.connect(%s, %s, %s)", url, token, schedule)
 
 
 async def prepare(core: SqlCore, schedule: str) -> Any:
-    return await core.owner.value("select scheduler.prepare_schedule(%s)", schedule)
+    under_safeupdate = await core.session_under_safeupdate()
+    return await under_safeupdate.value("select scheduler.prepare_schedule(%s)", schedule)
 
 
 async def settings(core: SqlCore) -> tuple[Any, ...]:
@@ -119,7 +123,7 @@ async def test_disconnecting_leaves_nothing_that_calls_and_everything_that_was_r
     await core.owner.run("select vault.create_secret('kept', 'somebody else''s')")
     await core.owner.run("select cron.schedule('somebody-else''s', '* * * * *', 'select 1')")
     for _ in range(2):
-        await core.owner.run("select scheduler.disconnect()")
+        await (await core.session_under_safeupdate()).run("select scheduler.disconnect()")
         assert await in_vault(core) == {"somebody else's": "kept"}
         assert [name for name, *_ in await jobs(core)] == ["somebody-else's"]
     assert await core.owner.value("select count(*) from public.scheduler_invocations") == 1
@@ -135,3 +139,19 @@ async def test_installing_again_brings_the_jobs_back_and_notifies_nobody(core: S
     assert await jobs(core) == had
     slot = datetime.now(UTC).replace(second=0, microsecond=0) - minutes(60)
     assert (await worker.open_slot(slot, slot + minutes(1440)))["opened"] is False
+
+
+async def test_uninstalling_leaves_the_mentors_and_nothing_of_the_scheduler(core: SqlCore, worker: Worker) -> None:
+    await connect(core)
+    await core.open_run(worker)
+    script = UNINSTALL.read_text().replace(":'versions'", "''")
+    await (await core.session_under_safeupdate()).run(script)
+    assert await core.owner.value("select to_regnamespace('scheduler')") is None
+    assert (
+        await core.owner.column(
+            "select relname::text from pg_class where relnamespace = 'public'::regnamespace and relname ~ '^scheduler_'"
+        )
+        == []
+    )
+    assert await core.owner.value("select to_regclass('public.peer_mentors') is not null")
+    assert (await in_vault(core), await jobs(core)) == ({}, [])

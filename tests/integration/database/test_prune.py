@@ -14,7 +14,8 @@ DAYS_KEPT = 30
 
 async def prune(core: SqlCore) -> None:
     """What cron runs every night, word for word."""
-    await core.owner.run(await core.owner.value("select command from cron.job where jobname = 'scheduler-prune'"))
+    command = await core.owner.value("select command from cron.job where jobname = 'scheduler-prune'")
+    await (await core.session_under_safeupdate()).run(command)
 
 
 @pytest.fixture(autouse=True)

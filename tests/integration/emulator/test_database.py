@@ -37,19 +37,49 @@ async def test_forgotten_revokes_are_open_to_anon(projects: ProjectFactory) -> N
         assert await cursor.fetchone() == (True, True)
 
 
-@pytest.mark.parametrize("schema", ["net", "vault", "cron", "pgmq", "scheduler"])
-async def test_anon_reaches_no_private_schema(project: Project, schema: str) -> None:
+@pytest.mark.parametrize("schema", ["vault", "cron", "pgmq", "scheduler"])
+async def test_anon_reaches_no_private_schema_but_pg_nets(project: Project, schema: str) -> None:
     assert await rows(project, "select has_schema_privilege('anon', %s, 'usage')", schema) == [(False,)]
+
+
+async def test_what_supabase_grants_without_being_asked_is_granted(project: Project) -> None:
+    """Not ours to revoke: `postgres` owns none of it."""
+    granted = await rows(
+        project,
+        "select has_schema_privilege('anon', 'net', 'usage'), has_table_privilege('anon', 'cron.job', 'select'),"
+        " has_table_privilege('anon', 'net.http_request_queue', 'select, insert, update, delete, truncate'),"
+        " has_table_privilege('anon', 'net._http_response', 'select, insert, update, delete, truncate'),"
+        " has_function_privilege('anon', 'net.http_get(text, jsonb, jsonb, integer)', 'execute'),"
+        " has_schema_privilege('service_role', 'vault', 'usage'),"
+        " has_table_privilege('service_role', 'vault.decrypted_secrets', 'select')",
+    )
+    assert granted == [(True,) * 7]
+    owners = await rows(
+        project,
+        "select distinct relowner::regrole::text from pg_class"
+        " where relnamespace in ('net'::regnamespace, 'cron'::regnamespace, 'vault'::regnamespace)",
+    )
+    assert owners == [("supabase_admin",)]
+
+
+@pytest.mark.parametrize(("role", "limit"), [("authenticator", "8s"), ("postgres", "2min")])
+async def test_each_role_has_the_time_that_supabase_gives_its_statements(
+    projects: ProjectFactory, role: str, limit: str
+) -> None:
+    async with projects.database() as name, connect(projects.server.url(name, role)) as database:
+        assert await (await database.execute(b"show statement_timeout")).fetchone() == (limit,)
 
 
 async def test_vault_gives_back_what_was_put_in(project: Project) -> None:
     await project.write_vault_secrets("http://127.0.0.1:1")
     await project.write_vault_secrets("http://127.0.0.1:2")
     async with project.connect() as database:
+        await database.execute(b"set role service_role")
         cursor = await database.execute(
-            b"select decrypted_secret from vault.decrypted_secrets where name = 'scheduler_function_url'"
+            b"select decrypted_secret, secret = decrypted_secret from vault.decrypted_secrets"
+            b" where name = 'scheduler_function_url'"
         )
-        assert await cursor.fetchall() == [("http://127.0.0.1:2/",)]
+        assert await cursor.fetchall() == [("http://127.0.0.1:2/", False)]
 
 
 async def test_only_new_migrations_are_applied(projects: ProjectFactory, tmp_path: Path) -> None:

@@ -50,10 +50,20 @@ async def test_a_post_carries_body_headers_and_parameters(project: Project, sink
 
 
 async def test_a_round_ends_with_its_slowest_request(project: Project, sink: Sink) -> None:
-    async with project.connect() as database:
+    """Until then any role that runs SQL reads its requests, headers included; `created` is when the round began."""
+    token = Jsonb({"Authorization": "Bearer t"})
+    queued = (
+        "select count(*), bool_or(headers ? 'Authorization') from net.http_request_queue where url ~ '(fast|slow)$'"
+    )
+    async with project.connect() as database, project.connect() as stranger:
+        await stranger.execute(b"set role anon")
+
+        async def seen_by_anon() -> list[tuple[object, ...]]:
+            return await (await stranger.execute(queued.encode())).fetchall()
+
         async with database.transaction():
             for path in ("/fast", "/slow"):
-                await database.execute(b"select net.http_get(%s)", (sink.url + path,))
+                await database.execute(b"select net.http_get(%s, headers => %s)", (sink.url + path, token))
         await project.start_net()
 
         async def both_sent() -> bool:
@@ -62,12 +72,20 @@ async def test_a_round_ends_with_its_slowest_request(project: Project, sink: Sin
         await until(both_sent)
         await database.execute(b"select net.http_get(%s)", (f"{sink.url}/next-round",))
         assert await answers(project) == [], "the fast one was answered, but the round is not over"
+        assert await seen_by_anon() == [(2, True)]
+        [(before_the_answer,)] = await rows(project, "select clock_timestamp()")
         sink.slow_may_answer.set()
 
         async def all_answered() -> bool:
             return len(await answers(project)) == 3
 
         await until(all_answered)
+        assert await seen_by_anon() == [(0, None)]
+        assert await rows(
+            project,
+            "select count(distinct created), max(created) < %s from net._http_response where id < 3",
+            before_the_answer,
+        ) == [(1, True)]
     assert sink.requests[2].startswith(b"GET /next-round")
 
 
