@@ -9,6 +9,20 @@ declare
   v_keep constant interval := pg_catalog.make_interval(days => (select retention_days from scheduler.settings));
   v_id uuid;
 begin
+  -- First what is small: hosted Supabase gives a statement two minutes, and a CALL is one, whatever it commits.
+  delete from scheduler.dispatches where requested_at < pg_catalog.now() - v_keep;
+  commit;
+  -- Nothing of ours archives a message, but the dashboard offers it.
+  delete from pgmq.a_scenario_evaluation_batches where archived_at < pg_catalog.now() - v_keep;
+  delete from pgmq.a_scenario_evaluation_batches_manual where archived_at < pg_catalog.now() - v_keep;
+  commit;
+  -- pg_cron never prunes its own log: a minute's job writes half a million rows a year.
+  delete from cron.job_run_details
+   -- A crash leaves rows without an end.
+   where coalesce(end_time, start_time) < pg_catalog.now() - interval '7 days'
+     and jobid in (select jobid from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune'));
+  commit;
+
   for v_id in
     select i.id
       from public.scheduler_invocations as i
@@ -48,18 +62,6 @@ begin
     delete from public.scheduler_invocations where id = v_id;
     commit;
   end loop;
-
-  delete from scheduler.dispatches where requested_at < pg_catalog.now() - v_keep;
-  commit;
-  -- Nothing of ours archives a message, but the dashboard offers it.
-  delete from pgmq.a_scenario_evaluation_batches where archived_at < pg_catalog.now() - v_keep;
-  delete from pgmq.a_scenario_evaluation_batches_manual where archived_at < pg_catalog.now() - v_keep;
-  commit;
-  -- pg_cron never prunes its own log: a minute's job writes half a million rows a year.
-  delete from cron.job_run_details
-   -- A crash leaves rows without an end.
-   where coalesce(end_time, start_time) < pg_catalog.now() - interval '7 days'
-     and jobid in (select jobid from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune'));
 end
 $$;
 
