@@ -211,23 +211,13 @@ prepare_schedule() {
 
 connect_database() {
   step 'Connect the database to the function'
-  local token changed
+  local changed
   if [[ $DRY_RUN ]]; then
     say "would keep $1/ and the first invoke token in Vault, and schedule the cron jobs"
     return
   fi
-  token=$(fact invoke_token)
-  changed=$(
-    sql <<SQL
-begin;
-create temporary table told (function_url text, invoke_token text, schedule text) on commit drop;
-copy told from stdin;
-$1	${token//\\/\\\\}	$(fact schedule)
-\\.
-select scheduler.connect(function_url, invoke_token, schedule) from told;
-commit;
-SQL
-  )
+  changed=$(INVOKE_TOKEN=$(fact invoke_token) sql --set function_url="$1" --set schedule="$(fact schedule)" \
+    <"$ROOT/supabase/connect.sql")
   if [[ $changed == t ]]; then say 'Vault holds its URL and the invoke token'; else say 'Vault held its URL and the invoke token already'; fi
 }
 
@@ -263,8 +253,24 @@ SQL
     200 | 202 | not*) say "pg_net called it with the token from Vault; its answer: $answer" ;;
     401) fail 'the function does not know the token that Vault holds (401)' ;;
     '') fail 'pg_net has sent nothing for a minute; is its worker running (select net.worker_restart())?' ;;
-    *) fail "the database's call was answered: $answer" ;;
+    *) fail "the database's call was answered: $(describe_answer "$dispatch" "$answer")" ;;
   esac
+}
+
+# What the function said of the error that it answered a dispatch with. pg_net may have lost it: then it is the status alone.
+describe_answer() {
+  local described=''
+  if [[ $2 =~ ^[0-9]+$ ]]; then
+    described=$(
+      sql <<SQL | deployment problem "$2"
+select left(answer.content, 100000)
+  from scheduler.dispatches as d
+  join net._http_response as answer on answer.id = d.request_id and answer.status_code = d.status_code
+ where d.id = $1;
+SQL
+    ) || true
+  fi
+  printf '%s' "${described:-$2}"
 }
 
 show_state() {
@@ -535,22 +541,48 @@ uninstall() {
     read -r answer || true
     [[ $answer == uninstall ]] || fail 'nothing was done'
   fi
+  disconnect_database
+  if [[ $TARGET == cloud-run ]]; then remove_from_google; fi
+  if [[ $DELETE_DATA ]]; then
+    step 'Delete the data'
+    if [[ $DRY_RUN ]]; then say 'would run supabase/uninstall.sql'; else sql --set versions="$(own_migrations)" <"$ROOT/supabase/uninstall.sql"; fi
+  fi
+  say_what_is_left
+}
+
+disconnect_database() {
   step 'Disconnect the database'
+  local under_way attempt
   if ! is_migrated; then
     say 'nothing is installed there'
-  elif [[ $DRY_RUN ]]; then
-    say 'would take the URL and the token out of Vault, and end the cron jobs'
-  else
-    sql <<<'select scheduler.disconnect()'
-    say 'Vault holds nothing of it, and no cron job calls it'
-  fi
-  if [[ $TARGET == cloud-run ]]; then remove_from_google; else say 'the container is yours to stop'; fi
-  if [[ -z $DELETE_DATA ]]; then
-    say 'what was recorded stays; ./deploy.sh takes it up again'
     return
   fi
-  step 'Delete the data'
-  if [[ $DRY_RUN ]]; then say 'would run supabase/uninstall.sql'; else sql --set versions="$(own_migrations)" <"$ROOT/supabase/uninstall.sql"; fi
+  if [[ $DRY_RUN ]]; then
+    say 'would take the URL and the token out of Vault, end the cron jobs, and delete what pg_net and pg_cron keep of its calls'
+    return
+  fi
+  # A call that pg_net is sending ends within the time budget; its answer is deleted once it is there.
+  for ((attempt = 0; attempt < 120; attempt++)); do
+    under_way=$(sql <<<'select scheduler.disconnect()')
+    if ((under_way == 0)); then break; fi
+    sleep 0.5
+  done
+  say 'Vault holds nothing of it, no cron job calls it, and what pg_net and pg_cron kept of its calls is deleted'
+  ((under_way == 0)) || say "but for $under_way under way: pg_net keeps their answers for six hours; run this again to delete them"
+}
+
+say_what_is_left() {
+  step 'What is left'
+  [[ $DELETE_DATA ]] || say 'schema scheduler, its tables, functions and queues, and what was recorded: ./deploy.sh takes it up again'
+  say "peer_mentors and active_peer_mentors, which are the application's"
+  say 'the extensions pgmq, pg_net, pg_cron and supabase_vault, since others may use them'
+  say "its statements, without secrets, in pg_stat_statements and the server's log; the database's backups"
+  if [[ $TARGET == cloud-run ]]; then
+    say 'in Google Cloud: the images and uploaded sources of its builds, its logs, the services that were enabled'
+  else
+    say 'the container, which is yours to stop, and its image'
+  fi
+  say "at the engine: what it keeps of calls and notifications${ENV_FILE:+; and $ENV_FILE with the secrets}"
 }
 
 remove_from_google() {

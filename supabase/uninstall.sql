@@ -1,14 +1,21 @@
--- Takes everything away that the migrations made, but for the mentors' table and view, which are the application's:
+-- Takes everything away that the migrations made, and what pg_net, pg_cron and Vault keep of it:
 -- ./deploy.sh --uninstall --delete-data. What was recorded is gone; afterwards the migrations can be applied again.
+-- Left are the mentors' table and view, which are the application's, the extensions, and what the server keeps of its
+-- statements (pg_stat_statements, its log, backups). One transaction: broken off, it has done nothing and is run again.
 -- :versions: those of the migrations that are undone, separated by commas.
 begin;
 
 do $$
 declare
   v_found text;
+  v_under_way integer;
 begin
-  if to_regnamespace('scheduler') is not null then
-    perform scheduler.disconnect();
+  -- Not there where an installation broke off before its last migration.
+  if to_regprocedure('scheduler.disconnect()') is not null then
+    v_under_way := scheduler.disconnect();
+    if v_under_way > 0 then
+      raise warning 'pg_net is sending % of the calls; it keeps their answers for six hours', v_under_way;
+    end if;
   end if;
   for v_found in
     select queue_name from pgmq.list_queues() where queue_name in ('scenario_evaluation_batches', 'scenario_evaluation_batches_manual')

@@ -12,8 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from shared.deployment.env_file import UnusableFileError, add_new_tokens, keep_newest_tokens, read_env_file
-from shared.deployment.http_call import NoAnswerError, call
+from shared.deployment.env_file import (
+    UnusableFileError,
+    add_new_tokens,
+    keep_newest_tokens,
+    read_env_file,
+    split_tokens,
+)
+from shared.deployment.http_call import Answer, NoAnswerError, call, read_json
 from shared.deployment.settings import TARGETS, Deployment, check, unknown_names
 from shared.deployment.smoke_test import SmokeTest, SmokeTestError
 from shared.errors import ConfigError
@@ -34,6 +40,8 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     digest = commands.add_parser("digest", help="print a name for what a folder holds, and for some more words")
     digest.add_argument("folder", type=Path)
     digest.add_argument("words", nargs="*")
+    problem = commands.add_parser("problem", help="print what an answer, its body on standard input, says of its error")
+    problem.add_argument("status", type=int)
     tokens = commands.add_parser("tokens", help="change the lists of tokens in the file")
     tokens.add_argument("change", choices=["add", "keep-newest"])
     for name, text in (("up", "wait until it is up"), ("knows-token", "does it know the first admin token?")):
@@ -63,6 +71,10 @@ def _carry_out(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return 0
     if asked.command == "credentials":
         return _try_secret_key(deployment)
+    if asked.command == "problem":
+        secrets = [secret for text in deployment.secrets.values() for secret in split_tokens(text)]
+        print(Answer(asked.status, read_json(sys.stdin.buffer.read()), secrets).problem)
+        return 0
     config = deployment.config
     function = SmokeTest(
         asked.url,

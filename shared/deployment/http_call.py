@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from shared.foreign_text import printable
 
 TIMEOUT_SECONDS = 60.0
 LONGEST_ANSWER = 1024 * 1024
+LONGEST_CODE = 80
+LONGEST_DETAIL = 300
+# Shorter than this, a part of a header is no secret.
+SHORTEST_SECRET = 12
 
 
 class NoAnswerError(Exception):
@@ -24,17 +30,28 @@ class Answer:
     Args:
         status: the HTTP status.
         body: the JSON, or None where it is none.
+        secrets: what `problem` must not show, should the answer repeat it.
     """
 
     status: int
     body: Any
+    secrets: Sequence[str] = field(default=(), repr=False)
 
     @property
     def problem(self) -> str:
-        """Why it was refused, for a person."""
+        """The status with the code and the detail that came with it, for a person: one line, cut, without secrets."""
         body = self.body if isinstance(self.body, dict) else {}
-        told = body.get("detail") or body.get("message") or body.get("title")
-        return f"{self.status}: {told}" if told else str(self.status)
+        code = self._shown(body.get("code"), LONGEST_CODE)
+        detail = self._shown(body.get("detail") or body.get("message") or body.get("title"), LONGEST_DETAIL)
+        return f"{self.status} {code}".rstrip() + (f": {detail}" if detail else "")
+
+    def _shown(self, text: object, limit: int) -> str:
+        if not isinstance(text, str):
+            return ""
+        # Before it is cut: half of a secret is one as well.
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, "[secret]")
+        return printable(text, limit=limit)
 
 
 def call(
@@ -63,19 +80,21 @@ def call(
         data=None if body is None else json.dumps(body).encode(),
         headers={**(headers or {}), **({} if body is None else {"Content-Type": "application/json"})},
     )
+    secrets = [part for text in (headers or {}).values() for part in text.split() if len(part) >= SHORTEST_SECRET]
     try:
         with urllib.request.urlopen(request, timeout=timeout_seconds) as response:  # noqa: S310
-            return Answer(response.status, _json(response.read(LONGEST_ANSWER)))
+            return Answer(response.status, read_json(response.read(LONGEST_ANSWER)), secrets)
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, _json(error.read(LONGEST_ANSWER)))
+            return Answer(error.code, read_json(error.read(LONGEST_ANSWER)), secrets)
     except urllib.error.URLError as error:
         raise NoAnswerError(f"{error.reason}") from error
     except (OSError, ValueError) as error:
         raise NoAnswerError(f"{type(error).__name__}") from error
 
 
-def _json(body: bytes) -> Any:
+def read_json(body: bytes) -> Any:
+    """Returns what the JSON says, or None where it is none."""
     try:
         return json.loads(body)
     except ValueError:

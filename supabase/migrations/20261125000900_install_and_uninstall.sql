@@ -60,12 +60,60 @@ begin
 end
 $$;
 
--- The database calls nobody any more; whatever it holds, it keeps.
-create function scheduler.disconnect() returns void
-language sql set search_path = '' as $$
-  select cron.unschedule(jobid) from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune');
-  delete from vault.secrets where name in ('scheduler_function_url', 'scheduler_invoke_token');
+-- The database does not call the function any more, and what pg_net and pg_cron keep of earlier calls is deleted; all tables
+-- of ours stay as they are. Returns how many calls pg_net is still sending: it holds their rows until their answers are there.
+-- Calling it again deletes those answers as well; calling it once more changes nothing.
+create function scheduler.disconnect() returns integer
+language plpgsql set search_path = '' as $$
+declare
+  -- As in harvest_answers: a later one answers another request of the same number.
+  v_answered_within constant interval := make_interval(secs => 60 + (select time_budget_seconds from scheduler.settings));
+  v_under_way integer;
+begin
+  if to_regclass('net._http_response') is not null then
+    -- Before the settings are locked, the order in which scheduler_hand_back locks: both would wait for ever.
+    perform scheduler.harvest_answers();
+  end if;
+  -- From here on post_slices waits, and finds nothing in Vault afterwards: no further request is queued.
   update scheduler.settings set schedule = null, next_due_at = null where singleton;
+  perform cron.unschedule(jobid) from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune');
+  delete from vault.secrets where name in ('scheduler_function_url', 'scheduler_invoke_token');
+  -- Not by the jobs' ids: those are gone when this is repeated.
+  delete from cron.job_run_details
+   where database = current_database() and command in ('select scheduler.dispatch()', 'call scheduler.prune()');
+  if to_regclass('net._http_response') is null then
+    return 0;
+  end if;
+
+  -- The header besides the number: pg_net counts from one again after a crash.
+  delete from net.http_request_queue
+   where id in (
+     select queued.id
+       from net.http_request_queue as queued
+       join scheduler.dispatches as d
+         on d.request_id = queued.id and queued.headers ->> 'X-Scheduler-Dispatch' = d.id::text
+        for update of queued skip locked
+   );
+  -- Only what has been recorded: an answer that came since is deleted by the next call.
+  delete from net._http_response
+   where id in (
+     select answer.id
+       from net._http_response as answer
+       join scheduler.dispatches as d on d.request_id = answer.id and answer.created <= d.requested_at + v_answered_within
+      where d.status_code is not null or d.error is not null
+   );
+  select count(*) into v_under_way
+    from scheduler.dispatches as d
+   where exists (
+           select from net.http_request_queue as queued
+            where queued.id = d.request_id and queued.headers ->> 'X-Scheduler-Dispatch' = d.id::text
+         )
+      or exists (
+           select from net._http_response as answer
+            where answer.id = d.request_id and answer.created <= d.requested_at + v_answered_within
+         );
+  return v_under_way;
+end
 $$;
 
 revoke all on function

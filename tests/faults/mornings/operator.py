@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.emulator.function import FunctionProcess
 from tests.emulator.postgres import PostgresBinaries
+from tests.emulator.staging import ROOT
 from tests.faults.mornings.runbook import PARTS, Morning, blocks, morning_called
 from tests.integration.nightly.night import Night
 
@@ -110,6 +111,7 @@ async def run_commands(
             "DATABASE_URL": night.project.database_url,
             **(variables or {}),
         },
+        cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

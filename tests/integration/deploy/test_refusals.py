@@ -82,6 +82,19 @@ async def test_a_database_and_a_project_that_cannot_be_reached_are_named(deploye
     assert await untouched(deployer)
 
 
+async def test_the_code_and_the_detail_of_the_functions_error_are_shown(deployer: Deployer) -> None:
+    await deployer.succeed()
+    refusal = "500 database_refused: the Data API refused a call (42501); the log has it under trace id "
+    for refused, said in (
+        ("public.active_peer_mentors", "/active-peer-mentors?limit=10: expected an answer, found "),
+        ("function public.scheduler_open_slot", "the database's call was answered: "),
+    ):
+        await deployer.rows(f"revoke all on {refused} from service_role")
+        stopped = await deployer.run()
+        assert stopped.code == 1
+        assert said + refusal in stopped.output
+
+
 async def test_a_deployment_that_broke_off_is_taken_up_wherever_that_was(deployer: Deployer) -> None:
     """In a project whose application has migrations of its own, older and younger than ours."""
     await deployer.rows("create schema supabase_migrations")

@@ -37,6 +37,10 @@ async def test_tokens_are_rotated_without_a_caller_being_refused_also_when_it_br
     deployer: Deployer, http: httpx.AsyncClient
 ) -> None:
     await deployer.succeed()
+    log, log_from = deployer.project.server.log_path, deployer.project.server.log_path.stat().st_size
+    async with deployer.project.connect(superuser=True) as superuser:
+        logs_all = f"alter role postgres in database {deployer.project.database} set log_statement = 'all'"
+        await superuser.execute(logs_all.encode())
     old = {name: deployer.settings[name] for name in TOKENS}
     elsewhere = await deployer.run("--rotate-tokens", env={"SCHEDULER_ADMIN_TOKENS": deployer.project.admin_token})
     assert elsewhere.code == 1
@@ -60,6 +64,9 @@ async def test_tokens_are_rotated_without_a_caller_being_refused_also_when_it_br
     assert await status(http, deployer, new["SCHEDULER_ADMIN_TOKENS"]) == 200
     assert await status(http, deployer, old["SCHEDULER_ADMIN_TOKENS"]) == 401
     assert all(len(stored.enabled) == 1 for stored in deployer.cloud.secrets.values())
+    logged = log.read_bytes()[log_from:].decode()
+    assert "select scheduler.connect(" in logged
+    assert [name for name, secret in deployer.secrets.items() if secret in logged] == []
 
 
 async def test_uninstalling_asks_keeps_what_was_recorded_and_is_undone_by_deploying(deployer: Deployer) -> None:
@@ -71,13 +78,22 @@ async def test_uninstalling_asks_keeps_what_was_recorded_and_is_undone_by_deploy
         " (idempotency_key, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope)"
         " values ('slot:old', 'schedule', 'succeeded', now(), now(), now(), '{}', 'slot:old')"
     )
+    await deployer.project.cron_driver().run_all()
     recorded, installed = await deployer.invocations(), await deployer.snapshot()
+    kept = ("cron.job_run_details", "net.http_request_queue", "net._http_response")
+    assert await deployer.rows(f"select count(*) > 0 from {kept[0]}") == [(True,)]
+    assert await deployer.rows(f"select count(*) > 0 from {kept[2]}") == [(True,)]
     deployer.cloud.forget_commands()
 
     refused = await deployer.run("--uninstall", answer="yes\n")
     assert (refused.code, deployer.cloud.changes, await deployer.snapshot()) == (1, [], installed)
 
-    await deployer.succeed("--uninstall", answer="uninstall\n")
+    uninstalled = await deployer.succeed("--uninstall", answer="uninstall\n")
+    for table in kept:
+        assert await deployer.rows(f"select from {table}") == [], table
+    left = uninstalled.output.partition("== What is left")[2]
+    for word in ("schema scheduler", "active_peer_mentors", "pg_cron", "pg_stat_statements", "Google Cloud"):
+        assert word in left, word
     assert (deployer.cloud.services, deployer.cloud.secrets, deployer.cloud.accounts) == ({}, {}, set())
     assert await deployer.vault() == {}
     assert await deployer.rows("select jobname from cron.job") == []
@@ -93,7 +109,10 @@ async def test_uninstalling_asks_keeps_what_was_recorded_and_is_undone_by_deploy
         ("scheduler-prune",),
     ]
 
-    await deployer.succeed("--uninstall", "--delete-data", "--yes")
+    deleted = await deployer.succeed("--uninstall", "--delete-data", "--yes")
+    assert "schema scheduler" not in deleted.output.partition("== What is left")[2]
+    for table in kept:
+        assert await deployer.rows(f"select from {table}") == [], table
     left = set(await deployer.snapshot()) - set(empty)
     ours = {name for schema, name in left if schema in ("public", "scheduler") or "scenario_evaluation" in name}
     assert {name for name in ours if not name.startswith("peer_mentors_")} == {"peer_mentors", "active_peer_mentors"}

@@ -161,6 +161,9 @@ def test_a_run_that_gets_nowhere_is_cancelled(function: Function, error: str | N
     [
         (401, {}, "does not know the first of SCHEDULER_ADMIN_TOKENS"),
         (503, {"detail": "the database refuses"}, "found 503: the database refuses"),
+        (500, {"code": "database_refused", "detail": "no\nrights"}, "found 500 database_refused: no\ufffdrights$"),
+        (500, {"code": 7, "detail": "x" * 5000}, "found 500: x{299}…$"),
+        (502, {"detail": "x" * 280 + TOKEN}, r"found 502: x{280}\[secret\]$"),
         (200, None, "found 200"),
     ],
 )
