@@ -21,7 +21,7 @@ Run it again after every change of code or settings: it does what is missing and
   --dry-run            look at everything, say what would be done, change nothing
   --rotate-tokens      new tokens for the function's callers, without a moment in which one of them is refused; the file
                        of settings gets them
-  --uninstall          nothing calls the function any more, and it is gone; what it recorded stays
+  --uninstall          nothing calls the function any more, and it is gone; what it recorded stays; says what else does
   --delete-data        with --uninstall: that goes too; the mentors stay
   --yes                with --uninstall: do not ask
   --help               this

@@ -128,7 +128,7 @@ class Deployer:
         """Reads or writes as the owner of the database."""
         async with self.project.connect() as connection:
             cursor = await connection.execute(query.encode())
-            return await cursor.fetchall() if cursor.description else []
+            return await cursor.fetchall() if cursor.description is not None else []
 
     async def vault(self) -> dict[str, str]:
         """What Vault holds, by name."""

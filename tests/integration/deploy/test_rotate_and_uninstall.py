@@ -91,9 +91,9 @@ async def test_uninstalling_asks_keeps_what_was_recorded_and_is_undone_by_deploy
     uninstalled = await deployer.succeed("--uninstall", answer="uninstall\n")
     for table in kept:
         assert await deployer.rows(f"select from {table}") == [], table
-    left = uninstalled.output.partition("== What is left")[2]
+    listed = uninstalled.output.partition("== What is left")[2]
     for word in ("schema scheduler", "active_peer_mentors", "pg_cron", "pg_stat_statements", "Google Cloud"):
-        assert word in left, word
+        assert word in listed, word
     assert (deployer.cloud.services, deployer.cloud.secrets, deployer.cloud.accounts) == ({}, {}, set())
     assert await deployer.vault() == {}
     assert await deployer.rows("select jobname from cron.job") == []
