@@ -7,6 +7,8 @@ create table scheduler.dispatches (
   id bigint generated always as identity primary key,
   request_id bigint,
   requested_at timestamptz not null default clock_timestamp(),
+  -- When its request was last seen in pg_net's queue after the minute it was posted in: pg_net is late.
+  seen_queued_at timestamptz,
   -- When the slice said that it was at its end, or else when dispatch found its answer. When that answer came is not known.
   ended_at timestamptz,
   status_code integer,
@@ -17,12 +19,29 @@ create index dispatches_newest on scheduler.dispatches (requested_at desc);
 alter table scheduler.dispatches enable row level security;
 revoke all on scheduler.dispatches from public, anon, authenticated, service_role;
 
--- Reads the answers to earlier posts. One that got none within the time budget and half a minute is given up.
+-- Whether pg_net's answer to the number of a dispatch's request, of a round that began at p_created, is the answer to it. pg_net
+-- counts its requests from one again after a crash, so an answer to another's request may bear our number. A crash empties
+-- pg_net's answers as well, and the round of ours began before it was given up, which takes a tick more at most.
+create function scheduler.is_answer_to(p_dispatch scheduler.dispatches, p_created timestamptz) returns boolean
+language sql stable set search_path = '' as $$
+  select p_created <= greatest(p_dispatch.requested_at, p_dispatch.seen_queued_at)
+    + make_interval(secs => 90 + (select time_budget_seconds from scheduler.settings))
+$$;
+
+-- Reads the answers to earlier posts. One that got none within the time budget and half a minute is given up, but not while
+-- pg_net still holds its request: it will be sent, and another post beside it would be one more slice than was asked for.
 --
--- pg_net works in rounds, and a round is one transaction: answers are seen when its slowest request has ended, and `created` is
--- when it began, before any of its requests was sent.
+-- pg_net works in rounds, and a round is one transaction: requests leave the queue and answers are seen when its slowest request
+-- has ended, and `created` is when it began, before any of its requests was sent.
 create function scheduler.harvest_answers() returns void
 language sql set search_path = '' as $$
+  update scheduler.dispatches as d
+     set seen_queued_at = clock_timestamp()
+    from net.http_request_queue as queued
+   where d.ended_at is null
+     and queued.id = d.request_id
+     -- The number alone may be another's, see scheduler.is_answer_to.
+     and queued.headers ->> 'X-Scheduler-Dispatch' = d.id::text;
   update scheduler.dispatches as d
      set ended_at = coalesce(d.ended_at, clock_timestamp()),
          status_code = answer.status_code,
@@ -31,15 +50,13 @@ language sql set search_path = '' as $$
    where answer.id = d.request_id
      and d.status_code is null
      and d.error is null
-     -- pg_net counts its requests from one again after a crash: an answer to another's request may bear our number. A crash
-     -- empties pg_net's answers as well, and the round of ours began before it was given up, which takes a tick more at most.
-     and answer.created
-       <= d.requested_at + make_interval(secs => 90 + (select time_budget_seconds from scheduler.settings));
+     and scheduler.is_answer_to(d, answer.created);
   update scheduler.dispatches
      set ended_at = clock_timestamp(),
          error = coalesce(error, 'no_answer')
    where ended_at is null
-     and requested_at < now() - make_interval(secs => 30 + (select time_budget_seconds from scheduler.settings));
+     and greatest(requested_at, seen_queued_at)
+       < now() - make_interval(secs => 30 + (select time_budget_seconds from scheduler.settings));
 $$;
 
 -- Calls the function once. The token is read from Vault inside the statement, so that it stands in no job, no log and no
@@ -200,7 +217,7 @@ end
 $$;
 
 revoke all on function
-  scheduler.harvest_answers(), scheduler.post_slice(integer), scheduler.post_slices(), scheduler.dispatch()
+  scheduler.is_answer_to(scheduler.dispatches, timestamptz), scheduler.harvest_answers(), scheduler.post_slice(integer), scheduler.post_slices(), scheduler.dispatch()
 from public, anon, authenticated, service_role;
 revoke all on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid) from public, anon, authenticated;
 grant execute on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid) to service_role;

@@ -66,8 +66,6 @@ $$;
 create function scheduler.disconnect() returns integer
 language plpgsql set search_path = '' as $$
 declare
-  -- As in harvest_answers: a later one answers another request of the same number.
-  v_answered_within constant interval := make_interval(secs => 60 + (select time_budget_seconds from scheduler.settings));
   v_under_way integer;
 begin
   if to_regclass('net._http_response') is not null then
@@ -99,7 +97,7 @@ begin
    where id in (
      select answer.id
        from net._http_response as answer
-       join scheduler.dispatches as d on d.request_id = answer.id and answer.created <= d.requested_at + v_answered_within
+       join scheduler.dispatches as d on d.request_id = answer.id and scheduler.is_answer_to(d, answer.created)
       where d.status_code is not null or d.error is not null
    );
   select count(*) into v_under_way
@@ -110,7 +108,7 @@ begin
          )
       or exists (
            select from net._http_response as answer
-            where answer.id = d.request_id and answer.created <= d.requested_at + v_answered_within
+            where answer.id = d.request_id and scheduler.is_answer_to(d, answer.created)
          );
   return v_under_way;
 end

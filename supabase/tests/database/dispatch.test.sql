@@ -56,7 +56,8 @@ delete from pgmq.q_scenario_evaluation_batches;
 select is(pg_temp.posts(), 2, 'batches that lost their messages are work as well');
 select is((select count(*) from pgmq.q_scenario_evaluation_batches), 2::bigint, 'and are queued again');
 
--- A call without an answer.
+-- A call without an answer, that pg_net does not hold any more.
+delete from net.http_request_queue where true;
 update scheduler.dispatches set ended_at = null, requested_at = now() - interval '10 minutes', error = null
  where id = (select max(id) from scheduler.dispatches);
 select scheduler.dispatch();

@@ -141,9 +141,10 @@ class Answer(Owned):
 
 @dataclass(frozen=True)
 class LetSlicesGrowOld(Owned):
-    """Slices that are under way were asked for ten minutes ago; whatever answer comes is not theirs."""
+    """Slices that are under way were asked for ten minutes ago, and a crash emptied pg_net's queue: no answer is theirs."""
 
     async def ask(self, session: Worker, scene: Scene) -> Any:
+        await session.run("delete from net.http_request_queue where true")
         await session.run(
             "update scheduler.dispatches set requested_at = requested_at - interval '10 minutes' where ended_at is null"
         )

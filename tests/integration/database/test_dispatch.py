@@ -50,7 +50,8 @@ async def posted(core: SqlCore) -> object:
 
 
 async def answer(core: SqlCore, *, status: int | None = 200, error: str | None = None) -> None:
-    """Every request that is under way is answered."""
+    """Every request that is under way is answered, and with that has left pg_net's queue."""
+    await core.owner.run("delete from net.http_request_queue where true")
     await core.owner.run(
         "insert into net._http_response (id, status_code, error_msg) select request_id, %s, %s"
         " from scheduler.dispatches where ended_at is null",
@@ -253,6 +254,7 @@ async def test_a_long_error_is_cut(ready: SqlCore) -> None:
 async def test_a_lost_answer_is_given_up_after_the_time_budget_and_half_a_minute(ready: SqlCore) -> None:
     await fall_due(ready)
     await dispatch(ready)
+    await ready.owner.run("delete from net.http_request_queue where true")
     await ready.owner.run("update scheduler.dispatches set requested_at = clock_timestamp() - interval '50 seconds'")
     assert await dispatch(ready) == 0
     await ready.owner.run("update scheduler.dispatches set requested_at = clock_timestamp() - interval '56 seconds'")
@@ -260,6 +262,29 @@ async def test_a_lost_answer_is_given_up_after_the_time_budget_and_half_a_minute
     assert await ready.owner.rows("select error, status_code from scheduler.dispatches where ended_at is not null") == [
         ("no_answer", None)
     ]
+
+
+async def test_a_stalled_pg_net_gets_no_second_request_and_its_answer_is_read(ready: SqlCore) -> None:
+    """Its worker stood still for ten minutes: all that was posted meanwhile would go out at once."""
+    await fall_due(ready)
+    await dispatch(ready)
+    await ready.owner.run("update scheduler.dispatches set requested_at = clock_timestamp() - interval '10 minutes'")
+    assert await dispatch(ready) == 0
+    assert await ready.owner.rows("select ended_at, error from scheduler.dispatches") == [(None, None)]
+
+    await answer(ready, status=202)
+    await dispatch(ready)
+    assert await ready.owner.column("select status_code from scheduler.dispatches where ended_at is not null") == [202]
+
+
+async def test_another_request_with_its_number_does_not_keep_a_dispatch(ready: SqlCore) -> None:
+    """pg_net's sequence begins at 1 again after a crash of the database, which empties its queue."""
+    await fall_due(ready)
+    await dispatch(ready)
+    await ready.owner.run("update net.http_request_queue set headers = '{}' where true")
+    await ready.owner.run("update scheduler.dispatches set requested_at = clock_timestamp() - interval '10 minutes'")
+    assert await dispatch(ready) == 1
+    assert "no_answer" in await ready.owner.column("select error from scheduler.dispatches")
 
 
 async def test_an_answer_that_comes_after_the_hand_back_is_kept(ready: SqlCore, worker: Worker) -> None:

@@ -86,6 +86,7 @@ async def test_dispatch_giving_up_a_slice_beside_its_hand_back(core: SqlCore) ->
         first,
     )
     dispatch_id = await dispatched(core)
+    await core.owner.run("delete from net.http_request_queue where true")
     await core.owner.run("update scheduler.dispatches set requested_at = now() - interval '10 minutes'")
     async with core.owner.transaction():
         # dispatch stops at the first run, in which hand_back has nothing to change
