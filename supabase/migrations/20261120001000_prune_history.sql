@@ -20,7 +20,8 @@ begin
   delete from cron.job_run_details
    -- A crash leaves rows without an end.
    where coalesce(end_time, start_time) < pg_catalog.now() - interval '7 days'
-     and jobid in (select jobid from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune'));
+     -- Not by the jobs' ids: a new installation gives the jobs new ones.
+     and command in ('select scheduler.dispatch()', 'call scheduler.prune()');
   commit;
 
   for v_id in

@@ -162,8 +162,8 @@ async def test_old_dispatches_go(core: SqlCore) -> None:
 
 async def log_of_cron(core: SqlCore, job: str, status: str, ended: str) -> None:
     await core.owner.run(
-        "insert into cron.job_run_details (jobid, runid, username, status, start_time, end_time)"
-        f" select jobid, 1 + (select count(*) from cron.job_run_details), 'postgres', '{status}',"
+        "insert into cron.job_run_details (jobid, runid, username, command, status, start_time, end_time)"
+        f" select jobid, 1 + (select count(*) from cron.job_run_details), 'postgres', command, '{status}',"
         f" now() - interval '8 days', {ended} from cron.job where jobname = '{job}'"
     )
 
@@ -182,6 +182,14 @@ async def test_crons_own_log_of_our_jobs_is_kept_for_a_week(core: SqlCore) -> No
         ("somebody-elses", "old"),
         ("somebody-elses", "young"),
     ]
+
+
+async def test_what_an_earlier_installations_jobs_left_in_crons_log_goes(core: SqlCore) -> None:
+    await log_of_cron(core, "scheduler-dispatch", "old", "now() - interval '7 days 1 minute'")
+    await core.owner.run("select cron.unschedule('scheduler-dispatch')")
+    await core.owner.run("select scheduler.schedule_jobs()")
+    await prune(core)
+    assert await core.owner.column("select status from cron.job_run_details") == []
 
 
 async def test_runs_that_a_crash_broke_off_leave_crons_log_too(core: SqlCore) -> None:
