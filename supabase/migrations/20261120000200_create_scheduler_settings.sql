@@ -2,10 +2,22 @@
 -- workers to ask for, how long a slice may take. The function writes it whenever it opens a slot. All of it lives in a
 -- private schema: the Data API does not expose it, and no API role may use it.
 
-create extension if not exists pgmq;
-create extension if not exists supabase_vault;
-create extension if not exists pg_net with schema extensions;
-create extension if not exists pg_cron;
+-- `create extension if not exists` is not enough: on hosted Supabase it runs the platform's own scripts around an extension that
+-- is there already, and one of those cannot be run twice.
+do $$
+declare
+  v_wanted text;
+begin
+  foreach v_wanted in array array['pgmq', 'supabase_vault', 'pg_cron'] loop
+    if not exists (select from pg_extension where extname = v_wanted) then
+      execute format('create extension %I', v_wanted);
+    end if;
+  end loop;
+  if not exists (select from pg_extension where extname = 'pg_net') then
+    create extension pg_net with schema extensions;
+  end if;
+end
+$$;
 
 create schema scheduler;
 revoke all on schema scheduler from public, anon, authenticated, service_role;
