@@ -17,6 +17,7 @@ FILES = [
     for folder in ("supabase", "supabase/migrations", "tests/emulator/reference_engine")
     for file in sorted((ROOT / folder).glob("*.sql"))
 ]
+PSQL_COMMAND = re.compile(r"^\s*\\.*$", re.MULTILINE)
 PSQL_VARIABLE = re.compile(r":'\w+'")
 # pglast finds no type of another schema than pg_catalog and public
 OTHER_SCHEMA = re.compile(r"\b(?:scheduler|pgmq|net|cron|vault)\.")
@@ -51,7 +52,7 @@ class _Contents(visitors.Visitor):
 
 def unbounded_changes(sql: str) -> list[str]:
     """`function: statement` for each UPDATE or DELETE without a WHERE, wherever it stands: CTEs, bodies, EXECUTE."""
-    return list(_in_script(PSQL_VARIABLE.sub("''", sql), "the script itself"))
+    return list(_in_script(PSQL_VARIABLE.sub("''", PSQL_COMMAND.sub("", sql)), "the script itself"))
 
 
 def _in_script(sql: str, place: str) -> Iterator[str]:
