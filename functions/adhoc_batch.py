@@ -17,7 +17,7 @@ from datetime import UTC
 from functions.contract import BatchRequest
 from functions.evaluation_batch import run_evaluation_batch
 from functions.manual_run import check_types
-from functions.peer_mentors import fetch_active_among
+from functions.peer_mentors import ActivePeerMentor, fetch_active_among
 from functions.run_log import log_failed_users
 from functions.work import Work
 from shared.errors import (
@@ -50,7 +50,7 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
         idempotency_key: the caller's; needed unless it is a dry run.
 
     Returns:
-        One result for each pair: skipped are those who are not active and, of types that the caller named, those that
+        One result for each pair: skipped are those who are not active or whose segments cannot be used and, of types that the caller named, those that
         do not apply.
 
     Raises:
@@ -73,7 +73,7 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
     check_types(request.scenario_types, config.enabled_types())
 
     budget = TimeBudget(config.time_budget_seconds)
-    active = {mentor.user_id: mentor.segments for mentor in await fetch_active_among(work.readers, user_ids)}
+    active = {mentor.user_id: mentor for mentor in await fetch_active_among(work.readers, user_ids)}
     users = [
         planned for user_id in user_ids for planned in _plan(work, user_id, active.get(user_id), request.scenario_types)
     ]
@@ -150,14 +150,14 @@ def _not_through(seconds: float) -> RequestError:
 
 
 def _plan(
-    work: Work, user_id: str, segments: Iterable[str] | None, named: list[str] | None
+    work: Work, user_id: str, mentor: ActivePeerMentor | None, named: list[str] | None
 ) -> Iterable[MentorScenarios]:
     chosen = frozenset(named) if named else None
     types = work.config.enabled_types(chosen)
-    if segments is None:
-        yield MentorScenarios(user_id, types, MENTOR_NOT_ACTIVE)
+    if mentor is None or mentor.skip_reason is not None:
+        yield MentorScenarios(user_id, types, MENTOR_NOT_ACTIVE if mentor is None else mentor.skip_reason)
         return
-    applicable = work.config.scenario_types_for(segments, chosen)
+    applicable = work.config.scenario_types_for(mentor.segments, chosen)
     if applicable:
         yield MentorScenarios(user_id, applicable)
     if chosen is not None and len(applicable) < len(types):

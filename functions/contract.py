@@ -141,7 +141,7 @@ class Counts(_Answered):
     """What an invocation's pairs came to; the last six add up to `evaluations` once it has ended."""
 
     mentors: int = Field(description="Read so far.")
-    mentors_skipped: int = Field(description="Of these, to how many no scenario type applies.")
+    mentors_skipped: int = Field(description="Of these, how many are in no batch; `skip_reasons` of one run say why.")
     batches: int
     batches_done: int
     evaluations: int = Field(description="Pairs of mentor and scenario type.")
@@ -151,6 +151,16 @@ class Counts(_Answered):
     skipped: int
     failed: int
     not_evaluated: int
+
+
+class SkipReasons(_Answered):
+    """Rows of the view `active_peer_mentors` from which nobody was evaluated, by reason."""
+
+    no_scenario_applies: int
+    user_id_missing: int
+    invalid_segments: int = Field(
+        description="Of users in a batch: their pairs are `skipped`, unless another row of the same user can be used."
+    )
 
 
 class FailureCause(_Answered):
@@ -243,6 +253,7 @@ class InvocationDetail(Invocation):
     request: ChosenBy
     config: dict[str, Any] = Field(description="The settings in force when it was opened.")
     enumeration_done: bool = Field(description="Everybody it is about was read.")
+    skip_reasons: SkipReasons
     not_evaluated_user_ids: list[Id] = Field(description="Some of those.")
     dispatches: list[DispatchAnswers] = Field(description="From its slot to its end, the latest answer first.")
 
@@ -258,7 +269,8 @@ class Mentor(_Answered):
 
     user_id: Id
     segments: list[str]
-    scenario_types: list[str] = Field(description="None: no scenario applies.")
+    scenario_types: list[str] = Field(description="None: no scenario applies, or `skip_reason` says why.")
+    skip_reason: str | None = Field(description="`invalid_segments`: no row of the user's can be used.")
 
 
 class MentorPage(_Answered):
@@ -266,6 +278,7 @@ class MentorPage(_Answered):
 
     items: list[Mentor]
     next_cursor: str | None = Field(description="Null at the end.")
+    user_id_missing: int = Field(description="At the end, rows of the view without a user id; on other pages 0.")
 
 
 class PairResult(UserResult):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing
+from itertools import islice
 
 from functions.read_ahead import read_ahead
-from functions.roster import Roster
+from functions.roster import NO_SCENARIO_APPLIES, USER_ID_MISSING, Roster, RosterPage
+from shared.evaluations import INVALID_SEGMENTS
 from shared.invocations import Invocations, OpenInvocation
 from shared.observability import log_event
 from shared.time_budget import TimeBudget
+
+SAMPLE_USER_IDS = 10
 
 
 async def enumerate_mentors(
@@ -33,31 +39,82 @@ async def enumerate_mentors(
 
     Where another worker is faster, this one gives way.
     """
+    unusable = _UnusableRows()
+    try:
+        await _enumerate(invocation, roster, invocations, batch_size, budget, on_queued, unusable)
+    finally:
+        unusable.log(invocation)
+
+
+class _UnusableRows:
+    """Rows of the view that a slice could not use: how many, and some of whom."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._user_ids: list[str] = []
+
+    def add(self, page: RosterPage) -> None:
+        self._counts.update(page.skip_reasons)
+        if page.skip_reasons[INVALID_SEGMENTS]:
+            skipped = (mentor.user_id for mentor in page.mentors if mentor.skip_reason == INVALID_SEGMENTS)
+            self._user_ids += islice(skipped, SAMPLE_USER_IDS - len(self._user_ids))
+
+    def log(self, invocation: OpenInvocation) -> None:
+        """One line, however many there are."""
+        invalid, missing = self._counts[INVALID_SEGMENTS], self._counts[USER_ID_MISSING]
+        if invalid or missing:
+            log_event(
+                "mentor_rows_unusable",
+                f"Rows of active_peer_mentors cannot be used: {invalid} with invalid segments, {missing} without a user id",
+                level=logging.WARNING,
+                invocation_id=invocation.id,
+                slot=invocation.scheduled_for,
+                invalid_segments=invalid,
+                user_id_missing=missing,
+                sample_user_ids=self._user_ids,
+            )
+
+
+async def _enumerate(
+    invocation: OpenInvocation,
+    roster: Roster,
+    invocations: Invocations,
+    batch_size: int,
+    budget: TimeBudget,
+    on_queued: Callable[[], None],
+    unusable: _UnusableRows,
+) -> None:
     cursor = invocation.enumeration.cursor
     mentors = batches = 0
+    end = RosterPage([], Counter(), None)
     async with aclosing(read_ahead(roster.pages(invocation.enumeration))) as pages:
         async for page in pages:
+            if page.cursor is None:
+                end = page
+                break
             cut = [page.mentors[start : start + batch_size] for start in range(0, len(page.mentors), batch_size)]
             accepted = await invocations.enqueue(
                 invocation.id,
                 cut,
                 expected_cursor=cursor,
                 next_cursor=page.cursor,
-                mentors_skipped=page.mentors_skipped,
+                skip_reasons=page.skip_reasons,
                 done=False,
             )
             if not accepted:
                 return
             cursor = page.cursor
-            mentors += len(page.mentors) + page.mentors_skipped
+            unusable.add(page)
+            mentors += len(page.mentors) + page.skip_reasons[NO_SCENARIO_APPLIES]
             batches += len(cut)
             on_queued()
             if budget.remaining() <= 0:
                 return
     finished = await invocations.enqueue(
-        invocation.id, [], expected_cursor=cursor, next_cursor=None, mentors_skipped=0, done=True
+        invocation.id, [], expected_cursor=cursor, next_cursor=None, skip_reasons=end.skip_reasons, done=True
     )
     if finished:
+        unusable.add(end)
         log_event(
             "mentors_enumerated",
             f"All whom this run is about are queued; this slice read {mentors}",

@@ -10,7 +10,13 @@ import logging
 from starlette.responses import JSONResponse
 
 from functions.problems import problem
-from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError, RequestError
+from shared.errors import (
+    DatabaseError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    MentorsViewError,
+    RequestError,
+)
 from shared.observability import log_event, log_exception, trace_id
 
 RETRY_AFTER_SECONDS = 10
@@ -35,6 +41,9 @@ def _answer_for_database(error: DatabaseError) -> JSONResponse:
             "the database does not answer; whatever was under way goes on when it does",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
+    if isinstance(error, MentorsViewError):
+        log_event("mentors_view_invalid", str(error), level=logging.ERROR)
+        return problem(500, "mentors_view_invalid", str(error))
     code = error.code if isinstance(error, DatabaseRefusedError) else "unknown"
     log_event("database_refused", str(error), level=logging.ERROR, error_code=code)
     if code == "invalid_api_key":

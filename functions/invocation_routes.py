@@ -132,11 +132,13 @@ async def list_active_peer_mentors(work: Connected, query: Annotated[MentorsQuer
                 {
                     "user_id": mentor.user_id,
                     "segments": sorted(mentor.segments),
-                    "scenario_types": work.config.scenario_types_for(mentor.segments),
+                    "scenario_types": () if mentor.skip_reason else work.config.scenario_types_for(mentor.segments),
+                    "skip_reason": mentor.skip_reason,
                 }
                 for mentor in page.mentors
             ],
             "next_cursor": cursor_of_mentor(page.next) if page.next else None,
+            "user_id_missing": page.without_user_id,
         }
     )
 

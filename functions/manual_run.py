@@ -11,7 +11,7 @@ from typing import Any
 
 from functions.contract import RunRequest
 from functions.work import Work, log_opened, work_off
-from shared.errors import DatabaseError, RequestError
+from shared.errors import DatabaseError, MentorsViewError, RequestError
 from shared.invocation_records import OpenedRun
 from shared.invocations import Enumeration, OpenInvocation
 from shared.observability import log_event
@@ -122,6 +122,14 @@ async def _work_on(
     mine = OpenInvocation(invocation["id"], invocation["scheduled_for"], invocation["triggered_by"], enumeration)
     try:
         after = await work_off(work, [mine], budget=budget, witness=opened.witness, manual_only=True)
+    except MentorsViewError as error:
+        log_event(
+            "mentors_view_invalid",
+            f"A manual run was opened and goes on once the view is mended: {error}",
+            level=logging.ERROR,
+            invocation_id=invocation["id"],
+        )
+        return invocation
     except DatabaseError as error:
         # The run is there and goes on by itself: an error would make the caller open another.
         log_event(

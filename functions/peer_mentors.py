@@ -1,30 +1,55 @@
-"""Who is to be evaluated: the active mentors, page by page."""
+"""Who is to be evaluated: the active mentors, page by page.
+
+The view that shows them is a team's own. A row of it that cannot be used costs that row; a view that cannot be read is a
+`MentorsViewError`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from shared.database import Database
+from shared.errors import DatabaseRefusedError, MentorsViewError
+from shared.evaluations import INVALID_SEGMENTS
 
 # Rows to ask for at a time: each page costs two requests, and what is in hand costs memory. As many as fill batches of
 # common sizes, since a page ends its last one.
 PAGE_SIZE = 5000
 
+_SQLSTATE = re.compile(r"[0-9A-Z]{5}")
+# A right that is missing is no fault of the view's definition.
+_PERMISSION_DENIED = "42501"
+
 
 class ActivePeerMentor(NamedTuple):
-    """A row of the view `active_peer_mentors`, the seam to a team's own schema."""
+    """A mentor whom the view `active_peer_mentors` shows, the seam to a team's own schema.
+
+    Args:
+        segments: of all the user's rows that can be used.
+        skip_reason: why the user cannot be evaluated; None: at least one row can be used.
+        unusable_rows: how many rows of the user's cannot.
+    """
 
     user_id: str
     segments: frozenset[str]
+    skip_reason: str | None = None
+    unusable_rows: int = 0
 
 
 class MentorsPage(NamedTuple):
-    """A page of mentors; `next`: the id after which the next one begins, None at the end."""
+    """A page of mentors.
+
+    Args:
+        next: the id after which the next page begins; None at the end.
+        without_user_id: at the end, how many rows of the view have no user id; else 0.
+    """
 
     mentors: list[ActivePeerMentor]
     next: str | None
+    without_user_id: int = 0
 
 
 async def read_mentors_page(database: Database, *, after: str | None, limit: int) -> MentorsPage:
@@ -55,17 +80,36 @@ async def fetch_active_among(database: Database, user_ids: Sequence[str]) -> lis
     Raises:
         DatabaseError: the database is away, or the view cannot be read.
     """
-    rows = await database.call("scheduler_active_mentors", user_ids=list(user_ids))
-    return _merged(ActivePeerMentor(row["user_id"], frozenset(row["segments"] or ())) for row in rows)
+    rows = await call_through_view(database, "scheduler_active_mentors", user_ids=list(user_ids))
+    return _merged(ActivePeerMentor(row["user_id"], *_checked(row["segments"])) for row in rows)
+
+
+async def call_through_view(database: Database, function: str, **arguments: Any) -> Any:
+    """Calls an SQL function that reads the view.
+
+    Raises:
+        MentorsViewError: the view has the wrong columns, or the database cannot carry it out.
+        DatabaseError: the database is away, or refuses for another reason.
+    """
+    try:
+        return await database.call(function, **arguments)
+    except DatabaseRefusedError as error:
+        if not _SQLSTATE.fullmatch(error.code) or error.code == _PERMISSION_DENIED:
+            raise
+        # The database's own words may quote a value of the row.
+        raise MentorsViewError(
+            f"public.active_peer_mentors: expected rows, found an error of the view with SQLSTATE {error.code}; "
+            "select * from it in psql says more (docs/adapting.md)"
+        ) from error
 
 
 async def fetch_active_peer_mentors(
     database: Database, *, after: str | None = None, page_size: int = PAGE_SIZE
-) -> AsyncIterator[list[ActivePeerMentor]]:
+) -> AsyncIterator[MentorsPage]:
     """Reads the active mentors in the order of their ids.
 
     Keyset pages: offsets would cost the square of the number of mentors. A mentor whom the view shows in several rows
-    comes once, with the segments of all of them.
+    comes once, with the segments of all of them that can be used.
 
     Args:
         database: the Data API.
@@ -73,36 +117,57 @@ async def fetch_active_peer_mentors(
         page_size: rows to ask for at a time.
 
     Yields:
-        Pages, none of them empty.
+        Pages with mentors; the last one may only say how many rows have no user id.
 
     Raises:
         DatabaseUnavailableError: the database is away.
-        DatabaseRefusedError: the view cannot be read.
+        MentorsViewError: the view has the wrong columns, or reading it fails.
+        DatabaseRefusedError: the view may not be read.
     """
     while True:
         page = await _read_page(database, after=after, rows=page_size)
-        if page.mentors:
-            yield page.mentors
+        if page.mentors or page.without_user_id:
+            yield page
         after = page.next
         if after is None:
             return
 
 
 async def _read_page(database: Database, *, after: str | None, rows: int) -> MentorsPage:
-    answer: dict[str, Any] = await database.call("scheduler_active_mentors_page", after=after, rows=rows)
+    answer: dict[str, Any] = await call_through_view(database, "scheduler_active_mentors_page", after=after, rows=rows)
     # One value for all who share their segments: there may be a million of them.
-    groups = [(frozenset(group["segments"] or ()), group["user_ids"]) for group in answer["groups"]]
-    mentors = [ActivePeerMentor(user_id, segments) for segments, user_ids in groups for user_id in user_ids]
-    if len({user_id for user_id, _ in mentors}) < len(mentors):
+    groups = [(_checked(group["segments"]), group["user_ids"]) for group in answer["groups"]]
+    mentors = [ActivePeerMentor(user_id, *checked) for checked, user_ids in groups for user_id in user_ids]
+    if len({mentor.user_id for mentor in mentors}) < len(mentors):
         mentors = _merged(mentors)
     mentors.sort(key=itemgetter(0))
-    return MentorsPage(mentors, None if answer["is_last"] or not mentors else mentors[-1].user_id)
+    is_last = answer["is_last"] or not mentors
+    return MentorsPage(mentors, None if is_last else mentors[-1].user_id, answer["without_user_id"])
+
+
+def _checked(segments: object) -> tuple[frozenset[str], str | None, int]:
+    """A row's segments, its reason to be skipped, and 1 if it cannot be used. Null is no segments."""
+    if segments is None:
+        return frozenset(), None, 0
+    # A text has members too, which are letters; an array of several dimensions comes as a list of lists.
+    if isinstance(segments, list) and all(isinstance(segment, str) for segment in segments):
+        return frozenset(segments), None, 0
+    return frozenset(), INVALID_SEGMENTS, 1
 
 
 def _merged(rows: Iterable[ActivePeerMentor]) -> list[ActivePeerMentor]:
-    """The mentors in rows of the view; one who is in several has the segments of all of them."""
+    """The mentors in rows of the view; one who is in several has the segments of all that can be used."""
     mentors: dict[str, ActivePeerMentor] = {}
     for row in rows:
         known = mentors.get(row.user_id)
-        mentors[row.user_id] = row if known is None else ActivePeerMentor(row.user_id, known.segments | row.segments)
+        mentors[row.user_id] = (
+            row
+            if known is None
+            else ActivePeerMentor(
+                row.user_id,
+                known.segments | row.segments,
+                known.skip_reason and row.skip_reason,
+                known.unusable_rows + row.unusable_rows,
+            )
+        )
     return list(mentors.values())

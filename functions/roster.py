@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from functions.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_a
 from functions.undone import fetch_undone
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
-from shared.evaluations import MENTOR_NOT_ACTIVE, MentorScenarios
+from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, MentorScenarios
 from shared.invocations import Enumeration
 
 PAGE_SIZE = 1000
@@ -19,19 +20,23 @@ PAGE_SIZE = 1000
 REST = "rest:"
 LAST_USER_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
+# Why a row of the view is in no batch; the reasons to skip a pair of a batch are in shared/evaluations.py.
+NO_SCENARIO_APPLIES = "no_scenario_applies"
+USER_ID_MISSING = "user_id_missing"
+
 
 class RosterPage(NamedTuple):
     """Some of those whom an invocation is about, in the order of their ids.
 
     Args:
         mentors: each with the scenario types to be evaluated.
-        mentors_skipped: mentors to whom no scenario type applies.
-        cursor: where the next page begins.
+        skip_reasons: rows from which nobody is evaluated, by reason.
+        cursor: where the next page begins; None: this is the end, which has no mentors and is known once.
     """
 
     mentors: list[MentorScenarios]
-    mentors_skipped: int
-    cursor: str
+    skip_reasons: Counter[str]
+    cursor: str | None
 
 
 class Roster:
@@ -60,18 +65,20 @@ class Roster:
 
     async def _everybody(self, enumeration: Enumeration) -> AsyncIterator[RosterPage]:
         async for page in fetch_active_peer_mentors(self._database, after=enumeration.cursor):
-            yield self._applicable(page, enumeration.scenario_types, cursor=page[-1].user_id)
+            if page.mentors:
+                yield self._applicable(page.mentors, enumeration.scenario_types, cursor=page.mentors[-1].user_id)
+            if page.without_user_id:
+                yield RosterPage([], Counter({USER_ID_MISSING: page.without_user_id}), None)
 
     async def _chosen(self, enumeration: Enumeration, user_ids: Iterable[str]) -> AsyncIterator[RosterPage]:
         ahead = [user_id for user_id in user_ids if enumeration.cursor is None or user_id > enumeration.cursor]
         for start in range(0, len(ahead), PAGE_SIZE):
             chosen = ahead[start : start + PAGE_SIZE]
-            active = await fetch_active_among(self._database, chosen)
-            page = self._applicable(active, enumeration.scenario_types, cursor=chosen[-1])
-            known = {mentor.user_id for mentor in active}
-            types = self._config.enabled_types(enumeration.scenario_types)
-            unknown = [MentorScenarios(user_id, types, MENTOR_NOT_ACTIVE) for user_id in chosen if user_id not in known]
-            yield page._replace(mentors=sorted(page.mentors + unknown))
+            active = {mentor.user_id: mentor for mentor in await fetch_active_among(self._database, chosen)}
+            mentors = [
+                active.get(user_id, ActivePeerMentor(user_id, frozenset(), MENTOR_NOT_ACTIVE)) for user_id in chosen
+            ]
+            yield self._applicable(mentors, enumeration.scenario_types, cursor=chosen[-1])
 
     async def _undone(self, enumeration: Enumeration) -> AsyncIterator[RosterPage]:
         source, cursor = enumeration.retry_of, enumeration.cursor
@@ -86,27 +93,30 @@ class Roster:
             if undone.last_user_id is None:
                 break
             after = undone.last_user_id
-            yield RosterPage(undone.mentors, 0, after)
+            yield RosterPage(undone.mentors, Counter(), after)
         rest = undone.rest
         if rest.done:
             return
         if cursor is not None and in_rest:
             rest = replace(rest, cursor=cursor.removeprefix(REST))
         async for page in self.pages(rest):
-            yield page._replace(cursor=REST + page.cursor)
+            yield page if page.cursor is None else page._replace(cursor=REST + page.cursor)
 
     def _applicable(
         self, mentors: Iterable[ActivePeerMentor], chosen_types: frozenset[str] | None, *, cursor: str
     ) -> RosterPage:
         applicable: list[MentorScenarios] = []
-        skipped = 0
+        skip_reasons: Counter[str] = Counter()
+        enabled = self._config.enabled_types(chosen_types)
         types_for: dict[frozenset[str], tuple[str, ...]] = {}
-        for user_id, segments in mentors:
-            types = types_for.get(segments)
+        for user_id, segments, skip_reason, unusable_rows in mentors:
+            types = enabled if skip_reason else types_for.get(segments)
             if types is None:
                 types = types_for[segments] = self._config.scenario_types_for(segments, chosen_types)
             if types:
-                applicable.append(MentorScenarios(user_id, types))
+                applicable.append(MentorScenarios(user_id, types, skip_reason))
             else:
-                skipped += 1
-        return RosterPage(applicable, skipped, cursor)
+                skip_reasons[NO_SCENARIO_APPLIES] += 1
+            if unusable_rows:
+                skip_reasons[INVALID_SEGMENTS] += unusable_rows
+        return RosterPage(applicable, skip_reasons, cursor)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from functions.work import Work, is_open, log_opened, work_off
-from shared.errors import RequestError
+from shared.errors import MentorsViewError, RequestError
 from shared.time_budget import TimeBudget
 
 
@@ -47,6 +47,7 @@ async def run_slice(
 
     Raises:
         RequestError: 422 `not_a_slot`: the requested slot is neither due nor was ever opened.
+        MentorsViewError: the view cannot be read; a slot that is due stays due, and what is queued was worked on.
         DatabaseError: the database is away or refuses; whatever was in hand becomes visible again.
     """
     async with work.measuring("schedule"):
@@ -68,12 +69,17 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
         log_opened(slot.invocation)
         if work.telemetry is not None:
             work.telemetry.opened(slot.invocation)
-    if not slot.open:
-        if slot.alert_due:
-            await _send_due_alerts(work)
-        return Slice(slot.invocation, deduplicated=not slot.opened, more_to_do=False)
-    after = await work_off(work, slot.open, budget=budget, witness=slot.witness, dispatch_id=dispatch_id)
-    await _send_due_alerts(work)
+    view_error = None if slot.mentors_view_fault is None else MentorsViewError(slot.mentors_view_fault)
+    after: dict[str, dict[str, Any] | None] = {}
+    if slot.open:
+        try:
+            after = await work_off(work, slot.open, budget=budget, witness=slot.witness, dispatch_id=dispatch_id)
+        except MentorsViewError as error:
+            view_error = error
+    if slot.open or slot.alert_due:
+        await _send_due_alerts(work)
+    if view_error is not None:
+        raise view_error
     invocation = slot.invocation
     if invocation is not None:
         invocation = after.get(invocation["id"]) or invocation

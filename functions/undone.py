@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from functions.peer_mentors import call_through_view
 from shared.database import Database
 from shared.evaluations import MENTOR_NOT_ACTIVE, MentorScenarios
 from shared.invocations import Enumeration
@@ -41,8 +42,8 @@ async def fetch_undone(
     Raises:
         DatabaseError: the database is away or refuses.
     """
-    answer = await database.call(
-        "scheduler_undone", invocation_id=invocation_id, after_user_id=after_user_id, mentors=mentors
+    answer = await call_through_view(
+        database, "scheduler_undone", invocation_id=invocation_id, after_user_id=after_user_id, mentors=mentors
     )
     if answer is None:
         return None

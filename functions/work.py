@@ -17,7 +17,7 @@ from functions.solitude import Solitude
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.engine_lease import EngineLease
-from shared.errors import EngineRejectedError
+from shared.errors import EngineRejectedError, MentorsViewError
 from shared.evaluations import MentorScenarios
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations, OpenInvocation
@@ -84,6 +84,7 @@ async def work_off(
         Each of the invocations as it is afterwards, by id; None for one that is gone.
 
     Raises:
+        MentorsViewError: the view cannot be read, after all that was queued before has been worked on.
         DatabaseError: the database is away or refuses; what could not be recorded becomes visible again.
     """
     _suggest_witness(work.engine, open_invocations, witness)
@@ -98,10 +99,11 @@ async def work_off(
         telemetry=work.telemetry,
     )
     work.lease.join()
+    view_errors: list[MentorsViewError] = []
     try:
         # A failure of one does not stop the other: what the drain has in hand is recorded, whatever cannot be read.
         failures = await asyncio.gather(
-            _enumerate(work, open_invocations, budget, drain), drain.run(), return_exceptions=True
+            _enumerate(work, open_invocations, budget, drain, view_errors), drain.run(), return_exceptions=True
         )
     finally:
         lease_id = work.lease.leave()
@@ -117,6 +119,8 @@ async def work_off(
     _log_ended(drain.done, budget, after, dispatch_id)
     if work.telemetry is not None:
         _measure_breaker(work.telemetry, drain.done)
+    if view_errors:
+        raise view_errors[0]
     return after
 
 
@@ -143,20 +147,30 @@ def _suggest_witness(
         engine.suggest_witness(context, witness)
 
 
-async def _enumerate(work: Work, open_invocations: Sequence[OpenInvocation], budget: TimeBudget, drain: Drain) -> None:
+async def _enumerate(
+    work: Work,
+    open_invocations: Sequence[OpenInvocation],
+    budget: TimeBudget,
+    drain: Drain,
+    view_errors: list[MentorsViewError],
+) -> None:
+    """Enumerates one after the other. A view that cannot be read stops that enumeration only: see `view_errors`."""
     roster = Roster(work.slices.patient(), work.config)
     try:
         # Manual runs first: a person waits for them.
         for invocation in sorted(open_invocations, key=lambda invocation: invocation.triggered_by == "schedule"):
             if not invocation.enumeration.done and budget.remaining() > 0:
-                await enumerate_mentors(
-                    invocation,
-                    roster=roster,
-                    invocations=work.invocations,
-                    batch_size=work.config.evaluation_batch_size,
-                    budget=budget,
-                    on_queued=drain.note_queued,
-                )
+                try:
+                    await enumerate_mentors(
+                        invocation,
+                        roster=roster,
+                        invocations=work.invocations,
+                        batch_size=work.config.evaluation_batch_size,
+                        budget=budget,
+                        on_queued=drain.note_queued,
+                    )
+                except MentorsViewError as error:
+                    view_errors.append(error)
     finally:
         drain.note_all_queued()
 

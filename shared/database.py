@@ -21,7 +21,7 @@ import httpx
 from postgrest import APIError, AsyncPostgrestClient
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
+from shared.errors import DatabaseRefusedError, DatabaseUnavailableError, MentorsViewError
 from shared.http_transport import HttpTransport
 from shared.time_budget import TimeBudget
 
@@ -39,6 +39,9 @@ SOON_SECONDS = 2.0
 # recorded. Longer than the role's lock time-out, so that a call which met that is tried once more.
 PATIENCE_SECONDS = 9.0
 MAX_PAUSE_SECONDS = 2.0
+
+# Raised by scheduler_check_mentors_view, with the fault as its message.
+MENTORS_VIEW_FAULT = "MV001"
 
 # What may pass by itself, by SQLSTATE or by its beginning. PostgREST answers most of these with 503, and not all: 500
 # for 57P02, 57P03 and 58030, 405 for 25006, 400 for 0A000.
@@ -170,13 +173,15 @@ class Database:
                 raise _translate(error) from error
 
 
-def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedError:
+def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedError | MentorsViewError:
     code = str(error.code or "")
     if error.code == "":
         # PostgREST's, with a 400, where its connection breaks within a statement. A gateway's has no code at all.
         return DatabaseUnavailableError("the Data API lost its connection to the database")
     if code.startswith(TRANSIENT):
         return DatabaseUnavailableError(f"the Data API answered {code}")
+    if code == MENTORS_VIEW_FAULT:
+        return MentorsViewError(error.message or "no message")
     return _refusal(code)(code or "unknown", error.message or "no message")
 
 

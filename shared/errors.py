@@ -8,7 +8,8 @@
     ├── AlertNotSentError           the alerts' webhook did not take a message; carries a stable code
     ├── DatabaseError
     │   ├── DatabaseUnavailableError    away, or too busy: try again
-    │   └── DatabaseRefusedError        it answered no: a wrong key, a missing migration, a defect of ours
+    │   ├── DatabaseRefusedError        it answered no: a wrong key, a missing migration, a defect of ours
+    │   └── MentorsViewError            the view `active_peer_mentors` cannot be read as it is
     └── EngineError                 carries a stable code
         ├── EngineTransientError        this call failed, a repeat may not: time-out, refused, reset, 408, 429, 5xx
         ├── EngineRefusedCallError      something in this very call is not acceptable: 400, 413, 422
@@ -91,6 +92,14 @@ class DatabaseRefusedError(DatabaseError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+
+
+class MentorsViewError(DatabaseError):
+    """The view `active_peer_mentors` has the wrong columns, or reading it fails; only a change of the view helps.
+
+    Args:
+        detail: what was expected and what was found; holds no value of a row, so callers may read it.
+    """
 
 
 class EngineError(SchedulerError):

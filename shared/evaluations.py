@@ -13,6 +13,7 @@ ScenarioCounts = dict[str, dict[str, int]]
 # Why a pair is skipped.
 MENTOR_NOT_ACTIVE = "mentor_not_active"
 SCENARIO_NOT_APPLICABLE = "scenario_not_applicable"
+INVALID_SEGMENTS = "invalid_segments"
 
 
 class MentorScenarios(NamedTuple):

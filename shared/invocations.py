@@ -6,7 +6,7 @@ What callers of the REST API ask for is in `invocation_records.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -78,6 +78,7 @@ class OpenedSlot:
         open: everything that is open, the oldest first.
         witness: somebody whom the engine has answered before, if anybody.
         alert_due: an alert waits to be sent.
+        mentors_view_fault: why the slot stays due and is not opened; None: it is none of the view's.
     """
 
     opened: bool
@@ -86,6 +87,7 @@ class OpenedSlot:
     open: tuple[OpenInvocation, ...]
     witness: MentorScenarios | None
     alert_due: bool
+    mentors_view_fault: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,7 @@ class Invocations:
             ),
             witness=to_witness(answer["witness"]),
             alert_due=answer["alert_due"],
+            mentors_view_fault=answer.get("mentors_view_fault"),
         )
 
     async def enqueue(
@@ -208,7 +211,7 @@ class Invocations:
         *,
         expected_cursor: str | None,
         next_cursor: str | None,
-        mentors_skipped: int,
+        skip_reasons: Mapping[str, int],
         done: bool,
     ) -> bool:
         """Freezes one page of the enumeration.
@@ -218,7 +221,7 @@ class Invocations:
             batches: the page's mentors to whom some scenario applies, cut into batches.
             expected_cursor: where the page began; another worker that was faster has moved it on.
             next_cursor: where the next page begins; None leaves it where it is.
-            mentors_skipped: the page's mentors to whom none applies.
+            skip_reasons: rows of the page from which nobody is evaluated, by reason.
             done: nobody comes after this page.
 
         Returns:
@@ -231,7 +234,7 @@ class Invocations:
             next_cursor=next_cursor,
             done=done,
             batches=[to_pairs(batch) for batch in batches],
-            mentors_skipped=mentors_skipped,
+            skip_reasons=dict(skip_reasons),
         )
         return bool(answer["accepted"])
 

@@ -153,7 +153,16 @@ class Progress {
 
 function factsOf(run) {
   const { id, triggered_by, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note } = run;
-  return { id, triggered_by, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, counts: { mentors: run.counts.mentors, mentors_skipped: run.counts.mentors_skipped } };
+  return { id, triggered_by, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, skip_reasons: run.skip_reasons, counts: { mentors: run.counts.mentors } };
+}
+
+function skipped({ no_scenario_applies, user_id_missing, invalid_segments }) {
+  const parts = [
+    no_scenario_applies && `no scenario applies to ${count(no_scenario_applies)}`,
+    user_id_missing && `${counted(user_id_missing, "row")} without a user id`,
+    invalid_segments && `${counted(invalid_segments, "row")} with invalid segments`,
+  ].filter(Boolean);
+  return parts.length ? ` (${parts.join(", ")})` : null;
 }
 
 function facts(run) {
@@ -172,7 +181,7 @@ function facts(run) {
       run.finished_at && fact("Took", span(secondsBetween(run.started_at, run.finished_at))),
       fact("Kind", triggerWord(run.triggered_by)),
       run.retry_of && fact("Retries", h("a", { href: `#/runs/${run.retry_of}` }, "the run before")),
-      fact("Mentors", count(run.counts.mentors), run.counts.mentors_skipped ? ` (no scenario applies to ${count(run.counts.mentors_skipped)})` : null),
+      fact("Mentors", count(run.counts.mentors), skipped(run.skip_reasons)),
       run.note && fact("Note", run.note),
       h("div", { class: "wide" }, h("dt", {}, "Id"), h("dd", {}, h("code", {}, run.id))),
     ),

@@ -2,21 +2,21 @@
 --
 -- The view public.active_peer_mentors is the seam. The scheduler reads its two columns and nothing else. A team with a schema
 -- of its own writes the view over its own tables, before this or afterwards: docs/adapting.md. What it has is left alone:
--- where the view is there nothing is made, and where only a table named peer_mentors is there, this stops before it begins.
+-- where the view is there this changes nothing (the next migration checks its columns), and where only a table named
+-- peer_mentors is there, this stops before it begins.
 --
 -- Dropping and creating a view anew loses its rights, and Supabase's default privileges then open it to anon: repeat the
--- revokes and the grant at the end whenever you replace it that way.
+-- revoke and the grant at the end whenever you replace it that way.
 
 -- Looks before anything is changed: raises what stands in the way, and what to do about it. The Supabase CLI shows its user
 -- the message and then the statement that failed, and no hint: so the message says it all, and a statement of one line raises it.
 create function pg_temp.look_first() returns void
 language plpgsql as $$
 declare
-  theirs constant regclass := coalesce(to_regclass('public.active_peer_mentors'), to_regclass('public.peer_mentors'));
   found_columns constant text := (
     select string_agg(format('%I %s', a.attname, format_type(a.atttypid, null)), ', ' order by a.attnum)
       from pg_attribute as a
-     where a.attrelid = theirs
+     where a.attrelid = to_regclass('public.peer_mentors')
        and a.attnum > 0
        and not a.attisdropped
   );
@@ -34,23 +34,8 @@ begin
         'Rename it: the scheduler''s names are fixed (docs/adapting.md).';
   end if;
 
-  if to_regclass('public.active_peer_mentors') is not null then
-    if (
-      select count(*)
-        from pg_attribute as a
-       where a.attrelid = to_regclass('public.active_peer_mentors')
-         and not a.attisdropped
-         and (a.attname, format_type(a.atttypid, null)) in (('user_id', 'uuid'), ('segments', 'text[]'))
-    ) <> 2 then
-      raise exception using
-        errcode = 'invalid_table_definition',
-        message = format(
-          'public.active_peer_mentors lacks user_id uuid or segments text[]: nothing was changed. It has %s. Give it these '
-          'two columns, as docs/adapting.md shows, and apply the migrations again.',
-          coalesce(found_columns, 'no columns')
-        );
-    end if;
-  elsif to_regclass('public.peer_mentors') is not null
+  if to_regclass('public.active_peer_mentors') is null
+    and to_regclass('public.peer_mentors') is not null
     and coalesce(obj_description(to_regclass('public.peer_mentors'), 'pg_class'), '') not like 'Sample application: %'
   then
     raise exception using
@@ -122,8 +107,8 @@ begin
   comment on view public.active_peer_mentors is
     'The seam: user_id and segments of every mentor to be evaluated. Rewrite it over your own schema and repeat its revokes: '
     'replacing a view by drop and create loses them, and default privileges then grant it to anon.';
+
+  revoke all on table public.active_peer_mentors from public, anon, authenticated, service_role;
+  grant select on table public.active_peer_mentors to service_role;
 end
 $$;
-
-revoke all on table public.active_peer_mentors from public, anon, authenticated, service_role;
-grant select on table public.active_peer_mentors to service_role;

@@ -2,6 +2,53 @@
 -- workers to ask for, how long a slice may take. The function writes it whenever it opens a slot. All of it lives in a
 -- private schema: the Data API does not expose it, and no API role may use it.
 
+-- What is wrong with the columns of public.active_peer_mentors, or null: which column, what was expected and what was found.
+-- The types are exact: segments of type text would be read letter by letter, and citext[] would mix up segments that
+-- differ in case. Reads the catalogue only, so it may be asked before each slot and each page.
+-- Here and not beside the sample's view: this goes with the scheduler when it is uninstalled, and comes back with it.
+create function public.scheduler_mentors_view_fault() returns text
+language sql stable set search_path = '' as $$
+  with seam as (
+    select c.oid
+      from pg_catalog.pg_class as c
+     where c.oid = to_regclass('public.active_peer_mentors') and c.relkind in ('v', 'm', 'r', 'p', 'f')
+  ), fault as (
+    select format('column %s: expected %s, found %s', expected.name, expected.type,
+             coalesce(format_type(a.atttypid, a.atttypmod), 'none')) as words
+      from (values ('user_id', 'uuid'::regtype), ('segments', 'text[]'::regtype)) as expected (name, type)
+      left join pg_catalog.pg_attribute as a
+        on a.attrelid = (select oid from seam) and a.attname = expected.name and not a.attisdropped
+     where a.atttypid is distinct from expected.type::oid
+  )
+  select case
+    when not exists (select from seam) then
+      'public.active_peer_mentors: expected a view with the columns user_id uuid and segments text[], found none'
+    else 'public.active_peer_mentors, ' || (select string_agg(words, '; ' order by words desc) from fault)
+      || '. Cast them in the view'
+  end || ' (docs/adapting.md)'
+$$;
+
+-- Raises MV001, an SQLSTATE of the scheduler's own, where there is such a fault.
+create function public.scheduler_check_mentors_view() returns void
+language plpgsql stable set search_path = '' as $$
+declare
+  v_fault constant text := public.scheduler_mentors_view_fault();
+begin
+  if v_fault is not null then
+    raise exception using errcode = 'MV001', message = v_fault;
+  end if;
+end
+$$;
+
+revoke all on function public.scheduler_mentors_view_fault(), public.scheduler_check_mentors_view()
+from public, anon, authenticated;
+grant execute on function public.scheduler_mentors_view_fault(), public.scheduler_check_mentors_view() to service_role;
+
+-- Before anything else: a view of the team's own that cannot be read stops the installation, and keeps its rights.
+select public.scheduler_check_mentors_view();
+revoke all on table public.active_peer_mentors from public, anon, authenticated, service_role;
+grant select on table public.active_peer_mentors to service_role;
+
 -- `create extension if not exists` is not enough: on hosted Supabase it runs the platform's own scripts around an extension that
 -- is there already, and one of those cannot be run twice.
 do $$

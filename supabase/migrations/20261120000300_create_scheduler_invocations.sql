@@ -41,8 +41,13 @@ create table public.scheduler_invocations (
   enumeration_cursor text,
   enumeration_done boolean not null default false,
   next_batch_no integer not null default 1,
-  -- Mentors read to whom no scenario type applies: they are in no batch.
-  mentors_skipped integer not null default 0,
+  -- Rows of the mentors' view from which nobody was evaluated: no_scenario_applies and user_id_missing are in no batch; of
+  -- invalid_segments the pairs are in a batch, and skipped, unless another row of the same user can be used.
+  skip_reasons jsonb not null default '{"no_scenario_applies": 0, "user_id_missing": 0, "invalid_segments": 0}',
+  -- Those in no batch.
+  mentors_skipped integer not null generated always as (
+    (skip_reasons ->> 'no_scenario_applies')::integer + (skip_reasons ->> 'user_id_missing')::integer
+  ) stored,
   error text,
   note text,
   -- Gone from the API; its slot and its key stay spent. The rows go with prune.

@@ -17,7 +17,8 @@ language sql stable set search_path = '' as $$
       select coalesce(sum(b.failed), 0) as failed,
              coalesce(sum(b.not_evaluated), 0) as not_evaluated,
              coalesce(sum(b.triggered + b.not_triggered + b.suppressed), 0) as evaluated,
-             coalesce(sum(b.mentors), 0) + p_invocation.mentors_skipped as mentors
+             -- Rows without a user id are no mentors.
+             coalesce(sum(b.mentors), 0) + (p_invocation.skip_reasons ->> 'no_scenario_applies')::integer as mentors
         from public.scheduler_invocation_batches as b
        where b.invocation_id = p_invocation.id
     ) as counted
@@ -28,7 +29,8 @@ $$;
 create function scheduler.reason_of_end(p_invocation public.scheduler_invocations, p_status text) returns text
 language sql immutable set search_path = '' as $$
   select case
-    when p_status = 'failed' and p_invocation.next_batch_no = 1 and p_invocation.mentors_skipped = 0
+    when p_status = 'failed' and p_invocation.next_batch_no = 1
+      and (p_invocation.skip_reasons ->> 'no_scenario_applies')::integer = 0
       then 'no_active_mentors'
   end
 $$;

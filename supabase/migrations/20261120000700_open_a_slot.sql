@@ -15,7 +15,8 @@ $$;
 --
 -- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "witness", "alert_due"}: whether
 -- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (null: none), what is open to work
--- on, a witness, and whether an alert waits to be sent.
+-- on, a witness, and whether an alert waits to be sent. A slot that is not opened because the mentors' view has the wrong
+-- columns stays due and unspent, and the answer has "mentors_view_fault" besides.
 create function public.scheduler_open_slot(
   p_due_slot timestamptz,
   p_next_slot timestamptz,
@@ -35,6 +36,8 @@ declare
   v_opened boolean := false;
   v_known boolean;
   v_news boolean;
+  v_due boolean;
+  v_view_fault text;
 begin
   if not (p_due_slot <= v_now and v_now < p_next_slot) then
     return jsonb_build_object('clock', v_now);
@@ -58,10 +61,13 @@ begin
   if v_news then
     select * into v_settings from scheduler.settings for no key update;
     v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
-    if v_known
-       and p_due_slot > v_settings.slot_high_water_mark
-       and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours)
-    then
+    v_due := v_known
+      and p_due_slot > v_settings.slot_high_water_mark
+      and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours);
+    if v_due then
+      v_view_fault := public.scheduler_mentors_view_fault();
+    end if;
+    if v_due and v_view_fault is null then
       insert into public.scheduler_invocations
         (idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, config, engine_scope)
       values
@@ -84,8 +90,8 @@ begin
     v_settings.slot_high_water_mark := coalesce(v_settings.slot_high_water_mark, v_now);
     update scheduler.settings
        set slot_high_water_mark = v_settings.slot_high_water_mark,
-           -- A slot that is due but was not asked for stays due.
-           next_due_at = case when v_known then p_next_slot else next_due_at end,
+           -- A slot that is due but was not asked for, or cannot be opened yet, stays due.
+           next_due_at = case when v_known and v_view_fault is null then p_next_slot else next_due_at end,
            max_workers = p_max_workers,
            time_budget_seconds = p_time_budget_seconds,
            retention_days = p_retention_days
@@ -102,6 +108,7 @@ begin
     'opened', v_opened,
     -- The latest slot that is spent but whose invocation was deleted is still a slot; one that was missed for good is not.
     'not_a_slot', v_invocation_id is null
+      and v_view_fault is null
       and p_requested_slot is not null
       and not (p_requested_slot = p_due_slot and p_due_slot <= v_settings.slot_high_water_mark),
     'invocation', scheduler.describe_invocation(v_invocation_id),
@@ -118,7 +125,7 @@ begin
     ),
     'witness', scheduler.witness(),
     'alert_due', scheduler.alert_is_due()
-  );
+  ) || case when v_view_fault is null then '{}' else jsonb_build_object('mentors_view_fault', v_view_fault) end;
 end
 $$;
 

@@ -73,14 +73,15 @@ $$;
 
 -- Freezes one page of the enumeration: the batches, their messages and the new cursor, in one transaction. A compare and
 -- set on the cursor: of two workers that read the same page one is told that it came too late.
--- p_batches: [[{"scenario_types": […], "user_ids": […]}, …], …], one element for each batch.
+-- p_batches: [[{"scenario_types": […], "user_ids": […]}, …], …], one element for each batch. p_skip_reasons: how many rows of
+-- the page are to be added to each of the invocation's skip_reasons; what is left out is 0.
 create function public.scheduler_enqueue(
   p_invocation_id uuid,
   p_expected_cursor text,
   p_next_cursor text,
   p_done boolean,
   p_batches jsonb,
-  p_mentors_skipped integer
+  p_skip_reasons jsonb
 ) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
 declare
@@ -99,7 +100,10 @@ begin
   update public.scheduler_invocations
      set enumeration_cursor = coalesce(p_next_cursor, enumeration_cursor),
          enumeration_done = p_done,
-         mentors_skipped = mentors_skipped + p_mentors_skipped,
+         skip_reasons = (
+           select jsonb_object_agg(reason.key, reason.value::integer + coalesce((p_skip_reasons ->> reason.key)::integer, 0))
+             from jsonb_each_text(skip_reasons) as reason
+         ),
          status = 'running',
          started_at = coalesce(started_at, clock_timestamp())
    where id = p_invocation_id;
@@ -446,14 +450,14 @@ revoke all on function
   scheduler.requeue_lost_batches()
 from public, anon, authenticated, service_role;
 revoke all on function
-  public.scheduler_enqueue(uuid, text, text, boolean, jsonb, integer),
+  public.scheduler_enqueue(uuid, text, text, boolean, jsonb, jsonb),
   public.scheduler_claim(integer, integer, boolean, jsonb),
   public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),
   public.scheduler_split(uuid, integer, integer)
 from public, anon, authenticated;
 grant execute on function
-  public.scheduler_enqueue(uuid, text, text, boolean, jsonb, integer),
+  public.scheduler_enqueue(uuid, text, text, boolean, jsonb, jsonb),
   public.scheduler_claim(integer, integer, boolean, jsonb),
   public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),

@@ -9,6 +9,7 @@
 --   opened, same (the key's invocation), other_request (the key stands for another request), deleted (the key's invocation was),
 --   retry_source_unknown, retry_source_open, retry_already_open, nothing_to_retry, retry_window_closed;
 -- the invocation is null unless it is opened or the same, the witness unless it is opened.
+-- Raises MV001 instead of opening anything where the mentors' view has the wrong columns.
 create function public.scheduler_open(
   p_invocation_id uuid,
   p_idempotency_key text,
@@ -40,6 +41,7 @@ begin
   if found then
     return scheduler.outcome_of_known_key(v_known, p_invocation_id, p_request_hash);
   end if;
+  perform public.scheduler_check_mentors_view();
 
   if p_retry_of is not null then
     -- Held, so that it is not pruned before the retry that reads from it is there to be seen.
@@ -116,19 +118,29 @@ $$;
 
 -- Which of these mentors are active, and in which segments: [{"user_id", "segments"}, …]. One jsonb, because the Data API
 -- cuts rows; not a definer's, because the view shows what its reader may see.
+-- This and what follows is PL/pgSQL for the check: a language sql body fails on a column of the wrong type before it runs.
 create function public.scheduler_active_mentors(p_user_ids uuid[]) returns jsonb
-language sql stable set search_path = '' as $$
-  select coalesce(jsonb_agg(jsonb_build_object('user_id', mentor.user_id, 'segments', mentor.segments)), '[]')
-    from public.active_peer_mentors as mentor
-   where mentor.user_id = any (p_user_ids)
+language plpgsql stable set search_path = '' as $$
+begin
+  perform public.scheduler_check_mentors_view();
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object('user_id', mentor.user_id, 'segments', mentor.segments)), '[]')
+      from public.active_peer_mentors as mentor
+     where mentor.user_id = any (p_user_ids)
+  );
+end
 $$;
 
 -- A keyset page of the active mentors: about p_rows rows of the view from after p_after (null: from the start), in one answer
 -- that the Data API does not cut, and grouped by their segments, which many share. Answers {"groups": [{"segments",
--- "user_ids"}, …], "is_last": nobody comes after it}. A mentor whom the view shows in several rows has all of them in one page.
+-- "user_ids"}, …], "is_last": nobody comes after it, "without_user_id": of the last page, how many rows of the view have no
+-- user_id, which are in no page; of others 0}. A mentor whom the view shows in several rows has all of them in one page.
 -- Not a definer's, because the view shows what its reader may see. A team's view may take its time.
 create function public.scheduler_active_mentors_page(p_after uuid, p_rows integer) returns json
-language sql stable set search_path = '' set statement_timeout = '30s' as $$
+language plpgsql stable set search_path = '' set statement_timeout = '30s' as $$
+begin
+  perform public.scheduler_check_mentors_view();
+  return (
   with page as materialized (
     select mentor.user_id, mentor.segments
       from public.active_peer_mentors as mentor
@@ -139,11 +151,20 @@ language sql stable set search_path = '' set statement_timeout = '30s' as $$
      fetch first greatest(p_rows, 1) rows with ties
   ), alike as (
     select page.segments, array_agg(page.user_id) as user_ids from page group by page.segments
+  ), place as (
+    select count(*) < greatest(p_rows, 1) as is_last from page
   )
   select json_build_object(
     'groups', coalesce((select json_agg(alike) from alike), '[]'),
-    'is_last', (select count(*) from page) < greatest(p_rows, 1)
+    'is_last', place.is_last,
+    'without_user_id', case when place.is_last
+      then (select count(*) from public.active_peer_mentors as mentor where mentor.user_id is null)
+      else 0
+    end
   )
+    from place
+  );
+end
 $$;
 
 -- What a run left undone, some p_mentors of them from after user p_after_user_id: failed, or not evaluated.
@@ -153,7 +174,10 @@ $$;
 -- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
 -- parts, and its users must not come a second time with the later of them.
 create function public.scheduler_undone(p_invocation_id uuid, p_after_user_id uuid, p_mentors integer) returns jsonb
-language sql stable set search_path = '' as $$
+language plpgsql stable set search_path = '' as $$
+begin
+  perform public.scheduler_check_mentors_view();
+  return (
   with undone as (
     select b.first_user_id, b.last_user_id,
            sum(case b.state when 'abandoned' then b.mentors else least(b.failed, b.mentors) end) as at_most
@@ -205,6 +229,8 @@ language sql stable set search_path = '' as $$
     )
     from public.scheduler_invocations as i
    where i.id = p_invocation_id
+  );
+end
 $$;
 
 revoke all on function scheduler.outcome_of_known_key(public.scheduler_invocations, uuid, text)

@@ -123,6 +123,7 @@ language sql stable security definer set search_path = '' set statement_timeout 
       'request', i.request,
       'config', i.config,
       'enumeration_done', i.enumeration_done,
+      'skip_reasons', i.skip_reasons,
       'not_evaluated_user_ids', (
         select coalesce(jsonb_agg(distinct waiting.user_id), '[]')
           from (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ class FakeDatabase(Database):
     """Answers as the Data API would.
 
     Args:
-        rows: the rows of the view of active mentors, in the order of their ids.
+        rows: the rows of the view of active mentors, in the order of their ids; those without one anywhere.
         most_rows: that a page of them holds, however many are asked for.
         functions: what each SQL function does with its arguments.
     """
@@ -24,7 +25,8 @@ class FakeDatabase(Database):
         most_rows: int = 10_000,
         functions: dict[str, Callable[[dict[str, Any]], Any]] | None = None,
     ) -> None:
-        self._rows = rows
+        self._rows = [row for row in rows if row["user_id"] is not None]
+        self._without_user_id = len(rows) - len(self._rows)
         self._most_rows = most_rows
         self._functions = {"scheduler_active_mentors_page": self._page} | (functions or {})
         self.pages_read = 0
@@ -42,14 +44,12 @@ class FakeDatabase(Database):
         after, rows = arguments["after"], min(arguments["rows"], self._most_rows)
         left = [row for row in self._rows if after is None or row["user_id"] > after]
         page = left[:rows] + [row for row in left[rows:] if row["user_id"] == left[rows - 1]["user_id"]]
-        alike: dict[tuple[str | None, ...] | None, list[str]] = {}
+        alike: dict[str, list[str]] = {}
         for row in page:
-            segments = None if row["segments"] is None else tuple(row["segments"])
-            alike.setdefault(segments, []).append(row["user_id"])
+            alike.setdefault(json.dumps(row["segments"]), []).append(row["user_id"])
+        is_last = len(page) == len(left)
         return {
-            "groups": [
-                {"segments": segments if segments is None else list(segments), "user_ids": user_ids}
-                for segments, user_ids in alike.items()
-            ],
-            "is_last": len(page) == len(left),
+            "groups": [{"segments": json.loads(each), "user_ids": user_ids} for each, user_ids in alike.items()],
+            "is_last": is_last,
+            "without_user_id": self._without_user_id if is_last else 0,
         }

@@ -23,7 +23,7 @@ select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, nu
   [{"scenario_types": ["contact_lapsed"],
     "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
-]', 0);
+]', '{}');
 
 create temporary table answered (name text, answer jsonb) on commit drop;
 
@@ -66,7 +66,7 @@ values
    'manual:pgtap');
 select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000b', null, null, true, '[
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
-]', 0);
+]', '{}');
 update pgmq.q_scenario_evaluation_batches set vt = clock_timestamp();
 insert into answered select 'manual', public.scheduler_claim(1, 600, false);
 select is(

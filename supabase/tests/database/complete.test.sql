@@ -20,7 +20,7 @@ select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, nu
   [{"scenario_types": ["contact_lapsed"],
     "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
-]', 0);
+]', '{}');
 
 select public.scheduler_claim(10, 600, false);
 
@@ -90,7 +90,7 @@ update public.scheduler_invocations set enumeration_done = false;
 select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[
   [{"scenario_types": ["contact_lapsed"],
     "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}]
-]', 0);
+]', '{}');
 delete from public.scheduler_evaluations;
 select throws_ok(
   $$

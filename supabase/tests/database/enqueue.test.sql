@@ -21,7 +21,7 @@ create function pg_temp.enqueue(
 ) returns boolean
 language sql as $$
   select (public.scheduler_enqueue(
-    '00000000-0000-4000-8000-00000000000a', p_expected, p_next, p_done, p_batches, p_skipped
+    '00000000-0000-4000-8000-00000000000a', p_expected, p_next, p_done, p_batches, jsonb_build_object('no_scenario_applies', p_skipped)
   ) ->> 'accepted')::boolean
 $$;
 create temporary table page (batches jsonb) on commit drop;
@@ -69,7 +69,7 @@ select is(pg_temp.enqueue('after 3', null, true, '[]'), true, 'the last page may
 select is((select enumeration_done from public.scheduler_invocations), true, 'and ends the enumeration');
 select is(pg_temp.enqueue('after 3', 'x', false, (select batches from page)), false, 'nothing is added afterwards');
 select is(
-  (public.scheduler_enqueue('00000000-0000-4000-8000-00000000000f', null, null, true, '[]', 0) ->> 'accepted')::boolean, false,
+  (public.scheduler_enqueue('00000000-0000-4000-8000-00000000000f', null, null, true, '[]', '{}') ->> 'accepted')::boolean, false,
   'nor to an invocation that is not there'
 );
 

@@ -29,7 +29,7 @@ begin
         ))
       ), '[]')
       from unnest(p_outcomes)
-  ), p_skipped);
+  ), jsonb_build_object('no_scenario_applies', p_skipped));
   perform public.scheduler_complete(
       v_id, b.batch_no, 1,
       case when outcome = 'not_triggered' then '[]' else jsonb_build_array(jsonb_build_object(
@@ -76,7 +76,7 @@ values
 
 select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
-]', 0);
+]', '{}');
 select public.scheduler_complete('00000000-0000-4000-8000-00000000000a', 1, 1, '[]',
   '{"contact_lapsed": {"not_triggered": 1}, "milestone": {"not_triggered": 1}}', 5, 'pgtap');
 select is((public.scheduler_finish('00000000-0000-4000-8000-00000000000a') ->> 'ended_now')::boolean, true, 'one call ends it');

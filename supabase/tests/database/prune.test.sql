@@ -20,7 +20,7 @@ select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, nu
   [{"scenario_types": ["contact_lapsed"],
     "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
-]', 0);
+]', '{}');
 
 select public.scheduler_complete('00000000-0000-4000-8000-00000000000a', 1, 1,
   '[{"scenario_type": "contact_lapsed", "outcome": "triggered", "attempts": 1,
@@ -51,7 +51,7 @@ values
   ('00000000-0000-4000-8000-00000000000a', 'slot:pgtap', 'schedule', 'running', now(), now(), now() + interval '1 hour',
    'slot:pgtap');
 
-select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[]', 3);
+select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, null, true, '[]', '{"no_scenario_applies": 3}');
 select public.scheduler_finish('00000000-0000-4000-8000-00000000000a');
 update public.scheduler_invocations set finished_at = now() - interval '10 years', deleted_at = now() - interval '9 years';
 select is(

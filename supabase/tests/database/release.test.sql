@@ -20,7 +20,7 @@ select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, nu
   [{"scenario_types": ["contact_lapsed"],
     "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
-]', 0);
+]', '{}');
 
 select public.scheduler_claim(1, 600, false);
 

@@ -20,7 +20,7 @@ select public.scheduler_enqueue('00000000-0000-4000-8000-00000000000a', null, nu
   [{"scenario_types": ["contact_lapsed"],
     "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}],
   [{"scenario_types": ["contact_lapsed", "milestone"], "user_ids": ["00000000-0000-4000-8000-000000000003"]}]
-]', 0);
+]', '{}');
 
 create function pg_temp.update(p_cancel boolean, p_set_note boolean default false, p_note text default null) returns jsonb
 language sql as $$

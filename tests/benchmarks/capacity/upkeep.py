@@ -22,7 +22,7 @@ select public.scheduler_enqueue(%s, null, null, true, (
            'user_ids', jsonb_build_array(md5('upkeep-' || n)::uuid)
          )))
     from generate_series(1, %s::integer) as n
-), 0)
+), '{}')
 """
 OPEN = b"""
 insert into public.scheduler_invocations

@@ -61,7 +61,7 @@ class PlainLoop:
             async for page in pages:
                 users = [
                     MentorScenarios(user_id, CONFIG.scenario_types_for(segments))
-                    for user_id, segments in page
+                    for user_id, segments, *_ in page.mentors
                     if user_id <= UP_TO
                 ]
                 self._mentors += len(users)

@@ -120,7 +120,7 @@ class Worker(Session):
             next_cursor=following,
             done=done,
             batches=batches,
-            mentors_skipped=skipped,
+            skip_reasons={"no_scenario_applies": skipped},
         )
         assert set(answer) == {"accepted"}
         return bool(answer["accepted"])

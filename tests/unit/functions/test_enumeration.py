@@ -29,6 +29,7 @@ class Worker:
 
     Args:
         segments: of each mentor, in the order of the ids.
+        rows: of the view, instead of these mentors.
         accepts: whether each page is taken; when they are used up, all are.
     """
 
@@ -36,13 +37,15 @@ class Worker:
         self,
         segments: Sequence[str],
         *,
+        rows: Sequence[dict[str, Any]] | None = None,
         accepts: Sequence[bool] = (),
         cursor: str | None = None,
         batch_size: int = 3,
         most_rows: int = 4,
     ) -> None:
         self._accepts = list(accepts)
-        rows = [{"user_id": mentor_id(n), "segments": [segment]} for n, segment in enumerate(segments)]
+        if rows is None:
+            rows = [{"user_id": mentor_id(n), "segments": [segment]} for n, segment in enumerate(segments)]
         self._database = FakeDatabase(rows, most_rows=most_rows, functions={"scheduler_enqueue": self._enqueue})
         self._invocation = OpenInvocation(RUN_ID, SLOT, "schedule", Enumeration(cursor=cursor))
         self._batch_size = batch_size
@@ -91,7 +94,7 @@ async def test_each_mentor_is_in_one_batch_or_skipped(segments: list[str], batch
     assert sorted(worker.queued()) == [
         MentorScenarios(mentor_id(n), (f"for_{segment}",)) for n, segment in enumerate(segments) if segment != "odd"
     ]
-    assert sum(page["mentors_skipped"] for page in worker.pages) == segments.count("odd")
+    assert sum(page["skip_reasons"].get("no_scenario_applies", 0) for page in worker.pages) == segments.count("odd")
 
 
 @given(segments, st.integers(1, 10), st.integers(1, 10))
@@ -122,7 +125,28 @@ async def test_a_mentor_to_whom_nothing_applies_is_skipped_and_takes_no_room() -
     await worker.run()
     page, end = worker.pages
     assert [len(batch) for batch in worker.batches()[0]] == [5]
-    assert (page["mentors_skipped"], end["mentors_skipped"]) == (5, 0)
+    assert (page["skip_reasons"], end["skip_reasons"]) == ({"no_scenario_applies": 5}, {})
+
+
+async def test_unusable_rows_are_counted_once_and_named_in_one_line(log: LogLines) -> None:
+    rows: list[dict[str, Any]] = [{"user_id": None, "segments": ["new"]}] * 2
+    rows += [{"user_id": mentor_id(n), "segments": [None] if n < 30 else ["new"]} for n in range(32)]
+    worker = Worker([], rows=rows)
+    await worker.run(seconds=75)
+    # The first slice ends with the last page and before the end is noted; the second finds nothing but the end.
+    last = worker.pages[-1]["next_cursor"]
+    resumed = Worker([], rows=rows, cursor=last)
+    await resumed.run()
+
+    assert [page["skip_reasons"] for page in worker.pages] == [{"invalid_segments": 4}] * 7 + [{"invalid_segments": 2}]
+    assert [page["skip_reasons"] for page in resumed.pages] == [{"user_id_missing": 2}]
+    skipped = [mentor for mentor in worker.queued() if mentor.skip_reason == "invalid_segments"]
+    assert skipped == [MentorScenarios(mentor_id(n), ("for_new", "for_old"), "invalid_segments") for n in range(30)]
+    first, second = log.of("mentor_rows_unusable")
+    assert first["severity"] == "WARNING"
+    assert (first["invalid_segments"], first["user_id_missing"]) == (30, 0)
+    assert first["sample_user_ids"] == [mentor_id(n) for n in range(10)]
+    assert (second["invalid_segments"], second["user_id_missing"], second["sample_user_ids"]) == (0, 2, [])
 
 
 async def test_page_after_page_is_queued_and_then_the_end_is_noted(log: LogLines) -> None:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_active_peer_mentors, read_mentors_page
+from functions.peer_mentors import (
+    ActivePeerMentor,
+    fetch_active_among,
+    fetch_active_peer_mentors,
+    read_mentors_page,
+)
+from shared.errors import DatabaseRefusedError, MentorsViewError
+from shared.evaluations import INVALID_SEGMENTS
 from tests.unit.fake_database import FakeDatabase
 
 
@@ -19,7 +26,7 @@ def row(number: int, *segments: str | None) -> dict[str, Any]:
 async def read(
     database: FakeDatabase, *, after: str | None = None, page_size: int = 10
 ) -> list[list[ActivePeerMentor]]:
-    return [page async for page in fetch_active_peer_mentors(database, after=after, page_size=page_size)]
+    return [page.mentors async for page in fetch_active_peer_mentors(database, after=after, page_size=page_size)]
 
 
 async def read_ids(database: FakeDatabase, *, after: str | None = None, page_size: int = 10) -> list[str]:
@@ -73,6 +80,41 @@ async def test_nobody_is_asked_for_after_the_last_page() -> None:
     database = FakeDatabase([row(n) for n in range(15)])
     await read(database, page_size=10)
     assert database.pages_read == 2
+
+
+@pytest.mark.parametrize("odd", [[None], ["new", None], [["new"], ["old"]], "new", 5, {"new": "old"}])
+async def test_unusable_segments_cost_their_row_only(odd: Any) -> None:
+    rows = [{"user_id": f"mentor-{n:04}", "segments": odd} for n in (2, 3)]
+    (page,) = await read(FakeDatabase([row(1, "new"), rows[0], row(2, "old"), rows[1]]))
+    assert page == [
+        ActivePeerMentor("mentor-0001", frozenset({"new"})),
+        ActivePeerMentor("mentor-0002", frozenset({"old"}), None, unusable_rows=1),
+        ActivePeerMentor("mentor-0003", frozenset(), INVALID_SEGMENTS, unusable_rows=1),
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 9, 10, 11])
+async def test_rows_without_a_user_id_are_counted_once_at_the_end(count: int) -> None:
+    rows = [{"user_id": None, "segments": None}] * 3 + [row(n) for n in range(count)]
+    pages = [page async for page in fetch_active_peer_mentors(FakeDatabase(rows), page_size=10)]
+    assert sum(len(page.mentors) for page in pages) == count
+    assert [page.without_user_id for page in pages] == [0] * (len(pages) - 1) + [3]
+
+
+async def test_a_view_that_raises_is_named_without_its_words() -> None:
+    error = DatabaseRefusedError("22P02", 'invalid input syntax for type uuid: "anna"')
+
+    def raises(_: object) -> None:
+        raise error
+
+    database = FakeDatabase(functions={"scheduler_active_mentors_page": raises})
+    with pytest.raises(MentorsViewError, match="active_peer_mentors.*22P02") as caught:
+        await read(database)
+    assert "anna" not in str(caught.value)
+    for code in ("42501", "PGRST202", "invalid_api_key"):
+        error = DatabaseRefusedError(code, "not the view's fault")
+        with pytest.raises(DatabaseRefusedError):
+            await read(database)
 
 
 async def test_segments_that_are_null_are_none() -> None:

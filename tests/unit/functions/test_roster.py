@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -158,7 +159,7 @@ async def test_everybody_comes_with_what_applies_in_the_order_of_the_configurati
             MentorScenarios(mentor_id(1), ("for_all", "for_new", "for_old")),
             MentorScenarios(mentor_id(2), ("for_all",)),
         ],
-        mentors_skipped=0,
+        skip_reasons=Counter(),
         cursor=mentor_id(2),
     )
 
@@ -167,14 +168,14 @@ async def test_of_chosen_types_only_those_that_apply_are_evaluated() -> None:
     chosen = Enumeration(scenario_types=frozenset({"for_new", "off", "unknown"}))
     (page,) = await Programme([["new"], ["old"]]).pages(chosen)
     assert page.mentors == [MentorScenarios(mentor_id(0), ("for_new",))]
-    assert page.mentors_skipped == 1
+    assert page.skip_reasons == {"no_scenario_applies": 1}
 
 
 async def test_a_page_of_mentors_to_whom_nothing_applies_moves_on_all_the_same() -> None:
     programme = Programme([["old"], ["old"], ["new"]], most_rows=2, scenario_types=ONLY_NEW)
     assert await programme.pages(Enumeration()) == [
-        RosterPage([], 2, mentor_id(1)),
-        RosterPage([MentorScenarios(mentor_id(2), ("for_new",))], 0, mentor_id(2)),
+        RosterPage([], Counter(no_scenario_applies=2), mentor_id(1)),
+        RosterPage([MentorScenarios(mentor_id(2), ("for_new",))], Counter(), mentor_id(2)),
     ]
 
 
@@ -195,7 +196,7 @@ async def test_a_chosen_mentor_who_is_not_active_is_skipped_with_the_reason() ->
         MentorScenarios(mentor_id(2), ("for_all", "for_old")),
         MentorScenarios(mentor_id(7), ("for_all", "for_new", "for_old"), MENTOR_NOT_ACTIVE),
     ]
-    assert page.mentors_skipped == 0
+    assert not page.skip_reasons
 
 
 async def test_a_chosen_mentor_who_is_not_active_is_skipped_for_the_chosen_types_only() -> None:
@@ -207,7 +208,8 @@ async def test_a_chosen_mentor_who_is_not_active_is_skipped_for_the_chosen_types
 async def test_a_chosen_mentor_to_whom_nothing_applies_is_counted() -> None:
     chosen = Enumeration(user_ids=tuple(mentor_ids(0, 1)))
     (page,) = await Programme([["new"], ["old"]], scenario_types=ONLY_NEW).pages(chosen)
-    assert (page.mentors, page.mentors_skipped) == ([MentorScenarios(mentor_id(0), ("for_new",))], 1)
+    assert page.mentors == [MentorScenarios(mentor_id(0), ("for_new",))]
+    assert page.skip_reasons == {"no_scenario_applies": 1}
 
 
 async def test_nobody_but_the_chosen_is_read() -> None:
@@ -241,8 +243,8 @@ async def test_a_retry_reads_what_the_other_left_undone_with_the_types_that_it_l
     programme = Programme([["new"]] * 6, most_rows=2)
     programme.runs[SOURCE] = a_source([pairs(0, 1, types=("for_all",)), pairs(2, types=("for_new", "gone")), pairs(5)])
     assert await programme.pages(Enumeration(is_retry=True, retry_of=SOURCE)) == [
-        RosterPage(pairs(0, 1), 0, mentor_id(1)),
-        RosterPage([*pairs(2, types=("for_new", "gone")), *pairs(5)], 0, mentor_id(5)),
+        RosterPage(pairs(0, 1), Counter(), mentor_id(1)),
+        RosterPage([*pairs(2, types=("for_new", "gone")), *pairs(5)], Counter(), mentor_id(5)),
     ]
 
 
