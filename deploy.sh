@@ -181,6 +181,19 @@ migrate_database() {
   if [[ -z $DRY_RUN ]]; then sql <<<"notify pgrst, 'reload schema'"; fi
 }
 
+# The migrations check it when they are first applied; it is the application's, and may have been changed since.
+check_mentors_view() {
+  step 'Check the view of the mentors'
+  local fault
+  if ! is_migrated; then
+    say 'the migrations will check it'
+    return
+  fi
+  fault=$(sql <<<'select public.scheduler_mentors_view_fault()')
+  [[ -z $fault ]] || fail "$fault"
+  say 'public.active_peer_mentors has the columns user_id uuid and segments text[]'
+}
+
 applied_migrations() {
   [[ $(sql <<<"select to_regclass('supabase_migrations.schema_migrations') is not null") == t ]] || return 0
   sql <<<'select version from supabase_migrations.schema_migrations'
@@ -472,6 +485,7 @@ try_function() {
 deploy() {
   stage_function
   migrate_database
+  check_mentors_view
   prepare_schedule
   deploy_function
   try_function

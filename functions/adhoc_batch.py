@@ -50,8 +50,8 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
         idempotency_key: the caller's; needed unless it is a dry run.
 
     Returns:
-        One result for each pair: skipped are those who are not active or whose segments cannot be used and, of types that the caller named, those that
-        do not apply.
+        One result for each pair: skipped are those who are not active, those whose segments cannot be used and, of
+        types that the caller named, those that do not apply.
 
     Raises:
         RequestError: 422: too many mentors, an unknown type, no key; 502 `engine_rejected`; 503 `engine_unavailable`,

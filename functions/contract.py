@@ -154,7 +154,7 @@ class Counts(_Answered):
 
 
 class SkipReasons(_Answered):
-    """Rows of the view `active_peer_mentors` from which nobody was evaluated, by reason."""
+    """Rows of the view `active_peer_mentors` that led to no evaluation, by reason."""
 
     no_scenario_applies: int
     user_id_missing: int

@@ -65,7 +65,7 @@ class _UnusableRows:
         if invalid or missing:
             log_event(
                 "mentor_rows_unusable",
-                f"Rows of active_peer_mentors cannot be used: {invalid} with invalid segments, {missing} without a user id",
+                f"Unusable rows of active_peer_mentors: {invalid} with invalid segments, {missing} without a user id",
                 level=logging.WARNING,
                 invocation_id=invocation.id,
                 slot=invocation.scheduled_for,

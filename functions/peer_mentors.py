@@ -1,7 +1,7 @@
 """Who is to be evaluated: the active mentors, page by page.
 
-The view that shows them is a team's own. A row of it that cannot be used costs that row; a view that cannot be read is a
-`MentorsViewError`.
+The view that shows them is a team's own. A row of it that cannot be used costs that row; a view that cannot be read
+raises `MentorsViewError`.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ async def call_through_view(database: Database, function: str, **arguments: Any)
             raise
         # The database's own words may quote a value of the row.
         raise MentorsViewError(
-            f"public.active_peer_mentors: expected rows, found an error of the view with SQLSTATE {error.code}; "
-            "select * from it in psql says more (docs/adapting.md)"
+            f"public.active_peer_mentors: expected rows, found that reading it fails with SQLSTATE {error.code}; "
+            "psql shows the error in full (docs/adapting.md)"
         ) from error
 
 

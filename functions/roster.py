@@ -30,7 +30,7 @@ class RosterPage(NamedTuple):
 
     Args:
         mentors: each with the scenario types to be evaluated.
-        skip_reasons: rows from which nobody is evaluated, by reason.
+        skip_reasons: rows that lead to no evaluation, by reason.
         cursor: where the next page begins; None: this is the end, which has no mentors and is known once.
     """
 

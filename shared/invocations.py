@@ -221,7 +221,7 @@ class Invocations:
             batches: the page's mentors to whom some scenario applies, cut into batches.
             expected_cursor: where the page began; another worker that was faster has moved it on.
             next_cursor: where the next page begins; None leaves it where it is.
-            skip_reasons: rows of the page from which nobody is evaluated, by reason.
+            skip_reasons: rows of the page that lead to no evaluation, by reason.
             done: nobody comes after this page.
 
         Returns:

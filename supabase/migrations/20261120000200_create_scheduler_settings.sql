@@ -24,8 +24,7 @@ language sql stable set search_path = '' as $$
     when not exists (select from seam) then
       'public.active_peer_mentors: expected a view with the columns user_id uuid and segments text[], found none'
     else 'public.active_peer_mentors, ' || (select string_agg(words, '; ' order by words desc) from fault)
-      || '. Cast them in the view'
-  end || ' (docs/adapting.md)'
+  end || '; change the view as docs/adapting.md shows'
 $$;
 
 -- Raises MV001, an SQLSTATE of the scheduler's own, where there is such a fault.

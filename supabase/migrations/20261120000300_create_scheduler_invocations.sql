@@ -41,7 +41,7 @@ create table public.scheduler_invocations (
   enumeration_cursor text,
   enumeration_done boolean not null default false,
   next_batch_no integer not null default 1,
-  -- Rows of the mentors' view from which nobody was evaluated: no_scenario_applies and user_id_missing are in no batch; of
+  -- Rows of the mentors' view that led to no evaluation. no_scenario_applies and user_id_missing are in no batch; of
   -- invalid_segments the pairs are in a batch, and skipped, unless another row of the same user can be used.
   skip_reasons jsonb not null default '{"no_scenario_applies": 0, "user_id_missing": 0, "invalid_segments": 0}',
   -- Those in no batch.

@@ -112,6 +112,7 @@ class Worker(Session):
         following: str | None = None,
         done: bool = False,
         skipped: int = 0,
+        skip_reasons: Mapping[str, int] | None = None,
     ) -> bool:
         answer = await self.call(
             "enqueue",
@@ -120,7 +121,7 @@ class Worker(Session):
             next_cursor=following,
             done=done,
             batches=batches,
-            skip_reasons={"no_scenario_applies": skipped},
+            skip_reasons={"no_scenario_applies": skipped} if skip_reasons is None else skip_reasons,
         )
         assert set(answer) == {"accepted"}
         return bool(answer["accepted"])

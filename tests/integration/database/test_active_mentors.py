@@ -85,7 +85,11 @@ async def test_a_page_begins_after_a_mentor_who_need_not_be_there_any_more(core:
 
 
 async def test_nobody_is_an_empty_last_page(worker: Worker) -> None:
-    assert await worker.call("active_mentors_page", after=None, rows=10) == {"groups": [], "is_last": True}
+    assert await worker.call("active_mentors_page", after=None, rows=10) == {
+        "groups": [],
+        "is_last": True,
+        "without_user_id": 0,
+    }
 
 
 async def test_a_page_says_who_has_which_segments(core: SqlCore, worker: Worker) -> None:

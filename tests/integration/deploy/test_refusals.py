@@ -133,6 +133,30 @@ async def test_a_deployment_that_broke_off_is_taken_up_wherever_that_was(deploye
     assert len(await deployer.vault()) == 2
 
 
+async def test_a_view_of_the_mentors_with_wrong_columns_stops_it_before_anything_is_deployed(
+    deployer: Deployer,
+) -> None:
+    wrong = "create view public.active_peer_mentors as select gen_random_uuid() as user_id, ''::text as segments"
+    fault = "public.active_peer_mentors, column segments: expected text[], found text"
+    await deployer.rows(wrong)
+    refused = await deployer.run()
+    assert (refused.code, refused.steps()[-1]) == (1, "Migrate the database")
+    assert fault in refused.output
+    assert await untouched(deployer)
+
+    await deployer.rows("drop view public.active_peer_mentors")
+    await deployer.rows(wrong.replace("''::text ", "'{}'::text[] "))
+    await deployer.succeed()
+    deployer.cloud.forget_commands()
+    await deployer.rows("drop view public.active_peer_mentors")
+    await deployer.rows(wrong)
+    for arguments in ((), ("--dry-run",)):
+        refused = await deployer.run(*arguments)
+        assert (refused.code, refused.steps()[-1]) == (1, "Check the view of the mentors")
+        assert fault in refused.output
+    assert deployer.cloud.changes == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -74,6 +74,14 @@ async def test_who_is_not_active_is_skipped_with_the_reason(function: Function) 
     assert function.engine.calls_with(mentor_id(7)) == []
 
 
+async def test_who_has_only_unusable_segments_is_skipped_with_the_reason(log: LogLines) -> None:
+    function = Function(rows=[{"user_id": mentor_id(0), "segments": [["established"]]}])
+    results = results_of(await evaluate(function, 0, scenario_types=["milestone_reached"]))
+    (result,) = results.values()
+    assert (result["outcome"], result["error_code"]) == ("skipped", "invalid_segments")
+    assert function.engine.calls == []
+
+
 async def test_a_type_that_is_named_and_does_not_apply_is_skipped_with_the_reason(function: Function) -> None:
     named = ["onboarding_incomplete", "milestone_reached"]
     results = results_of(await evaluate(function, 0, 1, 7, scenario_types=named))

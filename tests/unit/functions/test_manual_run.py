@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from functions.contract import RunRequest
 from functions.manual_run import ManualRun, start_run
-from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError, RequestError
+from shared.errors import (
+    DatabaseError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    MentorsViewError,
+    RequestError,
+)
 from shared.evaluations import MENTOR_NOT_ACTIVE
 from tests.unit.functions.http_function import Function
 from tests.unit.functions.pretend_engine import truth
@@ -233,6 +239,15 @@ async def test_once_it_is_opened_a_run_is_told_whatever_the_database_does(
     assert run.created
     assert run.invocation["id"] == function.sql.arguments_of("scheduler_open")["invocation_id"]
     assert log.of("database_unavailable")[0]["invocation_id"] == run.invocation["id"]
+
+
+async def test_a_run_whose_view_cannot_be_read_is_told_and_the_log_names_the_view(log: LogLines) -> None:
+    function = Function(rows=MENTORS)
+    function.sql.answers["scheduler_active_mentors"] = MentorsViewError("segments: expected text[], found text")
+    run = await start(function, user_ids=[mentor_id(1)])
+    (line,) = log.of("mentors_view_invalid")
+    assert (run.created, line["invocation_id"]) == (True, run.invocation["id"])
+    assert log.of("database_unavailable") == []
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailableError("away"), DatabaseRefusedError("42501", "denied")])

@@ -29,10 +29,12 @@ async def test_a_mentor_comes_with_her_segments_and_what_applies() -> None:
                     "user_id": mentor_id(1),
                     "segments": ["established", "onboarding"],
                     "scenario_types": ["inactivity_30_days", "milestone_reached", "onboarding_incomplete"],
+                    "skip_reason": None,
                 },
-                {"user_id": mentor_id(2), "segments": [], "scenario_types": ["milestone_reached"]},
+                {"user_id": mentor_id(2), "segments": [], "scenario_types": ["milestone_reached"], "skip_reason": None},
             ],
             "next_cursor": None,
+            "user_id_missing": 0,
         },
     )
 
@@ -44,7 +46,17 @@ async def test_a_mentor_to_whom_nothing_applies_is_shown_with_nothing() -> None:
 
 
 async def test_without_mentors_the_page_is_empty(function: Function) -> None:
-    assert (await function.ask("GET", PATH)).json() == {"items": [], "next_cursor": None}
+    assert (await function.ask("GET", PATH)).json() == {"items": [], "next_cursor": None, "user_id_missing": 0}
+
+
+async def test_a_row_that_cannot_be_used_is_shown_with_the_reason() -> None:
+    odd = {"user_id": mentor_id(1), "segments": ["new", None]}
+    function = Function(rows=[{"user_id": None, "segments": ["new"]}, odd, mentor_row(2)])
+    page = (await function.ask("GET", PATH, params={"limit": "1"})).json()
+    nobody = {"segments": [], "scenario_types": [], "skip_reason": "invalid_segments"}
+    assert (page["items"], page["user_id_missing"]) == ([{"user_id": mentor_id(1)} | nobody], 0)
+    page = (await function.ask("GET", PATH, params={"cursor": page["next_cursor"]})).json()
+    assert ([item["user_id"] for item in page["items"]], page["user_id_missing"]) == ([mentor_id(2)], 1)
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 100), ("limit=1", 1), ("limit=1000", 250), ("limit=250", 250)])

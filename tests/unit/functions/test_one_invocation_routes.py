@@ -30,6 +30,7 @@ DETAIL = {
     "request": {},
     "config": {"evaluation_schedule": "0 2 * * *"},
     "enumeration_done": True,
+    "skip_reasons": {"no_scenario_applies": 1, "user_id_missing": 0, "invalid_segments": 2},
     "not_evaluated_user_ids": [mentor_id(3)],
     "dispatches": [
         {

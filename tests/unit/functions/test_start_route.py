@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from shared.evaluations import MentorScenarios, to_pairs
 from tests.unit.functions.http_function import INVOKE, Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, SLOT, described, mentor_id, open_row
+from tests.unit.log_lines import LogLines
 
 RUNNING = described(status="running", finished_at=None)
 
@@ -28,6 +30,22 @@ def has_open(function: Function) -> None:
 def requested_slot(function: Function) -> str | None:
     requested: str | None = function.sql.arguments_of("scheduler_open_slot")["requested_slot"]
     return requested
+
+
+# The view of the mentors
+
+
+async def test_a_view_with_the_wrong_columns_is_named_after_the_open_work_is_done(
+    function: Function, log: LogLines
+) -> None:
+    fault = "public.active_peer_mentors, column segments: expected text[], found text"
+    opens(function, open=[open_row()], mentors_view_fault=fault, alert_due=True)
+    function.sql.queue(to_pairs([MentorScenarios(mentor_id(1), ("milestone_reached",))]))
+    assert problem_in(await function.start(), 500, "mentors_view_invalid")["detail"] == fault
+    assert "scheduler_complete" in function.sql.called()
+    (line,) = log.of("mentors_view_invalid")
+    assert (line["severity"], line["message"]) == ("ERROR", fault)
+    assert log.of("database_refused") == []
 
 
 # Which slot is meant

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from functions.work import is_open, work_off
-from shared.errors import DatabaseUnavailableError
+from shared.errors import DatabaseRefusedError, DatabaseUnavailableError, MentorsViewError
 from shared.evaluations import MentorScenarios, to_pairs
 from shared.invocations import Enumeration, OpenInvocation
 from shared.time_budget import TimeBudget
@@ -175,6 +175,17 @@ async def test_a_run_that_cannot_be_read_is_an_error_once_the_queue_is_worked_of
     assert len(log.of("batch_recorded")) == 1
     assert "scheduler_finish" not in function.sql.called()
     assert "scheduler_hand_back" not in function.sql.called()
+
+
+async def test_a_view_that_cannot_be_read_stops_its_enumeration_and_nothing_else(function: Function) -> None:
+    function.sql.queue(to_pairs([MentorScenarios(mentor_id(1), ("milestone_reached",))]))
+    function.sql.answers["scheduler_active_mentors"] = DatabaseRefusedError("22012", "division by zero")
+    chosen = OpenInvocation("manual", SLOT, "manual", Enumeration(user_ids=(mentor_id(1),)))
+    with pytest.raises(MentorsViewError, match="22012"):
+        await work(function, [chosen, invocation("night", "schedule")])
+    called = function.sql.called()
+    assert called.count("scheduler_complete") == 2, "what was queued before, and whom the other run read"
+    assert {"scheduler_enqueue", "scheduler_finish", "scheduler_hand_back"} <= {*called}
 
 
 async def test_a_process_that_knows_nobody_takes_the_databases_witness(log: LogLines, clock: ManualClock) -> None:
