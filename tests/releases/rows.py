@@ -25,6 +25,10 @@ select format('%I.%I', n.nspname, c.relname)
  order by 1
 """
 
+GENERATED = b"""
+select attname from pg_attribute where attrelid = %s::regclass and attgenerated <> '' and not attisdropped
+"""
+
 IDENTITIES = b"""
 select attname from pg_attribute where attrelid = %s::regclass and attidentity <> '' and not attisdropped
 """
@@ -55,12 +59,14 @@ async def write_rows(superuser: Connection, rows: dict[str, list[Row]]) -> None:
         assert not missing, f"the release had {', '.join(sorted(missing))}, and its migrations make no such table"
         await superuser.execute(sql.SQL("truncate {}").format(sql.SQL(", ").join(map(_name, tables))))
         for table, content in rows.items():
-            # What a row does not have is the table's default.
+            # What a row does not have is the table's default; what is generated follows from the rest.
+            generated = {name for (name,) in await (await superuser.execute(GENERATED, (table,))).fetchall()}
+            columns = [name for name in content[0] if name not in generated]
             await superuser.execute(
                 sql.SQL(
                     "insert into {0} ({1}) overriding system value"
                     " select {1} from jsonb_populate_recordset(null::{0}, %s::jsonb)"
-                ).format(_name(table), sql.SQL(", ").join(map(sql.Identifier, content[0]))),
+                ).format(_name(table), sql.SQL(", ").join(map(sql.Identifier, columns))),
                 (json.dumps(content),),
             )
             for (column,) in await (await superuser.execute(IDENTITIES, (table,))).fetchall():
