@@ -98,7 +98,13 @@ async def test_a_failure_leads_to_whom_it_is_about_and_to_her_history(
     runs = await history.add(
         Past(9, not_evaluated=20, status="failed"), Past(6), Past(0, "partial", {"engine_http_422": 12})
     )
+    await night.execute(
+        b"update public.scheduler_invocations set skip_reasons = skip_reasons || %s::jsonb",
+        ['{"no_scenario_applies": 3, "user_id_missing": 1, "invalid_segments": 2}'],
+    )
     await operator.open(f"#/runs/{runs[-1]}")
+    reasons = "(no scenario applies to 3, 1 row without a user id, 2 rows with invalid segments)"
+    await expect(operator.page.locator(".facts")).to_contain_text(reasons)
     cause = operator.page.locator(".cause-list > li")
     await expect(cause).to_contain_text("The engine answers 422 about them and answers about others.")
     await expect(cause.get_by_role("link")).to_have_count(10)

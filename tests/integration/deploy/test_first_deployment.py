@@ -17,7 +17,7 @@ STEPS = [
     "Stage the function",
     "Migrate the database",
     "Check the view of the mentors",
-        "Prepare the schedule",
+    "Prepare the schedule",
     "Prepare Google Cloud: services, account, secrets",
     "Deploy the function to Cloud Run",
     "Try the function",
