@@ -141,7 +141,7 @@ class Answer(Owned):
 
 @dataclass(frozen=True)
 class LetSlicesGrowOld(Owned):
-    """Slices that are under way were asked for ten minutes ago, and a crash emptied pg_net's queue: no answer is theirs."""
+    """Slices under way were asked for ten minutes ago, and a crash emptied the queue of pg_net: no answer is theirs."""
 
     async def ask(self, session: Worker, scene: Scene) -> Any:
         await session.run("delete from net.http_request_queue where true")
