@@ -136,5 +136,5 @@ def test_the_document_explains_every_setting_and_every_step_of_a_deployment() ->
     settings = {one.name.upper() for kind in kinds for one in fields(kind)}
     assert {name for name in settings if f"`{name}`" not in document} == set()
     steps = (ROOT / "deploy.sh").read_text().partition("rotate_tokens() {")[0].split("  step '")[1:]
-    assert len(steps) == 13
+    assert len(steps) == 14
     assert {step for step in (text.partition("'")[0] for text in steps) if f"| {step} |" not in document} == set()
