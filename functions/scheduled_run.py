@@ -20,7 +20,7 @@ class Slice:
     """What a slice leaves behind.
 
     Args:
-        invocation: the slot's invocation as callers see it; None: the slot has none and is not due.
+        invocation: the slot's invocation as a list shows it; None: the slot has none and is not due.
         deduplicated: the slot had been opened before this call.
         more_to_do: something is still open.
     """
@@ -72,7 +72,14 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
         if slot.alert_due:
             await _send_due_alerts(work)
         return Slice(slot.invocation, deduplicated=not slot.opened, more_to_do=False)
-    after = await work_off(work, slot.open, budget=budget, witness=slot.witness, dispatch_id=dispatch_id)
+    after = await work_off(
+        work,
+        slot.open,
+        budget=budget,
+        witness=slot.witness,
+        more_open=slot.more_open,
+        dispatch_id=dispatch_id,
+    )
     await _send_due_alerts(work)
     invocation = slot.invocation
     if invocation is not None:
@@ -80,7 +87,7 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
     return Slice(
         invocation,
         deduplicated=not slot.opened,
-        more_to_do=any(is_open(invocation) for invocation in after.values()),
+        more_to_do=slot.more_open or any(is_open(invocation) for invocation in after.values()),
     )
 
 

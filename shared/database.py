@@ -21,7 +21,7 @@ import httpx
 from postgrest import APIError, AsyncPostgrestClient
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
+from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError
 from shared.http_transport import HttpTransport
 from shared.time_budget import TimeBudget
 
@@ -54,6 +54,8 @@ TRANSIENT = (
     # Where a gateway's error page has no code, the client puts the HTTP status in its place.
     "500",
 )
+# Those of them with which the database says that it gave up a call that took too long.
+TIMEOUTS = ("57014", "55P03")
 # And all above 500: whoever stands before the database has numbers of his own there, such as 540 for a paused project.
 AWAY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -142,6 +144,8 @@ def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedErr
     if error.code == "":
         # PostgREST's, with a 400, where its connection breaks within a statement. A gateway's has no code at all.
         return DatabaseUnavailableError("the Data API lost its connection to the database")
+    if code in TIMEOUTS:
+        return DatabaseTimeoutError(code)
     if code.startswith(TRANSIENT):
         return DatabaseUnavailableError(f"the Data API answered {code}")
     return DatabaseRefusedError(code or "unknown", error.message or "no message")
