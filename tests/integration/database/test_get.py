@@ -26,7 +26,7 @@ async def test_it_shows_what_the_list_shows_and_what_was_asked_for(core: SqlCore
     found = await in_detail(worker, run)
     assert {name: value for name, value in found.items() if name not in DETAIL} == await core.describe(run)
     assert {name: found[name] for name in DETAIL} == {
-        "request": request,
+        "request": {"users": 1, "sample_user_ids": [mentor(1)], "scenario_types": None},
         "config": {"batch_size": 100},
         "enumeration_done": False,
         "not_evaluated_user_ids": [],

@@ -71,7 +71,7 @@ async def test_an_answer_that_is_none_costs_only_the_user_it_is_given_for(night:
     assert answer.status_code == 200, answer.text
     invocation = answer.json()
     assert invocation["status"] == "partial"
-    assert [cause["code"] for cause in invocation["failures"]] == [code]
+    assert [cause["code"] for cause in await night.failures(invocation)] == [code]
     assert await night.recorded_pairs(invocation["id"]) == {
         pair: "failed" if pair[0] == poor else outcome for pair, outcome in night.expected_pairs().items()
     }
@@ -111,8 +111,8 @@ async def test_the_answer_to_one_call_does_not_speak_for_the_users_of_another(ni
     assert await night.recorded_pairs(invocation["id"]) == night.expected_pairs()
     await night.check_truth(invocation)
     dropped = [line["dropped"] for line in night.log_lines(function) if line["event"] == "engine_results_dropped"]
-    # of each call: its own results once more, and the 36 users whom it did not name
-    assert dropped == [8 + 36] * 10
+    # of each of ten calls: its own results once more, and the 36 users whom it did not name; one line for the batch
+    assert dropped == [(8 + 36) * 10]
 
 
 async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the_batch_unharmed(night: Night) -> None:
@@ -137,7 +137,8 @@ async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the
     assert await night.recorded_pairs(invocation["id"]) == {
         pair: told.get(pair[0], outcome) for pair, outcome in night.expected_pairs().items()
     }
-    assert {cause["code"]: cause["message"] for cause in invocation["failures"]} == {
+    messages = {cause["code"]: cause["message"] for cause in await night.failures(invocation)}
+    assert messages == {
         "first_line_severity_error_event_forged_31mred_end": NASTY_AS_KEPT,
         "c" * 64: "m" * 300,
         "engine_failed": None,
@@ -155,7 +156,7 @@ async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the
     assert [line["event"] for line in lines if line["event"] in ("forged", "log")] == []
     failed = [line for line in lines if line["event"] == "user_failed"]
     assert sorted(line["user_id"] for line in failed) == sorted(mentors[:3])
-    assert {line["error_code"] for line in failed} == {cause["code"] for cause in invocation["failures"]}
+    assert {line["error_code"] for line in failed} == messages.keys()
 
 
 async def test_every_answer_hostile_is_an_outage_and_nobodys_failure(night: Night) -> None:

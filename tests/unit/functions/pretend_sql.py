@@ -104,7 +104,7 @@ class PretendSql:
             "scheduler_settle_alert": lambda _: None,
             "scheduler_list": lambda _: {"items": [], "next": None},
             "scheduler_spent_slots": lambda _: [],
-            "scheduler_get": lambda _: None,
+            "scheduler_get": self._get,
             "scheduler_update": lambda _: None,
             "scheduler_delete": lambda _: None,
             "scheduler_active_mentors": self._active,
@@ -142,8 +142,12 @@ class PretendSql:
 
     def _finish(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Nothing ends by itself."""
-        opened = self._opened.get(arguments["invocation_id"], described(finished_at=None))
-        return {"ended_now": False, "invocation": opened | {"status": "running"}}
+        opened = self._opened.get(arguments["invocation_id"], summarized(finished_at=None))
+        return {"ended_now": False, "invocation": opened | {"status": "running"}, "failures": None}
+
+    def _get(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        opened = self._opened.get(arguments["invocation_id"])
+        return opened and opened | {"status": "running"}
 
     def queue(self, pairs: list[dict[str, Any]], **members: Any) -> None:
         """Puts a batch in the queue, by default one of a night's, delivered for the first time."""
