@@ -47,10 +47,11 @@ language sql stable set search_path = '' as $$
     from cause
 $$;
 
--- What is shown of a cause: a message, and the ids of at most 10 users to start looking from. Read from the causes' index
--- whatever the statistics say: with a limit, a planner that takes the code for a common one would search the whole table.
+-- What is shown of a cause: a message, and the ids of at most 10 users to start looking from. Read in the order of the causes'
+-- index, whatever the statistics say: with a limit, a planner that takes the code for a common one would search the table, or
+-- all rows of the run, for the first ten. A range of one code, because it does not sort by what is a constant.
 create function scheduler.sample_of_cause(p_invocation_id uuid, p_code text) returns jsonb
-language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
+language sql stable set search_path = '' as $$
   select jsonb_build_object(
       'message', min(sample.error_message),
       'sample_user_ids', coalesce(jsonb_agg(distinct sample.user_id), '[]')
@@ -58,7 +59,8 @@ language sql stable set search_path = '' set enable_seqscan = off set enable_bit
     from (
       select e.user_id, e.error_message
         from public.scheduler_evaluations as e
-       where e.invocation_id = p_invocation_id and e.outcome = 'failed' and e.error_code = p_code
+       where e.invocation_id = p_invocation_id and e.outcome = 'failed' and e.error_code >= p_code and e.error_code <= p_code
+       order by e.error_code
        limit 10
     ) as sample
 $$;

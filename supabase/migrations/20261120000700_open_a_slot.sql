@@ -18,6 +18,8 @@ language sql stable set search_path = '' as $$
       where pair.invocation_id = answered.invocation_id
         and pair.user_id between answered.first_user_id and answered.last_user_id
         and pair.outcome in ('triggered', 'suppressed')
+      -- In the order of the key, or the first one would be looked for in the whole table.
+      order by pair.user_id
       limit 1
    ) as e
    limit 1

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(34);
+select plan(35);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -59,6 +59,7 @@ insert into refused values
 
   ('outcome_is_notable', $$update public.scheduler_evaluations set outcome = 'not_triggered'$$),
   ('failed_has_a_cause', $$update public.scheduler_evaluations set outcome = 'failed', error_code = null$$),
+  ('texts_are_bounded', $$update public.scheduler_evaluations set error_code = repeat('x', 65)$$),
 
   ('grant_is_not_negative', $$update scheduler.engine_leases set granted = -1$$),
   ('something_is_wanted', $$update scheduler.engine_leases set wanted = 0$$),
