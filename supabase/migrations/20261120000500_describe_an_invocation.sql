@@ -47,11 +47,11 @@ language sql stable set search_path = '' as $$
     from cause
 $$;
 
--- What is shown of a cause: a message, and the ids of at most 10 users to start looking from. Read in the order of the causes'
--- index, whatever the statistics say: with a limit, a planner that takes the code for a common one would search the table, or
--- all rows of the run, for the first ten. A range of one code, because it does not sort by what is a constant.
+-- What is shown of a cause: a message, and the ids of at most 10 users to start looking from. Read from the causes' index, also
+-- where the plan was made when the table was small, or the statistics say that a run has one code only: the table, or all rows
+-- of the run, would be searched for the first ten. A range of one code, because a constant is not sorted by.
 create function scheduler.sample_of_cause(p_invocation_id uuid, p_code text) returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
   select jsonb_build_object(
       'message', min(sample.error_message),
       'sample_user_ids', coalesce(jsonb_agg(distinct sample.user_id), '[]')

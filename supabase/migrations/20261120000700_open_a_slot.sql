@@ -1,9 +1,9 @@
 -- One slot, one invocation, however often and however simultaneously it is fired.
 
 -- One pair that the engine has answered before, for telling an engine that is down from a user it cannot serve. Looked for in
--- the newest batches that have one: of the newest the rows may just be pruned.
+-- the newest batches that have one: of the newest the rows may just be pruned. By indexes only, as scheduler.sample_of_cause.
 create function scheduler.witness() returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
   select jsonb_build_object('user_id', e.user_id, 'scenario_type', e.scenario_type)
     from (
       select b.invocation_id, b.first_user_id, b.last_user_id
@@ -18,7 +18,6 @@ language sql stable set search_path = '' as $$
       where pair.invocation_id = answered.invocation_id
         and pair.user_id between answered.first_user_id and answered.last_user_id
         and pair.outcome in ('triggered', 'suppressed')
-      -- In the order of the key, or the first one would be looked for in the whole table.
       order by pair.user_id
       limit 1
    ) as e
