@@ -121,7 +121,7 @@ language sql stable security definer set search_path = '' set statement_timeout 
   select scheduler.describe_invocation(i.id) || jsonb_build_object(
       'request', jsonb_build_object(
         'users', case jsonb_typeof(i.request -> 'user_ids') when 'array' then jsonb_array_length(i.request -> 'user_ids') end,
-        'sample_user_ids', jsonb_path_query_array(i.request, '$.user_ids[0 to 9]'),
+        'sample_user_ids', jsonb_path_query_array(i.request, '$.user_ids[0 to 9] ? (@ != null)'),
         'scenario_types', i.request -> 'scenario_types'
       ),
       'config', i.config,

@@ -34,6 +34,12 @@ async def test_it_shows_what_the_list_shows_and_what_was_asked_for(core: SqlCore
     }
 
 
+@pytest.mark.parametrize("request_of", [{}, {"user_ids": None, "scenario_types": None}], ids=["slot", "manual"])
+async def test_a_run_of_everybody_names_nobody(worker: Worker, request_of: Json) -> None:
+    found = await in_detail(worker, await opened(worker, request=request_of))
+    assert found["request"] == {"users": None, "sample_user_ids": [], "scenario_types": None}
+
+
 async def test_there_is_nothing_to_see_of_what_does_not_exist(worker: Worker) -> None:
     assert await seen(worker, str(uuid4())) is None
 
