@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.manual.caller import Caller
 from tests.integration.nightly.night import Night
 from tests.scripted_engine import Rule, hostile, rules
 
@@ -157,6 +158,41 @@ async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the
     failed = [line for line in lines if line["event"] == "user_failed"]
     assert sorted(line["user_id"] for line in failed) == sorted(mentors[:3])
     assert {line["error_code"] for line in failed} == messages.keys()
+
+
+async def test_a_code_for_each_pair_makes_no_answer_long_and_the_run_ends_with_true_counts(night: Night) -> None:
+    mentors = await night.add_mentors(1500)
+    as_letters = str.maketrans("0123456789-", "ghijklmnopq")  # nothing in it looks like an id
+
+    def fail_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        codes = [f"{result['user_id']}_{result['scenario_type']}".translate(as_letters) for result in results]
+        return [
+            result | {"outcome": "failed", "error": {"code": code}} for result, code in zip(results, codes, strict=True)
+        ]
+
+    night.engine.rules.append(rules.alter_results(fail_each))
+    function = await night.start_function({"EVALUATION_BATCH_SIZE": "500"})
+    caller = Caller(night, function)
+
+    invocation = (await night.fire(function)).json()
+    changed = await caller.send("PUT", f"/{invocation['id']}", json={"note": "a note for operators"})
+    listed, shown = await caller.send("GET", ""), await caller.send("GET", f"/{invocation['id']}")
+    fired_again = await night.fire(function)
+
+    assert (invocation["status"], invocation["counts"]["failed"]) == ("failed", 3000)
+    await night.check_truth(invocation)
+    assert len(shown.json()["failures"]) == 20
+    assert shown.json()["other_failures"] == {"count": 3000 - 20}
+    assert max(len(answer.content) for answer in (changed, listed, shown, fired_again)) < 20_000
+    # What an invoke token is answered, and pg_net keeps.
+    assert fired_again.json()["id"] == invocation["id"]
+    assert "a note" not in fired_again.text
+    assert not any(user_id in fired_again.text for user_id in mentors)
+    lines = night.log_lines(function)
+    assert len([line for line in lines if line["event"] == "user_failed"]) == 3 * 20
+    assert [line["users"] for line in lines if line["event"] == "other_users_failed"] == [480] * 3
+    (finished,) = (line for line in lines if line["event"] == "invocation_finished")
+    assert (len(finished["failures"]), finished["other_failures"]) == (20, 3000 - 20)
 
 
 async def test_every_answer_hostile_is_an_outage_and_nobodys_failure(night: Night) -> None:
