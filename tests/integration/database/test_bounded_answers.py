@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -94,7 +95,7 @@ async def test_a_cause_for_each_pair_makes_no_answer_long_and_no_call_search_the
         await fail(worker, batch, {letters(int(user_id[-12:], 16)): [user_id] for user_id in group["user_ids"]})
 
     async with worker.transaction():
-        answers = {
+        answers: dict[str, Any] = {
             "finish": await worker.finish(run),
             "open_slot": await worker.open_slot(due, following),
             "list": await listed(worker),
@@ -107,7 +108,6 @@ async def test_a_cause_for_each_pair_makes_no_answer_long_and_no_call_search_the
         )
     assert answers["finish"]["invocation"]["status"] == "failed"
     described = answers["get"]
-    assert described is not None
     assert described["counts"]["failed"] == BATCHES * USERS_PER_BATCH
     assert len(described["failures"]) == 20
     assert described["other_failures"]["count"] == BATCHES * USERS_PER_BATCH - 20
@@ -136,8 +136,8 @@ async def test_a_slice_is_given_few_of_many_open_runs_and_first_those_that_need_
 
 async def test_the_chosen_users_that_a_slice_is_given_are_bounded(core: SqlCore, worker: Worker) -> None:
     due, following = await core.slots()
-    request = {"user_ids": sorted(str(uuid4()) for _ in range(10_000)), "scenario_types": None}
-    runs = [await opened(worker, request=request) for _ in range(12)]
+    chosen = sorted(str(uuid4()) for _ in range(10_000))
+    runs = [await opened(worker, request={"user_ids": chosen, "scenario_types": None}) for _ in range(12)]
     answer = await worker.open_slot(due, following)
     given = [row["id"] for row in answer["open"]]
     assert answer["more_open"] is True
@@ -145,7 +145,7 @@ async def test_the_chosen_users_that_a_slice_is_given_are_bounded(core: SqlCore,
     assert given == runs[: len(given)]
     found = await seen(worker, runs[0])
     assert found is not None
-    assert found["request"] == {"users": 10_000, "sample_user_ids": request["user_ids"][:10], "scenario_types": None}
+    assert found["request"] == {"users": 10_000, "sample_user_ids": chosen[:10], "scenario_types": None}
 
 
 @pytest.mark.parametrize("answers", [20, 50])
