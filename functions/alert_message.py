@@ -6,6 +6,7 @@ which is what is seen in the channel, and `metadata`, which holds the figures fo
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,8 +30,8 @@ def compose(alert: Alert, now: datetime) -> dict[str, Any]:
     lines = [_counts(invocation["counts"])]
     if invocation["error"]:
         lines.append(f"Reason: {invocation['error']}")
-    if causes := _by_frequency(invocation["failures"]):
-        lines.append("Failures: " + ", ".join(f"{code} {count}" for code, count in causes))
+    if causes := alert.failures[:MOST_CAUSES]:
+        lines.append("Failures: " + ", ".join([*map(_cause, causes), *_other_failures(invocation["counts"], causes)]))
     if invocation["status"] in OPEN:
         lines.append(
             f"It goes on until {_minute(invocation['expires_at'])} at the latest; there is no other alert for it."
@@ -73,8 +74,14 @@ def _share_undone(counts: dict[str, int]) -> str:
     return f"{share:.1f}%"
 
 
-def _by_frequency(failures: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(failures.items(), key=lambda cause: (-cause[1], cause[0]))[:MOST_CAUSES]
+def _cause(cause: dict[str, Any]) -> str:
+    return f"{cause['code']} {'at least ' if cause['is_lower_bound'] else ''}{cause['count']}"
+
+
+def _other_failures(counts: dict[str, int], shown: Sequence[dict[str, Any]]) -> Iterator[str]:
+    other = counts["failed"] - sum(cause["count"] for cause in shown)
+    if other > 0:
+        yield f"others {other}"
 
 
 def _payload(alert: Alert) -> dict[str, Any]:
@@ -90,7 +97,7 @@ def _payload(alert: Alert) -> dict[str, Any]:
         "lateness_seconds": invocation["lateness_seconds"],
         "error": invocation["error"],
         "counts": invocation["counts"],
-        "failures": dict(_by_frequency(invocation["failures"])),
+        "failures": {cause["code"]: cause["count"] for cause in alert.failures[:MOST_CAUSES]},
     }
     return {name: value for name, value in told.items() if value is not None}
 

@@ -1,4 +1,7 @@
-"""An invocation as `POST /` answers it: what `contract.Invocation` says, made without pydantic."""
+"""An invocation as `POST /` answers it: what `contract.InvocationSummary` says, made without pydantic.
+
+The answer goes to whoever has an invoke token, and lies in pg_net's table: it holds no note and no user id.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,20 @@ from typing import Any
 
 MEMBERS = (
     *("id", "triggered_by", "status", "dry_run", "deduplicated", "scheduled_for", "created_at", "started_at"),
-    *("finished_at", "expires_at", "lateness_seconds", "retry_of", "note", "counts", "scenarios", "failures", "error"),
+    *("finished_at", "expires_at", "lateness_seconds", "retry_of", "error", "counts"),
 )
 TIMES = ("scheduled_for", "created_at", "started_at", "finished_at", "expires_at")
 COUNTS = (
     *("mentors", "mentors_skipped", "batches", "batches_done", "evaluations"),
     *("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"),
 )
-CAUSE = ("code", "count", "message", "sample_user_ids")
 
 
 def answered(described: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]:
     """The answer's members, in the contract's order.
 
     Args:
-        described: the invocation as the database describes it.
+        described: the invocation as the database summarizes it.
         deduplicated: it had been opened before this call.
 
     Raises:
@@ -31,7 +33,6 @@ def answered(described: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]
     for name in TIMES:
         answer[name] = answered_time(answer[name])
     answer["counts"] = _in_order(COUNTS, answer["counts"])
-    answer["failures"] = [_in_order(CAUSE, cause) for cause in answer["failures"]]
     return answer
 
 

@@ -164,16 +164,25 @@ class SkipReasons(_Answered):
 
 
 class FailureCause(_Answered):
-    """One cause, how often, and some of whom: up to 10, one run by itself up to 100 of its pairs."""
+    """One cause of failures, and some of the users whom it was about."""
 
     code: str
-    count: int
-    message: str | None
-    sample_user_ids: list[Id]
+    count: int = Field(description="Evaluations.")
+    is_lower_bound: bool = Field(
+        description="There may be more of this cause: some batches had more causes than the 20 that a batch keeps."
+    )
+    message: str | None = Field(description="Of one of them.")
+    sample_user_ids: list[Id] = Field(description="10 at most.")
 
 
-class Invocation(_Answered):
-    """One run, as it is now."""
+class OtherFailures(_Answered):
+    """The failures that the counts of the causes shown do not hold."""
+
+    count: int = Field(description="Evaluations; with the counts of `failures` it makes `counts.failed`.")
+
+
+class InvocationSummary(_Answered):
+    """One run, as it is now, for whoever may start slices: without its note, and without user ids."""
 
     id: Id
     triggered_by: TriggeredBy
@@ -187,11 +196,17 @@ class Invocation(_Answered):
     expires_at: Moment
     lateness_seconds: int | None = Field(description="From its slot to its start.")
     retry_of: Id | None
-    note: str | None
-    counts: Counts
-    scenarios: dict[str, dict[PairOutcome, int]] = Field(description="Per scenario type; zeros are left out.")
-    failures: list[FailureCause] = Field(description="The commonest first.")
     error: str | None = Field(description="Why it ended as it did, or what it waits for.")
+    counts: Counts
+
+
+class Invocation(InvocationSummary):
+    """One run, as it is now."""
+
+    note: str | None
+    scenarios: dict[str, dict[PairOutcome, int]] = Field(description="Per scenario type; zeros are left out.")
+    failures: list[FailureCause] = Field(description="The 20 commonest causes, the commonest first.")
+    other_failures: OtherFailures
 
 
 class UserResult(_Answered):
@@ -204,9 +219,10 @@ class UserResult(_Answered):
     notification_id: str | None
 
 
-class ListedInvocation(Invocation):
+class ListedInvocation(InvocationSummary):
     """An invocation in a list; `results` are the mentor's whom the list was filtered by."""
 
+    note: str | None
     results: list[UserResult] = Field(default=[])
 
 
@@ -231,10 +247,11 @@ class InvocationPage(_Answered):
 
 
 class ChosenBy(_Answered):
-    """What was asked for; null, or absent, is everybody and everything."""
+    """What was asked for; null is everybody and everything."""
 
-    user_ids: list[Id] | None = None
-    scenario_types: list[str] | None = None
+    users: int | None = Field(description="How many were chosen.")
+    sample_user_ids: list[Id] = Field(description="10 of them at most.")
+    scenario_types: list[str] | None
 
 
 class DispatchAnswers(_Answered):
@@ -254,8 +271,8 @@ class InvocationDetail(Invocation):
     config: dict[str, Any] = Field(description="The settings in force when it was opened.")
     enumeration_done: bool = Field(description="Everybody it is about was read.")
     skip_reasons: SkipReasons
-    not_evaluated_user_ids: list[Id] = Field(description="Some of those.")
-    dispatches: list[DispatchAnswers] = Field(description="From its slot to its end, the latest answer first.")
+    not_evaluated_user_ids: list[Id] = Field(description="10 of those at most.")
+    dispatches: list[DispatchAnswers] = Field(description="From its slot to its end, the 20 latest, the latest first.")
 
 
 class Idle(_Answered):

@@ -6,6 +6,7 @@ A defect is answered without its words; the log holds them under the trace id th
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from starlette.responses import JSONResponse
 
@@ -13,6 +14,7 @@ from functions.problems import problem
 from shared.errors import (
     DatabaseError,
     DatabaseRefusedError,
+    DatabaseTimeoutError,
     DatabaseUnavailableError,
     MentorsViewError,
     RequestError,
@@ -33,21 +35,50 @@ def answer_for(error: Exception) -> JSONResponse:
 
 
 def _answer_for_database(error: DatabaseError) -> JSONResponse:
+    log_database_error(error, str(error))
+    retry_after = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    if isinstance(error, DatabaseTimeoutError):
+        return problem(
+            503,
+            "database_timeout",
+            f"the database answers, but did not finish a call in time ({error.code}: its statement or lock timeout); "
+            "whatever was under way goes on by itself",
+            headers=retry_after,
+        )
     if isinstance(error, DatabaseUnavailableError):
-        log_event("database_unavailable", str(error), level=logging.ERROR)
         return problem(
             503,
             "database_unavailable",
             "the database does not answer; whatever was under way goes on when it does",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            headers=retry_after,
         )
     if isinstance(error, MentorsViewError):
-        log_event("mentors_view_invalid", str(error), level=logging.ERROR)
         return problem(500, "mentors_view_invalid", str(error))
-    code = error.code if isinstance(error, DatabaseRefusedError) else "unknown"
-    log_event("database_refused", str(error), level=logging.ERROR, error_code=code)
+    code = _refusal_code(error)
     if code == "invalid_api_key":
         return problem(500, "database_key_rejected", "the Data API refuses this function's SUPABASE_SECRET_KEY")
     return problem(
         500, "database_refused", f"the Data API refused a call ({code}); the log has it under trace id {trace_id()}"
     )
+
+
+def log_database_error(error: DatabaseError, message: str, **where: Any) -> None:
+    """Logs a failed call to the database under the event that says what it was.
+
+    Args:
+        error: the failure.
+        message: for a person.
+        where: fields that say what was under way.
+    """
+    if isinstance(error, DatabaseTimeoutError):
+        log_event("database_timeout", message, level=logging.ERROR, **where, error_code=error.code)
+    elif isinstance(error, DatabaseUnavailableError):
+        log_event("database_unavailable", message, level=logging.ERROR, **where)
+    elif isinstance(error, MentorsViewError):
+        log_event("mentors_view_invalid", message, level=logging.ERROR, **where)
+    else:
+        log_event("database_refused", message, level=logging.ERROR, **where, error_code=_refusal_code(error))
+
+
+def _refusal_code(error: DatabaseError) -> str:
+    return error.code if isinstance(error, DatabaseRefusedError) else "unknown"

@@ -27,6 +27,7 @@ from shared.errors import (
     OutOfTimeError,
 )
 from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios, Outcome
+from shared.observability import log_event
 from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
@@ -100,6 +101,14 @@ async def run_evaluation_batch(
         if not result.results:
             raise
         return result
+    finally:
+        # Once for the batch: its calls may be as many as its users.
+        if run.dropped:
+            log_event(
+                "engine_results_dropped",
+                "The engine sent results that nobody asked for or can read",
+                dropped=run.dropped,
+            )
     return run.so_far()
 
 
@@ -127,6 +136,8 @@ class _BatchRun:
         self._suspects: list[Users] = []
         # Somebody cannot be blamed yet: the time was up before she was asked often enough.
         self._too_late = False
+        # Results that nobody asked for, or that cannot be read.
+        self.dropped = 0
         for user in batch.users:
             if user.skip_reason is not None:
                 self._record(user, "skipped", user.skip_reason)
@@ -367,12 +378,14 @@ class _BatchRun:
 
     async def _call(self, users: Users, *, alone: bool = False) -> Answer:
         try:
-            return await self._engine.evaluate(self._context, users, self._budget, alone=alone)
+            answer = await self._engine.evaluate(self._context, users, self._budget, alone=alone)
         except EngineError as error:
             pairs = [(user.user_id, scenario_type) for user in users for scenario_type in user.scenario_types]
             self._attempts.update(pairs)
             self._causes.update(dict.fromkeys(pairs, error))
             raise
+        self.dropped += answer.dropped
+        return answer
 
     def _unresolved(self, users: Users) -> list[MentorScenarios]:
         return [

@@ -210,7 +210,8 @@ async def _slots(work: Work, listed: Listed, after: Position | None) -> dict[str
 
 
 def _invocation(described: dict[str, Any], *, deduplicated: bool) -> Invocation:
-    return Invocation.model_validate(described | {"deduplicated": deduplicated})
+    members = {name: described[name] for name in Invocation.model_fields.keys() & described.keys()}
+    return Invocation.model_validate(members | {"deduplicated": deduplicated})
 
 
 def _unknown(invocation_id: object) -> RequestError:

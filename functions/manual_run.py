@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
 from functions.contract import RunRequest
+from functions.error_answers import log_database_error
 from functions.work import Work, log_opened, work_off
-from shared.errors import DatabaseError, MentorsViewError, RequestError
+from shared.errors import DatabaseError, RequestError
 from shared.invocation_records import OpenedRun
 from shared.invocations import Enumeration, OpenInvocation
-from shared.observability import log_event
 from shared.time_budget import TimeBudget
 
 REFUSALS = {
@@ -121,22 +120,13 @@ async def _work_on(
     enumeration = Enumeration.from_row(row | {"retry_of": asked["retry_of"], "request": asked})
     mine = OpenInvocation(invocation["id"], invocation["scheduled_for"], invocation["triggered_by"], enumeration)
     try:
-        after = await work_off(work, [mine], budget=budget, witness=opened.witness, manual_only=True)
-    except MentorsViewError as error:
-        log_event(
-            "mentors_view_invalid",
-            f"A manual run was opened and goes on once the view is mended: {error}",
-            level=logging.ERROR,
-            invocation_id=invocation["id"],
-        )
-        return invocation
+        await work_off(work, [mine], budget=budget, witness=opened.witness, manual_only=True)
+        return await work.records.get(invocation["id"]) or invocation
     except DatabaseError as error:
         # The run is there and goes on by itself: an error would make the caller open another.
-        log_event(
-            "database_unavailable",
+        log_database_error(
+            error,
             f"A manual run was opened and could not be worked on: {error}",
-            level=logging.ERROR,
             invocation_id=invocation["id"],
         )
         return invocation
-    return after[invocation["id"]] or invocation

@@ -6,12 +6,16 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from shared.errors import DatabaseError
 from shared.evaluations import EvaluationBatch, EvaluationResult, GroupedResults
 from shared.invocations import Invocations
 from shared.observability import log_event
+
+# A line for each user of a run in which all fail would be a million lines; the database holds every one.
+MAX_FAILED_USERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class RunResult:
 async def log_run_result(result: RunResult, *, invocations: Invocations) -> Counter[str] | None:
     """Records a batch's results and errors, puts back whom the time did not suffice for, and logs it.
 
-    The record comes first: what is logged has been recorded. One line for the batch and one for each user who failed.
+    The record comes first: what is logged has been recorded. One line for the batch, one for each of the first
+    `MAX_FAILED_USERS` users who failed, and one with the number of the others.
 
     Args:
         result: the batch and what came of it.
@@ -86,7 +91,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
 
 
 def log_failed_users(results: Iterable[EvaluationResult], **where: Any) -> None:
-    """Logs one line for each user with a failed pair: her first.
+    """Logs users with a failed pair, one line for each of the first `MAX_FAILED_USERS`, and the number of the others.
 
     Args:
         results: of any users.
@@ -96,7 +101,7 @@ def log_failed_users(results: Iterable[EvaluationResult], **where: Any) -> None:
     for pair in results:
         if pair.outcome == "failed":
             failures.setdefault(pair.user_id, pair)
-    for user_id, pair in failures.items():
+    for user_id, pair in islice(failures.items(), MAX_FAILED_USERS):
         log_event(
             "user_failed",
             f"A user could not be evaluated: {pair.error_code}",
@@ -106,4 +111,12 @@ def log_failed_users(results: Iterable[EvaluationResult], **where: Any) -> None:
             scenario_type=pair.scenario_type,
             error_code=pair.error_code,
             attempts=pair.attempts,
+        )
+    if (others := len(failures) - MAX_FAILED_USERS) > 0:
+        log_event(
+            "other_users_failed",
+            f"{others} other users of this batch could not be evaluated",
+            level=logging.WARNING,
+            **where,
+            users=others,
         )

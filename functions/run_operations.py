@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query
 
-from functions.contract import DispatchId, Health, Idle, Invocation, LastRun, MaxAgeHours, Moment, StartRequest
+from functions.contract import DispatchId, Health, Idle, InvocationSummary, LastRun, MaxAgeHours, Moment, StartRequest
 from functions.openapi import problems
 from functions.run_routes import DISPATCH_HEADER, SCHEDULE_TIME_HEADER
 
@@ -21,10 +21,10 @@ operations = APIRouter(generate_unique_id_function=lambda route: route.name)
 
 @operations.post(
     "/",
-    response_model=Invocation | Idle,
+    response_model=InvocationSummary | Idle,
     responses={
         200: {"description": "Nothing is left to do"},
-        202: {"model": Invocation | Idle, "description": "More is to be done; the next slice goes on"},
+        202: {"model": InvocationSummary | Idle, "description": "More is to be done; the next slice goes on"},
         **problems(422),
     },
 )

@@ -20,7 +20,7 @@ class Slice:
     """What a slice leaves behind.
 
     Args:
-        invocation: the slot's invocation as callers see it; None: the slot has none and is not due.
+        invocation: the slot's invocation as a list shows it; None: the slot has none and is not due.
         deduplicated: the slot had been opened before this call.
         more_to_do: something is still open.
     """
@@ -73,7 +73,14 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
     after: dict[str, dict[str, Any] | None] = {}
     if slot.open:
         try:
-            after = await work_off(work, slot.open, budget=budget, witness=slot.witness, dispatch_id=dispatch_id)
+            after = await work_off(
+                work,
+                slot.open,
+                budget=budget,
+                witness=slot.witness,
+                more_open=slot.more_open,
+                dispatch_id=dispatch_id,
+            )
         except MentorsViewError as error:
             view_error = error
     if slot.open or slot.alert_due:
@@ -86,7 +93,7 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
     return Slice(
         invocation,
         deduplicated=not slot.opened,
-        more_to_do=any(is_open(invocation) for invocation in after.values()),
+        more_to_do=slot.more_open or any(is_open(invocation) for invocation in after.values()),
     )
 
 

@@ -20,7 +20,7 @@ from shared.engine_lease import EngineLease
 from shared.errors import EngineRejectedError, MentorsViewError
 from shared.evaluations import MentorScenarios
 from shared.invocation_records import InvocationRecords
-from shared.invocations import Invocations, OpenInvocation
+from shared.invocations import FinishedInvocation, Invocations, OpenInvocation
 from shared.observability import log_event
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
@@ -67,6 +67,7 @@ async def work_off(
     *,
     budget: TimeBudget,
     witness: MentorScenarios | None,
+    more_open: bool = False,
     manual_only: bool = False,
     dispatch_id: int | None = None,
 ) -> dict[str, dict[str, Any] | None]:
@@ -77,11 +78,12 @@ async def work_off(
         open_invocations: what is to be enumerated and finished; the queue may hold others' batches as well.
         budget: how long this may take.
         witness: somebody whom the engine has answered before, if anybody.
+        more_open: more invocations are open than these.
         manual_only: work on no night.
         dispatch_id: the dispatch that this slice answers, if one.
 
     Returns:
-        Each of the invocations as it is afterwards, by id; None for one that is gone.
+        Each of the invocations as a list shows it afterwards, by id; None for one that is gone.
 
     Raises:
         MentorsViewError: the view cannot be read, after all that was queued before has been worked on.
@@ -112,11 +114,14 @@ async def work_off(
             raise failure
     if drain.done.stopped_by is not None:
         await _hand_back(work, drain.done, dispatch_id, lease_id)
-    after = {invocation.id: await _finish(work, invocation.id) for invocation in open_invocations}
+    finished = {invocation.id: await _finish(work, invocation.id) for invocation in open_invocations}
+    after = {invocation_id: found.invocation for invocation_id, found in finished.items()}
+    # Each that ended makes room for another one in the next slice.
+    drain.done.progressed |= more_open and any(found.ended_now for found in finished.values())
     if drain.done.stopped_by is None:
         # Last of all: it asks for the next slice, which must not find this one's work still open.
         await _hand_back(work, drain.done, dispatch_id, lease_id)
-    _log_ended(drain.done, budget, after, dispatch_id)
+    _log_ended(drain.done, budget, after, dispatch_id, more_open=more_open)
     if work.telemetry is not None:
         _measure_breaker(work.telemetry, drain.done)
     if view_errors:
@@ -175,13 +180,13 @@ async def _enumerate(
         drain.note_all_queued()
 
 
-async def _finish(work: Work, invocation_id: str) -> dict[str, Any] | None:
+async def _finish(work: Work, invocation_id: str) -> FinishedInvocation:
     finished = await work.invocations.finish(invocation_id)
     if finished.ended_now and finished.invocation is not None:
-        _log_finished(finished.invocation)
+        _log_finished(finished.invocation, finished.failures)
         if work.telemetry is not None:
             work.telemetry.ended(finished.invocation)
-    return finished.invocation
+    return finished
 
 
 async def _hand_back(work: Work, done: Drained, dispatch_id: int | None, lease_id: str | None) -> None:
@@ -214,7 +219,8 @@ def log_opened(invocation: dict[str, Any]) -> None:
     )
 
 
-def _log_finished(invocation: dict[str, Any]) -> None:
+def _log_finished(invocation: dict[str, Any], causes: Sequence[dict[str, Any]]) -> None:
+    failures = {cause["code"]: cause["count"] for cause in causes}
     log_event(
         "invocation_finished",
         f"The {invocation['triggered_by']} run of {invocation['scheduled_for']} {invocation['status']}",
@@ -226,15 +232,21 @@ def _log_finished(invocation: dict[str, Any]) -> None:
         duration_ms=_milliseconds_between(invocation["started_at"], invocation["finished_at"]),
         lateness_seconds=invocation["lateness_seconds"],
         counts=invocation["counts"],
-        failures={cause["code"]: cause["count"] for cause in invocation["failures"]},
+        failures=failures,
+        other_failures=invocation["counts"]["failed"] - sum(failures.values()),
         error=invocation["error"],
     )
 
 
 def _log_ended(
-    done: Drained, budget: TimeBudget, after: dict[str, dict[str, Any] | None], dispatch_id: int | None
+    done: Drained,
+    budget: TimeBudget,
+    after: dict[str, dict[str, Any] | None],
+    dispatch_id: int | None,
+    *,
+    more_open: bool,
 ) -> None:
-    more_to_do = any(is_open(invocation) for invocation in after.values())
+    more_to_do = more_open or any(is_open(invocation) for invocation in after.values())
     log_event(
         "slice_ended",
         f"Slice ended after {budget.elapsed():.1f} s: {done.batches} batches, "

@@ -5,6 +5,7 @@ The rules, what is worth an alert and when it is tried again, are in SQL (supaba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ class Alert:
         reason: why it was raised.
         attempts: this one included.
         is_last: it is given up if this attempt fails.
-        invocation: as callers see it, but for its failures: how many pairs failed, by cause.
+        invocation: as a list shows it.
+        failures: the commonest causes, the commonest first, each with `code`, `count` and `is_lower_bound`.
     """
 
     webhook_id: str
@@ -28,6 +30,7 @@ class Alert:
     attempts: int
     is_last: bool
     invocation: dict[str, Any]
+    failures: Sequence[dict[str, Any]]
 
 
 class Alerts:
@@ -53,6 +56,7 @@ class Alerts:
             attempts=answer["attempts"],
             is_last=answer["last"],
             invocation=answer["invocation"],
+            failures=answer["failures"],
         )
 
     async def settle(self, alert: Alert, *, error: str | None) -> None:

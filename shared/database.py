@@ -21,7 +21,7 @@ import httpx
 from postgrest import APIError, AsyncPostgrestClient
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from shared.errors import DatabaseRefusedError, DatabaseUnavailableError, MentorsViewError
+from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.http_transport import HttpTransport
 from shared.time_budget import TimeBudget
 
@@ -61,6 +61,8 @@ TRANSIENT = (
     # Where a gateway's error page has no code, the client puts the HTTP status in its place.
     "500",
 )
+# Those of them with which the database says that it gave up a call that took too long.
+TIMEOUTS = ("57014", "55P03")
 # Refusals that may pass by themselves, by code or by its beginning: tried again as well, and refusals after that.
 MAY_PASS = (
     # PostgREST's schema cache is older than the latest migration: PGRST202 is a function that it does not know yet.
@@ -178,6 +180,8 @@ def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedErr
     if error.code == "":
         # PostgREST's, with a 400, where its connection breaks within a statement. A gateway's has no code at all.
         return DatabaseUnavailableError("the Data API lost its connection to the database")
+    if code in TIMEOUTS:
+        return DatabaseTimeoutError(code)
     if code.startswith(TRANSIENT):
         return DatabaseUnavailableError(f"the Data API answered {code}")
     if code == MENTORS_VIEW_FAULT:

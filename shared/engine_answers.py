@@ -19,7 +19,6 @@ import orjson
 from shared.errors import EngineRefusedCallError, EngineRejectedError, EngineTransientError
 from shared.evaluations import EvaluationResult, MentorScenarios, Outcome
 from shared.http_connection import HttpAnswer
-from shared.observability import log_event
 
 REJECTED_STATUSES = frozenset({401, 403, 404})
 TRANSIENT_STATUSES = frozenset({408, 429})
@@ -32,7 +31,9 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 _SECONDS = re.compile(r"[0-9]{1,18}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _EMAIL = re.compile(r"[^\s@<>,;:]+@[^\s@<>,;:]+")
-_NOT_A_CODE = re.compile(r"[^a-z0-9_.-]+")
+_NOT_A_CODE = re.compile(r"[^a-z0-9_.…-]+")
+# What names one user or one call, not a cause.
+_ID_IN_A_CODE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{6,}")
 
 
 Pair = tuple[str, str]
@@ -46,11 +47,13 @@ class Answer:
         results: of each pair, as of its first attempt; None: the engine left it out.
         retryable: pairs that failed and are worth another attempt.
         is_final: there is a result for each pair, and none is worth another attempt.
+        dropped: results that nobody asked for, or that cannot be read.
     """
 
     results: Mapping[Pair, EvaluationResult | None]
     retryable: Collection[Pair]
     is_final: bool
+    dropped: int = 0
 
 
 # The engine's own word, to the one value that all results share.
@@ -139,11 +142,7 @@ def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:
             continue
         answered[pair] = read
         missing -= 1
-    if dropped:
-        log_event(
-            "engine_results_dropped", "The engine sent results that nobody asked for or can read", dropped=dropped
-        )
-    return Answer(answered, retryable, is_final=not missing and not retryable)
+    return Answer(answered, retryable, is_final=not missing and not retryable, dropped=dropped)
 
 
 def _read_json(content: bytes) -> Any:
@@ -203,8 +202,12 @@ def _id_of(value: object) -> str | None:
 
 
 def _code_of(text: str) -> str:
-    """A foreign code as one of ours. Cut first: looking for addresses takes time with the square of the length."""
-    return _NOT_A_CODE.sub("_", _EMAIL.sub("address", text[: 4 * MAX_CODE_LENGTH].lower()))[:MAX_CODE_LENGTH]
+    """A foreign code as one of ours, without the ids in it: `user-4711081` is the cause `user-…`, `e1001` one itself.
+
+    Cut first: looking for addresses takes time with the square of the length.
+    """
+    code = _ID_IN_A_CODE.sub("…", _EMAIL.sub("address", text[: 4 * MAX_CODE_LENGTH].lower()))
+    return _NOT_A_CODE.sub("_", code)[:MAX_CODE_LENGTH]
 
 
 def harmless(text: str) -> str:

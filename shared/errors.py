@@ -8,6 +8,7 @@
     ├── AlertNotSentError           the alerts' webhook did not take a message; carries a stable code
     ├── DatabaseError
     │   ├── DatabaseUnavailableError    away, or too busy: try again
+    │   │   └── DatabaseTimeoutError        it answers, and gave this call up: its statement or lock timeout
     │   ├── DatabaseRefusedError        it answered no: a wrong key, a missing migration, a defect of ours
     │   └── MentorsViewError            the view `active_peer_mentors` cannot be read as it is
     └── EngineError                 carries a stable code
@@ -79,6 +80,18 @@ class DatabaseError(SchedulerError):
 
 class DatabaseUnavailableError(DatabaseError):
     """The database or its Data API is away or too busy; the same call may succeed later."""
+
+
+class DatabaseTimeoutError(DatabaseUnavailableError):
+    """The database answered, and gave the call up: its statement timeout or lock timeout.
+
+    Args:
+        code: the SQLSTATE.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"the Data API answered {code}: the call did not finish in the time that the database allows")
+        self.code = code
 
 
 class DatabaseRefusedError(DatabaseError):

@@ -74,8 +74,9 @@ class OpenedSlot:
     Args:
         opened: this call opened it.
         not_a_slot: the requested slot is neither due nor was ever opened.
-        invocation: the slot's invocation as callers see it, None where there is none.
-        open: everything that is open, the oldest first.
+        invocation: the slot's invocation as a list shows it, None where there is none.
+        open: what this slice is to enumerate and finish, the oldest first.
+        more_open: more is open than that.
         witness: somebody whom the engine has answered before, if anybody.
         alert_due: an alert waits to be sent.
         mentors_view_fault: why the slot stays due and is not opened; None: it is none of the view's.
@@ -85,6 +86,7 @@ class OpenedSlot:
     not_a_slot: bool
     invocation: dict[str, Any] | None
     open: tuple[OpenInvocation, ...]
+    more_open: bool
     witness: MentorScenarios | None
     alert_due: bool
     mentors_view_fault: str | None
@@ -136,10 +138,17 @@ class ClaimedBatches:
 
 @dataclass(frozen=True, slots=True)
 class FinishedInvocation:
-    """An invocation after a try to end it. `ended_now`: this call did; `invocation`: None when it was deleted."""
+    """An invocation after a try to end it.
+
+    Args:
+        ended_now: this call did.
+        invocation: as a list shows it; None when it is gone.
+        failures: the commonest causes, each with `code`, `count` and `is_lower_bound`; none unless this call ended it.
+    """
 
     ended_now: bool
     invocation: dict[str, Any] | None
+    failures: Sequence[dict[str, Any]] = ()
 
 
 def to_witness(pair: dict[str, str] | None) -> MentorScenarios | None:
@@ -199,6 +208,7 @@ class Invocations:
                 )
                 for row in answer["open"]
             ),
+            more_open=answer["more_open"],
             witness=to_witness(answer["witness"]),
             alert_due=answer["alert_due"],
             mentors_view_fault=answer.get("mentors_view_fault"),
@@ -346,7 +356,7 @@ class Invocations:
     async def finish(self, invocation_id: str) -> FinishedInvocation:
         """Ends the invocation if everything of it is recorded."""
         answer = await self._database.call("scheduler_finish", invocation_id=invocation_id)
-        return FinishedInvocation(answer["ended_now"], answer["invocation"])
+        return FinishedInvocation(answer["ended_now"], answer["invocation"], answer["failures"] or ())
 
     async def hand_back(
         self,

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import re
 import threading
 import time
 from collections import Counter
@@ -58,6 +59,12 @@ RELUCTANT_FLUSH_SECONDS = 0.1
 # Seconds. Of calls: what the semantic conventions advise. A batch may take a time budget, a night may be hours late.
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+# Of the engine's own codes each process tells so many apart; all others are `_OTHER`, as the conventions say.
+MAX_ENGINE_CODES = 20
+OTHER_CAUSE = "_OTHER"
+_OUR_CAUSE = re.compile(
+    r"engine_(http_\d{3}|timeout|unreachable|bad_answer|missing_result|failed)|worker_lost|time_budget_exceeded"
+)
 LATENESS_BUCKETS = (1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 
@@ -176,6 +183,7 @@ class Telemetry:
         self._deliveries = _Deliveries()
         self._is_away = False
         self._sent: asyncio.Event | None = None
+        self._engine_codes: set[str] = set()
 
         # It would show the headers for the collector, and with them a key, where they are not written as they have to.
         logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)
@@ -275,11 +283,22 @@ class Telemetry:
             (result.scenario_type, result.error_code) for result in results if result.outcome == "failed"
         )
         for (scenario_type, cause), count in failures.items():
-            self._failures.add(count, {"scheduler.scenario.type": scenario_type, "error.type": cause or "_OTHER"})
+            self._failures.add(count, {"scheduler.scenario.type": scenario_type, "error.type": self._named(cause)})
         self._batch_duration.record(duration_ms / 1000)
         span = get_current_span()
         span.set_attribute("scheduler.batch.evaluations", len(results))
         span.set_attribute("scheduler.batch.failed", failures.total())
+
+    def _named(self, cause: str | None) -> str:
+        """A cause as an attribute: each is a time series, so of the engine's own codes only the first are named."""
+        if cause is None:
+            return OTHER_CAUSE
+        if _OUR_CAUSE.fullmatch(cause) or cause in self._engine_codes:
+            return cause
+        if len(self._engine_codes) < MAX_ENGINE_CODES:
+            self._engine_codes.add(cause)
+            return cause
+        return OTHER_CAUSE
 
     def opened(self, invocation: dict[str, Any]) -> None:
         """Notes how late a scheduled invocation is; one that is skipped is not."""

@@ -1,18 +1,19 @@
 // The morning's page: did it run, whom did it miss, why, and what to press; then how it went before.
 
 import { dryRunButton, retryButton, runButton, cancelButton } from "./actions.js";
-import { listRuns } from "./api.js";
+import { getRun, listRuns } from "./api.js";
 import { chart, timeTicks } from "./charts.js";
 import { h, Region } from "./dom.js";
 import { Poll, problemText } from "./polling.js";
 import { filters, queryOf, runsTable, undoneText } from "./runs_table.js";
 import { slotsOf, strip } from "./strip.js";
 import { secondsBetween, span, time } from "./times.js";
-import { causeText, count, counted, evaluated, isLate, isOpen, reasonText, sign, statusBadge, toneOf, undone } from "./words.js";
+import { causeCount, causeText, count, counted, evaluated, isLate, isOpen, reasonText, sign, statusBadge, toneOf, undone } from "./words.js";
 
 const SLOTS = 60;
 const SLOTS_IN_STRIP = 30;
 const RETRIES = 50;
+const CAUSES = 3;
 const QUIET_MS = 30_000;
 const BUSY_MS = 2_500;
 
@@ -46,7 +47,8 @@ export function overview(context, parameters) {
       listRuns(queryOf(parameters), { signal }),
     ]);
     const slots = slotsOf(nights.items, nights.slots.missed, SLOTS);
-    regions.verdict.show({ slot: slots.at(-1) ?? null, retries: retries.items, next: nights.slots.next });
+    const slot = slots.at(-1) ?? null;
+    regions.verdict.show({ slot, causes: await causesOf(slot?.run, signal), retries: retries.items, next: nights.slots.next });
     regions.strip.show(slots.slice(-SLOTS_IN_STRIP));
     regions.charts.show(slots);
     regions.table.show({ page, query });
@@ -63,7 +65,19 @@ export function overview(context, parameters) {
   return { element, title: "Runs", focus: query ? "#all-runs" : "h1", start: () => poll.start(), stop: () => poll.stop() };
 }
 
-function verdict(context, { slot, retries, next }, refresh) {
+/** The commonest causes of a run's failures: a list says only how many there are. */
+async function causesOf(run, signal) {
+  if (!run?.counts.failed) return [];
+  try {
+    return (await getRun(run.id, { signal })).failures.slice(0, CAUSES);
+  } catch (error) {
+    // Deleted since it was listed.
+    if (error.status === 404) return [];
+    throw error;
+  }
+}
+
+function verdict(context, { slot, causes, retries, next }, refresh) {
   const following = h("p", { class: "next" }, "The next slot is ", time(next, "night"), ".");
   if (!slot) {
     return h("section", { class: "card verdict tone-off", "aria-label": "The latest run" }, h("div", { class: "verdict-sign" }, sign("pending")), h("div", {}, h("h2", {}, "No scheduled run yet"), following));
@@ -80,7 +94,7 @@ function verdict(context, { slot, retries, next }, refresh) {
       { class: "verdict-text" },
       h("p", { class: "verdict-when" }, time(slot.slot, "night")),
       h("h2", {}, headline(run)),
-      run ? story(run, retry) : h("p", {}, "No run was opened for this slot: the database's clock did not call, or the function did not answer. Check cron.job_run_details, and what the function's platform says."),
+      run ? story(run, causes, retry) : h("p", {}, "No run was opened for this slot: the database's clock did not call, or the function did not answer. Check cron.job_run_details, and what the function's platform says."),
       run && figures(run),
       h("div", { class: "buttons" },
         run && h("a", { class: "button", href: `#/runs/${run.id}`, "data-key": "look" }, "Look into it"),
@@ -103,13 +117,12 @@ function headline(run) {
   }[run.status];
 }
 
-function story(run, retry) {
-  const causes = run.failures.slice(0, 3);
+function story(run, causes, retry) {
   return [
     isLate(run) && h("p", {}, h("span", { class: "badge tone-warning" }, sign("late"), "late"), ` It started ${span(run.lateness_seconds)} after its time.`),
     run.error && h("p", {}, reasonText(run.error)),
     !isOpen(run) && undone(run) > 0 && h("p", {}, `${undoneText(run)}.`),
-    causes.length > 0 && h("ul", { class: "causes" }, causes.map((cause) => h("li", {}, h("code", {}, cause.code), ` ${count(cause.count)} × `, causeText(cause.code) || cause.message))),
+    causes.length > 0 && h("ul", { class: "causes" }, causes.map((cause) => h("li", {}, h("code", {}, cause.code), ` ${causeCount(cause)} × `, causeText(cause.code) || cause.message))),
     retry && h("p", {}, "Retried ", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), ": ", statusBadge(retry.status), undone(retry) && !isOpen(retry) ? ` ${undoneText(retry)}` : null),
   ];
 }

@@ -6,7 +6,7 @@ import { announce, h, Region, table } from "./dom.js";
 import { Poll, problemText } from "./polling.js";
 import { undoneText } from "./runs_table.js";
 import { secondsBetween, span, time } from "./times.js";
-import { OUTCOMES, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, sign, statusBadge, statusWord, triggerWord, undone } from "./words.js";
+import { OUTCOMES, causeCount, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, sign, statusBadge, statusWord, triggerWord, undone } from "./words.js";
 
 const QUICK_MS = 700;
 const SLOW_MS = 5_000;
@@ -14,7 +14,6 @@ const AFTERWARDS_MS = 30_000;
 const ANNOUNCED_MS = 10_000;
 const RATE_OVER_MS = 15_000;
 const NOBODY_CAME_SECONDS = 90;
-const IDS_SHOWN = 10;
 
 export function runView(context, id) {
   const trouble = h("div", { role: "alert", class: "error-place" });
@@ -56,7 +55,7 @@ export function runView(context, id) {
     regions.facts.show(factsOf(run));
     regions.counts.show(run.counts);
     regions.scenarios.show(run.scenarios);
-    regions.failures.show({ failures: run.failures });
+    regions.failures.show({ failures: run.failures, others: run.other_failures.count });
     regions.waiting.show({ ids: run.not_evaluated_user_ids, number: run.counts.not_evaluated });
     regions.dispatches.show({ answers: run.dispatches, open: isOpen(run), waited: isOpen(run) && !run.started_at && secondsBetween(run.created_at) > NOBODY_CAME_SECONDS });
     regions.config.show({ config: run.config, request: run.request });
@@ -213,16 +212,17 @@ function scenarios(byType) {
   return card("scenarios", "By scenario type", table("Outcomes by scenario type", columns, rows));
 }
 
-function failures({ failures: causes }) {
-  if (!causes.length) return null;
+function failures({ failures: causes, others }) {
+  if (!causes.length && !others) return null;
+  const rest = others > 0 && h("p", {}, `${counted(others, "more evaluation")} failed beside those counted here.`);
   return card("failures", "Why they failed", h("ul", { class: "cause-list" }, causes.map((cause) => h(
     "li",
     {},
-    h("h3", {}, h("code", {}, cause.code), h("span", { class: "badge tone-bad" }, sign("failed"), count(cause.count))),
+    h("h3", {}, h("code", {}, cause.code), h("span", { class: "badge tone-bad" }, sign("failed"), causeCount(cause))),
     causeText(cause.code) && h("p", {}, causeText(cause.code)),
     cause.message && h("p", { class: "quoted" }, cause.message),
     mentors(cause.code, cause.sample_user_ids, cause.count),
-  ))));
+  ))), rest);
 }
 
 function waiting({ ids, number }) {
@@ -231,13 +231,14 @@ function waiting({ ids, number }) {
 }
 
 function mentors(key, ids, evaluations) {
-  const list = (those) => h("ul", { class: "ids" }, those.map((id) => h("li", {}, h("a", { href: `#/mentors/${id}`, "data-key": `${key}-${id}` }, h("code", {}, id)))));
-  const rest = ids.slice(IDS_SHOWN);
   return [
-    list(ids.slice(0, IDS_SHOWN)),
-    rest.length > 0 && h("details", { "data-key": `more-${key}` }, h("summary", {}, `${counted(rest.length, "more mentor")}`), list(rest)),
+    idList(key, ids),
     ids.length < evaluations && h("p", { class: "small" }, `These are some of those concerned (${counted(evaluations, "evaluation")}).`),
   ];
+}
+
+function idList(key, ids) {
+  return h("ul", { class: "ids" }, ids.map((id) => h("li", {}, h("a", { href: `#/mentors/${id}`, "data-key": `${key}-${id}` }, h("code", {}, id)))));
 }
 
 function dispatches({ answers, open, waited }) {
@@ -271,8 +272,8 @@ function answerText({ status_code: status, error }) {
 
 function config({ config: settings, request }) {
   const chosen = [
-    request.user_ids && h("p", {}, `Asked for: ${counted(request.user_ids.length, "chosen mentor")}.`),
-    request.user_ids && mentors("request", request.user_ids, 0),
+    request.users && h("p", {}, `Asked for: ${counted(request.users, "chosen mentor")}${request.users > request.sample_user_ids.length ? ", of whom these are some" : ""}.`),
+    request.users && idList("request", request.sample_user_ids),
     request.scenario_types && h("p", {}, "Asked for: ", request.scenario_types.join(", ")),
   ];
   const rows = Object.entries(settings).filter(([name]) => name !== "scenario_types").sort().map(([name, value]) => [h("code", {}, name.toUpperCase()), value === null ? h("span", { class: "muted" }, "not set") : String(value)]);

@@ -106,6 +106,11 @@ export function causeText(code) {
   return CAUSES[code] ?? "";
 }
 
+/** How many evaluations a cause is known to have. */
+export function causeCount(cause) {
+  return cause.is_lower_bound ? `at least ${count(cause.count)}` : count(cause.count);
+}
+
 export function isLate(run) {
   return run.lateness_seconds !== null && run.lateness_seconds > LATE_SECONDS && run.triggered_by === "schedule";
 }

@@ -113,6 +113,8 @@ create table public.scheduler_invocation_batches (
   not_evaluated integer not null default 0,
   -- {"SCENARIO_TYPE": {"OUTCOME": count, …}, …}
   scenario_counts jsonb not null default '{}',
+  -- {"CODE": pairs, …}: the 20 commonest causes of its failures. How many pairs failed by other causes is `failed` less these.
+  failure_counts jsonb not null default '{}',
   duration_ms integer,
   worker text,
   finished_at timestamptz,
@@ -134,6 +136,9 @@ alter table public.scheduler_invocation_batches alter column pairs set storage e
 create index scheduler_invocation_batches_by_user on public.scheduler_invocation_batches (invocation_id, first_user_id);
 create index scheduler_invocation_batches_open on public.scheduler_invocation_batches (invocation_id, batch_no)
 where state = 'open';
+-- For scheduler.witness, which must not search millions of evaluations after a run in which all failed.
+create index scheduler_invocation_batches_answered on public.scheduler_invocation_batches (finished_at)
+where triggered + suppressed > 0;
 
 create table public.scheduler_evaluations (
   -- Of an invocation whose batch is held while the row is written (scheduler_complete). A foreign key would look that up once
@@ -148,7 +153,11 @@ create table public.scheduler_evaluations (
   notification_id text,
   primary key (invocation_id, user_id, scenario_type),
   constraint outcome_is_notable check (outcome in ('triggered', 'suppressed', 'skipped', 'failed')),
-  constraint failed_has_a_cause check (outcome <> 'failed' or error_code is not null)
+  constraint failed_has_a_cause check (outcome <> 'failed' or error_code is not null),
+  -- What an engine sends is cut by the function (shared/engine_answers.py).
+  constraint texts_are_bounded check (
+    char_length(error_code) <= 64 and char_length(error_message) <= 300 and char_length(notification_id) <= 300
+  )
 );
 
 -- What a foreign key's cascade would do. The batches went before, by theirs, and with them whoever could still add a row.

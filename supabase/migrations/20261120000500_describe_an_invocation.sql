@@ -22,28 +22,51 @@ language sql stable set search_path = '' as $$
     ) as per_type
 $$;
 
--- Failures grouped by cause, the commonest first, with the user ids of some of each to start looking from.
-create function scheduler.failures_by_cause(p_invocation_id uuid, p_sample integer default 10) returns jsonb
+-- The 20 commonest causes of an invocation's failures, the commonest first: [{"code", "count", "is_lower_bound"}, …]. Added up
+-- from what each batch keeps, so the cost grows with the batches and not with the rows of evaluations. A batch that has more
+-- causes than it keeps may have dropped any that is not among those it keeps: the count of such a cause is a lower bound.
+create function scheduler.commonest_causes(p_invocation_id uuid) returns jsonb
 language sql stable set search_path = '' as $$
+  with failing as (
+    select b.failure_counts,
+           b.failed > (select coalesce(sum(kept.value::integer), 0) from jsonb_each_text(b.failure_counts) as kept) as dropped
+      from public.scheduler_invocation_batches as b
+     where b.invocation_id = p_invocation_id and b.failed > 0
+  ), cause as (
+    select kept.key as code, sum(kept.value::integer) as pairs,
+           count(*) filter (where failing.dropped) < (select count(*) from failing where dropped) as is_lower_bound
+      from failing
+     cross join jsonb_each_text(failing.failure_counts) as kept
+     group by kept.key
+     order by pairs desc, kept.key collate "C"
+     limit 20
+  )
   select coalesce(jsonb_agg(
-      jsonb_build_object('code', cause.error_code, 'count', cause.n, 'message', cause.message, 'sample_user_ids', (
-        select jsonb_agg(distinct sample.user_id)
-          from (
-            select e.user_id
-              from public.scheduler_evaluations as e
-             where e.invocation_id = p_invocation_id and e.outcome = 'failed' and e.error_code = cause.error_code
-             limit p_sample
-          ) as sample
-      )) order by cause.n desc, cause.error_code), '[]')
-    from (
-      select e.error_code, count(*) as n, min(e.error_message) as message
-        from public.scheduler_evaluations as e
-       where e.invocation_id = p_invocation_id and e.outcome = 'failed'
-       group by e.error_code
-    ) as cause
+      jsonb_build_object('code', code, 'count', pairs, 'is_lower_bound', is_lower_bound) order by pairs desc, code collate "C"
+    ), '[]')
+    from cause
 $$;
 
-create function scheduler.describe_invocation(p_invocation_id uuid) returns jsonb
+-- What is shown of a cause: a message, and the ids of at most 10 users to start looking from. Read from the causes' index, also
+-- where the plan was made when the table was small, or the statistics say that a run has one code only: the table, or all rows
+-- of the run, would be searched for the first ten. A range of one code, because a constant is not sorted by.
+create function scheduler.sample_of_cause(p_invocation_id uuid, p_code text) returns jsonb
+language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
+  select jsonb_build_object(
+      'message', min(sample.error_message),
+      'sample_user_ids', coalesce(jsonb_agg(distinct sample.user_id), '[]')
+    )
+    from (
+      select e.user_id, e.error_message
+        from public.scheduler_evaluations as e
+       where e.invocation_id = p_invocation_id and e.outcome = 'failed' and e.error_code >= p_code and e.error_code <= p_code
+       order by e.error_code
+       limit 10
+    ) as sample
+$$;
+
+-- An invocation in a list: how it stands and its counts, and nothing that would have to be searched for. No user ids.
+create function scheduler.summarize_invocation(p_invocation_id uuid) returns jsonb
 language sql stable set search_path = '' as $$
   select jsonb_build_object(
     'id', i.id,
@@ -75,15 +98,35 @@ language sql stable set search_path = '' as $$
       )
         from public.scheduler_invocation_batches as b
        where b.invocation_id = i.id
-    ),
-    'scenarios', scheduler.count_by_scenario(i.id),
-    'failures', scheduler.failures_by_cause(i.id)
+    )
   )
     from public.scheduler_invocations as i
    where i.id = p_invocation_id
 $$;
 
+-- A single invocation: its summary, its outcomes by scenario type, and why pairs failed. `other_failures` counts the failed
+-- pairs that the counts of the shown causes do not hold, so that both together are `counts.failed`.
+create function scheduler.describe_invocation(p_invocation_id uuid) returns jsonb
+language sql stable set search_path = '' as $$
+  select found.summary || jsonb_build_object(
+      'scenarios', scheduler.count_by_scenario(p_invocation_id),
+      'failures', (
+        select coalesce(jsonb_agg(
+            cause.value || scheduler.sample_of_cause(p_invocation_id, cause.value ->> 'code') order by cause.position
+          ), '[]')
+          from jsonb_array_elements(found.causes) with ordinality as cause (value, position)
+      ),
+      'other_failures', jsonb_build_object('count', (found.summary -> 'counts' ->> 'failed')::bigint - (
+        select coalesce(sum((cause.value ->> 'count')::bigint), 0) from jsonb_array_elements(found.causes) as cause
+      ))
+    )
+    from (
+      select scheduler.summarize_invocation(p_invocation_id) as summary, scheduler.commonest_causes(p_invocation_id) as causes
+      offset 0
+    ) as found
+$$;
+
 revoke all on function
-  scheduler.slot_key(timestamptz), scheduler.count_by_scenario(uuid), scheduler.failures_by_cause(uuid, integer),
-  scheduler.describe_invocation(uuid)
+  scheduler.slot_key(timestamptz), scheduler.count_by_scenario(uuid), scheduler.commonest_causes(uuid),
+  scheduler.sample_of_cause(uuid, text), scheduler.summarize_invocation(uuid), scheduler.describe_invocation(uuid)
 from public, anon, authenticated, service_role;

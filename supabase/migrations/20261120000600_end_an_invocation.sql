@@ -37,7 +37,8 @@ $$;
 
 -- Ends an invocation whose every batch is recorded. A call of its own, never part of scheduler_complete: two workers that
 -- record the last two batches at the same time each see the other's still open, and nobody would end the run.
--- Answers {"ended_now": whether this call ended it, "invocation": as it is afterwards, null when there is none}.
+-- Answers {"ended_now": whether this call ended it, "invocation": its summary as it is afterwards, null when there is none,
+-- "failures": their commonest causes, null unless this call ended it}.
 create function public.scheduler_finish(p_invocation_id uuid) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
 declare
@@ -60,7 +61,8 @@ begin
   end if;
   return jsonb_build_object(
     'ended_now', v_status is not null,
-    'invocation', scheduler.describe_invocation(p_invocation_id)
+    'invocation', scheduler.summarize_invocation(p_invocation_id),
+    'failures', case when v_status is not null then scheduler.commonest_causes(p_invocation_id) end
   );
 end
 $$;

@@ -1,22 +1,65 @@
 -- One slot, one invocation, however often and however simultaneously it is fired.
 
--- One pair that the engine has answered before, for telling an engine that is down from a user it cannot serve.
+-- One pair that the engine has answered before, for telling an engine that is down from a user it cannot serve. Looked for in
+-- the newest batches that have one: of the newest the rows may just be pruned. By indexes only, as scheduler.sample_of_cause.
 create function scheduler.witness() returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
   select jsonb_build_object('user_id', e.user_id, 'scenario_type', e.scenario_type)
-    from public.scheduler_evaluations as e
-   where e.outcome in ('triggered', 'suppressed')
+    from (
+      select b.invocation_id, b.first_user_id, b.last_user_id
+        from public.scheduler_invocation_batches as b
+       where b.triggered + b.suppressed > 0
+       order by b.finished_at desc
+       limit 10
+    ) as answered
+   cross join lateral (
+     select pair.user_id, pair.scenario_type
+       from public.scheduler_evaluations as pair
+      where pair.invocation_id = answered.invocation_id
+        and pair.user_id between answered.first_user_id and answered.last_user_id
+        and pair.outcome in ('triggered', 'suppressed')
+      order by pair.user_id
+      limit 1
+   ) as e
    limit 1
+$$;
+
+-- What one slice is given to enumerate and to finish, the oldest first: all that is open, but not more than 50 runs, nor more
+-- chosen users than about a megabyte of ids, whatever waits. What needs a slice comes before what only waits for its batches,
+-- which any slice works on; so each slice takes some of what needs one away, and the next slice gets the others.
+create function scheduler.open_for_a_slice() returns setof public.scheduler_invocations
+language sql stable set search_path = '' as $$
+  select i.*
+    from (
+      select waiting.id, sum(waiting.size) over (order by waiting.position) - waiting.size as size_before
+        from (
+          select open.id,
+                 case when open.enumeration_done then 0 else pg_column_size(open.request) end as size,
+                 row_number() over (
+                   order by open.enumeration_done and exists (
+                     select from public.scheduler_invocation_batches as b
+                      where b.invocation_id = open.id and b.state = 'open'
+                   ), open.created_at, open.id
+                 ) as position
+            from public.scheduler_invocations as open
+           where open.status in ('pending', 'running')
+           order by position
+           limit 50
+        ) as waiting
+    ) as given
+    join public.scheduler_invocations as i on i.id = given.id
+   where given.size_before < 1000000
 $$;
 
 -- p_due_slot and p_next_slot are the schedule's latest fire time and the one after it, as the caller's clock has them; the
 -- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
 -- {"clock": now}: the caller asks again with slots computed from that. So the usual case is one round trip.
 --
--- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "witness", "alert_due"}: whether
--- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (null: none), what is open to work
--- on, a witness, and whether an alert waits to be sent. A slot that is not opened because the mentors' view has the wrong
--- columns stays due and unspent, and the answer has "mentors_view_fault" besides.
+-- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "witness", "alert_due"}: whether
+-- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (its summary; null: none), what is
+-- open to work on, whether more is than this slice is given, a witness, and whether an alert waits to be sent. A slot that is
+-- not opened because the mentors' view has the wrong columns stays due and unspent, and the answer has "mentors_view_fault"
+-- besides.
 create function public.scheduler_open_slot(
   p_due_slot timestamptz,
   p_next_slot timestamptz,
@@ -38,6 +81,7 @@ declare
   v_news boolean;
   v_due boolean;
   v_view_fault text;
+  v_open jsonb;
 begin
   if not (p_due_slot <= v_now and v_now < p_next_slot) then
     return jsonb_build_object('clock', v_now);
@@ -103,6 +147,16 @@ begin
    where idempotency_key = scheduler.slot_key(coalesce(p_requested_slot, p_due_slot))
      and deleted_at is null;
 
+  select coalesce(jsonb_agg(jsonb_build_object(
+      'id', i.id, 'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope,
+      'triggered_by', i.triggered_by, 'retry_of', i.retry_of,
+      -- Needed, and possibly long, as long as somebody has still to be read.
+      'request', case when not i.enumeration_done then i.request end,
+      'enumeration_cursor', i.enumeration_cursor,
+      'enumeration_done', i.enumeration_done) order by i.created_at), '[]')
+    into v_open
+    from scheduler.open_for_a_slice() as i;
+
   return jsonb_build_object(
     'clock', v_now,
     'opened', v_opened,
@@ -111,17 +165,10 @@ begin
       and v_view_fault is null
       and p_requested_slot is not null
       and not (p_requested_slot = p_due_slot and p_due_slot <= v_settings.slot_high_water_mark),
-    'invocation', scheduler.describe_invocation(v_invocation_id),
-    'open', (
-      select coalesce(jsonb_agg(jsonb_build_object(
-          'id', i.id, 'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope,
-          'triggered_by', i.triggered_by, 'retry_of', i.retry_of,
-          -- Needed, and possibly long, as long as somebody has still to be read.
-          'request', case when not i.enumeration_done then i.request end,
-          'enumeration_cursor', i.enumeration_cursor,
-          'enumeration_done', i.enumeration_done) order by i.created_at), '[]')
-        from public.scheduler_invocations as i
-       where i.status in ('pending', 'running')
+    'invocation', scheduler.summarize_invocation(v_invocation_id),
+    'open', v_open,
+    'more_open', jsonb_array_length(v_open) < (
+      select count(*) from public.scheduler_invocations where status in ('pending', 'running')
     ),
     'witness', scheduler.witness(),
     'alert_due', scheduler.alert_is_due()
@@ -129,7 +176,7 @@ begin
 end
 $$;
 
-revoke all on function scheduler.witness() from public, anon, authenticated, service_role;
+revoke all on function scheduler.witness(), scheduler.open_for_a_slice() from public, anon, authenticated, service_role;
 revoke all on function public.scheduler_open_slot(
   timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, jsonb
 ) from public, anon, authenticated;

@@ -177,6 +177,22 @@ begin
 end
 $$;
 
+-- The 20 commonest causes of the failures among a batch's results: {"CODE": pairs, …}. What keeps a run's description small,
+-- whatever codes an engine thinks of.
+create function scheduler.count_by_cause(p_results jsonb) returns jsonb
+language sql immutable set search_path = '' as $$
+  select coalesce(jsonb_object_agg(cause.error_code, cause.pairs), '{}')
+    from (
+      select (grouped.value ->> 'error_code') collate "C" as error_code,
+             sum(jsonb_array_length(grouped.value -> 'user_ids')) as pairs
+        from jsonb_array_elements(p_results) as grouped
+       where grouped.value ->> 'outcome' = 'failed'
+       group by 1
+       order by pairs desc, error_code
+       limit 20
+    ) as cause
+$$;
+
 -- Records a batch: its notable results, its counts and the acknowledgement of its message, in one transaction. The first
 -- to record wins. A result of an abandoned batch is recorded as well: it happened.
 -- p_results: the results but 'not_triggered', which are only counted; grouped by what they share, because a million users'
@@ -285,6 +301,7 @@ begin
          failed = coalesce((v_counts ->> 'failed')::integer, 0),
          not_evaluated = 0,
          scenario_counts = p_scenario_counts,
+         failure_counts = case when v_counts ? 'failed' then scheduler.count_by_cause(p_results) else '{}' end,
          duration_ms = p_duration_ms,
          worker = p_worker,
          finished_at = clock_timestamp()
@@ -446,6 +463,7 @@ revoke all on function
   scheduler.size_of_pairs(jsonb),
   scheduler.queue_batches(public.scheduler_invocations, jsonb, public.scheduler_invocation_batches, integer),
   scheduler.part_of_pairs(jsonb, uuid[], boolean),
+  scheduler.count_by_cause(jsonb),
   scheduler.lost_batches(public.scheduler_invocations),
   scheduler.requeue_lost_batches()
 from public, anon, authenticated, service_role;

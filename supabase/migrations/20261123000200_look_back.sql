@@ -77,7 +77,7 @@ language sql stable security definer set search_path = '' set statement_timeout 
   select jsonb_build_object(
     'items', coalesce(
       jsonb_agg(
-        scheduler.describe_invocation(found.id)
+        scheduler.summarize_invocation(found.id)
           || case when p_user_id is null then '{}' else jsonb_build_object('results', found.results) end
         order by found.position
       ) filter (where found.position <= p_limit and found.is_listed), '[]'
@@ -112,15 +112,18 @@ language sql stable security definer set search_path = '' as $$
     ) as spent
 $$;
 
--- One invocation with all that is known of it, or null: beside what the list shows, more of those who failed, what was asked
--- for and under which settings, some of those who were not evaluated, whether everybody was read, and what the function
+-- One invocation with all that is known of it, or null: its description, what was asked for (of chosen users how many, and
+-- ten of them) and under which settings, ten of those who were not evaluated, whether everybody was read, and what the function
 -- answered to the calls for slices while it was due or under way. Those calls are not made for one run, so all of that time
--- are shown, counted by answer.
+-- are shown, counted by answer: the 20 latest answers, because pg_net's errors say how many milliseconds something took.
 create function public.scheduler_get(p_invocation_id uuid) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
   select scheduler.describe_invocation(i.id) || jsonb_build_object(
-      'failures', scheduler.failures_by_cause(i.id, 100),
-      'request', i.request,
+      'request', jsonb_build_object(
+        'users', case jsonb_typeof(i.request -> 'user_ids') when 'array' then jsonb_array_length(i.request -> 'user_ids') end,
+        'sample_user_ids', jsonb_path_query_array(i.request, '$.user_ids[0 to 9] ? (@ != null)'),
+        'scenario_types', i.request -> 'scenario_types'
+      ),
       'config', i.config,
       'enumeration_done', i.enumeration_done,
       'skip_reasons', i.skip_reasons,
@@ -150,6 +153,8 @@ language sql stable security definer set search_path = '' set statement_timeout 
              where d.requested_at >= i.scheduled_for
                and d.requested_at <= coalesce(i.finished_at, 'infinity')
              group by d.status_code, d.error
+             order by last_at desc
+             limit 20
           ) as answer
       )
     )

@@ -122,12 +122,11 @@ $$;
 
 -- Takes the alert that is due the longest, for as long as an attempt may last: if nobody says how it went, it is due again
 -- after a minute, then two, and so on up to an hour. Answers null, or {"webhook_id": the same in each attempt, "attempts": this
--- one included, "last": there will be no other, "reason", "invocation": as it is now, without user ids}.
+-- one included, "last": there will be no other, "reason", "invocation": its summary, "failures": their commonest causes}.
 create function public.scheduler_claim_alert() returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   v_alert scheduler.alerts;
-  v_invocation jsonb;
 begin
   select * into v_alert
     from scheduler.alerts
@@ -143,16 +142,13 @@ begin
          next_attempt_at = clock_timestamp() + make_interval(mins => least(60, power(2, least(attempts, 10))::integer))
    where invocation_id = v_alert.invocation_id
   returning * into v_alert;
-  v_invocation := scheduler.describe_invocation(v_alert.invocation_id);
   return jsonb_build_object(
     'webhook_id', 'alert_' || v_alert.invocation_id,
     'attempts', v_alert.attempts,
     'last', v_alert.next_attempt_at >= v_alert.raised_at + interval '24 hours',
     'reason', v_alert.reason,
-    'invocation', v_invocation || jsonb_build_object('failures', (
-      select coalesce(jsonb_object_agg(cause.value ->> 'code', cause.value -> 'count'), '{}')
-        from jsonb_array_elements(v_invocation -> 'failures') as cause
-    ))
+    'invocation', scheduler.summarize_invocation(v_alert.invocation_id),
+    'failures', scheduler.commonest_causes(v_alert.invocation_id)
   );
 end
 $$;

@@ -32,13 +32,13 @@ insert into public.scheduler_invocations (
 INSERT_BATCH = b"""
 insert into public.scheduler_invocation_batches (
   invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, state, deliveries,
-  triggered, not_triggered, failed, not_evaluated, scenario_counts, duration_ms, finished_at
+  triggered, not_triggered, failed, not_evaluated, scenario_counts, failure_counts, duration_ms, finished_at
 )
 select %(run)s, %(batch_no)s, jsonb_build_array(
          jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', to_jsonb(%(users)s::text[]))),
        (%(users)s::uuid[])[1], (%(users)s::uuid[])[cardinality(%(users)s::uuid[])], cardinality(%(users)s::uuid[]),
        %(evaluations)s, 0, %(state)s, 1, %(triggered)s, %(not_triggered)s, %(failed)s, %(not_evaluated)s,
-       %(counts)s, 100, now()
+       %(counts)s, %(causes)s, 100, now()
 """
 INSERT_FAILURES = b"""
 insert into public.scheduler_evaluations (
@@ -153,9 +153,7 @@ class History:
         undone, done = users[: past.not_evaluated], users[past.not_evaluated :]
         for batch_no, (state, of_batch) in enumerate((("done", done), ("abandoned", undone)), 1):
             if of_batch:
-                await self._batch(
-                    connection, run, batch_no, state, of_batch, sum(failed.values()) if state == "done" else 0
-                )
+                await self._batch(connection, run, batch_no, state, of_batch, failed if state == "done" else {})
         begin = 0
         for code, number in failed.items():
             message = f"the engine answered {code[-3:]}" if code[-3:].isdigit() else None
@@ -165,8 +163,9 @@ class History:
         return str(run)
 
     async def _batch(
-        self, connection: Connection, run: str, batch_no: int, state: str, users: list[str], failed: int
+        self, connection: Connection, run: str, batch_no: int, state: str, users: list[str], causes: dict[str, int]
     ) -> None:
+        failed = sum(causes.values())
         evaluations = 2 * len(users)
         triggered = evaluations // 9 if state == "done" else 0
         inactive = {"triggered": triggered, "not_triggered": len(users) - triggered}
@@ -186,5 +185,6 @@ class History:
             "failed": failed,
             "not_evaluated": evaluations if state == "abandoned" else 0,
             "counts": json.dumps(counts),
+            "causes": json.dumps(causes),
         }
         await connection.execute(INSERT_BATCH, row)

@@ -86,6 +86,8 @@ class Summary:
             console.print(f"  {scenario}: {words}", markup=False)
         for failure in invocation["failures"]:
             console.print(f"  failed: {failure['count']:,} x {failure['code']}: {failure['message']}", markup=False)
+        if invocation["other_failures"]["count"]:
+            console.print(f"  failed: {invocation['other_failures']['count']:,} besides")
         if self.notifications is not None:
             console.print(f"  notifications  {self.notifications:>9,}  queued")
         self._print_verdict(console)

@@ -59,6 +59,7 @@ insert into refused values
 
   ('outcome_is_notable', $$update public.scheduler_evaluations set outcome = 'not_triggered'$$),
   ('failed_has_a_cause', $$update public.scheduler_evaluations set outcome = 'failed', error_code = null$$),
+  ('texts_are_bounded', $$update public.scheduler_evaluations set error_code = repeat('x', 65)$$),
 
   ('engine_ceiling_is_one_row', $$update scheduler.engine_ceiling set singleton = false$$),
   ('grant_is_not_negative', $$update scheduler.engine_leases set granted = -1$$),

@@ -83,11 +83,11 @@ select is((public.scheduler_finish('00000000-0000-4000-8000-00000000000a') ->> '
 select is((public.scheduler_finish('00000000-0000-4000-8000-00000000000a') ->> 'ended_now')::boolean, false, 'and no other');
 select isnt((select finished_at from public.scheduler_invocations), null, 'it has a time');
 select is(
-  public.scheduler_finish('00000000-0000-4000-8000-00000000000a') -> 'invocation' -> 'scenarios',
+  scheduler.describe_invocation('00000000-0000-4000-8000-00000000000a') -> 'scenarios',
   '{"milestone": {"not_triggered": 1}, "contact_lapsed": {"not_triggered": 1}}', 'its counts are told by scenario'
 );
 select is(
-  public.scheduler_finish('00000000-0000-4000-8000-00000000000f'), '{"ended_now": false, "invocation": null}',
+  public.scheduler_finish('00000000-0000-4000-8000-00000000000f'), '{"ended_now": false, "invocation": null, "failures": null}',
   'of one that is not there nothing is told'
 );
 

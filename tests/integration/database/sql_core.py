@@ -349,6 +349,11 @@ class SqlCore:
         assert isinstance(described, dict)
         return described
 
+    async def summarize(self, invocation_id: str) -> Json:
+        summary = await self.owner.value("select scheduler.summarize_invocation(%s)", invocation_id)
+        assert isinstance(summary, dict)
+        return summary
+
     async def expire_now(self, invocation_id: str) -> None:
         """Let its time be over; nothing has noticed yet."""
         await self.owner.run(

@@ -226,8 +226,8 @@ async def test_what_is_taken_tells_of_the_night_without_naming_anybody(core: Sql
     run = await end_night(core, worker, failed=3)
     alert = await claimed(worker)
     assert alert is not None
-    described = await core.describe(run)
-    assert alert["invocation"] == described | {"failures": {"engine_error": 3}}
+    assert alert["invocation"] == await core.summarize(run)
+    assert alert["failures"] == [{"code": "engine_error", "count": 3, "is_lower_bound": False}]
     assert {key: alert[key] for key in ("webhook_id", "attempts", "last", "reason")} == {
         "webhook_id": f"alert_{run}",
         "attempts": 1,

@@ -41,7 +41,13 @@ async def test_rows_counts_and_acknowledgement_come_together(core: SqlCore, work
     described = await core.describe(invocation)
     assert_counts_add_up(described)
     assert described["failures"] == [
-        {"code": "engine_error", "count": 1, "message": "it failed", "sample_user_ids": [mentor(5)]}
+        {
+            "code": "engine_error",
+            "count": 1,
+            "is_lower_bound": False,
+            "message": "it failed",
+            "sample_user_ids": [mentor(5)],
+        }
     ]
 
 

@@ -48,7 +48,8 @@ async def test_whoever_is_through_is_recorded_and_the_others_wait_in_a_batch_of_
     assert (counts["mentors"], counts["batches"], counts["batches_done"], counts["evaluations"]) == (4, 2, 1, 8)
     assert not (await worker.finish(run))["ended_now"]
     assert await worker.complete(await worker.claim_one(), "not_triggered") == "done"
-    assert_counts_add_up((await worker.finish(run))["invocation"])
+    assert (await worker.finish(run))["ended_now"]
+    assert_counts_add_up(await core.describe(run))
 
 
 async def test_groups_keep_their_types_and_their_reason_to_be_skipped(core: SqlCore, worker: Worker) -> None:
@@ -105,7 +106,7 @@ async def test_a_batch_can_be_worked_off_user_by_user(core: SqlCore, worker: Wor
     assert await worker.complete(await worker.claim_one()) == "done"
     ended = (await worker.finish(run))["invocation"]
     assert (ended["status"], ended["counts"]["batches"], ended["counts"]["triggered"]) == ("succeeded", 10, 10)
-    assert_counts_add_up(ended)
+    assert_counts_add_up(await core.describe(run))
     assert await core.queued() == 0
 
 

@@ -32,7 +32,7 @@ async def test_the_status_tells_the_truth(core: SqlCore, worker: Worker, outcome
     assert ended["ended_now"] is True
     assert (ended["invocation"]["status"], ended["invocation"]["error"]) == (status, None)
     assert ended["invocation"]["finished_at"] is not None
-    assert_counts_add_up(ended["invocation"])
+    assert_counts_add_up(await core.describe(invocation))
 
 
 async def test_a_scheduled_run_that_read_nobody_has_failed(core: SqlCore, worker: Worker) -> None:
@@ -77,17 +77,19 @@ async def test_a_second_finish_changes_nothing(core: SqlCore, worker: Worker) ->
     await worker.complete(await worker.claim_one())
     first = await worker.finish(invocation)
     second = await worker.finish(invocation)
-    assert second == {"ended_now": False, "invocation": first["invocation"]}
+    assert second == {"ended_now": False, "invocation": first["invocation"], "failures": None}
 
 
 async def test_what_was_cancelled_stays_cancelled(core: SqlCore, worker: Worker) -> None:
     invocation = await core.open_run(worker, [pairs([1])])
     cancelled = await worker.cancel(invocation)
-    assert await worker.finish(invocation) == {"ended_now": False, "invocation": cancelled}
+    finished = await worker.finish(invocation)
+    assert (finished["ended_now"], finished["failures"]) == (False, None)
+    assert cancelled == cancelled | finished["invocation"]
 
 
 async def test_there_is_nothing_to_finish_where_there_is_no_invocation(worker: Worker) -> None:
-    assert await worker.finish(str(uuid4())) == {"ended_now": False, "invocation": None}
+    assert await worker.finish(str(uuid4())) == {"ended_now": False, "invocation": None, "failures": None}
 
 
 async def test_two_workers_with_the_last_two_batches_always_end_the_run(core: SqlCore) -> None:

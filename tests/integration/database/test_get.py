@@ -26,13 +26,19 @@ async def test_it_shows_what_the_list_shows_and_what_was_asked_for(core: SqlCore
     found = await in_detail(worker, run)
     assert {name: value for name, value in found.items() if name not in DETAIL} == await core.describe(run)
     assert {name: found[name] for name in DETAIL} == {
-        "request": request,
+        "request": {"users": 1, "sample_user_ids": [mentor(1)], "scenario_types": None},
         "config": {"batch_size": 100},
         "enumeration_done": False,
         "skip_reasons": {"no_scenario_applies": 0, "user_id_missing": 0, "invalid_segments": 0},
         "not_evaluated_user_ids": [],
         "dispatches": [],
     }
+
+
+@pytest.mark.parametrize("request_of", [{}, {"user_ids": None, "scenario_types": None}], ids=["slot", "manual"])
+async def test_a_run_of_everybody_names_nobody(worker: Worker, request_of: Json) -> None:
+    found = await in_detail(worker, await opened(worker, request=request_of))
+    assert found["request"] == {"users": None, "sample_user_ids": [], "scenario_types": None}
 
 
 async def test_there_is_nothing_to_see_of_what_does_not_exist(worker: Worker) -> None:

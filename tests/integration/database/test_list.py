@@ -38,10 +38,10 @@ async def test_an_empty_list_has_no_next_page(worker: Worker) -> None:
     assert await listed(worker) == {"items": [], "next": None}
 
 
-async def test_the_newest_is_first_and_each_is_described_as_everywhere(core: SqlCore, worker: Worker) -> None:
+async def test_the_newest_is_first_and_each_is_summarized(core: SqlCore, worker: Worker) -> None:
     runs = await of_each_kind(core, worker)
     answer = await listed(worker)
-    assert answer["items"] == [await core.describe(runs[kind]) for kind in ("manual", "retry", "night")]
+    assert answer["items"] == [await core.summarize(runs[kind]) for kind in ("manual", "retry", "night")]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_a_mentors_history_has_her_outcomes_and_no_run_that_she_was_not_in
     for number, outcome in enumerate((*OUTCOMES, "not_evaluated")):
         (item,) = (await listed(worker, user_id=mentor(number)))["items"]
         (result,) = item.pop("results")
-        assert item == await core.describe(run)
+        assert item == await core.summarize(run)
         assert (result["scenario_type"], result["outcome"]) == (SCENARIO, outcome)
         failed = outcome == "failed"
         assert (result["error_code"], result["error_message"]) == (

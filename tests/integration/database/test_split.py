@@ -125,7 +125,7 @@ async def test_one_single_that_fails_costs_nobody_else(core: SqlCore, worker: Wo
         assert await worker.complete(batch, "not_triggered", {mentor(7): "failed"}) == "done"
     ended = await worker.finish(run)
     assert ended["ended_now"]
-    assert_counts_add_up(ended["invocation"])
+    assert_counts_add_up(await core.describe(run))
     counts = ended["invocation"]["counts"]
     assert (ended["invocation"]["status"], counts["failed"], counts["batches_done"]) == ("partial", 2, 10)
     assert [one.user_id for one in await all_undone(worker, run)] == [mentor(7)] * 2

@@ -41,7 +41,7 @@ async def test_what_the_engine_did_without_saying_so_it_does_not_do_again(night:
     night.engine.rules.append(rule)
     function = await night.start_function({"ENGINE_MAX_ATTEMPTS": "2"})
     source = (await night.fire(function)).json()
-    assert {cause["code"] for cause in source["failures"]} == {"engine_missing_result"}
+    assert {cause["code"] for cause in await night.failures(source)} == {"engine_missing_result"}
     acts = dict(night.engine.acts)
     night.engine.rules.remove(rule)
     caller = await a_caller(night)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.manual.caller import Caller
 from tests.integration.nightly.night import Night
 from tests.scripted_engine import Rule, hostile, rules
 
@@ -71,7 +72,7 @@ async def test_an_answer_that_is_none_costs_only_the_user_it_is_given_for(night:
     assert answer.status_code == 200, answer.text
     invocation = answer.json()
     assert invocation["status"] == "partial"
-    assert [cause["code"] for cause in invocation["failures"]] == [code]
+    assert [cause["code"] for cause in await night.failures(invocation)] == [code]
     assert await night.recorded_pairs(invocation["id"]) == {
         pair: "failed" if pair[0] == poor else outcome for pair, outcome in night.expected_pairs().items()
     }
@@ -111,8 +112,8 @@ async def test_the_answer_to_one_call_does_not_speak_for_the_users_of_another(ni
     assert await night.recorded_pairs(invocation["id"]) == night.expected_pairs()
     await night.check_truth(invocation)
     dropped = [line["dropped"] for line in night.log_lines(function) if line["event"] == "engine_results_dropped"]
-    # of each call: its own results once more, and the 36 users whom it did not name
-    assert dropped == [8 + 36] * 10
+    # of each of ten calls: its own results once more, and the 36 users whom it did not name; one line for the batch
+    assert dropped == [(8 + 36) * 10]
 
 
 async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the_batch_unharmed(night: Night) -> None:
@@ -137,7 +138,8 @@ async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the
     assert await night.recorded_pairs(invocation["id"]) == {
         pair: told.get(pair[0], outcome) for pair, outcome in night.expected_pairs().items()
     }
-    assert {cause["code"]: cause["message"] for cause in invocation["failures"]} == {
+    messages = {cause["code"]: cause["message"] for cause in await night.failures(invocation)}
+    assert messages == {
         "first_line_severity_error_event_forged_31mred_end": NASTY_AS_KEPT,
         "c" * 64: "m" * 300,
         "engine_failed": None,
@@ -155,7 +157,42 @@ async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the
     assert [line["event"] for line in lines if line["event"] in ("forged", "log")] == []
     failed = [line for line in lines if line["event"] == "user_failed"]
     assert sorted(line["user_id"] for line in failed) == sorted(mentors[:3])
-    assert {line["error_code"] for line in failed} == {cause["code"] for cause in invocation["failures"]}
+    assert {line["error_code"] for line in failed} == messages.keys()
+
+
+async def test_a_code_for_each_pair_makes_no_answer_long_and_the_run_ends_with_true_counts(night: Night) -> None:
+    mentors = await night.add_mentors(1500)
+    as_letters = str.maketrans("0123456789-", "ghijklmnopq")  # nothing in it looks like an id
+
+    def fail_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        codes = [f"{result['user_id']}_{result['scenario_type']}".translate(as_letters) for result in results]
+        return [
+            result | {"outcome": "failed", "error": {"code": code}} for result, code in zip(results, codes, strict=True)
+        ]
+
+    night.engine.rules.append(rules.alter_results(fail_each))
+    function = await night.start_function({"EVALUATION_BATCH_SIZE": "500"})
+    caller = Caller(night, function)
+
+    invocation = (await night.fire(function)).json()
+    changed = await caller.send("PUT", f"/{invocation['id']}", json={"note": "a note for operators"})
+    listed, shown = await caller.send("GET", ""), await caller.send("GET", f"/{invocation['id']}")
+    fired_again = await night.fire(function)
+
+    assert (invocation["status"], invocation["counts"]["failed"]) == ("failed", 3000)
+    await night.check_truth(invocation)
+    assert len(shown.json()["failures"]) == 20
+    assert shown.json()["other_failures"] == {"count": 3000 - 20}
+    assert max(len(answer.content) for answer in (changed, listed, shown, fired_again)) < 20_000
+    # What an invoke token is answered, and pg_net keeps.
+    assert fired_again.json()["id"] == invocation["id"]
+    assert "a note" not in fired_again.text
+    assert not any(user_id in fired_again.text for user_id in mentors)
+    lines = night.log_lines(function)
+    assert len([line for line in lines if line["event"] == "user_failed"]) == 3 * 20
+    assert [line["users"] for line in lines if line["event"] == "other_users_failed"] == [480] * 3
+    (finished,) = (line for line in lines if line["event"] == "invocation_finished")
+    assert (len(finished["failures"]), finished["other_failures"]) == (20, 3000 - 20)
 
 
 async def test_every_answer_hostile_is_an_outage_and_nobodys_failure(night: Night) -> None:

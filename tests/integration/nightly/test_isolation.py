@@ -29,7 +29,7 @@ async def test_exactly_the_poison_users_fail_whatever_the_grouping(night: Night,
     expected = night.expected_pairs()
     # The same for every grouping: what the engine says of each pair, and of the poison users nothing.
     assert pairs == {pair: "failed" if pair[0] in poison else outcome for pair, outcome in expected.items()}
-    (cause,) = invocation["failures"]
+    (cause,) = await night.failures(invocation)
     assert cause["code"] == "engine_http_422"
     assert cause["count"] == 2 * len(poison)
     assert set(cause["sample_user_ids"]) <= poison
@@ -60,7 +60,7 @@ async def test_what_the_engine_leaves_out_fails_as_missing_and_foreign_results_a
 
     invocation = (await night.fire(function)).json()
 
-    (cause,) = invocation["failures"]
+    (cause,) = await night.failures(invocation)
     assert (cause["code"], cause["count"], cause["sample_user_ids"]) == ("engine_missing_result", 2, [mentors[7]])
     assert stranger not in {user_id for user_id, _ in await night.recorded_pairs(invocation["id"])}
     await night.check_truth(invocation)
@@ -82,7 +82,7 @@ async def test_a_refusal_of_the_engine_is_recorded_with_its_cause_and_without_pe
 
     invocation = (await night.fire(function)).json()
 
-    (cause,) = invocation["failures"]
+    (cause,) = await night.failures(invocation)
     assert cause["code"] == "no_device"
     assert cause["message"] == "[address] has none"
     assert "ann@example.org" not in function.log_path.read_text()
@@ -115,7 +115,7 @@ async def test_a_user_who_stands_alone_and_makes_the_engine_fail_is_no_outage(ni
 
     assert answer.status_code == 200
     assert answer.json()["status"] == "failed"
-    assert [cause["code"] for cause in answer.json()["failures"]] == ["engine_http_500"]
+    assert [cause["code"] for cause in await night.failures(answer.json())] == ["engine_http_500"]
     # She was told from an outage by a dry run of somebody else, which acted on nobody.
     witness = next(call for call in night.engine.calls if call.dry_run)
     assert mentors[0] not in witness.user_ids

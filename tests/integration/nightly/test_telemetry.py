@@ -99,7 +99,7 @@ async def test_what_came_of_a_night_is_counted(night: Night, collector: OtlpColl
     }
     assert evaluations == {
         (scenario_type, outcome): count
-        for scenario_type, outcomes in invocation["scenarios"].items()
+        for scenario_type, outcomes in (await night.describe(invocation["id"]))["scenarios"].items()
         for outcome, count in outcomes.items()
         if count
     }

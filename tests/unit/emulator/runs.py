@@ -23,4 +23,5 @@ def a_run(status: str = "running", evaluations: int = 100, **counts: int) -> dic
         "counts": {"mentors": evaluations, "batches": 1, "evaluations": evaluations, **NONE, **counts},
         "scenarios": {},
         "failures": [],
+        "other_failures": {"count": 0},
     }

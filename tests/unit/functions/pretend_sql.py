@@ -21,8 +21,8 @@ def mentor_row(number: int, *segments: str) -> dict[str, Any]:
     return {"user_id": mentor_id(number), "segments": list(segments)}
 
 
-def described(**members: Any) -> dict[str, Any]:
-    """An invocation as the database describes it: by default a night that went well."""
+def summarized(**members: Any) -> dict[str, Any]:
+    """An invocation as the database summarizes it, for a list: by default a night that went well."""
     counts = dict.fromkeys(("mentors", "batches", "batches_done", "evaluations", "not_triggered"), 1)
     counts |= dict.fromkeys(("mentors_skipped", "triggered", "suppressed", "skipped", "failed", "not_evaluated"), 0)
     return {
@@ -39,10 +39,14 @@ def described(**members: Any) -> dict[str, Any]:
         "retry_of": None,
         "note": None,
         "counts": counts,
-        "scenarios": {"milestone_reached": {"not_triggered": 1}},
-        "failures": [],
         "error": None,
     } | members
+
+
+def described(**members: Any) -> dict[str, Any]:
+    """An invocation as the database describes it by itself: by default a night that went well."""
+    scenarios = {"milestone_reached": {"not_triggered": 1}}
+    return summarized(scenarios=scenarios, failures=[], other_failures={"count": 0}) | members
 
 
 def open_row(**members: Any) -> dict[str, Any]:
@@ -84,6 +88,7 @@ class PretendSql:
                 "not_a_slot": False,
                 "invocation": None,
                 "open": [],
+                "more_open": False,
                 "witness": None,
                 "alert_due": False,
             },
@@ -99,7 +104,7 @@ class PretendSql:
             "scheduler_settle_alert": lambda _: None,
             "scheduler_list": lambda _: {"items": [], "next": None},
             "scheduler_spent_slots": lambda _: [],
-            "scheduler_get": lambda _: None,
+            "scheduler_get": self._get,
             "scheduler_update": lambda _: None,
             "scheduler_delete": lambda _: None,
             "scheduler_active_mentors": self._active,
@@ -137,8 +142,12 @@ class PretendSql:
 
     def _finish(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Nothing ends by itself."""
-        opened = self._opened.get(arguments["invocation_id"], described(finished_at=None))
-        return {"ended_now": False, "invocation": opened | {"status": "running"}}
+        opened = self._opened.get(arguments["invocation_id"], summarized(finished_at=None))
+        return {"ended_now": False, "invocation": opened | {"status": "running"}, "failures": None}
+
+    def _get(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        opened = self._opened.get(arguments["invocation_id"])
+        return opened and opened | {"status": "running"}
 
     def queue(self, pairs: list[dict[str, Any]], **members: Any) -> None:
         """Puts a batch in the queue, by default one of a night's, delivered for the first time."""

@@ -10,7 +10,7 @@ import pytest
 
 from functions.alert_message import EVENT_TYPE, MOST_CAUSES, compose
 from shared.alerts import Alert
-from tests.unit.functions.pretend_sql import RUN_ID, SLOT, described, mentor_id
+from tests.unit.functions.pretend_sql import RUN_ID, SLOT, mentor_id, summarized
 
 COUNTS = {
     "mentors": 500,
@@ -28,9 +28,13 @@ COUNTS = {
 NOW = datetime.fromisoformat(SLOT) + timedelta(hours=2, minutes=1)
 
 
-def told(reason: Literal["failed", "partial", "late"], **members: Any) -> dict[str, Any]:
-    invocation = described(**({"counts": COUNTS, "failures": {}} | members))
-    return compose(Alert(f"alert_{RUN_ID}", reason, 1, False, invocation), NOW)
+def told(
+    reason: Literal["failed", "partial", "late"], *causes: tuple[str, int, bool], **members: Any
+) -> dict[str, Any]:
+    """What is said of a night with these causes of failures: code, count, whether the count is a lower bound."""
+    failures = [{"code": code, "count": count, "is_lower_bound": at_least} for code, count, at_least in causes]
+    invocation = summarized(**({"counts": COUNTS} | members))
+    return compose(Alert(f"alert_{RUN_ID}", reason, 1, False, invocation, failures), NOW)
 
 
 def headline(message: dict[str, Any]) -> str:
@@ -45,13 +49,13 @@ def test_a_failed_night_says_why() -> None:
 
 
 def test_a_partial_night_says_how_much_of_it() -> None:
-    message = told("partial", status="partial", failures={"engine_timeout": 15, "engine_http_422": 30})
+    message = told("partial", ("engine_http_422", 30, False), ("engine_timeout", 15, False), status="partial")
     assert headline(message).endswith("is partial: 6.0% of it failed or did not take place")
     assert (
         "500 mentors, 1000 evaluations: 940 done (100 triggered), 60 not (45 failed, 15 not evaluated)"
         in message["text"]
     )
-    assert "Failures: engine_http_422 30, engine_timeout 15" in message["text"]
+    assert "Failures: engine_http_422 30, engine_timeout 15\n" in message["text"]
 
 
 def test_a_late_night_that_has_ended_says_how() -> None:
@@ -67,15 +71,17 @@ def test_a_late_night_that_is_still_open_says_so_and_that_this_is_all_that_will_
 
 
 @pytest.mark.parametrize(
-    ("reason", "members"),
+    ("reason", "causes", "members"),
     [
-        ("failed", {"status": "failed", "started_at": None, "lateness_seconds": None, "error": "expired"}),
-        ("partial", {"status": "partial", "failures": {f"cause_{number}": number + 1 for number in range(20)}}),
-        ("late", {"status": "running", "finished_at": None}),
+        ("failed", [], {"status": "failed", "started_at": None, "lateness_seconds": None, "error": "expired"}),
+        ("partial", [(f"cause_{number}", 2, True) for number in range(20)], {"status": "partial"}),
+        ("late", [], {"status": "running", "finished_at": None}),
     ],
 )
-def test_it_has_only_what_slack_takes(reason: Literal["failed", "partial", "late"], members: dict[str, Any]) -> None:
-    message = told(reason, **members)
+def test_it_has_only_what_slack_takes(
+    reason: Literal["failed", "partial", "late"], causes: list[tuple[str, int, bool]], members: dict[str, Any]
+) -> None:
+    message = told(reason, *causes, **members)
     assert message.keys() == {"text", "blocks", "metadata"}
     for block in message["blocks"]:
         assert block["type"] == "section"
@@ -87,19 +93,20 @@ def test_it_has_only_what_slack_takes(reason: Literal["failed", "partial", "late
 
 
 def test_the_figures_are_there_for_programs() -> None:
-    payload = told("partial", status="partial", failures={"engine_timeout": 45})["metadata"]["event_payload"]
+    payload = told("partial", ("engine_timeout", 45, False), status="partial")["metadata"]["event_payload"]
     assert payload["reason"] == "partial"
     assert payload["invocation_id"] == RUN_ID
     assert payload["counts"] == COUNTS
     assert payload["failures"] == {"engine_timeout": 45}
 
 
-def test_the_commonest_causes_come_first_and_not_all_are_told() -> None:
-    message = told("partial", status="partial", failures={f"cause_{number:02}": number + 1 for number in range(20)})
-    assert "Failures: cause_19 20, cause_18 19" in message["text"]
+def test_the_commonest_causes_come_first_and_the_others_are_counted() -> None:
+    message = told("partial", *[(f"cause_{number}", 5 - number // 2, number > 0) for number in range(8)])
     assert message["text"].count("cause_") == MOST_CAUSES
+    assert "Failures: cause_0 5, cause_1 at least 5, cause_2 at least 4, " in message["text"]
+    assert f"others {COUNTS['failed'] - (5 + 5 + 4 + 4 + 3)}\n" in message["text"]
 
 
 def test_nobody_is_named() -> None:
-    message = told("partial", status="partial", note=f"about {mentor_id(1)}", failures={"engine_timeout": 1})
+    message = told("partial", ("engine_timeout", 1, False), note=f"about {mentor_id(1)}")
     assert mentor_id(1) not in json.dumps(message)

@@ -14,7 +14,7 @@ from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
 from shared.http_connection import HttpAnswer
 from shared.secret import Secret
 from tests.unit.functions.http_function import Function
-from tests.unit.functions.pretend_sql import RUN_ID, SLOT, described
+from tests.unit.functions.pretend_sql import RUN_ID, SLOT, summarized
 from tests.unit.log_lines import LogLines
 
 NOTHING = {
@@ -23,6 +23,7 @@ NOTHING = {
     "not_a_slot": False,
     "invocation": None,
     "open": [],
+    "more_open": False,
     "witness": None,
     "alert_due": False,
 }
@@ -49,7 +50,8 @@ def waiting(number: int, *, last: bool = False) -> dict[str, Any]:
         "attempts": 1,
         "last": last,
         "reason": "failed",
-        "invocation": described(status="failed", failures={}),
+        "invocation": summarized(status="failed"),
+        "failures": [],
     }
 
 

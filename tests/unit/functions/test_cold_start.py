@@ -15,7 +15,8 @@ from tests.log_schema import check_lines
 from tests.unit.environment import REQUIRED
 
 IDLE = json.dumps(
-    {"opened": False, "not_a_slot": False, "invocation": None, "open": [], "witness": None, "alert_due": False}
+    {"opened": False, "not_a_slot": False, "invocation": None, "open": [], "more_open": False}
+    | {"witness": None, "alert_due": False}
 ).encode()
 # FastAPI and what only it needs here; a fifth of a second and more.
 FASTAPI = {"fastapi", "opentelemetry", "functions.api", "functions.contract"}

@@ -18,7 +18,7 @@ from functions.contract import (
     RunRequest,
     StartRequest,
 )
-from tests.unit.functions.pretend_sql import described, mentor_id
+from tests.unit.functions.pretend_sql import described, mentor_id, summarized
 
 offsets = st.integers(-(23 * 60 + 59), 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 # Not at the ends of time: there UTC has no year for what an offset has.
@@ -74,11 +74,11 @@ def test_an_error_does_not_repeat_what_was_sent() -> None:
 @pytest.mark.parametrize("member", ["engine_scope", "idempotency_key", "request_hash"])
 def test_what_the_contract_does_not_know_is_not_let_out(member: str) -> None:
     with pytest.raises(ValidationError):
-        InvocationPage.model_validate({"items": [described(**{member: "x"})], "next_cursor": None})
+        InvocationPage.model_validate({"items": [summarized(**{member: "x"})], "next_cursor": None})
     with pytest.raises(ValidationError):
         InvocationDetail.model_validate(
             described(
-                request={},
+                request={"users": None, "sample_user_ids": [], "scenario_types": None},
                 config={},
                 enumeration_done=True,
                 not_evaluated_user_ids=[mentor_id(1)],

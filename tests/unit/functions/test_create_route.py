@@ -34,13 +34,14 @@ async def test_a_run_that_was_opened_is_201_with_its_location(function: Function
 
 async def test_the_invocation_is_answered_as_it_is_after_the_slice(function: Function) -> None:
     ended = described(triggered_by="manual", status="partial")
-    function.sql.answers["scheduler_finish"] = {"ended_now": True, "invocation": ended}
+    function.sql.answers["scheduler_get"] = ended | {"request": {}, "config": {}}
     response = await function.ask("POST", body={})
     assert (response.status_code, response.json()) == (201, in_json(ended) | {"deduplicated": False})
 
 
 async def test_a_run_deleted_during_its_slice_is_answered_as_it_was_opened(function: Function) -> None:
-    function.sql.answers["scheduler_finish"] = {"ended_now": False, "invocation": None}
+    function.sql.answers["scheduler_finish"] = {"ended_now": False, "invocation": None, "failures": None}
+    function.sql.answers["scheduler_get"] = None
     response = await function.ask("POST", body={})
     assert (response.status_code, response.json()["status"]) == (201, "pending")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from functions.invocation_routes import PREFIX
-from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
+from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError
 from tests.unit.functions.http_function import ADMIN, Function, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID
 from tests.unit.log_lines import LogLines
@@ -115,6 +115,17 @@ async def test_a_database_that_is_away_is_503_with_retry_after(
     assert int(response.headers["retry-after"]) > 0
     assert "PGRST002" not in response.text
     assert "PGRST002" in log.of("database_unavailable")[0]["message"]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "asked"), ASKING)
+async def test_a_call_that_took_the_database_too_long_is_503_and_no_outage(
+    function: Function, log: LogLines, method: str, path: str, body: object, asked: str
+) -> None:
+    function.sql.answers[asked] = DatabaseTimeoutError("57014")
+    response = await function.ask(method, path, body=body)
+    assert "57014" in problem_in(response, 503, "database_timeout")["detail"]
+    assert int(response.headers["retry-after"]) > 0
+    assert log.of("database_timeout")[0]["error_code"] == "57014"
 
 
 async def test_a_start_without_a_database_is_503_with_retry_after(function: Function) -> None:

@@ -10,7 +10,7 @@ import pytest
 from functions.cursors import cursor_of_position, position_of_cursor
 from shared.invocation_records import Position
 from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
-from tests.unit.functions.pretend_sql import RUN_ID, described, mentor_id
+from tests.unit.functions.pretend_sql import RUN_ID, mentor_id, summarized
 
 MENTOR = mentor_id(1)
 
@@ -106,7 +106,7 @@ async def test_an_unknown_parameter_is_422_and_named(function: Function, query: 
 
 async def test_a_page_is_what_the_database_describes_and_the_cursor_of_the_next(function: Function) -> None:
     following = {"created_at": "2026-11-23T02:00:03.204113+00:00", "id": RUN_ID}
-    items = [described(), described(id=mentor_id(9), status="running", finished_at=None)]
+    items = [summarized(), summarized(id=mentor_id(9), status="running", finished_at=None)]
     function.sql.answers["scheduler_list"] = {"items": items, "next": following}
 
     answer = (await function.ask("GET")).json()
@@ -135,13 +135,13 @@ async def test_a_mentors_history_has_her_results_in_each_run(function: Function)
         "error_message": None,
         "notification_id": None,
     }
-    function.sql.answers["scheduler_list"] = {"items": [described(results=[result])], "next": None}
+    function.sql.answers["scheduler_list"] = {"items": [summarized(results=[result])], "next": None}
     (item,) = (await function.ask("GET", params={"user_id": MENTOR})).json()["items"]
     assert item["results"] == [result]
 
 
 async def test_without_a_mentor_an_item_has_no_results(function: Function) -> None:
-    function.sql.answers["scheduler_list"] = {"items": [described()], "next": None}
+    function.sql.answers["scheduler_list"] = {"items": [summarized()], "next": None}
     (item,) = (await function.ask("GET")).json()["items"]
     assert "results" not in item
 
@@ -161,7 +161,7 @@ async def test_slots_are_looked_for_only_when_asked_for(function: Function) -> N
 
 async def test_slots_without_a_run_are_told_and_the_next_one(function: Function) -> None:
     function.sql.answers["scheduler_list"] = {
-        "items": [described(scheduled_for="2026-11-20T02:00:00+00:00")],
+        "items": [summarized(scheduled_for="2026-11-20T02:00:00+00:00")],
         "next": None,
     }
     function.sql.answers["scheduler_spent_slots"] = [
@@ -179,7 +179,7 @@ async def test_slots_without_a_run_are_told_and_the_next_one(function: Function)
 async def test_a_later_page_looks_for_slots_up_to_the_page_before(function: Function) -> None:
     before = Position("2026-11-22T02:00:03+00:00", RUN_ID)
     function.sql.answers["scheduler_list"] = {
-        "items": [described(scheduled_for="2026-11-19T02:00:00+00:00")],
+        "items": [summarized(scheduled_for="2026-11-19T02:00:00+00:00")],
         "next": None,
     }
     function.sql.answers["scheduler_spent_slots"] = [

@@ -13,6 +13,7 @@ from functions.manual_run import ManualRun, start_run
 from shared.errors import (
     DatabaseError,
     DatabaseRefusedError,
+    DatabaseTimeoutError,
     DatabaseUnavailableError,
     MentorsViewError,
     RequestError,
@@ -157,7 +158,7 @@ async def test_everybody_is_evaluated_within_the_call(log: LogLines) -> None:
     recorded = function.sql.arguments_of("scheduler_complete")
     assert recorded["invocation_id"] == run.invocation["id"]
     assert sum(n for counts in recorded["scenario_counts"].values() for n in counts.values()) == 10
-    assert function.sql.called()[-2:] == ["scheduler_finish", "scheduler_hand_back"]
+    assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_hand_back", "scheduler_get"]
     (opened,) = log.of("invocation_opened")
     assert (opened["invocation_id"], opened["triggered_by"]) == (run.invocation["id"], "manual")
 
@@ -225,12 +226,23 @@ async def test_the_run_of_a_known_key_is_told_and_not_worked_on(log: LogLines) -
 # The database fails
 
 
-@pytest.mark.parametrize("error", [DatabaseUnavailableError("away"), DatabaseRefusedError("42501", "denied")])
 @pytest.mark.parametrize(
-    "failing", ["scheduler_enqueue", "scheduler_claim", "scheduler_complete", "scheduler_finish", "scheduler_hand_back"]
+    ("error", "event"),
+    [
+        (DatabaseUnavailableError("away"), "database_unavailable"),
+        (DatabaseTimeoutError("57014"), "database_timeout"),
+        (DatabaseRefusedError("42501", "denied"), "database_refused"),
+    ],
+)
+@pytest.mark.parametrize(
+    "failing",
+    [
+        *("scheduler_enqueue", "scheduler_claim", "scheduler_complete"),
+        *("scheduler_finish", "scheduler_hand_back", "scheduler_get"),
+    ],
 )
 async def test_once_it_is_opened_a_run_is_told_whatever_the_database_does(
-    log: LogLines, failing: str, error: Exception
+    log: LogLines, failing: str, error: Exception, event: str
 ) -> None:
     """An error would make the caller open another."""
     function = Function(rows=MENTORS)
@@ -238,7 +250,7 @@ async def test_once_it_is_opened_a_run_is_told_whatever_the_database_does(
     run = await start(function)
     assert run.created
     assert run.invocation["id"] == function.sql.arguments_of("scheduler_open")["invocation_id"]
-    assert log.of("database_unavailable")[0]["invocation_id"] == run.invocation["id"]
+    assert log.of(event)[0]["invocation_id"] == run.invocation["id"]
 
 
 async def test_a_run_whose_view_cannot_be_read_is_told_and_the_log_names_the_view(log: LogLines) -> None:

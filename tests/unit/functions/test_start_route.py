@@ -8,16 +8,23 @@ import pytest
 
 from shared.evaluations import MentorScenarios, to_pairs
 from tests.unit.functions.http_function import INVOKE, Function, in_json, problem_in
-from tests.unit.functions.pretend_sql import RUN_ID, SLOT, described, mentor_id, open_row
+from tests.unit.functions.pretend_sql import RUN_ID, SLOT, mentor_id, open_row, summarized
 from tests.unit.log_lines import LogLines
 
-RUNNING = described(status="running", finished_at=None)
+RUNNING = summarized(status="running", finished_at=None)
 
 
 def opens(function: Function, **members: Any) -> None:
     """What opening the slot answers, where it differs from "nothing is due and nothing open"."""
-    nothing: dict[str, Any] = {"opened": False, "not_a_slot": False, "invocation": None, "open": [], "witness": None}
-    function.sql.answers["scheduler_open_slot"] = nothing | {"alert_due": False} | members
+    nothing: dict[str, Any] = {"opened": False, "not_a_slot": False, "invocation": None, "open": [], "more_open": False}
+    function.sql.answers["scheduler_open_slot"] = nothing | {"witness": None, "alert_due": False} | members
+
+
+def answer_to(summary: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]:
+    """What a caller with an invoke token is told of an invocation: neither its note nor a user id."""
+    told = in_json(summary) | {"deduplicated": deduplicated}
+    del told["note"]
+    return told
 
 
 def has_open(function: Function) -> None:
@@ -166,9 +173,9 @@ async def test_when_nothing_is_due_it_is_idle(function: Function) -> None:
 async def test_a_slot_that_has_ended_is_200_and_says_whether_this_call_opened_it(
     function: Function, opened: bool
 ) -> None:
-    opens(function, opened=opened, invocation=described())
+    opens(function, opened=opened, invocation=summarized(note="about Anna"))
     response = await function.start()
-    assert (response.status_code, response.json()) == (200, in_json(described()) | {"deduplicated": not opened})
+    assert (response.status_code, response.json()) == (200, answer_to(summarized(), deduplicated=not opened))
 
 
 async def test_a_slot_that_is_not_through_is_202(function: Function) -> None:
@@ -186,16 +193,24 @@ async def test_while_only_another_run_is_open_it_is_idle_and_202(function: Funct
 
 async def test_a_slot_that_ends_within_the_call_is_200_with_its_last_state(function: Function) -> None:
     has_open(function)
-    failures = [{"code": "no_device", "count": 2, "message": None, "sample_user_ids": [mentor_id(1)]}]
-    ended = described(status="partial", failures=failures)
-    function.sql.answers["scheduler_finish"] = {"ended_now": True, "invocation": ended}
+    ended = summarized(status="partial", note="about Anna")
+    function.sql.answers["scheduler_finish"] = {"ended_now": True, "invocation": ended, "failures": []}
     response = await function.start()
-    assert (response.status_code, response.json()) == (200, in_json(ended) | {"deduplicated": False})
+    assert (response.status_code, response.json()) == (200, answer_to(ended, deduplicated=False))
+
+
+async def test_while_more_is_open_than_a_slice_is_given_it_is_202(function: Function) -> None:
+    opens(function, invocation=summarized(), open=[open_row()], more_open=True)
+    ended = summarized(status="succeeded")
+    function.sql.answers["scheduler_finish"] = {"ended_now": True, "invocation": ended, "failures": []}
+    assert (await function.start()).status_code == 202
+    # That one of them ended makes room for another one, so the next slice shall come at once.
+    assert function.sql.arguments_of("scheduler_hand_back")["progressed"] is True
 
 
 async def test_a_slot_whose_run_is_deleted_meanwhile_is_answered_as_it_was(function: Function) -> None:
     has_open(function)
-    function.sql.answers["scheduler_finish"] = {"ended_now": False, "invocation": None}
+    function.sql.answers["scheduler_finish"] = {"ended_now": False, "invocation": None, "failures": None}
     response = await function.start()
     assert (response.status_code, response.json()["id"]) == (200, RUN_ID)
 

@@ -11,7 +11,7 @@ from functions.peer_mentors import PAGE_SIZE
 from tests.unit.clock import ManualClock
 from tests.unit.functions.http_function import Function
 from tests.unit.functions.pretend_engine import PretendEngine
-from tests.unit.functions.pretend_sql import described, mentor_row, open_row
+from tests.unit.functions.pretend_sql import mentor_row, open_row, summarized
 
 # Opening, the enumeration's end, a claim that finds nothing more, the end, handing back, and as much again to spare.
 FIXED_REQUESTS = 10
@@ -30,8 +30,9 @@ async def test_data_api_requests_grow_with_batches_and_engine_calls_with_users_a
     function.sql.answers["scheduler_open_slot"] = {
         "opened": True,
         "not_a_slot": False,
-        "invocation": described(status="running", finished_at=None),
+        "invocation": summarized(status="running", finished_at=None),
         "open": [open_row(enumeration_done=False)],
+        "more_open": False,
         "witness": None,
         "alert_due": False,
     }

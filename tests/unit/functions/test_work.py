@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from functions.run_log import MAX_FAILED_USERS
 from functions.work import is_open, work_off
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError, MentorsViewError
 from shared.evaluations import MentorScenarios, to_pairs
@@ -16,7 +17,7 @@ from shared.time_budget import TimeBudget
 from tests.unit.clock import ManualClock
 from tests.unit.functions.http_function import Function
 from tests.unit.functions.pretend_engine import PretendEngine
-from tests.unit.functions.pretend_sql import SLOT, described, mentor_id, mentor_row
+from tests.unit.functions.pretend_sql import SLOT, mentor_id, mentor_row, summarized
 from tests.unit.log_lines import LogLines
 
 MENTORS = [mentor_row(n, "established") for n in range(3)]
@@ -76,9 +77,9 @@ async def test_when_the_time_is_up_no_further_run_is_read(function: Function) ->
 
 async def test_everything_that_is_open_is_tried_to_be_ended_and_told_as_it_is_then(function: Function) -> None:
     states: dict[str, dict[str, Any]] = {
-        "night": {"ended_now": False, "invocation": described(id="night", status="running")},
-        "manual": {"ended_now": True, "invocation": described(id="manual", triggered_by="manual")},
-        "deleted": {"ended_now": False, "invocation": None},
+        "night": {"ended_now": False, "invocation": summarized(id="night", status="running"), "failures": None},
+        "manual": {"ended_now": True, "invocation": summarized(id="manual", triggered_by="manual"), "failures": []},
+        "deleted": {"ended_now": False, "invocation": None, "failures": None},
     }
     function.sql.answers["scheduler_finish"] = lambda arguments: states[arguments["invocation_id"]]
     open_invocations = [invocation(name, "schedule", done=True) for name in states]
@@ -205,14 +206,19 @@ async def test_a_process_that_knows_nobody_takes_the_databases_witness(log: LogL
 
 
 async def test_what_ended_and_what_is_left_is_in_the_log(function: Function, log: LogLines) -> None:
+    night = summarized(id="night", status="partial")
+    night["counts"]["failed"] = 9
+    open_still = summarized(id="manual", status="running", finished_at=None)
+    causes = [{"code": "b", "count": 4, "is_lower_bound": True}, {"code": "a", "count": 2, "is_lower_bound": False}]
     states = {
-        "night": {"ended_now": True, "invocation": described(id="night", status="partial")},
-        "manual": {"ended_now": False, "invocation": described(id="manual", status="running", finished_at=None)},
+        "night": {"ended_now": True, "invocation": night, "failures": causes},
+        "manual": {"ended_now": False, "invocation": open_still, "failures": None},
     }
     function.sql.answers["scheduler_finish"] = lambda arguments: states[arguments["invocation_id"]]
     await work(function, [invocation("night", "schedule"), invocation("manual", "manual", done=True)], dispatch_id=17)
     (finished,) = log.of("invocation_finished")
     assert (finished["invocation_id"], finished["status"], finished["severity"]) == ("night", "partial", "WARNING")
+    assert (finished["failures"], finished["other_failures"]) == ({"b": 4, "a": 2}, 3)
     (ended,) = log.of("slice_ended")
     assert ended["invocation_ids"] == ["night", "manual"]
     assert (ended["dispatch_id"], ended["more_to_do"], ended["batches"]) == (17, True, 1)
@@ -256,6 +262,19 @@ async def test_only_what_was_recorded_is_counted_and_told_of(
     assert (ended["batches"], sum(ended["counts"].values())) == (told, 3 * told)
 
 
+async def test_of_a_batch_in_which_many_users_failed_some_are_told_of_and_the_others_counted(
+    log: LogLines, clock: ManualClock
+) -> None:
+    poison = {mentor_id(number): 422 for number in range(MAX_FAILED_USERS + 5)}
+    function = Function(engine=PretendEngine(clock, poison=poison), ENGINE_USERS_PER_CALL="1")
+    function.sql.queue(to_pairs([MentorScenarios(user_id, ("milestone_reached",)) for user_id in poison]))
+    await work(function, [invocation("night", "schedule", done=True)])
+    assert len(log.of("user_failed")) == MAX_FAILED_USERS
+    (others,) = log.of("other_users_failed")
+    (recorded,) = log.of("batch_recorded")
+    assert (others["users"], others["batch_no"], others["severity"]) == (5, recorded["batch_no"], "WARNING")
+
+
 async def test_where_the_time_sufficed_nobody_is_put_back(function: Function, log: LogLines) -> None:
     await work(function, [invocation("night", "schedule")])
     assert function.sql.arguments_of("scheduler_complete")["rest"] is None
@@ -276,10 +295,10 @@ async def test_a_suspect_is_split_and_told_of(function: Function, log: LogLines)
 
 @pytest.mark.parametrize("status", ["pending", "running"])
 def test_what_is_pending_or_running_is_open(status: str) -> None:
-    assert is_open(described(status=status))
+    assert is_open(summarized(status=status))
 
 
 @pytest.mark.parametrize("status", ["succeeded", "partial", "failed", "cancelled", "skipped"])
 def test_what_has_ended_or_is_gone_is_not_open(status: str) -> None:
-    assert not is_open(described(status=status))
+    assert not is_open(summarized(status=status))
     assert not is_open(None)

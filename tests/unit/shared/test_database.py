@@ -11,7 +11,7 @@ import respx
 
 from shared.config import RECORDING_MARGIN_SECONDS
 from shared.database import MAX_PAUSE_SECONDS, PATIENCE_SECONDS, Database, connect
-from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
+from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError
 from shared.http_connection import ResponseTooLargeError
 from tests.unit.clock import ManualClock
 
@@ -34,9 +34,9 @@ class DataApi:
             await self.database.call("scheduler_claim")
         return caught.value
 
-    async def check_away(self) -> None:
-        """A call is tried again and again, and then the database is said to be away."""
-        assert type(await self.refusal()) is DatabaseUnavailableError
+    async def check_away(self, kind: type[DatabaseError] = DatabaseUnavailableError) -> None:
+        """A call is tried again and again, and then the database is said to be away, or to have taken too long."""
+        assert type(await self.refusal()) is kind
         assert self.rpc.call_count == len(self.clock.slept) + 1 > 1
 
 
@@ -75,8 +75,6 @@ def postgrest_error(code: str, message: str = "in the database's own words") -> 
     [
         (500, "40001"),
         (500, "40P01"),
-        (500, "55P03"),
-        (500, "57014"),
         (503, "08006"),
         (503, "53100"),
         (503, "53200"),
@@ -99,6 +97,12 @@ def postgrest_error(code: str, message: str = "in the database's own words") -> 
 async def test_a_code_that_may_pass_is_tried_again_and_then_means_away(api: DataApi, status: int, code: str) -> None:
     api.rpc.respond(status, json=postgrest_error(code))
     await api.check_away()
+
+
+@pytest.mark.parametrize("code", ["55P03", "57014"])
+async def test_a_timeout_of_the_databases_own_is_tried_again_and_is_no_outage(api: DataApi, code: str) -> None:
+    api.rpc.respond(500, json=postgrest_error(code))
+    await api.check_away(DatabaseTimeoutError)
 
 
 @pytest.mark.parametrize(
