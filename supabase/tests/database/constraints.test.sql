@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(35);
+select plan(36);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 

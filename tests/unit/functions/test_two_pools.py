@@ -20,7 +20,7 @@ from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.http_function import ADMIN, INVOKE
 from tests.unit.functions.pretend_engine import PretendEngine
-from tests.unit.functions.pretend_sql import RUN_ID, PretendSql, described, mentor_row, open_row
+from tests.unit.functions.pretend_sql import RUN_ID, PretendSql, mentor_row, open_row, summarized
 from tests.unit.log_lines import LogLines
 from tests.unit.shared.scripted_server import serving
 
@@ -56,8 +56,9 @@ async def test_a_slice_goes_through_while_no_reader_is_answered(
     sql.answers["scheduler_open_slot"] = {
         "opened": True,
         "not_a_slot": False,
-        "invocation": described(status="running", finished_at=None),
+        "invocation": summarized(status="running", finished_at=None),
         "open": [open_row(enumeration_done=False)],
+        "more_open": False,
         "witness": None,
         "alert_due": False,
     }
