@@ -35,6 +35,7 @@ serve: install ## the function alone, with the settings of the environment (PORT
 	@PYTHONPATH=. $(BIN)/functions-framework --target handle_scheduled_invocation --source functions/main.py --asgi --port $(PORT)
 
 test: install ## every test, on the real stack (ARGS='tests/unit -k …')
+	@$(BIN)/python -m tests.faults.system_packages
 	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 soak: install ## random nights in which everything breaks (MINUTES=10 KIND=kills|mixed|crashes|sql SEED=… NIGHTS=…)
