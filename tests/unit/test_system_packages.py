@@ -42,4 +42,5 @@ def test_a_path_that_is_not_there_is_said(path: str) -> None:
     arguments = ("-q", "-p", "no:cacheprovider", "-n", "1", path, "tests/unit/test_imports.py")
     said = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert said.returncode == pytest.ExitCode.USAGE_ERROR
-    assert [line for line in said.stdout.splitlines() if line.startswith("ERROR: ") and line.endswith(path)], said.stdout
+    errors = [line for line in said.stdout.splitlines() if line.startswith("ERROR: ")]
+    assert [error for error in errors if error.endswith(path)], said.stdout
