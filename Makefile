@@ -11,7 +11,7 @@ NPM_INSTALLED := tests/emulator/node_modules/.installed
 LOCK := shared/deployment/requirements.lock
 PEERS := tests/benchmarks/peers
 PEERS_INSTALLED := $(PEERS)/node_modules/.installed
-MENTORS ?= 500
+MENTORS ?=
 ARGS ?=
 AUDIT ?=
 WORKERS ?= auto
@@ -26,15 +26,16 @@ help: ## show this
 install: $(INSTALLED) $(NPM_INSTALLED) ## create .venv and install everything that is needed
 
 run: install ## one nightly run on a local stack, from boot to summary (MENTORS=500)
-	@$(BIN)/python -m tests.emulator run --mentors $(MENTORS) $(ARGS)
+	@$(BIN)/python -m tests.emulator run $(addprefix --mentors ,$(MENTORS)) $(ARGS)
 
 up: install ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
-	@$(BIN)/python -m tests.emulator up --mentors $(MENTORS) $(ARGS)
+	@$(BIN)/python -m tests.emulator up $(addprefix --mentors ,$(MENTORS)) $(ARGS)
 
 serve: install ## the function alone, with the settings of the environment (PORT=8080)
 	@PYTHONPATH=. $(BIN)/functions-framework --target handle_scheduled_invocation --source functions/main.py --asgi --port $(PORT)
 
 test: install ## every test, on the real stack (ARGS='tests/unit -k …')
+	@$(BIN)/python -m tests.faults.system_packages
 	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 soak: install ## random nights in which everything breaks (MINUTES=10 KIND=kills|mixed|crashes|sql SEED=… NIGHTS=…)

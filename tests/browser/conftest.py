@@ -6,16 +6,16 @@ to another host.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Error, async_playwright
 
 from tests.browser.history import History
 from tests.browser.operator_page import PATIENCE_MS, OperatorPage, new_tab
 from tests.emulator.function import FunctionProcess
+from tests.faults.system_packages import find_chromium, not_there
 from tests.integration.nightly.night import Night, slot_minutes_ago
 
 TIMEZONE = "Europe/Oslo"
@@ -25,12 +25,15 @@ Tab = Callable[..., Awaitable[OperatorPage]]
 
 @pytest.fixture(scope="session")
 async def chromium() -> AsyncIterator[Browser]:
-    """Debian's browser: Playwright's own would have to be downloaded."""
-    found = shutil.which("chromium")
+    """The system's browser, else Playwright's own; see `not_there` for where neither is."""
+    found = find_chromium()
     if found is None:
-        pytest.fail("tests/browser drives chromium, which is not there: apt-get install chromium", pytrace=False)
+        not_there("no Chromium", "install the packages chromium, fonts-dejavu-core and libatomic1")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=found)
+        try:
+            browser = await playwright.chromium.launch(executable_path=found)
+        except Error as error:
+            not_there("no Chromium that starts", str(error).splitlines()[0])
         yield browser
         await browser.close()
 

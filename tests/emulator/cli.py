@@ -19,7 +19,7 @@ from .invitation import description, invitation
 from .night import play_night
 from .progress import console_for, progress_on
 from .safeupdate import without_safeupdate
-from .stack import Stack, StackOptions
+from .stack import DEFAULT_MENTORS, Stack, StackOptions
 from .summary import EXIT_OTHER
 from .watch import RunWatch
 
@@ -81,10 +81,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--mentors", type=_count, default=500, metavar="N", help="sample mentors in a new database (500)"
+        "--mentors", type=_count, metavar="N", help=f"sample mentors in a new database ({DEFAULT_MENTORS})"
     )
     command.add_argument("--engine-url", metavar="URL", help="your own trigger engine instead of the reference one")
-    command.add_argument("--schedule", metavar="CRON", help="EVALUATION_SCHEDULE, in UTC (default: due a minute ago)")
+    command.add_argument(
+        "--schedule", metavar="CRON", help="EVALUATION_SCHEDULE, in UTC (default: daily, due a minute ago)"
+    )
     command.add_argument(
         "--function-env",
         action="append",
@@ -93,7 +95,12 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         metavar="K=V",
         help="a variable of the function's environment; repeat it for more",
     )
-    command.add_argument("--data-dir", type=Path, metavar="DIR", help="keep the database here (default: a new one)")
+    command.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep the database here, or go on with the one that is kept (default: a new one, removed at the end)",
+    )
     command.add_argument(
         "--port-function", type=_port, metavar="PORT", help="where the function listens (default: free)"
     )
@@ -120,17 +127,16 @@ def _name_and_value(text: str) -> tuple[str, str]:
 
 
 def _options(parsed: argparse.Namespace) -> StackOptions:
-    chosen = {"schedule": parsed.schedule} if parsed.schedule else {}
     return StackOptions(
         mentors=parsed.mentors,
         engine_url=parsed.engine_url,
+        schedule=parsed.schedule,
         function_env=dict(parsed.function_env),
         tick=not getattr(parsed, "no_tick", False),
         due_slot=not getattr(parsed, "no_due_slot", False),
         data_dir=parsed.data_dir,
         port_function=parsed.port_function,
         port_gateway=parsed.port_gateway,
-        **chosen,
     )
 
 
@@ -174,6 +180,13 @@ async def _run(parsed: argparse.Namespace) -> int:
     console = _console(parsed)
     async with _started(parsed, console) as stack:
         try:
+            if stack.unfinished_slot is not None:
+                console.print(
+                    f"going on with the run of {stack.unfinished_slot:%Y-%m-%d %H:%M} UTC, which was left open; "
+                    "batches that were in hand become visible again within two minutes"
+                )
+            if stack.server.has_own_pg_cron:
+                console.print("waiting for pg_cron, which runs its jobs once a minute")
             with progress_on(console) as progress:
                 night = asyncio.create_task(play_night(stack, progress))
                 await _first_of(night, asyncio.create_task(stack.broken()))

@@ -21,6 +21,7 @@ from .leftovers import Child
 MARKER = "emulator.json"
 LOCK = "emulator.lock"
 PROCESSES = "processes.json"
+LOGS, EARLIER_LOGS = "logs", "logs-of-the-start-before"
 TEMPORARY_PREFIX = "supabase-emulator-run-"
 # Linux's; in a container it may be small.
 MEMORY = Path("/dev/shm")  # noqa: S108  # what is made there is as private as in the folder for temporary files
@@ -76,9 +77,17 @@ class DataDir:
         if not marker.exists():
             write_private(marker, json.dumps({"format": 1}))
         _end_leftovers(self.path)
+        self._put_earlier_logs_aside()
+
+    def _put_earlier_logs_aside(self) -> None:
+        """What is in `logs` is of this start; those of the one before it are kept beside them."""
+        earlier = self.path / EARLIER_LOGS
+        if (self.path / LOGS).exists():
+            shutil.rmtree(earlier, ignore_errors=True)
+            (self.path / LOGS).rename(earlier)
 
     def log_path(self, name: str) -> Path:
-        folder = self.path / "logs"
+        folder = self.path / LOGS
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder / f"{name}.log"
 

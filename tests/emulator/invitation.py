@@ -54,7 +54,7 @@ Ready. Ctrl-C stops everything.
   function     {url}  (log: {stack.function.log_path})
   Data API     {project.rest_url}
   engine       {stack.engine_url}
-  schedule     {stack.options.schedule} (UTC){"" if stack.options.tick else ", no tick: only what you call happens"}
+  schedule     {stack.schedule} (UTC){"" if stack.options.tick else ", no tick: only what you call happens"}
 
 Fire the scheduled run that is due, as pg_cron does:
   curl -sS -X POST {url}/ {invoke}

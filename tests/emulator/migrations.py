@@ -49,6 +49,23 @@ async def apply_migrations(database_url: str, folder: Path) -> list[str]:
     return applied
 
 
+async def require_unchanged(database_url: str, folder: Path) -> None:
+    """Check that what `apply_migrations` applied to a database that was kept is what the files say now.
+
+    Raises:
+        EmulatorError: a file has changed since.
+    """
+    async with connect(database_url) as connection:
+        await connection.execute(HISTORY)
+        cursor = await connection.execute(b"select version, statements from supabase_migrations.schema_migrations")
+        applied = dict(await cursor.fetchall())
+    for migration in _migrations(folder):
+        if applied.get(migration.version) not in (None, [migration.text.decode()]):
+            raise EmulatorError(
+                f"{migration.file_name} has changed since it was applied to this database: name another --data-dir"
+            )
+
+
 def _migrations(folder: Path) -> list[Migration]:
     matches = [(path, FILE_NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.sql"))]
     return [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -21,13 +23,22 @@ APPEARS_WITHIN_SECONDS = 150
 # long enough for the engine to be tried twice more: all workers pause for 15 seconds, then for 30
 PATIENCE_SECONDS = 60.0
 
-LATEST_SCHEDULED = b"""
+# The one that was opened since then; first, one that an earlier start left open and that goes on.
+SCHEDULED = b"""
 select id from public.scheduler_invocations
-where triggered_by = 'schedule' and created_at >= %s
-order by created_at desc limit 1
+where triggered_by = 'schedule' and coalesce(finished_at, 'infinity') >= %(since)s and expires_at >= %(since)s
+order by created_at limit 1
 """
 
-REFUSAL = b"select status_code, content from net._http_response where status_code >= 400 limit 1"
+# What became of pg_cron's first call since then, once that is known.
+FIRST_CALL = b"""
+select dispatch.error, answer.status_code, answer.content
+from scheduler.dispatches as dispatch
+left join net._http_response as answer on answer.id = dispatch.request_id
+where dispatch.requested_at >= %(since)s
+  and (answer.status_code is not null or (dispatch.request_id is null and dispatch.error is not null))
+order by dispatch.id limit 1
+"""
 
 # What should have been evaluated, counted from the view and the configuration in force, not from the batches.
 EXPECTED = b"""
@@ -64,26 +75,45 @@ async def play_night(stack: Stack, progress: Shows) -> Summary:
 
 async def _appearance(stack: Stack, database: Connection) -> Any:
     """The id of the run that pg_cron, dispatch, pg_net and the function open without any help from here."""
+    since = stack.ready_at
     try:
         async with asyncio.timeout(APPEARS_WITHIN_SECONDS):
             while True:
-                row = await (await database.execute(LATEST_SCHEDULED, (stack.ready_at,))).fetchone()
+                # in this order: an answer comes after the run that the call opened
+                reason = await _reason_for_none(database, since)
+                row = await (await database.execute(SCHEDULED, {"since": since})).fetchone()
                 if row:
                     return row[0]
-                await _raise_refusal(database)
+                if reason:
+                    raise EmulatorError(reason)
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError as error:
         raise EmulatorError(
             f"no scheduled run was opened within {APPEARS_WITHIN_SECONDS} s of the first tick; "
-            f"the schedule is {stack.options.schedule!r}, and the function's log says:\n{stack.function.log_tail()}"
+            f"the schedule is {stack.schedule!r}, and the function's log says:\n{stack.function.log_tail()}"
         ) from error
 
 
-async def _raise_refusal(database: Connection) -> None:
-    """Do not wait for a run that the function has said it cannot open."""
-    row = await (await database.execute(REFUSAL)).fetchone()
-    if row:
-        raise EmulatorError(f"the function answered pg_cron's call with {row[0]}: {row[1]}")
+async def _reason_for_none(database: Connection, since: datetime) -> str | None:
+    """Why pg_cron's call opened no run; None where it did, or has not been answered yet."""
+    row = await (await database.execute(FIRST_CALL, {"since": since})).fetchone()
+    if row is None:
+        return None
+    error, status_code, content = row
+    if status_code is None:
+        return f"pg_cron's job could not call the function: {error}"
+    if status_code >= httpx.codes.BAD_REQUEST:
+        return f"the function answered pg_cron's call with {status_code}: {content}"
+    answer = json.loads(content)
+    if "scheduled_for" in answer:
+        return (
+            f"the latest slot of the schedule, {answer['scheduled_for']}, has had its run, which is "
+            f"{answer['status']}: leave --schedule out, or name another --data-dir"
+        )
+    return (
+        "the function found no slot due: the latest one of the schedule is longer ago than MISSED_SLOT_MAX_GAP_HOURS "
+        "says; leave --schedule out, or set that higher with --function-env"
+    )
 
 
 async def describe(database: Connection, invocation_id: Any) -> dict[str, Any]:

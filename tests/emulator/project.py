@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -26,6 +27,29 @@ from .staging import ROOT
 MIGRATIONS = ROOT / "supabase" / "migrations"
 SEED = ROOT / "supabase" / "seed.sql"
 ENGINE_SCHEMA = Path(__file__).parent / "reference_engine" / "schema.sql"
+
+
+UNFINISHED_SLOT = b"""
+select scheduled_for from public.scheduler_invocations
+where triggered_by = 'schedule' and status in ('pending', 'running')
+  and expires_at > now() and scheduled_for > now() - interval '1 day'
+"""
+
+LATEST_UNUSED_SLOT = b"""
+select max(slot)
+from generate_series(date_trunc('minute', now()) - interval '1439 minutes', now() - interval '1 minute', '1 minute')
+  as slot
+where not exists (
+  select from public.scheduler_invocations where idempotency_key = scheduler.slot_key(slot)
+)
+"""
+
+FORGET_EARLIER_PROCESSES = b"""
+delete from net.http_request_queue where true;
+update scheduler.dispatches set ended_at = clock_timestamp(), error = 'no_answer' where ended_at is null;
+delete from scheduler.engine_leases where true;
+update scheduler.settings set engine_paused_until = null, engine_outages = 0 where singleton;
+"""
 
 
 class Project:
@@ -240,11 +264,45 @@ class Project:
                     await connection.execute(b"select vault.create_secret(%s, %s)", (value, name))
 
     async def make_slot_due(self, days: int = 7) -> None:
-        """Make the latest slot of the schedule due, although this installation is younger than it."""
+        """Make the latest slot of the schedule due, although this installation is younger than it.
+
+        The next tick then calls the function even where an earlier schedule says that nothing is due yet.
+        """
         async with self.connect() as connection:
             await connection.execute(
-                b"update scheduler.settings set slot_high_water_mark = now() - make_interval(days => %s)", (days,)
+                b"update scheduler.settings set slot_high_water_mark = now() - make_interval(days => %s), "
+                b"next_due_at = null where singleton",
+                (days,),
             )
+
+    async def make_no_slot_due(self) -> None:
+        """Count every slot until now as used. The next tick calls the function, which says when the next one is."""
+        async with self.connect() as connection:
+            await connection.execute(
+                b"update scheduler.settings set slot_high_water_mark = greatest(slot_high_water_mark, now()), "
+                b"next_due_at = null where singleton"
+            )
+
+    async def unfinished_slot(self) -> datetime | None:
+        """The slot of the scheduled run that an earlier start of this database left open; None if there is none."""
+        return await self._slot(UNFINISHED_SLOT)
+
+    async def latest_unused_slot(self) -> datetime | None:
+        """The latest full minute of the last day that has no scheduled run."""
+        return await self._slot(LATEST_UNUSED_SLOT)
+
+    async def _slot(self, query: bytes) -> datetime | None:
+        async with self.connect() as connection:
+            row = await (await connection.execute(query)).fetchone()
+        return row[0] if row else None
+
+    async def forget_earlier_processes(self) -> None:
+        """End what is recorded of processes that an earlier start of this database ran: they are gone.
+
+        A call that is under way would hold back the next one, and a call that is queued would go to their ports.
+        """
+        async with self.connect(superuser=True) as connection:
+            await connection.execute(FORGET_EARLIER_PROCESSES)
 
 
 class ProjectFactory:

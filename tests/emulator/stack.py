@@ -11,11 +11,12 @@ from typing import Any, NoReturn, Self
 
 from cronsim import CronSim, CronSimError
 
-from .data_dir import DataDir
+from .data_dir import DataDir, write_private
 from .errors import EmulatorError
 from .function import FunctionProcess
 from .gateway import find_caddy
 from .keys import Keys, Tokens
+from .migrations import require_unchanged
 from .ports import require_free
 from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
@@ -23,20 +24,29 @@ from .project import MIGRATIONS, Project
 from .staging import ROOT, require_function
 from .supervisor import Supervisor
 
+DEFAULT_MENTORS = 500
+# A file in the data directory: how many sample mentors were put into its database.
+SEEDED = "mentors"
 
-def minute_before_now() -> str:
-    """A nightly schedule whose latest slot was a minute ago, so that a run is due and hardly late."""
-    slot = datetime.now(UTC) - timedelta(minutes=1)
+
+def daily_at(slot: datetime) -> str:
+    """A schedule of one slot a day, the latest of which is this one."""
+    slot = slot.astimezone(UTC)
     return f"{slot.minute} {slot.hour} * * *"
 
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What the command line lets a user choose."""
+    """What the command line lets a user choose.
 
-    mentors: int = 500
+    Args:
+        mentors: sample mentors in a new database; None: 500 there, and as many as there are in one that was kept.
+        schedule: in UTC; None: daily, with a slot that was due a minute ago, or earlier where that has had its run.
+    """
+
+    mentors: int | None = None
     engine_url: str | None = None
-    schedule: str = field(default_factory=minute_before_now)
+    schedule: str | None = None
     function_env: Mapping[str, str] = field(default_factory=dict)
     tick: bool = True
     due_slot: bool = True
@@ -56,6 +66,8 @@ class Stack:
         self._server: PostgresServer | None = None
         self._project: Project | None = None
         self._supervisors: list[Supervisor] = []
+        self.schedule = options.schedule or daily_at(datetime.now(UTC) - timedelta(minutes=1))
+        self.unfinished_slot: datetime | None = None
         self.ready_at = datetime.now(UTC)
 
     @property
@@ -122,6 +134,7 @@ class Stack:
         options = self.options
         binaries = _check(options)
         data_dir = self._data_dir = DataDir.kept(options.data_dir) if options.data_dir else DataDir.new_temporary()
+        _check_mentors(options, data_dir)
         server = self._server = PostgresServer(data_dir, binaries=binaries, durable=not data_dir.temporary)
         is_new = await server.prepare()
         project = self._project = Project(
@@ -131,16 +144,20 @@ class Stack:
             tokens=Tokens.kept(data_dir.path / "tokens.json"),
             gateway_port=options.port_gateway,
         )
+        if not is_new:
+            # what it holds decides which slot can be due, and the function is told at its start
+            await self._start_database()
+            await self._resume()
         engine = project.new_engine() if options.engine_url is None else None
         function = project.new_function(
-            {"EVALUATION_SCHEDULE": options.schedule, **options.function_env},
+            {"EVALUATION_SCHEDULE": self.schedule, **options.function_env},
             engine_url=options.engine_url,
             port=options.port_function,
             root=options.root,
         )
         # none of these asks another at its own start; what takes longest is thus all that one waits for
         await _together(
-            self._start_database(is_new),
+            *([self._start_database()] if is_new else []),
             project.gateway.start(),
             function.start(),
             *([engine.start()] if engine else []),
@@ -149,17 +166,31 @@ class Stack:
         await project.write_vault_secrets(function.url)
         if options.due_slot:
             await project.make_slot_due()
+        else:
+            await project.make_no_slot_due()
         self.ready_at = datetime.now(UTC)
         await project.start_net()
         if options.tick and not server.has_own_pg_cron:
             await project.start_cron()
 
-    async def _start_database(self, is_new: bool) -> None:
+    async def _start_database(self) -> None:
         await self.server.start()
+        await require_unchanged(self.project.database_url, self.options.migrations)
         await self.project.migrate(self.options.migrations)
-        if is_new:
-            await self.project.seed(self.options.mentors)
+        seeded = self.project.data_dir.path / SEEDED
+        if not seeded.exists():
+            mentors = DEFAULT_MENTORS if self.options.mentors is None else self.options.mentors
+            await self.project.seed(mentors)
+            write_private(seeded, str(mentors))
         await self.project.postgrest.start()
+
+    async def _resume(self) -> None:
+        """Go on from what an earlier start left in the database: its open run, else a slot that has had none."""
+        await self.project.forget_earlier_processes()
+        self.unfinished_slot = await self.project.unfinished_slot()
+        slot = self.unfinished_slot or await self.project.latest_unused_slot()
+        if self.options.schedule is None and slot is not None:
+            self.schedule = daily_at(slot)
 
     def _supervise(self) -> None:
         """Keep alive what a platform keeps alive; the function sees to itself."""
@@ -173,11 +204,12 @@ class Stack:
 
 def _check(options: StackOptions) -> PostgresBinaries:
     """Find everything before anything is started, so that what is missing is said at once."""
-    try:
-        CronSim(options.schedule, datetime.now(UTC))
-    except CronSimError as error:
-        raise EmulatorError(f"--schedule {options.schedule!r}: {error}; five fields are expected") from error
-    if options.mentors < 0:
+    if options.schedule is not None:
+        try:
+            CronSim(options.schedule, datetime.now(UTC))
+        except CronSimError as error:
+            raise EmulatorError(f"--schedule {options.schedule!r}: {error}; five fields are expected") from error
+    if options.mentors is not None and options.mentors < 0:
         raise EmulatorError(f"--mentors {options.mentors}: a number from 0 on is expected")
     if options.port_function is not None:
         require_free(options.port_function, "--port-function")
@@ -187,6 +219,15 @@ def _check(options: StackOptions) -> PostgresBinaries:
     find_postgrest()
     find_caddy()
     return PostgresBinaries.find()
+
+
+def _check_mentors(options: StackOptions, data_dir: DataDir) -> None:
+    seeded = data_dir.path / SEEDED
+    if options.mentors is not None and seeded.exists() and int(seeded.read_text()) != options.mentors:
+        raise EmulatorError(
+            f"--mentors {options.mentors}: {data_dir.path} was made with {seeded.read_text()} mentors; "
+            "leave --mentors out, or name another --data-dir"
+        )
 
 
 async def _together(*starts: Coroutine[Any, Any, None]) -> None:

@@ -15,6 +15,7 @@ from tests.emulator.function import FunctionProcess
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
 from tests.faults.mornings.runbook import PARTS, Morning, blocks, morning_called
+from tests.faults.system_packages import require_curl
 from tests.integration.nightly.night import Night
 
 
@@ -100,6 +101,7 @@ async def run_commands(
     commands: str, night: Night, function: FunctionProcess, variables: Mapping[str, str] | None = None
 ) -> Seen:
     """Runs the document's commands as they stand, after its preamble."""
+    require_curl()
     script = f"{blocks()[0]}\n{commands}".replace("curl -sS ", "curl -sS -w '\\n%{http_code}\\n' ")
     process = await asyncio.create_subprocess_exec(
         *("bash", "-euo", "pipefail", "-c", script),

@@ -14,8 +14,6 @@ from tests.emulator.project import MIGRATIONS, ProjectFactory
 from .sql_core import Session
 from .walk import Grant, functions_with_a_search_path, grants, tables_without_rls
 
-TEMPLATE = "migrations_alone"
-
 DOCUMENTED = {
     *(
         Grant("relation", "public.peer_mentors", "service_role", verb)
@@ -29,11 +27,11 @@ DOCUMENTED = {
 
 
 @pytest.fixture(scope="module")
-async def migrations_alone(projects: ProjectFactory) -> str:
+async def migrations_alone(projects: ProjectFactory) -> AsyncIterator[str]:
     """A template without the reference engine's tables, which are no part of the product."""
-    await projects.server.create_database(TEMPLATE)
-    await apply_migrations(projects.server.url(TEMPLATE), MIGRATIONS)
-    return TEMPLATE
+    async with projects.database("postgres") as name:
+        await apply_migrations(projects.server.url(name), MIGRATIONS)
+        yield name
 
 
 @pytest.fixture

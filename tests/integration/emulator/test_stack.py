@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -139,7 +140,7 @@ async def test_kill_9_leaves_nothing_after_a_new_start_on_the_same_directory(
         await emulator.wait()
     before = [*first["pids"].values(), *children]
 
-    async with up("--data-dir", data_dir, "--mentors", "99", "--no-due-slot") as (_, second):
+    async with up("--data-dir", data_dir, "--no-due-slot") as (_, second):
         assert running(before) == []
         # the same project: its keys, and the mentors of the first start
         assert second["secret_key"] == first["secret_key"]
@@ -217,6 +218,13 @@ async def test_a_directory_of_another_postgresql_is_refused(data_dir: Path) -> N
     assert "was made by PostgreSQL 12" in await refusal("up", "--data-dir", data_dir)
 
 
+async def test_a_directory_with_other_mentors_or_migrations_is_refused(data_dir: Path) -> None:
+    async with up("--data-dir", data_dir, "--mentors", "7", "--no-due-slot") as (_, stack):
+        await execute(stack, b"update supabase_migrations.schema_migrations set statements = '{}'")
+    assert "was made with 7 mentors" in await refusal("up", "--data-dir", data_dir, "--mentors", "8")
+    assert "has changed since it was applied" in await refusal("up", "--data-dir", data_dir, "--mentors", "7")
+
+
 async def test_a_directory_in_use_is_refused(data_dir: Path) -> None:
     async with up("--data-dir", data_dir, "--mentors", "1", "--no-due-slot"):
         assert "is in use by a running emulator" in await refusal("up", "--data-dir", data_dir)
@@ -231,11 +239,71 @@ async def test_a_missing_postgresql_is_named(monkeypatch: pytest.MonkeyPatch, tm
     assert "EMULATOR_POSTGRES_BIN" in await refusal("up")
 
 
-async def test_a_night_runs_by_itself_and_a_second_fire_changes_nothing(data_dir: Path) -> None:
-    process = await start("run", "--mentors", "50", "--data-dir", data_dir)
+async def run(*arguments: str | Path) -> tuple[int | None, str, str]:
+    process = await start("run", *arguments)
     output, errors = await process.communicate()
-    assert process.returncode == 0, output.decode() + errors.decode()
-    assert b"every active mentor was evaluated for every scenario type that applies" in output
-    assert b"fired again: deduplicated, same counts, no new notification" in output
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def execute(stack: dict[str, Any], query: bytes) -> list[Any]:
+    async with await psycopg.AsyncConnection.connect(stack["database_url"], autocommit=True) as database:
+        cursor = await database.execute(query)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def test_each_start_on_one_directory_has_a_run_of_its_own(data_dir: Path, http: httpx.AsyncClient) -> None:
+    runs = b"select id::text from public.scheduler_invocations where status = 'succeeded' order by created_at"
+    kept = ("--data-dir", data_dir)
+    first = json.loads((await run(*kept, "--json", "--mentors", "10"))[1])["invocation"]
+    second = json.loads((await run(*kept, "--json"))[1])["invocation"]
+    assert (first["status"], second["status"]) == ("succeeded", "succeeded")
+    log = (data_dir / "logs" / "function.log").read_text()
+    assert second["id"] in log
+    assert first["id"] not in log
+
+    async with up(*kept) as (_, stack):
+
+        async def third() -> list[Any]:
+            return (await execute(stack, runs))[2:]
+
+        ((id_of_third,),) = await until(third, STARTS_WITHIN_SECONDS)
+    async with up(*kept, "--no-due-slot", "--no-tick") as (_, stack):
+        invoke = {"Authorization": f"Bearer {stack['invoke_token']}"}
+        assert (await http.post(stack["function_url"], headers=invoke)).status_code == 200
+        assert await execute(stack, runs) == [(first["id"],), (second["id"],), (id_of_third,)]
+
+
+async def test_a_schedule_whose_latest_slot_cannot_be_due_is_refused_at_once(data_dir: Path) -> None:
+    kept = ("--data-dir", data_dir, "--schedule")
+    an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).strftime("%M %H * * *")
+    assert (await run(*kept, an_hour_ago, "--mentors", "1"))[0] == 0
+    exit_code, output, errors = await run(*kept, an_hour_ago)
+    assert (exit_code, output) == (1, "")
+    assert "has had its run, which is succeeded" in errors
+    long_ago = (datetime.now(UTC) - timedelta(days=3)).strftime("%M %H %d %m *")
+    assert "MISSED_SLOT_MAX_GAP_HOURS" in (await run(*kept, long_ago))[2]
+
+
+async def test_a_run_that_was_interrupted_goes_on_at_the_next_start(data_dir: Path) -> None:
+    process = await start("run", "--data-dir", data_dir, "--mentors", "10", "--engine-url", "http://127.0.0.1:9")
+    assert process.stdout is not None
+    async with asyncio.timeout(STARTS_WITHIN_SECONDS):
+        while b"(engine_unavailable)" not in await process.stdout.readline():
+            pass
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    assert process.returncode == 130
+
+    exit_code, output, errors = await run("--data-dir", data_dir)
+    assert exit_code == 0, errors
+    assert output.startswith("going on with the run of ")
+    assert "every active mentor was evaluated" in output
+
+
+async def test_a_night_runs_by_itself_and_a_second_fire_changes_nothing(data_dir: Path) -> None:
+    exit_code, output, errors = await run("--mentors", "50", "--data-dir", data_dir)
+    assert exit_code == 0, output + errors
+    assert "every active mentor was evaluated for every scenario type that applies" in output
+    assert "fired again: deduplicated, same counts, no new notification" in output
     # kept, so that what a whole night logs can be searched
     assert check_folder(data_dir) > 0

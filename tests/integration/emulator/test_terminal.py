@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from tests.emulator.staging import ROOT
+from tests.faults.system_packages import require_curl
 from tests.scripted_engine import ScriptedEngine, rules
 
 ENGINE_TOKEN = "an-engine-that-a-test-scripts"
@@ -226,6 +227,7 @@ def path_without_psql() -> Iterator[str]:
 async def test_every_line_that_up_prints_works_as_it_stands_and_each_run_is_shown(
     tmp_path: Path, path_without_psql: str
 ) -> None:
+    require_curl()
     async with up("--mentors", "20", "--no-tick", env={"PATH": path_without_psql}) as printed:
         lines = await lines_until(printed, "  curl -sS 'http://127.0.0.1:")
         lines += await lines_until(printed, "Read a table")

@@ -14,6 +14,7 @@ import pytest
 from tests.emulator.migrations import apply_migrations, run_script
 from tests.emulator.project import MIGRATIONS, Project, ProjectFactory
 from tests.emulator.staging import ROOT
+from tests.faults.system_packages import require_curl
 from tests.integration.database.sql_core import Session
 from tests.integration.database.walk import grants
 from tests.integration.nightly.night import Night
@@ -98,6 +99,7 @@ async def their_night(adapted: Project, http: httpx.AsyncClient) -> AsyncIterato
 
 
 async def test_a_night_runs_on_a_schema_that_looks_nothing_like_the_sample(their_night: Night) -> None:
+    require_curl()
     scenarios, engine = map(settings, blocks("dotenv"))
     assert engine.keys() == {"SCENARIO_ENGINE_URL", "SCENARIO_ENGINE_TOKEN"}
     function = await their_night.start_function(scenarios)

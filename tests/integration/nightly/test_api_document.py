@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from functions.contract import Counts, FailureCause, InvocationDetail, InvocationSummary
 from tests.emulator.staging import ROOT
+from tests.faults.system_packages import require_curl
 from tests.integration.nightly.night import Night
 from tests.scripted_engine import rules
 
@@ -35,6 +36,7 @@ def examples() -> Iterator[Example]:
 
 
 async def run(command: str, variables: Mapping[str, str]) -> tuple[int, Any]:
+    require_curl()
     script = command.replace("curl ", "curl -sS -w '\\n%{http_code}' ")
     process = await asyncio.create_subprocess_exec(
         *("bash", "-euo", "pipefail", "-c", script),

@@ -9,6 +9,7 @@ import re
 
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
+from tests.faults.system_packages import require_curl
 from tests.integration.nightly.night import Night
 from tests.scripted_engine import rules
 
@@ -23,6 +24,7 @@ def code_block(language: str, containing: str) -> str:
 
 
 async def test_the_commands_for_calling_it_by_hand_do_what_they_say(night: Night) -> None:
+    require_curl()
     mentors = await night.add_mentors(10)
     night.engine.rules.append(rules.refuse_calls_with(mentors[:1]))
     function = await night.start_function()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import psycopg
 import pytest
 
@@ -16,7 +18,6 @@ from tests.faults.system_packages import server_with_pgtap
 from .tap import TapReport, read_tap
 
 FILES = sorted((ROOT / "supabase" / "tests" / "database").glob("*.test.sql"))
-TEMPLATE = "with_pgtap"
 
 OPENING = (
     b"begin; create extension if not exists pgtap with schema extensions; set local search_path to public, extensions;"
@@ -24,23 +25,23 @@ OPENING = (
 
 
 @pytest.fixture(scope="session")
-async def with_pgtap(server: ProjectFactory) -> str:
+async def with_pgtap(server: ProjectFactory) -> AsyncIterator[str]:
     """The address of a database with the migrations and pgTAP, which its files leave as it was."""
     pgtap = server_with_pgtap()
-    await server.server.create_database(TEMPLATE)
-    url = server.server.url(TEMPLATE)
-    await apply_migrations(url, MIGRATIONS)
-    if server.server.binaries.has_own("pgtap"):
-        # By whoever applies migrations, as each file would do it.
-        async with connect(url) as connection:
-            await connection.execute(b"create extension pgtap with schema extensions")
-    else:
-        # It is SQL and nothing else, so a server may have it from another one's folder.
-        folders = f"$system:{extensions_folder()}:{pgtap.extensions.parent}"
-        async with connect(server.server.url(TEMPLATE, SUPERUSER)) as connection:
-            await connection.execute(b"select set_config('extension_control_path', %s, false)", (folders,))
-            await connection.execute(b"create extension pgtap with schema extensions")
-    return url
+    async with server.database("postgres") as name:
+        url = server.server.url(name)
+        await apply_migrations(url, MIGRATIONS)
+        if server.server.binaries.has_own("pgtap"):
+            # By whoever applies migrations, as each file would do it.
+            async with connect(url) as connection:
+                await connection.execute(b"create extension pgtap with schema extensions")
+        else:
+            # It is SQL and nothing else, so a server may have it from another one's folder.
+            folders = f"$system:{extensions_folder()}:{pgtap.extensions.parent}"
+            async with connect(server.server.url(name, SUPERUSER)) as connection:
+                await connection.execute(b"select set_config('extension_control_path', %s, false)", (folders,))
+                await connection.execute(b"create extension pgtap with schema extensions")
+        yield url
 
 
 async def run(url: str, script: bytes) -> TapReport:
