@@ -24,6 +24,7 @@ import pytest
 from tests.emulator.data_dir import PROCESSES
 from tests.emulator.staging import ROOT
 from tests.integration.project_logs import check_folder
+from tests.scripted_engine import ScriptedEngine, rules
 
 from .looking import until
 
@@ -89,7 +90,12 @@ def folder_of(stack: dict[str, Any]) -> Path:
 async def refusal(*arguments: str | Path) -> str:
     """What the emulator says when it refuses to start; one line, and exit code 2."""
     process = await start(*arguments)
-    _, errors = await process.communicate()
+    try:
+        async with asyncio.timeout(STARTS_WITHIN_SECONDS):
+            _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
     assert process.returncode == 2
     assert errors.decode().count("\n") == 1
     return errors.decode()
@@ -285,13 +291,16 @@ async def test_a_schedule_whose_latest_slot_cannot_be_due_is_refused_at_once(dat
 
 
 async def test_a_run_that_was_interrupted_goes_on_at_the_next_start(data_dir: Path) -> None:
-    process = await start("run", "--data-dir", data_dir, "--mentors", "10", "--engine-url", "http://127.0.0.1:9")
-    assert process.stdout is not None
-    async with asyncio.timeout(STARTS_WITHIN_SECONDS):
-        while b"(engine_unavailable)" not in await process.stdout.readline():
-            pass
-    process.send_signal(signal.SIGINT)
-    await process.communicate()
+    async with ScriptedEngine(token="a-token") as engine:
+        engine.rules.append(rules.retry_after(3600, times=1000))
+        other_engine = ("--engine-url", engine.url, "--function-env", "SCENARIO_ENGINE_TOKEN=a-token")
+        process = await start("run", "--data-dir", data_dir, "--mentors", "10", *other_engine)
+        assert process.stdout is not None
+        async with asyncio.timeout(STARTS_WITHIN_SECONDS):
+            while b"(engine_unavailable)" not in await process.stdout.readline():
+                pass
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
     assert process.returncode == 130
 
     exit_code, output, errors = await run("--data-dir", data_dir)
