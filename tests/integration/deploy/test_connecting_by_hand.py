@@ -30,16 +30,9 @@ STATEMENTS = "statements"
 async def recording(request: pytest.FixtureRequest) -> AsyncIterator[ProjectFactory]:
     """A server that keeps all that it is asked: pg_stat_statements, and every statement in its log."""
     binaries = server_with_pg_cron() if request.param == "oldest" else PostgresBinaries.find()
-    preloaded = ["pg_stat_statements", *(["pg_cron"] if binaries.has_own("pg_cron") else [])]
-    settings = {
-        "shared_preload_libraries": ",".join(preloaded),
-        "pg_stat_statements.track": "all",
-        "log_statement": "all",
-    }
+    settings = {"pg_stat_statements.track": "all", "log_statement": "all"}
     async with ProjectFactory(settings=settings, binaries=binaries) as factory:
         await factory.server.create_database(STATEMENTS)
-        async with connect(factory.server.url(STATEMENTS, SUPERUSER)) as superuser:
-            await superuser.execute(b"create extension pg_stat_statements")
         yield factory
 
 
