@@ -10,7 +10,7 @@ from typing import Any
 
 MEMBERS = (
     *("id", "triggered_by", "status", "dry_run", "deduplicated", "scheduled_for", "created_at", "started_at"),
-    *("finished_at", "expires_at", "lateness_seconds", "retry_of", "error", "counts"),
+    *("finished_at", "expires_at", "lateness_seconds", "retry_of", "error", "counts", "skip_reasons"),
 )
 TIMES = ("scheduled_for", "created_at", "started_at", "finished_at", "expires_at")
 COUNTS = (

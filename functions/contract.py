@@ -140,8 +140,8 @@ class _Answered(BaseModel):
 class Counts(_Answered):
     """What an invocation's pairs came to; the last six add up to `evaluations` once it has ended."""
 
-    mentors: int = Field(description="Read so far.")
-    mentors_skipped: int = Field(description="Of these, how many are in no batch; `skip_reasons` of one run say why.")
+    mentors: int = Field(description="Read so far, rows without a user id among them.")
+    mentors_skipped: int = Field(description="Of these, how many are in no batch; `skip_reasons` say why.")
     batches: int
     batches_done: int
     evaluations: int = Field(description="Pairs of mentor and scenario type.")
@@ -198,6 +198,7 @@ class InvocationSummary(_Answered):
     retry_of: Id | None
     error: str | None = Field(description="Why it ended as it did, or what it waits for.")
     counts: Counts
+    skip_reasons: SkipReasons
 
 
 class Invocation(InvocationSummary):
@@ -270,7 +271,6 @@ class InvocationDetail(Invocation):
     request: ChosenBy
     config: dict[str, Any] = Field(description="The settings in force when it was opened.")
     enumeration_done: bool = Field(description="Everybody it is about was read.")
-    skip_reasons: SkipReasons
     not_evaluated_user_ids: list[Id] = Field(description="10 of those at most.")
     dispatches: list[DispatchAnswers] = Field(description="From its slot to its end, the 20 latest, the latest first.")
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from functions.work import Work, is_open, log_opened, work_off
-from shared.errors import MentorsViewError, RequestError
+from shared.errors import DatabaseError, RequestError
 from shared.time_budget import TimeBudget
 
 
@@ -47,8 +47,7 @@ async def run_slice(
 
     Raises:
         RequestError: 422 `not_a_slot`: the requested slot is neither due nor was ever opened.
-        MentorsViewError: the view cannot be read; a slot that is due stays due, and what is queued was worked on.
-        DatabaseError: the database is away or refuses; whatever was in hand becomes visible again.
+        DatabaseError: the database is away or refuses, or the mentors' view cannot be read; see `work_off`.
     """
     async with work.measuring("schedule"):
         return await _run_slice(work, requested_slot, named_in, dispatch_id)
@@ -69,7 +68,7 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
         log_opened(slot.invocation)
         if work.telemetry is not None:
             work.telemetry.opened(slot.invocation)
-    view_error = None if slot.mentors_view_fault is None else MentorsViewError(slot.mentors_view_fault)
+    failure: DatabaseError | None = None
     after: dict[str, dict[str, Any] | None] = {}
     if slot.open:
         try:
@@ -81,12 +80,14 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
                 more_open=slot.more_open,
                 dispatch_id=dispatch_id,
             )
-        except MentorsViewError as error:
-            view_error = error
+        except DatabaseError as error:
+            if error.is_outage:
+                raise
+            failure = error
     if slot.open or slot.alert_due:
         await _send_due_alerts(work)
-    if view_error is not None:
-        raise view_error
+    if failure is not None:
+        raise failure
     invocation = slot.invocation
     if invocation is not None:
         invocation = after.get(invocation["id"]) or invocation

@@ -17,7 +17,7 @@ from functions.solitude import Solitude
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.engine_lease import EngineLease
-from shared.errors import EngineRejectedError, MentorsViewError
+from shared.errors import DatabaseError, EngineRejectedError, MentorsViewError
 from shared.evaluations import MentorScenarios
 from shared.invocation_records import InvocationRecords
 from shared.invocations import FinishedInvocation, Invocations, OpenInvocation
@@ -86,8 +86,8 @@ async def work_off(
         Each of the invocations as a list shows it afterwards, by id; None for one that is gone.
 
     Raises:
-        MentorsViewError: the view cannot be read, after all that was queued before has been worked on.
-        DatabaseError: the database is away or refuses; what could not be recorded becomes visible again.
+        DatabaseError: a call failed; what could not be recorded becomes visible again. Where the database is not away
+            altogether, all else was done before: what is queued, and what could be finished.
     """
     _suggest_witness(work.engine, open_invocations, witness)
     drain = Drain(
@@ -101,20 +101,26 @@ async def work_off(
         telemetry=work.telemetry,
     )
     work.lease.join()
-    view_errors: list[MentorsViewError] = []
     try:
         # A failure of one does not stop the other: what the drain has in hand is recorded, whatever cannot be read.
-        failures = await asyncio.gather(
-            _enumerate(work, open_invocations, budget, drain, view_errors), drain.run(), return_exceptions=True
+        unread, drained = await asyncio.gather(
+            _enumerate(work, open_invocations, budget, drain), drain.run(), return_exceptions=True
         )
     finally:
         lease_id = work.lease.leave()
-    for failure in failures:
-        if isinstance(failure, BaseException):
-            raise failure
+    if isinstance(unread, BaseException):
+        raise unread
+    failures = list(unread.values())
+    if isinstance(drained, DatabaseError) and not drained.is_outage:
+        failures.append(drained)
+    elif isinstance(drained, BaseException):
+        raise drained
     if drain.done.stopped_by is not None:
         await _hand_back(work, drain.done, dispatch_id, lease_id)
-    finished = {invocation.id: await _finish(work, invocation.id) for invocation in open_invocations}
+    # A call that was refused, or a view that cannot be read, concerns one run; the others have to end all the same.
+    finished = {
+        invocation.id: await _finish(work, invocation.id, unread.get(invocation.id)) for invocation in open_invocations
+    }
     after = {invocation_id: found.invocation for invocation_id, found in finished.items()}
     # Each that ended makes room for another one in the next slice.
     drain.done.progressed |= more_open and any(found.ended_now for found in finished.values())
@@ -124,8 +130,8 @@ async def work_off(
     _log_ended(drain.done, budget, after, dispatch_id, more_open=more_open)
     if work.telemetry is not None:
         _measure_breaker(work.telemetry, drain.done)
-    if view_errors:
-        raise view_errors[0]
+    if failures:
+        raise failures[0]
     return after
 
 
@@ -153,13 +159,14 @@ def _suggest_witness(
 
 
 async def _enumerate(
-    work: Work,
-    open_invocations: Sequence[OpenInvocation],
-    budget: TimeBudget,
-    drain: Drain,
-    view_errors: list[MentorsViewError],
-) -> None:
-    """Enumerates one after the other. A view that cannot be read stops that enumeration only: see `view_errors`."""
+    work: Work, open_invocations: Sequence[OpenInvocation], budget: TimeBudget, drain: Drain
+) -> dict[str, DatabaseError]:
+    """Enumerates one after the other; returns why some could not be read, by invocation id.
+
+    Raises:
+        DatabaseError: the database is away.
+    """
+    failures: dict[str, DatabaseError] = {}
     roster = Roster(work.slices.patient(), work.config)
     try:
         # Manual runs first: a person waits for them.
@@ -174,14 +181,17 @@ async def _enumerate(
                         budget=budget,
                         on_queued=drain.note_queued,
                     )
-                except MentorsViewError as error:
-                    view_errors.append(error)
+                except DatabaseError as error:
+                    if error.is_outage:
+                        raise
+                    failures[invocation.id] = error
     finally:
         drain.note_all_queued()
+    return failures
 
 
-async def _finish(work: Work, invocation_id: str) -> FinishedInvocation:
-    finished = await work.invocations.finish(invocation_id)
+async def _finish(work: Work, invocation_id: str, unread: DatabaseError | None) -> FinishedInvocation:
+    finished = await work.invocations.finish(invocation_id, waits_for_view=isinstance(unread, MentorsViewError))
     if finished.ended_now and finished.invocation is not None:
         _log_finished(finished.invocation, finished.failures)
         if work.telemetry is not None:

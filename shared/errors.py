@@ -75,11 +75,18 @@ class AlertNotSentError(SchedulerError):
 
 
 class DatabaseError(SchedulerError):
-    """A call to the Data API failed."""
+    """A call to the Data API failed.
+
+    `is_outage`: every other call would fail, too; else the failure says nothing about other calls.
+    """
+
+    is_outage = False
 
 
 class DatabaseUnavailableError(DatabaseError):
     """The database or its Data API is away or too busy; the same call may succeed later."""
+
+    is_outage = True
 
 
 class DatabaseTimeoutError(DatabaseUnavailableError):
@@ -88,6 +95,8 @@ class DatabaseTimeoutError(DatabaseUnavailableError):
     Args:
         code: the SQLSTATE.
     """
+
+    is_outage = False
 
     def __init__(self, code: str) -> None:
         super().__init__(f"the Data API answered {code}: the call did not finish in the time that the database allows")

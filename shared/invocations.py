@@ -79,7 +79,6 @@ class OpenedSlot:
         more_open: more is open than that.
         witness: somebody whom the engine has answered before, if anybody.
         alert_due: an alert waits to be sent.
-        mentors_view_fault: why the slot stays due and is not opened; None: it is none of the view's.
     """
 
     opened: bool
@@ -89,7 +88,6 @@ class OpenedSlot:
     more_open: bool
     witness: MentorScenarios | None
     alert_due: bool
-    mentors_view_fault: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +209,6 @@ class Invocations:
             more_open=answer["more_open"],
             witness=to_witness(answer["witness"]),
             alert_due=answer["alert_due"],
-            mentors_view_fault=answer.get("mentors_view_fault"),
         )
 
     async def enqueue(
@@ -353,9 +350,16 @@ class Invocations:
             blameless=blameless,
         )
 
-    async def finish(self, invocation_id: str) -> FinishedInvocation:
-        """Ends the invocation if everything of it is recorded."""
-        answer = await self._database.call("scheduler_finish", invocation_id=invocation_id)
+    async def finish(self, invocation_id: str, *, waits_for_view: bool = False) -> FinishedInvocation:
+        """Ends the invocation if everything of it is recorded.
+
+        Args:
+            invocation_id: the invocation.
+            waits_for_view: the mentors' view cannot be read; the invocation says so while it is open.
+        """
+        answer = await self._database.call(
+            "scheduler_finish", invocation_id=invocation_id, waits_for_view=waits_for_view
+        )
         return FinishedInvocation(answer["ended_now"], answer["invocation"], answer["failures"] or ())
 
     async def hand_back(

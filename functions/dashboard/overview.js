@@ -8,7 +8,7 @@ import { Poll, problemText } from "./polling.js";
 import { filters, queryOf, runsTable, undoneText } from "./runs_table.js";
 import { slotsOf, strip } from "./strip.js";
 import { secondsBetween, span, time } from "./times.js";
-import { causeCount, causeText, count, counted, evaluated, isLate, isOpen, reasonText, sign, statusBadge, toneOf, undone } from "./words.js";
+import { causeCount, causeText, count, counted, evaluated, isLate, isOpen, reasonText, sign, statusBadge, toneOf, undone, unusable } from "./words.js";
 
 const SLOTS = 60;
 const SLOTS_IN_STRIP = 30;
@@ -109,7 +109,7 @@ function headline(run) {
   if (!run) return "It did not run";
   if (isOpen(run)) return run.error ? "It is waiting" : "It is running";
   return {
-    succeeded: "Everybody was evaluated",
+    succeeded: unusable(run) ? `${counted(unusable(run), "mentor")} could not be evaluated` : "Everybody was evaluated",
     partial: `${counted(undone(run), "evaluation")} of ${count(run.counts.evaluations)} without a result`,
     failed: run.counts.evaluations ? "Nobody was evaluated" : "It failed",
     cancelled: "It was cancelled",
@@ -121,6 +121,7 @@ function story(run, causes, retry) {
   return [
     isLate(run) && h("p", {}, h("span", { class: "badge tone-warning" }, sign("late"), "late"), ` It started ${span(run.lateness_seconds)} after its time.`),
     run.error && h("p", {}, reasonText(run.error)),
+    unusable(run) > 0 && h("p", {}, h("span", { class: "badge tone-warning" }, sign("late"), "skipped"), ` ${counted(unusable(run), "row")} of active_peer_mentors could not be used: no user id, or invalid segments.`),
     !isOpen(run) && undone(run) > 0 && h("p", {}, `${undoneText(run)}.`),
     causes.length > 0 && h("ul", { class: "causes" }, causes.map((cause) => h("li", {}, h("code", {}, cause.code), ` ${causeCount(cause)} × `, causeText(cause.code) || cause.message))),
     retry && h("p", {}, "Retried ", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), ": ", statusBadge(retry.status), undone(retry) && !isOpen(retry) ? ` ${undoneText(retry)}` : null),

@@ -47,6 +47,7 @@ const TRIGGERS = { schedule: "scheduled", manual: "manual", retry: "retry" };
 
 const REASONS = {
   no_active_mentors: "No active mentor was read. An empty roster looks like this, and so does a key that may not read it: check the view active_peer_mentors and SUPABASE_SECRET_KEY.",
+  mentors_view_invalid: "The view active_peer_mentors has the wrong columns, or none of its rows can be used. A run that is open waits for it, and goes on by itself once the view is mended.",
   expired: "It was still open when its time was up; what had not been evaluated by then was left.",
   overlap: "The run before it was still open when its time came.",
   engine_unavailable: "The trigger engine answers nobody. Nobody failed because of that: the batches wait, and go on by themselves when it is back.",
@@ -122,6 +123,11 @@ export function isOpen(run) {
 /** How many evaluations of an ended run have no result. */
 export function undone(run) {
   return run.counts.failed + run.counts.not_evaluated;
+}
+
+/** Rows of the mentors' view that could not be used. */
+export function unusable(run) {
+  return run.skip_reasons.user_id_missing + run.skip_reasons.invalid_segments;
 }
 
 export function evaluated(run) {

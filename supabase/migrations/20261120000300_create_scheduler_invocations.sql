@@ -57,7 +57,7 @@ create table public.scheduler_invocations (
     status in ('pending', 'running', 'succeeded', 'partial', 'failed', 'cancelled', 'skipped')
   ),
   constraint error_is_known check (
-    error in ('engine_unavailable', 'engine_rejected', 'expired', 'no_active_mentors', 'overlap')
+    error in ('engine_unavailable', 'engine_rejected', 'expired', 'no_active_mentors', 'mentors_view_invalid', 'overlap')
   ),
   constraint ended_has_a_time check ((status in ('pending', 'running')) = (finished_at is null)),
   constraint running_has_started check (status <> 'running' or started_at is not null),

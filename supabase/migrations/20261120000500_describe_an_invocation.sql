@@ -82,6 +82,7 @@ language sql stable set search_path = '' as $$
     'retry_of', i.retry_of,
     'note', i.note,
     'error', i.error,
+    'skip_reasons', i.skip_reasons,
     'counts', (
       select jsonb_build_object(
         'mentors', coalesce(sum(b.mentors), 0) + i.mentors_skipped,

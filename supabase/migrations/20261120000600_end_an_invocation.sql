@@ -9,6 +9,8 @@ language sql stable set search_path = '' as $$
     when not p_invocation.enumeration_done and evaluated = 0 then 'failed'
     when not p_invocation.enumeration_done then 'partial'
     when mentors = 0 and p_invocation.triggered_by = 'schedule' then 'failed'
+    -- Mentors whose rows cannot be used were not left out on purpose.
+    when evaluated = 0 and (p_invocation.skip_reasons ->> 'invalid_segments')::integer > 0 then 'failed'
     when failed + not_evaluated = 0 then 'succeeded'
     when evaluated = 0 then 'failed'
     else 'partial'
@@ -25,21 +27,26 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- What is said of an invocation that was read to its end. A scheduled run that reads nobody at all is a key without rights
--- or an empty view, never a quiet night.
+-- or an empty view, never a quiet night; one that could use no row of the view is no success either.
 create function scheduler.reason_of_end(p_invocation public.scheduler_invocations, p_status text) returns text
-language sql immutable set search_path = '' as $$
+language sql stable set search_path = '' as $$
   select case
-    when p_status = 'failed' and p_invocation.next_batch_no = 1
-      and (p_invocation.skip_reasons ->> 'no_scenario_applies')::integer = 0
+    when p_status <> 'failed' then null
+    when p_invocation.next_batch_no = 1 and (p_invocation.skip_reasons ->> 'no_scenario_applies')::integer = 0
       then 'no_active_mentors'
+    when (p_invocation.skip_reasons ->> 'invalid_segments')::integer > 0 and not exists (
+      select from public.scheduler_invocation_batches as b where b.invocation_id = p_invocation.id and b.failed > 0
+    )
+      then 'mentors_view_invalid'
   end
 $$;
 
 -- Ends an invocation whose every batch is recorded. A call of its own, never part of scheduler_complete: two workers that
 -- record the last two batches at the same time each see the other's still open, and nobody would end the run.
 -- Answers {"ended_now": whether this call ended it, "invocation": its summary as it is afterwards, null when there is none,
--- "failures": their commonest causes, null unless this call ended it}.
-create function public.scheduler_finish(p_invocation_id uuid) returns jsonb
+-- "failures": their commonest causes, null unless this call ended it}. p_waits_for_view: the mentors' view cannot be read, which
+-- an open run says until it is.
+create function public.scheduler_finish(p_invocation_id uuid, p_waits_for_view boolean default false) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
 declare
   v_invocation public.scheduler_invocations;
@@ -58,6 +65,10 @@ begin
            finished_at = clock_timestamp(),
            error = scheduler.reason_of_end(v_invocation, v_status)
      where id = p_invocation_id;
+  elsif p_waits_for_view then
+    update public.scheduler_invocations
+       set error = 'mentors_view_invalid'
+     where id = p_invocation_id and status in ('pending', 'running') and not enumeration_done and error is null;
   end if;
   return jsonb_build_object(
     'ended_now', v_status is not null,
@@ -207,8 +218,8 @@ revoke all on function
   scheduler.expire()
 from public, anon, authenticated, service_role;
 revoke all on function
-  public.scheduler_finish(uuid), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
+  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
 from public, anon, authenticated;
 grant execute on function
-  public.scheduler_finish(uuid), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
+  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
 to service_role;

@@ -25,7 +25,8 @@ language sql stable set search_path = '' set enable_seqscan = off set enable_bit
 $$;
 
 -- What one slice is given to enumerate and to finish, the oldest first: all that is open, but not more than 50 runs, nor more
--- chosen users than about a megabyte of ids, whatever waits. What needs a slice comes before what only waits for its batches,
+-- chosen users than about a megabyte of ids, whatever waits. The scheduled run, of which there is one at most, comes first,
+-- however many manual runs wait. What needs a slice comes before what only waits for its batches,
 -- which any slice works on; so each slice takes some of what needs one away, and the next slice gets the others.
 create function scheduler.open_for_a_slice() returns setof public.scheduler_invocations
 language sql stable set search_path = '' as $$
@@ -36,7 +37,7 @@ language sql stable set search_path = '' as $$
           select open.id,
                  case when open.enumeration_done then 0 else pg_column_size(open.request) end as size,
                  row_number() over (
-                   order by open.enumeration_done and exists (
+                   order by open.triggered_by <> 'schedule', open.enumeration_done and exists (
                      select from public.scheduler_invocation_batches as b
                       where b.invocation_id = open.id and b.state = 'open'
                    ), open.created_at, open.id
@@ -57,9 +58,9 @@ $$;
 --
 -- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "witness", "alert_due"}: whether
 -- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (its summary; null: none), what is
--- open to work on, whether more is than this slice is given, a witness, and whether an alert waits to be sent. A slot that is
--- not opened because the mentors' view has the wrong columns stays due and unspent, and the answer has "mentors_view_fault"
--- besides.
+-- open to work on, whether more is than this slice is given, a witness, and whether an alert waits to be sent. The run
+-- of a slot whose mentors' view has the wrong columns is opened as pending: reading the view is refused, and the run begins once
+-- the view is mended. Until then it is there to be seen, to raise an alert when it is late, and to expire.
 create function public.scheduler_open_slot(
   p_due_slot timestamptz,
   p_next_slot timestamptz,
@@ -79,8 +80,7 @@ declare
   v_opened boolean := false;
   v_known boolean;
   v_news boolean;
-  v_due boolean;
-  v_view_fault text;
+  v_view_is_invalid boolean;
   v_open jsonb;
 begin
   if not (p_due_slot <= v_now and v_now < p_next_slot) then
@@ -105,18 +105,17 @@ begin
   if v_news then
     select * into v_settings from scheduler.settings for no key update;
     v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
-    v_due := v_known
-      and p_due_slot > v_settings.slot_high_water_mark
-      and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours);
-    if v_due then
-      v_view_fault := public.scheduler_mentors_view_fault();
-    end if;
-    if v_due and v_view_fault is null then
+    if v_known
+       and p_due_slot > v_settings.slot_high_water_mark
+       and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours)
+    then
+      v_view_is_invalid := public.scheduler_mentors_view_fault() is not null;
       insert into public.scheduler_invocations
-        (idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, config, engine_scope)
+        (idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, config, engine_scope, error)
       values
-        (scheduler.slot_key(p_due_slot), 'schedule', 'running', p_due_slot, v_now,
-         v_now + make_interval(hours => p_expires_after_hours), p_config, scheduler.slot_key(p_due_slot))
+        (scheduler.slot_key(p_due_slot), 'schedule', case when v_view_is_invalid then 'pending' else 'running' end, p_due_slot,
+         case when not v_view_is_invalid then v_now end, v_now + make_interval(hours => p_expires_after_hours), p_config,
+         scheduler.slot_key(p_due_slot), case when v_view_is_invalid then 'mentors_view_invalid' end)
       on conflict do nothing;
       v_opened := found;
       if not v_opened then
@@ -134,8 +133,8 @@ begin
     v_settings.slot_high_water_mark := coalesce(v_settings.slot_high_water_mark, v_now);
     update scheduler.settings
        set slot_high_water_mark = v_settings.slot_high_water_mark,
-           -- A slot that is due but was not asked for, or cannot be opened yet, stays due.
-           next_due_at = case when v_known and v_view_fault is null then p_next_slot else next_due_at end,
+           -- A slot that is due but was not asked for stays due.
+           next_due_at = case when v_known then p_next_slot else next_due_at end,
            max_workers = p_max_workers,
            time_budget_seconds = p_time_budget_seconds,
            retention_days = p_retention_days
@@ -162,7 +161,6 @@ begin
     'opened', v_opened,
     -- The latest slot that is spent but whose invocation was deleted is still a slot; one that was missed for good is not.
     'not_a_slot', v_invocation_id is null
-      and v_view_fault is null
       and p_requested_slot is not null
       and not (p_requested_slot = p_due_slot and p_due_slot <= v_settings.slot_high_water_mark),
     'invocation', scheduler.summarize_invocation(v_invocation_id),
@@ -172,7 +170,7 @@ begin
     ),
     'witness', scheduler.witness(),
     'alert_due', scheduler.alert_is_due()
-  ) || case when v_view_fault is null then '{}' else jsonb_build_object('mentors_view_fault', v_view_fault) end;
+  );
 end
 $$;
 

@@ -105,7 +105,9 @@ begin
              from jsonb_each_text(skip_reasons) as reason
          ),
          status = 'running',
-         started_at = coalesce(started_at, clock_timestamp())
+         started_at = coalesce(started_at, clock_timestamp()),
+         -- The view was read.
+         error = nullif(error, 'mentors_view_invalid')
    where id = p_invocation_id;
   return jsonb_build_object('accepted', true);
 end

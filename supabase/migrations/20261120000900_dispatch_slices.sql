@@ -179,6 +179,7 @@ begin
       from (
         select id from public.scheduler_invocations
          where status in ('pending', 'running') and error is distinct from p_engine_error
+           and (error is null or error in ('engine_unavailable', 'engine_rejected'))
            -- Who was served before the others met an outage knows nothing of it.
            and (p_engine_error is not null or not exists (
              select from scheduler.settings where engine_paused_until > clock_timestamp()

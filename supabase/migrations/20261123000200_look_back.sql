@@ -126,7 +126,6 @@ language sql stable security definer set search_path = '' set statement_timeout 
       ),
       'config', i.config,
       'enumeration_done', i.enumeration_done,
-      'skip_reasons', i.skip_reasons,
       'not_evaluated_user_ids', (
         select coalesce(jsonb_agg(distinct waiting.user_id), '[]')
           from (

@@ -102,6 +102,11 @@ async def test_a_failure_leads_to_whom_it_is_about_and_to_her_history(
         b"update public.scheduler_invocations set skip_reasons = skip_reasons || %s::jsonb",
         ['{"no_scenario_applies": 3, "user_id_missing": 1, "invalid_segments": 2}'],
     )
+    await operator.open()
+    unusable = operator.page.get_by_text(
+        "3 rows of active_peer_mentors could not be used: no user id, or invalid segments."
+    )
+    await expect(unusable).to_be_visible()
     await operator.open(f"#/runs/{runs[-1]}")
     reasons = "(no scenario applies to 3, 1 row without a user id, 2 rows with invalid segments)"
     await expect(operator.page.locator(".facts")).to_contain_text(reasons)

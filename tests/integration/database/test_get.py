@@ -11,7 +11,7 @@ import pytest
 from .asked import ended_run, opened, seen
 from .sql_core import Json, SqlCore, Worker, mentor, minutes, pairs
 
-DETAIL = {"request", "config", "enumeration_done", "skip_reasons", "not_evaluated_user_ids", "dispatches"}
+DETAIL = {"request", "config", "enumeration_done", "not_evaluated_user_ids", "dispatches"}
 
 
 async def in_detail(worker: Worker, run: str) -> Json:
@@ -29,7 +29,6 @@ async def test_it_shows_what_the_list_shows_and_what_was_asked_for(core: SqlCore
         "request": {"users": 1, "sample_user_ids": [mentor(1)], "scenario_types": None},
         "config": {"batch_size": 100},
         "enumeration_done": False,
-        "skip_reasons": {"no_scenario_applies": 0, "user_id_missing": 0, "invalid_segments": 0},
         "not_evaluated_user_ids": [],
         "dispatches": [],
     }

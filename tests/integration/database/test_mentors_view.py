@@ -89,28 +89,34 @@ async def test_a_key_that_is_known_is_answered_whatever_the_view_is(core: SqlCor
     assert (again["outcome"], again["invocation"]["id"]) == ("same", run)
 
 
-async def test_a_slot_is_not_opened_over_such_a_view_and_is_caught_up_when_it_is_mended(
-    core: SqlCore, worker: Worker
-) -> None:
+async def test_a_run_waits_pending_for_its_view(core: SqlCore, worker: Worker) -> None:
     await core.install_long_ago()
     due, following = await core.slots()
     manual = await opened(worker)
     await replace_view(core, "gen_random_uuid() as user_id, 'new'::text as segments")
-    for requested in (None, due):
-        refused = await worker.open_slot(due, following, requested)
-        assert "column segments: expected text[], found text" in refused["mentors_view_fault"]
-        assert (refused["opened"], refused["not_a_slot"], refused["invocation"]) == (False, False, None)
-        assert [row["id"] for row in refused["open"]] == [manual], "what is open goes on"
-    # Dispatch goes on asking for it.
-    assert await core.owner.value("select coalesce(next_due_at <= now(), true) from scheduler.settings")
+    answer = await worker.open_slot(due, following)
+    run = answer["invocation"]
+    assert (run["status"], run["error"], run["started_at"]) == ("pending", "mentors_view_invalid", None)
+    assert {row["id"] for row in answer["open"]} == {manual, run["id"]}
+    # That the engine serves another run says nothing of the view.
+    await worker.hand_back(engine_answers=True)
+    assert (await worker.open_slot(due, following))["invocation"]["error"] == "mentors_view_invalid"
 
     await replace_view(core, GOOD)
-    answer = await worker.open_slot(due, following)
-    assert (answer["opened"], answer["invocation"]["status"]) == (True, "running")
-    assert "mentors_view_fault" not in answer
-    # A slot that is open already is not refused afterwards.
+    assert await worker.enqueue(run["id"], [], done=True)
+    run = (await worker.open_slot(due, following))["invocation"]
+    assert (run["status"], run["error"]) == ("running", None)
+
+
+async def test_a_run_whose_view_stays_invalid_ends_failed(core: SqlCore, worker: Worker) -> None:
+    await core.install_long_ago()
+    due, following = await core.slots()
     await replace_view(core, None)
-    assert "mentors_view_fault" not in await worker.open_slot(due, following)
+    run = (await worker.open_slot(due, following))["invocation"]
+    await core.owner.run("update public.scheduler_invocations set expires_at = now()")
+    await core.owner.run("select scheduler.expire()")
+    ended = await worker.call("get", invocation_id=run["id"])
+    assert (ended["status"], ended["error"]) == ("failed", "mentors_view_invalid")
 
 
 async def test_rows_without_a_user_id_are_counted_on_the_last_page_only(core: SqlCore, worker: Worker) -> None:

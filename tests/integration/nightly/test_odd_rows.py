@@ -78,7 +78,7 @@ async def test_the_good_rows_are_evaluated_and_the_odd_ones_counted_and_named(ni
     assert (chosen["status"], chosen["counts"]["skipped"], chosen["counts"]["evaluations"]) == ("succeeded", 3, 5)
 
 
-async def test_wrong_columns_are_refused_by_name_and_the_slot_is_caught_up_when_they_are_mended(night: Night) -> None:
+async def test_wrong_columns_are_refused_by_name_until_they_are_mended(night: Night) -> None:
     await night.add_mentors(30)
     good = await view_of(night)
     await replace_view(night, b"select user_id, 'established'::text as segments from public.peer_mentors")
@@ -98,12 +98,14 @@ async def test_wrong_columns_are_refused_by_name_and_the_slot_is_caught_up_when_
         assert "column segments: expected text[], found text" in answer.json()["detail"]
     logged = [line["event"] for line in night.log_lines(function) if line["severity"] == "ERROR"]
     assert logged == ["mentors_view_invalid"] * len(refused)
-    assert await night.invocations() == []
+    (waiting,) = await night.invocations()
+    assert (waiting["status"], waiting["error"], waiting["counts"]["mentors"]) == ("pending", "mentors_view_invalid", 0)
     assert night.engine.calls == []
 
     await replace_view(night, good)
     answer = await night.fire(function)
-    assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
+    assert (answer.status_code, answer.json()["status"], answer.json()["error"]) == (200, "succeeded", None)
+    assert answer.json()["id"] == waiting["id"]
     await night.check_truth(answer.json())
 
 
@@ -119,9 +121,16 @@ async def test_a_run_whose_view_raises_is_named_and_goes_on_when_it_is_mended(ni
     assert (answer.status_code, answer.json()["code"]) == (500, "mentors_view_invalid")
     assert "SQLSTATE 22012" in answer.json()["detail"]
     (run,) = await night.invocations()
-    assert (run["status"], run["counts"]["mentors"]) == ("running", 0)
+    assert (run["status"], run["error"], run["counts"]["mentors"]) == ("running", "mentors_view_invalid", 0)
 
     await replace_view(night, good)
     mended = (await night.fire(function)).json()
-    assert (mended["id"], mended["status"]) == (run["id"], "succeeded")
+    assert (mended["id"], mended["status"], mended["error"]) == (run["id"], "succeeded", None)
     await night.check_truth(mended)
+
+
+async def test_a_run_without_a_usable_row_is_no_success(night: Night) -> None:
+    await night.add_mentors(3)
+    await replace_view(night, b"select user_id, array[null::text] as segments from public.peer_mentors")
+    run = (await night.fire(await night.start_function())).json()
+    assert (run["status"], run["error"], run["counts"]["skipped"]) == ("failed", "mentors_view_invalid", 9)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shared.errors import MentorsViewError
 from shared.evaluations import MentorScenarios, to_pairs
 from tests.unit.functions.http_function import INVOKE, Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, SLOT, mentor_id, open_row, summarized
@@ -42,11 +43,11 @@ def requested_slot(function: Function) -> str | None:
 # The view of the mentors
 
 
-async def test_a_view_with_the_wrong_columns_is_named_after_the_open_work_is_done(
-    function: Function, log: LogLines
-) -> None:
+async def test_wrong_columns_of_the_view_are_named_after_the_open_work(function: Function, log: LogLines) -> None:
     fault = "public.active_peer_mentors, column segments: expected text[], found text"
-    opens(function, open=[open_row()], mentors_view_fault=fault, alert_due=True)
+    request = {"user_ids": [mentor_id(2)], "scenario_types": None}
+    opens(function, open=[open_row(enumeration_done=False, request=request)])
+    function.sql.answers["scheduler_active_mentors"] = MentorsViewError(fault)
     function.sql.queue(to_pairs([MentorScenarios(mentor_id(1), ("milestone_reached",))]))
     assert problem_in(await function.start(), 500, "mentors_view_invalid")["detail"] == fault
     assert "scheduler_complete" in function.sql.called()

@@ -10,7 +10,13 @@ import pytest
 
 from functions.run_log import MAX_FAILED_USERS
 from functions.work import is_open, work_off
-from shared.errors import DatabaseRefusedError, DatabaseUnavailableError, MentorsViewError
+from shared.errors import (
+    DatabaseError,
+    DatabaseRefusedError,
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+    MentorsViewError,
+)
 from shared.evaluations import MentorScenarios, to_pairs
 from shared.invocations import Enumeration, OpenInvocation
 from shared.time_budget import TimeBudget
@@ -166,9 +172,7 @@ async def test_whether_nights_are_left_alone_is_said_with_every_claim(function: 
     assert {claim["manual_only"] for claim in claims} == {manual_only}
 
 
-async def test_a_run_that_cannot_be_read_is_an_error_once_the_queue_is_worked_off(
-    function: Function, log: LogLines
-) -> None:
+async def test_an_outage_is_an_error_once_the_queue_is_worked_off(function: Function, log: LogLines) -> None:
     function.sql.queue(to_pairs([MentorScenarios(mentor_id(1), ("milestone_reached",))]))
     function.sql.answers["scheduler_enqueue"] = DatabaseUnavailableError("away")
     with pytest.raises(DatabaseUnavailableError):
@@ -176,6 +180,15 @@ async def test_a_run_that_cannot_be_read_is_an_error_once_the_queue_is_worked_of
     assert len(log.of("batch_recorded")) == 1
     assert "scheduler_finish" not in function.sql.called()
     assert "scheduler_hand_back" not in function.sql.called()
+
+
+@pytest.mark.parametrize("error", [DatabaseTimeoutError("57014"), DatabaseRefusedError("42501", "denied")])
+async def test_a_run_that_cannot_be_read_keeps_no_other_from_ending(function: Function, error: DatabaseError) -> None:
+    function.sql.queue(to_pairs([MentorScenarios(mentor_id(1), ("milestone_reached",))]))
+    function.sql.answers["scheduler_enqueue"] = error
+    with pytest.raises(type(error)):
+        await work(function, [invocation("manual", "manual", done=True), invocation("night", "schedule")])
+    assert {"scheduler_complete", "scheduler_finish", "scheduler_hand_back"} <= {*function.sql.called()}
 
 
 async def test_a_view_that_cannot_be_read_stops_its_enumeration_and_nothing_else(function: Function) -> None:
@@ -186,7 +199,12 @@ async def test_a_view_that_cannot_be_read_stops_its_enumeration_and_nothing_else
         await work(function, [chosen, invocation("night", "schedule")])
     called = function.sql.called()
     assert called.count("scheduler_complete") == 2, "what was queued before, and whom the other run read"
-    assert {"scheduler_enqueue", "scheduler_finish", "scheduler_hand_back"} <= {*called}
+    assert {"scheduler_enqueue", "scheduler_hand_back"} <= {*called}
+    finished = [arguments for name, arguments in function.sql.database.called if name == "scheduler_finish"]
+    assert [(each["invocation_id"], each["waits_for_view"]) for each in finished] == [
+        ("manual", True),
+        ("night", False),
+    ]
 
 
 async def test_a_process_that_knows_nobody_takes_the_databases_witness(log: LogLines, clock: ManualClock) -> None:
