@@ -64,10 +64,10 @@ async def read_mentors_page(database: Database, *, after: str | None, limit: int
         DatabaseError: the database is away, or the view cannot be read.
     """
     page = await _read_page(database, after=after, rows=limit + 1)
-    if len(page.mentors) <= limit:
-        return page
-    mentors = page.mentors[:limit]
-    return MentorsPage(mentors, mentors[-1].user_id)
+    if len(page.mentors) > limit:
+        mentors = page.mentors[:limit]
+        return MentorsPage(mentors, mentors[-1].user_id)
+    return page if page.next else await _end(database, page.mentors)
 
 
 async def fetch_active_among(database: Database, user_ids: Sequence[str]) -> list[ActivePeerMentor]:
@@ -117,7 +117,7 @@ async def fetch_active_peer_mentors(
         page_size: rows to ask for at a time.
 
     Yields:
-        Pages with mentors; the last one may only say how many rows have no user id.
+        Pages with mentors; after them one that says how many rows have no user id, if any.
 
     Raises:
         DatabaseUnavailableError: the database is away.
@@ -126,11 +126,14 @@ async def fetch_active_peer_mentors(
     """
     while True:
         page = await _read_page(database, after=after, rows=page_size)
-        if page.mentors or page.without_user_id:
+        if page.mentors:
             yield page
         after = page.next
         if after is None:
-            return
+            break
+    end = await _end(database, [])
+    if end.without_user_id:
+        yield end
 
 
 async def _read_page(database: Database, *, after: str | None, rows: int) -> MentorsPage:
@@ -142,7 +145,11 @@ async def _read_page(database: Database, *, after: str | None, rows: int) -> Men
         mentors = _merged(mentors)
     mentors.sort(key=itemgetter(0))
     is_last = answer["is_last"] or not mentors
-    return MentorsPage(mentors, None if is_last else mentors[-1].user_id, answer["without_user_id"])
+    return MentorsPage(mentors, None if is_last else mentors[-1].user_id)
+
+
+async def _end(database: Database, mentors: list[ActivePeerMentor]) -> MentorsPage:
+    return MentorsPage(mentors, None, await call_through_view(database, "scheduler_mentors_without_user_id"))
 
 
 def _checked(segments: object) -> tuple[frozenset[str], str | None, int]:

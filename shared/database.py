@@ -22,11 +22,13 @@ from postgrest import APIError, AsyncPostgrestClient
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
+from shared.http_connection import ResponseTooLargeError
 from shared.http_transport import HttpTransport
 from shared.time_budget import TimeBudget
 
-# The Data API itself cuts a request at 60 seconds.
-TIMEOUT_SECONDS = 30.0
+# Above every statement_timeout of our SQL functions, so that a call that is too slow fails with the database's own
+# code; below the 60 seconds at which the gateway cuts a request.
+TIMEOUT_SECONDS = 55.0
 # Connections of one process; what exceeds them waits here. Two pools, so that callers who read long lists never keep a
 # slice waiting. Six together: PostgREST's own pool has ten on the smallest plans, and serves the rest of the project
 # and the function's other processes as well. What is beyond that pool waits within PostgREST, then is 504 PGRST003.
@@ -169,6 +171,8 @@ class Database:
         async with self._connections:
             try:
                 return (await send()).data
+            except ResponseTooLargeError as error:
+                raise DatabaseRefusedError("answer_too_large", f"the Data API's answer is too long: {error}") from error
             except httpx.RequestError as error:
                 raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
             except APIError as error:

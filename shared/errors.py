@@ -107,8 +107,8 @@ class DatabaseRefusedError(DatabaseError):
     """The Data API answered that it will not do this.
 
     Args:
-        code: the SQLSTATE or PostgREST code, or `http_401`.
-        message: the database's own words; for the log, never for a caller.
+        code: the SQLSTATE or PostgREST code, or a name of our own: `invalid_api_key`, `answer_too_large`.
+        message: the database's own words, where it has any; for the log, never for a caller.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -16,8 +16,9 @@ from shared.secret import Secret
 from shared.settings import UnusableSettingError, http_url, read_settings, setting, whole_number
 from shared.version import VERSION
 
-# Recording and answering after a time budget, with room: pg_net gives up after fifteen seconds.
-REQUEST_MARGIN_SECONDS = 30
+# Recording and answering after a time budget, with room for a call to the database that takes as long as it may
+# (shared.database.TIMEOUT_SECONDS); pg_net gives up after fifteen seconds.
+REQUEST_MARGIN_SECONDS = 60
 # Calls that are no slices: an operator's, a monitor's.
 INSTANCES_BESIDE_WORKERS = 4
 # Read by others than the configuration: telemetry's own settings. The first may hold a key.

@@ -118,13 +118,18 @@ $$;
 
 -- Which of these mentors are active, and in which segments: [{"user_id", "segments"}, …]. One jsonb, because the Data API
 -- cuts rows; not a definer's, because the view shows what its reader may see.
+-- Segments of more than 3,000 bytes of JSON are returned as {null}, here and below, which the function skips as
+-- invalid_segments: 5,000 rows of that size are what fits in the 16 MiB that it reads of an answer.
 -- This and what follows is PL/pgSQL for the check: a language sql body fails on a column of the wrong type before it runs.
 create function public.scheduler_active_mentors(p_user_ids uuid[]) returns jsonb
 language plpgsql stable set search_path = '' as $$
 begin
   perform public.scheduler_check_mentors_view();
   return (
-    select coalesce(jsonb_agg(jsonb_build_object('user_id', mentor.user_id, 'segments', mentor.segments)), '[]')
+    select coalesce(jsonb_agg(jsonb_build_object(
+          'user_id', mentor.user_id,
+          'segments', case when octet_length(to_json(mentor.segments)::text) > 3000 then '{null}' else mentor.segments end
+        )), '[]')
       from public.active_peer_mentors as mentor
      where mentor.user_id = any (p_user_ids)
   );
@@ -133,8 +138,7 @@ $$;
 
 -- A keyset page of the active mentors: about p_rows rows of the view from after p_after (null: from the start), in one answer
 -- that the Data API does not cut, and grouped by their segments, which many share. Answers {"groups": [{"segments",
--- "user_ids"}, …], "is_last": nobody comes after it, "without_user_id": of the last page, how many rows of the view have no
--- user_id, which are in no page; of others 0}. A mentor whom the view shows in several rows has all of them in one page.
+-- "user_ids"}, …], "is_last": no row comes after it}. A mentor whom the view shows in several rows has all of them in one page.
 -- Not a definer's, because the view shows what its reader may see. A team's view may take its time.
 create function public.scheduler_active_mentors_page(p_after uuid, p_rows integer) returns json
 language plpgsql stable set search_path = '' set statement_timeout = '30s' as $$
@@ -150,20 +154,25 @@ begin
      -- None asked for is not none left.
      fetch first greatest(p_rows, 1) rows with ties
   ), alike as (
-    select page.segments, array_agg(page.user_id) as user_ids from page group by page.segments
-  ), place as (
-    select count(*) < greatest(p_rows, 1) as is_last from page
+    select case when octet_length(to_json(page.segments)::text) > 3000 then '{null}' else page.segments end as segments,
+           array_agg(page.user_id) as user_ids
+      from page
+     group by page.segments
   )
   select json_build_object(
     'groups', coalesce((select json_agg(alike) from alike), '[]'),
-    'is_last', place.is_last,
-    'without_user_id', case when place.is_last
-      then (select count(*) from public.active_peer_mentors as mentor where mentor.user_id is null)
-      else 0
-    end
+    'is_last', (select count(*) < greatest(p_rows, 1) from page)
   )
-    from place
   );
+end
+$$;
+
+-- How many rows of the view have no user_id: they are in no page. Apart from the pages, because it may read the view in whole.
+create function public.scheduler_mentors_without_user_id() returns integer
+language plpgsql stable set search_path = '' set statement_timeout = '30s' as $$
+begin
+  perform public.scheduler_check_mentors_view();
+  return (select count(*) from public.active_peer_mentors as mentor where mentor.user_id is null);
 end
 $$;
 
@@ -239,11 +248,13 @@ revoke all on function
   public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),
+  public.scheduler_mentors_without_user_id(),
   public.scheduler_undone(uuid, uuid, integer)
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),
+  public.scheduler_mentors_without_user_id(),
   public.scheduler_undone(uuid, uuid, integer)
 to service_role;

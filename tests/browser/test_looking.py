@@ -107,7 +107,7 @@ async def test_a_failure_leads_to_whom_it_is_about_and_to_her_history(
         "3 rows of active_peer_mentors could not be used: no user id, or invalid segments."
     )
     await expect(unusable).to_be_visible()
-    await operator.open(f"#/runs/{runs[-1]}")
+    await operator.open(f"#/runs/{runs[-1]}", token="")
     reasons = "(no scenario applies to 3, 1 row without a user id, 2 rows with invalid segments)"
     await expect(operator.page.locator(".facts")).to_contain_text(reasons)
     cause = operator.page.locator(".cause-list > li")

@@ -28,7 +28,10 @@ class FakeDatabase(Database):
         self._rows = [row for row in rows if row["user_id"] is not None]
         self._without_user_id = len(rows) - len(self._rows)
         self._most_rows = most_rows
-        self._functions = {"scheduler_active_mentors_page": self._page} | (functions or {})
+        self._functions = {
+            "scheduler_active_mentors_page": self._page,
+            "scheduler_mentors_without_user_id": lambda _: self._without_user_id,
+        } | (functions or {})
         self.pages_read = 0
         self.called: list[tuple[str, dict[str, Any]]] = []
 
@@ -47,9 +50,7 @@ class FakeDatabase(Database):
         alike: dict[str, list[str]] = {}
         for row in page:
             alike.setdefault(json.dumps(row["segments"]), []).append(row["user_id"])
-        is_last = len(page) == len(left)
         return {
             "groups": [{"segments": json.loads(each), "user_ids": user_ids} for each, user_ids in alike.items()],
-            "is_last": is_last,
-            "without_user_id": self._without_user_id if is_last else 0,
+            "is_last": len(page) == len(left),
         }

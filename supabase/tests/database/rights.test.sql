@@ -89,7 +89,8 @@ select set_eq(
   array[
     'scheduler_active_mentors', 'scheduler_active_mentors_page', 'scheduler_check_mentors_view', 'scheduler_claim',
     'scheduler_claim_alert', 'scheduler_complete', 'scheduler_delete', 'scheduler_enqueue', 'scheduler_finish', 'scheduler_get',
-    'scheduler_hand_back', 'scheduler_last_good_run', 'scheduler_list', 'scheduler_mentors_view_fault', 'scheduler_open',
+    'scheduler_hand_back', 'scheduler_last_good_run', 'scheduler_list', 'scheduler_mentors_view_fault',
+    'scheduler_mentors_without_user_id', 'scheduler_open',
     'scheduler_open_slot', 'scheduler_release', 'scheduler_settle_alert', 'scheduler_spent_slots', 'scheduler_split', 'scheduler_undone',
     'scheduler_update'
   ],
@@ -125,7 +126,7 @@ select is_empty(
      where prosecdef
        and (pronamespace = 'scheduler'::regnamespace
             or proname in ('scheduler_active_mentors', 'scheduler_active_mentors_page', 'scheduler_check_mentors_view',
-                         'scheduler_mentors_view_fault', 'scheduler_undone'))
+                         'scheduler_mentors_view_fault', 'scheduler_mentors_without_user_id', 'scheduler_undone'))
   $$,
   'what is private, or reads the view, does so with its caller''s rights'
 );

@@ -85,7 +85,7 @@ async def has_as_little_as_it_needs(deployer: Deployer, service: Service, http: 
     assert {name: stored.readers for name, stored in deployer.cloud.secrets.items()} == {
         f"{FUNCTION}-{name}": {f"serviceAccount:{account}"} for name in SECRETS
     }
-    assert [service.options[name] for name in ("concurrency", "max-instances", "timeout")] == ["1", "8", "55"]
+    assert [service.options[name] for name in ("concurrency", "max-instances", "timeout")] == ["1", "8", "85"]
     assert set(service.env) >= {*SECRETS, "SUPABASE_URL", "SCENARIO_ENGINE_URL", "EVALUATION_BATCH_SIZE"}
     assert service.env["FUNCTION_USE_ASGI"] == "true"
     assert service.env["TRUSTED_PROXY_COUNT"] == "1", "Google's front end"

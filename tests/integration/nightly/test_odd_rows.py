@@ -26,9 +26,10 @@ async def replace_view(night: Night, query: bytes) -> None:
 
 async def test_the_good_rows_are_evaluated_and_the_odd_ones_counted_and_named(night: Night) -> None:
     mentors = await night.add_mentors(300)
-    null_element, two_dimensions, no_segments = (str(uuid4()) for _ in range(3))
+    null_element, two_dimensions, too_long, no_segments = (str(uuid4()) for _ in range(4))
     odd_rows = (
         f"('{null_element}'::uuid, array['established', null]), ('{two_dimensions}', array[['established', 'near']]),"
+        f" ('{too_long}', array_fill(repeat('x', 64), array[300000])),"
         f" ('{mentors[0]}', array[null]), (null, array['established']), (null, null), ('{no_segments}', null)"
     )
     good = await view_of(night)
@@ -41,17 +42,17 @@ async def test_the_good_rows_are_evaluated_and_the_odd_ones_counted_and_named(ni
     assert answer.status_code == 200
     run = answer.json()
     pairs = await night.recorded_pairs(run["id"])
-    odd_pairs = {(user_id, type_) for user_id in (null_element, two_dimensions) for type_ in TYPES}
+    odd_pairs = {(user_id, type_) for user_id in (null_element, two_dimensions, too_long) for type_ in TYPES}
     assert {pair for pair, outcome in pairs.items() if outcome == "skipped"} == odd_pairs
     everybody = night.expected_pairs() | {
         (no_segments, "milestone_reached"): night.engine.expected_outcome(no_segments, "milestone_reached")
     }
     assert {pair: outcome for pair, outcome in pairs.items() if outcome != "skipped"} == everybody
-    assert (run["status"], run["counts"]["skipped"], run["counts"]["mentors_skipped"]) == ("succeeded", 6, 2)
+    assert (run["status"], run["counts"]["skipped"], run["counts"]["mentors_skipped"]) == ("succeeded", 9, 2)
     assert (await caller.see(run["id"]))["skip_reasons"] == {
         "no_scenario_applies": 0,
         "user_id_missing": 2,
-        "invalid_segments": 3,
+        "invalid_segments": 4,
     }
     assert await caller.history(null_element) == {run["id"]: dict.fromkeys(TYPES, "skipped")}
     reasons = await night.rows(
@@ -59,14 +60,14 @@ async def test_the_good_rows_are_evaluated_and_the_odd_ones_counted_and_named(ni
     )
     assert reasons == [("invalid_segments",)]
     (line,) = [each for each in night.log_lines(function) if each["event"] == "mentor_rows_unusable"]
-    assert (line["severity"], line["invalid_segments"], line["user_id_missing"]) == ("WARNING", 3, 2)
-    assert set(line["sample_user_ids"]) == {null_element, two_dimensions}
+    assert (line["severity"], line["invalid_segments"], line["user_id_missing"]) == ("WARNING", 4, 2)
+    assert set(line["sample_user_ids"]) == {null_element, two_dimensions, too_long}
 
     # Who would be evaluated, a batch, and a run about chosen mentors say the same.
     page = (await caller.send("GET", "/active-peer-mentors?limit=1000")).json()
     shown = {item["user_id"]: item["skip_reason"] for item in page["items"]}
-    assert {user_id for user_id, reason in shown.items() if reason} == {null_element, two_dimensions}
-    assert (len(shown), page["user_id_missing"]) == (303, 2)
+    assert {user_id for user_id, reason in shown.items() if reason} == {null_element, two_dimensions, too_long}
+    assert (len(shown), page["user_id_missing"]) == (304, 2)
     batch = await caller.send(
         "POST", "/evaluation-batch", json={"user_ids": [null_element, mentors[1]], "dry_run": True}
     )
@@ -74,7 +75,7 @@ async def test_the_good_rows_are_evaluated_and_the_odd_ones_counted_and_named(ni
     assert {pair for pair, code in outcomes.items() if code == "invalid_segments"} == {
         (null_element, type_) for type_ in TYPES
     }
-    chosen = await caller.run({"user_ids": [two_dimensions, mentors[1]]})
+    chosen = await caller.run({"user_ids": [too_long, mentors[1]]})
     assert (chosen["status"], chosen["counts"]["skipped"], chosen["counts"]["evaluations"]) == ("succeeded", 3, 5)
 
 

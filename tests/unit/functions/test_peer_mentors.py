@@ -96,9 +96,12 @@ async def test_unusable_segments_cost_their_row_only(odd: Any) -> None:
 @pytest.mark.parametrize("count", [0, 9, 10, 11])
 async def test_rows_without_a_user_id_are_counted_once_at_the_end(count: int) -> None:
     rows = [{"user_id": None, "segments": None}] * 3 + [row(n) for n in range(count)]
-    pages = [page async for page in fetch_active_peer_mentors(FakeDatabase(rows), page_size=10)]
+    database = FakeDatabase(rows)
+    pages = [page async for page in fetch_active_peer_mentors(database, page_size=10)]
     assert sum(len(page.mentors) for page in pages) == count
     assert [page.without_user_id for page in pages] == [0] * (len(pages) - 1) + [3]
+    called = [function for function, _ in database.called]
+    assert called.index("scheduler_mentors_without_user_id") == len(called) - 1
 
 
 async def test_a_view_that_raises_is_named_without_its_words() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 
 import httpx
 import pytest
 import respx
 
 from shared.config import RECORDING_MARGIN_SECONDS
-from shared.database import MAX_PAUSE_SECONDS, PATIENCE_SECONDS, Database, connect
+from shared.database import MAX_PAUSE_SECONDS, PATIENCE_SECONDS, TIMEOUT_SECONDS, Database, connect
+from shared.deployment.settings import REQUEST_MARGIN_SECONDS
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError
 from shared.http_connection import ResponseTooLargeError
 from tests.unit.clock import ManualClock
@@ -19,6 +22,8 @@ URL = "https://project.example.org"
 KEY = "sb_secret_only_the_database_knows"
 PATIENCE = 2.0
 CONNECTIONS = 3
+MIGRATIONS = Path(__file__).parents[3] / "supabase/migrations"
+STATEMENT_TIMEOUT = re.compile(r"set statement_timeout = '(.*?)'")
 
 
 class DataApi:
@@ -306,9 +311,17 @@ async def test_json_that_has_no_code_is_not_the_databases_and_a_refusal(api: Dat
     assert error.code == "unknown"
 
 
-async def test_an_answer_that_is_too_long_means_away(api: DataApi) -> None:
-    api.rpc.side_effect = ResponseTooLargeError("too long")
-    assert type(await api.refusal()) is DatabaseUnavailableError
+async def test_an_answer_that_is_too_long_is_a_refusal_and_not_tried_again(api: DataApi) -> None:
+    api.rpc.side_effect = ResponseTooLargeError("expected at most 9 bytes")
+    error = await api.refusal()
+    assert isinstance(error, DatabaseRefusedError)
+    assert (error.code, api.rpc.call_count) == ("answer_too_large", 1)
+
+
+def test_statements_end_before_the_client_gives_up_and_the_client_before_gateway_and_platform() -> None:
+    found = [limit for file in MIGRATIONS.glob("*.sql") for limit in STATEMENT_TIMEOUT.findall(file.read_text())]
+    assert len(found) > 5
+    assert max(int(limit.removesuffix("s")) for limit in found) < TIMEOUT_SECONDS < min(60, REQUEST_MARGIN_SECONDS)
 
 
 async def test_a_page_where_json_should_be_means_away(api: DataApi) -> None:

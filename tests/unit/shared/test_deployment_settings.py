@@ -63,7 +63,7 @@ def test_secrets_and_the_rest_go_separate_ways() -> None:
 
 def test_limits_follow_from_the_function_s_own_settings() -> None:
     facts = checked(TIME_BUDGET_SECONDS="40", BATCH_VISIBILITY_SECONDS="90", MAX_WORKERS="6").facts()
-    assert (facts["request_timeout"], facts["function_max_instances"]) == ("70", "10")
+    assert (facts["request_timeout"], facts["function_max_instances"]) == ("100", "10")
     assert checked(FUNCTION_MAX_INSTANCES="3").facts()["function_max_instances"] == "3"
 
 
