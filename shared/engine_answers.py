@@ -33,7 +33,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _EMAIL = re.compile(r"[^\s@<>,;:]+@[^\s@<>,;:]+")
 _NOT_A_CODE = re.compile(r"[^a-z0-9_.…-]+")
 # What names one user or one call, not a cause.
-_ID_IN_A_CODE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{6,}")
+_ID_IN_A_CODE = re.compile(
+    r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|(?<![0-9a-z])[0-9a-f]{32}(?![0-9a-z])|[0-9]{6,}"
+)
 
 
 Pair = tuple[str, str]

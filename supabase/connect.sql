@@ -8,6 +8,10 @@
 \else
   \set schedule ''
 \endif
+\if :{?function_url}
+\else
+  \set function_url ''
+\endif
 
 begin;
 create temporary table given (invoke_token text not null) on commit drop;

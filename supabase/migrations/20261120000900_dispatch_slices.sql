@@ -59,14 +59,29 @@ language sql set search_path = '' as $$
        < now() - make_interval(secs => 30 + (select time_budget_seconds from scheduler.settings));
 $$;
 
--- Calls the function once. The token is read from Vault inside the statement, so that it stands in no job, no log and no
--- table of ours. Raises no_data_found where Vault lacks the URL or the token.
+-- The headers of a request for a slice. The token is read from Vault inside the statement, so that it stands in no job, no log and
+-- no table of ours. A function of its own: where a statement is cut off, the server logs the text of the PL/pgSQL statement.
+create function scheduler.slice_headers(p_dispatch_id bigint) returns jsonb
+language sql volatile set search_path = '' as $$
+  select jsonb_build_object(
+    'Content-Type', 'application/json',
+    'X-Scheduler-Dispatch', p_dispatch_id::text,
+    -- Of a trace that begins here. A version 4 UUID has no digits that are all zero, nor has its first half.
+    'traceparent', format(
+      '00-%s-%s-01', replace(gen_random_uuid()::text, '-', ''), left(replace(gen_random_uuid()::text, '-', ''), 16)
+    ),
+    'Authorization', 'Bearer ' || (
+      select decrypted_secret from vault.decrypted_secrets where name = 'scheduler_invoke_token'
+    )
+  )
+$$;
+
+-- Calls the function once. Raises no_data_found where Vault lacks the URL or the token.
 create function scheduler.post_slice(p_time_budget_seconds integer) returns void
 language plpgsql set search_path = '' as $$
 declare
   v_function_url text;
   v_dispatch_id bigint;
-  v_trace constant text := replace(gen_random_uuid()::text, '-', '');
 begin
   select url.decrypted_secret into strict v_function_url
     from vault.decrypted_secrets as url
@@ -77,15 +92,7 @@ begin
      set request_id = net.http_post(
        url => v_function_url,
        body => '{}'::jsonb,
-       headers => jsonb_build_object(
-         'Content-Type', 'application/json',
-         'X-Scheduler-Dispatch', v_dispatch_id::text,
-         -- Of a trace that begins here. A version 4 UUID has no digits that are all zero, nor has its first half.
-         'traceparent', format('00-%s-%s-01', v_trace, left(replace(gen_random_uuid()::text, '-', ''), 16)),
-         'Authorization', 'Bearer ' || (
-           select decrypted_secret from vault.decrypted_secrets where name = 'scheduler_invoke_token'
-         )
-       ),
+       headers => scheduler.slice_headers(v_dispatch_id),
        timeout_milliseconds => (p_time_budget_seconds + 15) * 1000
      )
    where id = v_dispatch_id;
@@ -218,7 +225,8 @@ end
 $$;
 
 revoke all on function
-  scheduler.is_answer_to(scheduler.dispatches, timestamptz), scheduler.harvest_answers(), scheduler.post_slice(integer), scheduler.post_slices(), scheduler.dispatch()
+  scheduler.is_answer_to(scheduler.dispatches, timestamptz), scheduler.harvest_answers(), scheduler.slice_headers(bigint),
+  scheduler.post_slice(integer), scheduler.post_slices(), scheduler.dispatch()
 from public, anon, authenticated, service_role;
 revoke all on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid) from public, anon, authenticated;
 grant execute on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid) to service_role;

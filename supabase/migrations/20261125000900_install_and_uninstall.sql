@@ -50,6 +50,11 @@ language plpgsql set search_path = '' as $$
 declare
   v_news boolean;
 begin
+  if coalesce(p_function_url, '') !~ '^https?://[^/]' or coalesce(p_invoke_token, '') = '' then
+    -- Neither value is shown: the token may stand in the place of the URL.
+    raise exception 'expected the URL of the function, http:// or https://, and an invoke token; one of them is something else'
+      using errcode = 'invalid_parameter_value';
+  end if;
   v_news := scheduler.keep_secret('scheduler_function_url', rtrim(p_function_url, '/') || '/');
   v_news := scheduler.keep_secret('scheduler_invoke_token', p_invoke_token) or v_news;
   update scheduler.settings

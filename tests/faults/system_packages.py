@@ -202,7 +202,8 @@ def _servers() -> list[PostgresBinaries]:
 def _can_be_installed(package: str) -> bool:
     if package == "chromium" and platform.freedesktop_os_release().get("ID") == "ubuntu":
         return False  # there the package only installs a snap
-    policy = subprocess.run(["apt-cache", "policy", package], capture_output=True, text=True)
+    untranslated = os.environ | {"LC_ALL": "C"}
+    policy = subprocess.run(["apt-cache", "policy", package], capture_output=True, text=True, env=untranslated)
     return "Candidate: " in policy.stdout and "Candidate: (none)" not in policy.stdout
 
 

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+import pytest
+
 from .sql_core import SqlCore, Worker, minutes
 
 URL = "https://function.example"
@@ -111,6 +114,13 @@ async def test_a_mark_in_the_future_is_not_taken_back(core: SqlCore) -> None:
     before = await settings(core)
     await prepare(core, OTHER)
     assert await settings(core) == before
+
+
+@pytest.mark.parametrize(("url", "token"), [("", TOKENS[0]), (TOKENS[0], URL), (URL, "")])
+async def test_what_is_no_url_or_no_token_is_refused_unshown(core: SqlCore, url: str, token: str) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="expected the URL of the function") as refused:
+        await connect(core, url, token)
+    assert TOKENS[0] not in str(refused.value)
 
 
 async def test_disconnecting_leaves_nothing_that_calls_and_everything_that_was_recorded(

@@ -387,6 +387,7 @@ async def test_a_notification_id_is_text_of_bounded_length(
         ({"code": 17, "message": "", "retryable": 1}, ("engine_failed", "", False)),
         ({"code": "No Device!\n", "retryable": True}, ("no_device_", None, True)),
         # Ids, which would make each failure a cause of its own; not a status or the number of an error.
+        ({"code": "user_0171e38f30f15e6c9a4d4b6f0a3c2d10"}, ("user_…", None, False)),
         ({"code": "user-4711081/0171E38F-30f1-5e6c-9a4d-4b6f0a3c2d10"}, ("user-…_…", None, False)),
         ({"code": "E1001.engine_http_503.12345"}, ("e1001.engine_http_503.12345", None, False)),
         ({"code": "c" * 1000}, ("c" * 64, None, False)),
