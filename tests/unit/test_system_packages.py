@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -42,7 +43,7 @@ def test_what_is_missing_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_preparing_the_tests_fails_only_in_ci(monkeypatch: pytest.MonkeyPatch, ci: str, code: int) -> None:
     absent = Requirement("no such thing", ("no-such-package",), lambda: False)
     monkeypatch.setattr(system_packages, "REQUIREMENTS", (absent,))
-    monkeypatch.setattr(system_packages.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(system_packages, "_download_chromium", lambda: None)
     monkeypatch.setenv("CI", ci)
     assert main() == code

@@ -283,7 +283,7 @@ class SqlCore:
         return Session(await self._connections.enter_async_context(connect(self._url)))
 
     async def session_under_safeupdate(self) -> Session:
-        """The session of role postgres in which the Data API's rule is on; for that role it is off. The same each time."""
+        """One session of role postgres, the same each time, with the Data API's rule on that this role has off."""
         if self._under_safeupdate is None:
             self._under_safeupdate = await self.session()
             await self._under_safeupdate.run("set safeupdate.enabled = on")

@@ -57,9 +57,7 @@ async def read_of_evaluations(session: Session) -> tuple[int, int]:
     return searched, read
 
 
-async def test_the_20_commonest_causes_are_shown_and_what_is_not_known_exactly_says_so(
-    core: SqlCore, worker: Worker
-) -> None:
+async def test_the_20_commonest_causes_are_shown_with_lower_bounds(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, [pairs(range(60)), pairs(range(60, 100))])
     first, second = sorted((await worker.claim(2))["batches"], key=lambda batch: batch["batch_no"])
     # 25 causes, of which the batch keeps the 19 with two users and one of the others.
@@ -86,9 +84,7 @@ async def test_the_20_commonest_causes_are_shown_and_what_is_not_known_exactly_s
     ]
 
 
-async def test_a_cause_for_each_pair_makes_no_answer_long_and_no_call_search_the_evaluations(
-    core: SqlCore, worker: Worker
-) -> None:
+async def test_a_cause_for_each_pair_keeps_answers_short_and_cheap(core: SqlCore, worker: Worker) -> None:
     await core.install_long_ago()
     before = await core.open_manual_run(worker, [pairs(range(USERS_PER_BATCH))])
     await worker.complete(await worker.claim_one(), "failed", {mentor(7): "triggered"})
@@ -150,9 +146,7 @@ async def test_ten_rows_at_most_are_read_for_a_causes_sample(core: SqlCore, work
     assert len(sample["sample_user_ids"]) == min(10, rows // 40)
 
 
-async def test_a_slice_is_given_few_of_many_open_runs_and_first_those_that_need_one(
-    core: SqlCore, worker: Worker
-) -> None:
+async def test_a_slice_gets_few_open_runs_those_needing_it_first(core: SqlCore, worker: Worker) -> None:
     due, following = await core.slots()
     waiting = [await core.open_manual_run(worker, [pairs([number])]) for number in range(55)]
     finishable = await core.open_manual_run(worker)

@@ -129,8 +129,8 @@ async def test_disconnecting_leaves_nothing_that_calls_and_everything_that_was_r
     assert await core.owner.value("select count(*) from public.scheduler_invocations") == 1
 
 
-async def test_disconnecting_deletes_its_own_rows_of_pg_net_and_pg_cron_only(core: SqlCore) -> None:
-    """pg_net is sending one of three calls and has not begun another; an earlier number is another request's since a crash."""
+async def test_disconnecting_deletes_only_its_own_pg_net_and_cron_rows(core: SqlCore) -> None:
+    """One call is answered, one being sent, one waits; the number of an earlier call is another request's since a crash."""
     await connect(core)
     await core.owner.run("select net.http_post('https://others.example')")
     await core.owner.run(

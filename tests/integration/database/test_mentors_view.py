@@ -54,7 +54,7 @@ async def all_refuse(core: SqlCore, worker: Worker, fault: str) -> None:
 
 
 @pytest.mark.parametrize(("columns", "fault"), FAULTS)
-async def test_columns_of_the_wrong_type_are_refused_by_name_wherever_the_view_is_read(
+async def test_columns_of_the_wrong_type_are_refused_by_name(
     core: SqlCore, worker: Worker, columns: str, fault: str
 ) -> None:
     await core.owner.run("create domain public.person as uuid; create domain public.label as text")
@@ -82,16 +82,14 @@ async def test_a_table_or_a_materialized_view_serves_as_well(core: SqlCore, work
     await all_refuse(core, worker, "column segments: expected text[], found text")
 
 
-async def test_a_key_that_is_known_is_answered_whatever_the_view_is(core: SqlCore, worker: Worker) -> None:
+async def test_a_known_key_is_answered_whatever_the_view_is(core: SqlCore, worker: Worker) -> None:
     run = await opened(worker, key="once")
     await replace_view(core, None)
     again = await ask(worker, key="once")
     assert (again["outcome"], again["invocation"]["id"]) == ("same", run)
 
 
-async def test_a_slot_is_not_opened_over_such_a_view_and_is_caught_up_when_it_is_mended(
-    core: SqlCore, worker: Worker
-) -> None:
+async def test_a_slot_waits_until_the_view_is_mended(core: SqlCore, worker: Worker) -> None:
     await core.install_long_ago()
     due, following = await core.slots()
     manual = await opened(worker)
@@ -113,7 +111,7 @@ async def test_a_slot_is_not_opened_over_such_a_view_and_is_caught_up_when_it_is
     assert "mentors_view_fault" not in await worker.open_slot(due, following)
 
 
-async def test_rows_without_a_user_id_are_counted_on_the_last_page_only(core: SqlCore, worker: Worker) -> None:
+async def test_the_last_page_counts_rows_without_a_user_id(core: SqlCore, worker: Worker) -> None:
     await replace_view(
         core,
         "* from (values (null::uuid, '{new}'::text[]), (null, null),"
@@ -131,9 +129,7 @@ async def test_rows_without_a_user_id_are_counted_on_the_last_page_only(core: Sq
     assert page["groups"] == [{"segments": None, "user_ids": [mentor(3)]}]
 
 
-async def test_a_scheduled_run_of_nothing_but_rows_without_a_user_id_read_no_mentor(
-    core: SqlCore, worker: Worker
-) -> None:
+async def test_a_run_of_rows_without_user_ids_read_no_mentor(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, done=False)
     assert await worker.enqueue(run, [], done=True, skip_reasons={"user_id_missing": 3})
     ended = (await worker.finish(run))["invocation"]

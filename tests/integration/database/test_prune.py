@@ -160,9 +160,7 @@ async def test_old_dispatches_go(core: SqlCore) -> None:
     assert await core.owner.column("select error from scheduler.dispatches") == ["young"]
 
 
-async def log_of_cron(
-    core: SqlCore, job: str, status: str, ended: str, database: str = "current_database()"
-) -> None:
+async def log_of_cron(core: SqlCore, job: str, status: str, ended: str, database: str = "current_database()") -> None:
     await core.owner.run(
         "insert into cron.job_run_details (jobid, runid, database, username, command, status, start_time, end_time)"
         f" select jobid, 1 + (select count(*) from cron.job_run_details), {database}, 'postgres', command, '{status}',"

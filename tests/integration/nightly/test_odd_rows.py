@@ -24,7 +24,7 @@ async def replace_view(night: Night, query: bytes) -> None:
     await night.execute(b"drop view public.active_peer_mentors; " + VIEW + query + b";" + RIGHTS)
 
 
-async def test_the_good_rows_are_evaluated_and_the_odd_ones_counted_and_named(night: Night) -> None:
+async def test_good_rows_are_evaluated_and_odd_ones_counted(night: Night) -> None:
     mentors = await night.add_mentors(300)
     null_element, two_dimensions, no_segments = (str(uuid4()) for _ in range(3))
     odd_rows = (
@@ -78,7 +78,7 @@ async def test_the_good_rows_are_evaluated_and_the_odd_ones_counted_and_named(ni
     assert (chosen["status"], chosen["counts"]["skipped"], chosen["counts"]["evaluations"]) == ("succeeded", 3, 5)
 
 
-async def test_wrong_columns_are_refused_by_name_and_the_slot_is_caught_up_when_they_are_mended(night: Night) -> None:
+async def test_a_slot_over_wrong_columns_is_caught_up_later(night: Night) -> None:
     await night.add_mentors(30)
     good = await view_of(night)
     await replace_view(night, b"select user_id, 'established'::text as segments from public.peer_mentors")
@@ -107,7 +107,7 @@ async def test_wrong_columns_are_refused_by_name_and_the_slot_is_caught_up_when_
     await night.check_truth(answer.json())
 
 
-async def test_a_run_whose_view_raises_is_named_and_goes_on_when_it_is_mended(night: Night) -> None:
+async def test_a_run_whose_view_raises_goes_on_when_mended(night: Night) -> None:
     await night.add_mentors(30)
     good = await view_of(night)
     await replace_view(

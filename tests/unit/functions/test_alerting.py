@@ -17,6 +17,7 @@ from tests.unit.functions.http_function import Function
 from tests.unit.functions.pretend_sql import RUN_ID, slot_answer, summarized
 from tests.unit.log_lines import LogLines
 
+
 class PretendWebhook:
     """Takes what it is sent, with these statuses and then with 200."""
 
