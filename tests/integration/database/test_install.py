@@ -130,7 +130,7 @@ async def test_disconnecting_leaves_nothing_that_calls_and_everything_that_was_r
 
 
 async def test_disconnecting_deletes_only_its_own_pg_net_and_cron_rows(core: SqlCore) -> None:
-    """One call is answered, one being sent, one waits; the number of an earlier call is another request's since a crash."""
+    """One call is answered, one being sent, one waits; an earlier call's number is another request's since a crash."""
     await connect(core)
     await core.owner.run("select net.http_post('https://others.example')")
     await core.owner.run(
