@@ -582,7 +582,12 @@ disconnect_database() {
     sleep 0.5
   done
   say 'Vault holds nothing of it, no cron job calls it, and what pg_net and pg_cron kept of its calls is deleted'
-  ((under_way == 0)) || say "but for $under_way under way: pg_net keeps their answers for six hours; run this again to delete them"
+  if ((under_way == 0)); then return; fi
+  if [[ $DELETE_DATA ]]; then
+    say "but for $under_way under way: pg_net keeps their answers for six hours"
+  else
+    say "but for $under_way under way: pg_net keeps their answers for six hours; run this again to delete them"
+  fi
 }
 
 say_what_is_left() {

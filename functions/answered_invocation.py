@@ -1,6 +1,6 @@
 """An invocation as `POST /` answers it: what `contract.InvocationSummary` says, made without pydantic.
 
-The answer goes to whoever has an invoke token, and lies in pg_net's table: it holds no note and no user id.
+The answer goes to every holder of an invoke token, and pg_net keeps it in its table: it holds no note and no user id.
 """
 
 from __future__ import annotations

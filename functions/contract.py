@@ -182,7 +182,7 @@ class OtherFailures(_Answered):
 
 
 class InvocationSummary(_Answered):
-    """One run, as it is now, for whoever may start slices: without its note, and without user ids."""
+    """One run, as it is now, for holders of an invoke token: without its note, and without user ids."""
 
     id: Id
     triggered_by: TriggeredBy
@@ -248,7 +248,7 @@ class InvocationPage(_Answered):
 
 
 class ChosenBy(_Answered):
-    """What was asked for; null is everybody and everything."""
+    """What was asked for; null is all active mentors, and all scenario types that apply."""
 
     users: int | None = Field(description="How many were chosen.")
     sample_user_ids: list[Id] = Field(description="10 of them at most.")

@@ -106,7 +106,7 @@ async def run_evaluation_batch(
         if run.dropped:
             log_event(
                 "engine_results_dropped",
-                "The engine sent results that nobody asked for or can read",
+                "Engine results that match no pair of the call, or cannot be read, were dropped",
                 dropped=run.dropped,
             )
     return run.so_far()
@@ -136,7 +136,7 @@ class _BatchRun:
         self._suspects: list[Users] = []
         # Somebody cannot be blamed yet: the time was up before she was asked often enough.
         self._too_late = False
-        # Results that nobody asked for, or that cannot be read.
+        # Results that match no pair of the call, or that cannot be read.
         self.dropped = 0
         for user in batch.users:
             if user.skip_reason is not None:

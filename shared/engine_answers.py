@@ -49,7 +49,7 @@ class Answer:
         results: of each pair, as of its first attempt; None: the engine left it out.
         retryable: pairs that failed and are worth another attempt.
         is_final: there is a result for each pair, and none is worth another attempt.
-        dropped: results that nobody asked for, or that cannot be read.
+        dropped: results that match no pair of the call, or that cannot be read.
     """
 
     results: Mapping[Pair, EvaluationResult | None]
@@ -129,7 +129,7 @@ def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:
     missing = len(answered)
     dropped = 0
     for result in results:
-        # A result that is no object, or lacks a member, or has one of another type: nobody asked for that.
+        # A result that is no object, or lacks a member, or has one of another type, matches no pair.
         try:
             pair = result["user_id"], result["scenario_type"]
             # What was asked for and has no answer yet; the first answer to a pair stands.

@@ -4,6 +4,8 @@
 -- statements (pg_stat_statements, its log, backups). One transaction: broken off, it has done nothing and is run again.
 -- :versions: those of the migrations that are undone, separated by commas.
 begin;
+-- Without the notices of what DROP … CASCADE drops.
+set local client_min_messages = warning;
 
 do $$
 declare

@@ -272,7 +272,7 @@ function answerText({ status_code: status, error }) {
 
 function config({ config: settings, request }) {
   const chosen = [
-    request.users && h("p", {}, `Asked for: ${counted(request.users, "chosen mentor")}${request.users > request.sample_user_ids.length ? ", of whom these are some" : ""}.`),
+    request.users && h("p", {}, `Asked for: ${counted(request.users, "chosen mentor")}${request.users > request.sample_user_ids.length ? `, the first ${request.sample_user_ids.length} of them:` : "."}`),
     request.users && idList("request", request.sample_user_ids),
     request.scenario_types && h("p", {}, "Asked for: ", request.scenario_types.join(", ")),
   ];

@@ -51,7 +51,8 @@ declare
   v_calls integer;
   v_kept integer := 0;
 begin
-  -- One after another, up to the end of the transaction. A claim takes this lock first and waits for no other, so this
+  -- One after another, up to the end of the transaction. A claim takes this lock first, and the INSERT below can wait for a
+  -- dispatch or the end of a slice that is deleting this lease. Neither waits for anything that a claim has locked, so this
   -- order cannot deadlock. Strict: without the row nothing would keep the ceiling.
   select singleton into strict v_is_locked from scheduler.engine_ceiling where singleton for no key update;
   v_now := clock_timestamp();

@@ -2,6 +2,14 @@
 -- for all of it would hold back vacuum and replicas. So this runs from cron, in chunks; a procedure that commits cannot be
 -- SECURITY DEFINER nor set its search_path, hence the full names. Broken off anywhere, it goes on the next day.
 
+-- The jobs of pg_cron. Its log outlives them, and an installation that is repeated gives them new ids: the log's rows are
+-- recognized by their command and their database.
+create function scheduler.cron_jobs() returns table (name text, schedule text, command text)
+language sql immutable set search_path = '' as $$
+  values ('scheduler-dispatch', '* * * * *', 'select scheduler.dispatch()'),
+         ('scheduler-prune', '17 3 * * *', 'call scheduler.prune()')
+$$;
+
 create procedure scheduler.prune()
 language plpgsql as $$
 declare
@@ -20,8 +28,8 @@ begin
   delete from cron.job_run_details
    -- A crash leaves rows without an end.
    where coalesce(end_time, start_time) < pg_catalog.now() - interval '7 days'
-     -- Not by the jobs' ids: a new installation gives the jobs new ones.
-     and command in ('select scheduler.dispatch()', 'call scheduler.prune()');
+     and database = pg_catalog.current_database()
+     and command in (select jobs.command from scheduler.cron_jobs() as jobs);
   commit;
 
   for v_id in
@@ -66,4 +74,5 @@ begin
 end
 $$;
 
+revoke all on function scheduler.cron_jobs() from public, anon, authenticated, service_role;
 revoke all on procedure scheduler.prune() from public, anon, authenticated, service_role;

@@ -113,7 +113,7 @@ language sql stable security definer set search_path = '' as $$
 $$;
 
 -- One invocation with all that is known of it, or null: its description, what was asked for (of chosen users how many, and
--- ten of them) and under which settings, ten of those who were not evaluated, whether everybody was read, and what the function
+-- ten of them) and under which settings, ten of those who were not evaluated, whether all mentors were read, and what the function
 -- answered to the calls for slices while it was due or under way. Those calls are not made for one run, so all of that time
 -- are shown, counted by answer: the 20 latest answers, because pg_net's errors say how many milliseconds something took.
 create function public.scheduler_get(p_invocation_id uuid) returns jsonb

@@ -5,9 +5,10 @@
 alter table scheduler.settings add column schedule text;
 
 create function scheduler.schedule_jobs() returns void
-language sql set search_path = '' as $$
-  select cron.schedule('scheduler-dispatch', '* * * * *', 'select scheduler.dispatch()');
-  select cron.schedule('scheduler-prune', '17 3 * * *', 'call scheduler.prune()');
+language plpgsql set search_path = '' as $$
+begin
+  perform cron.schedule(jobs.name, jobs.schedule, jobs.command) from scheduler.cron_jobs() as jobs;
+end
 $$;
 
 -- To be called before a function with another schedule is deployed: that one begins with its first slot from now on. Its
@@ -79,11 +80,10 @@ begin
   end if;
   -- From here on post_slices waits, and finds nothing in Vault afterwards: no further request is queued.
   update scheduler.settings set schedule = null, next_due_at = null where singleton;
-  perform cron.unschedule(jobid) from cron.job where jobname in ('scheduler-dispatch', 'scheduler-prune');
+  perform cron.unschedule(jobid) from cron.job where jobname in (select jobs.name from scheduler.cron_jobs() as jobs);
   delete from vault.secrets where name in ('scheduler_function_url', 'scheduler_invoke_token');
-  -- Not by the jobs' ids: those are gone when this is repeated.
   delete from cron.job_run_details
-   where database = current_database() and command in ('select scheduler.dispatch()', 'call scheduler.prune()');
+   where database = current_database() and command in (select jobs.command from scheduler.cron_jobs() as jobs);
   if to_regclass('net._http_response') is null then
     return 0;
   end if;

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# More than any test lets the code under test sleep: one that never stops trying fails instead of hanging.
+MOST_SLEEPS = 1_000
+
 
 class ManualClock:
     """Monotonic seconds that pass only where a test, or a `sleep` of the code under test, lets them."""
@@ -17,5 +20,6 @@ class ManualClock:
         self.now += seconds
 
     async def sleep(self, seconds: float) -> None:
+        assert len(self.slept) < MOST_SLEEPS, f"slept {MOST_SLEEPS} times without end"
         self.slept.append(seconds)
         self.now += seconds

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.emulator.staging import ROOT
-from tests.faults.system_packages import not_there, summary
+from tests.faults import system_packages
+from tests.faults.system_packages import Requirement, main, not_there, summary
 
 
 def skipped(reason: str) -> pytest.TestReport:
@@ -35,6 +37,16 @@ def test_what_is_missing_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="no C compiler"):
         not_there("no C compiler", "install it")
+
+
+@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
+def test_preparing_the_tests_fails_only_in_ci(monkeypatch: pytest.MonkeyPatch, ci: str, code: int) -> None:
+    absent = Requirement("no such thing", ("no-such-package",), lambda: False)
+    monkeypatch.setattr(system_packages, "REQUIREMENTS", (absent,))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(system_packages, "_download_chromium", lambda: None)
+    monkeypatch.setenv("CI", ci)
+    assert main() == code
 
 
 @pytest.mark.parametrize("path", ["tests/unti", "tests/unit/test_system_packages.py::test_nothing"])

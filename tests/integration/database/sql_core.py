@@ -269,6 +269,7 @@ class SqlCore:
     def __init__(self, url: str) -> None:
         self._url = url
         self._connections = contextlib.AsyncExitStack()
+        self._under_safeupdate: Session | None = None
 
     async def __aenter__(self) -> Self:
         self.owner = await self.session()
@@ -282,10 +283,11 @@ class SqlCore:
         return Session(await self._connections.enter_async_context(connect(self._url)))
 
     async def session_under_safeupdate(self) -> Session:
-        """One of role postgres for whatever of ours it runs; that role has the rule of the Data API off."""
-        session = await self.session()
-        await session.run("set safeupdate.enabled = on")
-        return session
+        """One session of role postgres, the same each time, with the Data API's rule on that this role has off."""
+        if self._under_safeupdate is None:
+            self._under_safeupdate = await self.session()
+            await self._under_safeupdate.run("set safeupdate.enabled = on")
+        return self._under_safeupdate
 
     async def worker(self) -> Worker:
         """One more session as PostgREST has them: with the limits of its own role, and safeupdate loaded."""

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from .asked import listed, opened, seen
-from .sql_core import SCENARIO, Json, SqlCore, Worker, mentor, pairs
+from .sql_core import SCENARIO, Json, Session, SqlCore, Worker, mentor, pairs
 
 MAX_ANSWER_BYTES = 100_000
 BATCHES, USERS_PER_BATCH = 30, 100
@@ -48,9 +48,16 @@ async def fail(worker: Worker, batch: Json, causes: Mapping[str, Sequence[str]])
     assert recorded == "done"
 
 
-async def test_the_20_commonest_causes_are_shown_and_what_is_not_known_exactly_says_so(
-    core: SqlCore, worker: Worker
-) -> None:
+async def read_of_evaluations(session: Session) -> tuple[int, int]:
+    """How often this transaction has searched the whole table, and how many of its rows it has read."""
+    ((searched, read),) = await session.rows(
+        "select seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)"
+        " from pg_stat_xact_user_tables where relname = 'scheduler_evaluations'"
+    )
+    return searched, read
+
+
+async def test_the_20_commonest_causes_are_shown_with_lower_bounds(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, [pairs(range(60)), pairs(range(60, 100))])
     first, second = sorted((await worker.claim(2))["batches"], key=lambda batch: batch["batch_no"])
     # 25 causes, of which the batch keeps the 19 with two users and one of the others.
@@ -77,9 +84,7 @@ async def test_the_20_commonest_causes_are_shown_and_what_is_not_known_exactly_s
     ]
 
 
-async def test_a_cause_for_each_pair_makes_no_answer_long_and_no_call_search_the_evaluations(
-    core: SqlCore, worker: Worker
-) -> None:
+async def test_a_cause_for_each_pair_keeps_answers_short_and_cheap(core: SqlCore, worker: Worker) -> None:
     await core.install_long_ago()
     before = await core.open_manual_run(worker, [pairs(range(USERS_PER_BATCH))])
     await worker.complete(await worker.claim_one(), "failed", {mentor(7): "triggered"})
@@ -102,10 +107,7 @@ async def test_a_cause_for_each_pair_makes_no_answer_long_and_no_call_search_the
             "get": await seen(worker, run),
             "update": await worker.update(run, set_note=True, note="n"),
         }
-        searched, read = await worker.value(
-            "select json_build_array(seq_scan, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))"
-            " from pg_stat_xact_user_tables where relname = 'scheduler_evaluations'"
-        )
+        searched, read = await read_of_evaluations(worker)
     assert answers["finish"]["invocation"]["status"] == "failed"
     described = answers["get"]
     assert described["counts"]["failed"] == BATCHES * USERS_PER_BATCH
@@ -119,9 +121,32 @@ async def test_a_cause_for_each_pair_makes_no_answer_long_and_no_call_search_the
     assert read < 2 * 2 * 20 + USERS_PER_BATCH
 
 
-async def test_a_slice_is_given_few_of_many_open_runs_and_first_those_that_need_one(
-    core: SqlCore, worker: Worker
-) -> None:
+@pytest.mark.parametrize("rows", [80, 8000])
+async def test_ten_rows_at_most_are_read_for_a_causes_sample(core: SqlCore, worker: Worker, rows: int) -> None:
+    """Also where the planner prefers to search a small table, whose plan may be kept, or all rows of the cause."""
+    run, other = await core.open_run(worker), await core.open_manual_run(worker)
+    await core.owner.run(
+        "insert into public.scheduler_evaluations"
+        " (invocation_id, user_id, scenario_type, outcome, error_code, error_message)"
+        " select of.run, gen_random_uuid(), %s, of.outcome, of.code, of.code from ("
+        "  select (array[%s, %s]::uuid[])[1 + n %% 2] as run,"
+        "         case when n %% 40 < 2 then 'failed' else 'triggered' end as outcome,"
+        "         case when n %% 40 < 2 then 'engine_error' end as code"
+        "    from generate_series(1, %s) as n"
+        " ) as of",
+        SCENARIO,
+        run,
+        other,
+        rows,
+    )
+    await core.owner.run("analyze public.scheduler_evaluations")
+    async with core.owner.transaction():
+        sample = await core.owner.value("select scheduler.sample_of_cause(%s, 'engine_error')", run)
+        assert await read_of_evaluations(core.owner) == (0, min(10, rows // 40))
+    assert len(sample["sample_user_ids"]) == min(10, rows // 40)
+
+
+async def test_a_slice_gets_few_open_runs_those_needing_it_first(core: SqlCore, worker: Worker) -> None:
     due, following = await core.slots()
     waiting = [await core.open_manual_run(worker, [pairs([number])]) for number in range(55)]
     finishable = await core.open_manual_run(worker)

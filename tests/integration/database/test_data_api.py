@@ -152,7 +152,7 @@ async def test_the_service_role_may_call_the_functions(project: Project, http: h
     )
 
 
-async def test_a_function_that_the_schema_cache_does_not_know_yet_is_called_all_the_same(project: Project) -> None:
+async def test_a_function_missing_from_the_schema_cache_is_called_again(project: Project) -> None:
     """As right after a migration: PostgREST hears of it while the call waits for its next attempt."""
     async with project.connect() as database:
         await database.execute(

@@ -264,7 +264,7 @@ async def test_a_lost_answer_is_given_up_after_the_time_budget_and_half_a_minute
     ]
 
 
-async def test_a_stalled_pg_net_gets_no_second_request_and_its_answer_is_read(ready: SqlCore) -> None:
+async def test_a_stalled_pg_net_gets_no_second_request(ready: SqlCore) -> None:
     """Its worker stood still for ten minutes: all that was posted meanwhile would go out at once."""
     await fall_due(ready)
     await dispatch(ready)

@@ -139,8 +139,8 @@ async def test_disconnecting_leaves_nothing_that_calls_and_everything_that_was_r
     assert await core.owner.value("select count(*) from public.scheduler_invocations") == 1
 
 
-async def test_disconnecting_deletes_its_own_rows_of_pg_net_and_pg_cron_only(core: SqlCore) -> None:
-    """pg_net is sending one of two calls; an earlier call had the number that another request has since a crash."""
+async def test_disconnecting_deletes_only_its_own_pg_net_and_cron_rows(core: SqlCore) -> None:
+    """One call is answered, one being sent, one waits; an earlier call's number is another request's since a crash."""
     await connect(core)
     await core.owner.run("select net.http_post('https://others.example')")
     await core.owner.run(
@@ -148,10 +148,10 @@ async def test_disconnecting_deletes_its_own_rows_of_pg_net_and_pg_cron_only(cor
         " select id, now() - interval '1 day', 200 from net.http_request_queue"
     )
     await core.owner.run("insert into net._http_response (id, status_code) select id, 204 from net.http_request_queue")
-    for _ in range(2):
+    for _ in range(3):
         await core.owner.run("select scheduler.post_slice(25)")
     ours = await core.owner.rows("select request_id from scheduler.dispatches where status_code is null order by id")
-    (answered, sending) = [number for (number,) in ours]
+    (answered, sending, unsent) = [number for (number,) in ours]
     await core.owner.run(
         "insert into cron.job_run_details (runid, command, database, username) values"
         " (1, 'select scheduler.dispatch()', current_database(), current_user),"
@@ -166,6 +166,7 @@ async def test_disconnecting_deletes_its_own_rows_of_pg_net_and_pg_cron_only(cor
     async with pg_net.transaction():
         await pg_net.run("delete from net.http_request_queue where id = %s", sending)
         assert await core.owner.value("select scheduler.disconnect()") == 1
+        assert await core.owner.column("select id from net.http_request_queue where id = %s", unsent) == []
         assert await core.owner.value("select status_code from scheduler.dispatches where request_id = %s", answered)
         await pg_net.run("insert into net._http_response (id, status_code) values (%s, 202)", sending)
     assert await core.owner.value("select scheduler.disconnect()") == 0
@@ -175,7 +176,7 @@ async def test_disconnecting_deletes_its_own_rows_of_pg_net_and_pg_cron_only(cor
     assert await core.owner.rows(
         "select database = current_database(), command from cron.job_run_details order by 1"
     ) == [(False, "select scheduler.dispatch()"), (True, "select 1")]
-    assert await core.owner.value("select count(*) from scheduler.dispatches") == 3
+    assert await core.owner.value("select count(*) from scheduler.dispatches") == 4
 
 
 async def test_installing_again_brings_the_jobs_back_and_notifies_nobody(core: SqlCore, worker: Worker) -> None:

@@ -60,7 +60,7 @@ async def all_refuse(core: SqlCore, worker: Worker, fault: str) -> None:
 
 
 @pytest.mark.parametrize(("columns", "fault"), FAULTS)
-async def test_columns_of_the_wrong_type_are_refused_by_name_wherever_the_view_is_read(
+async def test_columns_of_the_wrong_type_are_refused_by_name(
     core: SqlCore, worker: Worker, columns: str, fault: str
 ) -> None:
     await core.owner.run("create domain public.person as uuid; create domain public.label as text")
@@ -88,7 +88,7 @@ async def test_a_table_or_a_materialized_view_serves_as_well(core: SqlCore, work
     await all_refuse(core, worker, "column segments: expected text[], found text")
 
 
-async def test_a_key_that_is_known_is_answered_whatever_the_view_is(core: SqlCore, worker: Worker) -> None:
+async def test_a_known_key_is_answered_whatever_the_view_is(core: SqlCore, worker: Worker) -> None:
     run = await opened(worker, key="once")
     await replace_view(core, None)
     again = await ask(worker, key="once")
@@ -170,9 +170,7 @@ async def test_pages_of_the_longest_segments_fit_in_an_answer(core: SqlCore, seg
         assert mentors * 3000 < size < MAX_RESPONSE_BYTES
 
 
-async def test_a_scheduled_run_of_nothing_but_rows_without_a_user_id_read_no_mentor(
-    core: SqlCore, worker: Worker
-) -> None:
+async def test_a_run_of_rows_without_user_ids_read_no_mentor(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, done=False)
     assert await worker.enqueue(run, [], done=True, skip_reasons={"user_id_missing": 3})
     ended = (await worker.finish(run))["invocation"]

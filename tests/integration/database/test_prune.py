@@ -160,10 +160,10 @@ async def test_old_dispatches_go(core: SqlCore) -> None:
     assert await core.owner.column("select error from scheduler.dispatches") == ["young"]
 
 
-async def log_of_cron(core: SqlCore, job: str, status: str, ended: str) -> None:
+async def log_of_cron(core: SqlCore, job: str, status: str, ended: str, database: str = "current_database()") -> None:
     await core.owner.run(
-        "insert into cron.job_run_details (jobid, runid, username, command, status, start_time, end_time)"
-        f" select jobid, 1 + (select count(*) from cron.job_run_details), 'postgres', command, '{status}',"
+        "insert into cron.job_run_details (jobid, runid, database, username, command, status, start_time, end_time)"
+        f" select jobid, 1 + (select count(*) from cron.job_run_details), {database}, 'postgres', command, '{status}',"
         f" now() - interval '8 days', {ended} from cron.job where jobname = '{job}'"
     )
 
@@ -173,10 +173,12 @@ async def test_crons_own_log_of_our_jobs_is_kept_for_a_week(core: SqlCore) -> No
     for job in ("scheduler-dispatch", "scheduler-prune", "somebody-elses"):
         await log_of_cron(core, job, "old", "now() - interval '7 days 1 minute'")
         await log_of_cron(core, job, "young", "now() - interval '6 days 23 hours'")
+    await log_of_cron(core, "scheduler-dispatch", "of another database", "now() - interval '8 days'", "'another'")
     await prune(core)
     assert await core.owner.rows(
         "select jobname, status from cron.job_run_details join cron.job using (jobid) order by 1, 2"
     ) == [
+        ("scheduler-dispatch", "of another database"),
         ("scheduler-dispatch", "young"),
         ("scheduler-prune", "young"),
         ("somebody-elses", "old"),

@@ -82,7 +82,7 @@ async def test_a_database_and_a_project_that_cannot_be_reached_are_named(deploye
     assert await untouched(deployer)
 
 
-async def test_the_code_and_the_detail_of_the_functions_error_are_shown(deployer: Deployer) -> None:
+async def test_the_functions_error_is_shown_with_code_and_detail(deployer: Deployer) -> None:
     await deployer.succeed()
     refusal = "500 database_refused: the Data API refused a call (42501); the log has it under trace id "
     for refused, said in (
@@ -133,7 +133,7 @@ async def test_a_deployment_that_broke_off_is_taken_up_wherever_that_was(deploye
     assert len(await deployer.vault()) == 2
 
 
-async def test_a_view_of_the_mentors_with_wrong_columns_stops_it_before_anything_is_deployed(
+async def test_a_view_with_wrong_columns_stops_the_deployment(
     deployer: Deployer,
 ) -> None:
     wrong = "create view public.active_peer_mentors as select gen_random_uuid() as user_id, ''::text as segments"

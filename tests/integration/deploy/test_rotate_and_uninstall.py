@@ -110,6 +110,7 @@ async def test_uninstalling_asks_keeps_what_was_recorded_and_is_undone_by_deploy
     ]
 
     deleted = await deployer.succeed("--uninstall", "--delete-data", "--yes")
+    assert "NOTICE" not in deleted.output
     assert "schema scheduler" not in deleted.output.partition("== What is left")[2]
     for table in kept:
         assert await deployer.rows(f"select from {table}") == [], table

@@ -257,7 +257,7 @@ async def execute(stack: dict[str, Any], query: bytes) -> list[Any]:
         return await cursor.fetchall() if cursor.description else []
 
 
-async def test_each_start_on_one_directory_has_a_run_of_its_own(data_dir: Path, http: httpx.AsyncClient) -> None:
+async def test_each_start_on_a_directory_has_its_own_run(data_dir: Path, http: httpx.AsyncClient) -> None:
     runs = b"select id::text from public.scheduler_invocations where status = 'succeeded' order by created_at"
     kept = ("--data-dir", data_dir)
     first = json.loads((await run(*kept, "--json", "--mentors", "10"))[1])["invocation"]
@@ -279,7 +279,7 @@ async def test_each_start_on_one_directory_has_a_run_of_its_own(data_dir: Path, 
         assert await execute(stack, runs) == [(first["id"],), (second["id"],), (id_of_third,)]
 
 
-async def test_a_schedule_whose_latest_slot_cannot_be_due_is_refused_at_once(data_dir: Path) -> None:
+async def test_a_schedule_without_a_due_slot_is_refused_at_once(data_dir: Path) -> None:
     kept = ("--data-dir", data_dir, "--schedule")
     an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).strftime("%M %H * * *")
     assert (await run(*kept, an_hour_ago, "--mentors", "1"))[0] == 0
@@ -290,7 +290,7 @@ async def test_a_schedule_whose_latest_slot_cannot_be_due_is_refused_at_once(dat
     assert "MISSED_SLOT_MAX_GAP_HOURS" in (await run(*kept, long_ago))[2]
 
 
-async def test_a_run_that_was_interrupted_goes_on_at_the_next_start(data_dir: Path) -> None:
+async def test_an_interrupted_run_goes_on_at_the_next_start(data_dir: Path) -> None:
     async with ScriptedEngine(token="a-token") as engine:
         engine.rules.append(rules.retry_after(3600, times=1000))
         other_engine = ("--engine-url", engine.url, "--function-env", "SCENARIO_ENGINE_TOKEN=a-token")
@@ -309,7 +309,7 @@ async def test_a_run_that_was_interrupted_goes_on_at_the_next_start(data_dir: Pa
     assert "every active mentor was evaluated" in output
 
 
-async def test_a_night_runs_by_itself_and_a_second_fire_changes_nothing(data_dir: Path) -> None:
+async def test_a_scheduled_run_ends_and_a_second_fire_changes_nothing(data_dir: Path) -> None:
     exit_code, output, errors = await run("--mentors", "50", "--data-dir", data_dir)
     assert exit_code == 0, output + errors
     assert "every active mentor was evaluated for every scenario type that applies" in output

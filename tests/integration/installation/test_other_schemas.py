@@ -65,7 +65,7 @@ async def test_without_a_table_of_ours_their_view_is_enough(empty: Installation)
         ("", "column user_id: expected uuid, found none; column segments: expected text[], found none"),
     ],
 )
-async def test_a_view_with_other_columns_is_refused_and_left_as_it_is(
+async def test_a_view_with_other_columns_is_refused_and_unchanged(
     empty: Installation, columns: str, found: str
 ) -> None:
     await empty.owner.run(f"create view public.active_peer_mentors as select {columns}")

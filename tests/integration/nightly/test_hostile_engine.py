@@ -160,7 +160,7 @@ async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the
     assert {line["error_code"] for line in failed} == messages.keys()
 
 
-async def test_a_code_for_each_pair_makes_no_answer_long_and_the_run_ends_with_true_counts(night: Night) -> None:
+async def test_a_code_for_each_pair_keeps_answers_short(night: Night) -> None:
     mentors = await night.add_mentors(1500)
     as_letters = str.maketrans("0123456789-", "ghijklmnopq")  # nothing in it looks like an id
 

@@ -24,7 +24,7 @@ async def replace_view(night: Night, query: bytes) -> None:
     await night.execute(b"drop view public.active_peer_mentors; " + VIEW + query + b";" + RIGHTS)
 
 
-async def test_the_good_rows_are_evaluated_and_the_odd_ones_counted_and_named(night: Night) -> None:
+async def test_good_rows_are_evaluated_and_odd_ones_counted(night: Night) -> None:
     mentors = await night.add_mentors(300)
     null_element, two_dimensions, too_long, no_segments = (str(uuid4()) for _ in range(4))
     odd_rows = (
@@ -110,7 +110,7 @@ async def test_wrong_columns_are_refused_by_name_until_they_are_mended(night: Ni
     await night.check_truth(answer.json())
 
 
-async def test_a_run_whose_view_raises_is_named_and_goes_on_when_it_is_mended(night: Night) -> None:
+async def test_a_run_whose_view_raises_goes_on_when_mended(night: Night) -> None:
     await night.add_mentors(30)
     good = await view_of(night)
     await replace_view(

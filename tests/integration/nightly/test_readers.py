@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 
 from shared.database import READER_CONNECTIONS
-from tests.integration.nightly.night import Night, eventually
+from tests.faults.breakpoint import breakpoint_at
+from tests.integration.nightly.night import Night
 
 READERS = 16
 HELD = b"""
-create or replace function public.scheduler_get(p_invocation_id uuid) returns jsonb
-language plpgsql set search_path = '' set lock_timeout = 0 as $$
+create table public.asked_for (id uuid);
+create or replace function public.scheduler_delete(p_invocation_id uuid) returns text
+language plpgsql security definer set search_path = '' set lock_timeout = 0 as $$
 begin
-  perform pg_advisory_xact_lock_shared(4711);
+  insert into public.asked_for values (p_invocation_id);
   return null;
 end
 $$;
-"""
-WAITING = b"""
-select from pg_locks
- where locktype = 'advisory' and objid = 4711 and not granted
-   and database = (select oid from pg_database where datname = current_database())
 """
 
 
@@ -30,16 +27,10 @@ async def test_a_run_ends_while_all_readers_wait(night: Night) -> None:
     await night.execute(HELD)
     url = f"{function.url}/api/v1/scheduler-invocations/00000000-0000-4000-8000-000000000000"
     headers = {"Authorization": f"Bearer {night.project.admin_token}"}
-    async with night.project.connect() as connection:
-        await connection.execute(b"select pg_advisory_lock(4711)")
-        readers = [asyncio.create_task(night.http.get(url, headers=headers)) for _ in range(READERS)]
-
-        async def are_waiting() -> bool:
-            return len(await night.rows(WAITING)) == READER_CONNECTIONS
-
-        await eventually(are_waiting)
+    async with breakpoint_at(night.project, "public.asked_for", "insert") as held:
+        readers = [asyncio.create_task(night.http.delete(url, headers=headers)) for _ in range(READERS)]
+        await held.until_reached(READER_CONNECTIONS)
         answer = await night.fire(function)
         assert not any(reader.done() for reader in readers)
-        await connection.execute(b"select pg_advisory_unlock_all()")
     assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
     assert {reader.status_code for reader in await asyncio.gather(*readers)} == {404}

@@ -56,7 +56,6 @@ class Function:
             limiter,
             ceiling=config.engine_max_concurrency_total,
             wants=config.engine_max_concurrency,
-            sleep=self.clock.sleep,
         )
         self.work = Work(
             config,

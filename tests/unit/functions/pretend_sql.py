@@ -65,6 +65,29 @@ def open_row(**members: Any) -> dict[str, Any]:
     } | members
 
 
+def slot_answer(**members: Any) -> dict[str, Any]:
+    """What `scheduler_open_slot` answers; by default there is nothing to be done."""
+    return {
+        "clock": SLOT,
+        "opened": False,
+        "not_a_slot": False,
+        "invocation": None,
+        "open": [],
+        "more_open": False,
+        "witness": None,
+        "alert_due": False,
+    } | members
+
+
+def opened_now() -> dict[str, Any]:
+    """What `scheduler_open_slot` answers to the call that opens a slot."""
+    return slot_answer(
+        opened=True,
+        invocation=summarized(status="running", finished_at=None),
+        open=[open_row(enumeration_done=False)],
+    )
+
+
 class PretendSql:
     """What is queued is claimed, and what is claimed is recorded; whatever else is asked has a fixed answer.
 
@@ -83,16 +106,7 @@ class PretendSql:
         self.answers: dict[str, Any] = {}
         self.calls_granted = 4
         usual: dict[str, Callable[[dict[str, Any]], Any]] = {
-            "scheduler_open_slot": lambda _: {
-                "clock": SLOT,
-                "opened": False,
-                "not_a_slot": False,
-                "invocation": None,
-                "open": [],
-                "more_open": False,
-                "witness": None,
-                "alert_due": False,
-            },
+            "scheduler_open_slot": lambda _: slot_answer(),
             "scheduler_open": self._open,
             "scheduler_enqueue": self._enqueue,
             "scheduler_claim": self._claim,

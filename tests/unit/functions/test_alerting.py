@@ -14,19 +14,8 @@ from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
 from shared.http_connection import HttpAnswer
 from shared.secret import Secret
 from tests.unit.functions.http_function import Function
-from tests.unit.functions.pretend_sql import RUN_ID, SLOT, summarized
+from tests.unit.functions.pretend_sql import RUN_ID, slot_answer, summarized
 from tests.unit.log_lines import LogLines
-
-NOTHING = {
-    "clock": SLOT,
-    "opened": False,
-    "not_a_slot": False,
-    "invocation": None,
-    "open": [],
-    "more_open": False,
-    "witness": None,
-    "alert_due": False,
-}
 
 
 class PretendWebhook:
@@ -60,7 +49,7 @@ def function_with(webhook: PretendWebhook, *alerts: dict[str, Any], due: bool = 
     function = Function()
     function.work = replace(function.work, webhook=AlertWebhook(Secret("http://hook"), None, transport=webhook))
     left = [*alerts]
-    function.sql.answers["scheduler_open_slot"] = NOTHING | {"alert_due": due}
+    function.sql.answers["scheduler_open_slot"] = slot_answer(alert_due=due)
     function.sql.answers["scheduler_claim_alert"] = lambda _: left.pop(0) if left else None
     return function
 

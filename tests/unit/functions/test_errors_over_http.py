@@ -118,7 +118,7 @@ async def test_a_database_that_is_away_is_503_with_retry_after(
 
 
 @pytest.mark.parametrize(("method", "path", "body", "asked"), ASKING)
-async def test_a_call_that_took_the_database_too_long_is_503_and_no_outage(
+async def test_a_database_timeout_is_503_and_no_outage(
     function: Function, log: LogLines, method: str, path: str, body: object, asked: str
 ) -> None:
     function.sql.answers[asked] = DatabaseTimeoutError("57014")

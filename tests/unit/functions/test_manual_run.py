@@ -253,7 +253,7 @@ async def test_once_it_is_opened_a_run_is_told_whatever_the_database_does(
     assert log.of(event)[0]["invocation_id"] == run.invocation["id"]
 
 
-async def test_a_run_whose_view_cannot_be_read_is_told_and_the_log_names_the_view(log: LogLines) -> None:
+async def test_an_unreadable_view_is_answered_and_logged(log: LogLines) -> None:
     function = Function(rows=MENTORS)
     function.sql.answers["scheduler_active_mentors"] = MentorsViewError("segments: expected text[], found text")
     run = await start(function, user_ids=[mentor_id(1)])

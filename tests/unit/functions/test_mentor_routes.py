@@ -49,7 +49,7 @@ async def test_without_mentors_the_page_is_empty(function: Function) -> None:
     assert (await function.ask("GET", PATH)).json() == {"items": [], "next_cursor": None, "user_id_missing": 0}
 
 
-async def test_a_row_that_cannot_be_used_is_shown_with_the_reason() -> None:
+async def test_an_unusable_row_is_shown_with_the_reason() -> None:
     odd = {"user_id": mentor_id(1), "segments": ["new", None]}
     function = Function(rows=[{"user_id": None, "segments": ["new"]}, odd, mentor_row(2)])
     page = (await function.ask("GET", PATH, params={"limit": "1"})).json()

@@ -20,7 +20,7 @@ from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.http_function import ADMIN, INVOKE
 from tests.unit.functions.pretend_engine import PretendEngine
-from tests.unit.functions.pretend_sql import RUN_ID, PretendSql, mentor_row, open_row, summarized
+from tests.unit.functions.pretend_sql import RUN_ID, PretendSql, mentor_row, opened_now
 from tests.unit.log_lines import LogLines
 from tests.unit.shared.scripted_server import serving
 
@@ -53,15 +53,7 @@ async def test_a_slice_goes_through_while_no_reader_is_answered(
     log: LogLines, method: str, path: str, body: object
 ) -> None:
     sql = PretendSql([mentor_row(number, "established") for number in range(3)])
-    sql.answers["scheduler_open_slot"] = {
-        "opened": True,
-        "not_a_slot": False,
-        "invocation": summarized(status="running", finished_at=None),
-        "open": [open_row(enumeration_done=False)],
-        "more_open": False,
-        "witness": None,
-        "alert_due": False,
-    }
+    sql.answers["scheduler_open_slot"] = opened_now()
     held = asyncio.Semaphore(0)
 
     async def data_api(request: bytes, writer: asyncio.StreamWriter) -> None:
@@ -77,7 +69,7 @@ async def test_a_slice_goes_through_while_no_reader_is_answered(
         )
 
     async with serving(data_api) as server:
-        work = build_work(make_config(SUPABASE_URL=server.url))
+        work = build_work(make_config(SUPABASE_URL=server.url, ALERT_WEBHOOK_URL="https://hooks.example.org/alerts"))
         work = replace(work, engine=PretendEngine(ManualClock()).client())
         app = create_app(lambda: work, TokenCheck([Secret(INVOKE_TOKEN)], [Secret(ADMIN_TOKEN)]))
         async with httpx.AsyncClient(
@@ -94,6 +86,10 @@ async def test_a_slice_goes_through_while_no_reader_is_answered(
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
     assert answer.status_code == 202
-    assert {"scheduler_active_mentors_page", "scheduler_enqueue", "scheduler_complete", "scheduler_hand_back"} <= {
-        *sql.called()
-    }
+    assert {
+        "scheduler_active_mentors_page",
+        "scheduler_enqueue",
+        "scheduler_complete",
+        "scheduler_hand_back",
+        "scheduler_claim_alert",
+    } <= {*sql.called()}

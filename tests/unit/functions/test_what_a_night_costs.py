@@ -11,7 +11,7 @@ from functions.peer_mentors import PAGE_SIZE
 from tests.unit.clock import ManualClock
 from tests.unit.functions.http_function import Function
 from tests.unit.functions.pretend_engine import PretendEngine
-from tests.unit.functions.pretend_sql import mentor_row, open_row, summarized
+from tests.unit.functions.pretend_sql import mentor_row, opened_now
 
 # Opening, the enumeration's end, a claim that finds nothing more, the end, handing back, and as much again to spare.
 FIXED_REQUESTS = 10
@@ -27,15 +27,7 @@ async def test_data_api_requests_grow_with_batches_and_engine_calls_with_users_a
         EVALUATION_BATCH_SIZE=str(batch_size),
         ENGINE_USERS_PER_CALL="100",
     )
-    function.sql.answers["scheduler_open_slot"] = {
-        "opened": True,
-        "not_a_slot": False,
-        "invocation": summarized(status="running", finished_at=None),
-        "open": [open_row(enumeration_done=False)],
-        "more_open": False,
-        "witness": None,
-        "alert_due": False,
-    }
+    function.sql.answers["scheduler_open_slot"] = opened_now()
     assert (await function.start()).status_code == 202
 
     batches, pages = math.ceil(mentors / batch_size), math.ceil(mentors / PAGE_SIZE)

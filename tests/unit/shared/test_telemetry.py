@@ -53,9 +53,7 @@ async def test_what_ends_well_has_no_status_and_is_there_when_the_slice_is_over(
     assert collector.counted("scheduler.failures") == [({"scheduler.scenario.type": "a", "error.type": "_OTHER"}, 1)]
 
 
-async def test_an_engine_that_thinks_of_a_code_for_each_failure_makes_few_time_series(
-    telemetry: Telemetry, collector: OtlpCollector
-) -> None:
+async def test_a_code_for_each_failure_makes_few_time_series(telemetry: Telemetry, collector: OtlpCollector) -> None:
     codes = [*(f"code_{number}" for number in range(100)), "code_0", "engine_timeout", "engine_http_422"]
     async with telemetry.slice("schedule"):
         telemetry.recorded([EvaluationResult("anna", "a", "failed", error_code=code) for code in codes], 5)
