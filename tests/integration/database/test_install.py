@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,8 @@ async def test_installing_again_brings_the_jobs_back_and_notifies_nobody(core: S
 async def test_uninstalling_leaves_the_mentors_and_nothing_of_the_scheduler(core: SqlCore, worker: Worker) -> None:
     await connect(core)
     await core.open_run(worker)
-    script = UNINSTALL.read_text().replace(":'versions'", "''")
+    of_psql = re.compile(r"^\\if.*?^\\endif$|^\\.*?$", re.DOTALL | re.MULTILINE)
+    script = of_psql.sub("", UNINSTALL.read_text()).replace(":'versions'", "''")
     await (await core.session_under_safeupdate()).run(script)
     assert await core.owner.value("select to_regnamespace('scheduler')") is None
     assert (

@@ -84,6 +84,19 @@ async def test_the_documented_commands_leave_no_token_in_statements(recording: P
     assert {place for place, text in kept.items() if token in text or token[-24:] in text} == set()
 
 
+async def test_the_documented_command_uninstalls(recording: ProjectFactory) -> None:
+    document = (ROOT / "docs" / "deployment.md").read_text()
+    (command,) = re.findall(r"^```bash\n([^`]*uninstall\.sql)\n```", document, re.MULTILINE)
+    async with recording.database() as name:
+        assert await run(re.sub(r"--set versions=\S+\(.*\)\"", "", command), recording, name, "") != 0
+        assert await run(command, recording, name, "") == 0
+        async with connect(recording.server.url(name)) as owner:
+            left = await owner.execute(
+                b"select to_regnamespace('scheduler'), version from supabase_migrations.schema_migrations"
+            )
+            assert await left.fetchall() == [(None, "20261120000100")]
+
+
 def test_no_document_prints_a_statement_with_a_secret() -> None:
     assert len(COMMANDS) == 3
     for path in DOCUMENTS:
