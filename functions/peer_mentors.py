@@ -11,13 +11,16 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from shared.database import Database
+from shared.database import ANSWER_TOO_LARGE, Database
 from shared.errors import DatabaseRefusedError, MentorsViewError
 from shared.evaluations import INVALID_SEGMENTS
 
 # Rows to ask for at a time: each page costs two requests, and what is in hand costs memory. As many as fill batches of
 # common sizes, since a page ends its last one.
 PAGE_SIZE = 5000
+
+# Of such few rows every answer is short enough to be read, because SQL bounds a row's segments.
+_FEW_ROWS = 50
 
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 # A right that is missing is no fault of the view's definition.
@@ -80,7 +83,16 @@ async def fetch_active_among(database: Database, user_ids: Sequence[str]) -> lis
     Raises:
         DatabaseError: the database is away, or the view cannot be read.
     """
-    rows = await call_through_view(database, "scheduler_active_mentors", user_ids=list(user_ids))
+    try:
+        rows = await call_through_view(database, "scheduler_active_mentors", user_ids=list(user_ids))
+    except DatabaseRefusedError as error:
+        if error.code != ANSWER_TOO_LARGE or len(user_ids) <= _FEW_ROWS:
+            raise
+        middle = len(user_ids) // 2
+        return [
+            *await fetch_active_among(database, user_ids[:middle]),
+            *await fetch_active_among(database, user_ids[middle:]),
+        ]
     return _merged(ActivePeerMentor(row["user_id"], *_checked(row["segments"])) for row in rows)
 
 
@@ -137,7 +149,12 @@ async def fetch_active_peer_mentors(
 
 
 async def _read_page(database: Database, *, after: str | None, rows: int) -> MentorsPage:
-    answer: dict[str, Any] = await call_through_view(database, "scheduler_active_mentors_page", after=after, rows=rows)
+    try:
+        answer = await call_through_view(database, "scheduler_active_mentors_page", after=after, rows=rows)
+    except DatabaseRefusedError as error:
+        if error.code != ANSWER_TOO_LARGE or rows <= _FEW_ROWS:
+            raise
+        return await _read_page(database, after=after, rows=max(_FEW_ROWS, rows // 10))
     # One value for all who share their segments: there may be a million of them.
     groups = [(_checked(group["segments"]), group["user_ids"]) for group in answer["groups"]]
     mentors = [ActivePeerMentor(user_id, *checked) for checked, user_ids in groups for user_id in user_ids]

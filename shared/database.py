@@ -35,6 +35,9 @@ TIMEOUT_SECONDS = 55.0
 SLICE_CONNECTIONS = 4
 READER_CONNECTIONS = 2
 
+# The code of an answer that is longer than is read; one of our own.
+ANSWER_TOO_LARGE = "answer_too_large"
+
 # How long after its first attempt a call may be tried again.
 SOON_SECONDS = 2.0
 # A batch in hand is hidden for ten seconds more than a time budget: whatever is begun within it has this long to be
@@ -172,7 +175,7 @@ class Database:
             try:
                 return (await send()).data
             except ResponseTooLargeError as error:
-                raise DatabaseRefusedError("answer_too_large", f"the Data API's answer is too long: {error}") from error
+                raise DatabaseRefusedError(ANSWER_TOO_LARGE, f"the Data API's answer is too long: {error}") from error
             except httpx.RequestError as error:
                 raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
             except APIError as error:

@@ -63,7 +63,7 @@ const CAUSES = {
   worker_lost: "The function died, or did not come back, whenever it worked on them.",
   time_budget_exceeded: "They took longer than the slices of several calls.",
   mentor_not_active: "Unknown, or not active at that time.",
-  invalid_segments: "Their segments in the view active_peer_mentors cannot be used: a null among them, an array of several dimensions, or more than 3,000 bytes.",
+  invalid_segments: "Their segments in the view active_peer_mentors cannot be used: a null among them, an array of several dimensions, or more than 200,000 bytes.",
   scenario_not_applicable: "The scenario type does not apply to them.",
 };
 

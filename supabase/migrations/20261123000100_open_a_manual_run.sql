@@ -118,8 +118,8 @@ $$;
 
 -- Which of these mentors are active, and in which segments: [{"user_id", "segments"}, …]. One jsonb, because the Data API
 -- cuts rows; not a definer's, because the view shows what its reader may see.
--- Segments of more than 3,000 bytes of JSON are returned as {null}, here and below, which the function skips as
--- invalid_segments: 5,000 rows of that size are what fits in the 16 MiB that it reads of an answer.
+-- Segments of more than 200,000 bytes of JSON are returned as {null}, here and below, which the function skips as
+-- invalid_segments: so 50 rows always fit in the 16 MiB that it reads of an answer.
 -- This and what follows is PL/pgSQL for the check: a language sql body fails on a column of the wrong type before it runs.
 create function public.scheduler_active_mentors(p_user_ids uuid[]) returns jsonb
 language plpgsql stable set search_path = '' as $$
@@ -128,7 +128,7 @@ begin
   return (
     select coalesce(jsonb_agg(jsonb_build_object(
           'user_id', mentor.user_id,
-          'segments', case when octet_length(to_json(mentor.segments)::text) > 3000 then '{null}' else mentor.segments end
+          'segments', case when octet_length(to_json(mentor.segments)::text) > 200000 then '{null}' else mentor.segments end
         )), '[]')
       from public.active_peer_mentors as mentor
      where mentor.user_id = any (p_user_ids)
@@ -154,7 +154,7 @@ begin
      -- None asked for is not none left.
      fetch first greatest(p_rows, 1) rows with ties
   ), alike as (
-    select case when octet_length(to_json(page.segments)::text) > 3000 then '{null}' else page.segments end as segments,
+    select case when octet_length(to_json(page.segments)::text) > 200000 then '{null}' else page.segments end as segments,
            array_agg(page.user_id) as user_ids
       from page
      group by page.segments

@@ -9,7 +9,11 @@ from tests.integration.nightly.night import Night
 STATE = b"""
 select engine_outages,
        coalesce(engine_paused_until > clock_timestamp(), false),
-       round(extract(epoch from engine_paused_until - (select max(ended_at) from scheduler.dispatches)))::integer,
+       round(extract(epoch from engine_paused_until - (
+         -- Of the slices asked for last, the first that met the outage set the pause.
+         select min(ended_at) from scheduler.dispatches
+          where requested_at > (select max(requested_at) from scheduler.dispatches) - interval '5 seconds'
+       )))::integer,
        (select count(*) from scheduler.dispatches)
   from scheduler.settings
 """

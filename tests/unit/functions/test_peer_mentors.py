@@ -14,6 +14,7 @@ from functions.peer_mentors import (
     fetch_active_peer_mentors,
     read_mentors_page,
 )
+from shared.database import ANSWER_TOO_LARGE
 from shared.errors import DatabaseRefusedError, MentorsViewError
 from shared.evaluations import INVALID_SEGMENTS
 from tests.unit.fake_database import FakeDatabase
@@ -144,6 +145,29 @@ async def test_a_page_says_where_the_next_one_begins_if_anybody_comes_after_it(i
         after = page.next
     assert read == len(ids)
     assert bool(page.mentors) == bool(ids)
+
+
+class _ShortAnswers(FakeDatabase):
+    """No answer of more than 60 mentors can be read."""
+
+    async def call(self, function: str, **arguments: Any) -> Any:
+        if arguments.get("rows", 0) > 60 or len(arguments.get("user_ids", ())) > 60:
+            raise DatabaseRefusedError(ANSWER_TOO_LARGE, "too long")
+        return await super().call(function, **arguments)
+
+
+async def test_an_answer_that_is_too_long_is_read_in_parts() -> None:
+    rows = [row(n) for n in range(130)]
+    ids = [each["user_id"] for each in rows]
+    assert await read_ids(_ShortAnswers(rows), page_size=5000) == ids
+    database = _ShortAnswers(
+        functions={
+            "scheduler_active_mentors": lambda asked: [
+                {"user_id": user_id, "segments": []} for user_id in asked["user_ids"]
+            ]
+        }
+    )
+    assert sorted(mentor.user_id for mentor in await fetch_active_among(database, ids)) == ids
 
 
 async def test_who_of_some_is_active_is_asked_in_one_call() -> None:
