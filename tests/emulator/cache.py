@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -56,8 +57,10 @@ def is_there(entry: Path) -> bool:
 def draft_entry(name: str) -> Path:
     """A new folder beside the entry, to be filled and then kept. Entries of a month ago make room for it."""
     for old in cache_folder().iterdir():
-        if time.time() - old.lstat().st_mtime > KEPT_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+        # another process may just have kept or removed a draft of its own
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - old.lstat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache_folder()))
     draft.chmod(0o755)
     return draft
