@@ -35,9 +35,9 @@ SPDX = {
     "License :: OSI Approved :: MIT License": "MIT",
 }
 # Whose metadata say less than their licence files do.
-READ_IN_THEIR_FILES = {"uvloop": "MIT OR Apache-2.0"}
+READ_IN_THEIR_FILES = {"pyreqwest": "Apache-2.0", "uvloop": "MIT OR Apache-2.0"}
 # What a service may be built on without giving its own source away.
-ACCEPTED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MPL-2.0", "PSF-2.0"}
+ACCEPTED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0"}
 
 HEAD = """\
 # Licences of what is deployed
