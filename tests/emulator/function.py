@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from .data_dir import DataDir
@@ -37,7 +39,8 @@ class FunctionProcess(ChildProcess):
         self.env = dict(env)
         self.root = root
         self._restart = restart
-        self._staged = data_dir.path / f"{name}-staged"
+        self._data_dir = data_dir
+        self._staged = data_dir.path / f"staged-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
         super().__init__(
             name,
             [
@@ -61,7 +64,7 @@ class FunctionProcess(ChildProcess):
 
     def stage(self) -> None:
         """Copy what is deployed to where it is started."""
-        stage(self._staged, self.root)
+        _stage_once(self._data_dir, self._staged, self.root)
 
     async def spawn(self) -> None:
         """Start the process, which is staged already, and return at once."""
@@ -77,3 +80,9 @@ class FunctionProcess(ChildProcess):
         await self.let_die()
         if self.alive:
             await self.kill()
+
+
+@lru_cache
+def _stage_once(data_dir: DataDir, target: Path, root: Path) -> None:
+    """Once for all functions of a data directory that is open: hundreds of copies would cost a test run a minute."""
+    stage(target, root)
