@@ -1,4 +1,8 @@
-"""Child processes that cannot outlive the emulator, and that are started again when they die."""
+"""Child processes that cannot outlive the emulator, and that are started again when they die.
+
+No package does this: mirakuru blocks the event loop, passes on this process's environment, and ends nothing after a
+kill -9; honcho ends everything when one process dies.
+"""
 
 from __future__ import annotations
 
