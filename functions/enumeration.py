@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from itertools import islice
+from typing import TypeVar
 
-from functions.read_ahead import read_ahead
 from functions.roster import NO_SCENARIO_APPLIES, USER_ID_MISSING, Roster, RosterPage
 from shared.evaluations import INVALID_SEGMENTS
 from shared.invocations import Invocations, OpenInvocation
 from shared.observability import log_event
 from shared.time_budget import TimeBudget
+
+T = TypeVar("T")
 
 SAMPLE_USER_IDS = 10
 
@@ -123,3 +126,21 @@ async def _enumerate(
             mentors=mentors,
             batches=batches,
         )
+
+
+async def read_ahead(items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """Yields the same items in the same order, and reads the next one while the caller works on the one before it.
+
+    Close it (`contextlib.aclosing`) where it may be left before the end: an item is then still being read.
+
+    Args:
+        items: none of them None, and none needed to make the next.
+    """
+    ahead = asyncio.ensure_future(anext(items, None))
+    try:
+        while (item := await ahead) is not None:
+            ahead = asyncio.ensure_future(anext(items, None))
+            yield item
+    finally:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import re
 import threading
 import time
 from collections import Counter
@@ -28,10 +27,11 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -59,12 +59,10 @@ RELUCTANT_FLUSH_SECONDS = 0.1
 # Seconds. Of calls: what the semantic conventions advise. A batch may take a time budget, a night may be hours late.
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-# Of the engine's own codes each process tells so many apart; all others are `_OTHER`, as the conventions say.
-MAX_ENGINE_CODES = 20
-OTHER_CAUSE = "_OTHER"
-_OUR_CAUSE = re.compile(
-    r"engine_(http_\d{3}|timeout|unreachable|bad_answer|missing_result|failed)|worker_lost|time_budget_exceeded"
-)
+# Whatever codes an engine makes up: beyond so many pairs of a scenario type and a cause, the SDK counts them as one.
+MAX_FAILURE_SERIES = 200
+# What the semantic conventions call an error without a code.
+UNKNOWN_CAUSE = "_OTHER"
 LATENESS_BUCKETS = (1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 
@@ -73,45 +71,6 @@ class _OurTraceIds(RandomIdGenerator):
 
     def generate_trace_id(self) -> int:
         return int(trace_id(), 16)
-
-
-class _Deliveries:
-    """Whether the collector took what it was sent since this was last asked."""
-
-    def __init__(self) -> None:
-        self._failed = False
-
-    def note(self, *, taken: bool) -> None:
-        if not taken:
-            self._failed = True
-
-    def were_all_taken(self) -> bool:
-        failed, self._failed = self._failed, False
-        return not failed
-
-
-class _SpanExporter(OTLPSpanExporter):
-    def __init__(self, deliveries: _Deliveries) -> None:
-        super().__init__()
-        self._deliveries = deliveries
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = super().export(spans)
-        self._deliveries.note(taken=result is SpanExportResult.SUCCESS)
-        return result
-
-
-class _MetricExporter(OTLPMetricExporter):
-    def __init__(self, deliveries: _Deliveries) -> None:
-        super().__init__()
-        self._deliveries = deliveries
-
-    def export(
-        self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **kwargs: Any
-    ) -> MetricExportResult:
-        result = super().export(metrics_data, timeout_millis, **kwargs)
-        self._deliveries.note(taken=result is MetricExportResult.SUCCESS)
-        return result
 
 
 class EngineCall:
@@ -180,10 +139,9 @@ class Telemetry:
 
     def __init__(self, engine_url: str, *, flush_seconds: float = FLUSH_SECONDS) -> None:
         self._flush_seconds = flush_seconds
-        self._deliveries = _Deliveries()
+        self._has_failed = False
         self._is_away = False
-        self._sent: asyncio.Event | None = None
-        self._engine_codes: set[str] = set()
+        self._sending: asyncio.Future[None] | None = None
 
         # It would show the headers for the collector, and with them a key, where they are not written as they have to.
         logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)
@@ -192,10 +150,11 @@ class Telemetry:
         resource = Resource.create({**usual, **OTELResourceDetector().detect().attributes})
         # Not at exit: by then all has been sent, or the collector is away and the process would hang on it.
         self._tracers = TracerProvider(resource=resource, id_generator=_OurTraceIds(), shutdown_on_exit=False)
-        self._tracers.add_span_processor(BatchSpanProcessor(_SpanExporter(self._deliveries)))
+        self._tracers.add_span_processor(BatchSpanProcessor(self._noted(OTLPSpanExporter())))
         # Collected when a slice ends and never between: a process may not run then.
-        self._reader = PeriodicExportingMetricReader(_MetricExporter(self._deliveries), export_interval_millis=math.inf)
-        self._meters = MeterProvider([self._reader], resource=resource, shutdown_on_exit=False)
+        reader = PeriodicExportingMetricReader(self._noted(OTLPMetricExporter()), export_interval_millis=math.inf)
+        bounded = View(instrument_name="scheduler.failures", aggregation_cardinality_limit=MAX_FAILURE_SERIES)
+        self._meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False, views=[bounded])
         # From here on its only news are that the collector is away, which we say ourselves, and once.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
@@ -283,22 +242,11 @@ class Telemetry:
             (result.scenario_type, result.error_code) for result in results if result.outcome == "failed"
         )
         for (scenario_type, cause), count in failures.items():
-            self._failures.add(count, {"scheduler.scenario.type": scenario_type, "error.type": self._named(cause)})
+            self._failures.add(count, {"scheduler.scenario.type": scenario_type, "error.type": cause or UNKNOWN_CAUSE})
         self._batch_duration.record(duration_ms / 1000)
         span = get_current_span()
         span.set_attribute("scheduler.batch.evaluations", len(results))
         span.set_attribute("scheduler.batch.failed", failures.total())
-
-    def _named(self, cause: str | None) -> str:
-        """A cause as an attribute: each is a time series, so of the engine's own codes only the first are named."""
-        if cause is None:
-            return OTHER_CAUSE
-        if _OUR_CAUSE.fullmatch(cause) or cause in self._engine_codes:
-            return cause
-        if len(self._engine_codes) < MAX_ENGINE_CODES:
-            self._engine_codes.add(cause)
-            return cause
-        return OTHER_CAUSE
 
     def opened(self, invocation: dict[str, Any]) -> None:
         """Notes how late a scheduled invocation is; one that is skipped is not."""
@@ -319,37 +267,44 @@ class Telemetry:
         """Sends what was measured; waits for the collector for a moment, and raises nothing."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (RELUCTANT_FLUSH_SECONDS if self._is_away else self._flush_seconds)
-        if self._sent is not None and not await _happens(self._sent, deadline):
+        if self._sending is not None and not await _is_done(self._sending, deadline):
             return  # one that began earlier still waits for the collector
-        self._sent = sent = asyncio.Event()
+        self._sending = loop.create_future()
         # Of our own, and a daemon: the process's end must not wait for it, as it would for one of the event loop's.
-        threading.Thread(target=self._send, args=(loop, sent), name="telemetry", daemon=True).start()
-        in_time = await _happens(sent, deadline)
-        self._note(taken=in_time and self._deliveries.were_all_taken())
-
-    def _send(self, loop: asyncio.AbstractEventLoop, sent: asyncio.Event) -> None:
-        with contextlib.suppress(Exception):  # whatever it is, no night is worse for it
-            self._tracers.force_flush()
-            self._meters.force_flush()
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
-            loop.call_soon_threadsafe(sent.set)
-
-    def _note(self, *, taken: bool) -> None:
-        if not taken and not self._is_away:
+        threading.Thread(target=self._send, args=(loop, self._sending), name="telemetry", daemon=True).start()
+        is_lost = not await _is_done(self._sending, deadline) or self._has_failed
+        if is_lost and not self._is_away:
             log_event(
                 "telemetry_lost",
                 "What was measured did not reach the collector in time; said once, until something does",
                 level=logging.WARNING,
             )
-        self._is_away = not taken
+        self._is_away, self._has_failed = is_lost, False
+
+    def _send(self, loop: asyncio.AbstractEventLoop, sending: asyncio.Future[None]) -> None:
+        with contextlib.suppress(Exception):  # whatever it is, no night is worse for it
+            self._tracers.force_flush()
+            self._meters.force_flush()
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
+            loop.call_soon_threadsafe(sending.set_result, None)
+
+    def _noted(self, exporter: Any) -> Any:
+        """The exporter, of which it is noted here when the collector does not take what it sends."""
+        export = exporter.export
+
+        def export_and_note(*arguments: Any, **options: Any) -> Any:
+            result = export(*arguments, **options)
+            self._has_failed |= result.name != "SUCCESS"
+            return result
+
+        exporter.export = export_and_note
+        return exporter
 
 
-async def _happens(event: asyncio.Event, deadline: float) -> bool:
-    """Whether it happens before a time of the event loop's."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout_at(deadline):
-            await event.wait()
-    return event.is_set()
+async def _is_done(future: asyncio.Future[None], deadline: float) -> bool:
+    """Whether it is done before a time of the event loop's."""
+    done, _ = await asyncio.wait([future], timeout=max(0, deadline - asyncio.get_running_loop().time()))
+    return bool(done)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A data directory: whose it is, which processes belong to it, and what a killed emulator left behind there."""
+"""A data directory: whose it is, and what a killed emulator left behind there."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ import os
 import secrets
 import shutil
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
-import psutil
-
-from . import leftovers
 from .errors import EmulatorError
-from .leftovers import Child
+from .leftovers import end_leftovers
 
 MARKER = "emulator.json"
 LOCK = "emulator.lock"
-PROCESSES = "processes.json"
 LOGS, EARLIER_LOGS = "logs", "logs-of-the-start-before"
 TEMPORARY_PREFIX = "supabase-emulator-run-"
 # Linux's; in a container it may be small.
@@ -29,13 +24,12 @@ ENOUGH_MEMORY_BYTES = 4 * 2**30
 
 
 class DataDir:
-    """One emulator's files. Locked while in use; the lock dies with the process, the list of children does not."""
+    """One emulator's files. Locked while in use; the lock dies with the process."""
 
     def __init__(self, path: Path, *, temporary: bool) -> None:
         self.path = path
         self.temporary = temporary
         self._lock_file: int | None = None
-        self._children: list[Child] = []
 
     @classmethod
     def new_temporary(cls, *, in_memory: bool = False) -> DataDir:
@@ -76,7 +70,7 @@ class DataDir:
         marker = self.path / MARKER
         if not marker.exists():
             write_private(marker, json.dumps({"format": 1}))
-        _end_leftovers(self.path)
+        end_leftovers(self.path)
         self._put_earlier_logs_aside()
 
     def _put_earlier_logs_aside(self) -> None:
@@ -95,23 +89,6 @@ class DataDir:
         folder = self.path / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
-
-    def remember(self, name: str, pid: int) -> None:
-        """Write down a child, at once: whoever comes after a kill -9 has nothing but this to go by."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self._children.append(Child.of(name, pid))
-        self._write_processes()
-
-    def forget(self, pid: int) -> None:
-        self._children = [child for child in self._children if child.pid != pid]
-        self._write_processes()
-
-    def _write_processes(self) -> None:
-        if not self.path.exists():
-            return
-        draft = self.path / f"{PROCESSES}.new"
-        write_private(draft, json.dumps([asdict(child) for child in self._children]))
-        draft.replace(self.path / PROCESSES)
 
     def close(self) -> None:
         """Give the directory up; a temporary one is removed."""
@@ -163,17 +140,7 @@ def _remove_abandoned() -> None:
             if lock is None:
                 continue
             try:
-                _end_leftovers(path)
+                end_leftovers(path)
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(lock)
-
-
-def _end_leftovers(path: Path) -> None:
-    """End what a killed emulator wrote down here."""
-    try:
-        children = leftovers.from_json(json.loads((path / PROCESSES).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    leftovers.end(children)
-    (path / PROCESSES).unlink(missing_ok=True)

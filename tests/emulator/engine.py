@@ -14,14 +14,14 @@ from .staging import ROOT
 READY = 200
 
 
-class EngineProcess:
+class EngineProcess(ChildProcess):
     """`python -m tests.emulator.reference_engine`, ready when GET /health answers 200."""
 
     def __init__(
         self, data_dir: DataDir, env: Mapping[str, str], *, port: int | None = None, name: str = "engine"
     ) -> None:
         self.port = port or free_port()
-        self.process = ChildProcess(
+        super().__init__(
             name,
             [sys.executable, "-m", "tests.emulator.reference_engine", "--host", LOCALHOST, "--port", str(self.port)],
             data_dir=data_dir,
@@ -33,22 +33,5 @@ class EngineProcess:
     def url(self) -> str:
         return f"http://{LOCALHOST}:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    async def start(self) -> None:
-        await self.process.start()
-        await self.until_ready()
-
-    async def until_ready(self) -> None:
-        await self.process.until_ready(self._is_ready)
-
-    async def stop(self) -> None:
-        await self.process.stop()
-
-    async def kill(self) -> None:
-        await self.process.kill()
-
-    async def _is_ready(self) -> bool:
+    async def is_ready(self) -> bool:
         return await http_status(self.port, "/health") == READY

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import os
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from .data_dir import DataDir
-from .errors import EmulatorError
 from .ports import LOCALHOST, free_port
 from .processes import ChildProcess, http_status
 from .staging import ROOT, TARGET, stage
-from .supervisor import Supervisor
 
 READY = 200
 
 
-class FunctionProcess:
+class FunctionProcess(ChildProcess):
     """One instance of the function on a fixed port, started again when it dies unless told otherwise.
 
     `pid` is the current process; the worker that serves the requests is its child and ends with it. `python` may be
@@ -37,14 +36,12 @@ class FunctionProcess:
         python: str | Path = sys.executable,
     ) -> None:
         self.port = port or free_port()
-        self.name = name
         self.env = dict(env)
-        self.log_path = data_dir.log_path(name)
-        self.supervisor: Supervisor | None = None
-        self._restart = restart
         self.root = root
-        self._staged = data_dir.path / f"{name}-staged"
-        self._process = ChildProcess(
+        self._restart = restart
+        self._data_dir = data_dir
+        self._staged = data_dir.path / f"staged-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+        super().__init__(
             name,
             [
                 *(python, "-m", "functions_framework", "--target", TARGET, "--asgi"),
@@ -60,60 +57,32 @@ class FunctionProcess:
         """Without a slash at its end."""
         return f"http://{LOCALHOST}:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.alive
-
-    @property
-    def restarts(self) -> int:
-        return self.supervisor.restarts if self.supervisor else 0
-
     async def start(self) -> None:
         """Stage, start, and return once GET /health answers 200."""
         self.stage()
-        await self.spawn()
-        await self.until_ready()
+        await super().start()
 
     def stage(self) -> None:
         """Copy what is deployed to where it is started."""
-        stage(self._staged, self.root)
+        _stage_once(self._data_dir, self._staged, self.root)
 
     async def spawn(self) -> None:
         """Start the process, which is staged already, and return at once."""
-        await self._process.start()
-        if self._restart:
-            self.supervisor = Supervisor(self._process)
+        await super().spawn()
+        if self._restart and self.supervision is None:
+            self.keep_alive()
 
-    async def until_ready(self, timeout_seconds: float = 30) -> None:
-        """Wait until it serves, also across a death and a new start."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                while await http_status(self.port, "/health") != READY:
-                    if self.supervisor is not None and self.supervisor.gave_up.done():
-                        await self.supervisor.gave_up
-                    if self.supervisor is None and not self.alive:
-                        raise EmulatorError(f"{self.name} ended; its log says:\n{self.log_tail()}")
-                    await asyncio.sleep(0.02)
-        except TimeoutError as error:
-            raise EmulatorError(
-                f"{self.name} did not answer GET /health with 200 within {timeout_seconds:g} s; "
-                f"its log says:\n{self.log_tail()}"
-            ) from error
+    async def is_ready(self) -> bool:
+        return await http_status(self.port, "/health") == READY
 
-    def log_tail(self) -> str:
-        return self._process.log_tail()
-
-    async def stop(self) -> None:
+    async def stop(self, timeout_seconds: float = 0) -> None:
         """End it for good, at once: it holds nothing that is not in the database, and gunicorn takes a second to go."""
-        if self.supervisor is not None:
-            await self.supervisor.stop()
+        await self.let_die()
         if self.alive:
-            await self._process.kill()
+            await self.kill()
 
-    async def kill(self) -> None:
-        """Kill the instance with its worker, mid-work or not."""
-        await self._process.kill()
+
+@lru_cache
+def _stage_once(data_dir: DataDir, target: Path, root: Path) -> None:
+    """Once for all functions of a data directory that is open: hundreds of copies would cost a test run a minute."""
+    stage(target, root)

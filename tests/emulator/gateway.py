@@ -110,7 +110,7 @@ def find_caddy() -> Path:
     return Path(found)
 
 
-class Gateway:
+class Gateway(ChildProcess):
     """`/rest/v1/*` for those who have a key."""
 
     def __init__(
@@ -125,7 +125,7 @@ class Gateway:
         )
         write_private(config, text)
         home = str(data_dir.folder("gateway"))
-        self.process = ChildProcess(
+        super().__init__(
             name,
             [find_caddy(), "run", "--adapter", "caddyfile", "--config", config],
             data_dir=data_dir,
@@ -137,20 +137,9 @@ class Gateway:
     def url(self) -> str:
         return f"http://{LOCALHOST}:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    async def start(self) -> None:
-        await self.process.start()
-        await self.process.until_ready(self.is_ready)
-
     async def is_ready(self) -> bool:
         return await http_status(self.port, "/rest/v1/") is not None
 
-    async def stop(self) -> None:
+    async def stop(self, timeout_seconds: float = 1) -> None:
         # its polite stop waits for idle connections of clients that keep theirs open
-        await self.process.stop(timeout_seconds=1)
-
-    async def kill(self) -> None:
-        await self.process.kill()
+        await super().stop(timeout_seconds)

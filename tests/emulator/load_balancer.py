@@ -36,7 +36,7 @@ http://{host}:{port} {{
 READY = 200
 
 
-class LoadBalancer:
+class LoadBalancer(ChildProcess):
     """Sends each request to an instance that has none, in turn.
 
     Args:
@@ -51,7 +51,7 @@ class LoadBalancer:
         config = home / "Caddyfile"
         upstreams = " ".join(f"{LOCALHOST}:{port}" for port in ports)
         write_private(config, CADDYFILE.format(host=LOCALHOST, port=self.port, upstreams=upstreams))
-        self.process = ChildProcess(
+        super().__init__(
             name,
             [find_caddy(), "run", "--adapter", "caddyfile", "--config", config],
             data_dir=data_dir,
@@ -63,16 +63,8 @@ class LoadBalancer:
         """Without a slash at its end."""
         return f"http://{LOCALHOST}:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    async def start(self) -> None:
-        await self.process.start()
-        await self.process.until_ready(self._is_ready)
-
-    async def _is_ready(self) -> bool:
+    async def is_ready(self) -> bool:
         return await http_status(self.port, "/balancer") == READY
 
-    async def stop(self) -> None:
-        await self.process.stop(timeout_seconds=1)
+    async def stop(self, timeout_seconds: float = 1) -> None:
+        await super().stop(timeout_seconds)

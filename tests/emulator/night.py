@@ -80,7 +80,7 @@ async def _appearance(stack: Stack, database: Connection) -> Any:
         async with asyncio.timeout(APPEARS_WITHIN_SECONDS):
             while True:
                 # in this order: an answer comes after the run that the call opened
-                reason = await _reason_for_none(database, since)
+                reason = await reason_for_none(database, since)
                 row = await (await database.execute(SCHEDULED, {"since": since})).fetchone()
                 if row:
                     return row[0]
@@ -94,7 +94,7 @@ async def _appearance(stack: Stack, database: Connection) -> Any:
         ) from error
 
 
-async def _reason_for_none(database: Connection, since: datetime) -> str | None:
+async def reason_for_none(database: Connection, since: datetime) -> str | None:
     """Why pg_cron's call opened no run; None where it did, or has not been answered yet."""
     row = await (await database.execute(FIRST_CALL, {"since": since})).fetchone()
     if row is None:

@@ -208,7 +208,7 @@ class PostgresServer:
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         if self._process is None:
             self._process = self._new_process()
-        await self._process.start()
+        await self._process.spawn()
         await self._process.until_ready(self._is_ready)
 
     def _new_process(self) -> ChildProcess:

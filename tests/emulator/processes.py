@@ -1,27 +1,39 @@
-"""Child processes that cannot outlive the emulator."""
+"""Child processes that cannot outlive the emulator, and that are started again when they die.
+
+No package does this: mirakuru blocks the event loop, passes on this process's environment, and ends nothing after a
+kill -9; honcho ends everything when one process dies.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ctypes
+import http.client
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from .account import Account
 from .data_dir import DataDir
 from .errors import EmulatorError
+from .leftovers import MARK
 from .ports import LOCALHOST
 
 PR_SET_PDEATHSIG = 1
 LOG_TAIL_LINES = 12
+# A process that dies sooner than this died of its start, not of its work.
+QUICK_SECONDS = 5.0
+QUICK_DEATHS = 3
+BACK_OFF_SECONDS = 0.2
 
 
 class ChildProcess:
-    """One child in a process group of its own, writing to a log file; known to the data directory while it lives."""
+    """One child in a process group of its own, writing to a log file. What serves something overrides `is_ready`."""
 
     def __init__(
         self,
@@ -33,13 +45,14 @@ class ChildProcess:
         cwd: Path | None = None,
         account: Account | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
-        log_path: Path | None = None,
     ) -> None:
         self.name = name
-        self.log_path = log_path or data_dir.log_path(name)
+        self.log_path = data_dir.log_path(name)
+        self.restarts = 0
+        # While it is kept alive. Ends with an EmulatorError where that cannot be done.
+        self.supervision: asyncio.Task[NoReturn] | None = None
         self._argv = [str(part) for part in argv]
-        self._data_dir = data_dir
-        self._env = dict(env)
+        self._env = {**env, MARK: str(data_dir.path)}
         self._cwd = cwd
         self._account = account or Account()
         self._stop_signal = stop_signal
@@ -53,11 +66,13 @@ class ChildProcess:
     def alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
-    @property
-    def returncode(self) -> int | None:
-        return None if self._process is None else self._process.returncode
-
     async def start(self) -> None:
+        """Start it, and return when it is ready."""
+        await self.spawn()
+        await self.until_ready()
+
+    async def spawn(self) -> None:
+        """Start it, and return at once."""
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._argv,
@@ -71,78 +86,103 @@ class ChildProcess:
                 preexec_fn=_die_with_parent(self._stop_signal),
                 **self._account.popen_options,
             )
-        self._data_dir.remember(self.name, self._process.pid)
+
+    async def is_ready(self) -> bool:
+        """Whether what was started can be used."""
+        return True
+
+    async def until_ready(
+        self, is_ready: Callable[[], Awaitable[bool]] | None = None, timeout_seconds: float = 30
+    ) -> None:
+        """Wait until it can be used, also across a new start; an error says what its log says when it is given up."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while not await (is_ready or self.is_ready)():
+                    if self.supervision is None and not self.alive:
+                        raise self._failure(f"ended with code {self._started().returncode}")
+                    if self.supervision is not None and self.supervision.done():
+                        await self.supervision
+                    await asyncio.sleep(0.01)
+        except TimeoutError as error:
+            raise self._failure(f"was not ready within {timeout_seconds:g} s") from error
+
+    def keep_alive(self, start_again: Callable[[], Awaitable[None]] | None = None) -> None:
+        """From now on start it again when it dies, as a platform would, until it is plain that it cannot start."""
+        self.supervision = asyncio.create_task(self._supervise(start_again or self.spawn))
+        # the failure may have no reader, which is no reason for a warning
+        self.supervision.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _supervise(self, start_again: Callable[[], Awaitable[None]]) -> NoReturn:
+        quick_deaths = 0
+        while True:
+            started = time.monotonic()
+            code = await self.wait()
+            # a process that a signal ended did not die of its start, however often
+            is_quick = code > 0 and time.monotonic() - started < QUICK_SECONDS
+            quick_deaths = quick_deaths + 1 if is_quick else 0
+            if quick_deaths >= QUICK_DEATHS:
+                raise self._failure(f"died {QUICK_DEATHS} times at its start, last with code {code}")
+            await asyncio.sleep(BACK_OFF_SECONDS * max(0, quick_deaths - 1))
+            try:
+                await start_again()
+            except (EmulatorError, OSError) as error:
+                raise self._failure(f"could not be started again ({error})") from error
+            self.restarts += 1
 
     async def wait(self) -> int:
         """Wait for the process to end by itself, clear away its group, and return its exit code."""
         process = self._started()
         code = await process.wait()
-        self._end_group(process.pid)
+        # what it started itself may still hold the port
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
         return code
 
     async def stop(self, timeout_seconds: float = 5) -> None:
-        """Ask it to end, and make it end when it does not within the time."""
-        if not self.alive:
-            return
-        process = self._started()
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(self._stop_signal)
-        try:
-            await asyncio.wait_for(process.wait(), timeout_seconds)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-        self._end_group(process.pid)
+        """End it for good: ask it to end, and make it end when it does not within the time."""
+        await self.let_die()
+        if self.alive:
+            self.signal(self._stop_signal)
+            try:
+                await asyncio.wait_for(self.wait(), timeout_seconds)
+            except TimeoutError:
+                await self.kill()
+
+    async def let_die(self) -> None:
+        """Do not start it again from now on."""
+        if self.supervision is not None:
+            self.supervision.cancel()
+            await asyncio.wait([self.supervision])
+            self.supervision = None
 
     async def kill(self) -> None:
         """End the whole group at once, as a machine that disappears does."""
-        process = self._started()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        self._end_group(process.pid)
+            os.killpg(self.pid, signal.SIGKILL)
+        await self.wait()
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._started().send_signal(number)
+
+    def log_tail(self) -> str:
+        lines = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
+        return "\n".join(lines[-LOG_TAIL_LINES:])
 
     def _started(self) -> asyncio.subprocess.Process:
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._process
 
-    def _end_group(self, pid: int) -> None:
-        """End what the process `pid` started itself: it may still hold the port."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-        self._data_dir.forget(pid)
-
-    def log_tail(self) -> str:
-        lines = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
-        return "\n".join(lines[-LOG_TAIL_LINES:])
-
-    async def until_ready(self, is_ready: Callable[[], Awaitable[bool]], timeout_seconds: float = 30) -> None:
-        """Wait until it answers; say what its log says when it ends instead."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                while not await is_ready():
-                    if not self.alive:
-                        raise EmulatorError(
-                            f"{self.name} ended with code {self.returncode}; its log says:\n{self.log_tail()}"
-                        )
-                    await asyncio.sleep(0.01)
-        except TimeoutError as error:
-            raise EmulatorError(
-                f"{self.name} was not ready within {timeout_seconds:g} s; its log says:\n{self.log_tail()}"
-            ) from error
+    def _failure(self, what: str) -> EmulatorError:
+        return EmulatorError(f"{self.name} {what}; its log says:\n{self.log_tail()}")
 
 
 def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
     """What the child runs before exec: have the kernel signal it when the emulator is gone, kill -9 included.
 
     subprocess calls it after the change of account, which would have cleared the setting. Linux only; elsewhere the
-    data directory's list lets the next start end what is left.
+    next start on the data directory ends what is left.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -159,15 +199,16 @@ def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
 
 
 async def http_status(port: int, path: str) -> int | None:
-    """The status that a GET is answered with, or None. Bare, since it is asked every few milliseconds."""
-    try:
-        async with asyncio.timeout(2):
-            reader, writer = await asyncio.open_connection(LOCALHOST, port)
-            try:
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: {LOCALHOST}:{port}\r\nConnection: close\r\n\r\n".encode())
-                line = await reader.readline()
-            finally:
-                writer.close()
-            return int(line.split()[1]) if line.startswith(b"HTTP/") else None
-    except (OSError, TimeoutError, IndexError, ValueError):
-        return None
+    """The status that a GET is answered with, or None where nothing answers within two seconds."""
+
+    def get() -> int | None:
+        connection = http.client.HTTPConnection(LOCALHOST, port, timeout=2)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(get)

@@ -20,9 +20,9 @@ from .migrations import require_unchanged
 from .ports import require_free
 from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
+from .processes import ChildProcess
 from .project import MIGRATIONS, Project
 from .staging import ROOT, require_function
-from .supervisor import Supervisor
 
 DEFAULT_MENTORS = 500
 # A file in the data directory: how many sample mentors were put into its database.
@@ -65,7 +65,6 @@ class Stack:
         self._data_dir: DataDir | None = None
         self._server: PostgresServer | None = None
         self._project: Project | None = None
-        self._supervisors: list[Supervisor] = []
         self.schedule = options.schedule or daily_at(datetime.now(UTC) - timedelta(minutes=1))
         self.unfinished_slot: datetime | None = None
         self.ready_at = datetime.now(UTC)
@@ -91,6 +90,12 @@ class Stack:
         return self.project.engine.url if self.project.engine else ""
 
     @property
+    def _processes(self) -> list[ChildProcess]:
+        project = self.project
+        engine = [project.engine] if project.engine else []
+        return [self.server.process, project.postgrest, project.gateway, *engine, self.function]
+
+    @property
     def pids(self) -> dict[str, int | None]:
         return {
             "postgres": self.server.pid,
@@ -111,8 +116,6 @@ class Stack:
     async def __aexit__(self, *_: object) -> None:
         """Stop callers before what they call, the database last. The data directory is given up whatever happens."""
         try:
-            for supervisor in self._supervisors:
-                await supervisor.stop()
             if self._project is not None:
                 await self._project.stop()
             if self._server is not None:
@@ -123,12 +126,9 @@ class Stack:
 
     async def broken(self) -> NoReturn:
         """Wait until a part cannot be kept alive, and raise the reason."""
-        supervisors = [*self._supervisors, *([self.function.supervisor] if self.function.supervisor else [])]
-        done, _ = await asyncio.wait(
-            [supervisor.gave_up for supervisor in supervisors], return_when=asyncio.FIRST_COMPLETED
-        )
+        supervised = [process.supervision for process in self._processes if process.supervision is not None]
+        done, _ = await asyncio.wait(supervised, return_when=asyncio.FIRST_COMPLETED)
         await done.pop()
-        raise AssertionError("a supervisor gives up with a reason")
 
     async def _start(self) -> None:
         options = self.options
@@ -162,7 +162,9 @@ class Stack:
             function.start(),
             *([engine.start()] if engine else []),
         )
-        self._supervise()
+        for process in self._processes:
+            if process.supervision is None:
+                process.keep_alive(server.revive if process is server.process else None)
         await project.write_vault_secrets(function.url)
         if options.due_slot:
             await project.make_slot_due()
@@ -191,15 +193,6 @@ class Stack:
         slot = self.unfinished_slot or await self.project.latest_unused_slot()
         if self.options.schedule is None and slot is not None:
             self.schedule = daily_at(slot)
-
-    def _supervise(self) -> None:
-        """Keep alive what a platform keeps alive; the function sees to itself."""
-        self._supervisors = [
-            Supervisor(self.server.process, self.server.revive),
-            Supervisor(self.project.postgrest.process),
-            Supervisor(self.project.gateway.process),
-            *([Supervisor(self.project.engine.process)] if self.project.engine else []),
-        ]
 
 
 def _check(options: StackOptions) -> PostgresBinaries:

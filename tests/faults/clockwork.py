@@ -76,7 +76,7 @@ class Clockwork:
     async def _until_functions_are_up(self) -> None:
         """A tick that finds nobody is a tick like any other, but a test need not go through thousands of them."""
         functions = self._night.project.functions
-        await asyncio.gather(*(f.until_ready() for f in functions if f.supervisor is not None))
+        await asyncio.gather(*(f.until_ready() for f in functions if f.supervision is not None))
 
     async def _is_quiet(self) -> bool:
         """Over one connection, since to make one costs more than to look; false if the database goes away meanwhile."""

@@ -356,7 +356,7 @@ async def test_a_database_that_gives_no_connection_is_waited_for(night: Night, c
         gate.set()
 
         async def is_refused() -> bool:
-            return b"too many connections" in night.project.postgrest.process.log_path.read_bytes()
+            return b"too many connections" in night.project.postgrest.log_path.read_bytes()
 
         await eventually(is_refused)
         await connection.execute(psycopg.sql.SQL("alter database {} connection limit -1").format(database))

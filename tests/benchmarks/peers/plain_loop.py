@@ -22,10 +22,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from functions.enumeration import read_ahead
 from functions.evaluation_batch import run_evaluation_batch
 from functions.main import CONFIG
 from functions.peer_mentors import fetch_active_peer_mentors
-from functions.read_ahead import read_ahead
 from functions.wiring import build_work
 from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios
 from shared.observability import start_trace

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.emulator.data_dir import DataDir
+from tests.emulator.errors import EmulatorError
 from tests.emulator.staging import ROOT
 
 LEAVE_ONE_BEHIND = """
@@ -38,3 +39,10 @@ def test_one_in_use_is_left_alone_and_one_that_is_closed_is_gone(in_memory: bool
     assert used.path.stat().st_mode & 0o777 == 0o711
     used.close()
     assert not used.path.exists()
+
+
+def test_one_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(EmulatorError, match="holds files of something else"):
+        DataDir.kept(tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]

@@ -7,7 +7,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.emulator.errors import EmulatorError
 from tests.emulator.project import Project
 
 
@@ -33,20 +32,6 @@ async def test_it_is_started_again_after_a_kill(project: Project, http: httpx.As
     await function.until_ready()
     assert function.pid != first
     assert (await http.get(function.url)).status_code == 200
-
-
-async def test_it_is_started_again_however_often_it_is_killed(project: Project, idle_function: Path) -> None:
-    function = await project.start_function(root=idle_function)
-    for times in range(1, 6):
-        await function.kill()
-        await function.until_ready()
-        assert function.restarts >= times
-
-
-async def test_one_that_cannot_start_is_given_up_with_the_end_of_its_log(project: Project, idle_function: Path) -> None:
-    (idle_function / "functions" / "main.py").write_text("raise RuntimeError('no configuration')\n")
-    with pytest.raises(EmulatorError, match=r"died 3 times at its start[\s\S]*no configuration"):
-        await project.start_function(root=idle_function)
 
 
 async def test_without_restart_a_death_is_final(project: Project, idle_function: Path) -> None:

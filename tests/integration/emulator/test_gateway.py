@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 
-from tests.emulator.project import Project
+from tests.emulator.project import Project, ProjectFactory
+from tests.integration.project_logs import project_without_leaks
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"
+
+
+@pytest.fixture(scope="module")
+async def project(projects: ProjectFactory) -> AsyncIterator[Project]:
+    """One for all: nothing here changes it."""
+    async with project_without_leaks(projects) as project:
+        yield project
 
 
 async def read_mentors(http: httpx.AsyncClient, project: Project, **headers: str) -> httpx.Response:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -21,7 +22,8 @@ import psutil
 import psycopg
 import pytest
 
-from tests.emulator.data_dir import PROCESSES
+from tests.emulator.errors import EmulatorError
+from tests.emulator.stack import Stack, StackOptions
 from tests.emulator.staging import ROOT
 from tests.integration.project_logs import check_folder
 from tests.scripted_engine import ScriptedEngine, rules
@@ -37,15 +39,6 @@ def data_dir() -> Iterator[Path]:
     with TemporaryDirectory(prefix="emulator-test-") as folder:
         Path(folder).chmod(0o711)
         yield Path(folder) / "data"
-
-
-@pytest.fixture
-def thesis(tmp_path: Path) -> Iterator[Path]:
-    """Somebody's work, which must still be there after the test."""
-    path = tmp_path / "thesis.txt"
-    path.write_text("mine")
-    yield path
-    assert path.read_text() == "mine"
 
 
 async def start(*arguments: str | Path) -> asyncio.subprocess.Process:
@@ -87,18 +80,12 @@ def folder_of(stack: dict[str, Any]) -> Path:
     return Path(psutil.Process(stack["pids"]["postgres"]).cwd()).parent
 
 
-async def refusal(*arguments: str | Path) -> str:
-    """What the emulator says when it refuses to start; one line, and exit code 2."""
-    process = await start(*arguments)
-    try:
-        async with asyncio.timeout(STARTS_WITHIN_SECONDS):
-            _, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-    assert process.returncode == 2
-    assert errors.decode().count("\n") == 1
-    return errors.decode()
+async def refusal(**options: Any) -> str:
+    """What a stack says when it refuses to start with these options."""
+    with pytest.raises(EmulatorError) as caught:
+        async with asyncio.timeout(STARTS_WITHIN_SECONDS), Stack(StackOptions(**options)):
+            pass
+    return str(caught.value)
 
 
 def running(pids: list[int]) -> list[int]:
@@ -111,31 +98,22 @@ def running(pids: list[int]) -> list[int]:
     return found
 
 
-async def test_what_it_prints_is_what_it_serves(http: httpx.AsyncClient) -> None:
-    async with up("--mentors", "10", "--no-due-slot", "--no-tick") as (_, stack):
+async def test_what_it_prints_is_what_it_serves_and_sigterm_leaves_nothing(http: httpx.AsyncClient) -> None:
+    async with up("--mentors", "10", "--no-due-slot", "--no-tick") as (emulator, stack):
         assert (await http.get(f"{stack['function_url']}/health")).status_code == 200
         assert (await http.get(f"{stack['engine_url']}/health")).status_code == 200
-        read = await http.get(
-            f"{stack['rest_url']}/peer_mentors?select=user_id", headers={"apikey": stack["secret_key"]}
-        )
-        assert len(read.json()) == 10
-        async with await psycopg.AsyncConnection.connect(stack["database_url"]) as database:
-            cursor = await database.execute(b"select count(*) from public.peer_mentors")
-            assert await cursor.fetchone() == (10,)
-        assert running(list(stack["pids"].values())) == list(stack["pids"].values())
-
-
-async def test_sigterm_leaves_no_process_and_no_temporary_folder() -> None:
-    async with up("--mentors", "1") as (emulator, stack):
+        assert len(await mentors_of(stack, http)) == 10
+        assert await execute(stack, b"select count(*) from public.peer_mentors") == [(10,)]
+        pids = list(stack["pids"].values())
+        assert running(pids) == pids
         folder = folder_of(stack)
         emulator.send_signal(signal.SIGTERM)
         await emulator.wait()
-        assert emulator.returncode == 0
-        assert running(list(stack["pids"].values())) == []
+        assert (emulator.returncode, running(pids)) == (0, [])
         assert not folder.exists()
 
 
-async def test_kill_9_leaves_nothing_after_a_new_start_on_the_same_directory(
+async def test_kill_9_leaves_nothing_running_and_a_directory_to_go_on_with(
     data_dir: Path, http: httpx.AsyncClient
 ) -> None:
     async with up("--data-dir", data_dir, "--mentors", "7", "--no-due-slot") as (emulator, first):
@@ -144,41 +122,13 @@ async def test_kill_9_leaves_nothing_after_a_new_start_on_the_same_directory(
         ]
         emulator.kill()
         await emulator.wait()
-    before = [*first["pids"].values(), *children]
+    for pid in [*first["pids"].values(), *children]:
+        await until(partial(gone, pid))
 
     async with up("--data-dir", data_dir, "--no-due-slot") as (_, second):
-        assert running(before) == []
         # the same project: its keys, and the mentors of the first start
         assert second["secret_key"] == first["secret_key"]
-        read = await http.get(
-            f"{second['rest_url']}/peer_mentors?select=user_id", headers={"apikey": second["secret_key"]}
-        )
-        assert len(read.json()) == 7
-
-
-async def test_a_process_that_outlived_its_emulator_is_ended_and_no_other(data_dir: Path) -> None:
-    """Where the kernel does not end orphans, the list in the data directory does."""
-    orphan = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
-    bystander = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
-    try:
-        async with up("--data-dir", data_dir, "--mentors", "1", "--no-due-slot"):
-            pass
-        started = psutil.Process(orphan.pid).create_time()
-        entries = [
-            {"name": "function", "pid": orphan.pid, "started": started},
-            # a number that was given to somebody else since
-            {"name": "engine", "pid": bystander.pid, "started": started - 1000},
-        ]
-        (data_dir / PROCESSES).write_text(json.dumps(entries))
-        async with up("--data-dir", data_dir, "--no-due-slot"):
-            # killed only where SIGINT is ignored, as everything is told to that a shell starts in the background
-            assert await orphan.wait() in (-signal.SIGINT, -signal.SIGKILL)
-            assert bystander.returncode is None
-    finally:
-        for process in (orphan, bystander):
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        assert len(await mentors_of(second, http)) == 7
 
 
 async def test_what_dies_is_started_again(http: httpx.AsyncClient) -> None:
@@ -209,40 +159,22 @@ async def test_a_taken_port_is_named_with_its_option() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"port {port} is taken" in (said := await refusal("up", "--port-function", str(port)))
-        assert "--port-function" in said
-
-
-async def test_a_foreign_directory_is_refused_and_left_alone(thesis: Path) -> None:
-    assert "holds files of something else" in await refusal("up", "--data-dir", thesis.parent)
-
-
-async def test_a_directory_of_another_postgresql_is_refused(data_dir: Path) -> None:
-    async with up("--data-dir", data_dir, "--mentors", "1", "--no-due-slot"):
-        pass
-    (data_dir / "postgres" / "PG_VERSION").write_text("12\n")
-    assert "was made by PostgreSQL 12" in await refusal("up", "--data-dir", data_dir)
-
-
-async def test_a_directory_with_other_mentors_or_migrations_is_refused(data_dir: Path) -> None:
-    async with up("--data-dir", data_dir, "--mentors", "7", "--no-due-slot") as (_, stack):
-        await execute(stack, b"update supabase_migrations.schema_migrations set statements = '{}'")
-    assert "was made with 7 mentors" in await refusal("up", "--data-dir", data_dir, "--mentors", "8")
-    assert "has changed since it was applied" in await refusal("up", "--data-dir", data_dir, "--mentors", "7")
-
-
-async def test_a_directory_in_use_is_refused(data_dir: Path) -> None:
-    async with up("--data-dir", data_dir, "--mentors", "1", "--no-due-slot"):
-        assert "is in use by a running emulator" in await refusal("up", "--data-dir", data_dir)
-
-
-async def test_a_schedule_that_is_none_is_refused() -> None:
-    assert "--schedule 'at night'" in await refusal("up", "--schedule", "at night")
+        assert re.match(rf"port {port} is taken: .* --port-function", await refusal(port_function=port))
 
 
 async def test_a_missing_postgresql_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EMULATOR_POSTGRES_BIN", str(tmp_path))
-    assert "EMULATOR_POSTGRES_BIN" in await refusal("up")
+    assert "EMULATOR_POSTGRES_BIN" in await refusal()
+
+
+async def test_a_directory_that_does_not_fit_is_refused(data_dir: Path) -> None:
+    async with up("--data-dir", data_dir, "--mentors", "7", "--no-due-slot") as (_, stack):
+        assert "is in use by a running emulator" in await refusal(data_dir=data_dir)
+        await execute(stack, b"update supabase_migrations.schema_migrations set statements = '{}'")
+    assert "was made with 7 mentors" in await refusal(data_dir=data_dir, mentors=8)
+    assert "has changed since it was applied" in await refusal(data_dir=data_dir, mentors=7)
+    (data_dir / "postgres" / "PG_VERSION").write_text("12\n")
+    assert "was made by PostgreSQL 12" in await refusal(data_dir=data_dir)
 
 
 async def run(*arguments: str | Path) -> tuple[int | None, str, str]:
@@ -257,37 +189,34 @@ async def execute(stack: dict[str, Any], query: bytes) -> list[Any]:
         return await cursor.fetchall() if cursor.description else []
 
 
+async def mentors_of(stack: dict[str, Any], http: httpx.AsyncClient) -> list[Any]:
+    read = await http.get(f"{stack['rest_url']}/peer_mentors", headers={"apikey": stack["secret_key"]})
+    return list(read.json())
+
+
 async def test_each_start_on_a_directory_has_its_own_run(data_dir: Path, http: httpx.AsyncClient) -> None:
-    runs = b"select id::text from public.scheduler_invocations where status = 'succeeded' order by created_at"
     kept = ("--data-dir", data_dir)
-    first = json.loads((await run(*kept, "--json", "--mentors", "10"))[1])["invocation"]
+    an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).strftime("%M %H * * *")
+    exit_code, output, errors = await run(*kept, "--mentors", "50", "--schedule", an_hour_ago)
+    assert exit_code == 0, output + errors
+    assert "every active mentor was evaluated for every scenario type that applies" in output
+    assert "fired again: deduplicated, same counts, no new notification" in output
+    # kept, so that what a whole night logs can be searched
+    assert check_folder(data_dir) > 0
+
+    exit_code, output, errors = await run(*kept, "--schedule", an_hour_ago)
+    assert (exit_code, output) == (1, "")
+    assert "has had its run, which is succeeded" in errors
+
     second = json.loads((await run(*kept, "--json"))[1])["invocation"]
-    assert (first["status"], second["status"]) == ("succeeded", "succeeded")
     log = (data_dir / "logs" / "function.log").read_text()
-    assert second["id"] in log
-    assert first["id"] not in log
-
-    async with up(*kept) as (_, stack):
-
-        async def third() -> list[Any]:
-            return (await execute(stack, runs))[2:]
-
-        ((id_of_third,),) = await until(third, STARTS_WITHIN_SECONDS)
     async with up(*kept, "--no-due-slot", "--no-tick") as (_, stack):
         invoke = {"Authorization": f"Bearer {stack['invoke_token']}"}
         assert (await http.post(stack["function_url"], headers=invoke)).status_code == 200
-        assert await execute(stack, runs) == [(first["id"],), (second["id"],), (id_of_third,)]
-
-
-async def test_a_schedule_without_a_due_slot_is_refused_at_once(data_dir: Path) -> None:
-    kept = ("--data-dir", data_dir, "--schedule")
-    an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).strftime("%M %H * * *")
-    assert (await run(*kept, an_hour_ago, "--mentors", "1"))[0] == 0
-    exit_code, output, errors = await run(*kept, an_hour_ago)
-    assert (exit_code, output) == (1, "")
-    assert "has had its run, which is succeeded" in errors
-    long_ago = (datetime.now(UTC) - timedelta(days=3)).strftime("%M %H %d %m *")
-    assert "MISSED_SLOT_MAX_GAP_HOURS" in (await run(*kept, long_ago))[2]
+        runs = await execute(stack, b"select id::text, status from public.scheduler_invocations order by created_at")
+    assert runs[1:] == [(second["id"], "succeeded")]
+    assert second["id"] in log
+    assert runs[0][0] not in log
 
 
 async def test_an_interrupted_run_goes_on_at_the_next_start(data_dir: Path) -> None:
@@ -307,12 +236,3 @@ async def test_an_interrupted_run_goes_on_at_the_next_start(data_dir: Path) -> N
     assert exit_code == 0, errors
     assert output.startswith("going on with the run of ")
     assert "every active mentor was evaluated" in output
-
-
-async def test_a_scheduled_run_ends_and_a_second_fire_changes_nothing(data_dir: Path) -> None:
-    exit_code, output, errors = await run("--mentors", "50", "--data-dir", data_dir)
-    assert exit_code == 0, output + errors
-    assert "every active mentor was evaluated for every scenario type that applies" in output
-    assert "fired again: deduplicated, same counts, no new notification" in output
-    # kept, so that what a whole night logs can be searched
-    assert check_folder(data_dir) > 0
