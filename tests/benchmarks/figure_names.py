@@ -39,6 +39,7 @@ FIGURES: Mapping[str, FigureName] = {
     "milliseconds": FigureName("median ms", 1),
     "p95_milliseconds": FigureName("p95 ms", 1),
     "cpu_seconds": FigureName("CPU s", 2),
+    "cores": FigureName("cores", 2),
     "peak_megabytes": FigureName("peak MB", 0),
     "largest_megabytes": FigureName("largest process", 0),
     "requests_per_batch": FigureName("Data API requests a batch", 2),

@@ -14,6 +14,7 @@ from .results import Results, SectionResult
 from .section import Row, Target
 
 QUICK = "Quick: loads are far too small for these figures to mean anything."
+VERDICTS = {True: "met", False: "NOT MET", None: ""}
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def targets_table(targets: Sequence[Target], *, judged: bool) -> Table:
             [
                 target.claim,
                 f"{target.found:,.{target.digits}f}",
-                f"{'at least' if target.at_least else 'at most'} {target.bound:,.{target.digits}f}",
-                ("met" if target.met else "NOT MET") if judged else "",
+                target.wanted,
+                VERDICTS[target.met] if judged else "",
             ]
             for target in targets
         ],
