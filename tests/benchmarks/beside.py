@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -19,9 +16,9 @@ from typing import Any
 
 from tests.emulator.data_dir import DataDir
 from tests.emulator.errors import EmulatorError
-from tests.emulator.processes import ChildProcess
 from tests.emulator.staging import ROOT
 
+from .child_run import run_child
 from .contest import Contest, Entry, cpu, memory, rate
 from .peers.contenders import THIS_FUNCTION
 from .peers.figures import Figures, Load, ProcessUse
@@ -32,8 +29,6 @@ from .spread import Spread
 RUNNER = Path(__file__).with_name("run_here.py")
 # Of the other commit's evaluations a second.
 SHARE_OF_RATE = 0.8
-# It stops a stack of its own when it is interrupted.
-STOP_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -116,12 +111,11 @@ async def _measure(tasks: Mapping[str, Task], conditions: Conditions, other: str
     roots = {THIS_FUNCTION: ROOT, other: checkout}
     entries = [Entry(side, label, task.load) for label, task in tasks.items() for side in roots]
     data_dir = DataDir.new_temporary()
-    numbers = itertools.count()
     try:
         contest = await Contest.run(
             conditions,
             entries,
-            lambda entry: _run(tasks[entry.label], entry.load, roots[entry.contender], data_dir, next(numbers)),
+            lambda entry: _run(tasks[entry.label], entry.load, roots[entry.contender], data_dir),
         )
     finally:
         data_dir.close()
@@ -141,27 +135,10 @@ def _targets(contest: Contest, label: str, other: str) -> list[Target]:
     ]
 
 
-async def _run(task: Task, load: Load, root: Path, data_dir: DataDir, number: int) -> Figures:
-    result = data_dir.path / f"run-{number}.json"
+async def _run(task: Task, load: Load, root: Path, data_dir: DataDir) -> Figures:
     asked = json.dumps({"load": asdict(load), "engine": task.engine, "env": task.env})
-    process = ChildProcess(
-        f"run-{number}",
-        # without the script's own folder on the import path: it is this checkout's
-        [_python_of(root), "-P", RUNNER, asked, result],
-        data_dir=data_dir,
-        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data_dir.path), "PYTHONPATH": str(root)},
-        cwd=root,
-        # as Ctrl-C would: it stops its stack
-        stop_signal=signal.SIGINT,
-    )
-    await process.start()
-    try:
-        await process.wait()
-    finally:
-        await process.stop(STOP_SECONDS)
-    if not result.exists():
-        raise EmulatorError(f"the run in {root} failed; its log ends:\n{process.log_tail()}")
-    return _figures(json.loads(result.read_text(encoding="utf-8")))
+    # without the script's own folder on the import path: it is this checkout's
+    return _figures(await run_child([_python_of(root), "-P", RUNNER, asked], root=root, data_dir=data_dir))
 
 
 def _figures(found: dict[str, Any]) -> Figures:

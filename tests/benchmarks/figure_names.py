@@ -38,6 +38,8 @@ FIGURES: Mapping[str, FigureName] = {
     "machine_share": FigureName("of the machine's CPU", 2),
     "milliseconds": FigureName("median ms", 1),
     "p95_milliseconds": FigureName("p95 ms", 1),
+    "cpu_microseconds": FigureName("CPU µs a call", 0),
+    "import_milliseconds": FigureName("import ms", 0),
     "cpu_seconds": FigureName("CPU s", 2),
     "cores": FigureName("cores", 2),
     "peak_megabytes": FigureName("peak MB", 0),
