@@ -31,8 +31,8 @@ from .sections import SECTIONS
 OUT = ROOT / "build" / "benchmarks"
 QUICK_OUT = ROOT / "build" / "benchmarks-quick"
 ROUNDS = 3
-# For one round of a section; none takes a quarter of it where nothing hangs.
-ROUND_SECONDS = 1_200
+# For one round of a section; none takes half of it where nothing hangs.
+ROUND_SECONDS = 600
 # Characters that the tables need; a pipe has 80.
 TABLE_WIDTH = 132
 

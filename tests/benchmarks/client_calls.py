@@ -1,7 +1,7 @@
 """Calls a fake engine through one HTTP client and writes what that took.
 
-`client_calls.py CLIENT URL CALLS IN_FLIGHT RESULT`: CLIENT is `module:class`, a `PostClient`. Each client gets a process
-of its own: imports and memory are its own as well.
+`client_calls.py CLIENT URL CALLS IN_FLIGHT RESULT`: CLIENT is `module:class`, a `PostClient`. Each client gets its own
+process: imports and memory are its own as well.
 """
 
 from __future__ import annotations
