@@ -30,12 +30,6 @@ def test_rounds_that_do_not_match_have_no_ratio() -> None:
         Spread.of([1.0]).over(Spread.of([1.0, 2.0]))
 
 
-def test_a_spread_comes_back_from_json_as_it_was() -> None:
-    spread = Spread.of([0.1, 0.3, 0.2])
-    assert Spread.from_json(spread.to_json()) == spread
-    assert spread.to_json()["median"] == pytest.approx(0.2)
-
-
 @pytest.mark.parametrize(("share", "found"), [(0.5, 10), (0.95, 19), (1.0, 20), (0.0, 1), (0.051, 2)])
 def test_a_percentile_is_the_value_at_its_rank(share: float, found: int) -> None:
     assert percentile([float(n) for n in range(20, 0, -1)], share) == found
