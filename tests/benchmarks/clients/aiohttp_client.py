@@ -1,56 +1,63 @@
-"""The other candidate: aiohttp."""
+"""The engine's HTTP client with aiohttp: the other candidate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import aiohttp
+from yarl import URL
 
 from shared.post_client import HttpAnswer, HttpBodyError, HttpError, HttpTimeoutError
 
-IDLE_SECONDS = 4.0
-
 
 class AiohttpClient:
-    """A `PostClient`; see `Connect`. It belongs to the event loop that makes the first call."""
+    """A `PostClient`; see `Connect`. One event loop uses it."""
 
     def __init__(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> None:
-        self._url = url
+        self._url = URL(url)
         self._headers = {**headers, "Accept-Encoding": "identity"}
         self._connect_seconds = connect_seconds
-        self._session: aiohttp.ClientSession | None = None
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            trust_env=True,
+        )
 
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
     ) -> HttpAnswer:
         """See `PostClient`."""
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS)
-            self._session = aiohttp.ClientSession(
-                connector=connector, headers=self._headers, cookie_jar=aiohttp.DummyCookieJar()
-            )
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=self._connect_seconds)
         try:
             async with self._session.post(
-                self._url, data=content, headers=headers, timeout=timeout, allow_redirects=False
+                self._url, data=content, headers=headers, allow_redirects=False, timeout=timeout
             ) as response:
-                return await _read(response, max_bytes)
-        except TimeoutError as error:
-            is_connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-            raise HttpTimeoutError(is_connecting=is_connecting) from None
-        except aiohttp.ClientError as error:
-            raise HttpError(type(error).__name__) from None
+                try:
+                    body = b""
+                    async for piece in response.content.iter_any():
+                        body += piece
+                        if len(body) > max_bytes:
+                            response.close()
+                            too_long = HttpBodyError(f"the body is longer than {max_bytes} bytes")
+                            return HttpAnswer(response.status, response.headers, unreadable=too_long)
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    return HttpAnswer(response.status, response.headers, unreadable=_translated(error))
+                return HttpAnswer(response.status, response.headers, body)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _translated(error) from None
+
+    async def close(self) -> None:
+        await self._session.close()
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> HttpAnswer:
-    pieces: list[bytes] = []
-    left = max_bytes
-    try:
-        async for piece in response.content.iter_any():
-            left -= len(piece)
-            if left < 0:
-                return HttpAnswer(response.status, response.headers, unreadable=HttpBodyError("the body is too long"))
-            pieces.append(piece)
-    except aiohttp.ClientError as error:
-        return HttpAnswer(response.status, response.headers, unreadable=HttpBodyError(type(error).__name__))
-    return HttpAnswer(response.status, response.headers, b"".join(pieces))
+def _translated(error: Exception) -> HttpError:
+    if isinstance(error, TimeoutError):
+        return HttpTimeoutError(is_connecting=isinstance(error, aiohttp.ConnectionTimeoutError))
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return HttpBodyError(str(error))
+    return HttpError(f"{type(error).__name__}: {error}")
