@@ -157,7 +157,16 @@ async def main(arguments: Sequence[str]) -> int:
     return 1 if broken else 0
 
 
+async def until_terminated(arguments: Sequence[str]) -> int:
+    """Runs `main`; at SIGTERM it stops what it started, as at Ctrl-C."""
+    task = asyncio.create_task(main(arguments))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        print("terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM
+
+
 if __name__ == "__main__":
-    # Ended by a signal it stops its processes, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    sys.exit(asyncio.run(main(sys.argv[1:])))
+    sys.exit(asyncio.run(until_terminated(sys.argv[1:])))

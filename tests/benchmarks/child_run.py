@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,6 @@ async def run_child(argv: Sequence[str | Path], *, root: Path, data_dir: DataDir
         data_dir=data_dir,
         env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data_dir.path), "PYTHONPATH": str(root)},
         cwd=root,
-        # as Ctrl-C would
-        stop_signal=signal.SIGINT,
     )
     await process.start()
     try:

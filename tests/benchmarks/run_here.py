@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +24,10 @@ WARM_UP_MENTORS = 1000
 
 async def main(task: dict[str, Any], result: Path) -> None:
     """Runs it and writes the figures."""
+    task_here = asyncio.current_task()
+    assert task_here is not None
+    # It has a stack to stop.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task_here.cancel)
     load = Load(**task["load"] | {"types": tuple(task["load"]["types"])})
     scheduler = Scheduler(task["env"])
     async with (
