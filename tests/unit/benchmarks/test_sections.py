@@ -115,7 +115,8 @@ async def test_a_section_that_does_not_end_is_ended(
     async def hangs(_: Conditions) -> Measured:
         nonlocal ended
         try:
-            return await asyncio.Future()
+            async with asyncio.timeout(10):
+                return await asyncio.Future()
         finally:
             ended = True
 
@@ -129,7 +130,7 @@ async def test_a_section_that_does_not_end_is_ended(
 
 async def test_a_program_without_figures_is_quoted_with_the_end_of_its_log() -> None:
     data_dir = DataDir.new_temporary()
-    command = [sys.executable, "-c", "import sys; sys.exit('no engine')"]
+    command = [sys.executable, "-c", "import sys; sys.exit('no' + ' engine')"]
     try:
         with pytest.raises(EmulatorError, match="no engine"):
             await run_child(command, root=ROOT, data_dir=data_dir)
