@@ -7,11 +7,6 @@ import pytest
 from tests.benchmarks.spread import Spread, percentile
 
 
-def test_a_spread_is_its_median_and_its_ends() -> None:
-    spread = Spread.of([3.0, 1.0, 10.0])
-    assert (spread.median, spread.lowest, spread.highest) == (3.0, 1.0, 10.0)
-
-
 def test_nothing_has_no_spread() -> None:
     with pytest.raises(ValueError, match="at least one value"):
         Spread.of([])
