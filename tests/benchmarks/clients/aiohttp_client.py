@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -25,7 +26,8 @@ class AiohttpClient:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
-            trust_env=True,
+            # Looked up once: with trust_env aiohttp does so for every request, which doubles what a call costs.
+            proxy=_proxy_for(self._url),
         )
 
     async def post(
@@ -53,6 +55,10 @@ class AiohttpClient:
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def _proxy_for(url: URL) -> str | None:
+    return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
 
 
 def _translated(error: Exception) -> HttpError:
