@@ -6,7 +6,6 @@ from functions.work import Work
 from shared.config import ScenarioEvaluationConfig
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, connect
 from shared.engine_lease import EngineLease
-from shared.http_transport import HttpTransport
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
 from shared.load_control import ConcurrencyLimiter
@@ -27,7 +26,6 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
     engine = TriggerEngine(
         config.scenario_engine_url,
         config.scenario_engine_token.get_secret_value(),
-        transport=HttpTransport(),
         limiter=limiter,
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,
@@ -41,6 +39,6 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
     if config.alert_webhook_url is not None:
         from shared.alert_webhook import AlertWebhook
 
-        webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret, transport=HttpTransport())
+        webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret)
     records = InvocationRecords(readers, config)
     return Work(config, slices, readers, invocations, records, engine, lease, webhook=webhook, telemetry=telemetry)

@@ -18,7 +18,8 @@ import orjson
 
 from shared.errors import EngineRefusedCallError, EngineRejectedError, EngineTransientError
 from shared.evaluations import EvaluationResult, MentorScenarios, Outcome
-from shared.http_connection import HttpAnswer
+from shared.foreign_text import printable
+from shared.post_client import HttpAnswer
 
 REJECTED_STATUSES = frozenset({401, 403, 404})
 TRANSIENT_STATUSES = frozenset({408, 429})
@@ -80,7 +81,7 @@ def read_answer(response: HttpAnswer, users: Sequence[MentorScenarios]) -> Answe
     """
     status = response.status
     if status == 200:
-        return _read_results(response.content, users)
+        return _read_results(response, users)
     code = f"engine_http_{status}"
     if status in TRANSIENT_STATUSES or status >= 500:
         raise EngineTransientError(
@@ -98,14 +99,14 @@ def read_answer(response: HttpAnswer, users: Sequence[MentorScenarios]) -> Answe
 
 def _retry_after(response: HttpAnswer) -> float | None:
     """Seconds, from either form of the header (RFC 9110, 10.2.3); None where it makes no sense."""
-    value = (response.header("Retry-After") or "").strip()
+    value = (response.header("retry-after") or "").strip()
     if _SECONDS.fullmatch(value):
         return min(float(value), MAX_RETRY_AFTER_SECONDS)
     at = _http_date(value)
     if at is None:
         return None
     # By the clock that the date was made with: ours, or the engine's, may be an hour off.
-    now = _http_date(response.header("Date") or "") or datetime.now(UTC)
+    now = _http_date(response.header("date") or "") or datetime.now(UTC)
     return min(max(0.0, (at - now).total_seconds()), MAX_RETRY_AFTER_SECONDS)
 
 
@@ -117,8 +118,8 @@ def _http_date(value: str) -> datetime | None:
         return None
 
 
-def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:
-    document = _read_json(content)
+def _read_results(response: HttpAnswer, users: Sequence[MentorScenarios]) -> Answer:
+    document = _read_json(response)
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list):
         raise EngineTransientError("engine_bad_answer", "expected an object with a list of results")
@@ -132,6 +133,8 @@ def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:
         # A result that is no object, or lacks a member, or has one of another type, matches no pair.
         try:
             pair = result["user_id"], result["scenario_type"]
+            if pair not in answered:
+                pair = pair[0].lower(), pair[1]  # a UUID in another case, which is the same UUID
             # What was asked for and has no answer yet; the first answer to a pair stands.
             read = _result_of(pair, result) if answered.get(pair, pair) is None else None
             if read is None:
@@ -139,7 +142,7 @@ def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:
                 continue
             if read.outcome == "failed" and _is_retryable(result):
                 retryable.add(pair)
-        except (TypeError, KeyError, IndexError):
+        except (TypeError, KeyError, IndexError, AttributeError):
             dropped += 1
             continue
         answered[pair] = read
@@ -147,15 +150,18 @@ def _read_results(content: bytes, users: Sequence[MentorScenarios]) -> Answer:
     return Answer(answered, retryable, is_final=not missing and not retryable, dropped=dropped)
 
 
-def _read_json(content: bytes) -> Any:
+def _read_json(response: HttpAnswer) -> Any:
     try:
-        return orjson.loads(content)
+        return orjson.loads(response.content)
     except ValueError:
         # It may still be JSON: half of a surrogate pair, which orjson does not take, is no reason to lose a whole call.
         try:
-            return json.loads(content)
+            return json.loads(response.content)
         except (ValueError, RecursionError) as error:
-            raise EngineTransientError("engine_bad_answer", f"expected JSON: {type(error).__name__}") from error
+            # What the HTTP client cannot unpack arrives packed.
+            coding = response.header("content-encoding")
+            found = type(error).__name__ if coding is None else f"Content-Encoding: {printable(coding, limit=40)}"
+            raise EngineTransientError("engine_bad_answer", f"expected JSON, found {found}") from error
 
 
 def _result_of(pair: Pair, result: dict[str, Any]) -> EvaluationResult | None:

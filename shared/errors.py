@@ -17,8 +17,8 @@
         ├── EngineRejectedError         the engine turns us away altogether: 401, 403, 404
         └── EngineUnavailableError      the engine is down for everyone
 
-Foreign errors are translated where they arise (`database.py`, `http_connection.py`, `http_transport.py`,
-`trigger_engine.py`, `engine_answers.py`, `alert_webhook.py`) and nowhere else.
+Foreign errors are translated where they arise (`database.py`, `http_client.py`, `trigger_engine.py`,
+`engine_answers.py`, `alert_webhook.py`) and nowhere else.
 """
 
 from __future__ import annotations

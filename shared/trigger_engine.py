@@ -9,11 +9,9 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from json.encoder import encode_basestring_ascii as to_json
 from typing import TYPE_CHECKING
 
-import httpx
+import orjson
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -33,11 +31,11 @@ from shared.errors import (
     OutOfTimeError,
 )
 from shared.evaluations import MentorScenarios
-from shared.http_connection import ResponseTooLargeError
-from shared.http_transport import PostTransport
+from shared.http_client import HttpClient
 from shared.lanes import Lanes
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import traceparent
+from shared.post_client import Connect, HttpBodyError, HttpError, HttpTimeoutError
 from shared.time_budget import TimeBudget
 
 if TYPE_CHECKING:
@@ -47,6 +45,9 @@ if TYPE_CHECKING:
 # page fits the first, any honest result the second.
 ANSWER_BYTES = 1024 * 1024
 ANSWER_BYTES_PER_PAIR = 4096
+# Part of a call's time-out, so that a time-out says which of the two was slow: connecting or answering.
+CONNECT_SECONDS = 5.0
+CONNECT_SHARE = 0.9
 # What the engine asks everybody to wait is waited for within a slice up to this share of the time that is left.
 PATIENT_SHARE = 0.5
 
@@ -61,33 +62,22 @@ class EvaluationContext:
     dry_run: bool
 
     def body(self, users: Sequence[MentorScenarios]) -> bytes:
-        """The body of a call about these users, as the contract says.
-
-        Put together from pieces: what stays the same from call to call is encoded once.
-        """
-        opening, before_key = self._pieces
-        evaluations: list[str] = []
-        last_types, types_and_key = None, ""
-        for user_id, scenario_types, _ in users:
-            if scenario_types is not last_types:  # most users of a call share the one before's
-                last_types, types_and_key = scenario_types, _types_to_json(scenario_types) + before_key
-            quoted = to_json(user_id)
-            # The key's prefix ends with the user id, and so with its closing quote.
-            evaluations.append(f'{{"user_id":{quoted}{types_and_key}{quoted[1:]}}}')
-        return (opening + ",".join(evaluations) + "]}").encode()
-
-    @cached_property
-    def _pieces(self) -> tuple[str, str]:
-        return (
-            f'{{"invocation_id":{to_json(self.invocation_id)},"scheduled_for":{to_json(self.scheduled_for)},'
-            f'"dry_run":{"true" if self.dry_run else "false"},"evaluations":[',
-            f',"idempotency_key_prefix":{to_json(self.engine_scope)[:-1]}:',
+        """Returns the body of a call about these users, as the contract says."""
+        return orjson.dumps(
+            {
+                "invocation_id": self.invocation_id,
+                "scheduled_for": self.scheduled_for,
+                "dry_run": self.dry_run,
+                "evaluations": [
+                    {
+                        "user_id": user_id,
+                        "scenario_types": scenario_types,
+                        "idempotency_key_prefix": f"{self.engine_scope}:{user_id}",
+                    }
+                    for user_id, scenario_types, _ in users
+                ],
+            }
         )
-
-
-@lru_cache(maxsize=256)
-def _types_to_json(scenario_types: tuple[str, ...]) -> str:
-    return f',"scenario_types":[{",".join(map(to_json, scenario_types))}]'
 
 
 class WaitRetryAfter(wait_base):
@@ -108,12 +98,12 @@ class TriggerEngine:
     Args:
         url: the engine's base URL.
         token: its bearer token.
-        transport: sends the requests.
         limiter: shared by all calls of this process.
         timeout_seconds: for one call, the whole answer included.
         max_attempts: calls that are tried before a transient failure is believed.
-        telemetry: measures the calls; None: nobody does.
+        telemetry: measures the calls; None: nothing does.
         sleep: waits between attempts; replaced in tests.
+        connect: makes the HTTP client.
     """
 
     def __init__(
@@ -121,22 +111,22 @@ class TriggerEngine:
         url: str,
         token: str,
         *,
-        transport: PostTransport,
         limiter: ConcurrencyLimiter,
         timeout_seconds: float,
         max_attempts: int,
         telemetry: Telemetry | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        connect: Connect = HttpClient,
     ) -> None:
-        self._url = f"{url}/v1/evaluations"
         self._telemetry = telemetry
-        self._headers = {
+        headers = {
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
             "Accept": "application/json",
             "User-Agent": "scenario-evaluation-scheduler",
         }
-        self._transport = transport
+        self._connect_seconds = min(CONNECT_SECONDS, CONNECT_SHARE * timeout_seconds)
+        self._client = connect(f"{url}/v1/evaluations", headers, connect_seconds=self._connect_seconds)
         self._limiter = limiter
         self.lanes = Lanes(limiter.maximum)
         """For many calls at a time: as many as may be in flight."""
@@ -285,23 +275,25 @@ class TriggerEngine:
             raise OutOfTimeError("the time budget ended before the call")
         pairs = sum(len(user.scenario_types) for user in users)
         try:
-            answer = await self._transport.post(
-                self._url,
-                headers={**self._headers, "traceparent": traceparent() if call is None else call.traceparent},
-                content=context.body(users),
+            answer = await self._client.post(
+                context.body(users),
+                {"traceparent": traceparent() if call is None else call.traceparent},
                 timeout_seconds=min(self._timeout_seconds, remaining),
                 max_bytes=ANSWER_BYTES + ANSWER_BYTES_PER_PAIR * pairs,
             )
-        except httpx.TimeoutException as error:
-            if remaining < self._timeout_seconds:
+            if answer.status == 200 and answer.unreadable is not None:
+                raise answer.unreadable
+        except HttpTimeoutError as error:
+            if remaining < self._timeout_seconds and not error.is_connecting:
                 raise OutOfTimeError("the time budget ended during the call") from error
-            raise EngineTransientError(
-                "engine_timeout", f"no answer within {self._timeout_seconds:g} s", overloaded=True
-            ) from error
-        except ResponseTooLargeError as error:
-            raise EngineTransientError("engine_bad_answer", "the answer is longer than this client reads") from error
-        except httpx.TransportError as error:
-            raise EngineTransientError("engine_unreachable", type(error).__name__) from error
+            slow, seconds = (
+                ("connection", self._connect_seconds) if error.is_connecting else ("answer", self._timeout_seconds)
+            )
+            raise EngineTransientError("engine_timeout", f"no {slow} within {seconds:g} s", overloaded=True) from error
+        except HttpBodyError as error:
+            raise EngineTransientError("engine_bad_answer", str(error)) from error
+        except HttpError as error:
+            raise EngineTransientError("engine_unreachable", str(error)) from error
         if call is not None:
             call.answered(answer.status)
         return read_answer(answer, users)

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [SECTION …] [--rounds 3] [--quick] [--out DIR]`: measures, section by section.
+"""`python -m tests.benchmarks [SECTION …] [--rounds 3] [--quick] [--beside CHECKOUT] [--out DIR]`: measures by section.
 
 Each section's tables are printed when it is through, and `results.json`, `results.md` and `chart.png` in the folder are
 written anew. A section that is not run again stays in them as it was, unless it was measured on another machine.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from rich.console import Console
 from tests.emulator.errors import EmulatorError
 from tests.emulator.staging import ROOT
 
+from .beside import TASKS, beside
 from .chart import draw, require_matplotlib
 from .machine import describe_commit, describe_machine
 from .report import print_section, to_markdown
@@ -29,6 +31,8 @@ from .sections import SECTIONS
 OUT = ROOT / "build" / "benchmarks"
 QUICK_OUT = ROOT / "build" / "benchmarks-quick"
 ROUNDS = 3
+# For one round of a section; none takes half of it where nothing hangs.
+ROUND_SECONDS = 900
 # Characters that the tables need; a pipe has 80.
 TABLE_WIDTH = 132
 
@@ -40,6 +44,12 @@ def parse(arguments: Sequence[str]) -> tuple[list[Section], Conditions, Path]:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"all, or some of: {', '.join(known)}")
     parser.add_argument("--rounds", type=int, default=None, help=f"of each contender ({ROUNDS}; 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="small loads: only whether everything works")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="CHECKOUT",
+        help=f"instead: this function and that of another checkout in turn; {', '.join(TASKS)}",
+    )
     parser.add_argument("--out", type=Path, default=None, help=f"folder ({OUT.relative_to(ROOT)})")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.sections if name not in known]
@@ -50,13 +60,29 @@ def parse(arguments: Sequence[str]) -> tuple[list[Section], Conditions, Path]:
         parser.error("--rounds: at least one is expected")
     conditions = Conditions(rounds, options.quick, lambda text: print(f"  {text}", flush=True))
     chosen = [section for section in SECTIONS if not options.sections or section.name in options.sections]
+    if options.beside is not None:
+        if alone := [name for name in options.sections if name not in TASKS]:
+            parser.error(f"--beside: {', '.join(alone)} cannot be run so; {', '.join(TASKS)} can")
+        chosen = [beside(section, options.beside.resolve()) for section in chosen if section.name in TASKS]
     return chosen, conditions, options.out or (QUICK_OUT if options.quick else OUT)
 
 
 async def measure(section: Section, conditions: Conditions) -> SectionResult:
-    """Runs one section."""
+    """Runs one section.
+
+    Raises:
+        EmulatorError: it broke, or did not end in time.
+    """
     started_at, started = datetime.now(UTC), time.monotonic()
-    measured = await section.measure(conditions)
+    limit = ROUND_SECONDS * conditions.rounds
+    whole = asyncio.timeout(limit)
+    try:
+        async with whole:
+            measured = await section.measure(conditions)
+    except TimeoutError as error:
+        if not whole.expired():
+            raise
+        raise EmulatorError(f"expected an end within {limit} s, found none") from error
     return SectionResult(
         section.name,
         section.title,
@@ -134,5 +160,16 @@ async def main(arguments: Sequence[str]) -> int:
     return 1 if broken else 0
 
 
+async def until_terminated(arguments: Sequence[str]) -> int:
+    """Runs `main`; at SIGTERM it stops what it started, as at Ctrl-C."""
+    task = asyncio.create_task(main(arguments))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        print("terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM
+
+
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(sys.argv[1:])))
+    sys.exit(asyncio.run(until_terminated(sys.argv[1:])))

@@ -27,7 +27,7 @@ COLOURS = {
 OTHER = "#BBBBBB"
 INK = "#222222"
 RULE = "#E3E3E3"
-MEMORY_TARGET_MEGABYTES = 100
+MEMORY_TARGET_MEGABYTES = 160
 
 
 def require_matplotlib() -> None:

@@ -100,6 +100,11 @@ def cpu(figures: Figures) -> float:
     return figures.use.cpu_seconds
 
 
+def cores(figures: Figures) -> float:
+    """Returns how many of the machine's cores the contender's own processes kept busy."""
+    return figures.use.cpu_seconds / figures.wall_seconds
+
+
 def memory(figures: Figures) -> float:
     """Peak megabytes of the contender's own processes."""
     return figures.use.peak_megabytes
@@ -129,6 +134,7 @@ def _row(entry: Entry, figures: Sequence[Figures]) -> Row:
             "wall_seconds": Spread.of(map(wall, figures)),
             "evaluations_per_second": Spread.of(map(rate, figures)),
             "cpu_seconds": Spread.of(map(cpu, figures)),
+            "cores": Spread.of(map(cores, figures)),
             "peak_megabytes": Spread.of(map(memory, figures)),
             "largest_megabytes": Spread.of(one.use.largest_megabytes for one in figures),
         },

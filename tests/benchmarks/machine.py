@@ -22,7 +22,10 @@ from tests.emulator.staging import ROOT
 from .peers.deno import HERE, find_deno
 from .peers.limit import find_wrk
 
-PACKAGES = ("functions-framework", "fastapi", "uvicorn", "uvloop", "postgrest", "httpx", "pyreqwest", "dbos")
+PACKAGES = (
+    *("functions-framework", "fastapi", "uvicorn", "uvloop", "h11", "supabase", "postgrest", "httpx", "pyreqwest"),
+    *("aiohttp", "dbos"),
+)
 VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 

@@ -14,6 +14,7 @@ from .results import Results, SectionResult
 from .section import Row, Target
 
 QUICK = "Quick: loads are far too small for these figures to mean anything."
+VERDICTS = {True: "met", False: "NOT MET", None: ""}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,19 @@ class Table:
         return table
 
 
-def figures_table(rows: Sequence[Row]) -> Table:
+def figures_tables(rows: Sequence[Row]) -> list[Table]:
+    """Returns a table for those rows that follow one another and have the same figures, or some of them."""
+    groups: list[list[Row]] = []
+    for row in rows:
+        before = groups[-1][-1].figures.keys() if groups else set()
+        if groups and (row.figures.keys() <= before or row.figures.keys() >= before):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return [_figures_table(group) for group in groups]
+
+
+def _figures_table(rows: Sequence[Row]) -> Table:
     """Medians, with the least and the greatest value."""
     names = [name for name in FIGURES if any(name in row.figures for row in rows)]
     return Table(
@@ -89,8 +102,8 @@ def targets_table(targets: Sequence[Target], *, judged: bool) -> Table:
             [
                 target.claim,
                 f"{target.found:,.{target.digits}f}",
-                f"{'at least' if target.at_least else 'at most'} {target.bound:,.{target.digits}f}",
-                ("met" if target.met else "NOT MET") if judged else "",
+                target.wanted,
+                VERDICTS[target.met] if judged else "",
             ]
             for target in targets
         ],
@@ -104,7 +117,8 @@ def print_section(console: Console, result: SectionResult) -> None:
     console.rule(f"{result.name}: {result.title}", align="left")
     if result.quick:
         console.print(QUICK)
-    console.print(figures_table(result.measured.rows).to_rich())
+    for table in figures_tables(result.measured.rows):
+        console.print(table.to_rich())
     if result.measured.targets:
         console.print(targets_table(result.measured.targets, judged=not result.quick).to_rich())
     for note in result.measured.notes:
@@ -139,7 +153,7 @@ def _section_markdown(result: SectionResult) -> list[str]:
     ]
     if measured.targets:
         parts.append(targets_table(measured.targets, judged=not result.quick).to_markdown())
-    parts.append(figures_table(measured.rows).to_markdown())
+    parts += [table.to_markdown() for table in figures_tables(measured.rows)]
     processes = processes_table(measured.rows)
     if processes is not None:
         parts += ["Who worked for them, CPU and peak memory:", processes.to_markdown()]

@@ -1,21 +1,15 @@
 """Past one process: two, four and eight drain one run, against an engine of fixed latency.
 
-`python -m tests.benchmarks.scale_out [--rounds N]` measures it alone. As many mentors for each process, however many
-there are, so that beginning and end weigh the same. Three loads, the heavier of which come to where the machine's CPU
-is full; where that is, processes that have nothing in common but the machine tell, which are given the same load. Then
-one run in which processes are killed again and again.
+As many mentors for each process, however many there are, so that beginning and end weigh the same. Three loads, the
+heavier of which come to where the machine's CPU is full; where that is, processes that have nothing in common but the
+machine tell, which are given the same load. Then one run in which processes are killed again and again.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-
-from rich.console import Console
-from rich.table import Table
 
 from tests.emulator.project import ProjectFactory
 
@@ -28,8 +22,6 @@ PROCESSES = (1, 2, 4, 8)
 WANTED_SHARE = 0.85
 KILLS = 6
 KILLED_MENTORS = 4800
-# Characters; a pipe has 80.
-TABLE_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -183,43 +175,3 @@ def _share_of_linear(
         run.evaluations_per_second / base.evaluations_per_second * fewest / processes
         for run, base in zip(runs, runs_of_fewest, strict=True)
     )
-
-
-def table_of(figures: ScaleOutFigures) -> Table:
-    """The figures, for a person."""
-    table = Table(title="One run drained by several processes")
-    headings = ("processes", "seconds", "evaluations/s", "of linear", "independent ones", "of the CPU", "at work")
-    for heading in ("load", *headings):
-        table.add_column(heading, justify="left" if heading == "load" else "right")
-    for name, points in figures.points.items():
-        for point in points:
-            table.add_row(
-                name,
-                str(point.processes),
-                f"{point.seconds:.2f}",
-                f"{point.evaluations_per_second:,.0f}",
-                f"{point.share_of_linear:.2f}",
-                f"{point.independent_share:.2f}",
-                f"{point.machine_share:.2f}" + (" (full)" if point.is_cpu_full else ""),
-                str(point.workers),
-            )
-    return table
-
-
-async def main() -> None:
-    """Measures it and prints a table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale_out", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    console = Console(width=TABLE_WIDTH)
-    figures = await measure_scale_out(rounds=options.rounds, say=lambda text: console.print(text, style="dim"))
-    console.print(table_of(figures))
-    killed = figures.killed
-    console.print(
-        f"{killed.killed} processes killed in the middle: {killed.load.evaluations} evaluations, {killed.rows} rows, "
-        f"{killed.repeated} asked for again under the same key, none acted on twice"
-    )
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -76,26 +76,35 @@ class Row:
 
 @dataclass(frozen=True)
 class Target:
-    """What was to be reached.
+    """What was to be reached, or a ratio to read beside it.
 
     Args:
         claim: in words, with its unit.
         found: the median, of a ratio the median of the rounds' ratios.
-        bound: what it was to be.
+        bound: what it was to be; None: there is no target.
         at_least: it was to be this or more; else this or less.
         digits: after the point, when it is shown.
     """
 
     claim: str
     found: float
-    bound: float
+    bound: float | None
     at_least: bool
     digits: int = 2
 
     @property
-    def met(self) -> bool:
-        """Whether it was reached."""
+    def met(self) -> bool | None:
+        """Returns whether it was reached; None without a target."""
+        if self.bound is None:
+            return None
         return self.found >= self.bound if self.at_least else self.found <= self.bound
+
+    @property
+    def wanted(self) -> str:
+        """Returns the bound in words, nothing without a target."""
+        if self.bound is None:
+            return ""
+        return f"{'at least' if self.at_least else 'at most'} {self.bound:,.{self.digits}f}"
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored, with the verdict."""
@@ -122,6 +131,11 @@ def at_least(claim: str, found: Spread, bound: float, *, digits: int = 2) -> Tar
 def at_most(claim: str, found: Spread, bound: float, *, digits: int = 2) -> Target:
     """The median is to be this or less."""
     return Target(claim, found.median, bound, at_least=False, digits=digits)
+
+
+def reported(claim: str, found: Spread, *, digits: int = 2) -> Target:
+    """Returns the median, for which there is no target."""
+    return Target(claim, found.median, None, at_least=True, digits=digits)
 
 
 @dataclass(frozen=True)

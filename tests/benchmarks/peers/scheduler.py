@@ -6,11 +6,13 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 
 from tests.emulator.errors import EmulatorError
 from tests.emulator.project import Project
+from tests.emulator.staging import ROOT
 
 from .figures import Figures, Load
 from .measured_call import ANSWER_SECONDS, call, figures_of
@@ -30,10 +32,12 @@ class Scheduler:
 
     Args:
         env: goes over the environment that the load asks for.
+        root: of the checkout whose function it is.
         forget: makes the database forget the runs before this one.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
+    root: Path = ROOT
     forget: Callable[[Project], Awaitable[None]] = forget_everything
 
     async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
@@ -45,6 +49,7 @@ class Scheduler:
         function = await project.start_function(
             {"EVALUATION_SCHEDULE": f"{slot.minute} {slot.hour} * * *", **settings_for(load), **self.env},
             engine_url=engine_url,
+            root=self.root,
             restart=False,
         )
         try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..section import Section
 from .batched import BATCHED
+from .clients import CLIENTS_SECTION
 from .cold_start import COLD_START
 from .durability import DURABILITY
 from .fan_out import FAN_OUT
@@ -14,4 +15,14 @@ from .million import MILLION
 from .scale_out import SCALE_OUT
 from .tail import TAIL
 
-SECTIONS: Sequence[Section] = (FAN_OUT, TAIL, BATCHED, MILLION, DURABILITY, COLD_START, HISTORY, SCALE_OUT)
+SECTIONS: Sequence[Section] = (
+    FAN_OUT,
+    TAIL,
+    BATCHED,
+    MILLION,
+    DURABILITY,
+    COLD_START,
+    HISTORY,
+    CLIENTS_SECTION,
+    SCALE_OUT,
+)

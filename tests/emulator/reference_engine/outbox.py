@@ -6,8 +6,6 @@ import asyncio
 
 import httpx
 
-from shared.http_transport import HttpTransport
-
 from .contract import EvaluationCall
 
 RPC_TIMEOUT_SECONDS = 10.0
@@ -63,8 +61,6 @@ def data_api_client(supabase_url: str, secret_key: str) -> httpx.AsyncClient:
         base_url=f"{supabase_url.rstrip('/')}/rest/v1/",
         headers=headers,
         timeout=RPC_TIMEOUT_SECONDS,
-        # httpx's own pool would cost more than all else that the engine does for a call.
-        transport=HttpTransport(),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -13,13 +12,13 @@ import pytest
 from openapi_spec_validator import validate
 
 from shared.evaluations import MentorScenarios
-from shared.http_connection import HttpAnswer
 from shared.load_control import ConcurrencyLimiter
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
 from tests.emulator.staging import ROOT
 from tests.engine_conformance.engine import Evaluations
 from tests.integration.reference_engine.programme import SILENT, TYPES, Programme
+from tests.unit.fake_post_client import FakePostClient, reply
 
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs" / "engine-openapi.json").read_text())
 OPERATION = DOCUMENT["paths"]["/v1/evaluations"]["post"]
@@ -69,29 +68,14 @@ def test_what_the_scheduler_sends_fits(dry_run: bool) -> None:
     assert set(call["evaluations"][0]) == set(DOCUMENT["components"]["schemas"]["Evaluation"]["properties"])
 
 
-class Recorder:
-    """Keeps what is sent, and answers what it is told to."""
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        self.sent: list[tuple[str, Mapping[str, str], Any]] = []
-        self._answer = answer
-
-    async def post(
-        self, url: str, *, headers: Mapping[str, str], content: bytes, timeout_seconds: float, max_bytes: int
-    ) -> HttpAnswer:
-        """Sends nothing."""
-        self.sent.append((url, headers, json.loads(content)))
-        return HttpAnswer(200, json.dumps(self._answer).encode(), [])
-
-
 async def test_the_scheduler_calls_the_documents_address_with_its_headers_and_understands_its_example() -> None:
     body = OPERATION["requestBody"]["content"]["application/json"]["example"]
     [asked] = body["evaluations"]
-    recorder = Recorder(OPERATION["responses"]["200"]["content"]["application/json"]["example"])
+    http = FakePostClient(reply(200, json_body=OPERATION["responses"]["200"]["content"]["application/json"]["example"]))
     [server] = DOCUMENT["servers"]
     base = server["variables"]["SCENARIO_ENGINE_URL"]["default"]
     engine = TriggerEngine(
-        base, "token", transport=recorder, limiter=ConcurrencyLimiter(1), timeout_seconds=10, max_attempts=1
+        base, "token", limiter=ConcurrencyLimiter(1), timeout_seconds=10, max_attempts=1, connect=http.connect
     )
     scope = asked["idempotency_key_prefix"].removesuffix(f":{asked['user_id']}")
     context = EvaluationContext(body["invocation_id"], body["scheduled_for"], scope, body["dry_run"])
@@ -99,9 +83,10 @@ async def test_the_scheduler_calls_the_documents_address_with_its_headers_and_un
 
     answer = await engine.evaluate(context, [mentor], TimeBudget(30))
 
-    [(url, headers, sent)] = recorder.sent
-    assert url == f"{base}/v1/evaluations"
-    assert sent == body
+    [posted] = http.posted
+    headers = {**http.headers, **posted.headers}
+    assert http.url == f"{base}/v1/evaluations"
+    assert json.loads(posted.content) == body
     assert headers["Content-Type"] in OPERATION["requestBody"]["content"]
     assert headers["Authorization"] == "Bearer token"
     [parameter] = OPERATION["parameters"]

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import httpx
 from psycopg import sql
+from pyreqwest.compatibility.httpx import HttpxTransport
 
-from shared.http_transport import HttpTransport
 from tests.emulator.connections import Connection
 from tests.emulator.project import Project
 
@@ -41,7 +41,7 @@ class Programme:
         assert project.engine is not None
         headers = {"authorization": f"Bearer {project.engine_token}", "content-type": "application/json"}
         # httpx's own pool takes half a minute over 500 calls at once.
-        transport = HttpTransport()
+        transport = HttpxTransport()
         async with httpx.AsyncClient(
             base_url=project.engine.url, headers=headers, timeout=60, transport=transport
         ) as engine:

@@ -8,7 +8,6 @@ from tests.benchmarks.peers.fast_engine import EngineStats
 from tests.benchmarks.peers.figures import Load, ideal_seconds
 from tests.benchmarks.peers.measured_call import check
 from tests.emulator.errors import EmulatorError
-from tests.unit.benchmarks.measured import figures
 
 LOAD = Load.single(100, in_flight=64)
 
@@ -49,11 +48,6 @@ def test_the_ideal_is_the_latency_shared_by_the_places() -> None:
 
 def test_no_schedule_is_shorter_than_the_longest_call() -> None:
     assert ideal_seconds(10.0, 1.5, 64) == 1.5
-
-
-def test_efficiency_is_the_ideal_share_of_the_wall_time() -> None:
-    assert figures(wall_seconds=4.0, ideal_seconds=3.0).efficiency == 0.75
-    assert figures(wall_seconds=4.0).evaluations_per_second == 75
 
 
 def test_a_run_that_did_what_was_asked_has_figures() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.benchmarks.peers.counting_gateway import count_requests
-from tests.benchmarks.report import to_markdown
+from tests.benchmarks.report import figures_tables, to_markdown
 from tests.benchmarks.results import Results, read_results
+from tests.benchmarks.section import Row
+from tests.benchmarks.spread import Spread
 from tests.unit.benchmarks.measured import section_result
 
 MACHINE = {"cores": 2, "cpu": "a processor", "memory_gigabytes": 8, "system": "Linux", "versions": {"Python": "3.11"}}
@@ -54,6 +56,13 @@ def test_the_report_says_which_figures_mean_nothing() -> None:
     assert "MET" not in quick
     assert "far too small" not in real
     assert "NOT MET" in real
+
+
+def test_rows_with_other_figures_get_a_table_of_their_own() -> None:
+    one = Spread.of([1.0])
+    wall, both, other = {"wall_seconds": one}, {"wall_seconds": one, "efficiency": one}, {"milliseconds": one}
+    rows = [Row("it", "a load", {}, figures) for figures in (wall, both, other, other)]
+    assert [len(table.rows) for table in figures_tables(rows)] == [2, 2]
 
 
 def test_requests_are_counted_by_what_they_asked_for(tmp_path: Path) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.benchmarks.__main__ import OUT, QUICK_OUT, parse, run_sections
+from tests.benchmarks.child_run import run_child
 from tests.benchmarks.contest import Contest, Entry, in_turn, wall
 from tests.benchmarks.peers.figures import Figures, Load
 from tests.benchmarks.peers.limit import find_wrk
 from tests.benchmarks.results import Results, SectionResult
-from tests.benchmarks.section import Conditions, Measured, Section, at_least, at_most
+from tests.benchmarks.section import Conditions, Measured, Section, at_least, at_most, reported
 from tests.benchmarks.sections import SECTIONS
 from tests.benchmarks.spread import Spread
+from tests.emulator.data_dir import DataDir
 from tests.emulator.errors import EmulatorError
+from tests.emulator.staging import ROOT
 from tests.unit.benchmarks.measured import figures
 
 
@@ -69,6 +74,11 @@ def test_a_target_is_met_by_the_median_up_to_its_bound() -> None:
     assert not at_most("share", values, 0.949).met
 
 
+def test_a_ratio_without_a_target_has_no_verdict() -> None:
+    ratio = reported("share", Spread.of([0.9]))
+    assert (ratio.met, ratio.wanted) == (None, "")
+
+
 def section(name: str, measure: Callable[[Conditions], Awaitable[Measured]]) -> Section:
     return Section(name, "a title", "what it is", lambda: None, measure)
 
@@ -97,6 +107,37 @@ async def test_a_section_that_breaks_leaves_the_others_their_turn(capsys: pytest
     assert "two broke: somebody was lost" in capsys.readouterr().err
 
 
+async def test_a_section_that_does_not_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = False
+
+    async def hangs(_: Conditions) -> Measured:
+        nonlocal ended
+        try:
+            async with asyncio.timeout(10):
+                return await asyncio.Future()
+        finally:
+            ended = True
+
+    monkeypatch.setattr("tests.benchmarks.__main__.ROUND_SECONDS", 0)
+    assert await run_sections([section("one", hangs)], conditions(1), Results({}, {}), publish=lambda *_: None) == [
+        "one"
+    ]
+    assert ended
+    assert "expected an end within 0 s" in capsys.readouterr().err
+
+
+async def test_a_program_without_figures_is_quoted_with_the_end_of_its_log() -> None:
+    data_dir = DataDir.new_temporary()
+    command = [sys.executable, "-c", "import sys; sys.exit('no' + ' engine')"]
+    try:
+        with pytest.raises(EmulatorError, match="no engine"):
+            await run_child(command, root=ROOT, data_dir=data_dir)
+    finally:
+        data_dir.close()
+
+
 def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EmulatorError, match="Debian's package `wrk`"):
@@ -118,3 +159,11 @@ def test_an_unknown_section_is_refused_with_those_that_there_are(capsys: pytest.
     with pytest.raises(SystemExit):
         parse(["fan-in"])
     assert "fan-out" in capsys.readouterr().err
+
+
+def test_only_sections_with_common_loads_run_beside_a_checkout(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen, _, _ = parse(["--beside", str(ROOT)])
+    assert [one.name.partition(",")[0] for one in chosen] == ["fan-out", "tail", "batched", "million"]
+    with pytest.raises(SystemExit):
+        parse(["history", "--beside", str(ROOT)])
+    assert "history cannot be run so" in capsys.readouterr().err

@@ -7,11 +7,6 @@ import pytest
 from tests.benchmarks.spread import Spread, percentile
 
 
-def test_a_spread_is_its_median_and_its_ends() -> None:
-    spread = Spread.of([3.0, 1.0, 10.0])
-    assert (spread.median, spread.lowest, spread.highest) == (3.0, 1.0, 10.0)
-
-
 def test_nothing_has_no_spread() -> None:
     with pytest.raises(ValueError, match="at least one value"):
         Spread.of([])
@@ -28,12 +23,6 @@ def test_a_ratio_is_taken_round_by_round() -> None:
 def test_rounds_that_do_not_match_have_no_ratio() -> None:
     with pytest.raises(ValueError, match="zip"):
         Spread.of([1.0]).over(Spread.of([1.0, 2.0]))
-
-
-def test_a_spread_comes_back_from_json_as_it_was() -> None:
-    spread = Spread.of([0.1, 0.3, 0.2])
-    assert Spread.from_json(spread.to_json()) == spread
-    assert spread.to_json()["median"] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("share", "found"), [(0.5, 10), (0.95, 19), (1.0, 20), (0.0, 1), (0.051, 2)])

@@ -13,10 +13,11 @@ import httpx
 
 from shared.evaluations import EvaluationBatch, MentorScenarios
 from shared.load_control import ConcurrencyLimiter
+from shared.post_client import HttpAnswer, HttpTimeoutError
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import TriggerEngine
 from tests.unit.clock import ManualClock
-from tests.unit.through_httpx import ThroughHttpx
+from tests.unit.fake_post_client import reply
 
 ENGINE_TIMEOUT = 10
 ATTEMPTS = 3
@@ -39,8 +40,8 @@ def truth(user_id: str, scenario_type: str) -> str:
     return ANSWERS[sum((user_id + scenario_type).encode()) % len(ANSWERS)]
 
 
-class PretendEngine(httpx.AsyncBaseTransport):
-    """Stands where the HTTP transport would be.
+class PretendEngine:
+    """Stands where the HTTP client would be.
 
     Args:
         clock: a call that times out takes its time on it.
@@ -66,24 +67,28 @@ class PretendEngine(httpx.AsyncBaseTransport):
         self._trouble = trouble
         self.calls: list[Call] = []
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content)
+    def connect(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> PretendEngine:
+        return self
+
+    async def post(
+        self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
+    ) -> HttpAnswer:
+        body = json.loads(content)
         pairs = tuple((asked["user_id"], t) for asked in body["evaluations"] for t in asked["scenario_types"])
         call = Call(tuple(asked["user_id"] for asked in body["evaluations"]), pairs, body)
         self.calls.append(call)
         await asyncio.sleep(0)
         answer = self._trouble(call.users)
         if answer is not None:
-            return answer
+            return reply(answer.status_code, content=answer.content, headers=answer.headers)
         statuses = [self._poison[user] for user in call.users if user in self._poison]
         if 0 in statuses:
-            allowed = request.extensions["timeout"]["read"]
-            self.clock.advance(allowed)
-            raise httpx.ReadTimeout("too slow")
+            self.clock.advance(timeout_seconds)
+            raise HttpTimeoutError(is_connecting=False)
         if statuses:
-            return httpx.Response(statuses[0])
+            return reply(statuses[0])
         results = [self._result(pair) for pair in pairs if not self._uses_up(self._left_out, pair)]
-        return httpx.Response(200, json={"results": results})
+        return reply(200, json_body={"results": results})
 
     def _result(self, pair: tuple[str, str]) -> dict[str, object]:
         result: dict[str, object] = {"user_id": pair[0], "scenario_type": pair[1]}
@@ -109,11 +114,11 @@ class PretendEngine(httpx.AsyncBaseTransport):
         return TriggerEngine(
             "https://engine.example.org",
             "token",
-            transport=ThroughHttpx(self),
             limiter=limiter or ConcurrencyLimiter(concurrency),
             timeout_seconds=ENGINE_TIMEOUT,
             max_attempts=ATTEMPTS,
             sleep=self.clock.sleep,
+            connect=self.connect,
         )
 
     def budget(self, seconds: float = 100_000) -> TimeBudget:

@@ -11,7 +11,7 @@ import pytest
 
 from shared.alert_webhook import AlertWebhook
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
-from shared.http_connection import HttpAnswer
+from shared.post_client import HttpAnswer
 from shared.secret import Secret
 from tests.unit.functions.http_function import Function
 from tests.unit.functions.pretend_sql import RUN_ID, slot_answer, summarized
@@ -25,11 +25,14 @@ class PretendWebhook:
         self._statuses = list(statuses)
         self.ids: list[str] = []
 
+    def connect(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> PretendWebhook:
+        return self
+
     async def post(
-        self, url: str, *, headers: Mapping[str, str], content: bytes, timeout_seconds: float, max_bytes: int
+        self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
     ) -> HttpAnswer:
         self.ids.append(headers["webhook-id"])
-        return HttpAnswer(self._statuses.pop(0) if self._statuses else 200, b"", ())
+        return HttpAnswer(self._statuses.pop(0) if self._statuses else 200, {})
 
 
 def waiting(number: int, *, last: bool = False) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def waiting(number: int, *, last: bool = False) -> dict[str, Any]:
 def function_with(webhook: PretendWebhook, *alerts: dict[str, Any], due: bool = True) -> Function:
     """A function with a webhook, where these alerts wait and nothing else is to be done."""
     function = Function()
-    function.work = replace(function.work, webhook=AlertWebhook(Secret("http://hook"), None, transport=webhook))
+    function.work = replace(function.work, webhook=AlertWebhook(Secret("http://hook"), None, connect=webhook.connect))
     left = [*alerts]
     function.sql.answers["scheduler_open_slot"] = slot_answer(alert_due=due)
     function.sql.answers["scheduler_claim_alert"] = lambda _: left.pop(0) if left else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import traceback
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +11,6 @@ from standardwebhooks import WebhookVerificationError
 
 from shared.alert_webhook import ANSWER_BYTES, AlertWebhook
 from shared.errors import AlertNotSentError
-from shared.http_transport import HttpTransport
 from shared.secret import Secret
 from tests.webhook_receiver import SIGNING_SECRET, WebhookReceiver
 
@@ -21,7 +21,6 @@ def webhook_to(url: str, secret: str | None = SIGNING_SECRET, *, minutes_off: in
     return AlertWebhook(
         Secret(url),
         None if secret is None else Secret(secret),
-        transport=HttpTransport(),
         now=lambda: datetime.now(UTC) + timedelta(minutes=minutes_off),
         timeout_seconds=0.2,
     )
@@ -87,9 +86,17 @@ async def test_no_answer_is_waited_for_only_so_long() -> None:
         assert (await failure(receiver.url)).code == "webhook_timeout"
 
 
-async def test_an_endless_answer_is_not_read() -> None:
+async def test_what_took_a_message_took_it_whatever_else_it_answers() -> None:
     async with WebhookReceiver(body=b"x" * (ANSWER_BYTES + 1)) as receiver:
-        assert (await failure(receiver.url)).code == "webhook_bad_answer"
+        await webhook_to(receiver.url).send("alert_1", MESSAGE)
+    assert len(receiver.deliveries) == 1
+
+
+async def test_the_user_info_of_a_url_is_sent_and_not_dropped() -> None:
+    async with WebhookReceiver() as receiver:
+        await webhook_to(receiver.url.replace("//", "//user:pass%20word@")).send("alert_1", MESSAGE)
+    expected = base64.b64encode(b"user:pass word").decode()
+    assert receiver.deliveries[0].headers["authorization"] == f"Basic {expected}"
 
 
 async def test_nobody_at_the_address_is_an_error_that_does_not_show_it() -> None:

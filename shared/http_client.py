@@ -1,0 +1,88 @@
+"""The HTTP client of the trigger engine and the alert webhook, with pyreqwest, which is Rust's reqwest.
+
+No other module imports that library, so that another one can take its place here. It keeps no cookies. It repeats a
+request in one case only: the request is still whole in its hands because the reused connection was closed before a byte
+of it was sent, or because an HTTP/2 server said that it did not process it (REFUSED_STREAM, GOAWAY; RFC 9113, 8.7).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import RequestError, RequestTimeoutError
+from pyreqwest.http import Url
+
+from shared.foreign_text import printable
+from shared.post_client import HttpAnswer, HttpBodyError, HttpError, HttpTimeoutError
+
+# Below the idle time-outs of common servers: a connection that they are about to close is the commonest cause of a
+# reset. As many are kept as were in flight at a time, which the engine's limiter bounds.
+IDLE = timedelta(seconds=4)
+# An HTTP/2 connection carries all calls, and nothing else would notice that its other end is gone.
+PING = timedelta(seconds=5)
+# With what is added to it, what the database keeps of an error.
+MAX_CAUSE_LENGTH = 160
+
+
+class HttpClient:
+    """A `PostClient` with a pool of its own, for any number of event loops and calls in flight; see `Connect`."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> None:
+        self._given_url = url
+        self._headers = {**headers, "Accept-Encoding": "identity"}
+        self._connect_timeout = timedelta(seconds=connect_seconds)
+
+    @cached_property
+    def _url(self) -> Url:
+        return Url(self._given_url)
+
+    @cached_property
+    def _client(self) -> Client:
+        """Built by the first call: the library's threads would not survive a fork."""
+        builder = ClientBuilder().default_headers(self._headers).follow_redirects(False)
+        builder = builder.connect_timeout(self._connect_timeout).pool_idle_timeout(IDLE)
+        return builder.http2(True).http2_keep_alive_interval(PING).http2_keep_alive_timeout(PING).build()
+
+    async def post(
+        self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
+    ) -> HttpAnswer:
+        """See `PostClient`."""
+        request = self._client.post(self._url).headers(headers).body_bytes(content)
+        # Without a buffer the head is handed over before the body is read, so that it counts whatever the body does.
+        request = request.timeout(timedelta(seconds=timeout_seconds)).streamed_read_buffer_limit(0)
+        try:
+            async with request.build_streamed() as response:
+                try:
+                    body = await response.body_reader.read(max_bytes + 1) or b""
+                except RequestError as error:
+                    return HttpAnswer(response.status, response.headers, unreadable=_translated(error))
+                if len(body) > max_bytes:
+                    too_long = HttpBodyError(f"the body is longer than {max_bytes} bytes")
+                    return HttpAnswer(response.status, response.headers, unreadable=too_long)
+                return HttpAnswer(response.status, response.headers, bytes(body))
+        except RequestError as error:
+            raise _translated(error) from None  # its text holds the URL
+
+
+def _translated(error: RequestError) -> HttpError:
+    """Translates by the causes, the innermost last: the library's classes do not tell connecting from answering."""
+    causes = [cause["message"] for cause in error.details["causes"] or () if " for url (" not in cause["message"]]
+    said = printable(causes[-1] if causes else error.message, limit=MAX_CAUSE_LENGTH)
+    is_connecting = "client error (Connect)" in causes
+    if isinstance(error, RequestTimeoutError):
+        return HttpTimeoutError(is_connecting=is_connecting)
+    if said.endswith("UnknownIssuer"):
+        said += ": no certificate authority that is trusted here signed it"
+        bundle = os.environ.get("SSL_CERT_FILE")
+        if bundle and not (Path(bundle).is_file() and Path(bundle).stat().st_size):
+            said += " (SSL_CERT_FILE names no file of certificates)"
+    if is_connecting:
+        return HttpError(f"no connection: {said}")
+    if "request or response body error" in causes and "error reading a body from connection" not in causes:
+        return HttpBodyError(f"the body cannot be unpacked: {said}")
+    return HttpError(said)

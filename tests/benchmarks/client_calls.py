@@ -1,0 +1,85 @@
+"""Calls a fake engine through one HTTP client and writes what that took.
+
+`client_calls.py CLIENT URL CALLS IN_FLIGHT RESULT`: CLIENT is `module:class`, a `PostClient`. Each client gets its own
+process: imports and memory are its own as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shared.post_client import PostClient
+
+TOKEN = "not-a-secret"
+TIMEOUT_SECONDS = 60.0
+MOST_BYTES = 1024 * 1024
+OK = 200
+HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", "Accept": "application/json"}
+# Changes with every call of the product.
+CALL_HEADERS = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+
+
+async def call_all(client: PostClient, bodies: Iterator[bytes], in_flight: int) -> None:
+    """Sends each body once, so many at a time."""
+
+    async def worker() -> None:
+        for body in bodies:
+            answer = await client.post(body, CALL_HEADERS, timeout_seconds=TIMEOUT_SECONDS, max_bytes=MOST_BYTES)
+            if answer.status != OK or not answer.content:
+                raise RuntimeError(f"expected 200 and a body, found {answer.status}")
+
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(in_flight):
+            workers.create_task(worker())
+
+
+def bodies_of(calls: int) -> list[bytes]:
+    """Returns calls about one user and one type each, all of them different."""
+    return [
+        b'{"invocation_id":"00000000-0000-0000-0000-000000000000","scheduled_for":"2026-01-01T02:00:00+00:00",'
+        b'"dry_run":false,"evaluations":[{"user_id":"%08x-0000-4000-8000-000000000000",'
+        b'"scenario_types":["inactivity_30_days"],"idempotency_key_prefix":"benchmark:%08x"}]}' % (number, number)
+        for number in range(calls)
+    ]
+
+
+async def measure(client: PostClient, calls: int, in_flight: int) -> dict[str, float]:
+    """Returns seconds and CPU seconds of all threads, after a first call on each connection."""
+    bodies = bodies_of(calls + in_flight)
+    await call_all(client, iter(bodies[:in_flight]), in_flight)
+    cpu, started = time.process_time(), time.perf_counter()
+    await call_all(client, iter(bodies[in_flight:]), in_flight)
+    return {"wall_seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+
+
+def peak_megabytes() -> float:
+    """Returns this process's high-water mark."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return int(found.group(1)) / 1024
+
+
+def main(client_name: str, url: str, calls: int, in_flight: int, result: Path) -> None:
+    """Measures the client and writes the figures."""
+    module, _, name = client_name.partition(":")
+    started = time.perf_counter()
+    connect = getattr(importlib.import_module(module), name)
+    imported = time.perf_counter() - started
+    import uvloop  # as the product's server does; after the clock
+
+    found = uvloop.run(measure(connect(url, HEADERS, connect_seconds=5), calls, in_flight))
+    figures = found | {"import_seconds": imported, "peak_megabytes": peak_megabytes()}
+    result.write_text(json.dumps(figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
