@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from shared.errors import AlertNotSentError
 from shared.http_transport import PostTransport
-from shared.secret import Secret
 
 # A slice has done its work by then, and its caller is waiting for the answer.
 TIMEOUT_SECONDS = 3.0
@@ -38,8 +38,8 @@ class AlertWebhook:
 
     def __init__(
         self,
-        url: Secret,
-        secret: Secret | None,
+        url: SecretStr,
+        secret: SecretStr | None,
         *,
         transport: PostTransport,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
