@@ -55,7 +55,8 @@ def load(value: object) -> object:
             reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
             raise ValueError(f"cannot read the file {value[1:]}: {reason}") from error
     try:
-        return from_json(value)
+        # What the environment held that is no UTF-8 is then no JSON.
+        return from_json(value.encode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise ValueError(f"expected JSON or @file: {error}") from error
 

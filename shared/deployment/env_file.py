@@ -28,7 +28,8 @@ def read_env_file(path: Path) -> dict[str, str]:
         with path.open(encoding="utf-8") as file:
             for key, value, original, error in parse_stream(file):
                 if error or (key and value is None):
-                    number = original.line + len(original.string) - len(original.string.lstrip("\n"))
+                    blank = len(original.string) - len(original.string.lstrip())
+                    number = original.line + original.string[:blank].count("\n")
                     raise UnusableFileError(f"{path}, line {number}: expected NAME=value, a comment or nothing")
                 if key:
                     settings[key] = value or ""
