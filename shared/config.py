@@ -19,7 +19,7 @@ import idna
 from cronsim import CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from shared.auth import MAXIMUM_TOKEN_LENGTH
 from shared.errors import ConfigError
@@ -38,6 +38,7 @@ _EXPECTED = {
     "int_parsing": "a whole number",
     "int_parsing_size": "a whole number of fewer digits",
     "model_type": "an object",
+    "too_short": "at least one",
     "tuple_type": "a list",
 }
 
@@ -69,21 +70,10 @@ class Settings(BaseSettings):
         source = EnvSettingsSource(cls)
         source.env_vars = {name: text.strip() for name, text in environment.items() if text.strip()}
         try:
-            return cls(**source())
+            # Of this source alone: no file, and not the process's own environment.
+            return cls(_build_sources=((source,), {}))  # type: ignore[call-arg]  # BaseSettings takes it
         except ValidationError as error:
             raise ConfigError([cls._problem(details) for details in error.errors()]) from error
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Reads nothing but what `from_environment` hands over: no file, and not the process's own environment."""
-        return (init_settings,)
 
     @classmethod
     def is_secret(cls, name: str) -> bool:
@@ -164,11 +154,9 @@ def _printable(least: int, most: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _split(value: object) -> object:
-    tokens = [token.strip() for token in str(value).split(",") if token.strip()]
-    if not tokens:
-        raise ValueError("expected at least one token")
-    return tokens
+def split_tokens(text: str) -> list[str]:
+    """The tokens of a list that is separated by commas."""
+    return [token.strip() for token in text.split(",") if token.strip()]
 
 
 def _signing_secret(secret: SecretStr) -> SecretStr:
@@ -200,7 +188,7 @@ Url = Annotated[str, AfterValidator(_url)]
 UpTo1000 = Annotated[int, Field(ge=1, le=1000)]
 _Secret = Annotated[SecretStr, _printable(1, 8192)]
 _Token = Annotated[SecretStr, _printable(MINIMUM_TOKEN_LENGTH, MAXIMUM_TOKEN_LENGTH)]
-_Tokens = Annotated[tuple[_Token, ...], BeforeValidator(_split)]
+_Tokens = Annotated[tuple[_Token, ...], BeforeValidator(split_tokens), Field(min_length=1)]
 _Hours = Annotated[int, Field(ge=1, le=MOST_HOURS)]
 
 # By field: the field above it that it is compared with, when that is right, and what was expected.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,15 +49,14 @@ def load(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
+    content = value.encode("utf-8", "surrogateescape")
     if value.startswith("@"):
         try:
-            value = Path(value[1:]).read_text(encoding="utf-8-sig")
+            content = Path(value[1:]).read_bytes().removeprefix(BOM_UTF8)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-            raise ValueError(f"cannot read the file {value[1:]}: {reason}") from error
+            raise ValueError(f"cannot read the file: {error}") from error
     try:
-        # What the environment held that is no UTF-8 is then no JSON.
-        return from_json(value.encode("utf-8", "surrogateescape"))
+        return from_json(content)
     except ValueError as error:
         raise ValueError(f"expected JSON or @file: {error}") from error
 

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from shared.deployment.env_file import UnusableFileError, change_tokens, read_env_file, split_tokens
+from shared.config import split_tokens
+from shared.deployment.env_file import UnusableFileError, change_tokens, read_env_file
 from shared.deployment.http_call import Answer, NoAnswerError, call, read_json
 from shared.deployment.settings import TARGETS, Deployment, check, unknown_names
 from shared.deployment.smoke_test import SmokeTest, SmokeTestError

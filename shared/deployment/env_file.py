@@ -9,6 +9,8 @@ from typing import Final
 from dotenv import set_key
 from dotenv.parser import parse_stream
 
+from shared.config import split_tokens
+
 TOKENS: Final = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
 
 
@@ -33,16 +35,9 @@ def read_env_file(path: Path) -> dict[str, str]:
                     raise UnusableFileError(f"{path}, line {number}: expected NAME=value, a comment or nothing")
                 if key:
                     settings[key] = value or ""
-    except OSError as failure:
-        raise UnusableFileError(f"{path}: cannot be read: {failure.strerror}") from failure
-    except UnicodeError as failure:
-        raise UnusableFileError(f"{path}: cannot be read: it is not text in UTF-8") from failure
+    except (OSError, UnicodeError) as failure:
+        raise UnusableFileError(f"{path}: cannot be read: {failure}") from failure
     return settings
-
-
-def split_tokens(text: str) -> list[str]:
-    """The tokens of a list that is separated by commas."""
-    return [token.strip() for token in text.split(",") if token.strip()]
 
 
 def change_tokens(path: Path, change: str) -> None:
