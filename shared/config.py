@@ -105,9 +105,11 @@ def _check_url(text: str, *, query: bool) -> None:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ValueError(f"{example}, with a port from 1 to 65535 if any") from None
-    if parts.scheme not in ("http", "https") or not host or port == 0 or not re.fullmatch(r"[^\s\\]+", text):
+    if parts.scheme not in ("http", "https") or not host or port == 0:
         raise ValueError(example)
-    if not text.isprintable() or not _is_host(host):
+    if not text.isprintable() or re.search(r"[\s\\]", text):
+        raise ValueError(f"{example}, found one with a space, a backslash or a control character")
+    if not _is_host(host):
         raise ValueError(f"{example}, its host an IP address or a name that DNS can carry, found another")
     if "@" in parts.netloc:
         raise ValueError(f"{example}, found one with a user name")
