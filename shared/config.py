@@ -53,7 +53,6 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
-        validate_default=True,
     )
 
     @classmethod

@@ -161,8 +161,9 @@ def test_an_empty_variable_counts_as_unset(empty: str) -> None:
 
 
 def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = make_config()
     monkeypatch.setenv("MAX_WORKERS", "9")
-    assert make_config(PATH="/bin", TOTALLY_UNKNOWN="1", max_workers="8", evaluation_timezone="x") == make_config()
+    assert make_config(PATH="/bin", TOTALLY_UNKNOWN="1", max_workers="8", evaluation_timezone="x") == expected
 
 
 def test_space_around_a_value_is_not_part_of_it() -> None:
