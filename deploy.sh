@@ -84,7 +84,7 @@ has_fact() { [[ -e $WORK/facts/$1 ]]; }
 find_python() {
   local python
   for python in "$ROOT/.venv/bin/python" "$ROOT/build/deploy-venv/bin/python" python3; do
-    if "$python" -c 'import sys, cronsim; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if "$python" -c 'import sys, cronsim, dotenv, httpx, pydantic_settings; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       PYTHON=$python
       return 0
     fi

@@ -68,7 +68,6 @@ def _app() -> ASGIApp:
     return create_app(
         _work,
         TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens),
-        trusted_proxy_count=CONFIG.trusted_proxy_count,
     )
 
 

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+from pydantic import SecretStr
 
 from shared.errors import AlertNotSentError
 from shared.http_client import HttpClient
 from shared.post_client import Connect, HttpError, HttpTimeoutError
-from shared.secret import Secret
 
 # A slice has done its work by then, and its caller is waiting for the answer.
 TIMEOUT_SECONDS = 3.0
@@ -39,8 +39,8 @@ class AlertWebhook:
 
     def __init__(
         self,
-        url: Secret,
-        secret: Secret | None,
+        url: SecretStr,
+        secret: SecretStr | None,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         timeout_seconds: float = TIMEOUT_SECONDS,

@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Callable, Iterable
 from enum import Enum
 
-from shared.secret import Secret
+from pydantic import SecretStr
 
 MAXIMUM_TOKEN_LENGTH = 256
 # Room for the scheme and for more spaces than anybody sends.
@@ -47,8 +47,8 @@ class TokenCheck:
 
     def __init__(
         self,
-        invoke_tokens: Iterable[Secret],
-        admin_tokens: Iterable[Secret],
+        invoke_tokens: Iterable[SecretStr],
+        admin_tokens: Iterable[SecretStr],
         *,
         digest: Callable[[bytes], bytes] = _sha256,
         compare: Callable[[bytes, bytes], bool] = hmac.compare_digest,
@@ -73,7 +73,7 @@ class TokenCheck:
                 found = role
         return found if scheme.lower() == "bearer" else None
 
-    def _known_digest(self, token: Secret) -> bytes:
+    def _known_digest(self, token: SecretStr) -> bytes:
         secret = token.get_secret_value()
         if len(secret.encode()) > MAXIMUM_TOKEN_LENGTH:
             raise ValueError(f"expected a token of at most {MAXIMUM_TOKEN_LENGTH} bytes, found a longer one")

@@ -1,82 +1,283 @@
 """`ScenarioEvaluationConfig`: the only reader of the environment.
 
-Read once at start-up. `.env.example` explains every key; the defaults stand here.
+Read once at start-up. `.env.example` explains every key; the defaults stand here. Every number has a limit far below
+what its use can hold: PostgreSQL's `integer` and `interval`, and Python's timers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+import base64
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
+
+import idna
+from cronsim import CronSimError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from shared.auth import MAXIMUM_TOKEN_LENGTH
 from shared.errors import ConfigError
-from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioType, read_scenario_types
-from shared.secret import Secret
-from shared.settings import (
-    cloud_project,
-    cron_expression,
-    fraction,
-    http_url,
-    number,
-    one_of,
-    read_settings,
-    secret,
-    secret_http_url,
-    secrets,
-    signing_secret,
-    timezone_name,
-    whole_number,
-)
-from shared.settings import setting as _setting
+from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioType, ScenarioTypes
 from shared.slots import Schedule
 
 MINIMUM_TOKEN_LENGTH = 32
 # A slice needs this long after its time budget to record what it has and to answer.
 RECORDING_MARGIN_SECONDS = 10
 MOST_HOURS = 24 * 366
+# By the type of pydantic's error: what is better said in other words than its own.
+_EXPECTED = {
+    "extra_forbidden": "no such member",
+    "float_parsing": "a number",
+    "frozen_set_type": "a list",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "model_type": "an object",
+    "too_short": "at least one",
+    "tuple_type": "a list",
+}
 
-_tokens = secrets(least=MINIMUM_TOKEN_LENGTH, most=MAXIMUM_TOKEN_LENGTH)
+
+class Settings(BaseSettings):
+    """Settings that are read from an environment; each field is the variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(
+        alias_generator=str.upper,
+        case_sensitive=True,
+        enable_decoding=False,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Reads and validates the settings.
+
+        Args:
+            environment: names and values, such as `os.environ`; an empty value counts as not set, and space around a
+                value is not part of it.
+
+        Raises:
+            ConfigError: names every missing or bad key at once, and no secret's value.
+        """
+        source = EnvSettingsSource(cls)
+        source.env_vars = {name: text.strip() for name, text in environment.items() if text.strip()}
+        try:
+            # Of this source alone: no file, and not the process's own environment.
+            return cls(_build_sources=((source,), {}))  # type: ignore[call-arg]  # BaseSettings takes it
+        except ValidationError as error:
+            raise ConfigError([cls._problem(details) for details in error.errors()]) from error
+
+    @classmethod
+    def is_secret(cls, name: str) -> bool:
+        """Whether the field's value must not be shown."""
+        return SecretStr.__name__ in repr(cls.model_fields[name].annotation)
+
+    @classmethod
+    def _problem(cls, error: ErrorDetails) -> str:
+        name, *place = error["loc"]
+        field = str(name).lower()
+        where = "".join(f", entry {part + 1}" if isinstance(part, int) else f", {part!r:.60}" for part in place)
+        if error["type"] == "missing":
+            said = "missing"
+        elif error["type"] == "value_error":
+            said = str(error["ctx"]["error"])
+        else:
+            words = error["msg"].removeprefix("Input should be ").replace("String should match", "a text that matches")
+            words = _EXPECTED.get(error["type"]) or re.sub("^(?=greater|less)", "a number ", words)
+            found = "" if cls.is_secret(field) else f", found {error['input']!r:.60}"
+            said = f"expected {cls.model_fields[field].description or words}{found}"
+        return f"{field.upper()}{where}: {said}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScenarioEvaluationConfig:
-    """Everything that can be set; each field is the environment variable of the same name in capitals."""
+def _check_url(text: str, *, query: bool) -> None:
+    """Refuses what a client would trip over, or leave out; shows nothing of the URL, since a part may be secret."""
+    example = "expected a URL such as https://host.example"
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(f"{example}, with a port from 1 to 65535 if any") from None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise ValueError(example)
+    if not text.isprintable() or re.search(r"[\s\\]", text):
+        raise ValueError(f"{example}, found one with a space, a backslash or a control character")
+    if not _is_host(host):
+        raise ValueError(f"{example}, its host an IP address or a name that DNS can carry, found another")
+    if "@" in parts.netloc:
+        raise ValueError(f"{example}, found one with a user name")
+    if "#" in text or ("?" in text and not query):
+        raise ValueError(f"{example}, found one with a query or fragment")
 
-    supabase_url: str = _setting(http_url)
-    supabase_secret_key: Secret = _setting(secret)  # noqa: RUF009  # a field, made as `field` makes it
-    scenario_engine_url: str = _setting(http_url)
-    scenario_engine_token: Secret = _setting(secret)  # noqa: RUF009
-    scheduler_invoke_tokens: tuple[Secret, ...] = _setting(_tokens)
-    scheduler_admin_tokens: tuple[Secret, ...] = _setting(_tokens)
-    scenario_types: tuple[ScenarioType, ...] = _setting(read_scenario_types, DEFAULT_SCENARIO_TYPES)
-    evaluation_schedule: str = _setting(cron_expression, "0 2 * * *")
-    evaluation_timezone: str = _setting(timezone_name, "UTC")
-    evaluation_batch_size: int = _setting(whole_number(1, 1000), 500)
-    engine_users_per_call: int = _setting(whole_number(1, 1000), 100)
-    engine_types_per_call: int | None = _setting(whole_number(1, 1000), None)
-    engine_max_concurrency: int = _setting(whole_number(1, 1000), 32)
-    engine_max_concurrency_total: int | None = _setting(whole_number(1, 100_000), None)
-    engine_timeout_seconds: float = _setting(number(above=0, most=300), 10.0)
-    engine_max_attempts: int = _setting(whole_number(1, 20), 5)
-    engine_key_ttl_hours: int = _setting(whole_number(1, MOST_HOURS), 168)
-    time_budget_seconds: int = _setting(whole_number(1, 3500), 25)
-    batch_visibility_seconds: int = _setting(whole_number(1), 60)
-    max_batch_deliveries: int = _setting(whole_number(3, 100), 5)
-    invocation_expires_after_hours: int = _setting(whole_number(1, MOST_HOURS), 20)
-    missed_slot_max_gap_hours: int = _setting(whole_number(1, MOST_HOURS), 24)
-    max_workers: int = _setting(whole_number(1, 100), 4)
-    retention_days: int = _setting(whole_number(1), 90)
-    trusted_proxy_count: int = _setting(whole_number(0, 10), 0)
-    alert_webhook_url: Secret | None = _setting(secret_http_url, None, recorded=False)  # noqa: RUF009
-    alert_webhook_secret: Secret | None = _setting(signing_secret, None, recorded=False)  # noqa: RUF009
-    alert_partial_above: float = _setting(fraction, 0.01)
-    alert_late_above_minutes: int = _setting(whole_number(1, 60 * MOST_HOURS), 120)
-    log_level: str = _setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
-    google_cloud_project: str | None = _setting(cloud_project, None, recorded=False)
-    otel_exporter_otlp_endpoint: str | None = _setting(http_url, None, recorded=False)
-    otel_exporter_otlp_protocol: str = _setting(one_of("http/protobuf"), "http/protobuf", recorded=False)
+
+def _is_host(host: str) -> bool:
+    """Whether it is an IP address, or a name that DNS can carry, in either spelling if it is an international one."""
+    with suppress(ValueError):
+        return bool(ip_address(host)) and "%" not in host
+    try:
+        name = (host if host.isascii() else idna.encode(host).decode()).removesuffix(".")
+        labels = name.split(".")
+        for label in labels:
+            if label.startswith("xn--"):
+                idna.ulabel(label)
+    except idna.IDNAError:
+        return False
+    carried = all(re.fullmatch(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", label) for label in labels)
+    # What ends in a number is an address to clients.
+    return carried and len(name) <= 253 and not re.fullmatch(r"\d+|0x[0-9a-f]*", labels[-1])
+
+
+def _url(text: str) -> str:
+    _check_url(text, query=False)
+    # The slash at its end is no part of it.
+    return text.rstrip("/")
+
+
+def _secret_url(secret: SecretStr) -> SecretStr:
+    _check_url(secret.get_secret_value(), query=True)
+    return secret
+
+
+def _printable(least: int, most: int) -> AfterValidator:
+    """Makes a validator of secrets that a header can carry."""
+
+    def check(secret: SecretStr) -> SecretStr:
+        if not re.fullmatch(f"[!-~]{{{least},{most}}}", secret.get_secret_value()):
+            raise ValueError(f"expected {least} to {most} printable ASCII characters without spaces")
+        return secret
+
+    return AfterValidator(check)
+
+
+def split_tokens(text: str) -> list[str]:
+    """The tokens of a list that is separated by commas."""
+    return [token.strip() for token in text.split(",") if token.strip()]
+
+
+def _signing_secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    with suppress(ValueError):
+        if text.startswith("whsec_") and 24 <= len(base64.b64decode(text[6:], validate=True)) <= 64:
+            return secret
+    raise ValueError("expected whsec_ and 24 to 64 bytes in base64, such as whsec_$(openssl rand -base64 32)")
+
+
+def _timezone_name(text: str) -> str:
+    # The last is raised for a name that nothing is known of.
+    with suppress(ValueError, OSError, KeyError):
+        return ZoneInfo(text).key
+    raise ValueError(f"expected an IANA time zone such as Europe/Oslo, found {text!r}")
+
+
+def _cron_expression(text: str) -> str:
+    try:
+        Schedule(text, ZoneInfo("UTC"))
+    except CronSimError as error:
+        raise ValueError(f"expected a cron expression of five fields, found {text!r}: {error}") from None
+    if len(text.split()) != 5:
+        raise ValueError(f"expected a cron expression of five fields, found {text!r}")
+    return text
+
+
+Url = Annotated[str, AfterValidator(_url)]
+UpTo1000 = Annotated[int, Field(ge=1, le=1000)]
+_Secret = Annotated[SecretStr, _printable(1, 8192)]
+_Token = Annotated[SecretStr, _printable(MINIMUM_TOKEN_LENGTH, MAXIMUM_TOKEN_LENGTH)]
+_Tokens = Annotated[tuple[_Token, ...], BeforeValidator(split_tokens), Field(min_length=1)]
+_Hours = Annotated[int, Field(ge=1, le=MOST_HOURS)]
+
+# By field: the field above it that it is compared with, when that is right, and what was expected.
+_RELATIONS: Final[Mapping[str, tuple[str, Callable[[Any, Any], bool], str]]] = {
+    "scheduler_admin_tokens": (
+        "scheduler_invoke_tokens",
+        lambda admin, invoke: set(admin).isdisjoint(invoke),
+        "expected no token that is also in SCHEDULER_INVOKE_TOKENS",
+    ),
+    "batch_visibility_seconds": (
+        "time_budget_seconds",
+        lambda visibility, budget: visibility > budget + RECORDING_MARGIN_SECONDS,
+        f"expected more than TIME_BUDGET_SECONDS ({{1}}) + {RECORDING_MARGIN_SECONDS}, found {{0}}: "
+        "a batch must not become visible to other workers while its worker still has it",
+    ),
+    "engine_max_concurrency_total": (
+        "max_workers",
+        lambda calls, workers: calls is None or calls >= workers,
+        "expected at least MAX_WORKERS ({1}), found {0}: a worker without a call could do nothing",
+    ),
+    "engine_timeout_seconds": (
+        "time_budget_seconds",
+        lambda timeout, budget: timeout < budget,
+        "expected less than TIME_BUDGET_SECONDS ({1}), found {0:g}",
+    ),
+    "invocation_expires_after_hours": (
+        "engine_key_ttl_hours",
+        lambda expiry, memory: expiry <= memory,
+        "expected at most ENGINE_KEY_TTL_HOURS ({1}), found {0}: "
+        "the engine would forget keys of a run that is still open, and notify twice",
+    ),
+    "alert_webhook_url": (
+        "alert_webhook_secret",
+        lambda url, secret: url is not None or secret is None,
+        "missing, although ALERT_WEBHOOK_SECRET is set: nothing would be sent",
+    ),
+}
+
+
+class ScenarioEvaluationConfig(Settings):
+    """Everything that can be set; what is excluded is not recorded with an invocation."""
+
+    supabase_url: Url = Field(exclude=True)
+    supabase_secret_key: _Secret = Field(exclude=True)
+    scenario_engine_url: Url = Field(exclude=True)
+    scenario_engine_token: _Secret = Field(exclude=True)
+    scheduler_invoke_tokens: _Tokens = Field(exclude=True)
+    scheduler_admin_tokens: _Tokens = Field(exclude=True)
+    scenario_types: ScenarioTypes = DEFAULT_SCENARIO_TYPES
+    evaluation_schedule: Annotated[str, AfterValidator(_cron_expression)] = "0 2 * * *"
+    evaluation_timezone: Annotated[str, AfterValidator(_timezone_name)] = "UTC"
+    evaluation_batch_size: UpTo1000 = 500
+    time_budget_seconds: Annotated[int, Field(ge=1, le=3500)] = 25  # Cloud Run gives a request an hour
+    batch_visibility_seconds: Annotated[int, Field(ge=1, le=24 * 60 * 60)] = 60
+    max_batch_deliveries: Annotated[int, Field(ge=3, le=100)] = 5
+    max_workers: Annotated[int, Field(ge=1, le=100)] = 4
+    engine_users_per_call: UpTo1000 = 100
+    engine_types_per_call: UpTo1000 | None = None
+    engine_max_concurrency: UpTo1000 = 32
+    engine_max_concurrency_total: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    engine_timeout_seconds: Annotated[float, Field(ge=0.001, le=300, allow_inf_nan=False)] = 10.0
+    engine_max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    engine_key_ttl_hours: _Hours = 168
+    invocation_expires_after_hours: _Hours = 20
+    missed_slot_max_gap_hours: _Hours = 24
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] = 90  # PostgreSQL's calendar begins 6,700 years ago
+    alert_webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(None, exclude=True)
+    alert_webhook_url: Annotated[SecretStr, AfterValidator(_secret_url)] | None = Field(None, exclude=True)
+    alert_partial_above: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.01
+    alert_late_above_minutes: Annotated[int, Field(ge=1, le=60 * MOST_HOURS)] = 120
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    google_cloud_project: str | None = Field(
+        None,
+        exclude=True,
+        pattern=r"^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$",
+        description="the id of a Google Cloud project",
+    )
+    otel_exporter_otlp_endpoint: Url | None = Field(None, exclude=True)
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = Field("http/protobuf", exclude=True)
+
+    @field_validator(*_RELATIONS)
+    @classmethod
+    def _check_relation(cls, value: Any, info: ValidationInfo) -> Any:
+        """Compares two settings that are usable by themselves, so that this is reported with whatever else is wrong."""
+        other, holds, expected = _RELATIONS[str(info.field_name)]
+        if other in info.data and not holds(value, info.data[other]):
+            raise ValueError(expected.format(value, info.data[other]))
+        return value
 
     @property
     def schedule(self) -> Schedule:
@@ -86,79 +287,19 @@ class ScenarioEvaluationConfig:
     def scenario_types_for(self, segments: Iterable[str], chosen: frozenset[str] | None = None) -> tuple[str, ...]:
         """The scenario types that apply to a mentor in `segments`, in the configured order, of the chosen ones."""
         segments = frozenset(segments)
-        return tuple(
-            scenario.type
-            for scenario in self.scenario_types
-            if scenario.applies_to(segments) and (chosen is None or scenario.type in chosen)
-        )
+        return self._names(chosen, lambda scenario: scenario.applies_to(segments))
 
     def enabled_types(self, chosen: frozenset[str] | None = None) -> tuple[str, ...]:
         """The enabled scenario types, in the configured order; of the chosen ones, if any."""
-        return tuple(
-            scenario.type
-            for scenario in self.scenario_types
-            if scenario.enabled and (chosen is None or scenario.type in chosen)
-        )
+        return self._names(chosen, lambda scenario: scenario.enabled)
+
+    def _names(self, chosen: frozenset[str] | None, which: Callable[[ScenarioType], bool]) -> tuple[str, ...]:
+        types = (scenario for scenario in self.scenario_types if chosen is None or scenario.type in chosen)
+        return tuple(scenario.type for scenario in types if which(scenario))
 
     def in_force(self) -> dict[str, Any]:
         """What is recorded with an invocation: everything but URLs, secrets and where logs and traces go.
 
         `alerts` stands for the webhook: the database reads there whether, and on what, an alert is to be raised.
         """
-        recorded = {
-            setting.name: getattr(self, setting.name) for setting in fields(self) if setting.metadata["recorded"]
-        }
-        return recorded | {
-            "alerts": self.alert_webhook_url is not None,
-            "scenario_types": [
-                asdict(scenario) | {"segments": sorted(scenario.segments)} for scenario in self.scenario_types
-            ],
-        }
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Reads and validates the environment.
-
-        Args:
-            environment: names and values, such as `os.environ`; an empty value counts as not set.
-
-        Raises:
-            ConfigError: names every missing or bad key at once, and no secret's value.
-        """
-        usable, problems = read_settings(cls, environment)
-        problems += _broken_relations(usable)
-        if problems:
-            raise ConfigError("\n  ".join(["The configuration is not usable:", *problems]))
-        return cls(**usable)
-
-
-def _broken_relations(usable: Mapping[str, Any]) -> list[str]:
-    """Which relations between settings do not hold, of those whose settings are usable by themselves."""
-    broken: list[str] = []
-    visibility, budget = usable.get("batch_visibility_seconds"), usable.get("time_budget_seconds")
-    if visibility and budget and visibility <= budget + RECORDING_MARGIN_SECONDS:
-        broken.append(
-            f"BATCH_VISIBILITY_SECONDS: expected more than TIME_BUDGET_SECONDS + {RECORDING_MARGIN_SECONDS} "
-            f"({budget + RECORDING_MARGIN_SECONDS}), found {visibility}: "
-            "a batch must not become visible to others while its worker is still at it"
-        )
-    timeout = usable.get("engine_timeout_seconds")
-    if timeout and budget and timeout >= budget:
-        broken.append(f"ENGINE_TIMEOUT_SECONDS: expected less than TIME_BUDGET_SECONDS ({budget}), found {timeout:g}")
-    ceiling, workers = usable.get("engine_max_concurrency_total"), usable.get("max_workers")
-    if ceiling and workers and ceiling < workers:
-        broken.append(
-            f"ENGINE_MAX_CONCURRENCY_TOTAL: expected at least MAX_WORKERS ({workers}), found {ceiling}: "
-            "a worker without a call could do nothing"
-        )
-    expiry, memory = usable.get("invocation_expires_after_hours"), usable.get("engine_key_ttl_hours")
-    if expiry and memory and expiry > memory:
-        broken.append(
-            f"INVOCATION_EXPIRES_AFTER_HOURS: expected at most ENGINE_KEY_TTL_HOURS ({memory}), found {expiry}: "
-            "the engine would forget keys of a run that is still open, and notify twice"
-        )
-    if usable.get("alert_webhook_secret") and not usable.get("alert_webhook_url", True):
-        broken.append("ALERT_WEBHOOK_URL: missing, although ALERT_WEBHOOK_SECRET is set: nothing would be sent")
-    if not set(usable.get("scheduler_invoke_tokens", ())).isdisjoint(usable.get("scheduler_admin_tokens", ())):
-        broken.append("SCHEDULER_ADMIN_TOKENS: expected no token that is also in SCHEDULER_INVOKE_TOKENS")
-    return broken
+        return self.model_dump(mode="json") | {"alerts": self.alert_webhook_url is not None}

@@ -23,13 +23,23 @@ Foreign errors are translated where they arise (`database.py`, `http_client.py`,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SchedulerError(Exception):
     """The root of this tree."""
 
 
 class ConfigError(SchedulerError):
-    """The environment holds no usable configuration; the text names every key and never a secret's value."""
+    """The environment holds no usable configuration; the text names every key and never a secret's value.
+
+    Args:
+        problems: one for each setting that is missing or unusable.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n  ".join(["The configuration is not usable:", *problems]))
+        self.problems = problems
 
 
 class RequestError(SchedulerError):

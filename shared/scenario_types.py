@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import re
+from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from shared.settings import UnusableSettingError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer, StrictBool
+from pydantic_core import from_json
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-_MEMBERS = ("type", "enabled", "segments")
+# The database takes no NUL, and a log line shows no other control character.
+_Segment = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
-@dataclass(frozen=True, slots=True)
-class ScenarioType:
+class ScenarioType(BaseModel, frozen=True, extra="forbid"):
     """One scenario and whom it applies to.
 
     Args:
@@ -24,9 +24,9 @@ class ScenarioType:
         segments: it applies to mentors in at least one of these; empty: to everyone.
     """
 
-    type: str
-    enabled: bool = True
-    segments: frozenset[str] = frozenset()
+    type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+    enabled: StrictBool = True
+    segments: Annotated[frozenset[_Segment], PlainSerializer(sorted, return_type=list[str])] = frozenset()
 
     def applies_to(self, segments: Iterable[str]) -> bool:
         """Whether a mentor in `segments` is to be evaluated for it."""
@@ -35,57 +35,39 @@ class ScenarioType:
 
 # What the reference engine knows. A team with other scenarios names its own in SCENARIO_TYPES.
 DEFAULT_SCENARIO_TYPES = (
-    ScenarioType("inactivity_30_days", segments=frozenset({"established"})),
-    ScenarioType("milestone_reached"),
-    ScenarioType("onboarding_incomplete", segments=frozenset({"onboarding"})),
+    ScenarioType(type="inactivity_30_days", segments=frozenset({"established"})),
+    ScenarioType(type="milestone_reached"),
+    ScenarioType(type="onboarding_incomplete", segments=frozenset({"onboarding"})),
 )
 
 
-def read_scenario_types(text: str) -> tuple[ScenarioType, ...]:
-    """Reads scenario types from JSON, or from the file that is named after an `@`.
+def load(value: object) -> object:
+    """Reads JSON, or the file of JSON that is named after an `@`; returns anything but a text as it is.
 
     Raises:
-        UnusableSettingError: they cannot be read, are none, or are not distinct; says which one is at fault.
+        ValueError: the file cannot be read, or there is no JSON.
     """
-    listed = _load(text)
-    if not isinstance(listed, list) or not listed:
-        raise UnusableSettingError("expected a JSON array of at least one scenario type")
-    types = tuple(_scenario_type(item, f"[{index}]") for index, item in enumerate(listed))
-    names = [scenario.type for scenario in types]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    if not isinstance(value, str):
+        return value
+    content = value.encode("utf-8", "surrogateescape")
+    if value.startswith("@"):
+        try:
+            content = Path(value[1:]).read_bytes().removeprefix(BOM_UTF8)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot read the file: {error}") from error
+    try:
+        return from_json(content)
+    except ValueError as error:
+        raise ValueError(f"expected JSON or @file: {error}") from error
+
+
+def _check(types: tuple[ScenarioType, ...]) -> tuple[ScenarioType, ...]:
+    twice = sorted(name for name, count in Counter(scenario.type for scenario in types).items() if count > 1)
     if twice:
-        raise UnusableSettingError(f"expected each type once, found twice: {', '.join(twice)}")
+        raise ValueError(f"expected each type once, found twice: {', '.join(twice)}")
     if not any(scenario.enabled for scenario in types):
-        raise UnusableSettingError("expected at least one enabled type, found none")
+        raise ValueError("expected at least one enabled type, found none")
     return types
 
 
-def _load(text: str) -> object:
-    if text.startswith("@"):
-        try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-            raise UnusableSettingError(f"cannot read the file {text[1:]}: {reason}") from error
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UnusableSettingError(f"expected JSON or @file: {error}") from error
-
-
-def _scenario_type(item: object, place: str) -> ScenarioType:
-    if not isinstance(item, dict):
-        raise UnusableSettingError("expected an object with a type", place=place)
-    for member in item:
-        if member not in _MEMBERS:
-            raise UnusableSettingError(
-                f"expected no such member, but {', '.join(_MEMBERS)}", place=f"{place}[{member}]"
-            )
-    name, enabled, segments = item.get("type"), item.get("enabled", True), item.get("segments", [])
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UnusableSettingError("expected a name of 1 to 100 of A-Z a-z 0-9 _ . -", place=f"{place}[type]")
-    if not isinstance(enabled, bool):
-        raise UnusableSettingError("expected true or false", place=f"{place}[enabled]")
-    if not isinstance(segments, list) or not all(isinstance(segment, str) for segment in segments):
-        raise UnusableSettingError("expected an array of texts", place=f"{place}[segments]")
-    return ScenarioType(name, enabled, frozenset(segments))
+ScenarioTypes = Annotated[tuple[ScenarioType, ...], BeforeValidator(load), AfterValidator(_check)]

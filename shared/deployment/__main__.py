@@ -12,13 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from shared.deployment.env_file import (
-    UnusableFileError,
-    add_new_tokens,
-    keep_newest_tokens,
-    read_env_file,
-    split_tokens,
-)
+from shared.config import split_tokens
+from shared.deployment.env_file import UnusableFileError, change_tokens, read_env_file
 from shared.deployment.http_call import Answer, NoAnswerError, call, read_json
 from shared.deployment.settings import TARGETS, Deployment, check, unknown_names
 from shared.deployment.smoke_test import SmokeTest, SmokeTestError
@@ -51,7 +46,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     try:
         return _carry_out(asked, environ)
     except ConfigError as error:
-        print("\n".join(str(error).split("\n  ")[1:]), file=sys.stderr)
+        print("\n".join(error.problems), file=sys.stderr)
     except (SmokeTestError, UnusableFileError) as error:
         print(error, file=sys.stderr)
     return 1
@@ -59,8 +54,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 
 def _carry_out(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if asked.command == "tokens":
-        change = add_new_tokens if asked.change == "add" else keep_newest_tokens
-        change(asked.env_file)
+        change_tokens(asked.env_file, asked.change)
         return 0
     if asked.command == "digest":
         print(_digest(asked.folder, asked.words))

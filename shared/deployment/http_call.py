@@ -1,13 +1,13 @@
-"""One HTTP request with nothing but Python's own library: whoever deploys need not have the function's packages."""
+"""One HTTP request, and its answer for a person to read."""
 
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import httpx
 
 from shared.foreign_text import printable
 
@@ -20,7 +20,7 @@ SHORTEST_SECRET = 12
 
 
 class NoAnswerError(Exception):
-    """Nobody answered; the text says why and shows no secret."""
+    """There was no answer; the text says why and shows no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def call(
     body: object = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Answer:
-    """Sends one request.
+    """Sends one request; a redirect is an answer like any other.
 
     Args:
         url: http or https.
@@ -72,25 +72,23 @@ def call(
         timeout_seconds: for connecting, and for each wait for the answer.
 
     Raises:
-        NoAnswerError: nobody answered.
+        NoAnswerError: there was no answer.
     """
-    request = urllib.request.Request(  # noqa: S310  # the settings' reader allows http and https alone
-        url,
-        method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={**(headers or {}), **({} if body is None else {"Content-Type": "application/json"})},
-    )
-    secrets = [part for text in (headers or {}).values() for part in text.split() if len(part) >= SHORTEST_SECRET]
+    headers = headers or {}
+    secrets = [part for text in headers.values() for part in text.split() if len(part) >= SHORTEST_SECRET]
+    identity = {"Accept-Encoding": "identity"}
+    received = b""
     try:
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as response:  # noqa: S310
-            return Answer(response.status, read_json(response.read(LONGEST_ANSWER)), secrets)
-    except urllib.error.HTTPError as error:
-        with error:
-            return Answer(error.code, read_json(error.read(LONGEST_ANSWER)), secrets)
-    except urllib.error.URLError as error:
-        raise NoAnswerError(f"{error.reason}") from error
-    except (OSError, ValueError) as error:
-        raise NoAnswerError(f"{type(error).__name__}") from error
+        with httpx.stream(method, url, headers={**identity, **headers}, json=body, timeout=timeout_seconds) as response:
+            for piece in response.iter_bytes():
+                received += piece
+                if len(received) > LONGEST_ANSWER:
+                    break
+    except httpx.ConnectError as error:
+        raise NoAnswerError(f"{error}") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NoAnswerError(type(error).__name__) from error
+    return Answer(response.status_code, read_json(received), secrets)
 
 
 def read_json(body: bytes) -> Any:

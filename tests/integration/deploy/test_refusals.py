@@ -35,7 +35,7 @@ async def test_everything_that_is_missing_or_wrong_is_named_at_once(deployer: De
         "SUPABASE_SECRET_KEY: missing",
         "GOOGLE_CLOUD_REGION: missing",
         "DATABASE_URL: expected a postgresql:// URL",
-        "SCHEDULER_ADMIN_TOKENS: expected at least 32 characters",
+        "SCHEDULER_ADMIN_TOKENS, entry 1: expected 32 to 256 printable ASCII characters",
         "EVALUATION_SCHEDULE: expected a cron expression",
         "EVALUATION_SHEDULE is no setting",
         "SCENARIO_ENGINE_URL: still what .env.example holds",

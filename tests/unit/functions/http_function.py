@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from functions.application import create_app
 from functions.invocation_routes import PREFIX
@@ -17,7 +18,6 @@ from shared.engine_lease import EngineLease
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
 from shared.load_control import ConcurrencyLimiter
-from shared.secret import Secret
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.pretend_engine import PretendEngine
@@ -67,7 +67,7 @@ class Function:
             lease,
             now=lambda: NOW,
         )
-        self.app = create_app(self._connect, TokenCheck([Secret(INVOKE_TOKEN)], [Secret(ADMIN_TOKEN)]))
+        self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 
     def _connect(self) -> Work:

@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from shared.alert_webhook import AlertWebhook
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
 from shared.post_client import HttpAnswer
-from shared.secret import Secret
 from tests.unit.functions.http_function import Function
 from tests.unit.functions.pretend_sql import RUN_ID, slot_answer, summarized
 from tests.unit.log_lines import LogLines
@@ -50,7 +50,9 @@ def waiting(number: int, *, last: bool = False) -> dict[str, Any]:
 def function_with(webhook: PretendWebhook, *alerts: dict[str, Any], due: bool = True) -> Function:
     """A function with a webhook, where these alerts wait and nothing else is to be done."""
     function = Function()
-    function.work = replace(function.work, webhook=AlertWebhook(Secret("http://hook"), None, connect=webhook.connect))
+    function.work = replace(
+        function.work, webhook=AlertWebhook(SecretStr("http://hook"), None, connect=webhook.connect)
+    )
     left = [*alerts]
     function.sql.answers["scheduler_open_slot"] = slot_answer(alert_due=due)
     function.sql.answers["scheduler_claim_alert"] = lambda _: left.pop(0) if left else None

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.border import Border
 from shared.auth import TokenCheck
 from shared.errors import RequestError
-from shared.secret import Secret
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
 from tests.unit.log_lines import LogLines, captured_log
 
-TOKENS = TokenCheck([Secret(INVOKE_TOKEN)], [Secret(ADMIN_TOKEN)])
+TOKENS = TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)])
 JSON_BY_ADMIN = [(b"authorization", f"Bearer {ADMIN_TOKEN}".encode()), (b"content-type", b"application/json")]
 
 

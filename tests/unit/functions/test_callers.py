@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from functions.border import OPEN_PATHS, Border
 from shared.auth import TokenCheck
 from shared.failed_checks import FailedCheckLimit
-from shared.secret import Secret
 from tests.emulator.staging import ROOT
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
@@ -40,7 +40,7 @@ class Callers:
     def __init__(self, clock: ManualClock, *, trusted_proxy_count: int = 0) -> None:
         self.border = Border(
             self._application,
-            TokenCheck([Secret(INVOKE_TOKEN)], [Secret(ADMIN_TOKEN)]),
+            TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]),
             failed_checks=FailedCheckLimit(now=clock),
             trusted_proxy_count=trusted_proxy_count,
         )

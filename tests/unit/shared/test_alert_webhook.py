@@ -7,11 +7,11 @@ import traceback
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 from standardwebhooks import WebhookVerificationError
 
 from shared.alert_webhook import ANSWER_BYTES, AlertWebhook
 from shared.errors import AlertNotSentError
-from shared.secret import Secret
 from tests.webhook_receiver import SIGNING_SECRET, WebhookReceiver
 
 MESSAGE = {"text": "ein Übel: “quoted”, \u2028 and 🎉", "metadata": {"event_payload": {"counts": {"failed": 1}}}}
@@ -19,8 +19,8 @@ MESSAGE = {"text": "ein Übel: “quoted”, \u2028 and 🎉", "metadata": {"eve
 
 def webhook_to(url: str, secret: str | None = SIGNING_SECRET, *, minutes_off: int = 0) -> AlertWebhook:
     return AlertWebhook(
-        Secret(url),
-        None if secret is None else Secret(secret),
+        SecretStr(url),
+        None if secret is None else SecretStr(secret),
         now=lambda: datetime.now(UTC) + timedelta(minutes=minutes_off),
         timeout_seconds=0.2,
     )

@@ -1,4 +1,4 @@
-"""The file of settings is read as it stands, and its tokens change without anything else changing."""
+"""The file of settings is read as python-dotenv reads it, and its tokens change without anything else changing."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from shared.deployment.env_file import UnusableFileError, add_new_tokens, keep_newest_tokens, read_env_file
+from shared.deployment.env_file import UnusableFileError, change_tokens, read_env_file
 
 FILE = """\
 # tokens
 SCHEDULER_INVOKE_TOKENS=outdated
 EVALUATION_SCHEDULE=0 2 * * *
-SCENARIO_TYPES=[{"type": "a#b"}]
+SCENARIO_TYPES=[{"type": "a#b"}]  # which there are
 SCHEDULER_INVOKE_TOKENS=invoke-1
-SCHEDULER_ADMIN_TOKENS="admin-1, admin-0"
 
-EVALUATION_SCHEDULE=
+export SCHEDULER_ADMIN_TOKENS="admin-1, admin-0"
+SUPABASE_SECRET_KEY='$HOME ${HOME} # "x"'
+LOG_LEVEL="DEBUG"
 ENGINE_TYPES_PER_CALL=
 """
+SETTINGS = {
+    "SCHEDULER_INVOKE_TOKENS": "invoke-1",
+    "EVALUATION_SCHEDULE": "0 2 * * *",
+    "SCENARIO_TYPES": '[{"type": "a#b"}]',
+    "SCHEDULER_ADMIN_TOKENS": "admin-1, admin-0",
+    "SUPABASE_SECRET_KEY": '$HOME ${HOME} # "x"',
+    "LOG_LEVEL": "DEBUG",
+    "ENGINE_TYPES_PER_CALL": "",
+}
 
 
 @pytest.fixture
@@ -28,18 +38,15 @@ def env_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_value_is_what_stands_there_without_its_quotation_marks(env_file: Path) -> None:
-    assert read_env_file(env_file) == {
-        "SCHEDULER_INVOKE_TOKENS": "invoke-1",
-        "EVALUATION_SCHEDULE": "0 2 * * *",
-        "SCENARIO_TYPES": '[{"type": "a#b"}]',
-        "SCHEDULER_ADMIN_TOKENS": "admin-1, admin-0",
-        "ENGINE_TYPES_PER_CALL": "",
-    }
+@pytest.mark.parametrize("before", ["", "\ufeff"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_file_is_read_whatever_wrote_it(env_file: Path, before: str, ending: str) -> None:
+    env_file.write_bytes((before + FILE.replace("\n", ending)).encode())
+    assert read_env_file(env_file) == SETTINGS
 
 
 def test_new_tokens_come_first_and_the_old_ones_stay(env_file: Path) -> None:
-    add_new_tokens(env_file)
+    change_tokens(env_file, "add")
     settings = read_env_file(env_file)
     new, *old = settings["SCHEDULER_ADMIN_TOKENS"].split(",")
     assert (len(new), old) == (43, ["admin-1", "admin-0"])
@@ -49,9 +56,9 @@ def test_new_tokens_come_first_and_the_old_ones_stay(env_file: Path) -> None:
 
 def test_only_the_newest_tokens_are_kept_and_all_else_stays_as_it_was(env_file: Path) -> None:
     env_file.chmod(0o644)
-    keep_newest_tokens(env_file)
-    changed = FILE.replace("SCHEDULER_INVOKE_TOKENS=outdated\n", "").replace('"admin-1, admin-0"', "admin-1")
-    assert env_file.read_text() == changed
+    change_tokens(env_file, "keep-newest")
+    changed = FILE.replace("=outdated", "=invoke-1").replace("\nexport SCHEDULER_ADMIN", "SCHEDULER_ADMIN")
+    assert env_file.read_text() == changed.replace('"admin-1, admin-0"', "admin-1")
     assert env_file.stat().st_mode & 0o777 == 0o600
     assert list(env_file.parent.iterdir()) == [env_file]
 
@@ -59,14 +66,15 @@ def test_only_the_newest_tokens_are_kept_and_all_else_stays_as_it_was(env_file: 
 def test_a_link_to_the_file_stays_a_link(env_file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(env_file)
-    add_new_tokens(link)
+    change_tokens(link, "add")
     assert link.is_symlink()
     assert "," in read_env_file(env_file)["SCHEDULER_INVOKE_TOKENS"]
 
 
-def test_a_line_that_is_no_setting_is_named_by_its_number_alone(env_file: Path) -> None:
-    env_file.write_text("A=1\nnot a setting but a secret\n")
-    with pytest.raises(UnusableFileError, match=r"line 2: expected NAME=value, a comment or nothing$"):
+@pytest.mark.parametrize("line", ["not a setting but a secret", "NAME", 'NAME="open', "NAME='a' b"])
+def test_a_line_that_is_no_setting_is_named_by_its_number_alone(env_file: Path, line: str) -> None:
+    env_file.write_text(f"A=1\n\n  \n{line}\n")
+    with pytest.raises(UnusableFileError, match=r"line 4: expected NAME=value, a comment or nothing$"):
         read_env_file(env_file)
 
 
@@ -83,5 +91,5 @@ def test_a_file_without_tokens_gets_none(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("SCHEDULER_INVOKE_TOKENS=a\n")
     with pytest.raises(UnusableFileError, match="expected SCHEDULER_ADMIN_TOKENS"):
-        add_new_tokens(path)
+        change_tokens(path, "add")
     assert path.read_text() == "SCHEDULER_INVOKE_TOKENS=a\n"
