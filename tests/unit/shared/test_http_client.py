@@ -239,9 +239,12 @@ async def test_what_is_said_before_the_answer_is_not_the_answer() -> None:
 
 
 async def test_an_answer_before_the_body_was_read_is_taken() -> None:
-    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    open_connections = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
         writer.write(answer(b"", status=b"413 Too Large"))
-        await writer.drain()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
