@@ -9,15 +9,15 @@ from typing import Any
 
 import httpx
 
-from functions.application import create_app
-from functions.invocation_routes import PREFIX
+from functions.http.app import create_app
+from functions.http.invocations import PREFIX
 from functions.work import Work
 from shared.auth import TokenCheck
 from shared.engine_lease import EngineLease
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
 from shared.load_control import ConcurrencyLimiter
-from shared.secret import Secret
+from pydantic import SecretStr
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.pretend_engine import PretendEngine
@@ -67,7 +67,7 @@ class Function:
             lease,
             now=lambda: NOW,
         )
-        self.app = create_app(self._connect, TokenCheck([Secret(INVOKE_TOKEN)], [Secret(ADMIN_TOKEN)]))
+        self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 
     def _connect(self) -> Work:
