@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from functions.contract import Counts, FailureCause, InvocationDetail, InvocationSummary
+from functions.http.schemas import Counts, FailureCause, InvocationDetail, InvocationSummary
 from tests.emulator.staging import ROOT
 from tests.faults.system_packages import require_curl
 from tests.integration.nightly.night import Night

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from functions.contract import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
-from functions.invocation_routes import PREFIX
+from functions.http.schemas import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
+from functions.http.invocations import PREFIX
 from functions.manual_run import REFUSALS
 from tests.unit.functions.http_function import Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, described, mentor_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from functions.invocation_routes import PREFIX
+from functions.http.invocations import PREFIX
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError
 from tests.unit.functions.http_function import ADMIN, Function, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID

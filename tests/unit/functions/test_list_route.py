@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.cursors import cursor_of_position, position_of_cursor
+from functions.http.cursors import cursor_of, position_of_cursor
 from shared.invocation_records import Position
 from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, mentor_id, summarized
@@ -120,7 +120,7 @@ async def test_the_last_page_has_no_cursor(function: Function) -> None:
 
 
 async def test_the_cursor_of_a_page_asks_for_what_comes_after_it(function: Function) -> None:
-    cursor = cursor_of_position(Position("2026-11-23T02:00:03.204113+00:00", RUN_ID))
+    cursor = cursor_of("2026-11-23T02:00:03.204113+00:00", RUN_ID)
     filters = await asked(function, f"cursor={cursor}&status=failed")
     assert filters["after_created_at"] == "2026-11-23T02:00:03.204113+00:00"
     assert filters["after_id"] == RUN_ID
@@ -186,7 +186,7 @@ async def test_a_later_page_looks_for_slots_up_to_the_page_before(function: Func
         spent("2026-11-21T02:00:00+00:00"),
         spent("2026-11-19T02:00:00+00:00"),
     ]
-    response = await function.ask("GET", params={"slots": "true", "cursor": cursor_of_position(before)})
+    response = await function.ask("GET", params={"slots": "true", "cursor": cursor_of(before.created_at, before.id)})
     assert response.json()["slots"]["missed"] == ["2026-11-20T02:00:00Z"]
     assert function.sql.arguments_of("scheduler_spent_slots")["to"] == before.created_at
 

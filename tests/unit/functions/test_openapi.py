@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from functions.border import OPEN_PATHS
-from functions.contract import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
-from functions.invocation_routes import PREFIX
+from functions.http.middleware import OPEN_PATHS
+from functions.http.schemas import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
+from functions.http.invocations import PREFIX
 from shared.version import VERSION
 from tests.unit.functions.http_function import Function
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from functions.application import create_app
-from functions.invocation_routes import PREFIX
+from functions.http.app import create_app
+from functions.http.invocations import PREFIX
 from functions.peer_mentors import PAGE_SIZE
 from functions.wiring import build_work
 from shared.auth import TokenCheck
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS
-from shared.secret import Secret
+from pydantic import SecretStr
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.http_function import ADMIN, INVOKE
@@ -71,7 +71,7 @@ async def test_a_slice_goes_through_while_no_reader_is_answered(
     async with serving(data_api) as server:
         work = build_work(make_config(SUPABASE_URL=server.url, ALERT_WEBHOOK_URL="https://hooks.example.org/alerts"))
         work = replace(work, engine=PretendEngine(ManualClock()).client())
-        app = create_app(lambda: work, TokenCheck([Secret(INVOKE_TOKEN)], [Secret(ADMIN_TOKEN)]))
+        app = create_app(lambda: work, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="https://function.example.org"
         ) as http:

@@ -8,11 +8,11 @@ import hmac
 import pytest
 
 from shared.auth import MAXIMUM_TOKEN_LENGTH, Role, TokenCheck
-from shared.secret import Secret
+from pydantic import SecretStr
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 
 CHECK = TokenCheck(
-    [Secret(INVOKE_TOKEN), Secret(f"{INVOKE_TOKEN}-next")], [Secret(ADMIN_TOKEN), Secret("schlüssel" * 4)]
+    [SecretStr(INVOKE_TOKEN), SecretStr(f"{INVOKE_TOKEN}-next")], [SecretStr(ADMIN_TOKEN), SecretStr("schlüssel" * 4)]
 )
 
 
@@ -83,8 +83,8 @@ class CountedWork:
     def __init__(self) -> None:
         self.done: list[tuple[str, int]] = []
         self.check = TokenCheck(
-            [Secret(INVOKE_TOKEN), Secret(f"{INVOKE_TOKEN}-next")],
-            [Secret(ADMIN_TOKEN)],
+            [SecretStr(INVOKE_TOKEN), SecretStr(f"{INVOKE_TOKEN}-next")],
+            [SecretStr(ADMIN_TOKEN)],
             digest=self._digest,
             compare=self._compare,
         )
@@ -129,7 +129,7 @@ def test_a_check_does_the_same_work_whatever_was_sent(header: str | None) -> Non
 
 def test_a_token_of_the_greatest_length_is_known_and_nothing_that_begins_with_it() -> None:
     longest = "x" * MAXIMUM_TOKEN_LENGTH
-    check = TokenCheck([], [Secret(longest)])
+    check = TokenCheck([], [SecretStr(longest)])
     assert check.role_of(f"Bearer {longest}") is Role.ADMIN
     assert check.role_of(f"Bearer {longest}x") is None
     assert check.role_of(f"Bearer {longest}{longest[:-10]}") is None
@@ -138,7 +138,7 @@ def test_a_token_of_the_greatest_length_is_known_and_nothing_that_begins_with_it
 
 def test_a_token_that_nothing_presented_could_equal_is_refused_and_not_shown() -> None:
     with pytest.raises(ValueError, match="at most 256 bytes") as caught:
-        TokenCheck([Secret("x" * (MAXIMUM_TOKEN_LENGTH + 1))], [])
+        TokenCheck([SecretStr("x" * (MAXIMUM_TOKEN_LENGTH + 1))], [])
     assert "xx" not in str(caught.value)
 
 
