@@ -7,10 +7,10 @@ A token is at least 32 characters long, so guessing one is hopeless at any rate,
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterable
 from enum import Enum
+from hashlib import sha256
+from hmac import compare_digest
 
 from pydantic import SecretStr
 
@@ -44,9 +44,9 @@ class TokenCheck:
         """
         scheme, _, token = (authorization or "").partition(" ")
         presented = _digest(token.strip())
-        roles = [role for known, role in self._known if hmac.compare_digest(presented, known)]
+        roles = [role for known, role in self._known if compare_digest(presented, known)]
         return roles[-1] if roles and scheme.lower() == "bearer" else None
 
 
 def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+    return sha256(token.encode("utf-8", "surrogatepass")).digest()

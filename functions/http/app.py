@@ -55,13 +55,21 @@ DOCS_POLICY = (
 
 
 class Application(FastAPI):
-    """FastAPI whose document holds the schema of problems, which are no `application/json`."""
+    """FastAPI, and what its document does not get right by itself."""
 
     def openapi(self) -> dict[str, Any]:
         """Returns the OpenAPI document; made once."""
-        document = super().openapi()
-        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
-        return document
+        if self.openapi_schema is None:
+            document = super().openapi()
+            # Routes refer to it by name, as it is no `application/json`.
+            document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            # A parameter is sent or left out; `null` would be a text of four letters.
+            for operation in (operation for path in document["paths"].values() for operation in path.values()):
+                for schema in (parameter["schema"] for parameter in operation.get("parameters", ())):
+                    if "anyOf" in schema:
+                        (kind,) = (kind for kind in schema.pop("anyOf") if kind != {"type": "null"})
+                        schema.update(kind)
+        return super().openapi()
 
 
 def create_app(connect: Callable[[], Work], tokens: TokenCheck) -> FastAPI:

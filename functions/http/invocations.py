@@ -34,7 +34,7 @@ LINKS_TO_INVOCATION = {
 _OPENED = {"links": LINKS_TO_INVOCATION, "headers": header("Location", "Where the invocation is.")}
 _APPLIED = _OPENED["headers"] | header("Preference-Applied", "`respond-async`.")
 KeyHeader = Annotated[
-    schemas.IdempotencyKey | schemas.Omitted,
+    schemas.IdempotencyKey | None,
     Header(
         alias="Idempotency-Key",
         description="Chosen by the caller, with or without quotes: the same request with the same key is carried out "
@@ -100,7 +100,7 @@ async def create_invocation(
     request: Annotated[schemas.RunRequest | None, Body()] = None,
     idempotency_key: KeyHeader = None,
     prefer: Annotated[
-        str | schemas.Omitted, Header(description="`respond-async`: answer as soon as it is opened (RFC 7240).")
+        str | None, Header(description="`respond-async`: answer as soon as it is opened (RFC 7240).")
     ] = None,
 ) -> schemas.Invocation:
     """Runs at once: everybody or chosen mentors, dry or not, or what another invocation left undone."""

@@ -16,7 +16,6 @@ from pydantic import (
     Field,
     StrictBool,
 )
-from pydantic.json_schema import SkipJsonSchema
 
 MAX_CHOSEN_MENTORS = 10_000
 MAX_BATCH_MENTORS = 1_000
@@ -63,8 +62,6 @@ def _to_utc(moment: datetime) -> datetime:
 Id = Annotated[UUID, BeforeValidator(_require_uuid)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_time), AfterValidator(_to_utc)]
 QueryMoment = Annotated[Moment, BeforeValidator(_require_plus)]
-# A header or a parameter that was not sent. `null` would be a text of four letters, so the document does not have it.
-Omitted = SkipJsonSchema[None]
 
 
 def _unquote(value: object) -> object:
@@ -133,21 +130,21 @@ class BatchRequest(_Sent):
 class ListQuery(_Sent):
     """Filters and the place in the list."""
 
-    status: list[Status] | Omitted = Field(default=None, description="Any of these.")
-    triggered_by: list[TriggeredBy] | Omitted = Field(default=None, description="Any of these.")
-    scheduled_from: QueryMoment | Omitted = Field(default=None, description="The earliest slot, itself included.")
-    scheduled_to: QueryMoment | Omitted = Field(default=None, description="The latest slot, itself included.")
-    user_id: Id | Omitted = Field(default=None, description="Only runs that this mentor was in, with the results.")
+    status: list[Status] | None = Field(default=None, description="Any of these.")
+    triggered_by: list[TriggeredBy] | None = Field(default=None, description="Any of these.")
+    scheduled_from: QueryMoment | None = Field(default=None, description="The earliest slot, itself included.")
+    scheduled_to: QueryMoment | None = Field(default=None, description="The latest slot, itself included.")
+    user_id: Id | None = Field(default=None, description="Only runs that this mentor was in, with the results.")
     slots: bool = Field(default=False, description="Say as well which slots have no run, and when the next one is.")
     limit: int = Field(default=20, ge=1, le=100)
-    cursor: Cursor | Omitted = None
+    cursor: Cursor | None = None
 
 
 class MentorsQuery(_Sent):
     """The place in the list of mentors."""
 
     limit: int = Field(default=100, ge=1, le=1000)
-    cursor: Cursor | Omitted = None
+    cursor: Cursor | None = None
 
 
 class _Answered(BaseModel):

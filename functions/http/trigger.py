@@ -38,8 +38,8 @@ async def handle_start(
     work: Connected,
     response: Response,
     body: Annotated[schemas.StartRequest | None, Body()] = None,
-    schedule_time: Annotated[schemas.Moment | schemas.Omitted, Header(alias=SCHEDULE_TIME_HEADER)] = None,
-    dispatch_id: Annotated[schemas.DispatchId | schemas.Omitted, Header(alias=DISPATCH_HEADER)] = None,
+    schedule_time: Annotated[schemas.Moment | None, Header(alias=SCHEDULE_TIME_HEADER)] = None,
+    dispatch_id: Annotated[schemas.DispatchId | None, Header(alias=DISPATCH_HEADER)] = None,
 ) -> schemas.InvocationSummary | schemas.Idle:
     """Opens the slot that is due if nobody has, then works on whatever is open. Answers the latest slot's run."""
     named_in, requested = "scheduled_for", body.scheduled_for if body else None
@@ -69,7 +69,7 @@ async def last_run(
     request: Request,
     work: Connected,
     max_age_hours: Annotated[
-        schemas.MaxAgeHours | schemas.Omitted,
+        schemas.MaxAgeHours | None,
         Query(
             description="By default the longest gap around the current slot and two hours: 26 for a nightly schedule."
         ),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from functions.http.app import create_app
 from functions.http.invocations import PREFIX
@@ -17,7 +18,6 @@ from shared.engine_lease import EngineLease
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
 from shared.load_control import ConcurrencyLimiter
-from pydantic import SecretStr
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.pretend_engine import PretendEngine

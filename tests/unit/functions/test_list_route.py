@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from functions.http.cursors import cursor_of, position_of_cursor
+from functions.http.invocations import PREFIX
 from shared.invocation_records import Position
 from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, mentor_id, summarized
@@ -102,6 +103,23 @@ async def test_what_is_no_value_of_a_filter_is_422_and_named(function: Function,
 @pytest.mark.parametrize("query", ["offset=20", "page=2", "statuses=failed", "Limit=1", "limit=1&order=asc", "%FF=1"])
 async def test_an_unknown_parameter_is_422_and_named(function: Function, query: str) -> None:
     await refused(function, query, "unknown_field")
+
+
+@pytest.mark.parametrize("path", ["", "/active-peer-mentors"])
+async def test_a_parameter_of_one_value_is_refused_when_it_is_repeated(function: Function, path: str) -> None:
+    for query in ("limit=1&limit=2", "limit=1&limit=1"):
+        response = await function.ask("GET", path, params=httpx.QueryParams(query))
+        assert problem_in(response, 422, "invalid_field")["field"] == "limit"
+    assert function.sql.called() == []
+
+
+@pytest.mark.parametrize("name", ["scheduled_from", "scheduled_to"])
+async def test_a_plus_that_arrives_as_a_space_is_named(function: Function, name: str) -> None:
+    for moment in ("2026-11-23T02:00:00+00:00", "2026-11-23T02:00:00.5+0100", "2026-11-23 02:00+01:00"):
+        response = await function.http.get(f"{PREFIX}?{name}={moment}", headers=ADMIN)
+        problem = problem_in(response, 422, "invalid_field")
+        assert "%2B" in problem["detail"]
+        assert problem["field"] == name
 
 
 async def test_a_page_is_what_the_database_describes_and_the_cursor_of_the_next(function: Function) -> None:

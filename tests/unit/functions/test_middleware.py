@@ -33,7 +33,7 @@ ENDPOINTS = [
     ("GET", f"{PREFIX}/active-peer-mentors"),
     ("POST", f"{PREFIX}/evaluation-batch"),
 ]
-NOT_SERVED = [("GET", "/"), ("PUT", "/"), ("GET", "/nowhere"), ("GET", "/health/"), ("GET", "/docs/"), ("post", "/")]
+NOT_SERVED = [("GET", "/"), ("PUT", "/"), ("GET", "/nowhere"), ("GET", "/health/"), ("GET", "/docs/")]
 
 
 def http_scope(method: str = "POST", path: str = "/", headers: list[tuple[bytes, bytes]] | None = None) -> Scope:
@@ -211,9 +211,7 @@ async def test_a_refused_token_is_not_in_the_log(function: Function, log: LogLin
     assert "192.0.2.1" not in log.text
 
 
-async def test_ten_thousand_refused_requests_write_a_bounded_number_of_lines(
-    function: Function, log: LogLines
-) -> None:
+async def test_ten_thousand_refused_requests_write_a_bounded_number_of_lines(function: Function, log: LogLines) -> None:
     for _ in range(10_000):
         await conversation(function.app, http_scope(headers=[]))
     assert 0 < len(log.all()) <= 3 * MAX_LINES_PER_MINUTE

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from functions.http.app import create_app
 from functions.http.invocations import PREFIX
@@ -15,7 +16,6 @@ from functions.peer_mentors import PAGE_SIZE
 from functions.wiring import build_work
 from shared.auth import TokenCheck
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS
-from pydantic import SecretStr
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.http_function import ADMIN, INVOKE
