@@ -16,8 +16,8 @@ from tests.scripted_engine import rules
 
 @pytest.fixture
 async def inhabited(project: Project, http: httpx.AsyncClient) -> AsyncIterator[Served]:
-    """A night that ended well, and runs in other states. An address in X-Forwarded-For is believed."""
-    async with served_by(project, http, TRUSTED_PROXY_COUNT="1") as served:
+    """A run that ended well, and runs in other states."""
+    async with served_by(project, http) as served:
         assert (await served.night.fire(served.function)).json()["status"] == "succeeded"
         # A good night is remembered for half a minute, and so is that there was none.
         assert (await served.call("GET", "/health/last-run", token="")).status_code == 200
