@@ -10,7 +10,7 @@ import pytest
 from functions.http.cursors import cursor_of, position_of_cursor
 from functions.http.invocations import PREFIX
 from shared.invocation_records import Position
-from tests.unit.functions.http_function import ADMIN, NOW, Function, problem_in
+from tests.unit.functions.http_function import ADMIN, NOW, Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, mentor_id, summarized
 
 MENTOR = mentor_id(1)

@@ -124,12 +124,6 @@ async def test_health_is_open_to_all_and_needs_no_database(function: Function, h
 # When a body is read
 
 
-async def unread() -> AsyncIterator[bytes]:
-    """A body that must not be asked for."""
-    raise AssertionError("nothing of the body may be read")
-    yield b""
-
-
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status"),
     [
@@ -149,8 +143,14 @@ async def unread() -> AsyncIterator[bytes]:
 async def test_a_body_that_is_not_wanted_is_not_read(
     function: Function, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
-    response = await function.http.request(method, path, content=unread(), headers=headers | JSON)
-    assert response.status_code == status
+    read: list[bytes] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(b"{}")
+        yield b"{}"
+
+    response = await function.http.request(method, path, content=body(), headers=headers | JSON)
+    assert (response.status_code, read) == (status, [])
 
 
 # HEAD
