@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Body, Header, Query, Response
+from pydantic import TypeAdapter
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from functions.adhoc_batch import evaluate_now
 from functions.http import schemas
-from functions.http.cursors import cursor_of, mentor_of_cursor, position_of_cursor
 from functions.http.dependencies import TOKEN, Connected
 from functions.http.problems import header, problems
 from functions.manual_run import start_run
@@ -23,24 +26,24 @@ from shared.invocation_records import Listed, Position, SpentSlot
 
 PREFIX = "/api/v1/scheduler-invocations"
 # What can be done with an invocation that an answer describes.
-LINKS_TO_INVOCATION = {
-    name: {"operationId": operation, "parameters": {"invocation_id": "$response.body#/id"}}
-    for name, operation in (
-        ("get", "get_invocation"),
-        ("change", "change_invocation"),
-        ("delete", "delete_invocation"),
-    )
+_LINKS = {
+    name: {"operationId": f"{name}_invocation", "parameters": {"invocation_id": "$response.body#/id"}}
+    for name in ("get", "change", "delete")
 }
-_OPENED = {"links": LINKS_TO_INVOCATION, "headers": header("Location", "Where the invocation is.")}
+_OPENED = {"links": _LINKS, "headers": header("Location", "Where the invocation is.")}
 _APPLIED = _OPENED["headers"] | header("Preference-Applied", "`respond-async`.")
 KeyHeader = Annotated[
     schemas.IdempotencyKey | None,
     Header(
         alias="Idempotency-Key",
-        description="Chosen by the caller, with or without quotes: the same request with the same key is carried out "
-        "once.",
+        description="Chosen by the caller, in quotes or not: a request that comes again with its key is done once.",
     ),
 ]
+
+
+# What a cursor stands for: a place in a list, as text that callers send back and do not look into.
+_POSITION = TypeAdapter[tuple[datetime, UUID]](tuple[schemas.Moment, schemas.Id])
+_MENTOR = TypeAdapter[tuple[UUID]](tuple[schemas.Id])
 
 
 class _NotAnEndpoint(StringConvertor):
@@ -85,7 +88,7 @@ async def list_invocations(work: Connected, query: Annotated[schemas.ListQuery, 
         200: {
             "model": schemas.Invocation,
             "description": "The invocation that this key had opened before",
-            "links": LINKS_TO_INVOCATION,
+            "links": _LINKS,
         },
         201: {"description": "Opened, and worked on for one slice"} | _OPENED,
         202: {"model": schemas.Invocation, "description": "Opened; `Prefer: respond-async`"}
@@ -163,7 +166,7 @@ async def get_invocation(work: Connected, invocation_id: schemas.Id) -> schemas.
 
 @router.put(
     "/{invocation_id:not_an_endpoint}",
-    responses={200: {"links": LINKS_TO_INVOCATION}, **problems(404, 409, 413, 415, 422)},
+    responses={200: {"links": _LINKS}, **problems(404, 409, 413, 415, 422)},
 )
 async def change_invocation(
     work: Connected, invocation_id: schemas.Id, change: schemas.InvocationChange
@@ -213,3 +216,28 @@ async def _slots(work: Work, listed: Listed, after: Position | None) -> dict[str
 
 def _unknown(invocation_id: object) -> RequestError:
     return RequestError(404, "not_found", f"there is no invocation {invocation_id}")
+
+
+def cursor_of(*place: str) -> str:
+    """Returns the cursor of a place: time and id of an invocation, or the id of a mentor."""
+    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def position_of_cursor(cursor: str) -> Position:
+    """Returns the place in the list of invocations; raises RequestError (422 `invalid_field`) where it is none."""
+    created_at, invocation_id = _unpack(cursor, _POSITION)
+    return Position(created_at.isoformat(), str(invocation_id))
+
+
+def mentor_of_cursor(cursor: str) -> str:
+    """Returns the place in the list of mentors; raises RequestError (422 `invalid_field`) where it is none."""
+    return str(_unpack(cursor, _MENTOR)[0])
+
+
+def _unpack(cursor: str, place: TypeAdapter[Any]) -> Any:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return place.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except ValueError as error:
+        detail = "cursor: expected the next_cursor of the page before"
+        raise RequestError(422, "invalid_field", detail, field="cursor") from error

@@ -96,25 +96,20 @@ def to_response(error: Exception) -> JSONResponse:
     return problem(500, error.event, detail)
 
 
-async def answer_http_error(request: Request, error: Exception) -> JSONResponse:
+async def answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
     """Handles what Starlette and FastAPI raise themselves.
 
     Raises:
         RequestError: the body was refused while it was read.
         ClientDisconnect: the caller left while it was read.
     """
-    assert isinstance(error, HTTPException)  # noqa: S101  # Starlette hands over what was registered
     if isinstance(error.__cause__, RequestError | ClientDisconnect):
         raise error.__cause__  # FastAPI makes a 400 of whatever reading a body raises
     if error.status_code == 404:
         return problem(404, "not_found", f"there is nothing at {request.scope['path']}")
     if error.status_code == 405:
-        return problem(
-            405,
-            "method_not_allowed",
-            f"{request.method} is not served here",
-            headers={"Allow": ", ".join(_methods_at(request))},
-        )
+        allowed = {"Allow": ", ".join(_methods_at(request))}
+        return problem(405, "method_not_allowed", f"{request.method} is not served here", headers=allowed)
     return problem(400, "malformed_json", "expected a JSON object, found a body that cannot be read as JSON")
 
 
@@ -128,9 +123,8 @@ def _methods_at(request: Request) -> list[str]:
     return sorted(served | {"HEAD"} if "GET" in served else served)
 
 
-async def answer_validation_error(_: Request, error: Exception) -> JSONResponse:
+async def answer_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
     """Answers what no model of `schemas.py` accepts: 422 `unknown_field` or `invalid_field`, or 400 for no JSON."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return problem(400, "malformed_json", "expected a JSON object, found text that is not JSON")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from functions.http.cursors import cursor_of
+from functions.http.invocations import cursor_of
 from tests.emulator.errors import EmulatorError
 from tests.emulator.project import Project, ProjectFactory
 

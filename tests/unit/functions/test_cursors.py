@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.http.cursors import cursor_of, mentor_of_cursor, position_of_cursor
+from functions.http.invocations import cursor_of, mentor_of_cursor, position_of_cursor
 from functions.http.schemas import ListQuery
 from shared.errors import RequestError
 from shared.invocation_records import Position

@@ -7,8 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.http.cursors import cursor_of, position_of_cursor
-from functions.http.invocations import PREFIX
+from functions.http.invocations import PREFIX, cursor_of, position_of_cursor
 from shared.invocation_records import Position
 from tests.unit.functions.http_function import ADMIN, NOW, Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, mentor_id, summarized

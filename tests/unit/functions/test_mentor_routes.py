@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from functions.http.cursors import cursor_of
+from functions.http.invocations import cursor_of
 from tests.unit.functions.http_function import Function, problem_in
 from tests.unit.functions.pretend_sql import mentor_id, mentor_row
 from tests.unit.log_lines import LogLines
