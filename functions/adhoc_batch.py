@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC
 
-from functions.contract import BatchRequest
 from functions.evaluation_batch import run_evaluation_batch
+from functions.http.schemas import BatchRequest
 from functions.manual_run import check_types
 from functions.peer_mentors import ActivePeerMentor, fetch_active_among
 from functions.run_log import log_failed_users

@@ -7,13 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from shared.errors import DatabaseError
+from shared.invocation_records import GoodRun
 from shared.slots import MINUTE, Schedule
-
-if TYPE_CHECKING:
-    from shared.invocation_records import GoodRun
 
 # Anybody may ask, so the database is asked at most this often, also when it does not answer.
 CACHE_SECONDS = 30.0

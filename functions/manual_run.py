@@ -8,8 +8,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from functions.contract import RunRequest
-from functions.error_answers import log_database_error
+from functions.http.schemas import RunRequest
+from functions.run_log import log_database_error
 from functions.work import Work, log_opened, work_off
 from shared.errors import DatabaseError, RequestError
 from shared.invocation_records import OpenedRun

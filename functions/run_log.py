@@ -120,3 +120,14 @@ def log_failed_users(results: Iterable[EvaluationResult], **where: Any) -> None:
             **where,
             users=others,
         )
+
+
+def log_database_error(error: DatabaseError, message: str, **where: Any) -> None:
+    """Logs a failed call to the database under the event that says what it was.
+
+    Args:
+        error: the failure.
+        message: for a person.
+        where: fields that say what was under way.
+    """
+    log_event(error.event, message, level=logging.ERROR, **where, error_code=getattr(error, "code", None))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from functions.alerting import send_due_alerts
 from functions.work import Work, is_open, log_opened, work_off
 from shared.errors import DatabaseError, RequestError
 from shared.time_budget import TimeBudget
@@ -100,7 +101,4 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
 
 async def _send_due_alerts(work: Work) -> None:
     if work.webhook is not None:
-        # Where nobody is to be told, nobody has to import it.
-        from functions.alerting import send_due_alerts
-
         await send_due_alerts(work, work.webhook)

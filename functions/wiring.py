@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functions.work import Work
+from shared.alert_webhook import AlertWebhook
 from shared.config import ScenarioEvaluationConfig
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, connect
 from shared.engine_lease import EngineLease
@@ -19,6 +20,7 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
     readers = connect(config.supabase_url, secret_key, connections=READER_CONNECTIONS)
     telemetry = None
     if config.otel_exporter_otlp_endpoint is not None:
+        # OpenTelemetry is heavy, and only imported where a collector is named.
         from shared.telemetry import telemetry_for
 
         telemetry = telemetry_for(f"{config.scenario_engine_url}/v1/evaluations")
@@ -37,8 +39,6 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
     )
     webhook = None
     if config.alert_webhook_url is not None:
-        from shared.alert_webhook import AlertWebhook
-
         webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret)
     records = InvocationRecords(readers, config)
     return Work(config, slices, readers, invocations, records, engine, lease, webhook=webhook, telemetry=telemetry)

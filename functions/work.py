@@ -14,6 +14,7 @@ from functions.drain import Drain, Drained
 from functions.enumeration import enumerate_mentors
 from functions.roster import Roster
 from functions.solitude import Solitude
+from shared.alert_webhook import AlertWebhook
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.engine_lease import EngineLease
@@ -26,7 +27,6 @@ from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
 
 if TYPE_CHECKING:
-    from shared.alert_webhook import AlertWebhook
     from shared.telemetry import Telemetry
 
 

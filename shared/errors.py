@@ -88,15 +88,18 @@ class DatabaseError(SchedulerError):
     """A call to the Data API failed.
 
     `is_outage`: every other call would fail, too; else the failure says nothing about other calls.
+    `event`: what the log, and the answer to a caller, call it.
     """
 
     is_outage = False
+    event = "database_refused"
 
 
 class DatabaseUnavailableError(DatabaseError):
     """The database or its Data API is away or too busy; the same call may succeed later."""
 
     is_outage = True
+    event = "database_unavailable"
 
 
 class DatabaseTimeoutError(DatabaseUnavailableError):
@@ -107,6 +110,7 @@ class DatabaseTimeoutError(DatabaseUnavailableError):
     """
 
     is_outage = False
+    event = "database_timeout"
 
     def __init__(self, code: str) -> None:
         super().__init__(f"the Data API answered {code}: the call did not finish in the time that the database allows")
@@ -132,6 +136,8 @@ class MentorsViewError(DatabaseError):
     Args:
         detail: what was expected and what was found; holds no value of a row, so callers may read it.
     """
+
+    event = "mentors_view_invalid"
 
 
 class EngineError(SchedulerError):

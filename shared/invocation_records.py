@@ -1,7 +1,7 @@
 """What callers of the REST API ask for: opening runs of their own, looking back, and changing what may be changed.
 
 As in `invocations.py` the rules are in SQL. An invocation is handed on as the database describes it, in a list as it
-summarizes it; `functions/contract.py` has both shapes.
+summarizes it; `functions/http/schemas.py` has both shapes.
 """
 
 from __future__ import annotations

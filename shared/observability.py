@@ -12,17 +12,27 @@ import random
 import re
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 from pythonjsonlogger.json import JsonFormatter
 
 _logger = logging.getLogger("scheduler")
 # Those of the server around the function: they have handlers of their own, which write plain text.
 SERVER_LOGGERS = ("gunicorn.error", "gunicorn.access", "uvicorn.error", "uvicorn.access")
+# Events of which any caller can cause as many as it sends requests.
+CALLERS_EVENTS = frozenset(
+    {"caller_refused", "caller_left", "internal_error"}
+    | {"database_unavailable", "database_timeout", "database_refused", "mentors_view_invalid"}
+)
+MAX_LINES_PER_MINUTE = 60
 # Google Cloud's names, each from a level of the standard library's on; libraries have levels between them.
 _SEVERITIES = (
     (logging.CRITICAL, "CRITICAL"),
@@ -76,6 +86,8 @@ class _Formatter(JsonFormatter):
             # Whatever else a library adds to its records has a meaning of its own there.
             traces = {name: message_dict[name] for name in ("exc_info", "stack_info") if name in message_dict}
             log_data |= {"logger": record.name, "message": record.getMessage()} | traces
+            if suppressed_count := getattr(record, "suppressed_count", None):
+                log_data["suppressed_count"] = suppressed_count
         trace = _trace.get()
         if trace is not None:
             log_data["trace_id"] = trace.id
@@ -107,6 +119,30 @@ class _OnlyOurs(logging.Filter):
 _only_ours = _OnlyOurs()
 
 
+class _BoundedRate(logging.Filter):
+    """Leaves out lines that callers cause at will, beyond `MAX_LINES_PER_MINUTE` of an event or a server's logger.
+
+    The next line of the kind says how many were left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._rate = RateLimitItemPerMinute(MAX_LINES_PER_MINUTE)
+        self._suppressed = Counter[str]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = str(getattr(record, "event", "")) if record.name == _logger.name else record.name
+        if kind not in CALLERS_EVENTS and kind not in SERVER_LOGGERS:
+            return True
+        if not self._limiter.hit(self._rate, kind):
+            self._suppressed[kind] += 1
+            return False
+        if suppressed_count := self._suppressed.pop(kind, 0):
+            record.suppressed_count = suppressed_count
+        return True
+
+
 def configure_logging(level: str, *, google_cloud_project: str | None = None) -> None:
     """Sends this project's log lines to standard output as JSON; those of libraries and of the server with them.
 
@@ -116,6 +152,7 @@ def configure_logging(level: str, *, google_cloud_project: str | None = None) ->
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Formatter(google_cloud_project))
+    handler.addFilter(_BoundedRate())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

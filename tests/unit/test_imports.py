@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def test_nothing_is_imported_against_the_stream(folder: str, forbidden: set[str]
     modules = imported_by(folder)
     assert len(modules) > 5
     assert {module: names & forbidden for module, names in modules.items() if names & forbidden} == {}
+
+
+def test_runs_know_nothing_of_http_but_what_may_be_sent() -> None:
+    for path in (ROOT / "functions").glob("*.py"):
+        if path.name != "main.py":
+            text = path.read_text(encoding="utf-8")
+            assert set(re.findall(r"functions\.http[\w.]*", text)) <= {"functions.http.schemas"}, path.name
+            assert not re.search(r"^(from|import) (fastapi|starlette)", text, re.MULTILINE), path.name
 
 
 def test_only_entry_points_read_the_environment() -> None:

@@ -27,10 +27,21 @@ def written_in_the_code() -> dict[str, set[str]]:
             if node.func.id not in ("log_event", "log_exception"):
                 continue
             name = node.args[0]
+            if isinstance(name, ast.Attribute) and name.attr == "event":
+                for event in events_of_errors():
+                    found.setdefault(event, set())
+                continue
             assert isinstance(name, ast.Constant), f"{path}:{node.lineno}: an event that cannot be read from the code"
             fields = found.setdefault(str(name.value), set())
             fields |= {keyword.arg for keyword in node.keywords if keyword.arg not in (None, "level")}
     return found
+
+
+def events_of_errors() -> set[str]:
+    """What the errors of the database are called in the log."""
+    tree = ast.parse((ROOT / "shared" / "errors.py").read_text(encoding="utf-8"))
+    assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
+    return {ast.literal_eval(node.value) for node in assigned if ast.unparse(node.targets[0]) == "event"}
 
 
 def described_in_the_schema() -> dict[str, set[str]]:

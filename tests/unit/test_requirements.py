@@ -33,3 +33,11 @@ def test_no_requirement_is_named_twice() -> None:
     names = [requirement.name.lower() for requirement in requirements()]
     assert len(names) > 15
     assert sorted(set(names)) == sorted(names)
+
+
+def test_the_server_reads_requests_by_h11_which_bounds_their_heads() -> None:
+    """uvicorn takes httptools wherever it is installed, which lets a head grow without end."""
+    lock = (ROOT / "shared" / "deployment" / "requirements.lock").read_text(encoding="utf-8")
+    locked = {line.partition("==")[0] for line in lock.splitlines() if "==" in line}
+    assert "h11" in locked
+    assert "httptools" not in locked

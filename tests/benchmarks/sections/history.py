@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from functions.cursors import cursor_of_position
+from functions.http.invocations import cursor_of
 from tests.emulator.errors import EmulatorError
 from tests.emulator.project import Project, ProjectFactory
 
@@ -86,7 +86,7 @@ async def _look_back(conditions: Conditions, project: Project, nights: int) -> l
     await forget_new_nights(project)
     paths = {
         "list, the newest 20": "?limit=20",
-        "list, 20 from half-way back": f"?limit=20&cursor={cursor_of_position(middle)}",
+        "list, 20 from half-way back": f"?limit=20&cursor={cursor_of(middle.created_at, middle.id)}",
         "get": f"/{middle.id}",
         f"{FILTERED}, 20 before half-way back": f"?limit=20&scheduled_to={quote(middle.created_at)}",
         f"{FILTERED}, failed ones (there are none)": "?limit=20&status=failed",

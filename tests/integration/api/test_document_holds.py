@@ -16,7 +16,7 @@ from tests.scripted_engine import rules
 
 @pytest.fixture
 async def inhabited(project: Project, http: httpx.AsyncClient) -> AsyncIterator[Served]:
-    """A night that ended well, and runs in other states."""
+    """A run that ended well, and runs in other states."""
     async with served_by(project, http) as served:
         assert (await served.night.fire(served.function)).json()["status"] == "succeeded"
         # A good night is remembered for half a minute, and so is that there was none.

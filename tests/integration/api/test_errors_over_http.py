@@ -44,14 +44,14 @@ async def test_a_wrong_request_is_refused_by_name_and_nothing_comes_of_it(served
 async def test_a_method_that_is_not_served_is_405_and_the_answer_names_those_that_are(served: Served) -> None:
     serves = {
         "/": {"POST"},
-        "/docs": {"GET"},
+        "/docs": {"GET", "HEAD"},
         "/openapi.json": {"GET", "HEAD"},
         "/health": {"GET", "HEAD"},
         "/health/last-run": {"GET", "HEAD"},
-        API: {"GET", "POST"},
-        f"{API}/active-peer-mentors": {"GET"},
+        API: {"GET", "HEAD", "POST"},
+        f"{API}/active-peer-mentors": {"GET", "HEAD"},
         f"{API}/evaluation-batch": {"POST"},
-        f"{API}/{UNKNOWN_ID}": {"GET", "PUT", "DELETE"},
+        f"{API}/{UNKNOWN_ID}": {"GET", "HEAD", "PUT", "DELETE"},
     }
     for path, served_there in serves.items():
         for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"} - served_there:
@@ -81,7 +81,7 @@ async def test_nobody_gets_in_without_a_token_and_an_invoke_token_may_only_start
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     ]
-    protected = [(method, path) for method, path, operation in operations if operation.get("security") != []]
+    protected = [(method, path) for method, path, operation in operations if operation.get("security")]
     assert len(protected) == 8
 
     for method, path in protected:
@@ -94,18 +94,6 @@ async def test_nobody_gets_in_without_a_token_and_an_invoke_token_may_only_start
         if path != "/":
             check_problem(await served.call(method, path, token=served.project.invoke_token), 403, "forbidden")
     assert await served.night.invocations() == []
-
-
-async def test_an_address_that_fails_too_often_is_told_to_wait_and_known_tokens_are_served_from_it(
-    served: Served,
-) -> None:
-    answer = await served.call("GET", API, token="")
-    while answer.status_code == 401:
-        answer = await served.call("GET", API, token="")
-
-    check_problem(answer, 429, "too_many_failed_checks")
-    assert int(answer.headers["retry-after"]) > 0
-    assert (await served.call("GET", API)).status_code == 200
 
 
 @pytest.mark.parametrize("away", ["gateway", "postgrest"])

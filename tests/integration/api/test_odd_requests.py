@@ -21,13 +21,14 @@ async def test_an_odd_first_line_is_served_or_refused_and_never_an_error_of_ours
     api = API.encode()
     for line, status in {
         b"GET /health HTTP/1.0": 200,
-        b"GET http://elsewhere/health HTTP/1.1": 200,
-        b"GET http:///[::1 HTTP/1.1": 400,
+        # The server takes the whole of it for a path.
+        b"GET http://elsewhere/health HTTP/1.1": 404,
+        b"GET http:///[::1 HTTP/1.1": 404,
         b"GET * HTTP/1.1": 404,
         b"OPTIONS * HTTP/1.1": 404,
-        b"CONNECT elsewhere:443 HTTP/1.1": 400,
+        b"CONNECT elsewhere:443 HTTP/1.1": 404,
         b"M-SEARCH /health HTTP/1.1": 405,
-        b"get /health HTTP/1.1": 400,
+        b"get /health HTTP/1.1": 405,
         b"GET /\xff HTTP/1.1": 400,
         b"GET /a b HTTP/1.1": 400,
         b"GET  HTTP/1.1": 400,
@@ -40,14 +41,14 @@ async def test_an_odd_first_line_is_served_or_refused_and_never_an_error_of_ours
         b"GET //health HTTP/1.1": 404,
         b"GET /health/ HTTP/1.1": 404,
         b"GET /% HTTP/1.1": 404,
-        b"GET /#x HTTP/1.1": 405,
-        b"GET /" + b"a" * 20_000 + b" HTTP/1.1": 404,
+        b"GET /#x HTTP/1.1": 404,
+        b"GET /" + b"a" * 15_000 + b" HTTP/1.1": 404,
         b"GET " + api + b"/%0a HTTP/1.1": 422,
         b"GET " + api + b"/" + b"%F0%9F%98%80" * 50 + b" HTTP/1.1": 422,
         b"GET " + api + b"?%00=1 HTTP/1.1": 422,
         b"GET " + api + b"?limit=1;limit=2 HTTP/1.1": 422,
         b"GET " + api + b"?" + b"a=1&" * 3000 + b" HTTP/1.1": 422,
-        b"GET " + api + b"?limit=1&limit=2 HTTP/1.1": 200,
+        b"GET " + api + b"?limit=1&limit=2 HTTP/1.1": 422,
     }.items():
         answer = await served.send_raw(line + b"\r\n" + known + CLOSE + b"\r\n")
         assert status_of(answer) == status, (line[:100], answer[:300])
@@ -57,14 +58,14 @@ async def test_an_odd_first_line_is_served_or_refused_and_never_an_error_of_ours
 
 async def test_odd_headers_are_served_or_refused_and_never_an_error_of_ours(served: Served) -> None:
     for headers, status in {
-        # HTTP/1.1 wants one Host; the server (httptools) does not insist, and nothing here looks at it.
-        b"Connection: close\r\n": 200,
-        b"Host: a\r\nHost: b\r\n": 200,
+        # HTTP/1.1 wants one Host.
+        b"Connection: close\r\n": 400,
+        b"Host: a\r\nHost: b\r\n": 400,
         b"Host: \r\nConnection: close\r\n": 200,
         b"Host: [::1/%00@\xff\r\nConnection: close\r\n": 200,
-        # Long ones are taken: whoever stands before the function has limits of his own.
-        CLOSE + b"X: " + b"a" * 60_000 + b"\r\n": 200,
-        CLOSE + b"".join(b"X-%d: a\r\n" % number for number in range(2000)): 200,
+        # Longer heads are refused where they arrive in pieces: test_hostile_callers.py.
+        CLOSE + b"X: " + b"a" * 16_000 + b"\r\n": 200,
+        CLOSE + b"".join(b"X-%d: a\r\n" % number for number in range(1000)): 200,
         CLOSE + b"X: a\0b\r\n": 400,
         CLOSE + b"X : a\r\n": 400,
         CLOSE + b"Content-Length: x\r\n": 400,
@@ -73,9 +74,9 @@ async def test_odd_headers_are_served_or_refused_and_never_an_error_of_ours(serv
         CLOSE + b"traceparent: 00-\xff-\r\n": 200,
         CLOSE + b"X-Forwarded-For: \xff, [, 1.2.3.4.5\r\n": 200,
         CLOSE + b"Authorization: Bearer \xff\xfe\r\n": 200,
-        # Nothing here speaks WebSocket: such a request is served as what it is without the upgrade (RFC 9110, 7.8).
+        # The server speaks WebSocket, as the Data API's client brings a package for it; nothing here does.
         b"Host: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n": 200,
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n": 403,
     }.items():
         answer = await served.send_raw(b"GET /health HTTP/1.1\r\n" + headers + b"\r\n")
         assert status_of(answer) == status, (headers[:100], answer[:300])

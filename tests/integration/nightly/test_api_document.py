@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from functions.contract import Counts, FailureCause, InvocationDetail, InvocationSummary
+from functions.http.schemas import Counts, FailureCause, InvocationDetail, InvocationSummary
 from tests.emulator.staging import ROOT
 from tests.faults.system_packages import require_curl
 from tests.integration.nightly.night import Night
@@ -106,8 +106,10 @@ def test_the_examples_show_every_member() -> None:
 
 def test_every_code_that_the_source_answers_is_in_the_table() -> None:
     written = set(re.findall(r"`([a-z_]+)`", TEXT[TEXT.index("## Errors") :]))
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "functions").glob("*.py"))
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "functions").rglob("*.py"))
     answered = set(re.findall(r'(?:problem|RequestError)\(\s*(?:error\.)?\d{3},\s*"([a-z_]+)"', source))
     answered |= set(re.findall(r'\d{3}: \("([a-z_]+)",', source)) | set(re.findall(r'\(\d{3}, "([a-z_]+)", "', source))
+    errors = (ROOT / "shared" / "errors.py").read_text(encoding="utf-8")
+    answered |= set(re.findall(r'^    event = "([a-z_]+)"$', errors, re.MULTILINE))
     assert len(answered) > 15
     assert answered <= written, answered - written

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from functions.application import create_app
-from functions.invocation_routes import PREFIX
+from functions.http.app import create_app
+from functions.http.invocations import PREFIX
 from functions.work import Work
 from shared.auth import TokenCheck
 from shared.engine_lease import EngineLease

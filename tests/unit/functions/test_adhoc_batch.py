@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.contract import MAX_BATCH_MENTORS
+from functions.http.schemas import MAX_BATCH_MENTORS
 from shared.errors import DatabaseUnavailableError
 from shared.evaluations import MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE
 from tests.unit.clock import ManualClock

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from functions.contract import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
-from functions.invocation_routes import PREFIX
+from functions.http.invocations import PREFIX
+from functions.http.schemas import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
 from functions.manual_run import REFUSALS
 from tests.unit.functions.http_function import Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, described, mentor_id
@@ -123,9 +123,18 @@ async def test_another_preference_changes_nothing(function: Function, prefer: st
 # Idempotency-Key
 
 
-@pytest.mark.parametrize("key", ["k", "onboarding-2026-11-23", "!~", '"quoted"', "x" * 200])
+@pytest.mark.parametrize("key", ["k", "onboarding-2026-11-23", "!~", 'a"b', '""', "x" * 200])
 async def test_a_key_is_handed_to_the_database(function: Function, key: str) -> None:
     assert (await function.ask("POST", body={}, headers={"Idempotency-Key": key})).status_code == 201
+    assert function.sql.arguments_of("scheduler_open")["idempotency_key"] == key
+
+
+@pytest.mark.parametrize(
+    ("sent", "key"),
+    [('"abc"', "abc"), ("abc", "abc"), ('"a\\"b\\\\c"', 'a"b\\c'), (f'"{"x" * 200}"', "x" * 200)],
+)
+async def test_a_key_in_quotes_is_the_same_key(function: Function, sent: str, key: str) -> None:
+    assert (await function.ask("POST", body={}, headers={"Idempotency-Key": sent})).status_code == 201
     assert function.sql.arguments_of("scheduler_open")["idempotency_key"] == key
 
 
@@ -134,7 +143,9 @@ async def test_a_key_is_not_needed(function: Function) -> None:
     assert function.sql.arguments_of("scheduler_open")["idempotency_key"] is None
 
 
-@pytest.mark.parametrize("key", ["", "x" * 201, "two words", "tab\tbed", "k\xe9y", "\x7f"])
+@pytest.mark.parametrize(
+    "key", ["", "x" * 201, f'"{"x" * 201}"', '"two words"', "two words", "tab\tbed", "k\xe9y", "\x7f"]
+)
 async def test_what_is_no_key_is_422(function: Function, key: str) -> None:
     headers = {"Idempotency-Key": key.encode("latin-1")}
     response = await function.ask("POST", body={}, headers=headers)  # type: ignore[arg-type]  # bytes are allowed

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from functions.dashboard_routes import FOLDER, PATHS
+from functions.http.dashboard import FOLDER, PATHS
 from tests.unit.functions.http_function import Function, problem_in
 
 FILES = sorted(PATHS - {"/dashboard/"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from functions.invocation_routes import PREFIX
+from functions.http.invocations import PREFIX
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError
 from tests.unit.functions.http_function import ADMIN, Function, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID
@@ -46,15 +46,15 @@ async def test_what_does_not_exist_is_404(function: Function, path: str) -> None
         ("GET", "/", {"POST"}),
         ("DELETE", "/health", {"GET", "HEAD"}),
         ("POST", "/health/last-run", {"GET", "HEAD"}),
-        ("DELETE", PREFIX, {"GET", "POST"}),
-        ("PUT", PREFIX, {"GET", "POST"}),
-        ("POST", f"{PREFIX}/{RUN_ID}", {"GET", "PUT", "DELETE"}),
-        ("PATCH", f"{PREFIX}/{RUN_ID}", {"GET", "PUT", "DELETE"}),
-        ("POST", f"{PREFIX}/active-peer-mentors", {"GET"}),
-        ("DELETE", f"{PREFIX}/active-peer-mentors", {"GET"}),
+        ("DELETE", PREFIX, {"GET", "HEAD", "POST"}),
+        ("PUT", PREFIX, {"GET", "HEAD", "POST"}),
+        ("POST", f"{PREFIX}/{RUN_ID}", {"GET", "HEAD", "PUT", "DELETE"}),
+        ("PATCH", f"{PREFIX}/{RUN_ID}", {"GET", "HEAD", "PUT", "DELETE"}),
+        ("POST", f"{PREFIX}/active-peer-mentors", {"GET", "HEAD"}),
+        ("DELETE", f"{PREFIX}/active-peer-mentors", {"GET", "HEAD"}),
         ("GET", f"{PREFIX}/evaluation-batch", {"POST"}),
         ("PUT", f"{PREFIX}/evaluation-batch", {"POST"}),
-        ("BREW", f"{PREFIX}/{RUN_ID}", {"GET", "PUT", "DELETE"}),
+        ("BREW", f"{PREFIX}/{RUN_ID}", {"GET", "HEAD", "PUT", "DELETE"}),
     ],
 )
 async def test_a_method_that_is_not_served_is_405_and_told_all_that_are(

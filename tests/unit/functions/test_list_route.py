@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.cursors import cursor_of_position, position_of_cursor
+from functions.http.invocations import PREFIX, cursor_of, position_of_cursor
 from shared.invocation_records import Position
-from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
+from tests.unit.functions.http_function import ADMIN, NOW, Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, mentor_id, summarized
 
 MENTOR = mentor_id(1)
@@ -104,6 +104,23 @@ async def test_an_unknown_parameter_is_422_and_named(function: Function, query: 
     await refused(function, query, "unknown_field")
 
 
+@pytest.mark.parametrize("path", ["", "/active-peer-mentors"])
+async def test_a_parameter_of_one_value_is_refused_when_it_is_repeated(function: Function, path: str) -> None:
+    for query in ("limit=1&limit=2", "limit=1&limit=1"):
+        response = await function.ask("GET", path, params=httpx.QueryParams(query))
+        assert problem_in(response, 422, "invalid_field")["field"] == "limit"
+    assert function.sql.called() == []
+
+
+@pytest.mark.parametrize("name", ["scheduled_from", "scheduled_to"])
+async def test_a_plus_that_arrives_as_a_space_is_named(function: Function, name: str) -> None:
+    for moment in ("2026-11-23T02:00:00+00:00", "2026-11-23T02:00:00.5+0100", "2026-11-23 02:00+01:00"):
+        response = await function.http.get(f"{PREFIX}?{name}={moment}", headers=ADMIN)
+        problem = problem_in(response, 422, "invalid_field")
+        assert "%2B" in problem["detail"]
+        assert problem["field"] == name
+
+
 async def test_a_page_is_what_the_database_describes_and_the_cursor_of_the_next(function: Function) -> None:
     following = {"created_at": "2026-11-23T02:00:03.204113+00:00", "id": RUN_ID}
     items = [summarized(), summarized(id=mentor_id(9), status="running", finished_at=None)]
@@ -120,7 +137,7 @@ async def test_the_last_page_has_no_cursor(function: Function) -> None:
 
 
 async def test_the_cursor_of_a_page_asks_for_what_comes_after_it(function: Function) -> None:
-    cursor = cursor_of_position(Position("2026-11-23T02:00:03.204113+00:00", RUN_ID))
+    cursor = cursor_of("2026-11-23T02:00:03.204113+00:00", RUN_ID)
     filters = await asked(function, f"cursor={cursor}&status=failed")
     assert filters["after_created_at"] == "2026-11-23T02:00:03.204113+00:00"
     assert filters["after_id"] == RUN_ID
@@ -186,7 +203,7 @@ async def test_a_later_page_looks_for_slots_up_to_the_page_before(function: Func
         spent("2026-11-21T02:00:00+00:00"),
         spent("2026-11-19T02:00:00+00:00"),
     ]
-    response = await function.ask("GET", params={"slots": "true", "cursor": cursor_of_position(before)})
+    response = await function.ask("GET", params={"slots": "true", "cursor": cursor_of(before.created_at, before.id)})
     assert response.json()["slots"]["missed"] == ["2026-11-20T02:00:00Z"]
     assert function.sql.arguments_of("scheduler_spent_slots")["to"] == before.created_at
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.contract import RunRequest
+from functions.http.schemas import RunRequest
 from functions.manual_run import ManualRun, start_run
 from shared.errors import (
     DatabaseError,

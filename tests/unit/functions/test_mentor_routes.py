@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from functions.cursors import cursor_of_mentor
+from functions.http.invocations import cursor_of
 from tests.unit.functions.http_function import Function, problem_in
 from tests.unit.functions.pretend_sql import mentor_id, mentor_row
 from tests.unit.log_lines import LogLines
@@ -88,7 +88,7 @@ async def test_page_after_page_everybody_comes_once(many: Function) -> None:
         "cursor=tomorrow",
         "cursor=" + "A" * 301,
         f"cursor={mentor_id(1)}",
-        f"cursor={cursor_of_mentor('nobody')}",
+        f"cursor={cursor_of('nobody')}",
     ],
 )
 async def test_what_is_no_page_is_422_and_named(function: Function, query: str) -> None:

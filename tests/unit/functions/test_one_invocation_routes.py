@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from functions.contract import MAX_NOTE_LENGTH
+from functions.http.schemas import MAX_NOTE_LENGTH
 from tests.unit.functions.http_function import ADMIN, Function, in_json, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID, described, mentor_id
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from functions.border import OPEN_PATHS
-from functions.contract import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
-from functions.invocation_routes import PREFIX
+from functions.http.invocations import PREFIX
+from functions.http.middleware import OPEN_PATHS
+from functions.http.schemas import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
 from shared.version import VERSION
 from tests.unit.functions.http_function import Function
 
@@ -64,20 +64,21 @@ async def test_it_is_made_of_the_routes_that_are_served(function: Function, docu
 
 
 def test_only_what_is_open_to_all_asks_for_no_token(document: dict[str, Any]) -> None:
-    assert document["security"] == [{"token": []}]
+    assert "security" not in document
     assert set(document["components"]["securitySchemes"]) == {"token"}
-    without = {path for (_, path), operation in operations(document).items() if operation.get("security") == []}
-    assert without == OPEN_PATHS & set(document["paths"])
-    assert all("security" not in op for (_, path), op in operations(document).items() if path not in OPEN_PATHS)
+    for (_, path), operation in operations(document).items():
+        assert operation.get("security") == (None if path in OPEN_PATHS else [{"token": []}])
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_a_route_says_how_it_refuses(document: dict[str, Any], method: str, path: str) -> None:
     responses = document["paths"][path][method]["responses"]
-    for status in ("400", "413", "415", "500", "503", *(() if path in OPEN_PATHS else ("401", "403", "429"))):
+    of_tokens = () if path in OPEN_PATHS else ("401", "403")
+    of_bodies = ("413", "415") if "requestBody" in document["paths"][path][method] else ()
+    for status in ("400", "500", "503", *of_tokens, *of_bodies):
         content = responses[status]["content"]
         assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    assert path not in OPEN_PATHS or not {"401", "403", "429"} & set(responses)
+    assert {"401", "403", "413", "415"} & set(responses) == {*of_tokens, *of_bodies}
 
 
 def test_no_route_answers_an_error_of_another_shape(document: dict[str, Any]) -> None:
@@ -179,6 +180,8 @@ async def test_the_page_may_run_nothing_else_and_be_framed_by_nobody(function: F
     (script,) = re.findall(r"<script>(.*?)</script>", response.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy["default-src"] == "'none'"
-    assert policy["script-src"].split() == ["https://cdn.jsdelivr.net", f"'sha256-{digest}'"]
+    files = dict(re.findall(r'<(script|link)[^>]*(?:src|href)="([^"]+)"', response.text))
+    assert policy["script-src"].split() == [files["script"], f"'sha256-{digest}'"]
+    assert policy["style-src"].split() == [files["link"]]
     assert policy["connect-src"] == "'self'"
     assert policy["frame-ancestors"] == "'none'"

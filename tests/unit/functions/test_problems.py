@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from functions.problems import MAX_DETAIL_LENGTH, MAX_FIELD_LENGTH, problem
+from functions.http.problems import MAX_DETAIL_LENGTH, MAX_FIELD_LENGTH, problem
 
 HOSTILE = ["\ud800", "a\nb", "\x00", "\u2028", "\x1b[2J", '"}, {"', "x" * 1_000_000, "\udc00" * 1_000_000]
 

@@ -27,3 +27,10 @@ def test_a_configuration_that_is_refused_is_one_line_in_the_log_and_readable_at_
     refusal, *named = process.stderr.splitlines()
     assert refusal == REFUSAL
     assert [text.split(":")[0].strip() for text in named] == ["MAX_WORKERS", "ALERT_PARTIAL_ABOVE"]
+
+
+def test_what_measures_is_imported_only_where_a_collector_is_named() -> None:
+    program = "import functions.main, sys; print('shared.telemetry' in sys.modules, 'opentelemetry.sdk' in sys.modules)"
+    environment = {"PATH": os.defpath, **REQUIRED}
+    process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert process.stdout.split() == ["False", "False"], process.stderr

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from functions.border import MAX_BODY_BYTES
-from functions.invocation_routes import PREFIX
+from functions.http.invocations import PREFIX
+from functions.http.middleware import MAX_BODY_BYTES
 from tests.unit.functions.http_function import ADMIN, INVOKE, JSON, Function, problem_in
 from tests.unit.functions.pretend_sql import RUN_ID
 from tests.unit.log_lines import LogLines

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from functions.application import create_app
-from functions.invocation_routes import PREFIX
+from functions.http.app import create_app
+from functions.http.invocations import PREFIX
 from functions.peer_mentors import PAGE_SIZE
 from functions.wiring import build_work
 from shared.auth import TokenCheck

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 
 import pytest
 from pydantic import SecretStr
 
-from shared.auth import MAXIMUM_TOKEN_LENGTH, Role, TokenCheck
+from shared.auth import Role, TokenCheck
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 
 CHECK = TokenCheck(
@@ -56,7 +55,6 @@ def test_space_around_the_token_does_not_matter() -> None:
         f"Bearer {ADMIN_TOKEN} {INVOKE_TOKEN}",
         f"Bearer Bearer {ADMIN_TOKEN}",
         f"Bearer {ADMIN_TOKEN}\x00",
-        f"Bearer {ADMIN_TOKEN}" + " " * 600,
         f"Bearer {ADMIN_TOKEN}" + " " * 600 + "x",
         "Bearer \x00",
         "Bearer \udcff",
@@ -77,69 +75,22 @@ def test_the_check_does_not_show_its_tokens() -> None:
     assert ADMIN_TOKEN not in repr(vars(CHECK))
 
 
-class CountedWork:
-    """A check of three known tokens that notes what its digests and comparisons were given."""
-
-    def __init__(self) -> None:
-        self.done: list[tuple[str, int]] = []
-        self.check = TokenCheck(
-            [SecretStr(INVOKE_TOKEN), SecretStr(f"{INVOKE_TOKEN}-next")],
-            [SecretStr(ADMIN_TOKEN)],
-            digest=self._digest,
-            compare=self._compare,
-        )
-        self.done.clear()
-
-    def _digest(self, data: bytes) -> bytes:
-        self.done.append(("digest", len(data)))
-        return hashlib.sha256(data).digest()
-
-    def _compare(self, one: bytes, other: bytes) -> bool:
-        self.done.append(("compare", len(one) + len(other)))
-        return hmac.compare_digest(one, other)
-
-
 @pytest.mark.parametrize(
     "header",
-    [
-        None,
-        "",
-        "Bearer",
-        "Bearer ",
-        "Bearer x",
-        f"Bearer {ADMIN_TOKEN[:-1]}",
-        f"Basic {ADMIN_TOKEN}",
-        ADMIN_TOKEN,
-        "Bearer " + "x" * MAXIMUM_TOKEN_LENGTH,
-        "Bearer " + "x" * (MAXIMUM_TOKEN_LENGTH + 1),
-        "Bearer " + "\xff" * MAXIMUM_TOKEN_LENGTH,
-        "Bearer " + "x" * 65_536,
-        "x" * 65_536,
-        "Bearer " + "🎉" * 1000,
-        f"Bearer {INVOKE_TOKEN}",
-        f"Bearer {ADMIN_TOKEN}",
-    ],
-    ids=lambda header: ascii(header)[:32],
+    [None, "", "Bearer x", f"Basic {ADMIN_TOKEN}", "x" * 65_536, f"Bearer {INVOKE_TOKEN}", f"Bearer {ADMIN_TOKEN}"],
 )
-def test_a_check_does_the_same_work_whatever_was_sent(header: str | None) -> None:
-    work = CountedWork()
-    work.check.role_of(header)
-    assert work.done == [("digest", MAXIMUM_TOKEN_LENGTH + 3)] + [("compare", 64)] * 3
+def test_digests_of_all_known_tokens_are_compared_in_constant_time_whatever_was_sent(
+    header: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, int]] = []
 
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return hmac.compare_digest(one, other)
 
-def test_a_token_of_the_greatest_length_is_known_and_nothing_that_begins_with_it() -> None:
-    longest = "x" * MAXIMUM_TOKEN_LENGTH
-    check = TokenCheck([], [SecretStr(longest)])
-    assert check.role_of(f"Bearer {longest}") is Role.ADMIN
-    assert check.role_of(f"Bearer {longest}x") is None
-    assert check.role_of(f"Bearer {longest}{longest[:-10]}") is None
-    assert check.role_of(f"Bearer {longest[:-1]}") is None
-
-
-def test_a_token_that_nothing_presented_could_equal_is_refused_and_not_shown() -> None:
-    with pytest.raises(ValueError, match="at most 256 bytes") as caught:
-        TokenCheck([SecretStr("x" * (MAXIMUM_TOKEN_LENGTH + 1))], [])
-    assert "xx" not in str(caught.value)
+    monkeypatch.setattr("shared.auth.compare_digest", compare)
+    CHECK.role_of(header)
+    assert compared == [(32, 32)] * 4
 
 
 def configured(tokens: str) -> TokenCheck:

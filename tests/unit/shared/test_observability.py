@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -12,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.observability import SERVER_LOGGERS, log_event, log_exception, start_trace, trace_id, traceparent
+from shared.observability import (
+    MAX_LINES_PER_MINUTE,
+    SERVER_LOGGERS,
+    log_event,
+    log_exception,
+    start_trace,
+    trace_id,
+    traceparent,
+)
 from tests.unit.log_lines import LogLines, captured_log
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -243,3 +252,27 @@ def test_a_cloud_trace_context_that_is_none_is_replaced(header: str) -> None:
 def test_the_callers_decision_to_keep_a_trace_or_not_is_passed_on(flags: str, passed_on: str) -> None:
     start_trace(f"00-{TRACE}-{SPAN}-{flags}")
     assert traceparent().endswith(f"-{passed_on}")
+
+
+@pytest.mark.parametrize("kind", ["caller_refused", "caller_left", "database_unavailable", "uvicorn.error"])
+def test_lines_that_callers_cause_are_bounded_and_the_next_says_how_many_were_left_out(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write() -> None:
+        if kind in SERVER_LOGGERS:
+            logging.getLogger(kind).error("Invalid HTTP request received.")
+        else:
+            log_event(kind, "m", path="/", level=logging.ERROR)
+
+    with captured_log(documented=False) as log:
+        for _ in range(MAX_LINES_PER_MINUTE + 7):
+            write()
+        log_event("batch_recorded", "of no caller's doing")
+        assert len(log.all()) == MAX_LINES_PER_MINUTE + 1
+        in_a_minute = time.time() + 61
+        monkeypatch.setattr(time, "time", lambda: in_a_minute)
+        write()
+        write()
+        *_, first, second = log.all()
+    assert first["suppressed_count"] == 7
+    assert "suppressed_count" not in second

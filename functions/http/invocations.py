@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Query, Response
+from pydantic import TypeAdapter
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from functions.adhoc_batch import evaluate_now
-from functions.contract import (
-    BatchRequest,
-    BatchResults,
-    Id,
-    Invocation,
-    InvocationChange,
-    InvocationDetail,
-    InvocationPage,
-    ListQuery,
-    MentorPage,
-    MentorsQuery,
-    RunRequest,
-)
-from functions.cursors import cursor_of_mentor, cursor_of_position, mentor_of_cursor, position_of_cursor
+from functions.http import schemas
+from functions.http.dependencies import TOKEN, Connected
+from functions.http.problems import header, problems
 from functions.manual_run import start_run
 from functions.missed_slots import missed_slots
-from functions.openapi import LINKS_TO_INVOCATION, OPENED, OPENED_ONLY, problems
 from functions.peer_mentors import read_mentors_page
 from functions.work import Work
 from shared.errors import RequestError
 from shared.invocation_records import Listed, Position, SpentSlot
 
 PREFIX = "/api/v1/scheduler-invocations"
-
-
-async def _work(request: Request) -> Work:
-    work: Work = request.app.state.connect()
-    return work
-
-
-Connected = Annotated[Work, Depends(_work)]
-IdempotencyKey = Annotated[
-    str | None,
+# What can be done with an invocation that an answer describes.
+_LINKS = {
+    name: {"operationId": f"{name}_invocation", "parameters": {"invocation_id": "$response.body#/id"}}
+    for name in ("get", "change", "delete")
+}
+_OPENED = {"links": _LINKS, "headers": header("Location", "Where the invocation is.")}
+_APPLIED = _OPENED["headers"] | header("Preference-Applied", "`respond-async`.")
+KeyHeader = Annotated[
+    schemas.IdempotencyKey | None,
     Header(
         alias="Idempotency-Key",
-        min_length=1,
-        max_length=200,
-        pattern=r"^[!-~]+$",
-        description="Chosen by the caller: the same request with the same key is carried out once.",
+        description="Chosen by the caller, in quotes or not: a request that comes again with its key is done once.",
     ),
 ]
+
+
+# What a cursor stands for: a place in a list, as text that callers send back and do not look into.
+_POSITION = TypeAdapter[tuple[datetime, UUID]](tuple[schemas.Moment, schemas.Id])
+_MENTOR = TypeAdapter[tuple[UUID]](tuple[schemas.Id])
 
 
 class _NotAnEndpoint(StringConvertor):
@@ -61,11 +54,13 @@ class _NotAnEndpoint(StringConvertor):
 
 register_url_convertor("not_an_endpoint", _NotAnEndpoint())
 
-router = APIRouter(prefix=PREFIX, tags=["invocations"])
+router = APIRouter(
+    prefix=PREFIX, tags=["invocations"], dependencies=[TOKEN], responses=problems(400, 401, 403, 500, 503)
+)
 
 
 @router.get("", response_model_exclude_unset=True, responses=problems(422))
-async def list_invocations(work: Connected, query: Annotated[ListQuery, Query()]) -> InvocationPage:
+async def list_invocations(work: Connected, query: Annotated[schemas.ListQuery, Query()]) -> schemas.InvocationPage:
     """Lists invocations, the newest first. The cursor stays where it is when newer ones are opened meanwhile."""
     after = position_of_cursor(query.cursor) if query.cursor is not None else None
     listed = await work.records.list(
@@ -79,9 +74,11 @@ async def list_invocations(work: Connected, query: Annotated[ListQuery, Query()]
     )
     page = {
         "items": [item | {"deduplicated": True} for item in listed.items],
-        "next_cursor": cursor_of_position(listed.next) if listed.next else None,
+        "next_cursor": cursor_of(listed.next.created_at, listed.next.id) if listed.next else None,
     }
-    return InvocationPage.model_validate(page | ({"slots": await _slots(work, listed, after)} if query.slots else {}))
+    return schemas.InvocationPage.model_validate(
+        page | ({"slots": await _slots(work, listed, after)} if query.slots else {})
+    )
 
 
 @router.post(
@@ -89,44 +86,50 @@ async def list_invocations(work: Connected, query: Annotated[ListQuery, Query()]
     status_code=201,
     responses={
         200: {
-            "model": Invocation,
+            "model": schemas.Invocation,
             "description": "The invocation that this key had opened before",
-            "links": LINKS_TO_INVOCATION,
+            "links": _LINKS,
         },
-        201: {"description": "Opened, and worked on for one slice", **OPENED},
-        202: {"model": Invocation, "description": "Opened; `Prefer: respond-async`", **OPENED_ONLY},
-        **problems(409, 422),
+        201: {"description": "Opened, and worked on for one slice"} | _OPENED,
+        202: {"model": schemas.Invocation, "description": "Opened; `Prefer: respond-async`"}
+        | _OPENED
+        | {"headers": _APPLIED},
+        **problems(409, 413, 415, 422),
     },
 )
 async def create_invocation(
     work: Connected,
     response: Response,
-    request: Annotated[RunRequest | None, Body()] = None,
-    idempotency_key: IdempotencyKey = None,
+    request: Annotated[schemas.RunRequest | None, Body()] = None,
+    idempotency_key: KeyHeader = None,
     prefer: Annotated[
         str | None, Header(description="`respond-async`: answer as soon as it is opened (RFC 7240).")
     ] = None,
-) -> Invocation:
+) -> schemas.Invocation:
     """Runs at once: everybody or chosen mentors, dry or not, or what another invocation left undone."""
     respond_async = "respond-async" in [
         preference.partition(";")[0].strip().lower() for preference in (prefer or "").split(",")
     ]
-    run = await start_run(work, request or RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async)
+    run = await start_run(
+        work, request or schemas.RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async
+    )
     response.status_code = 200
     if run.created:
         response.status_code = 202 if respond_async else 201
         response.headers["Location"] = f"{PREFIX}/{run.invocation['id']}"
         if respond_async:
             response.headers["Preference-Applied"] = "respond-async"
-    return _invocation(run.invocation, deduplicated=not run.created)
+    return schemas.Invocation.of(run.invocation, deduplicated=not run.created)
 
 
 @router.get("/active-peer-mentors", responses=problems(422))
-async def list_active_peer_mentors(work: Connected, query: Annotated[MentorsQuery, Query()]) -> MentorPage:
+async def list_active_peer_mentors(
+    work: Connected, query: Annotated[schemas.MentorsQuery, Query()]
+) -> schemas.MentorPage:
     """Who would be evaluated now, and for which scenario types."""
     after = mentor_of_cursor(query.cursor) if query.cursor is not None else None
     page = await read_mentors_page(work.readers, after=after, limit=query.limit)
-    return MentorPage.model_validate(
+    return schemas.MentorPage.model_validate(
         {
             "items": [
                 {
@@ -137,35 +140,37 @@ async def list_active_peer_mentors(work: Connected, query: Annotated[MentorsQuer
                 }
                 for mentor in page.mentors
             ],
-            "next_cursor": cursor_of_mentor(page.next) if page.next else None,
+            "next_cursor": cursor_of(page.next) if page.next else None,
             "user_id_missing": page.without_user_id,
         }
     )
 
 
-@router.post("/evaluation-batch", responses=problems(422, 502, 504))
+@router.post("/evaluation-batch", responses=problems(413, 415, 422, 502, 504))
 async def evaluate_batch(
-    work: Connected, request: BatchRequest, idempotency_key: IdempotencyKey = None
-) -> BatchResults:
+    work: Connected, request: schemas.BatchRequest, idempotency_key: KeyHeader = None
+) -> schemas.BatchResults:
     """Evaluates chosen mentors now. Nothing is recorded but by the engine, under the key; a dry run needs none."""
     results = await evaluate_now(work, request, idempotency_key=idempotency_key)
-    return BatchResults.model_validate({"results": [result._asdict() for result in results]})
+    return schemas.BatchResults.model_validate({"results": [result._asdict() for result in results]})
 
 
 @router.get("/{invocation_id:not_an_endpoint}", responses=problems(404, 422))
-async def get_invocation(work: Connected, invocation_id: Id) -> InvocationDetail:
+async def get_invocation(work: Connected, invocation_id: schemas.Id) -> schemas.InvocationDetail:
     """One invocation with all that is known of it."""
     found = await work.records.get(str(invocation_id))
     if found is None:
         raise _unknown(invocation_id)
-    return InvocationDetail.model_validate(found | {"deduplicated": True})
+    return schemas.InvocationDetail.of(found, deduplicated=True)
 
 
 @router.put(
     "/{invocation_id:not_an_endpoint}",
-    responses={200: {"links": LINKS_TO_INVOCATION}, **problems(404, 409, 422)},
+    responses={200: {"links": _LINKS}, **problems(404, 409, 413, 415, 422)},
 )
-async def change_invocation(work: Connected, invocation_id: Id, change: InvocationChange) -> Invocation:
+async def change_invocation(
+    work: Connected, invocation_id: schemas.Id, change: schemas.InvocationChange
+) -> schemas.Invocation:
     """Cancels an open invocation, sets its note, or both; members that are not given stay as they are."""
     answer = await work.records.update(
         str(invocation_id),
@@ -179,11 +184,11 @@ async def change_invocation(work: Connected, invocation_id: Id, change: Invocati
     if outcome == "ended_otherwise":
         ended = f"status: expected an invocation that is open, found one that {invocation['status']}"
         raise RequestError(409, "already_ended", ended, field="status")
-    return _invocation(invocation, deduplicated=True)
+    return schemas.Invocation.of(invocation, deduplicated=True)
 
 
 @router.delete("/{invocation_id:not_an_endpoint}", status_code=204, responses=problems(404, 409, 422))
-async def delete_invocation(work: Connected, invocation_id: Id) -> None:
+async def delete_invocation(work: Connected, invocation_id: schemas.Id) -> None:
     """Takes an invocation that has ended out of the API. Its slot and its key stay spent."""
     outcome = await work.records.delete(str(invocation_id))
     if outcome is None:
@@ -209,10 +214,30 @@ async def _slots(work: Work, listed: Listed, after: Position | None) -> dict[str
     }
 
 
-def _invocation(described: dict[str, Any], *, deduplicated: bool) -> Invocation:
-    members = {name: described[name] for name in Invocation.model_fields.keys() & described.keys()}
-    return Invocation.model_validate(members | {"deduplicated": deduplicated})
-
-
 def _unknown(invocation_id: object) -> RequestError:
     return RequestError(404, "not_found", f"there is no invocation {invocation_id}")
+
+
+def cursor_of(*place: str) -> str:
+    """Returns the cursor of a place: time and id of an invocation, or the id of a mentor."""
+    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def position_of_cursor(cursor: str) -> Position:
+    """Returns the place in the list of invocations; raises RequestError (422 `invalid_field`) where it is none."""
+    created_at, invocation_id = _unpack(cursor, _POSITION)
+    return Position(created_at.isoformat(), str(invocation_id))
+
+
+def mentor_of_cursor(cursor: str) -> str:
+    """Returns the place in the list of mentors; raises RequestError (422 `invalid_field`) where it is none."""
+    return str(_unpack(cursor, _MENTOR)[0])
+
+
+def _unpack(cursor: str, place: TypeAdapter[Any]) -> Any:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return place.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except ValueError as error:
+        detail = "cursor: expected the next_cursor of the page before"
+        raise RequestError(422, "invalid_field", detail, field="cursor") from error

@@ -1,10 +1,10 @@
-"""The REST contract's values: what callers may send and what they get. `/openapi.json` is made of what validates."""
+"""What callers may send and what they get; `/openapi.json` is made of what validates."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -15,11 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
-    TypeAdapter,
-    ValidationError,
 )
-
-from functions.refusals import invalid
 
 MAX_CHOSEN_MENTORS = 10_000
 MAX_BATCH_MENTORS = 1_000
@@ -48,6 +44,13 @@ def _require_time(value: object) -> object:
     raise ValueError("expected an RFC 3339 time with an offset")
 
 
+def _require_plus(value: object) -> object:
+    """A query's `+` stands for a space."""
+    if isinstance(value, str) and re.search(r" \d\d:?\d\d$", value[16:]):
+        raise ValueError("expected an RFC 3339 time with an offset; a + in a query has to be written %2B")
+    return value
+
+
 def _to_utc(moment: datetime) -> datetime:
     """PostgreSQL knows fewer offsets than RFC 3339 does."""
     try:
@@ -58,6 +61,17 @@ def _to_utc(moment: datetime) -> datetime:
 
 Id = Annotated[UUID, BeforeValidator(_require_uuid)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_time), AfterValidator(_to_utc)]
+QueryMoment = Annotated[Moment, BeforeValidator(_require_plus)]
+
+
+def _unquote(value: object) -> object:
+    """The field is specified as a structured field's string, `"abc"`, and often sent as `abc`."""
+    if isinstance(value, str) and len(value) > 2 and value[0] == value[-1] == '"':
+        return re.sub(r'\\(["\\])', r"\1", value[1:-1])
+    return value
+
+
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$"), BeforeValidator(_unquote)]
 # PostgreSQL stores no NUL.
 Note = Annotated[str, Field(max_length=MAX_NOTE_LENGTH, pattern=r"^[^\x00]*$")]
 ScenarioName = Annotated[str, Field(min_length=1, max_length=100)]
@@ -118,9 +132,9 @@ class ListQuery(_Sent):
 
     status: list[Status] | None = Field(default=None, description="Any of these.")
     triggered_by: list[TriggeredBy] | None = Field(default=None, description="Any of these.")
-    scheduled_from: Moment | None = Field(default=None, description="The earliest slot, itself included.")
-    scheduled_to: Moment | None = Field(default=None, description="The latest slot, itself included.")
-    user_id: Id | None = Field(default=None, description="Only invocations that this mentor was in, with her results.")
+    scheduled_from: QueryMoment | None = Field(default=None, description="The earliest slot, itself included.")
+    scheduled_to: QueryMoment | None = Field(default=None, description="The latest slot, itself included.")
+    user_id: Id | None = Field(default=None, description="Only runs that this mentor was in, with the results.")
     slots: bool = Field(default=False, description="Say as well which slots have no run, and when the next one is.")
     limit: int = Field(default=20, ge=1, le=100)
     cursor: Cursor | None = None
@@ -199,6 +213,20 @@ class InvocationSummary(_Answered):
     error: str | None = Field(description="Why it ended as it did, or what it waits for.")
     counts: Counts
     skip_reasons: SkipReasons
+
+    @classmethod
+    def of(cls, described: dict[str, Any], *, deduplicated: bool) -> Self:
+        """Returns what of the database's description belongs to this shape.
+
+        Args:
+            described: the invocation as the database summarizes it.
+            deduplicated: it had been opened before this call.
+
+        Raises:
+            ValidationError: the description leaves a member out.
+        """
+        members = {name: described[name] for name in cls.model_fields.keys() & described.keys()}
+        return cls.model_validate(members | {"deduplicated": deduplicated})
 
 
 class Invocation(InvocationSummary):
@@ -337,24 +365,3 @@ class Problem(BaseModel):
     code: str = Field(description="A stable name of the problem.")
     detail: str = Field(description="What was expected and what was found.")
     field: str | None = Field(default=None, description="The member, header or parameter at fault.")
-
-
-def checked(kind: Any, value: object, *, sent_as: str | None = None) -> Any:
-    """Validates what was sent to a route that FastAPI does not serve, as FastAPI would.
-
-    Args:
-        kind: what it has to be, such as `Moment` or `StartRequest`.
-        value: what was sent.
-        sent_as: the header or the parameter; None: the body.
-
-    Returns:
-        The value, as `kind` has it.
-
-    Raises:
-        RequestError: 422 `invalid_field` or `unknown_field`.
-    """
-    try:
-        return TypeAdapter(kind).validate_python(value, from_attributes=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-    raise invalid(first["type"], [sent_as, *first["loc"]] if sent_as else first["loc"], first["msg"])

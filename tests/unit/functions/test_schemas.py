@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from functions.contract import (
+from functions.http.schemas import (
     InvocationChange,
     InvocationDetail,
     InvocationPage,

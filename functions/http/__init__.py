@@ -1,0 +1,1 @@
+"""A request comes in, an answer goes out: one FastAPI application."""

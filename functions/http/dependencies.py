@@ -1,0 +1,44 @@
+"""What routes depend on: the services, the token that the document names, one value for each query parameter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from functions.work import Work
+from shared.errors import RequestError
+
+# Parameters that may be repeated: any of the values matches.
+LIST_PARAMETERS = {"status", "triggered_by"}
+
+# For the document only: the middleware checks tokens before a route is looked for and before a body is read.
+TOKEN = Depends(
+    HTTPBearer(
+        scheme_name="token",
+        description="An admin token may do everything, an invoke token only `POST /`.",
+        auto_error=False,
+    )
+)
+
+
+async def _work(request: Request) -> Work:
+    work: Work = request.app.state.connect()
+    return work
+
+
+Connected = Annotated[Work, Depends(_work)]
+
+
+async def refuse_repeated_parameters(request: Request) -> None:
+    """Refuses a query that gives a parameter of one value several times.
+
+    Raises:
+        RequestError: 422 `invalid_field`.
+    """
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in counts.items():
+        if count > 1 and name not in LIST_PARAMETERS:
+            raise RequestError(422, "invalid_field", f"{name}: expected one value, found {count}", field=name)

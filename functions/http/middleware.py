@@ -1,0 +1,154 @@
+"""What every request passes before it is routed: trace context, header fields, tokens, body limit; and last errors.
+
+Tokens are checked before a route is looked for, so unauthenticated callers only ever see a 401. A body is read only by
+a route that wants one; the server discards any other after the answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from functions.http.dashboard import PATHS as DASHBOARD_PATHS
+from functions.http.problems import to_response
+from shared.auth import Role, TokenCheck
+from shared.errors import RequestError
+from shared.foreign_text import printable
+from shared.observability import log_event, log_exception, start_trace
+
+MAX_BODY_BYTES = 1024 * 1024
+_JSON = re.compile(r"application/([a-z0-9][a-z0-9!#$&^_.-]*\+)?json")
+STATIC_PATHS = frozenset({"/openapi.json", "/docs", *DASHBOARD_PATHS})
+OPEN_PATHS = STATIC_PATHS | {"/health", "/health/last-run"}
+# Fields of one value: two different ones have no meaning. All others are lists, or ignored when they are not.
+SINGLE_FIELDS = (
+    *("Authorization", "Content-Type", "Content-Encoding", "Idempotency-Key"),
+    *("X-CloudScheduler-ScheduleTime", "X-Scheduler-Dispatch"),
+)
+# Of every answer but the static ones, which set their own: any other may hold user ids, or repeat a caller's text.
+PRIVATE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+class RequestGate:
+    """An ASGI middleware that lets known callers pass, and answers for errors that no handler took.
+
+    Args:
+        app: the application behind it.
+        tokens: who is known.
+    """
+
+    def __init__(self, app: ASGIApp, tokens: TokenCheck) -> None:
+        self._app = app
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request.
+
+        Raises:
+            Exception: whatever failed after the answer had begun. Nothing can be answered then, and the server closes
+                the connection, by which the caller sees that the answer is not whole.
+        """
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        start_trace(headers.get("traceparent"), headers.get("x-cloud-trace-context"))
+        sender = _Sender(send, is_static=scope["path"] in STATIC_PATHS)
+        try:
+            headers = _combine(headers)
+            self._check_caller(scope, headers)
+            # HEAD is served wherever GET is: the server leaves the body out.
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            routed = {**scope, "method": method, "headers": headers.raw}
+            await self._app(routed, _limit_body(receive, headers), sender)
+        except ClientDisconnect:
+            log_event("caller_left", "The caller left before the request was read")
+        except Exception as error:  # whatever it is, a defect of ours included, becomes an answer here
+            if not sender.has_begun:
+                await to_response(error)(scope, receive, sender)
+                return
+            log_exception("internal_error", "A defect: it came after this request's answer had begun", error)
+            if not sender.has_ended:
+                raise
+
+    def _check_caller(self, scope: Scope, headers: Headers) -> None:
+        # Not request.url.path: what that is made of includes the Host header and the query, which a caller can garble.
+        path: str = scope["path"]
+        if path in OPEN_PATHS:
+            return
+        role = self._tokens.role_of(headers.get("authorization"))
+        if role is None:
+            # The address is personal data and is not logged.
+            log_event("caller_refused", "A caller without a known token was refused", path=printable(path))
+            raise RequestError(
+                401,
+                "unauthorized",
+                "expected Authorization: Bearer with a known token",
+                headers={"WWW-Authenticate": 'Bearer realm="scheduler"'},
+            )
+        if role is Role.INVOKE and (scope["method"], path) != ("POST", "/"):
+            raise RequestError(403, "forbidden", "this token may only POST /; an admin token is needed here")
+
+
+class _Sender:
+    """Passes an answer on with `PRIVATE_HEADERS`, unless it is static, and remembers how far it got."""
+
+    def __init__(self, send: Send, *, is_static: bool) -> None:
+        self._send = send
+        self._is_static = is_static
+        self.has_begun = False
+        self.has_ended = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not (self._is_static and message["status"] < 400):
+            MutableHeaders(scope=message).update(PRIVATE_HEADERS)
+        self.has_begun = True
+        self.has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+
+def _combine(headers: Headers) -> Headers:
+    """Returns the fields with the lines of each name as one (RFC 9110, 5.3); equal lines count once.
+
+    Raises:
+        RequestError: 400 `repeated_header`: a field of one value has two.
+    """
+    lines: dict[bytes, dict[bytes, None]] = {}
+    for name, value in headers.raw:
+        lines.setdefault(name, {})[value] = None
+    for field in SINGLE_FIELDS:
+        if len(lines.get(field.lower().encode(), ())) > 1:
+            raise RequestError(400, "repeated_header", f"{field}: expected one value, found several", field=field)
+    return Headers(raw=[(name, b", ".join(values)) for name, values in lines.items()])
+
+
+def _limit_body(receive: Receive, headers: Headers) -> Receive:
+    """Returns a `receive` that refuses what is no JSON, and what is longer than `MAX_BODY_BYTES`."""
+    size = 0
+
+    async def limited() -> Message:
+        nonlocal size
+        message = await receive()
+        if body := message.get("body"):
+            if size == 0:
+                _check_media_type(headers)
+            size += len(body)
+            if size > MAX_BODY_BYTES:
+                raise RequestError(413, "body_too_large", f"expected a body of at most {MAX_BODY_BYTES} bytes")
+        return message
+
+    return limited
+
+
+def _check_media_type(headers: Headers) -> None:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not _JSON.fullmatch(media_type):
+        expected = f"expected Content-Type: application/json, found {media_type or 'none'}"
+        raise RequestError(415, "unsupported_media_type", expected)
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        expected = f"expected no Content-Encoding, found {coding or 'none'}"
+        raise RequestError(415, "unsupported_media_type", expected)

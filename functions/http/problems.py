@@ -1,0 +1,136 @@
+"""Every error and its answer: RFC 9457 `application/problem+json`.
+
+A defect is answered without its words; the log holds them under the trace id that the answer names.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.routing import Match
+
+from functions.run_log import log_database_error
+from shared.errors import DatabaseError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError, RequestError
+from shared.foreign_text import printable
+from shared.observability import log_exception, trace_id
+
+# Our own words around one piece of a caller's text.
+MAX_DETAIL_LENGTH = 400
+MAX_FIELD_LENGTH = 200
+RETRY_AFTER = {"Retry-After": "10"}
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+
+def header(name: str, description: str, *, required: bool = True) -> dict[str, Any]:
+    """Returns a header of an answer, as the document describes it."""
+    return {name: {"description": description, "required": required, "schema": {"type": "string"}}}
+
+
+# The dead-man's check answers 503 without a Retry-After: when a run will have ended well is not known.
+_HEADERS = {401: header("WWW-Authenticate", "`Bearer`."), 503: header("Retry-After", "Seconds.", required=False)}
+
+
+def problem(
+    status: int, code: str, detail: str, *, field: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """Returns an RFC 9457 answer, whatever text of the caller's it repeats.
+
+    Args:
+        status: the HTTP status.
+        code: a stable, machine-readable name of the problem.
+        detail: what was expected and what was found; never an internal message. Cut to `MAX_DETAIL_LENGTH`.
+        field: the member, header or parameter at fault, if one is. Cut to `MAX_FIELD_LENGTH`.
+        headers: headers that belong to the answer.
+    """
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": printable(detail, limit=MAX_DETAIL_LENGTH),
+    }
+    if field is not None:
+        content["field"] = printable(field, limit=MAX_FIELD_LENGTH)
+    return JSONResponse(content, status, headers, media_type="application/problem+json")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Returns the `responses` of a route or a router that may answer with these errors."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "headers": _HEADERS.get(status, {}),
+        }
+        for status in statuses
+    }
+
+
+def to_response(error: Exception) -> JSONResponse:
+    """Returns the answer to an error, and logs one that is not the caller's doing."""
+    if isinstance(error, RequestError):
+        return problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
+    if not isinstance(error, DatabaseError):
+        log_exception("internal_error", "A defect: this request was answered with 500", error)
+        return problem(500, "internal_error", f"an error of ours; the log has it under trace id {trace_id()}")
+    log_database_error(error, str(error))
+    if isinstance(error, DatabaseUnavailableError):
+        detail = "the database does not answer; whatever was under way goes on when it does"
+        if isinstance(error, DatabaseTimeoutError):
+            detail = (
+                f"the database answers, but did not finish a call in time ({error.code}: its statement or lock "
+                "timeout); whatever was under way goes on by itself"
+            )
+        return problem(503, error.event, detail, headers=RETRY_AFTER)
+    if isinstance(error, MentorsViewError):
+        return problem(500, error.event, str(error))
+    code = getattr(error, "code", "unknown")
+    if code == "invalid_api_key":
+        return problem(500, "database_key_rejected", "the Data API refuses this function's SUPABASE_SECRET_KEY")
+    detail = f"the Data API refused a call ({code}); the log has it under trace id {trace_id()}"
+    return problem(500, error.event, detail)
+
+
+async def answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
+    """Handles what Starlette and FastAPI raise themselves.
+
+    Raises:
+        RequestError: the body was refused while it was read.
+        ClientDisconnect: the caller left while it was read.
+    """
+    if isinstance(error.__cause__, RequestError | ClientDisconnect):
+        raise error.__cause__  # FastAPI makes a 400 of whatever reading a body raises
+    if error.status_code == 404:
+        return problem(404, "not_found", f"there is nothing at {request.scope['path']}")
+    if error.status_code == 405:
+        allowed = {"Allow": ", ".join(_methods_at(request))}
+        return problem(405, "method_not_allowed", f"{request.method} is not served here", headers=allowed)
+    return problem(400, "malformed_json", "expected a JSON object, found a body that cannot be read as JSON")
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Returns the methods that are served at a request's path; Starlette's own `Allow` has those of one route only."""
+    served = {
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    }
+    return sorted(served | {"HEAD"} if "GET" in served else served)
+
+
+async def answer_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Answers what no model of `schemas.py` accepts: 422 `unknown_field` or `invalid_field`, or 400 for no JSON."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return problem(400, "malformed_json", "expected a JSON object, found text that is not JSON")
+    # The first part of the place is where it stands: body, header, query or path.
+    field = ".".join(str(part) for part in first["loc"][1:])
+    if first["type"] == "extra_forbidden":
+        return problem(422, "unknown_field", f"{field}: expected no such member", field=field)
+    expected = first["msg"].removeprefix("Value error, ")
+    return problem(422, "invalid_field", f"{field or 'body'}: {expected}", field=field or "body")

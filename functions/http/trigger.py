@@ -1,0 +1,96 @@
+"""`POST /`: what pg_cron, Cloud Scheduler and curl call; `/health` and `/health/last-run`: whether all is well."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+
+from functions.http import schemas
+from functions.http.dependencies import TOKEN, Connected
+from functions.http.problems import problems
+from functions.last_run import default_max_age_hours
+from functions.scheduled_run import run_slice
+from shared.errors import RequestError
+from shared.slots import to_slot
+from shared.version import VERSION
+
+SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
+DISPATCH_HEADER = "X-Scheduler-Dispatch"
+
+router = APIRouter(responses=problems(400, 500, 503))
+
+
+@router.post(
+    "/",
+    dependencies=[TOKEN],
+    responses={
+        200: {"description": "Nothing is left to do"},
+        202: {
+            "model": schemas.InvocationSummary | schemas.Idle,
+            "description": "More is to be done; the next slice goes on",
+        },
+        **problems(401, 403, 413, 415, 422),
+    },
+)
+async def handle_start(
+    work: Connected,
+    response: Response,
+    body: Annotated[schemas.StartRequest | None, Body()] = None,
+    schedule_time: Annotated[schemas.Moment | None, Header(alias=SCHEDULE_TIME_HEADER)] = None,
+    dispatch_id: Annotated[schemas.DispatchId | None, Header(alias=DISPATCH_HEADER)] = None,
+) -> schemas.InvocationSummary | schemas.Idle:
+    """Opens the slot that is due if nobody has, then works on whatever is open. Answers the latest slot's run."""
+    named_in, requested = "scheduled_for", body.scheduled_for if body else None
+    if requested is None:
+        named_in, requested = SCHEDULE_TIME_HEADER, schedule_time
+    ended = await run_slice(
+        work,
+        requested_slot=to_slot(requested) if requested else None,
+        named_in=named_in,
+        dispatch_id=dispatch_id,
+    )
+    if ended.more_to_do:
+        response.status_code = 202
+    if ended.invocation is None:
+        return schemas.Idle(status="idle")
+    return schemas.InvocationSummary.of(ended.invocation, deduplicated=ended.deduplicated)
+
+
+@router.get("/health")
+async def health() -> schemas.Health:
+    """It is up. Says nothing of the database, the engine or the last run."""
+    return schemas.Health(status="ok", version=VERSION)
+
+
+@router.get("/health/last-run", responses=problems(422))
+async def last_run(
+    request: Request,
+    work: Connected,
+    max_age_hours: Annotated[
+        schemas.MaxAgeHours | None,
+        Query(
+            description="By default the longest gap around the current slot and two hours: 26 for a nightly schedule."
+        ),
+    ] = None,
+) -> schemas.LastRun:
+    """The dead-man's check, for a monitor outside: 503 unless a night ended well in that time.
+
+    A scheduled run with mentors, not dry, that ended `succeeded` or `partial`. Remembered for half a minute.
+    """
+    good = await request.app.state.last_good_run.get(work.records.last_good_run)
+    found = good.run
+    hours = max_age_hours or default_max_age_hours(work.config.schedule, good.now)
+    if found is None or good.now - datetime.fromisoformat(found["finished_at"]) > timedelta(hours=hours):
+        last = f"the last one ended at {found['finished_at']}" if found else "found none at all"
+        raise RequestError(
+            503, "last_run_missing", f"expected a scheduled run that ended well in the last {hours:g} hours, {last}"
+        )
+    return schemas.LastRun(
+        status="ok",
+        max_age_hours=hours,
+        scheduled_for=found["scheduled_for"],
+        finished_at=found["finished_at"],
+        run_status=found["status"],
+    )
