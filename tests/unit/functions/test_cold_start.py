@@ -22,7 +22,7 @@ IDLE = json.dumps(
 FASTAPI = {"fastapi", "opentelemetry", "functions.api", "functions.contract"}
 # What the clients of database and engine are made of. The first night must not pay for it: it is imported before
 # the server forks and listens, so that a worker that is started anew shares it as well.
-CLIENTS = {"postgrest", "httpx", "tenacity", "functions.work", "functions.scheduled_run"}
+CLIENTS = {"supabase", "httpx", "tenacity", "functions.work", "functions.scheduled_run"}
 
 # Traces and metrics; a tenth of a second more.
 TELEMETRY = {"opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf", "shared.telemetry"}
