@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -32,15 +33,14 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 # Below the idle time-outs of common servers and load balancers: a connection that they are about to close is the
 # commonest cause of a reset.
 KEEP_ALIVE = timedelta(seconds=4)
+# A code of our own, and of how many bytes on.
+ANSWER_TOO_LARGE = "answer_too_large"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Connections of one process; what exceeds them waits here. Two pools, so that callers who read long lists never keep a
 # slice waiting. Six together: PostgREST's own pool has ten on the smallest plans, and serves the rest of the project
 # and the function's other processes as well. What is beyond that pool waits within PostgREST, then is 504 PGRST003.
 SLICE_CONNECTIONS = 4
 READER_CONNECTIONS = 2
-
-# The code of an answer that is longer than is read; one of our own.
-ANSWER_TOO_LARGE = "answer_too_large"
 
 # How long after its first attempt a call may be tried again.
 SOON_SECONDS = 2.0
@@ -94,8 +94,6 @@ MAY_PASS = (
 )
 # And all above 500: whoever stands before the database has numbers of his own there, such as 540 for a paused project.
 AWAY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
-
-
 # httpx's and the transport's own, which breaks off an answer with its own.
 UNANSWERED = (httpx.RequestError, PyreqwestError, TimeoutError)
 
@@ -108,6 +106,7 @@ RETRIED = retry_if_exception_type((DatabaseUnavailableError, _PassingRefusalErro
 PAUSES = wait_random_exponential(multiplier=0.2, max=MAX_PAUSE_SECONDS)
 
 
+@dataclass
 class Database:
     """Calls SQL functions through the Data API, and retries where that is safe and useful.
 
@@ -121,22 +120,14 @@ class Database:
         sleep: waits between attempts; replaced in tests.
     """
 
-    def __init__(
-        self,
-        client: AsyncClient,
-        *,
-        patience_seconds: float = SOON_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._client = client
-        self._patience_seconds = patience_seconds
-        self._clock = clock
-        self._sleep = sleep
+    client: AsyncClient
+    patience_seconds: float = SOON_SECONDS
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def patient(self) -> Database:
         """Returns the same database, over the same connections, for work in hand that is worth `PATIENCE_SECONDS`."""
-        return Database(self._client, patience_seconds=PATIENCE_SECONDS, clock=self._clock, sleep=self._sleep)
+        return replace(self, patience_seconds=PATIENCE_SECONDS)
 
     async def call(self, function: str, **arguments: Any) -> Any:
         """Calls an SQL function.
@@ -149,19 +140,19 @@ class Database:
             DatabaseUnavailableError: the database is away, and was for as long as there was patience.
             DatabaseRefusedError: it answered no; where that may pass by itself, for as long as there was patience.
         """
-        patience = TimeBudget(self._patience_seconds, self._clock)
+        patience = TimeBudget(self.patience_seconds, self.clock)
         retrying = AsyncRetrying(
             retry=RETRIED,
             wait=PAUSES,
             stop=lambda attempt: attempt.upcoming_sleep >= patience.remaining(),
-            sleep=self._sleep,
+            sleep=self.sleep,
             reraise=True,
         )
         return await retrying(self._attempt, function, {f"p_{name}": value for name, value in arguments.items()})
 
     async def _attempt(self, function: str, parameters: dict[str, Any]) -> Any:
         try:
-            return (await self._client.rpc(function, parameters).execute()).data
+            return (await self.client.rpc(function, parameters).execute()).data
         except UNANSWERED as error:
             raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
         except PostgrestAPIError as error:
@@ -196,9 +187,8 @@ async def _check_status(response: httpx.Response) -> None:
     if status == HTTPStatus.UNAUTHORIZED:
         # Also PostgREST's answer to a role without rights, such as that of a publishable key. A gateway has no codes.
         code = _code_of(response)
-        raise _refusal(code)(
-            "invalid_api_key", f"the Data API refuses SUPABASE_SECRET_KEY ({code or 'without a code'})"
-        )
+        message = f"the Data API refuses SUPABASE_SECRET_KEY ({code or 'without a code'})"
+        raise _refusal(code)("invalid_api_key", message)
     media_type = response.headers["content-type"]
     if response.is_success and status != HTTPStatus.NO_CONTENT and "json" not in media_type:
         raise DatabaseUnavailableError(f"expected JSON of the Data API, found {media_type or 'nothing'}")
@@ -207,11 +197,9 @@ async def _check_status(response: httpx.Response) -> None:
 def _code_of(response: httpx.Response) -> str:
     """PostgREST's code in the body of an error; empty where the answer is not PostgREST's."""
     try:
-        body = response.json()
-    except ValueError:
+        return str(response.json()["code"])
+    except (ValueError, TypeError, KeyError):
         return ""
-    code = body.get("code") if isinstance(body, dict) else None
-    return code if isinstance(code, str) else ""
 
 
 class _BoundedTransport(httpx.AsyncBaseTransport):

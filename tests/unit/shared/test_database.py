@@ -362,6 +362,14 @@ async def test_requests_carry_the_key_twice_ask_for_no_packing_and_keep_no_cooki
     assert server.connections == 1
 
 
+async def test_a_redirect_is_not_followed_with_the_key() -> None:
+    elsewhere = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+    async with serving(elsewhere) as server:
+        with pytest.raises(DatabaseRefusedError, match="307"):
+            await Database(connect(server.url, KEY, connections=1)).call("scheduler_claim")
+        assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("coding", [b"gzip", b"br"])
 async def test_an_answer_that_cannot_be_unpacked_means_away(coding: bytes) -> None:
     async with serving(answer(b'"done"', b"Content-Encoding: " + coding + b"\r\n")) as server:
@@ -385,7 +393,8 @@ async def test_an_answer_without_an_end_means_away(ends: bool, monkeypatch: pyte
         monkeypatch.setattr(shared.database, "TIMEOUT_SECONDS", 0.2)
 
     async def begin(_: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999999\r\n\r\n[")
+        writer.write(b" " * 500_000)
         if ends:
             writer.close()
 
