@@ -44,7 +44,45 @@ async def enumerate_mentors(
     """
     unusable = _UnusableRows()
     try:
-        await _enumerate(invocation, roster, invocations, batch_size, budget, on_queued, unusable)
+        cursor = invocation.enumeration.cursor
+        mentors = batches = 0
+        end = RosterPage([], Counter(), None)
+        async with aclosing(read_ahead(roster.pages(invocation.enumeration))) as pages:
+            async for page in pages:
+                if page.cursor is None:
+                    end = page
+                    break
+                cut = [page.mentors[start : start + batch_size] for start in range(0, len(page.mentors), batch_size)]
+                accepted = await invocations.enqueue(
+                    invocation.id,
+                    cut,
+                    expected_cursor=cursor,
+                    next_cursor=page.cursor,
+                    skip_reasons=page.skip_reasons,
+                    done=False,
+                )
+                if not accepted:
+                    return
+                cursor = page.cursor
+                unusable.add(page)
+                mentors += len(page.mentors) + page.skip_reasons[NO_SCENARIO_APPLIES]
+                batches += len(cut)
+                on_queued()
+                if budget.remaining() <= 0:
+                    return
+        finished = await invocations.enqueue(
+            invocation.id, [], expected_cursor=cursor, next_cursor=None, skip_reasons=end.skip_reasons, done=True
+        )
+        if finished:
+            unusable.add(end)
+            log_event(
+                "mentors_enumerated",
+                f"All whom this run is about are queued; this slice read {mentors}",
+                invocation_id=invocation.id,
+                slot=invocation.scheduled_for,
+                mentors=mentors,
+                batches=batches,
+            )
     finally:
         unusable.log(invocation)
 
@@ -76,56 +114,6 @@ class _UnusableRows:
                 user_id_missing=missing,
                 sample_user_ids=self._user_ids,
             )
-
-
-async def _enumerate(
-    invocation: OpenInvocation,
-    roster: Roster,
-    invocations: Invocations,
-    batch_size: int,
-    budget: TimeBudget,
-    on_queued: Callable[[], None],
-    unusable: _UnusableRows,
-) -> None:
-    cursor = invocation.enumeration.cursor
-    mentors = batches = 0
-    end = RosterPage([], Counter(), None)
-    async with aclosing(read_ahead(roster.pages(invocation.enumeration))) as pages:
-        async for page in pages:
-            if page.cursor is None:
-                end = page
-                break
-            cut = [page.mentors[start : start + batch_size] for start in range(0, len(page.mentors), batch_size)]
-            accepted = await invocations.enqueue(
-                invocation.id,
-                cut,
-                expected_cursor=cursor,
-                next_cursor=page.cursor,
-                skip_reasons=page.skip_reasons,
-                done=False,
-            )
-            if not accepted:
-                return
-            cursor = page.cursor
-            unusable.add(page)
-            mentors += len(page.mentors) + page.skip_reasons[NO_SCENARIO_APPLIES]
-            batches += len(cut)
-            on_queued()
-            if budget.remaining() <= 0:
-                return
-    finished = await invocations.enqueue(
-        invocation.id, [], expected_cursor=cursor, next_cursor=None, skip_reasons=end.skip_reasons, done=True
-    )
-    if finished:
-        unusable.add(end)
-        log_event(
-            "mentors_enumerated",
-            f"All whom this run is about are queued; this slice read {mentors}",
-            invocation_id=invocation.id,
-            slot=invocation.scheduled_for,
-            mentors=mentors,
-            batches=batches,
-        )
 
 
 async def read_ahead(items: AsyncIterator[T]) -> AsyncGenerator[T, None]:

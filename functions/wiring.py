@@ -5,7 +5,7 @@ from __future__ import annotations
 from functions.work import Work
 from shared.alert_webhook import AlertWebhook
 from shared.config import ScenarioEvaluationConfig
-from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, connect
+from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, Database, connect
 from shared.engine_lease import EngineLease
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
@@ -16,8 +16,8 @@ from shared.trigger_engine import TriggerEngine
 def build_work(config: ScenarioEvaluationConfig) -> Work:
     """Builds the clients; nothing is sent yet."""
     secret_key = config.supabase_secret_key.get_secret_value()
-    slices = connect(config.supabase_url, secret_key, connections=SLICE_CONNECTIONS)
-    readers = connect(config.supabase_url, secret_key, connections=READER_CONNECTIONS)
+    slices = Database(connect(config.supabase_url, secret_key, connections=SLICE_CONNECTIONS))
+    readers = Database(connect(config.supabase_url, secret_key, connections=READER_CONNECTIONS))
     telemetry = None
     if config.otel_exporter_otlp_endpoint is not None:
         # OpenTelemetry is heavy, and only imported where a collector is named.

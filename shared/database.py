@@ -1,11 +1,8 @@
-"""The Data API: builds the supabase client's half for it, and is the border at which its errors become ours.
-
-Only that half, which is a package of its own, postgrest: to import the whole client costs a cold start a fifth of its
-time, for auth, storage and realtime, which nothing here uses.
+"""The Data API: builds the supabase client, and is the border at which its errors become ours.
 
 One owner of retries: the client's hidden ones are switched off, `TRANSIENT` and `MAY_PASS` list what is retried, and
-the caller sets for how long: a person who waits shall hear soon that the database is away, and a slice of work shall
-not lose what it has in hand to a restart of some seconds.
+the caller sets for how long: a request that is answered fails soon while the database is away, and work in hand
+outlasts a restart of some seconds.
 """
 
 from __future__ import annotations
@@ -13,30 +10,37 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from copy import copy
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any
 
 import httpx
-from postgrest import APIError, AsyncPostgrestClient
+from pyreqwest.client import ClientBuilder
+from pyreqwest.compatibility.httpx import HttpxTransport
+from pyreqwest.exceptions import PyreqwestError
+from supabase import AsyncClient, AsyncClientOptions, PostgrestAPIError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
-from shared.http_connection import ResponseTooLargeError
-from shared.http_transport import HttpTransport
 from shared.time_budget import TimeBudget
 
 # Above every statement_timeout of our SQL functions, so that a call that is too slow fails with the database's own
 # code; below the 60 seconds at which the gateway cuts a request.
 TIMEOUT_SECONDS = 55.0
+CONNECT_TIMEOUT = timedelta(seconds=5)
+# Below the idle time-outs of common servers and load balancers: a connection that they are about to close is the
+# commonest cause of a reset.
+KEEP_ALIVE = timedelta(seconds=4)
+# A code of our own, and of how many bytes on.
+ANSWER_TOO_LARGE = "answer_too_large"
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Connections of one process; what exceeds them waits here. Two pools, so that callers who read long lists never keep a
 # slice waiting. Six together: PostgREST's own pool has ten on the smallest plans, and serves the rest of the project
 # and the function's other processes as well. What is beyond that pool waits within PostgREST, then is 504 PGRST003.
 SLICE_CONNECTIONS = 4
 READER_CONNECTIONS = 2
-
-# The code of an answer that is longer than is read; one of our own.
-ANSWER_TOO_LARGE = "answer_too_large"
 
 # How long after its first attempt a call may be tried again.
 SOON_SECONDS = 2.0
@@ -90,49 +94,40 @@ MAY_PASS = (
 )
 # And all above 500: whoever stands before the database has numbers of his own there, such as 540 for a paused project.
 AWAY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+# httpx's and the transport's own, which breaks off an answer with its own.
+UNANSWERED = (httpx.RequestError, PyreqwestError, TimeoutError)
 
 
 class _PassingRefusalError(DatabaseRefusedError):
     """A refusal that may pass by itself (`MAY_PASS`)."""
 
 
-RETRIED = (DatabaseUnavailableError, _PassingRefusalError)
+RETRIED = retry_if_exception_type((DatabaseUnavailableError, _PassingRefusalError))
+PAUSES = wait_random_exponential(multiplier=0.2, max=MAX_PAUSE_SECONDS)
 
 
+@dataclass
 class Database:
-    """Calls to the Data API, retried where that is safe and useful.
+    """Calls SQL functions through the Data API, and retries where that is safe and useful.
 
     Everything called through here may be repeated after its answer was lost: reads, and SQL functions made for it.
 
     Args:
-        client: the Data API's client.
-        connections: how many calls are under way at a time; the others wait.
+        client: of `connect`; several may share one, and its connections.
         patience_seconds: how long after its first attempt a call may be tried again while the database is away. An
             attempt that is slow to fail has no second one.
         clock: monotonic seconds; replaced in tests.
         sleep: waits between attempts; replaced in tests.
     """
 
-    def __init__(
-        self,
-        client: AsyncPostgrestClient,
-        *,
-        connections: int,
-        patience_seconds: float = SOON_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._client = client
-        self._connections = asyncio.Semaphore(connections)
-        self._patience_seconds = patience_seconds
-        self._clock = clock
-        self._sleep = sleep
+    client: AsyncClient
+    patience_seconds: float = SOON_SECONDS
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    def patient(self) -> Self:
-        """The same database, over the same connections, for work in hand that is worth `PATIENCE_SECONDS`."""
-        patient = copy(self)
-        patient._patience_seconds = PATIENCE_SECONDS
-        return patient
+    def patient(self) -> Database:
+        """Returns the same database, over the same connections, for work in hand that is worth `PATIENCE_SECONDS`."""
+        return replace(self, patience_seconds=PATIENCE_SECONDS)
 
     async def call(self, function: str, **arguments: Any) -> Any:
         """Calls an SQL function.
@@ -145,44 +140,26 @@ class Database:
             DatabaseUnavailableError: the database is away, and was for as long as there was patience.
             DatabaseRefusedError: it answered no; where that may pass by itself, for as long as there was patience.
         """
-        parameters = {f"p_{name}": value for name, value in arguments.items()}
-        return await self._attempt(lambda: self._client.rpc(function, parameters).execute())
-
-    async def _attempt(self, send: Callable[[], Awaitable[Any]]) -> Any:
-        """Sends, and again where the failure may pass; only then tenacity comes in: each call would pay for it."""
-        patience = TimeBudget(self._patience_seconds, self._clock)
-        try:
-            return await self._send(send)
-        except RETRIED as error:
-            failures = [error]
-
-        async def again() -> Any:
-            if failures:
-                raise failures.pop()
-            return await self._send(send)
-
+        patience = TimeBudget(self.patience_seconds, self.clock)
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(RETRIED),
-            wait=wait_random_exponential(multiplier=0.2, max=MAX_PAUSE_SECONDS),
+            retry=RETRIED,
+            wait=PAUSES,
             stop=lambda attempt: attempt.upcoming_sleep >= patience.remaining(),
-            sleep=self._sleep,
+            sleep=self.sleep,
             reraise=True,
         )
-        return await retrying(again)
+        return await retrying(self._attempt, function, {f"p_{name}": value for name, value in arguments.items()})
 
-    async def _send(self, send: Callable[[], Awaitable[Any]]) -> Any:
-        async with self._connections:
-            try:
-                return (await send()).data
-            except ResponseTooLargeError as error:
-                raise DatabaseRefusedError(ANSWER_TOO_LARGE, f"the Data API's answer is too long: {error}") from error
-            except httpx.RequestError as error:
-                raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
-            except APIError as error:
-                raise _translate(error) from error
+    async def _attempt(self, function: str, parameters: dict[str, Any]) -> Any:
+        try:
+            return (await self.client.rpc(function, parameters).execute()).data
+        except UNANSWERED as error:
+            raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
+        except PostgrestAPIError as error:
+            raise _translate(error) from error
 
 
-def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedError | MentorsViewError:
+def _translate(error: PostgrestAPIError) -> DatabaseUnavailableError | DatabaseRefusedError | MentorsViewError:
     code = str(error.code or "")
     if error.code == "":
         # PostgREST's, with a 400, where its connection breaks within a statement. A gateway's has no code at all.
@@ -200,79 +177,89 @@ def _refusal(code: str) -> type[DatabaseRefusedError]:
     return _PassingRefusalError if code.startswith(MAY_PASS) else DatabaseRefusedError
 
 
-def _check_status(response: httpx.Response) -> None:
+async def _check_status(response: httpx.Response) -> None:
     """Translates what is not the database's answer: the client keeps only the body of an error, and not every gateway's
     body says what happened.
     """
     status = response.status_code
     if status in AWAY_STATUSES or status > HTTPStatus.INTERNAL_SERVER_ERROR:
         raise DatabaseUnavailableError(f"the Data API answered {status}")
-    if status == 401:
+    if status == HTTPStatus.UNAUTHORIZED:
         # Also PostgREST's answer to a role without rights, such as that of a publishable key. A gateway has no codes.
         code = _code_of(response)
-        raise _refusal(code)(
-            "invalid_api_key", f"the Data API refuses SUPABASE_SECRET_KEY ({code or 'without a code'})"
-        )
-    media_type = response.headers.get("content-type", "")
-    if response.is_success and response.status_code != 204 and "json" not in media_type:
+        message = f"the Data API refuses SUPABASE_SECRET_KEY ({code or 'without a code'})"
+        raise _refusal(code)("invalid_api_key", message)
+    media_type = response.headers["content-type"]
+    if response.is_success and status != HTTPStatus.NO_CONTENT and "json" not in media_type:
         raise DatabaseUnavailableError(f"expected JSON of the Data API, found {media_type or 'nothing'}")
 
 
 def _code_of(response: httpx.Response) -> str:
     """PostgREST's code in the body of an error; empty where the answer is not PostgREST's."""
     try:
-        body = response.json()
-    except ValueError:
+        return str(response.json()["code"])
+    except (ValueError, TypeError, KeyError):
         return ""
-    code = body.get("code") if isinstance(body, dict) else None
-    return code if isinstance(code, str) else ""
 
 
-class _Session(httpx.AsyncClient):
-    """Sends each request once, as it is: redirects, cookies and authentication flows cost each call.
+class _BoundedTransport(httpx.AsyncBaseTransport):
+    """Sends a few requests at a time; each takes a bounded time, and its answer a bounded size.
+
+    httpx bounds neither: its time-outs begin anew with each piece of an answer, and its own pool is no gate, because it
+    loses a place for good when a request is cancelled that has just been given a new connection (httpcore 1.0.9).
 
     Args:
         transport: sends the requests.
+        connections: requests at a time; the others wait, for as long as it takes.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        super().__init__(transport=transport, timeout=TIMEOUT_SECONDS)
-        self._sends = transport.handle_async_request
+    def __init__(self, transport: httpx.AsyncBaseTransport, connections: int) -> None:
+        self._transport = transport
+        self._connections = asyncio.Semaphore(connections)
 
-    async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
-        response = await self._sends(request)
-        response.request = request
-        await response.aread()
-        _check_status(response)
-        return response
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        content = bytearray()
+        async with self._connections, asyncio.timeout(TIMEOUT_SECONDS):
+            response = await self._transport.handle_async_request(request)
+            async with aclosing(response):
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > MAX_ANSWER_BYTES:
+                        message = f"the Data API's answer is longer than {MAX_ANSWER_BYTES} bytes"
+                        raise DatabaseRefusedError(ANSWER_TOO_LARGE, message)
+        # Without the other headers: no cookie of a gateway's is kept, and what came packed is unpacked by now.
+        headers = {"content-type": response.headers.get("content-type", "")}
+        return httpx.Response(response.status_code, headers=headers, content=bytes(content))
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+def _new_transport() -> httpx.AsyncBaseTransport:
+    """httpx's own transport would do, and costs a call three times as much CPU."""
+    client = ClientBuilder().http1_only().follow_redirects(False)
+    return HttpxTransport(client.connect_timeout(CONNECT_TIMEOUT).pool_idle_timeout(KEEP_ALIVE).build())
 
 
 def connect(
-    url: str,
-    secret_key: str,
-    *,
-    connections: int,
-    transport: httpx.AsyncBaseTransport | None = None,
-    patience_seconds: float = SOON_SECONDS,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> Database:
-    """Builds the client; nothing is sent yet.
+    url: str, secret_key: str, *, connections: int, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncClient:
+    """Builds a client of the Data API; nothing is sent yet. It has a thread, which would not survive a fork.
 
     Args:
         url: the project's URL, without `/rest/v1`.
         secret_key: an `sb_secret_…` key or a legacy service_role JWT.
-        connections: see `Database`.
+        connections: how many calls are under way at a time; the others wait.
         transport: sends the requests; any httpx transport.
-        patience_seconds: see `Database`.
-        clock: see `Database`.
-        sleep: see `Database`.
     """
-    client = AsyncPostgrestClient(
-        f"{url}/rest/v1",
-        # Both, as the supabase client sends them: Supabase's gateway reads the first, a bare PostgREST the second.
-        headers={"apikey": secret_key, "Authorization": f"Bearer {secret_key}"},
-        http_client=_Session(transport or HttpTransport()),
-        retry_enabled=False,
+    http_client = httpx.AsyncClient(
+        transport=_BoundedTransport(transport or _new_transport(), connections),
+        # To unpack would cost more than the bytes it saves.
+        headers={"Accept-Encoding": "identity"},
+        timeout=TIMEOUT_SECONDS,
+        event_hooks={"response": [_check_status]},
     )
-    return Database(client, connections=connections, patience_seconds=patience_seconds, clock=clock, sleep=sleep)
+    options = AsyncClientOptions(
+        httpx_client=http_client, postgrest_client_retry=False, auto_refresh_token=False, persist_session=False
+    )
+    return AsyncClient(url, secret_key, options)

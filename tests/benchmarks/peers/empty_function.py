@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import fastapi  # noqa: F401
+import supabase  # noqa: F401
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-
-import supabase  # noqa: F401
 
 
 async def answer(request: Request) -> Response:

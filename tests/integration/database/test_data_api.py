@@ -9,7 +9,7 @@ import httpx
 import jwt
 import pytest
 
-from shared.database import PATIENCE_SECONDS
+from shared.database import PATIENCE_SECONDS, Database
 from shared.database import connect as connect_to_data_api
 from tests.emulator.connections import connect
 from tests.emulator.project import Project, ProjectFactory
@@ -162,11 +162,6 @@ async def test_a_function_missing_from_the_schema_cache_is_called_again(project:
         async def reload_meanwhile(_: float) -> None:
             await database.execute(b"notify pgrst, 'reload schema'")
 
-        data_api = connect_to_data_api(
-            project.supabase_url,
-            project.secret_key,
-            connections=1,
-            patience_seconds=PATIENCE_SECONDS,
-            sleep=reload_meanwhile,
-        )
+        client = connect_to_data_api(project.supabase_url, project.secret_key, connections=1)
+        data_api = Database(client, patience_seconds=PATIENCE_SECONDS, sleep=reload_meanwhile)
         assert await data_api.call("newest") == 1

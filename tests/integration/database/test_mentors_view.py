@@ -7,7 +7,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from shared.http_transport import MAX_RESPONSE_BYTES
+from shared.database import MAX_ANSWER_BYTES
 
 from .asked import ask, opened, undone
 from .sql_core import SqlCore, Worker, mentor
@@ -164,7 +164,7 @@ async def test_fifty_of_the_longest_segments_fit_in_an_answer(core: SqlCore, seg
     await replace_view(core, f"lpad(to_hex(n), 32, '0')::uuid as user_id, {segments} as segments from {rows}")
     for answer in ("_page(null, 50)", "(array(select user_id from public.active_peer_mentors))"):
         size = await core.owner.value(f"select octet_length(public.scheduler_active_mentors{answer}::text)")
-        assert 50 * 199_000 < size < MAX_RESPONSE_BYTES
+        assert 50 * 199_000 < size < MAX_ANSWER_BYTES
 
 
 async def test_a_run_of_rows_without_user_ids_read_no_mentor(core: SqlCore, worker: Worker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 from pathlib import Path
@@ -11,19 +12,38 @@ import httpx
 import pytest
 import respx
 
+import shared.database
 from shared.config import RECORDING_MARGIN_SECONDS
-from shared.database import MAX_PAUSE_SECONDS, PATIENCE_SECONDS, TIMEOUT_SECONDS, Database, connect
+from shared.database import (
+    MAX_ANSWER_BYTES,
+    MAX_PAUSE_SECONDS,
+    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
+    Database,
+    connect,
+)
 from shared.deployment.settings import REQUEST_MARGIN_SECONDS
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError
-from shared.http_connection import ResponseTooLargeError
 from tests.unit.clock import ManualClock
+from tests.unit.shared.scripted_server import Script, serving
 
 URL = "https://project.example.org"
 KEY = "sb_secret_only_the_database_knows"
 PATIENCE = 2.0
 CONNECTIONS = 3
+JSON = {"Content-Type": "application/json"}
 MIGRATIONS = Path(__file__).parents[3] / "supabase/migrations"
 STATEMENT_TIMEOUT = re.compile(r"set statement_timeout = '(.*?)'")
+
+
+def answer(body: bytes, headers: bytes = b"") -> Script:
+    """A server that says this, as JSON and with these headers, each with its line's end."""
+
+    async def write(_: bytes, writer: asyncio.StreamWriter) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+        writer.write(head + headers + b"\r\n" + body)
+
+    return write
 
 
 class DataApi:
@@ -49,16 +69,8 @@ class DataApi:
 async def api(clock: ManualClock) -> DataApi:
     router = respx.Router(assert_all_called=False)
     transport = httpx.MockTransport(router.async_handler)
-    database = connect(
-        URL,
-        KEY,
-        connections=CONNECTIONS,
-        transport=transport,
-        patience_seconds=PATIENCE,
-        clock=clock,
-        sleep=clock.sleep,
-    )
-    return DataApi(database, router, clock)
+    client = connect(URL, KEY, connections=CONNECTIONS, transport=transport)
+    return DataApi(Database(client, patience_seconds=PATIENCE, clock=clock, sleep=clock.sleep), router, clock)
 
 
 async def test_a_call_names_the_function_and_its_prefixed_arguments(api: DataApi) -> None:
@@ -312,10 +324,13 @@ async def test_json_that_has_no_code_is_not_the_databases_and_a_refusal(api: Dat
 
 
 async def test_an_answer_that_is_too_long_is_a_refusal_and_not_tried_again(api: DataApi) -> None:
-    api.rpc.side_effect = ResponseTooLargeError("expected at most 9 bytes")
+    longest = '"' + "x" * (MAX_ANSWER_BYTES - 2) + '"'
+    api.rpc.mock(return_value=httpx.Response(200, headers=JSON, text=longest))
+    assert len(await api.database.call("scheduler_list")) == MAX_ANSWER_BYTES - 2
+    api.rpc.mock(return_value=httpx.Response(200, headers=JSON, text=longest + " "))
     error = await api.refusal()
     assert isinstance(error, DatabaseRefusedError)
-    assert (error.code, api.rpc.call_count) == ("answer_too_large", 1)
+    assert (error.code, api.rpc.call_count) == ("answer_too_large", 2)
 
 
 def test_statements_end_before_the_client_gives_up_and_the_client_before_gateway_and_platform() -> None:
@@ -333,3 +348,80 @@ async def test_a_page_where_json_should_be_means_away(api: DataApi) -> None:
 async def test_a_transaction_that_had_to_give_way_is_tried_again(api: DataApi, code: str) -> None:
     api.rpc.mock(side_effect=[httpx.Response(500, json=postgrest_error(code)), httpx.Response(200, json="done")])
     assert await api.database.call("scheduler_complete") == "done"
+
+
+async def test_requests_carry_the_key_twice_ask_for_no_packing_and_keep_no_cookie() -> None:
+    async with serving(answer(b'"done"', b"Set-Cookie: gateway=seen; Path=/\r\n")) as server:
+        database = Database(connect(server.url, KEY, connections=1))
+        assert [await database.call("scheduler_claim") for _ in range(2)] == ["done"] * 2
+    for request in server.requests:
+        head = request.lower().split(b"\r\n")
+        assert {b"apikey: " + KEY.encode(), b"authorization: bearer " + KEY.encode()} <= {*head}
+        assert b"accept-encoding: identity" in head
+        assert b"cookie" not in request.lower()
+    assert server.connections == 1
+
+
+async def test_a_redirect_is_not_followed_with_the_key() -> None:
+    elsewhere = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+    async with serving(elsewhere) as server:
+        with pytest.raises(DatabaseRefusedError, match="307"):
+            await Database(connect(server.url, KEY, connections=1)).call("scheduler_claim")
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"br"])
+async def test_an_answer_that_cannot_be_unpacked_means_away(coding: bytes) -> None:
+    async with serving(answer(b'"done"', b"Content-Encoding: " + coding + b"\r\n")) as server:
+        with pytest.raises(DatabaseUnavailableError):
+            await Database(connect(server.url, KEY, connections=1), patience_seconds=0).call("scheduler_claim")
+
+
+async def test_a_packed_answer_is_read_and_bounded_unpacked() -> None:
+    packed = gzip.compress(b'"done"')
+    async with serving(answer(packed, b"Content-Encoding: gzip\r\n")) as server:
+        assert await Database(connect(server.url, KEY, connections=1)).call("scheduler_claim") == "done"
+    packed = gzip.compress(b" " * (MAX_ANSWER_BYTES + 1))
+    async with serving(answer(packed, b"Content-Encoding: gzip\r\n")) as server:
+        with pytest.raises(DatabaseRefusedError, match="answer_too_large"):
+            await Database(connect(server.url, KEY, connections=1)).call("scheduler_claim")
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_an_answer_without_an_end_means_away(ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not ends:
+        monkeypatch.setattr(shared.database, "TIMEOUT_SECONDS", 0.2)
+
+    async def begin(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999999\r\n\r\n[")
+        writer.write(b" " * 500_000)
+        if ends:
+            writer.close()
+
+    async with serving(begin) as server:
+        with pytest.raises(DatabaseUnavailableError):
+            await Database(connect(server.url, KEY, connections=1), patience_seconds=0).call("scheduler_claim")
+
+
+async def test_calls_that_are_cancelled_leave_all_connections_to_others() -> None:
+    is_silent, arrived = True, asyncio.Semaphore(0)
+
+    async def script(request: bytes, writer: asyncio.StreamWriter) -> None:
+        arrived.release()
+        if not is_silent:
+            await answer(b'"done"')(request, writer)
+
+    async with serving(script) as server:
+        database = Database(connect(server.url, KEY, connections=CONNECTIONS))
+        for _ in range(2):
+            calls = [asyncio.create_task(database.call("scheduler_claim")) for _ in range(3 * CONNECTIONS)]
+            for _ in range(CONNECTIONS):
+                await arrived.acquire()
+            for call in calls:
+                call.cancel()
+            assert all(
+                isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*calls, return_exceptions=True)
+            )
+        is_silent = False
+        async with asyncio.timeout(30):
+            assert await asyncio.gather(*[database.call("scheduler_claim") for _ in range(9)]) == ["done"] * 9
