@@ -17,10 +17,11 @@ from http import HTTPStatus
 from typing import Any
 
 import httpx
+from postgrest import APIError
 from pyreqwest.client import ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
 from pyreqwest.exceptions import PyreqwestError
-from supabase import AsyncClient, AsyncClientOptions, PostgrestAPIError
+from supabase import AsyncClient, AsyncClientOptions
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
@@ -155,11 +156,11 @@ class Database:
             return (await self.client.rpc(function, parameters).execute()).data
         except UNANSWERED as error:
             raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
-        except PostgrestAPIError as error:
+        except APIError as error:
             raise _translate(error) from error
 
 
-def _translate(error: PostgrestAPIError) -> DatabaseUnavailableError | DatabaseRefusedError | MentorsViewError:
+def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedError | MentorsViewError:
     code = str(error.code or "")
     if error.code == "":
         # PostgREST's, with a 400, where its connection breaks within a statement. A gateway's has no code at all.
