@@ -209,6 +209,7 @@ async def _hand_back(work: Work, done: Drained, dispatch_id: int | None, lease_i
         progressed=done.progressed,
         engine_answers=done.batches > 0,
         engine_error=code,
+        engine_message=error.message if error else None,
         retry_after_seconds=error.retry_after if error else None,
         engine_lease_id=lease_id,
     )

@@ -370,6 +370,7 @@ class Invocations:
         engine_answers: bool,
         engine_error: str | None = None,
         retry_after_seconds: float | None = None,
+        engine_message: str | None = None,
         engine_lease_id: str | None = None,
     ) -> None:
         """Says that this slice is at its end.
@@ -379,6 +380,7 @@ class Invocations:
             progressed: it queued or recorded something, so the next slice shall come at once.
             engine_answers: the engine served it, so an earlier outage is over.
             engine_error: `engine_unavailable` or `engine_rejected`: all workers are to pause.
+            engine_message: what was wrong, for people; cut to 300 characters.
             retry_after_seconds: how long the engine asked us to wait, if it did.
             engine_lease_id: a lease that this process does not need any more.
         """
@@ -388,6 +390,7 @@ class Invocations:
             progressed=progressed,
             engine_answers=engine_answers,
             engine_error=engine_error,
+            engine_message=engine_message,
             retry_after_seconds=None if retry_after_seconds is None else round(retry_after_seconds + 0.5),
             engine_lease_id=engine_lease_id,
         )

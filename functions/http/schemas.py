@@ -232,6 +232,7 @@ class InvocationSummary(_Answered):
 class Invocation(InvocationSummary):
     """One run, as it is now."""
 
+    error_message: str | None = Field(description="What was wrong with the engine, where `error` says that something was.")
     note: str | None
     scenarios: dict[str, dict[PairOutcome, int]] = Field(description="Per scenario type; zeros are left out.")
     failures: list[FailureCause] = Field(description="The 20 commonest causes, the commonest first.")
@@ -251,6 +252,7 @@ class UserResult(_Answered):
 class ListedInvocation(InvocationSummary):
     """An invocation in a list; `results` are the mentor's whom the list was filtered by."""
 
+    error_message: str | None
     note: str | None
     results: list[UserResult] = Field(default=[])
 

@@ -49,6 +49,8 @@ create table public.scheduler_invocations (
     (skip_reasons ->> 'no_scenario_applies')::integer + (skip_reasons ->> 'user_id_missing')::integer
   ) stored,
   error text,
+  -- Where the engine is the reason: what was wrong with its answers, such as a certificate that has expired.
+  error_message text,
   note text,
   -- Gone from the API; its slot and its key stay spent. The rows go with prune.
   deleted_at timestamptz,
@@ -59,6 +61,8 @@ create table public.scheduler_invocations (
   constraint error_is_known check (
     error in ('engine_unavailable', 'engine_rejected', 'expired', 'no_active_mentors', 'mentors_view_invalid', 'overlap')
   ),
+  constraint error_message_explains_an_error check (error_message is null or error is not null),
+  constraint error_message_is_bounded check (char_length(error_message) <= 300),
   constraint ended_has_a_time check ((status in ('pending', 'running')) = (finished_at is null)),
   constraint running_has_started check (status <> 'running' or started_at is not null),
   constraint only_a_retry_has_a_source check (retry_of is null or triggered_by = 'retry'),

@@ -82,6 +82,7 @@ language sql stable set search_path = '' as $$
     'retry_of', i.retry_of,
     'note', i.note,
     'error', i.error,
+    'error_message', i.error_message,
     'skip_reasons', i.skip_reasons,
     'counts', (
       select jsonb_build_object(

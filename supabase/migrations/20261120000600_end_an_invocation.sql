@@ -63,7 +63,8 @@ begin
     update public.scheduler_invocations
        set status = v_status,
            finished_at = clock_timestamp(),
-           error = scheduler.reason_of_end(v_invocation, v_status)
+           error = scheduler.reason_of_end(v_invocation, v_status),
+           error_message = null
      where id = p_invocation_id;
   elsif p_waits_for_view then
     update public.scheduler_invocations
@@ -135,7 +136,10 @@ begin
     end;
   end if;
   update public.scheduler_invocations
-     set status = v_status, finished_at = clock_timestamp(), error = v_error
+     set status = v_status,
+         finished_at = clock_timestamp(),
+         error = v_error,
+         error_message = case when v_error = v_invocation.error then error_message end
    where id = p_invocation_id;
 end
 $$;

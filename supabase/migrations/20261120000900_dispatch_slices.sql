@@ -172,7 +172,8 @@ create function public.scheduler_hand_back(
   p_engine_answers boolean,
   p_engine_error text,
   p_retry_after_seconds integer,
-  p_engine_lease_id uuid default null
+  p_engine_lease_id uuid default null,
+  p_engine_message text default null
 ) returns void
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -185,7 +186,8 @@ begin
     select array_agg(locked.id) into v_open
       from (
         select id from public.scheduler_invocations
-         where status in ('pending', 'running') and error is distinct from p_engine_error
+         where status in ('pending', 'running')
+           and (error, error_message) is distinct from (p_engine_error, left(p_engine_message, 300))
            and (error is null or error in ('engine_unavailable', 'engine_rejected'))
            -- Who was served before the others met an outage knows nothing of it.
            and (p_engine_error is not null or not exists (
@@ -194,7 +196,9 @@ begin
          order by id
            for no key update
       ) as locked;
-    update public.scheduler_invocations set error = p_engine_error where id = any(v_open);
+    update public.scheduler_invocations
+       set error = p_engine_error, error_message = left(p_engine_message, 300)
+     where id = any(v_open);
   end if;
   update scheduler.dispatches set ended_at = clock_timestamp() where id = p_dispatch_id and ended_at is null;
   if p_engine_error is not null then
@@ -228,5 +232,5 @@ revoke all on function
   scheduler.is_answer_to(scheduler.dispatches, timestamptz), scheduler.harvest_answers(), scheduler.slice_headers(bigint),
   scheduler.post_slice(integer), scheduler.post_slices(), scheduler.dispatch()
 from public, anon, authenticated, service_role;
-revoke all on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid) from public, anon, authenticated;
-grant execute on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid) to service_role;
+revoke all on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid, text) from public, anon, authenticated;
+grant execute on function public.scheduler_hand_back(bigint, boolean, boolean, text, integer, uuid, text) to service_role;

@@ -102,7 +102,7 @@ function heading(context, run, retries, refresh) {
         h("p", { class: "badges" }, statusBadge(run.status), lateBadge(run), run.dry_run && h("span", { class: "badge tone-off" }, "dry run: nobody is notified"))),
       h("div", { class: "buttons" }, open && cancelButton(context, run, refresh), canRetry && retryButton(context, run)),
     ),
-    run.error && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error), " ", reasonText(run.error))),
+    run.error && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error), " ", reasonText(run.error), run.error_message && [" ", run.error_message])),
     retries.length > 0 && h("p", { class: "notice tone-off" }, sign("skipped"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), " ", statusBadge(retry.status)]))),
   ];
 }

@@ -247,6 +247,7 @@ class Worker(Session):
         progressed: bool = False,
         engine_answers: bool = False,
         engine_error: str | None = None,
+        engine_message: str | None = None,
         retry_after_seconds: int | None = None,
         engine_lease_id: str | None = None,
     ) -> None:
@@ -256,6 +257,7 @@ class Worker(Session):
             progressed=progressed,
             engine_answers=engine_answers,
             engine_error=engine_error,
+            engine_message=engine_message,
             retry_after_seconds=retry_after_seconds,
             engine_lease_id=engine_lease_id,
         )

@@ -106,13 +106,31 @@ async def test_the_open_invocations_say_why_they_wait_and_until_then_only(
     ended = await core.open_manual_run(worker)
     await worker.finish(ended)
     waiting = [await core.open_run(worker, [pairs([1])]), await core.open_manual_run(worker, [pairs([2])])]
-    await worker.hand_back(engine_error=error)
+    await worker.hand_back(engine_error=error, engine_message="refused")
+    await worker.hand_back(engine_error=error, engine_message="x" * 400)
     assert [(await core.describe(one))["error"] for one in waiting] == [error, error]
+    assert [(await core.describe(one))["error_message"] for one in waiting] == ["x" * 300] * 2
     assert [(await core.describe(one))["status"] for one in waiting] == ["running", "running"]
     assert (await core.describe(ended))["error"] is None
     await let_the_pause_end(core)
     await worker.hand_back(engine_answers=True)
     assert [(await core.describe(one))["error"] for one in waiting] == [None, None]
+    assert [(await core.describe(one))["error_message"] for one in waiting] == [None, None]
+
+
+async def test_a_run_that_ends_keeps_its_message_only_with_its_error(core: SqlCore, worker: Worker) -> None:
+    expired, cancelled = [await core.open_manual_run(worker, [pairs([n])]) for n in (1, 2)]
+    emptied = await core.open_manual_run(worker)
+    await worker.hand_back(engine_error=OUTAGE, engine_message="no connection")
+    await worker.finish(emptied)
+    await core.owner.run("select scheduler.end_early(%s, %s)", expired, False)
+    await core.owner.run("select scheduler.end_early(%s, %s)", cancelled, True)
+    ended = [await core.describe(one) for one in (expired, cancelled, emptied)]
+    assert [(one["error"], one["error_message"]) for one in ended] == [
+        (OUTAGE, "no connection"),
+        (OUTAGE, "no connection"),
+        (None, None),
+    ]
 
 
 async def test_reporting_an_outage_and_recording_batches_do_not_wait_for_each_other(core: SqlCore) -> None:

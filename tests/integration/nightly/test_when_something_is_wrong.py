@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import sys
 from collections.abc import Mapping
 
 import pytest
+import trustme
 
 from tests.emulator.staging import ROOT
 from tests.integration.nightly.night import Night
@@ -60,6 +62,19 @@ async def test_bad_settings_are_all_named_at_once_and_the_function_does_not_star
     assert "Traceback" not in output
     assert secret not in output
     assert leaks_in(output.splitlines(), "output", secrets_of(night.project)) == []
+
+
+async def test_a_certificate_that_is_not_trusted_is_named_in_the_run(night: Night) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    await night.add_mentors(1)
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        function = await night.start_function({"ENGINE_MAX_ATTEMPTS": "1"}, engine_url=url)
+        assert (await night.fire(function)).json()["error"] == "engine_unavailable"
+
+    [(message,)] = await night.rows(b"select error_message from public.scheduler_invocations")
+    assert "invalid peer certificate: UnknownIssuer: no certificate authority that is trusted here signed it" in message
 
 
 async def test_a_wrong_api_key_is_named_and_nothing_is_written(night: Night) -> None:

@@ -40,6 +40,7 @@ def summarized(**members: Any) -> dict[str, Any]:
         "note": None,
         "counts": counts,
         "error": None,
+        "error_message": None,
         "skip_reasons": dict.fromkeys(("no_scenario_applies", "user_id_missing", "invalid_segments"), 0),
     } | members
 

@@ -101,6 +101,7 @@ async def test_the_next_slice_is_asked_for_last_of_all(function: Function) -> No
         "progressed": True,
         "engine_answers": True,
         "engine_error": None,
+        "engine_message": None,
         "retry_after_seconds": None,
         "engine_lease_id": None,
     }
