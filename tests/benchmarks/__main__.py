@@ -136,9 +136,8 @@ async def run_sections(
     return broken
 
 
-async def main(arguments: Sequence[str]) -> int:
+async def main(sections: Sequence[Section], conditions: Conditions, out: Path) -> int:
     """Runs what is asked for; 1 where something broke, whatever the figures are."""
-    sections, conditions, out = parse(arguments)
     try:
         require_matplotlib()
         for section in sections:
@@ -160,9 +159,9 @@ async def main(arguments: Sequence[str]) -> int:
     return 1 if broken else 0
 
 
-async def until_terminated(arguments: Sequence[str]) -> int:
+async def until_terminated(sections: Sequence[Section], conditions: Conditions, out: Path) -> int:
     """Runs `main`; at SIGTERM it stops what it started, as at Ctrl-C."""
-    task = asyncio.create_task(main(arguments))
+    task = asyncio.create_task(main(sections, conditions, out))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         return await task
@@ -172,4 +171,4 @@ async def until_terminated(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(until_terminated(sys.argv[1:])))
+    sys.exit(asyncio.run(until_terminated(*parse(sys.argv[1:]))))
