@@ -52,8 +52,8 @@ async def test_bad_settings_are_all_named_at_once_and_the_function_does_not_star
     assert code == 1
     for key in (
         "SUPABASE_URL: missing",
-        "SCHEDULER_INVOKE_TOKENS: expected at least 32 characters",
-        "EVALUATION_SCHEDULE: expected a cron expression, found '61 2 * * *'",
+        "SCHEDULER_INVOKE_TOKENS, entry 1: expected 32 to 256 printable ASCII characters",
+        "EVALUATION_SCHEDULE: expected a cron expression of five fields, found '61 2 * * *'",
         "EVALUATION_TIMEZONE: expected an IANA time zone such as Europe/Oslo, found 'Europe/Olso'",
         "ENGINE_MAX_ATTEMPTS: ",
         "SCENARIO_TYPES: expected JSON or @file",
