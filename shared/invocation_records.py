@@ -15,6 +15,7 @@ from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.evaluations import MentorScenarios
 from shared.invocations import to_witness
+from shared.slots import SpentSlot
 
 OpenOutcome = Literal[
     "opened",
@@ -58,19 +59,6 @@ class Listed:
 
     items: list[dict[str, Any]]
     next: Position | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpentSlot:
-    """A slot that an invocation was opened for, deleted or not.
-
-    Args:
-        scheduled_for: the slot.
-        schedule: the schedule and its time zone that were in force; None where that was not recorded.
-    """
-
-    scheduled_for: datetime
-    schedule: tuple[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)

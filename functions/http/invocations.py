@@ -18,11 +18,11 @@ from functions.http import schemas
 from functions.http.dependencies import TOKEN, Connected
 from functions.http.problems import header, problems
 from functions.manual_run import start_run
-from functions.missed_slots import missed_slots
 from functions.peer_mentors import read_mentors_page
 from functions.work import Work
 from shared.errors import RequestError
-from shared.invocation_records import Listed, Position, SpentSlot
+from shared.invocation_records import Listed, Position
+from shared.slots import SpentSlot, missed_slots
 
 PREFIX = "/api/v1/scheduler-invocations"
 # What can be done with an invocation that an answer describes.
