@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
-from shared.evaluations import MentorScenarios
+from shared.evaluations import MentorScenarios, from_row
 from shared.invocations import to_witness
 from shared.slots import SpentSlot
 
@@ -126,7 +126,7 @@ class InvocationRecords:
             engine_key_ttl_hours=self._config.engine_key_ttl_hours,
             post_slice=post_slice,
         )
-        return OpenedRun(answer["outcome"], answer["invocation"], to_witness(answer["witness"]))
+        return from_row(OpenedRun, answer, witness=to_witness(answer["witness"]))
 
     async def list(
         self,
@@ -161,8 +161,7 @@ class InvocationRecords:
             after_created_at=after.created_at if after else None,
             after_id=after.id if after else None,
         )
-        following = answer["next"]
-        return Listed(answer["items"], Position(following["created_at"], following["id"]) if following else None)
+        return from_row(Listed, answer, next=from_row(Position, answer["next"]) if answer["next"] else None)
 
     async def spent_slots(self, first: datetime, last: datetime) -> Sequence[SpentSlot]:
         """The slots of this span, its ends included, that were spent, the latest first; at most about 1,000."""
