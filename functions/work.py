@@ -253,32 +253,29 @@ def log_opened(invocation: dict[str, Any]) -> None:
         "invocation_opened",
         f"The {invocation['triggered_by']} run of {invocation['scheduled_for']} is {invocation['status']}",
         level=logging.WARNING if invocation["status"] == "skipped" else logging.INFO,
-        invocation_id=invocation["id"],
-        slot=invocation["scheduled_for"],
-        triggered_by=invocation["triggered_by"],
-        status=invocation["status"],
-        lateness_seconds=invocation["lateness_seconds"],
-        error=invocation["error"],
+        **_logged(invocation),
     )
 
 
 def _log_finished(invocation: dict[str, Any], causes: Sequence[dict[str, Any]]) -> None:
     failures = {cause["code"]: cause["count"] for cause in causes}
+    duration = datetime.fromisoformat(invocation["finished_at"]) - datetime.fromisoformat(invocation["started_at"])
     log_event(
         "invocation_finished",
         f"The {invocation['triggered_by']} run of {invocation['scheduled_for']} {invocation['status']}",
         level=logging.INFO if invocation["status"] == "succeeded" else logging.WARNING,
-        invocation_id=invocation["id"],
-        slot=invocation["scheduled_for"],
-        triggered_by=invocation["triggered_by"],
-        status=invocation["status"],
-        duration_ms=_milliseconds_between(invocation["started_at"], invocation["finished_at"]),
-        lateness_seconds=invocation["lateness_seconds"],
+        **_logged(invocation),
+        duration_ms=round(duration.total_seconds() * 1000),
         counts=invocation["counts"],
         failures=failures,
         other_failures=invocation["counts"]["failed"] - sum(failures.values()),
-        error=invocation["error"],
     )
+
+
+def _logged(invocation: dict[str, Any]) -> dict[str, Any]:
+    """What each line about an invocation as such says of it."""
+    same = {name: invocation[name] for name in ("triggered_by", "status", "lateness_seconds", "error")}
+    return {"invocation_id": invocation["id"], "slot": invocation["scheduled_for"], **same}
 
 
 def _log_ended(
@@ -301,7 +298,3 @@ def _log_ended(
         more_to_do=more_to_do,
         duration_ms=round(budget.elapsed() * 1000),
     )
-
-
-def _milliseconds_between(start: str, end: str) -> int:
-    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000)
