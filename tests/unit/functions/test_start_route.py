@@ -22,7 +22,7 @@ def opens(function: Function, **members: Any) -> None:
 
 
 def answer_to(summary: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]:
-    """What a caller with an invoke token is told of an invocation: neither its note, an error's message nor a user id."""
+    """What a caller with an invoke token is told of an invocation: no note, no error's message, no user id."""
     told = in_json(summary) | {"deduplicated": deduplicated}
     del told["note"], told["error_message"]
     return told
