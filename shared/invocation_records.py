@@ -131,8 +131,8 @@ class InvocationRecords:
     async def list(
         self,
         *,
-        statuses: list[str] | None,
-        triggered_by: list[str] | None,
+        statuses: Sequence[str] | None,
+        triggered_by: Sequence[str] | None,
         scheduled_from: datetime | None,
         scheduled_to: datetime | None,
         user_id: str | None,
