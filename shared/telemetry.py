@@ -59,16 +59,11 @@ RELUCTANT_FLUSH_SECONDS = 0.1
 # Seconds. Of calls: what the semantic conventions advise. A batch may take a time budget, a night may be hours late.
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-LATENESS_BUCKETS = (1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
-SECONDS = (
-    ("scheduler.invocation.lateness", "How long after its slot a scheduled invocation was opened.", LATENESS_BUCKETS),
-    ("scheduler.batch.duration", "How long the evaluation of a batch took.", BATCH_BUCKETS),
-    ("http.client.request.duration", "How long a call to the engine took.", CALL_BUCKETS),
-)
 # Whatever codes an engine makes up: beyond so many pairs of a scenario type and a cause, the SDK counts them as one.
 MAX_FAILURE_SERIES = 200
 # What the semantic conventions call an error without a code.
 UNKNOWN_CAUSE = "_OTHER"
+LATENESS_BUCKETS = (1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 
 class _OurTraceIds(RandomIdGenerator):
@@ -174,9 +169,23 @@ class Telemetry:
         self._invocations = meter.create_counter(
             "scheduler.invocations", "{invocation}", "Invocations that a slice ended, by status and trigger."
         )
-        self._lateness, self._batch_duration, self._call_duration = (
-            meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)
-            for name, description, buckets in SECONDS
+        self._lateness = meter.create_histogram(
+            "scheduler.invocation.lateness",
+            "s",
+            "How long after its slot a scheduled invocation was opened.",
+            explicit_bucket_boundaries_advisory=LATENESS_BUCKETS,
+        )
+        self._batch_duration = meter.create_histogram(
+            "scheduler.batch.duration",
+            "s",
+            "How long the evaluation of a batch took.",
+            explicit_bucket_boundaries_advisory=BATCH_BUCKETS,
+        )
+        self._call_duration = meter.create_histogram(
+            "http.client.request.duration",
+            "s",
+            "How long a call to the engine took.",
+            explicit_bucket_boundaries_advisory=CALL_BUCKETS,
         )
         self._breaker = meter.create_gauge(
             "scheduler.engine.breaker.open", "1", "1: the engine is away and all workers pause; 0: it answers."
