@@ -100,7 +100,14 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
         raise _not_through(config.time_budget_seconds) from error
     if evaluated.rest:
         raise _not_through(config.time_budget_seconds)
-    _log(evaluated.results, budget, dry_run=request.dry_run)
+    log_event(
+        "batch_evaluated",
+        f"A batch was asked for: {len(evaluated.results)} evaluations",
+        dry_run=request.dry_run,
+        counts=dict(Counter(result.outcome for result in evaluated.results)),
+        duration_ms=round(budget.elapsed() * 1000),
+    )
+    log_failed_users(evaluated.results)
     return evaluated.results
 
 
@@ -178,14 +185,3 @@ def _batch(work: Work, users: list[MentorScenarios], key: str | None) -> Evaluat
         scheduled_for=work.now().astimezone(UTC).isoformat(timespec="seconds"),
         dry_run=key is None,
     )
-
-
-def _log(results: list[EvaluationResult], budget: TimeBudget, *, dry_run: bool) -> None:
-    log_event(
-        "batch_evaluated",
-        f"A batch was asked for: {len(results)} evaluations",
-        dry_run=dry_run,
-        counts=dict(Counter(result.outcome for result in results)),
-        duration_ms=round(budget.elapsed() * 1000),
-    )
-    log_failed_users(results)

@@ -16,6 +16,7 @@ EVENT_TYPE = "scenario_evaluation_alert"
 # The commonest come first; a message is no report.
 MOST_CAUSES = 5
 OPEN = ("pending", "running")
+_MEMBERS = ("status", "scheduled_for", "started_at", "finished_at", "lateness_seconds", "error", "counts")
 
 
 def compose(alert: Alert, now: datetime) -> dict[str, Any]:
@@ -53,7 +54,8 @@ def _headline(alert: Alert, now: datetime) -> str:
     if alert.reason == "failed":
         return f"{night} failed"
     if alert.reason == "partial":
-        return f"{night} is partial: {_share_undone(invocation['counts'])} of it failed or did not take place"
+        share = _undone(invocation["counts"]) / max(1, invocation["counts"]["evaluations"])
+        return f"{night} is partial: {share:.1%} of it failed or did not take place"
     slot = datetime.fromisoformat(invocation["scheduled_for"])
     if invocation["status"] in OPEN:
         return f"{night} is late: not over {_span(now - slot)} after its time"
@@ -62,16 +64,14 @@ def _headline(alert: Alert, now: datetime) -> str:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    undone = counts["failed"] + counts["not_evaluated"]
     done = sum(counts[outcome] for outcome in ("triggered", "not_triggered", "suppressed", "skipped"))
-    not_done = f"{undone} not ({counts['failed']} failed, {counts['not_evaluated']} not evaluated)"
+    not_done = f"{_undone(counts)} not ({counts['failed']} failed, {counts['not_evaluated']} not evaluated)"
     asked = f"{counts['mentors']} mentors, {counts['evaluations']} evaluations"
     return f"{asked}: {done} done ({counts['triggered']} triggered), {not_done}"
 
 
-def _share_undone(counts: dict[str, int]) -> str:
-    share = 100 * (counts["failed"] + counts["not_evaluated"]) / max(1, counts["evaluations"])
-    return f"{share:.1f}%"
+def _undone(counts: dict[str, int]) -> int:
+    return counts["failed"] + counts["not_evaluated"]
 
 
 def _cause(cause: dict[str, Any]) -> str:
@@ -90,13 +90,7 @@ def _payload(alert: Alert) -> dict[str, Any]:
     told = {
         "reason": alert.reason,
         "invocation_id": invocation["id"],
-        "status": invocation["status"],
-        "scheduled_for": invocation["scheduled_for"],
-        "started_at": invocation["started_at"],
-        "finished_at": invocation["finished_at"],
-        "lateness_seconds": invocation["lateness_seconds"],
-        "error": invocation["error"],
-        "counts": invocation["counts"],
+        **{name: invocation[name] for name in _MEMBERS},
         "failures": {cause["code"]: cause["count"] for cause in alert.failures[:MOST_CAUSES]},
     }
     return {name: value for name, value in told.items() if value is not None}

@@ -6,6 +6,7 @@ At least once: an attempt that nobody answered may have arrived, and is made aga
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from functions.alert_message import compose
 from functions.work import Work
@@ -36,7 +37,12 @@ async def send_due_alerts(work: Work, webhook: AlertWebhook) -> None:
 
 async def _send(alert: Alert, webhook: AlertWebhook, work: Work) -> str | None:
     """Sends one and logs it; answers why it was not taken, if it was not."""
-    where = {"invocation_id": alert.invocation["id"], "slot": alert.invocation["scheduled_for"]}
+    which: dict[str, Any] = {
+        "invocation_id": alert.invocation["id"],
+        "slot": alert.invocation["scheduled_for"],
+        "reason": alert.reason,
+        "attempts": alert.attempts,
+    }
     try:
         await webhook.send(alert.webhook_id, compose(alert, work.now()))
     except AlertNotSentError as error:
@@ -44,18 +50,10 @@ async def _send(alert: Alert, webhook: AlertWebhook, work: Work) -> str | None:
             "alert_not_sent",
             f"An alert was not taken ({error.code}); " + ("it is given up" if alert.is_last else "it is tried again"),
             level=logging.ERROR if alert.is_last else logging.WARNING,
-            **where,
-            reason=alert.reason,
-            attempts=alert.attempts,
+            **which,
             error_code=error.code,
             given_up=alert.is_last,
         )
         return error.code
-    log_event(
-        "alert_sent",
-        f"An alert was sent: {alert.reason}",
-        **where,
-        reason=alert.reason,
-        attempts=alert.attempts,
-    )
+    log_event("alert_sent", f"An alert was sent: {alert.reason}", **which)
     return None

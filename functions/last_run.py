@@ -51,16 +51,13 @@ class LastGoodRun:
         """
         async with self._reading:
             if self._read is None or self._clock() - self._read[0] >= CACHE_SECONDS:
-                answer = await _answer(read)
+                answer: GoodRun | DatabaseError
+                try:
+                    answer = await read()
+                except DatabaseError as error:
+                    answer = error
                 self._read = self._clock(), answer
             read_at, answer = self._read
             if isinstance(answer, DatabaseError):
                 raise answer.with_traceback(None)
             return replace(answer, now=answer.now + timedelta(seconds=self._clock() - read_at))
-
-
-async def _answer(read: Callable[[], Awaitable[GoodRun]]) -> GoodRun | DatabaseError:
-    try:
-        return await read()
-    except DatabaseError as error:
-        return error

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from functools import lru_cache
+from functools import cache, partial
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from functions.http.app import create_app
-from functions.wiring import build_work
-from functions.work import Work
+from functions.work import build_work
 from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
 from shared.errors import ConfigError
@@ -30,12 +29,8 @@ configure_logging(CONFIG.log_level, google_cloud_project=CONFIG.google_cloud_pro
 logging.captureWarnings(True)
 
 
-@lru_cache(maxsize=1)
-def _work() -> Work:
-    """Built for the first request that needs it: clients belong to the process and the event loop that use them."""
-    return build_work(CONFIG)
-
-
+# Built for the first request that needs it: clients belong to the process and the event loop that use them.
+_work = cache(partial(build_work, CONFIG))
 _app = create_app(_work, TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens))
 
 

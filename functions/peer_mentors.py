@@ -183,15 +183,12 @@ def _merged(rows: Iterable[ActivePeerMentor]) -> list[ActivePeerMentor]:
     """The mentors in rows of the view; one who is in several has the segments of all that can be used."""
     mentors: dict[str, ActivePeerMentor] = {}
     for row in rows:
-        known = mentors.get(row.user_id)
-        mentors[row.user_id] = (
-            row
-            if known is None
-            else ActivePeerMentor(
+        known = mentors.setdefault(row.user_id, row)
+        if known is not row:
+            mentors[row.user_id] = ActivePeerMentor(
                 row.user_id,
                 known.segments | row.segments,
                 known.skip_reason and row.skip_reason,
                 known.unusable_rows + row.unusable_rows,
             )
-        )
     return list(mentors.values())

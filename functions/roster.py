@@ -7,8 +7,12 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from functions.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_active_peer_mentors
-from functions.undone import fetch_undone
+from functions.peer_mentors import (
+    ActivePeerMentor,
+    call_through_view,
+    fetch_active_among,
+    fetch_active_peer_mentors,
+)
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, MentorScenarios
@@ -87,14 +91,23 @@ class Roster:
         in_rest = cursor is not None and cursor.startswith(REST)
         after = LAST_USER_ID if in_rest else cursor
         while True:
-            undone = await fetch_undone(self._database, source, after_user_id=after, mentors=PAGE_SIZE)
+            undone = await call_through_view(
+                self._database, "scheduler_undone", invocation_id=source, after_user_id=after, mentors=PAGE_SIZE
+            )
             if undone is None:
-                return
-            if undone.last_user_id is None:
+                return  # the other invocation is gone
+            after = undone["last_user_id"]
+            if after is None:
                 break
-            after = undone.last_user_id
-            yield RosterPage(undone.mentors, Counter(), after)
-        rest = undone.rest
+            mentors = [
+                MentorScenarios(
+                    row["user_id"], tuple(row["scenario_types"]), None if row["active"] else MENTOR_NOT_ACTIVE
+                )
+                for row in undone["mentors"]
+            ]
+            yield RosterPage(mentors, Counter(), after)
+        # That one's own enumeration, which may have been cut off before everybody was read.
+        rest = Enumeration.from_row(undone["rest"])
         if rest.done:
             return
         if cursor is not None and in_rest:

@@ -52,6 +52,11 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
         DatabaseError: nothing was recorded, and the batch is still in its queue.
     """
     batch = result.batch
+    where: dict[str, Any] = {
+        "invocation_id": batch.invocation_id,
+        "slot": batch.scheduled_for,
+        "batch_no": batch.batch_no,
+    }
     grouped = GroupedResults(result.results)
     try:
         state = await invocations.complete(
@@ -62,9 +67,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
             "batch_not_recorded",
             f"Batch {batch.batch_no} could not be recorded; it is evaluated again under the same keys: {error}",
             level=logging.WARNING,
-            invocation_id=batch.invocation_id,
-            slot=batch.scheduled_for,
-            batch_no=batch.batch_no,
+            **where,
             deliveries=batch.deliveries,
         )
         raise
@@ -73,9 +76,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
     log_event(
         "batch_recorded",
         f"Batch {batch.batch_no}: {len(result.results)} evaluations, {outcomes['failed']} failed ({state})",
-        invocation_id=batch.invocation_id,
-        slot=batch.scheduled_for,
-        batch_no=batch.batch_no,
+        **where,
         state=state,
         mentors=len({user.user_id for user in batch.users}) - len(result.rest),
         mentors_put_back=len(result.rest) if result.rest and is_recorded else None,
@@ -84,9 +85,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
         duration_ms=result.duration_ms,
     )
     if is_recorded and outcomes["failed"]:
-        log_failed_users(
-            result.results, invocation_id=batch.invocation_id, slot=batch.scheduled_for, batch_no=batch.batch_no
-        )
+        log_failed_users(result.results, **where)
     return outcomes if is_recorded else None
 
 

@@ -85,8 +85,8 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
             if error.is_outage:
                 raise
             failure = error
-    if slot.open or slot.alert_due:
-        await _send_due_alerts(work)
+    if work.webhook is not None and (slot.open or slot.alert_due):
+        await send_due_alerts(work, work.webhook)
     if failure is not None:
         raise failure
     invocation = slot.invocation
@@ -97,8 +97,3 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
         deduplicated=not slot.opened,
         more_to_do=slot.more_open or any(is_open(invocation) for invocation in after.values()),
     )
-
-
-async def _send_due_alerts(work: Work) -> None:
-    if work.webhook is not None:
-        await send_due_alerts(work, work.webhook)

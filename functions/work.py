@@ -1,4 +1,4 @@
-"""What slices of work have in common: what they work with, and the steps from open invocations to ended ones."""
+"""What slices have in common: the clients that they work with, and the steps from open invocations to ended ones."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from functions.roster import Roster
 from functions.solitude import Solitude
 from shared.alert_webhook import AlertWebhook
 from shared.config import ScenarioEvaluationConfig
-from shared.database import Database
+from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, Database, connect
 from shared.engine_lease import EngineLease
 from shared.errors import DatabaseError, EngineRejectedError, MentorsViewError
 from shared.evaluations import MentorScenarios
 from shared.invocation_records import InvocationRecords
 from shared.invocations import FinishedInvocation, Invocations, OpenInvocation
+from shared.load_control import ConcurrencyLimiter
 from shared.observability import log_event
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
@@ -59,6 +60,37 @@ class Work:
     def measuring(self, trigger: str) -> AbstractAsyncContextManager[None]:
         """Measures a slice, where anybody does; see `Telemetry.slice`."""
         return nullcontext() if self.telemetry is None else self.telemetry.slice(trigger)
+
+
+def build_work(config: ScenarioEvaluationConfig) -> Work:
+    """Builds the clients; nothing is sent yet."""
+    secret_key = config.supabase_secret_key.get_secret_value()
+    slices = Database(connect(config.supabase_url, secret_key, connections=SLICE_CONNECTIONS))
+    readers = Database(connect(config.supabase_url, secret_key, connections=READER_CONNECTIONS))
+    telemetry = None
+    if config.otel_exporter_otlp_endpoint is not None:
+        # OpenTelemetry is heavy, and only imported where a collector is named.
+        from shared.telemetry import telemetry_for
+
+        telemetry = telemetry_for(f"{config.scenario_engine_url}/v1/evaluations")
+    limiter = ConcurrencyLimiter(config.engine_max_concurrency)
+    engine = TriggerEngine(
+        config.scenario_engine_url,
+        config.scenario_engine_token.get_secret_value(),
+        limiter=limiter,
+        timeout_seconds=config.engine_timeout_seconds,
+        max_attempts=config.engine_max_attempts,
+        telemetry=telemetry,
+    )
+    invocations = Invocations(slices.patient(), config)
+    lease = EngineLease(
+        invocations, limiter, ceiling=config.engine_max_concurrency_total, wants=config.engine_max_concurrency
+    )
+    webhook = None
+    if config.alert_webhook_url is not None:
+        webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret)
+    records = InvocationRecords(readers, config)
+    return Work(config, slices, readers, invocations, records, engine, lease, webhook=webhook, telemetry=telemetry)
 
 
 async def work_off(
@@ -221,32 +253,29 @@ def log_opened(invocation: dict[str, Any]) -> None:
         "invocation_opened",
         f"The {invocation['triggered_by']} run of {invocation['scheduled_for']} is {invocation['status']}",
         level=logging.WARNING if invocation["status"] == "skipped" else logging.INFO,
-        invocation_id=invocation["id"],
-        slot=invocation["scheduled_for"],
-        triggered_by=invocation["triggered_by"],
-        status=invocation["status"],
-        lateness_seconds=invocation["lateness_seconds"],
-        error=invocation["error"],
+        **_logged(invocation),
     )
 
 
 def _log_finished(invocation: dict[str, Any], causes: Sequence[dict[str, Any]]) -> None:
     failures = {cause["code"]: cause["count"] for cause in causes}
+    duration = datetime.fromisoformat(invocation["finished_at"]) - datetime.fromisoformat(invocation["started_at"])
     log_event(
         "invocation_finished",
         f"The {invocation['triggered_by']} run of {invocation['scheduled_for']} {invocation['status']}",
         level=logging.INFO if invocation["status"] == "succeeded" else logging.WARNING,
-        invocation_id=invocation["id"],
-        slot=invocation["scheduled_for"],
-        triggered_by=invocation["triggered_by"],
-        status=invocation["status"],
-        duration_ms=_milliseconds_between(invocation["started_at"], invocation["finished_at"]),
-        lateness_seconds=invocation["lateness_seconds"],
+        **_logged(invocation),
+        duration_ms=round(duration.total_seconds() * 1000),
         counts=invocation["counts"],
         failures=failures,
         other_failures=invocation["counts"]["failed"] - sum(failures.values()),
-        error=invocation["error"],
     )
+
+
+def _logged(invocation: dict[str, Any]) -> dict[str, Any]:
+    """What each line about an invocation as such says of it."""
+    same = {name: invocation[name] for name in ("triggered_by", "status", "lateness_seconds", "error")}
+    return {"invocation_id": invocation["id"], "slot": invocation["scheduled_for"], **same}
 
 
 def _log_ended(
@@ -269,7 +298,3 @@ def _log_ended(
         more_to_do=more_to_do,
         duration_ms=round(budget.elapsed() * 1000),
     )
-
-
-def _milliseconds_between(start: str, end: str) -> int:
-    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000)

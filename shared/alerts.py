@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from shared.database import Database
+from shared.evaluations import from_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,7 @@ class Alerts:
     async def claim(self) -> Alert | None:
         """Takes the alert that is due the longest; None: none is. Others leave it alone for a minute or more."""
         answer = await self._database.call("scheduler_claim_alert")
-        if answer is None:
-            return None
-        return Alert(
-            webhook_id=answer["webhook_id"],
-            reason=answer["reason"],
-            attempts=answer["attempts"],
-            is_last=answer["last"],
-            invocation=answer["invocation"],
-            failures=answer["failures"],
-        )
+        return None if answer is None else from_row(Alert, answer, is_last=answer["last"])
 
     async def settle(self, alert: Alert, *, error: str | None) -> None:
         """Says how the attempt went: None, it was sent; else a code for why not."""

@@ -140,7 +140,7 @@ def _read_results(response: HttpAnswer, users: Sequence[MentorScenarios]) -> Ans
             if read is None:
                 dropped += 1
                 continue
-            if read.outcome == "failed" and _is_retryable(result):
+            if read.outcome == "failed" and _error_of(result).get("retryable") is True:
                 retryable.add(pair)
         except (TypeError, KeyError, IndexError, AttributeError):
             dropped += 1
@@ -186,10 +186,6 @@ def _failure_of(pair: Pair, result: dict[str, Any]) -> EvaluationResult:
         error_code=_code_of(code) if isinstance(code, str) and code else "engine_failed",
         error_message=harmless(message) if isinstance(message, str) else None,
     )
-
-
-def _is_retryable(result: dict[str, Any]) -> bool:
-    return _error_of(result).get("retryable") is True
 
 
 def _error_of(result: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
-from shared.evaluations import MentorScenarios
+from shared.evaluations import MentorScenarios, from_row
 from shared.invocations import to_witness
+from shared.slots import SpentSlot
 
 OpenOutcome = Literal[
     "opened",
@@ -58,19 +59,6 @@ class Listed:
 
     items: list[dict[str, Any]]
     next: Position | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpentSlot:
-    """A slot that an invocation was opened for, deleted or not.
-
-    Args:
-        scheduled_for: the slot.
-        schedule: the schedule and its time zone that were in force; None where that was not recorded.
-    """
-
-    scheduled_for: datetime
-    schedule: tuple[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +126,13 @@ class InvocationRecords:
             engine_key_ttl_hours=self._config.engine_key_ttl_hours,
             post_slice=post_slice,
         )
-        return OpenedRun(answer["outcome"], answer["invocation"], to_witness(answer["witness"]))
+        return from_row(OpenedRun, answer, witness=to_witness(answer["witness"]))
 
     async def list(
         self,
         *,
-        statuses: list[str] | None,
-        triggered_by: list[str] | None,
+        statuses: Sequence[str] | None,
+        triggered_by: Sequence[str] | None,
         scheduled_from: datetime | None,
         scheduled_to: datetime | None,
         user_id: str | None,
@@ -173,8 +161,7 @@ class InvocationRecords:
             after_created_at=after.created_at if after else None,
             after_id=after.id if after else None,
         )
-        following = answer["next"]
-        return Listed(answer["items"], Position(following["created_at"], following["id"]) if following else None)
+        return from_row(Listed, answer, next=from_row(Position, answer["next"]) if answer["next"] else None)
 
     async def spent_slots(self, first: datetime, last: datetime) -> Sequence[SpentSlot]:
         """The slots of this span, its ends included, that were spent, the latest first; at most about 1,000."""

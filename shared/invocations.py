@@ -13,13 +13,7 @@ from typing import Any
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
-from shared.evaluations import (
-    EvaluationBatch,
-    GroupedResults,
-    MentorScenarios,
-    from_pairs,
-    to_pairs,
-)
+from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios, from_pairs, from_row, to_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,23 +187,8 @@ class Invocations:
             if "open" in answer:
                 break
             now = datetime.fromisoformat(answer["clock"])
-        return OpenedSlot(
-            opened=answer["opened"],
-            not_a_slot=answer["not_a_slot"],
-            invocation=answer["invocation"],
-            open=tuple(
-                OpenInvocation(
-                    id=row["id"],
-                    scheduled_for=row["scheduled_for"],
-                    triggered_by=row["triggered_by"],
-                    enumeration=Enumeration.from_row(row),
-                )
-                for row in answer["open"]
-            ),
-            more_open=answer["more_open"],
-            witness=to_witness(answer["witness"]),
-            alert_due=answer["alert_due"],
-        )
+        rows = [from_row(OpenInvocation, row, enumeration=Enumeration.from_row(row)) for row in answer["open"]]
+        return from_row(OpenedSlot, answer, open=tuple(rows), witness=to_witness(answer["witness"]))
 
     async def enqueue(
         self,
@@ -262,22 +241,10 @@ class Invocations:
         )
         granted = answer.get("engine_lease")
         return ClaimedBatches(
-            batches=tuple(
-                EvaluationBatch(
-                    invocation_id=row["invocation_id"],
-                    batch_no=row["batch_no"],
-                    users=from_pairs(row["pairs"]),
-                    deliveries=row["deliveries"],
-                    read_count=row["read_count"],
-                    engine_scope=row["engine_scope"],
-                    scheduled_for=row["scheduled_for"],
-                    dry_run=row["dry_run"],
-                )
-                for row in answer["batches"]
-            ),
+            batches=tuple(from_row(EvaluationBatch, row, users=from_pairs(row["pairs"])) for row in answer["batches"]),
             stale=answer["stale"],
             engine_paused=answer["engine_paused_until"] is not None,
-            lease=None if granted is None else GrantedLease(granted["version"], granted["calls"]),
+            lease=None if granted is None else from_row(GrantedLease, granted),
         )
 
     async def complete(
@@ -360,7 +327,7 @@ class Invocations:
         answer = await self._database.call(
             "scheduler_finish", invocation_id=invocation_id, waits_for_view=waits_for_view
         )
-        return FinishedInvocation(answer["ended_now"], answer["invocation"], answer["failures"] or ())
+        return from_row(FinishedInvocation, answer, failures=answer["failures"] or ())
 
     async def hand_back(
         self,

@@ -33,13 +33,6 @@ CALLERS_EVENTS = frozenset(
     | {"database_unavailable", "database_timeout", "database_refused", "mentors_view_invalid"}
 )
 MAX_LINES_PER_MINUTE = 60
-# Google Cloud's names, each from a level of the standard library's on; libraries have levels between them.
-_SEVERITIES = (
-    (logging.CRITICAL, "CRITICAL"),
-    (logging.ERROR, "ERROR"),
-    (logging.WARNING, "WARNING"),
-    (logging.INFO, "INFO"),
-)
 # W3C Trace Context 2.2: version ff is forbidden, and so are ids of zeros only.
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
@@ -78,7 +71,9 @@ class _Formatter(JsonFormatter):
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        log_data["severity"] = next((name for least, name in _SEVERITIES if record.levelno >= least), "DEBUG")
+        # Google Cloud's names are those of the standard library's levels; libraries have others between them.
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        log_data["severity"] = logging.getLevelName(level)
         log_data["event"] = "log"
         if record.name == _logger.name:
             super().add_fields(log_data, record, message_dict)
@@ -105,28 +100,22 @@ def _for_google_cloud(trace: Trace, project: str) -> dict[str, Any]:
     return members
 
 
-class _OnlyOurs(logging.Filter):
+def _only_ours(record: logging.LogRecord) -> bool:
     """Has a record written by our handler, and keeps it from the handlers of its own logger.
 
     A filter, because a server replaces handlers when it starts, which may be after this.
     """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        logging.getLogger().handle(record)
-        return False
+    logging.getLogger().handle(record)
+    return False
 
 
-_only_ours = _OnlyOurs()
-
-
-class _BoundedRate(logging.Filter):
+class _BoundedRate:
     """Leaves out lines that callers cause at will, beyond `MAX_LINES_PER_MINUTE` of an event or a server's logger.
 
     The next line of the kind says how many were left out.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._rate = RateLimitItemPerMinute(MAX_LINES_PER_MINUTE)
         self._suppressed = Counter[str]()

@@ -6,14 +6,19 @@ cron, which `cronsim` implements: a job at a fixed local time runs once in a nig
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
 MINUTE = timedelta(minutes=1)
+MOST_MISSED = 100
+# The database's clock looks every minute and the function may have to start: so long a slot is not missed but due.
+MISSED_AFTER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +68,45 @@ class Schedule:
 def to_slot(moment: datetime) -> datetime:
     """Cuts an aware time to its UTC minute."""
     return moment.astimezone(UTC).replace(second=0, microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SpentSlot:
+    """A slot that an invocation was opened for, deleted or not.
+
+    Args:
+        scheduled_for: the slot.
+        schedule: the schedule and its time zone that were in force; None where that was not recorded.
+    """
+
+    scheduled_for: datetime
+    schedule: tuple[str, str] | None
+
+
+def missed_slots(spent: Sequence[SpentSlot], *, in_force: tuple[str, str], now: datetime | None) -> list[datetime]:
+    """The slots between those that were spent, and those since, for which there is no run.
+
+    Each is judged by the schedule of its neighbours. Where theirs differ, somebody changed it in between, nobody knows
+    when, and nothing is claimed.
+
+    Args:
+        spent: the latest first.
+        in_force: the schedule and its time zone now.
+        now: also those since the latest of `spent`, up to a few minutes before this aware time; None: not those.
+
+    Returns:
+        The missed slots in UTC, the latest first, at most `MOST_MISSED`.
+    """
+    ends = [*([SpentSlot(now - MISSED_AFTER, in_force)] if now is not None else []), *spent]
+    found = (
+        slot
+        for newer, older in pairwise(ends)
+        if older.schedule is not None and older.schedule == newer.schedule
+        for slot in _schedule(*older.schedule).between(older.scheduled_for, newer.scheduled_for)
+    )
+    return list(islice(found, MOST_MISSED))
+
+
+@lru_cache(maxsize=16)
+def _schedule(expression: str, timezone: str) -> Schedule:
+    return Schedule(expression, ZoneInfo(timezone))

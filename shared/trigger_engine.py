@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -192,11 +193,10 @@ class TriggerEngine:
         async with self._limiter.permit(alone=alone) as permit:
             if self._welcome_at > budget.clock():
                 await self._until_welcome(budget)
+            measured = nullcontext() if self._telemetry is None else self._telemetry.engine_call(len(users))
             try:
-                if self._telemetry is None:
-                    answer = await self._send(context, users, budget)
-                else:
-                    answer = await self._send_measured(self._telemetry, context, users, budget)
+                with measured as call:
+                    answer = await self._send(context, users, budget, call)
             except EngineRefusedCallError:
                 self.answers += 1
                 self.suggest_witness(context, users[0])
@@ -257,18 +257,8 @@ class TriggerEngine:
             return True
         return True
 
-    async def _send_measured(
-        self, telemetry: Telemetry, context: EvaluationContext, users: Sequence[MentorScenarios], budget: TimeBudget
-    ) -> Answer:
-        with telemetry.engine_call(len(users)) as call:
-            return await self._send(context, users, budget, call)
-
     async def _send(
-        self,
-        context: EvaluationContext,
-        users: Sequence[MentorScenarios],
-        budget: TimeBudget,
-        call: EngineCall | None = None,
+        self, context: EvaluationContext, users: Sequence[MentorScenarios], budget: TimeBudget, call: EngineCall | None
     ) -> Answer:
         remaining = budget.remaining()
         if remaining <= 0:

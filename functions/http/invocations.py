@@ -18,11 +18,11 @@ from functions.http import schemas
 from functions.http.dependencies import TOKEN, Connected
 from functions.http.problems import header, problems
 from functions.manual_run import start_run
-from functions.missed_slots import missed_slots
 from functions.peer_mentors import read_mentors_page
 from functions.work import Work
 from shared.errors import RequestError
-from shared.invocation_records import Listed, Position, SpentSlot
+from shared.invocation_records import Listed, Position
+from shared.slots import SpentSlot, missed_slots
 
 PREFIX = "/api/v1/scheduler-invocations"
 # What can be done with an invocation that an answer describes.
@@ -64,8 +64,8 @@ async def list_invocations(work: Connected, query: Annotated[schemas.ListQuery, 
     """Lists invocations, the newest first. The cursor stays where it is when newer ones are opened meanwhile."""
     after = position_of_cursor(query.cursor) if query.cursor is not None else None
     listed = await work.records.list(
-        statuses=list(query.status) if query.status else None,
-        triggered_by=list(query.triggered_by) if query.triggered_by else None,
+        statuses=query.status or None,
+        triggered_by=query.triggered_by or None,
         scheduled_from=query.scheduled_from,
         scheduled_to=query.scheduled_to,
         user_id=str(query.user_id) if query.user_id else None,

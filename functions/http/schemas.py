@@ -7,15 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-)
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 MAX_CHOSEN_MENTORS = 10_000
 MAX_BATCH_MENTORS = 1_000
@@ -81,11 +73,11 @@ MaxAgeHours = Annotated[float, Field(gt=0, le=MAX_MAX_AGE_HOURS)]
 Cursor = Annotated[str, Field(max_length=300, description="`next_cursor` of the page before")]
 
 
-class _Sent(BaseModel):
+class _Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class StartRequest(_Sent):
+class StartRequest(_Shape):
     """What `POST /` may say; nothing asks for whatever is due."""
 
     scheduled_for: Moment | None = Field(
@@ -94,7 +86,7 @@ class StartRequest(_Sent):
     )
 
 
-class RunRequest(_Sent):
+class RunRequest(_Shape):
     """Which run is asked for; nothing asks for everybody who is active, for all that applies."""
 
     user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_CHOSEN_MENTORS)] | None = Field(
@@ -109,7 +101,7 @@ class RunRequest(_Sent):
     note: Note | None = Field(default=None, description="For people.")
 
 
-class InvocationChange(_Sent):
+class InvocationChange(_Shape):
     """What is to be changed; members that are not given stay as they are."""
 
     # Not null by default: whether a member was sent is in `model_fields_set`, and null means something for a note.
@@ -117,7 +109,7 @@ class InvocationChange(_Sent):
     note: Note | None = Field(default=None, description="For people; null takes it away.")
 
 
-class BatchRequest(_Sent):
+class BatchRequest(_Shape):
     """Who is to be evaluated now."""
 
     user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_BATCH_MENTORS)] = Field(
@@ -127,7 +119,7 @@ class BatchRequest(_Sent):
     dry_run: StrictBool = Field(default=False, description="Evaluate, and notify nobody.")
 
 
-class ListQuery(_Sent):
+class ListQuery(_Shape):
     """Filters and the place in the list."""
 
     status: list[Status] | None = Field(default=None, description="Any of these.")
@@ -140,18 +132,14 @@ class ListQuery(_Sent):
     cursor: Cursor | None = None
 
 
-class MentorsQuery(_Sent):
+class MentorsQuery(_Shape):
     """The place in the list of mentors."""
 
     limit: int = Field(default=100, ge=1, le=1000)
     cursor: Cursor | None = None
 
 
-class _Answered(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class Counts(_Answered):
+class Counts(_Shape):
     """What an invocation's pairs came to; the last six add up to `evaluations` once it has ended."""
 
     mentors: int = Field(description="Read so far, rows without a user id among them.")
@@ -167,7 +155,7 @@ class Counts(_Answered):
     not_evaluated: int
 
 
-class SkipReasons(_Answered):
+class SkipReasons(_Shape):
     """Rows of the view `active_peer_mentors` that led to no evaluation, by reason."""
 
     no_scenario_applies: int
@@ -177,7 +165,7 @@ class SkipReasons(_Answered):
     )
 
 
-class FailureCause(_Answered):
+class FailureCause(_Shape):
     """One cause of failures, and some of the users whom it was about."""
 
     code: str
@@ -189,13 +177,13 @@ class FailureCause(_Answered):
     sample_user_ids: list[Id] = Field(description="10 at most.")
 
 
-class OtherFailures(_Answered):
+class OtherFailures(_Shape):
     """The failures that the counts of the causes shown do not hold."""
 
     count: int = Field(description="Evaluations; with the counts of `failures` it makes `counts.failed`.")
 
 
-class InvocationSummary(_Answered):
+class InvocationSummary(_Shape):
     """One run, as it is now, for holders of an invoke token: without its note, and without user ids."""
 
     id: Id
@@ -239,7 +227,7 @@ class Invocation(InvocationSummary):
     other_failures: OtherFailures
 
 
-class UserResult(_Answered):
+class UserResult(_Shape):
     """What came of one pair; the outcome is null while it is open."""
 
     scenario_type: str
@@ -257,7 +245,7 @@ class ListedInvocation(InvocationSummary):
     results: list[UserResult] = Field(default=[])
 
 
-class Slots(_Answered):
+class Slots(_Shape):
     """What the runs themselves cannot say of the schedule."""
 
     missed: list[Moment] = Field(
@@ -267,7 +255,7 @@ class Slots(_Answered):
     next: Moment = Field(description="The next one, by the schedule in force.")
 
 
-class InvocationPage(_Answered):
+class InvocationPage(_Shape):
     """A page of the list, the newest first."""
 
     items: list[ListedInvocation] = Field(
@@ -277,7 +265,7 @@ class InvocationPage(_Answered):
     slots: Slots | None = Field(default=None, description="If asked for.")
 
 
-class ChosenBy(_Answered):
+class ChosenBy(_Shape):
     """What was asked for; null is all active mentors, and all scenario types that apply."""
 
     users: int | None = Field(description="How many were chosen.")
@@ -285,7 +273,7 @@ class ChosenBy(_Answered):
     scenario_types: list[str] | None
 
 
-class DispatchAnswers(_Answered):
+class DispatchAnswers(_Shape):
     """How often the function gave one answer to the database's calls for a slice; without a status it gave none yet."""
 
     status_code: int | None
@@ -305,13 +293,13 @@ class InvocationDetail(Invocation):
     dispatches: list[DispatchAnswers] = Field(description="From its slot to its end, the 20 latest, the latest first.")
 
 
-class Idle(_Answered):
+class Idle(_Shape):
     """The latest slot has no invocation and is not due."""
 
     status: Literal["idle"]
 
 
-class Mentor(_Answered):
+class Mentor(_Shape):
     """Who would be evaluated now, for what."""
 
     user_id: Id
@@ -320,7 +308,7 @@ class Mentor(_Answered):
     skip_reason: str | None = Field(description="`invalid_segments`: no row of the user's can be used.")
 
 
-class MentorPage(_Answered):
+class MentorPage(_Shape):
     """A page of mentors, in the order of their ids."""
 
     items: list[Mentor]
@@ -335,20 +323,20 @@ class PairResult(UserResult):
     attempts: int = Field(description="Calls to the engine that carried it.")
 
 
-class BatchResults(_Answered):
+class BatchResults(_Shape):
     """One result for each pair."""
 
     results: list[PairResult]
 
 
-class Health(_Answered):
+class Health(_Shape):
     """It is up."""
 
     status: Literal["ok"]
     version: str
 
 
-class LastRun(_Answered):
+class LastRun(_Shape):
     """The night went well."""
 
     status: Literal["ok"]

@@ -64,7 +64,8 @@ def _carry_out(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
         _write(deployment, asked.folder)
         return 0
     if asked.command == "credentials":
-        return _try_secret_key(deployment)
+        _try_secret_key(deployment)
+        return 0
     if asked.command == "problem":
         secrets = [secret for text in deployment.secrets.values() for secret in split_tokens(text)]
         print(Answer(asked.status, read_json(sys.stdin.buffer.read()), secrets).problem)
@@ -113,22 +114,18 @@ def _write(deployment: Deployment, folder: Path) -> None:
         (secrets / name).write_text(text, encoding="utf-8")
 
 
-def _try_secret_key(deployment: Deployment) -> int:
+def _try_secret_key(deployment: Deployment) -> None:
     url, key = deployment.config.supabase_url, deployment.config.supabase_secret_key.get_secret_value()
     # An opaque key is no bearer token; a legacy one is both.
     headers = {"apikey": key} | ({} if key.startswith("sb_") else {"Authorization": f"Bearer {key}"})
     try:
         answer = call(f"{url}/rest/v1/", headers=headers, timeout_seconds=20)
     except NoAnswerError as error:
-        print(f"SUPABASE_URL: {url} does not answer ({error})", file=sys.stderr)
-        return 1
+        raise ConfigError([f"SUPABASE_URL: {url} does not answer ({error})"]) from error
     if answer.status in (401, 403):
-        print(f"SUPABASE_SECRET_KEY: refused by {url} ({answer.problem})", file=sys.stderr)
-        return 1
+        raise ConfigError([f"SUPABASE_SECRET_KEY: refused by {url} ({answer.problem})"])
     if answer.status == 404:
-        print(f"SUPABASE_URL: {url} has no Data API at /rest/v1/ (404)", file=sys.stderr)
-        return 1
-    return 0
+        raise ConfigError([f"SUPABASE_URL: {url} has no Data API at /rest/v1/ (404)"])
 
 
 if __name__ == "__main__":

@@ -117,10 +117,11 @@ class SmokeTest:
             # It would go on for hours, and nobody wants to know.
             self._call(f"{INVOCATIONS}/{invocation['id']}", method="PUT", body={"status": "cancelled"})
         causes = [f"{cause['count']} times {cause['code']}: {cause['message']}" for cause in invocation["failures"]]
-        hint = HINTS.get(invocation["error"] or "", invocation["error"])
+        error = invocation["error"]
+        found = [*causes, *filter(None, (HINTS.get(error, error), invocation["error_message"]))]
         raise SmokeTestError(
             f"the dry run {invocation['id']}: expected succeeded, found {invocation['status']}; "
-            + "; ".join([*causes, *([hint] if hint else [])] or [f"{counts['not_evaluated']} not evaluated"])
+            + "; ".join(found or [f"{counts['not_evaluated']} not evaluated"])
         )
 
     def _read(self, path: str, **request: Any) -> Any:
@@ -133,12 +134,8 @@ class SmokeTest:
 
     def _call(self, path: str, **request: Any) -> Answer:
         try:
-            return call(
-                f"{self._url}{path}",
-                headers=self._headers,
-                timeout_seconds=self._time_budget_seconds + 60,
-                **request,
-            )
+            timeout = self._time_budget_seconds + 60
+            return call(f"{self._url}{path}", headers=self._headers, timeout_seconds=timeout, **request)
         except NoAnswerError as error:
             raise SmokeTestError(f"{self._url}{path}: no answer ({error})") from error
 

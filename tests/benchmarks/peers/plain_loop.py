@@ -26,7 +26,7 @@ from functions.enumeration import read_ahead
 from functions.evaluation_batch import run_evaluation_batch
 from functions.main import CONFIG
 from functions.peer_mentors import fetch_active_peer_mentors
-from functions.wiring import build_work
+from functions.work import build_work
 from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios
 from shared.observability import start_trace
 from shared.side_by_side import side_by_side

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from functions.http.app import create_app
 from functions.http.invocations import PREFIX
 from functions.peer_mentors import PAGE_SIZE
-from functions.wiring import build_work
+from functions.work import build_work
 from shared.auth import TokenCheck
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS
 from tests.unit.clock import ManualClock

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from functions.wiring import build_work
+from functions.work import build_work
 from shared.evaluations import MentorScenarios
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext

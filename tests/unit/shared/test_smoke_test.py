@@ -14,7 +14,14 @@ from shared.deployment.smoke_test import INVOCATIONS, SmokeTest, SmokeTestError
 
 TOKEN = "admin-token-0123456789-0123456789"
 COUNTS = {"mentors": 1, "evaluations": 2, "triggered": 1, "not_evaluated": 0}
-INVOCATION: dict[str, Any] = {"id": "i1", "status": "succeeded", "error": None, "failures": [], "counts": COUNTS}
+INVOCATION: dict[str, Any] = {
+    "id": "i1",
+    "status": "succeeded",
+    "error": None,
+    "error_message": None,
+    "failures": [],
+    "counts": COUNTS,
+}
 
 
 class Function:
@@ -136,6 +143,13 @@ def test_failures_are_told_by_their_causes(function: Function) -> None:
     failed = {"status": "partial", "failures": [{"code": "engine_internal", "count": 2, "message": "it fell over"}]}
     function.answers[f"POST {INVOCATIONS}"] = [(201, INVOCATION | failed)]
     with pytest.raises(SmokeTestError, match="found partial; 2 times engine_internal: it fell over"):
+        function.tester().dry_run()
+
+
+def test_what_was_wrong_with_the_engine_follows_the_hint(function: Function) -> None:
+    away = {"status": "failed", "error": "engine_unavailable", "error_message": "expected a known certificate"}
+    function.answers[f"POST {INVOCATIONS}"] = [(201, INVOCATION | away)]
+    with pytest.raises(SmokeTestError, match=r"look at SCENARIO_ENGINE_URL; expected a known certificate$"):
         function.tester().dry_run()
 
 

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from functions.missed_slots import GRACE, MOST_MISSED, missed_slots
-from shared.invocation_records import SpentSlot
+from shared.slots import MISSED_AFTER, MOST_MISSED, SpentSlot, missed_slots
 
 DAILY = ("0 2 * * *", "UTC")
 WORKDAYS = ("0 2 * * 1-5", "UTC")
@@ -36,7 +35,7 @@ def test_of_an_older_page_what_came_since_is_left_to_the_newer_ones() -> None:
 
 
 def test_a_slot_that_has_just_come_is_due_and_not_missed() -> None:
-    on_time = night(26) + GRACE
+    on_time = night(26) + MISSED_AFTER
     assert missed_slots(spent(25), in_force=DAILY, now=on_time) == []
     assert missed_slots(spent(25), in_force=DAILY, now=on_time + timedelta(minutes=1)) == [night(26)]
 
@@ -63,7 +62,7 @@ def test_slots_follow_the_schedules_own_time_zone_through_a_change_of_clocks() -
 def test_a_long_gap_is_told_from_its_end_and_not_without_bound() -> None:
     every_minute = ("* * * * *", "UTC")
     year_ago = [SpentSlot(night(1, month=1), every_minute)]
-    found = missed_slots(year_ago, in_force=every_minute, now=night(26) + GRACE)
+    found = missed_slots(year_ago, in_force=every_minute, now=night(26) + MISSED_AFTER)
     assert len(found) == MOST_MISSED
     assert found[0] == night(26) - timedelta(minutes=1)
 
