@@ -25,13 +25,13 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OtlpCollec
     async with OtlpCollector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         # as long as a slice of these tests waits: a busy machine answers late
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
         yield collector
 
 
 @pytest.fixture
 def telemetry(collector: OtlpCollector) -> Telemetry:
-    return Telemetry(ENGINE_URL, flush_seconds=10)
+    return Telemetry(ENGINE_URL, flush_seconds=60)
 
 
 async def only_span(telemetry: Telemetry, collector: OtlpCollector, name: str) -> Span:
