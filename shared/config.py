@@ -108,7 +108,8 @@ def _check_url(text: str, *, query: bool) -> None:
         raise ValueError(example)
     if not text.isprintable() or re.search(r"[\s\\]", text):
         raise ValueError(f"{example}, found one with a space, a backslash or a control character")
-    if not _is_host(host) or ("[" in parts.netloc and ":" not in host):
+    # urlsplit passes over what stands before or behind brackets.
+    if not _is_host(host) or not re.fullmatch(r"[^\[\]]+|\[[^\[\]]*:[^\[\]]*\](:\d+)?", parts.netloc):
         raise ValueError(f"{example}, its host an IP address or a name that DNS can carry, found another")
     if "@" in parts.netloc:
         raise ValueError(f"{example}, found one with a user name")

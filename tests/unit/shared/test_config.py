@@ -182,7 +182,7 @@ NO_URLS = r"""
 project.example.org ftp://x.example https:// http:///x //x file:///x http://x:0 http://x:65536 http://x:y http://x\y
 http://user:password@x http://user@x http://@x http://x# http://x/#y http://. http://a..b http://.a http://-a.x
 http://a-.x http://a,b http://a%2eb http://xn--a.x http://bü_x http://ﬁ.x http://1.2.3 http://1.2.3.256 http://[::g]
-http://[v1.x] HTTPS://x
+http://[v1.x] http://x[::1] http://[::1]x HTTPS://x
 """
 
 
