@@ -232,7 +232,7 @@ class InvocationSummary(_Answered):
 class Invocation(InvocationSummary):
     """One run, as it is now."""
 
-    error_message: str | None = Field(description="What was wrong with the engine, where `error` says that something was.")
+    error_message: str | None = Field(description="What was wrong with the engine, if `error` says that something was.")
     note: str | None
     scenarios: dict[str, dict[PairOutcome, int]] = Field(description="Per scenario type; zeros are left out.")
     failures: list[FailureCause] = Field(description="The 20 commonest causes, the commonest first.")

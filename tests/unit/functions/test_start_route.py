@@ -22,7 +22,7 @@ def opens(function: Function, **members: Any) -> None:
 
 
 def answer_to(summary: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]:
-    """What a caller with an invoke token is told of an invocation: neither its note, an error's message nor a user id."""
+    """What an answer to an invoke token says of a run: neither its note, an error's message nor a user id."""
     told = in_json(summary) | {"deduplicated": deduplicated}
     del told["note"], told["error_message"]
     return told
