@@ -104,11 +104,12 @@ def _check_url(text: str, *, query: bool) -> None:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise ValueError(f"{example}, with a port from 1 to 65535 if any") from None
-    if parts.scheme not in ("http", "https") or not host or port == 0:
+    if not text.startswith(("http://", "https://")) or not host or port == 0:
         raise ValueError(example)
     if not text.isprintable() or re.search(r"[\s\\]", text):
         raise ValueError(f"{example}, found one with a space, a backslash or a control character")
-    if not _is_host(host):
+    # urlsplit passes over what stands before or behind brackets.
+    if not _is_host(host) or not re.fullmatch(r"[^\[\]]+|\[[^\[\]]*:[^\[\]]*\](:\d+)?", parts.netloc):
         raise ValueError(f"{example}, its host an IP address or a name that DNS can carry, found another")
     if "@" in parts.netloc:
         raise ValueError(f"{example}, found one with a user name")
@@ -185,12 +186,21 @@ def _cron_expression(text: str) -> str:
     return text
 
 
+def _refuse_underscores(value: object) -> object:
+    """Refuses `5_0`, which pydantic would read as 50."""
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"expected a number, found {value!r:.60}")
+    return value
+
+
 Url = Annotated[str, AfterValidator(_url)]
-UpTo1000 = Annotated[int, Field(ge=1, le=1000)]
+_Whole = Annotated[int, BeforeValidator(_refuse_underscores)]
+_Number = Annotated[float, BeforeValidator(_refuse_underscores)]
+UpTo1000 = Annotated[_Whole, Field(ge=1, le=1000)]
 _Secret = Annotated[SecretStr, _printable(1, 8192)]
 _Token = Annotated[SecretStr, _printable(MINIMUM_TOKEN_LENGTH, MAXIMUM_TOKEN_LENGTH)]
 _Tokens = Annotated[tuple[_Token, ...], BeforeValidator(split_tokens), Field(min_length=1)]
-_Hours = Annotated[int, Field(ge=1, le=MOST_HOURS)]
+_Hours = Annotated[_Whole, Field(ge=1, le=MOST_HOURS)]
 
 # By field: the field above it that it is compared with, when that is right, and what was expected.
 _RELATIONS: Final[Mapping[str, tuple[str, Callable[[Any, Any], bool], str]]] = {
@@ -242,24 +252,24 @@ class ScenarioEvaluationConfig(Settings):
     evaluation_schedule: Annotated[str, AfterValidator(_cron_expression)] = "0 2 * * *"
     evaluation_timezone: Annotated[str, AfterValidator(_timezone_name)] = "UTC"
     evaluation_batch_size: UpTo1000 = 500
-    time_budget_seconds: Annotated[int, Field(ge=1, le=3500)] = 25  # Cloud Run gives a request an hour
-    batch_visibility_seconds: Annotated[int, Field(ge=1, le=24 * 60 * 60)] = 60
-    max_batch_deliveries: Annotated[int, Field(ge=3, le=100)] = 5
-    max_workers: Annotated[int, Field(ge=1, le=100)] = 4
+    time_budget_seconds: Annotated[_Whole, Field(ge=1, le=3500)] = 25  # Cloud Run gives a request an hour
+    batch_visibility_seconds: Annotated[_Whole, Field(ge=1, le=24 * 60 * 60)] = 60
+    max_batch_deliveries: Annotated[_Whole, Field(ge=3, le=100)] = 5
+    max_workers: Annotated[_Whole, Field(ge=1, le=100)] = 4
     engine_users_per_call: UpTo1000 = 100
     engine_types_per_call: UpTo1000 | None = None
     engine_max_concurrency: UpTo1000 = 32
-    engine_max_concurrency_total: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    engine_timeout_seconds: Annotated[float, Field(ge=0.001, le=300, allow_inf_nan=False)] = 10.0
-    engine_max_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    engine_max_concurrency_total: Annotated[_Whole, Field(ge=1, le=100_000)] | None = None
+    engine_timeout_seconds: Annotated[_Number, Field(ge=0.001, le=300, allow_inf_nan=False)] = 10.0
+    engine_max_attempts: Annotated[_Whole, Field(ge=1, le=20)] = 5
     engine_key_ttl_hours: _Hours = 168
     invocation_expires_after_hours: _Hours = 20
     missed_slot_max_gap_hours: _Hours = 24
-    retention_days: Annotated[int, Field(ge=1, le=36_500)] = 90  # PostgreSQL's calendar begins 6,700 years ago
+    retention_days: Annotated[_Whole, Field(ge=1, le=36_500)] = 90  # PostgreSQL's calendar begins 6,700 years ago
     alert_webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(None, exclude=True)
     alert_webhook_url: Annotated[SecretStr, AfterValidator(_secret_url)] | None = Field(None, exclude=True)
-    alert_partial_above: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.01
-    alert_late_above_minutes: Annotated[int, Field(ge=1, le=60 * MOST_HOURS)] = 120
+    alert_partial_above: Annotated[_Number, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.01
+    alert_late_above_minutes: Annotated[_Whole, Field(ge=1, le=60 * MOST_HOURS)] = 120
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     google_cloud_project: str | None = Field(
         None,

@@ -93,7 +93,7 @@ MAY_PASS = (
     "26000",  # invalid_sql_statement_name
     "42P05",  # duplicate_prepared_statement
 )
-# And all above 500: whoever stands before the database has numbers of his own there, such as 540 for a paused project.
+# And all above 500: gateways before the database have numbers of their own there, such as 540 for a paused project.
 AWAY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 # httpx's and the transport's own, which breaks off an answer with its own.
 UNANSWERED = (httpx.RequestError, PyreqwestError, TimeoutError)

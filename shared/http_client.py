@@ -7,6 +7,7 @@ of it was sent, or because an HTTP/2 server said that it did not process it (REF
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Mapping
 from datetime import timedelta
@@ -78,8 +79,9 @@ def _translated(error: RequestError) -> HttpError:
         return HttpTimeoutError(is_connecting=is_connecting)
     if said.endswith("UnknownIssuer"):
         said += ": no certificate authority that is trusted here signed it"
-        bundle = ssl.get_default_verify_paths().cafile  # of that variable; None: there is no such file
-        if bundle is None or not Path(bundle).stat().st_size:
+        paths = ssl.get_default_verify_paths()  # those that exist; some systems have no file beside the folder
+        bundle = Path(os.environ.get("SSL_CERT_FILE") or paths.cafile or paths.capath or "/nowhere")
+        if not bundle.exists() or not bundle.stat().st_size:
             said += " (SSL_CERT_FILE names no file of certificates)"
     if is_connecting:
         return HttpError(f"no connection: {said}")

@@ -58,7 +58,7 @@ QueryMoment = Annotated[Moment, BeforeValidator(_require_plus)]
 
 def _unquote(value: object) -> object:
     """The field is specified as a structured field's string, `"abc"`, and often sent as `abc`."""
-    if isinstance(value, str) and len(value) > 2 and value[0] == value[-1] == '"':
+    if isinstance(value, str) and len(value) >= 2 and value[0] == value[-1] == '"':
         return re.sub(r'\\(["\\])', r"\1", value[1:-1])
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import traceback
 from datetime import UTC, datetime, timedelta
 
@@ -90,13 +89,6 @@ async def test_what_took_a_message_took_it_whatever_else_it_answers() -> None:
     async with WebhookReceiver(body=b"x" * (ANSWER_BYTES + 1)) as receiver:
         await webhook_to(receiver.url).send("alert_1", MESSAGE)
     assert len(receiver.deliveries) == 1
-
-
-async def test_the_user_info_of_a_url_is_sent_and_not_dropped() -> None:
-    async with WebhookReceiver() as receiver:
-        await webhook_to(receiver.url.replace("//", "//user:pass%20word@")).send("alert_1", MESSAGE)
-    expected = base64.b64encode(b"user:pass word").decode()
-    assert receiver.deliveries[0].headers["authorization"] == f"Basic {expected}"
 
 
 async def test_nobody_at_the_address_is_an_error_that_does_not_show_it() -> None:

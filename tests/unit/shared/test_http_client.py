@@ -195,6 +195,7 @@ async def test_a_body_that_ends_with_its_connection_is_whole() -> None:
     [
         pytest.param(endless(b"X-A: b\r\n", b"HTTP/1.1 200 OK\r\n"), "message head is too large", id="endless head"),
         pytest.param(endless(b"x", b"HTTP/1.1 200 OK\r\nX-A: "), "message head is too large", id="endless header"),
+        pytest.param(b"HTTP/1.1 429 Slow\r\n" + b"X: y\r\n" * 101 + b"\r\n", "message head is too large", id="fields"),
         pytest.param(b"220 mail.example.org ESMTP\r\n\r\n", "invalid HTTP version parsed", id="no HTTP"),
         pytest.param(then(lambda writer: writer.transport.abort()), "connection closed", id="reset"),
         pytest.param(then(asyncio.StreamWriter.close), "connection closed before message completed", id="closed"),

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import h2.config
 import h2.connection
@@ -149,11 +150,17 @@ async def test_trouble_with_a_certificate_is_said_in_so_many_words(
     unknown += "no certificate authority that is trusted here signed it"
     assert await trouble(monkeypatch, trustme.CA().issue_cert(ENGINE)) == unknown
     (tmp_path / "empty.pem").touch()
+    missing = f"{unknown} (SSL_CERT_FILE names no file of certificates)"
+    assert len(missing) <= 300, "what the database keeps"
     for bundle in (tmp_path / "none.pem", tmp_path / "empty.pem"):
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-        missing = await trouble(monkeypatch, authority.issue_cert(ENGINE))
-        assert missing == f"{unknown} (SSL_CERT_FILE names no file of certificates)"
-        assert len(missing) <= 300, "what the database keeps"
+        assert await trouble(monkeypatch, authority.issue_cert(ENGINE)) == missing
+    # As on a system that has a folder of certificates and no file, and on one that has neither.
+    monkeypatch.delenv("SSL_CERT_FILE")
+    for folder, said in ((str(tmp_path), unknown), (None, missing)):
+        paths = SimpleNamespace(cafile=None, capath=folder)
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda paths=paths: paths)
+        assert await trouble(monkeypatch, trustme.CA().issue_cert(ENGINE)) == said
 
 
 async def test_an_engine_of_tls_1_3_alone_is_served(monkeypatch: pytest.MonkeyPatch, authority: trustme.CA) -> None:
