@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -44,3 +45,9 @@ async def handle_scheduled_invocation(request: Request) -> ASGIApp:
         The application: functions-framework calls what it is given as any ASGI application is called.
     """
     return _app
+
+
+# What is imported stays, and a batch is thousands of objects without cycles: to look through both again and again took
+# a third of a run's CPU (100,000 mentors: 2.3 s, with these two lines 1.5 s, and 11 MB less).
+gc.freeze()
+gc.set_threshold(20_000)
