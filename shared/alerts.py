@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shared.database import Database
-from shared.evaluations import from_row
+from shared.database import Database, from_row
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,6 @@ from hmac import compare_digest
 
 from pydantic import SecretStr
 
-MAXIMUM_TOKEN_LENGTH = 256
-
 
 class Role(Enum):
     """What a caller may do."""

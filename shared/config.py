@@ -21,12 +21,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from shared.auth import MAXIMUM_TOKEN_LENGTH
 from shared.errors import ConfigError
 from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioType, ScenarioTypes
 from shared.slots import Schedule
 
 MINIMUM_TOKEN_LENGTH = 32
+MAXIMUM_TOKEN_LENGTH = 256
 # A slice needs this long after its time budget to record what it has and to answer.
 RECORDING_MARGIN_SECONDS = 10
 MOST_HOURS = 24 * 366

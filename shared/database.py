@@ -11,29 +11,28 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, fields, replace
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from postgrest import APIError
-from pyreqwest.client import ClientBuilder
-from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import PyreqwestError
 from supabase import AsyncClient, AsyncClientOptions
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
+from shared.http_client import TRANSPORT_ERROR, httpx_transport
 from shared.time_budget import TimeBudget
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Value = TypeVar("_Value", bound="DataclassInstance")
 
 # Above every statement_timeout of our SQL functions, so that a call that is too slow fails with the database's own
 # code; below the 60 seconds at which the gateway cuts a request.
 TIMEOUT_SECONDS = 55.0
-CONNECT_TIMEOUT = timedelta(seconds=5)
-# Below the idle time-outs of common servers and load balancers: a connection that they are about to close is the
-# commonest cause of a reset.
-KEEP_ALIVE = timedelta(seconds=4)
+CONNECT_SECONDS = 5.0
 # A code of our own, and of how many bytes on.
 ANSWER_TOO_LARGE = "answer_too_large"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -96,7 +95,7 @@ MAY_PASS = (
 # And all above 500: gateways before the database have numbers of their own there, such as 540 for a paused project.
 AWAY_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 # httpx's and the transport's own, which breaks off an answer with its own.
-UNANSWERED = (httpx.RequestError, PyreqwestError, TimeoutError)
+UNANSWERED = (httpx.RequestError, TRANSPORT_ERROR, TimeoutError)
 
 
 class _PassingRefusalError(DatabaseRefusedError):
@@ -158,6 +157,23 @@ class Database:
             raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
         except APIError as error:
             raise _translate(error) from error
+
+
+def from_row(kind: type[_Value], row: dict[str, Any], **converted: Any) -> _Value:
+    """Makes a value of an answer of the database's whose members have the names of its fields.
+
+    What else the answer holds is passed over: an upgrade changes the database first.
+
+    Args:
+        kind: the value's dataclass.
+        row: the answer, or a part of it.
+        converted: fields that the answer holds in another form or under another name.
+
+    Raises:
+        KeyError: the answer lacks a member.
+    """
+    members = {field.name: row[field.name] for field in fields(kind) if field.name not in converted}
+    return kind(**members, **converted)
 
 
 def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedError | MentorsViewError:
@@ -236,12 +252,6 @@ class _BoundedTransport(httpx.AsyncBaseTransport):
         await self._transport.aclose()
 
 
-def _new_transport() -> httpx.AsyncBaseTransport:
-    """httpx's own transport would do, and costs a call three times as much CPU."""
-    client = ClientBuilder().http1_only().follow_redirects(False)
-    return HttpxTransport(client.connect_timeout(CONNECT_TIMEOUT).pool_idle_timeout(KEEP_ALIVE).build())
-
-
 def connect(
     url: str, secret_key: str, *, connections: int, transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncClient:
@@ -254,7 +264,7 @@ def connect(
         transport: sends the requests; any httpx transport.
     """
     http_client = httpx.AsyncClient(
-        transport=_BoundedTransport(transport or _new_transport(), connections),
+        transport=_BoundedTransport(transport or httpx_transport(connect_seconds=CONNECT_SECONDS), connections),
         # To unpack would cost more than the bytes it saves.
         headers={"Accept-Encoding": "identity"},
         timeout=TIMEOUT_SECONDS,

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-_Value = TypeVar("_Value", bound="DataclassInstance")
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 Outcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed"]
 ScenarioCounts = dict[str, dict[str, int]]
@@ -150,20 +145,3 @@ def from_pairs(pairs: Iterable[dict[str, Any]]) -> tuple[MentorScenarios, ...]:
         for scenario_types, skip_reason in [(tuple(group["scenario_types"]), group.get("skip"))]
         for user_id in group["user_ids"]
     )
-
-
-def from_row(kind: type[_Value], row: dict[str, Any], **converted: Any) -> _Value:
-    """Makes a value of an answer of the database's whose members have the names of its fields.
-
-    What else the answer holds is passed over: an upgrade changes the database first.
-
-    Args:
-        kind: the value's dataclass.
-        row: the answer, or a part of it.
-        converted: fields that the answer holds in another form or under another name.
-
-    Raises:
-        KeyError: the answer lacks a member.
-    """
-    members = {field.name: row[field.name] for field in fields(kind) if field.name not in converted}
-    return kind(**members, **converted)

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from shared.config import ScenarioEvaluationConfig
-from shared.database import Database
-from shared.evaluations import MentorScenarios, from_row
+from shared.database import Database, from_row
+from shared.evaluations import MentorScenarios
 from shared.invocations import to_witness
 from shared.slots import SpentSlot
 

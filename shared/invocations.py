@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from shared.config import ScenarioEvaluationConfig
-from shared.database import Database
-from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios, from_pairs, from_row, to_pairs
+from shared.database import Database, from_row
+from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios, from_pairs, to_pairs
 
 
 @dataclass(frozen=True, slots=True)
