@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,6 @@ from typing import Any
 
 import psutil
 
-from functions.peer_mentors import PAGE_SIZE
 from tests.emulator.connections import Connection
 from tests.emulator.errors import EmulatorError
 from tests.emulator.function import FunctionProcess
@@ -26,11 +25,10 @@ from tests.emulator.project import Project
 
 from .peers.fast_engine import EngineStats, read_stats, reset
 from .peers.preparation import prepare
-from .peers.process_use import cpu_seconds
 
 TYPES = ("inactivity_30_days", "milestone_reached", "onboarding_incomplete")
-# How PostgreSQL writes where a crash must not lose anything, but for waiting for the disk; functions are counted.
-SETTINGS = {"synchronous_commit": "on", "full_page_writes": "on", "track_functions": "pl"}
+# How PostgreSQL writes where a crash must not lose anything, but for waiting for the disk.
+SETTINGS = {"synchronous_commit": "on", "full_page_writes": "on"}
 LOOK_SECONDS = 0.05
 # Short slices, where processes die: what they had in hand comes back by itself, and soon.
 SHORT_SLICES = {"TIME_BUDGET_SECONDS": "5", "ENGINE_TIMEOUT_SECONDS": "4", "BATCH_VISIBILITY_SECONDS": "16"}
@@ -38,15 +36,9 @@ LONG_SLICES = {"TIME_BUDGET_SECONDS": "600", "BATCH_VISIBILITY_SECONDS": "660"}
 
 COUNT = b"""
 select (select count(*) from public.scheduler_evaluations),
-       count(*),
        coalesce(sum(evaluations - not_evaluated) filter (where state = 'done'), 0)::bigint,
-       count(distinct worker),
-       pg_total_relation_size('public.scheduler_evaluations'),
-       pg_total_relation_size('public.scheduler_invocation_batches')
+       count(distinct worker)
   from public.scheduler_invocation_batches
-"""
-REQUESTS = b"""
-select funcname, calls from pg_stat_user_functions where schemaname = 'public' and funcname like 'scheduler\\_%%'
 """
 IS_QUIET = b"select not exists (select from net.http_request_queue)"
 STATE = b"select status, error from public.scheduler_invocations"
@@ -63,7 +55,6 @@ class DrainLoad:
         users_per_call: who share a call, about all types.
         batch_size: users.
         latency_ms: of the engine.
-        notable: share of pairs that get a row of their own.
     """
 
     mentors: int
@@ -72,7 +63,6 @@ class DrainLoad:
     users_per_call: int
     batch_size: int
     latency_ms: float
-    notable: float = 1.0
 
     @property
     def evaluations(self) -> int:
@@ -81,50 +71,23 @@ class DrainLoad:
 
 
 @dataclass(frozen=True)
-class PhaseFigures:
-    """What a phase of a run took.
-
-    Args:
-        seconds: on the database's clock.
-        cpu_seconds: by component: function (all processes), gateway, postgrest, postgres, engine.
-        machine_share: how much of the machine's CPU was used, by whomever; 1 is all of it.
-        wal_bytes: of write-ahead log.
-        requests: of the Data API, by SQL function; a page of mentors is `page`.
-    """
-
-    seconds: float
-    cpu_seconds: Mapping[str, float]
-    machine_share: float
-    wal_bytes: int
-    requests: Mapping[str, int]
-
-
-@dataclass(frozen=True)
 class DrainFigures:
     """Of one run.
 
     Args:
         load: what was asked for.
-        enumeration: reading and queueing everybody, by one process.
-        drain: from the dispatch that asks for the slices to the recorded end.
+        seconds: on the database's clock, from the dispatch that asks for the slices to the recorded end.
+        machine_share: how much of the machine's CPU was used meanwhile, by any process; 1 is all of it.
         rows: of results, counted in the database.
-        batches: of which the run consisted at its end.
-        evaluations_bytes: of the rows of results, with their indexes.
-        batches_bytes: of those of batches.
-        engine_calls: counted by the engine.
         repeated: evaluations that the engine was asked for again, under the same key.
         workers: processes that recorded something.
         killed: processes that were killed in the middle.
     """
 
     load: DrainLoad
-    enumeration: PhaseFigures
-    drain: PhaseFigures
+    seconds: float
+    machine_share: float
     rows: int
-    batches: int
-    evaluations_bytes: int
-    batches_bytes: int
-    engine_calls: int
     repeated: int
     workers: int
     killed: int
@@ -132,7 +95,7 @@ class DrainFigures:
     @property
     def evaluations_per_second(self) -> float:
         """While it was drained."""
-        return self.load.evaluations / self.drain.seconds
+        return self.load.evaluations / self.seconds
 
 
 async def drain_once(project: Project, engine_url: str, load: DrainLoad, *, kills: int = 0) -> DrainFigures:
@@ -140,7 +103,7 @@ async def drain_once(project: Project, engine_url: str, load: DrainLoad, *, kill
 
     Args:
         project: its mentors and its results are replaced; its server should have `SETTINGS`.
-        engine_url: of a `fast_engine` with the load's latency and share of notable pairs; where processes are killed,
+        engine_url: of a `fast_engine` with the load's latency and a row for every outcome; where processes are killed,
             of one that repeats its answers.
         load: what is to be drained.
         kills: how often a process is killed in the middle; another one takes its place. Slices are short then.
@@ -151,79 +114,28 @@ async def drain_once(project: Project, engine_url: str, load: DrainLoad, *, kill
     await prepare(project, load.mentors)
     await _forget_everything(project)
     async with _instances(project, engine_url, load, SHORT_SLICES if kills else {}, restart=kills > 0) as functions:
-        stats = await reset(engine_url)
+        await reset(engine_url)
         async with project.connect(superuser=True) as connection:
-            meter = _Meter(project, functions, stats, connection)
             await _pause(connection, paused=True)
-            enumeration = await meter.phase(lambda: _enumerate(connection), pages=-(-load.mentors // PAGE_SIZE))
+            await _enumerate(connection)
             await _pause(connection, paused=False)
-            drain = await meter.phase(lambda: _drain(connection, functions, kills))
+            before = psutil.cpu_times()
+            seconds = await _drain(connection, functions, kills)
+            machine_share = busy_share(before, psutil.cpu_times())
             counted = await (await connection.execute(COUNT)).fetchone()
     assert counted is not None
-    rows, batches, evaluated, workers, evaluations_bytes, batches_bytes = (int(value) for value in counted)
+    rows, evaluated, workers = (int(value) for value in counted)
     stats = await read_stats(engine_url)
     _check(load, stats, rows, evaluated)
     return DrainFigures(
         load=load,
-        enumeration=enumeration,
-        drain=drain,
+        seconds=seconds,
+        machine_share=machine_share,
         rows=rows,
-        batches=batches,
-        evaluations_bytes=evaluations_bytes,
-        batches_bytes=batches_bytes,
-        engine_calls=stats.calls,
         repeated=stats.evaluations - stats.distinct,
         workers=workers,
         killed=kills,
     )
-
-
-class _Meter:
-    """Measures phases."""
-
-    def __init__(
-        self, project: Project, functions: Sequence[FunctionProcess], stats: EngineStats, connection: Connection
-    ) -> None:
-        self._functions = functions
-        self._connection = connection
-        self._pids = {
-            "gateway": project.gateway.pid,
-            "postgrest": project.postgrest.pid,
-            "postgres": project.server.pid,
-            "engine": stats.pid,
-        }
-
-    async def phase(self, run: Callable[[], Awaitable[float]], *, pages: int = 0) -> PhaseFigures:
-        """Runs a phase, which answers how many seconds it took, and measures it."""
-        await self._connection.execute(b"select pg_stat_reset()")
-        (lsn,) = await _first(self._connection, b"select pg_current_wal_insert_lsn()")
-        before, machine = self._cpu(), psutil.cpu_times()
-        seconds = await run()
-        after, busy = self._cpu(), busy_share(machine, psutil.cpu_times())
-        (wal_bytes,) = await _first(
-            self._connection, b"select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn)", lsn
-        )
-        return PhaseFigures(
-            seconds,
-            {name: after[name] - before[name] for name in after},
-            busy,
-            int(wal_bytes),
-            await self._requests() | ({"page": pages} if pages else {}),
-        )
-
-    def _cpu(self) -> dict[str, float]:
-        # One that was killed took its CPU time along; runs with kills are not about CPU.
-        alive = [function.pid for function in self._functions if function.alive]
-        return {"function": sum(map(cpu_seconds, alive))} | {name: cpu_seconds(pid) for name, pid in self._pids.items()}
-
-    async def _requests(self) -> dict[str, int]:
-        # Sessions write their statistics when they end, and else when they have been idle for long.
-        await self._connection.execute(
-            b"select pg_terminate_backend(pid, 1000) from pg_stat_activity"
-            b" where usename = 'authenticator' and datname = current_database() and state = 'idle'"
-        )
-        await self._connection.execute(b"select pg_stat_clear_snapshot()")
-        return dict(await (await self._connection.execute(REQUESTS)).fetchall())
 
 
 def busy_share(before: Any, after: Any) -> float:
@@ -281,14 +193,10 @@ async def _pause(connection: Connection, *, paused: bool) -> None:
     await connection.execute(b"update scheduler.settings set engine_paused_until = " + until)
 
 
-async def _enumerate(connection: Connection) -> float:
-    """Dispatch asks for one slice, which reads and queues everybody and may call nobody: the seconds that it took."""
+async def _enumerate(connection: Connection) -> None:
+    """Dispatch asks for one slice, which reads and queues all mentors; the pause keeps it from the engine."""
     await connection.execute(b"select scheduler.dispatch()")
     await _until_answered(connection)
-    (seconds,) = await _first(
-        connection, b"select extract(epoch from max(ended_at) - min(requested_at)) from scheduler.dispatches"
-    )
-    return float(seconds)
 
 
 async def _drain(connection: Connection, functions: Sequence[FunctionProcess], kills: int) -> float:
@@ -342,7 +250,7 @@ def _check(load: DrainLoad, stats: EngineStats, rows: int, evaluated: int) -> No
             f"{expected} evaluations, each once and recorded, were expected; the engine saw {stats.distinct}, and "
             f"{stats.duplicates} twice; {evaluated} are recorded"
         )
-    if load.notable == 1 and rows != expected:
+    if rows != expected:
         raise EmulatorError(f"{expected} rows were expected, found {rows}")
     if stats.max_in_flight > load.processes * load.in_flight and not stats.evaluations > stats.distinct:
         raise EmulatorError(

@@ -131,7 +131,7 @@ async def measure_scale_out(
                         runs.setdefault(scenario.name, {}).setdefault(number, []).append(together)
                         independent.setdefault(scenario.name, {}).setdefault(number, []).append(apart)
                         say(
-                            f"{scenario.name}, {number} processes: {together.drain.seconds:.2f} s, "
+                            f"{scenario.name}, {number} processes: {together.seconds:.2f} s, "
                             f"independent ones {apart.seconds:.2f} s"
                         )
         load = replace(SCENARIOS[0].load, mentors=KILLED_MENTORS, processes=4)
@@ -154,11 +154,11 @@ def points_of(
     return [
         ScaleOutPoint(
             number,
-            median(run.drain.seconds for run in figures),
+            median(run.seconds for run in figures),
             median(run.evaluations_per_second for run in figures),
             _share_of_linear(number, figures, min(runs), runs[min(runs)]),
             _share_of_linear(number, independent[number], min(runs), independent[min(runs)]),
-            median(run.drain.machine_share for run in figures),
+            median(run.machine_share for run in figures),
             min(run.workers for run in figures),
         )
         for number, figures in runs.items()

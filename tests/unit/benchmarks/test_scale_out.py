@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.benchmarks.drained_run import DrainFigures, DrainLoad, PhaseFigures
+from tests.benchmarks.drained_run import DrainFigures, DrainLoad
 from tests.benchmarks.independent import IndependentFigures
 from tests.benchmarks.scale_out import WANTED_SHARE, ScaleOutFigures, ScaleOutPoint, points_of
 
@@ -20,17 +20,14 @@ def runs() -> dict[int, Sequence[DrainFigures]]:
 
 
 def _run(processes: int, seconds: float) -> DrainFigures:
-    phase = PhaseFigures(seconds, {"function": 0.5}, 0.05 * processes, 0, {})
     load = DrainLoad(2400, processes, in_flight=8, users_per_call=1, batch_size=20, latency_ms=50)
-    return DrainFigures(load, phase, phase, 7200, 120, 0, 0, 7200, 0, workers=processes, killed=0)
+    return DrainFigures(load, seconds, 0.05 * processes, rows=7200, repeated=0, workers=processes, killed=0)
 
 
 def independent(runs: dict[int, Sequence[DrainFigures]], slower: float = 1) -> dict[int, list[IndependentFigures]]:
     """As long as the others took; with several processes so many times as long."""
     return {
-        number: [
-            IndependentFigures(run.load, run.drain.seconds * (slower if number > 1 else 1), 0.5) for run in figures
-        ]
+        number: [IndependentFigures(run.load, run.seconds * (slower if number > 1 else 1), 0.5) for run in figures]
         for number, figures in runs.items()
     }
 
