@@ -42,6 +42,11 @@ def test_runs_know_nothing_of_http_but_what_may_be_sent() -> None:
             assert not re.search(r"^(from|import) (fastapi|starlette)", text, re.MULTILINE), path.name
 
 
+def test_one_module_knows_the_http_library() -> None:
+    modules = imported_by("functions") | imported_by("shared")
+    assert [module for module, names in modules.items() if "pyreqwest" in names] == ["shared/http_client.py"]
+
+
 def test_only_entry_points_read_the_environment() -> None:
     modules = imported_by("functions") | imported_by("shared")
     readers = {
