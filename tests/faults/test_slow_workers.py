@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -153,7 +149,7 @@ async def test_a_worker_that_was_frozen_takes_nothing_from_the_one_that_has_its_
     # All that it takes: a claim that is still under way would hide its batches after the time has passed.
     await eventually(lambda: are_claimed(night, IN_HAND))
 
-    with frozen(slow):
+    with slow.frozen():
         await Clockwork(night).let_time_pass()
         helping = asyncio.create_task(night.fire(fast))
         if is_recorded:
@@ -268,13 +264,3 @@ async def some_were_read_again(night: Night) -> bool:
 
 async def first_is_recorded(night: Night) -> bool:
     return bool(await night.rows(b"select from public.scheduler_invocation_batches where state = 'done'"))
-
-
-@contextlib.contextmanager
-def frozen(function: FunctionProcess) -> Iterator[None]:
-    """The instance gets no CPU for as long as the block runs."""
-    os.killpg(function.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.killpg(function.pid, signal.SIGCONT)
