@@ -1,8 +1,8 @@
 """HTTP with pyreqwest, which is Rust's reqwest: the engine's and the webhook's client, and the Data API's transport.
 
-No other module imports that library, so that another one can take its place here. It keeps no cookies. It repeats a
-request in one case only: the request is still whole in its hands because the reused connection was closed before a byte
-of it was sent, or because an HTTP/2 server said that it did not process it (REFUSED_STREAM, GOAWAY; RFC 9113, 8.7).
+No other module imports that library, so that it can be replaced here. It keeps no cookies. It repeats a request in one
+case only: the reused connection was closed before a byte of the request was sent, or an HTTP/2 server said that it did
+not process it (REFUSED_STREAM, GOAWAY; RFC 9113, 8.7).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import ssl
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -25,44 +24,43 @@ from shared.post_client import HttpAnswer, HttpBodyError, HttpError, HttpTimeout
 
 # Below common servers' idle time-outs: to use a connection that is about to be closed is the commonest cause of resets.
 IDLE = timedelta(seconds=4)
+# The library shares the time to connect among a name's addresses: with two, one that is dead costs half a second.
+FIRST_CONNECT_SECONDS = 1.0
 # An HTTP/2 connection carries all calls, and nothing else would notice that its other end is gone.
 PING = timedelta(seconds=5)
-MAX_CAUSE_LENGTH = 160  # with what is added to it, what the database keeps of an error
 TRANSPORT_ERROR = PyreqwestError  # what `httpx_transport` raises beside httpx's own, where an answer breaks off
 
 
 def httpx_transport(*, connect_seconds: float) -> httpx.AsyncBaseTransport:
     """Builds a transport of HTTP/1.1 for httpx, whose own costs a call three times as much CPU. It has a thread."""
-    return HttpxTransport(_builder(timedelta(seconds=connect_seconds)).http1_only().build())
+    return HttpxTransport(_builder(connect_seconds).http1_only().build())
 
 
-def _builder(connect_timeout: timedelta) -> ClientBuilder:
-    return ClientBuilder().follow_redirects(False).pool_idle_timeout(IDLE).connect_timeout(connect_timeout)
+def _builder(seconds: float) -> ClientBuilder:
+    return ClientBuilder().follow_redirects(False).pool_idle_timeout(IDLE).connect_timeout(timedelta(seconds=seconds))
 
 
 class HttpClient:
     """A `PostClient` with a pool of its own, for any number of event loops and calls in flight; see `Connect`."""
 
     def __init__(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> None:
-        self._given_url = url
+        self._url = url
         self._headers = {**headers, "Accept-Encoding": "identity"}
-        self._connect_timeout = timedelta(seconds=connect_seconds)
+        self._max_connect_seconds = connect_seconds
+        self._connect_seconds = min(FIRST_CONNECT_SECONDS, connect_seconds)
+        self._built: tuple[Client, Url, float] | None = None
 
-    @cached_property
-    def _url(self) -> Url:
-        return Url(self._given_url)
-
-    @cached_property
-    def _client(self) -> Client:
-        """Built by the first call: the library's threads would not survive a fork."""
-        builder = _builder(self._connect_timeout).default_headers(self._headers)
-        return builder.http2(True).http2_keep_alive_interval(PING).http2_keep_alive_timeout(PING).build()
+    def _build(self) -> tuple[Client, Url, float]:
+        builder = _builder(self._connect_seconds).default_headers(self._headers).http2_keep_alive_interval(PING)
+        return builder.http2(True).http2_keep_alive_timeout(PING).build(), Url(self._url), self._connect_seconds
 
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
     ) -> HttpAnswer:
         """See `PostClient`."""
-        request = self._client.post(self._url).headers(headers).body_bytes(content)
+        # Not before the first call: the library's threads would not survive a fork.
+        built = client, url, connect_seconds = self._built = self._built or self._build()
+        request = client.post(url).headers(headers).body_bytes(content)
         # Without a buffer the head is handed over before the body is read, so that it counts whatever the body does.
         request = request.timeout(timedelta(seconds=timeout_seconds)).streamed_read_buffer_limit(0)
         try:
@@ -70,30 +68,32 @@ class HttpClient:
                 try:
                     body = await response.body_reader.read(max_bytes + 1) or b""
                 except RequestError as error:
-                    return HttpAnswer(response.status, response.headers, unreadable=_translated(error))
+                    return HttpAnswer(response.status, response.headers, unreadable=_translated(error, connect_seconds))
                 if len(body) > max_bytes:
                     too_long = HttpBodyError(f"the body is longer than {max_bytes} bytes")
                     return HttpAnswer(response.status, response.headers, unreadable=too_long)
                 return HttpAnswer(response.status, response.headers, bytes(body))
         except RequestError as error:
-            raise _translated(error) from None  # its text holds the URL
+            failure = _translated(error, connect_seconds)
+            if isinstance(failure, HttpTimeoutError) and failure.is_connecting and built is self._built:
+                self._built, self._connect_seconds = None, self._max_connect_seconds  # it may just be far away
+            raise failure from None  # its text holds the URL
 
 
-def _translated(error: RequestError) -> HttpError:
+def _translated(error: RequestError, connect_seconds: float) -> HttpError:
     """Translates by the causes, the innermost last: the library's classes do not tell connecting from answering."""
     causes = [cause["message"] for cause in error.details["causes"] or () if " for url (" not in cause["message"]]
-    said = printable(causes[-1] if causes else error.message, limit=MAX_CAUSE_LENGTH)
+    # With what is added to it, what the database keeps of an error.
+    said = printable(causes[-1] if causes else error.message, limit=160)
     is_connecting = "client error (Connect)" in causes
     if isinstance(error, RequestTimeoutError):
-        return HttpTimeoutError(is_connecting=is_connecting)
+        return HttpTimeoutError(connect_seconds if is_connecting else None)
     if said.endswith("UnknownIssuer"):
         said += ": no certificate authority that is trusted here signed it"
         paths = ssl.get_default_verify_paths()  # those that exist; some systems have no file beside the folder
         bundle = Path(os.environ.get("SSL_CERT_FILE") or paths.cafile or paths.capath or "/nowhere")
         if not bundle.exists() or not bundle.stat().st_size:
             said += " (SSL_CERT_FILE names no file of certificates)"
-    if is_connecting:
-        return HttpError(f"no connection: {said}")
     if "request or response body error" in causes and "error reading a body from connection" not in causes:
         return HttpBodyError(f"the body cannot be unpacked: {said}")
-    return HttpError(said)
+    return HttpError(f"no connection: {said}" if is_connecting else said)

@@ -14,12 +14,12 @@ class HttpTimeoutError(HttpError):
     """It took too long.
 
     Args:
-        is_connecting: connecting took longer than it may; False: the whole exchange did.
+        connect_seconds: connecting took longer than this; None: the whole exchange took longer than it may.
     """
 
-    def __init__(self, *, is_connecting: bool) -> None:
-        super().__init__("connecting took too long" if is_connecting else "the answer took too long")
-        self.is_connecting = is_connecting
+    def __init__(self, connect_seconds: float | None = None) -> None:
+        self.is_connecting = connect_seconds is not None
+        super().__init__(f"no connection within {connect_seconds:g} s" if self.is_connecting else "no answer in time")
 
 
 class HttpBodyError(HttpError):
@@ -79,6 +79,6 @@ class Connect(Protocol):
         Args:
             url: where to.
             headers: of every request.
-            connect_seconds: for looking up the name, connecting and the TLS handshake together.
+            connect_seconds: for looking up the name, connecting and the TLS handshake together, at most.
         """
         ...

@@ -126,8 +126,8 @@ class TriggerEngine:
             "Accept": "application/json",
             "User-Agent": "scenario-evaluation-scheduler",
         }
-        self._connect_seconds = min(CONNECT_SECONDS, CONNECT_SHARE * timeout_seconds)
-        self._client = connect(f"{url}/v1/evaluations", headers, connect_seconds=self._connect_seconds)
+        connect_seconds = min(CONNECT_SECONDS, CONNECT_SHARE * timeout_seconds)
+        self._client = connect(f"{url}/v1/evaluations", headers, connect_seconds=connect_seconds)
         self._limiter = limiter
         self.lanes = Lanes(limiter.maximum)
         """For many calls at a time: as many as may be in flight."""
@@ -276,10 +276,8 @@ class TriggerEngine:
         except HttpTimeoutError as error:
             if remaining < self._timeout_seconds and not error.is_connecting:
                 raise OutOfTimeError("the time budget ended during the call") from error
-            slow, seconds = (
-                ("connection", self._connect_seconds) if error.is_connecting else ("answer", self._timeout_seconds)
-            )
-            raise EngineTransientError("engine_timeout", f"no {slow} within {seconds:g} s", overloaded=True) from error
+            slow = str(error) if error.is_connecting else f"no answer within {self._timeout_seconds:g} s"
+            raise EngineTransientError("engine_timeout", slow, overloaded=True) from error
         except HttpBodyError as error:
             raise EngineTransientError("engine_bad_answer", str(error)) from error
         except HttpError as error:

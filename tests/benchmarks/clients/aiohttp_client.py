@@ -48,10 +48,12 @@ class AiohttpClient:
                             too_long = HttpBodyError(f"the body is longer than {max_bytes} bytes")
                             return HttpAnswer(response.status, response.headers, unreadable=too_long)
                 except (aiohttp.ClientError, TimeoutError) as error:
-                    return HttpAnswer(response.status, response.headers, unreadable=_translated(error))
+                    return HttpAnswer(
+                        response.status, response.headers, unreadable=_translated(error, self._connect_seconds)
+                    )
                 return HttpAnswer(response.status, response.headers, body)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise _translated(error) from None
+            raise _translated(error, self._connect_seconds) from None
 
     async def close(self) -> None:
         await self._session.close()
@@ -61,9 +63,10 @@ def _proxy_for(url: URL) -> str | None:
     return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
 
 
-def _translated(error: Exception) -> HttpError:
+def _translated(error: Exception, connect_seconds: float) -> HttpError:
     if isinstance(error, TimeoutError):
-        return HttpTimeoutError(is_connecting=isinstance(error, aiohttp.ConnectionTimeoutError))
+        is_connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
+        return HttpTimeoutError(connect_seconds if is_connecting else None)
     if isinstance(error, aiohttp.ClientPayloadError):
         return HttpBodyError(str(error))
     return HttpError(f"{type(error).__name__}: {error}")

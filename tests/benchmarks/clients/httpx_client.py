@@ -44,7 +44,8 @@ class HttpxClient:
                         return HttpAnswer(response.status_code, response.headers, unreadable=too_long)
                 return HttpAnswer(response.status_code, response.headers, body)
         except (httpx.TimeoutException, TimeoutError) as error:
-            raise HttpTimeoutError(is_connecting=isinstance(error, httpx.ConnectTimeout)) from None
+            is_connecting = isinstance(error, httpx.ConnectTimeout)
+            raise HttpTimeoutError(self._connect_seconds if is_connecting else None) from None
         except httpx.HTTPError as error:
             raise HttpError(f"{type(error).__name__}: {error}") from None
 

@@ -84,7 +84,7 @@ class PretendEngine:
         statuses = [self._poison[user] for user in call.users if user in self._poison]
         if 0 in statuses:
             self.clock.advance(timeout_seconds)
-            raise HttpTimeoutError(is_connecting=False)
+            raise HttpTimeoutError()
         if statuses:
             return reply(statuses[0])
         results = [self._result(pair) for pair in pairs if not self._uses_up(self._left_out, pair)]

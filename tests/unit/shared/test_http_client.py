@@ -222,7 +222,16 @@ async def test_a_handshake_that_does_not_end_is_a_time_out_of_connecting() -> No
         client = HttpClient(server.url.replace("http", "https"), {}, connect_seconds=0.2)
         with pytest.raises(HttpTimeoutError) as caught:
             await again(client)
-    assert caught.value.is_connecting
+    assert str(caught.value) == "no connection within 0.2 s"
+
+
+async def test_after_a_connection_that_takes_too_long_the_next_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.http_client.FIRST_CONNECT_SECONDS", 0.1)
+    async with serving(hangs) as server:
+        client = HttpClient(server.url.replace("http", "https"), {}, connect_seconds=20)
+        for expected in ("no connection within 0.1 s", "no answer in time"):
+            with pytest.raises(HttpTimeoutError, match=expected):
+                await client.post(b"{}", {}, timeout_seconds=0.5, max_bytes=CAP)
 
 
 async def test_no_server_at_the_address_is_an_error_without_the_url() -> None:
@@ -337,14 +346,16 @@ async def answer(reader, writer):
     writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
 
 async def main():
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    found = socket.getaddrinfo("two.example.org", None, type=socket.SOCK_STREAM)
+    (family, _, _, _, (first, *_)), (_, _, _, _, (second, *_)) = found
+    server = await asyncio.start_server(answer, second, 0)
     port = server.sockets[0].getsockname()[1]
     # A full backlog: to connect is neither accepted nor refused.
-    dead = socket.create_server(("::1", port), family=socket.AF_INET6, backlog=0)
-    waiting = [socket.socket(socket.AF_INET6) for _ in range(4)]
+    dead = socket.create_server((first, port), family=family, backlog=0)
+    waiting = [socket.socket(family) for _ in range(4)]
     for one in waiting:
         one.setblocking(False)
-        one.connect_ex(("::1", port))
+        one.connect_ex((first, port))
     await asyncio.sleep(0)
     client = HttpClient(f"http://two.example.org:{port}", {}, connect_seconds=60)
     found = await client.post(b"", {}, timeout_seconds=20, max_bytes=9)
@@ -354,11 +365,12 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def two_addresses(tmp_path: Path) -> list[str]:
+@pytest.fixture(params=["::1 127.0.0.1", "127.0.0.2 127.0.0.1"], ids=["of two families", "of one family"])
+def two_addresses(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     """How a command is run where a name has two addresses: with a file of hosts of its own."""
+    addresses: list[str] = request.param.split()
     hosts = tmp_path / "hosts"
-    hosts.write_text("::1 two.example.org\n127.0.0.1 two.example.org\n")
+    hosts.write_text("".join(f"{address} two.example.org\n" for address in addresses))
     prefix = ["unshare", "-rm", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
     try:
         looked_up = subprocess.run(
@@ -366,7 +378,7 @@ def two_addresses(tmp_path: Path) -> list[str]:
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no namespace of our own here: {error}")
-    if not looked_up.startswith("::1"):
+    if set(addresses) != {line.split()[0] for line in looked_up.splitlines()}:
         pytest.skip("no IPv6 here")
     return prefix
 

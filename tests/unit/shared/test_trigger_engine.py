@@ -240,19 +240,19 @@ async def test_only_a_status_that_means_too_much_slows_us_down(fixture: Fixture,
 
 
 @pytest.mark.parametrize(
-    ("is_connecting", "message"), [(True, "no connection within 5 s"), (False, "no answer within 10 s")]
+    ("connect_seconds", "message"), [(5, "no connection within 5 s"), (None, "no answer within 10 s")]
 )
 async def test_a_time_out_is_transient_says_what_was_slow_and_slows_us_down(
-    fixture: Fixture, is_connecting: bool, message: str
+    fixture: Fixture, connect_seconds: float | None, message: str
 ) -> None:
-    fixture.script(HttpTimeoutError(is_connecting=is_connecting))
+    fixture.script(HttpTimeoutError(connect_seconds))
     error = await fixture.refusal()
     assert (type(error), error.code, error.message) == (EngineTransientError, "engine_timeout", message)
     assert fixture.limiter.limit == 4
 
 
 async def test_a_time_out_because_the_budget_ended_is_not_the_engines_fault(fixture: Fixture) -> None:
-    fixture.script(HttpTimeoutError(is_connecting=False))
+    fixture.script(HttpTimeoutError())
     with pytest.raises(OutOfTimeError):
         await fixture.ask(seconds=3)
     assert fixture.limiter.limit == 8
@@ -261,7 +261,7 @@ async def test_a_time_out_because_the_budget_ended_is_not_the_engines_fault(fixt
 async def test_a_connection_that_takes_too_long_is_the_engines_fault_however_little_budget_is_left(
     fixture: Fixture,
 ) -> None:
-    fixture.script(HttpTimeoutError(is_connecting=True))
+    fixture.script(HttpTimeoutError(5))
     with pytest.raises(EngineTransientError):
         await fixture.ask(seconds=6)
 
@@ -277,7 +277,7 @@ async def test_what_breaks_an_answer_is_transient_and_its_words_are_kept(
     assert (type(found), found.code, found.message) == (EngineTransientError, code, str(broken))
 
 
-@pytest.mark.parametrize("unreadable", [HttpError("broke"), HttpBodyError("?"), HttpTimeoutError(is_connecting=False)])
+@pytest.mark.parametrize("unreadable", [HttpError("broke"), HttpBodyError("?"), HttpTimeoutError()])
 async def test_a_status_and_when_to_come_back_count_whatever_the_body_is(
     fixture: Fixture, unreadable: HttpError
 ) -> None:
