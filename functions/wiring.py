@@ -6,7 +6,6 @@ from functions.work import Work
 from shared.alert_webhook import AlertWebhook
 from shared.config import ScenarioEvaluationConfig
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, Database, connect
-from shared.engine_lease import EngineLease
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
 from shared.load_control import ConcurrencyLimiter
@@ -24,21 +23,17 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
         from shared.telemetry import telemetry_for
 
         telemetry = telemetry_for(f"{config.scenario_engine_url}/v1/evaluations")
-    limiter = ConcurrencyLimiter(config.engine_max_concurrency)
     engine = TriggerEngine(
         config.scenario_engine_url,
         config.scenario_engine_token.get_secret_value(),
-        limiter=limiter,
+        limiter=ConcurrencyLimiter(config.engine_max_concurrency),
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,
         telemetry=telemetry,
     )
     invocations = Invocations(slices.patient(), config)
-    lease = EngineLease(
-        invocations, limiter, ceiling=config.engine_max_concurrency_total, wants=config.engine_max_concurrency
-    )
     webhook = None
     if config.alert_webhook_url is not None:
         webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret)
     records = InvocationRecords(readers, config)
-    return Work(config, slices, readers, invocations, records, engine, lease, webhook=webhook, telemetry=telemetry)
+    return Work(config, slices, readers, invocations, records, engine, webhook=webhook, telemetry=telemetry)

@@ -96,15 +96,5 @@ select is((public.scheduler_claim(10, 600, false) -> 'batches')::jsonb, '[]', 'w
 select isnt(public.scheduler_claim(10, 600, false) ->> 'engine_paused_until', null, 'and is told for how long');
 update scheduler.settings set engine_paused_until = null;
 
--- Nobody may call the engine.
-insert into scheduler.engine_leases (id, version, granted, wanted, expires_at)
-values (gen_random_uuid(), 1, 4, 4, clock_timestamp() + interval '1 minute');
-select is(
-  (public.scheduler_claim(10, 600, false, jsonb_build_object(
-    'id', gen_random_uuid(), 'version', 0, 'holds', 0, 'wants', 4, 'ceiling', 4, 'seconds', 60
-  )) -> 'batches')::jsonb,
-  '[]', 'whoever may not call the engine, since others use all that it bears, is handed nothing'
-);
-
 select * from finish();
 rollback;

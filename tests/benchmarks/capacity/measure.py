@@ -18,7 +18,7 @@ from ..drained_run import SETTINGS, DrainFigures, drain_once
 from ..peers.fast_engine import fast_engine
 from .cases import CASES
 from .measurements import Measurements
-from .upkeep import OPEN_BATCHES, measure_claims, measure_prune, measure_upkeep
+from .upkeep import OPEN_BATCHES, measure_prune, measure_upkeep
 
 
 async def measure(
@@ -43,10 +43,9 @@ async def measure(
                 say(f"{case}: {figures.drain.seconds:.2f} s, of the machine's CPU {figures.drain.machine_share:.2f}")
     async with ProjectFactory(settings=SETTINGS) as projects, projects.project() as project:
         upkeep = {batches: await measure_upkeep(project, batches) for batches in OPEN_BATCHES}
-        claims_per_second = await measure_claims(project)
         prune_seconds = await measure_prune(project)
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    return Measurements(at, _commit(), _machine(), found, upkeep, claims_per_second, prune_seconds)
+    return Measurements(at, _commit(), _machine(), found, upkeep, prune_seconds)
 
 
 def _machine() -> dict[str, Any]:

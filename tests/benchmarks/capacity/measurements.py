@@ -24,7 +24,6 @@ class Measurements:
         machine: its cores and its processor.
         rounds: of each case, its figures, by the case's name.
         upkeep: what the run's size costs dispatch and others, by the number of open batches: milliseconds by function.
-        claims_per_second: of eight sessions at once, by whether there is a ceiling on engine calls.
         prune_seconds: for a million results.
     """
 
@@ -33,7 +32,6 @@ class Measurements:
     machine: Mapping[str, Any]
     rounds: Mapping[str, Sequence[DrainFigures]]
     upkeep: Mapping[int, Mapping[str, float]]
-    claims_per_second: Mapping[str, float]
     prune_seconds: float
 
     @property
@@ -64,7 +62,6 @@ class Measurements:
             stored["machine"],
             {case: [_figures(round_) for round_ in rounds] for case, rounds in stored["rounds"].items()},
             {int(batches): found for batches, found in stored["upkeep"].items()},
-            stored["claims_per_second"],
             stored["prune_seconds"],
         )
 

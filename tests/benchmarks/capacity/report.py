@@ -79,12 +79,6 @@ def upkeep_table(measured: Measurements, _: Costs) -> Table:
     return (["ms of the database, open batches", *names], rows)
 
 
-def claims_table(measured: Measurements, _: Costs) -> Table:
-    """What a ceiling on engine calls costs claims."""
-    rows = [[name, f"{claims:,.0f}"] for name, claims in measured.claims_per_second.items()]
-    return (["eight sessions that claim at once", "claims/s"], rows)
-
-
 def processes_table(measured: Measurements, _: Costs) -> Table:
     """One run by one process and by several."""
     rows = []
@@ -154,7 +148,6 @@ TABLES: Mapping[str, Callable[[Measurements, Costs], Table]] = {
     "simulated": simulated_table,
     "nights": nights_table,
     "upkeep": upkeep_table,
-    "claims": claims_table,
 }
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-import uuid
-
-from psycopg.types.json import Jsonb
 
 from tests.emulator.connections import Connection
 from tests.emulator.errors import EmulatorError
@@ -37,9 +33,6 @@ LOOKED_AT = {
     "finish": b"select public.scheduler_finish(id) from public.scheduler_invocations",
 }
 TIMES = 5
-
-CLAIMERS = 8
-CLAIMS = 500
 
 OLD_ROWS = 1_000_000
 OLD_RUN = b"""
@@ -78,28 +71,6 @@ async def _queue(connection: Connection, batches: int) -> None:
     assert row is not None
     await connection.execute(QUEUE, (row[0], batches))
     await connection.execute(b"vacuum analyze public.scheduler_invocation_batches, pgmq.q_scenario_evaluation_batches")
-
-
-async def measure_claims(project: Project) -> dict[str, float]:
-    """How many claims a second several sessions get answered, without a ceiling on engine calls and with one."""
-    found = {}
-    for name, ceiling in (("without a ceiling", None), ("with a ceiling", 1000)):
-        async with project.connect() as connection:
-            await _queue(connection, CLAIMERS * CLAIMS)
-        started = time.perf_counter()
-        await asyncio.gather(*(_claim_again_and_again(project, ceiling) for _ in range(CLAIMERS)))
-        found[name] = CLAIMERS * CLAIMS / (time.perf_counter() - started)
-    return found
-
-
-async def _claim_again_and_again(project: Project, ceiling: int | None) -> None:
-    lease = None
-    if ceiling is not None:
-        terms = {"version": 0, "holds": 0, "wants": 8, "ceiling": ceiling, "seconds": 60}
-        lease = Jsonb({"id": str(uuid.uuid4()), **terms})
-    async with project.connect() as connection:
-        for _ in range(CLAIMS):
-            await connection.execute(b"select public.scheduler_claim(1, 600, false, %s)", (lease,))
 
 
 async def measure_prune(project: Project) -> float:
