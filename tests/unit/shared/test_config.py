@@ -319,13 +319,15 @@ def test_a_share_is_from_0_and_less_than_1(number: str) -> None:
         (
             {"ENGINE_MAX_CONCURRENCY_TOTAL": "32"},
             {"ENGINE_MAX_CONCURRENCY_TOTAL": "64"},
-            "ENGINE_MAX_CONCURRENCY_TOTAL: expected a multiple of ENGINE_MAX_CONCURRENCY (32), at least twice it, found 32: "
+            "ENGINE_MAX_CONCURRENCY_TOTAL: expected a multiple of ENGINE_MAX_CONCURRENCY (32), at least twice it, "
+            "found 32: "
             "it is handed out in permits of so many calls, one of them for manual runs only",
         ),
         (
             {"ENGINE_MAX_CONCURRENCY": "8", "ENGINE_MAX_CONCURRENCY_TOTAL": "20"},
             {"ENGINE_MAX_CONCURRENCY": "8", "ENGINE_MAX_CONCURRENCY_TOTAL": "24"},
-            "ENGINE_MAX_CONCURRENCY_TOTAL: expected a multiple of ENGINE_MAX_CONCURRENCY (8), at least twice it, found 20: "
+            "ENGINE_MAX_CONCURRENCY_TOTAL: expected a multiple of ENGINE_MAX_CONCURRENCY (8), at least twice it, "
+            "found 20: "
             "it is handed out in permits of so many calls, one of them for manual runs only",
         ),
         (
