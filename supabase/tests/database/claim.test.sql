@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(14);
+select plan(13);
 
 -- Whatever is there is out of the way until the rollback.
 delete from public.scheduler_invocations;

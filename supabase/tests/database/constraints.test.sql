@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(36);
+select plan(37);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -39,6 +39,9 @@ insert into refused values
   ('triggered_by_is_known', $$update public.scheduler_invocations set triggered_by = 'cron'$$),
   ('status_is_known', $$update public.scheduler_invocations set status = 'done', finished_at = now()$$),
   ('error_is_known', $$update public.scheduler_invocations set error = 'it broke'$$),
+  ('error_message_explains_an_error', $$update public.scheduler_invocations set error = null, error_message = 'why'$$),
+  ('error_message_is_bounded',
+   $$update public.scheduler_invocations set error = 'engine_unavailable', error_message = repeat('x', 301)$$),
   ('ended_has_a_time', $$update public.scheduler_invocations set status = 'succeeded', finished_at = null$$),
   ('running_has_started',
    $$update public.scheduler_invocations set status = 'running', started_at = null, finished_at = null$$),
