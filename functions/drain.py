@@ -16,7 +16,6 @@ from functions.evaluation_batch import BatchResult, run_evaluation_batch
 from functions.run_log import RunResult, log_run_result
 from functions.solitude import Solitude
 from shared.config import ScenarioEvaluationConfig
-from shared.engine_lease import EngineLease
 from shared.errors import (
     DatabaseError,
     DatabaseRefusedError,
@@ -67,8 +66,7 @@ class Drain:
     Several runners each take a batch at a time, so that while one batch waits for its last calls or for its record the
     next ones keep the engine busy; the engine's own limiter decides how many calls are in flight. No more is claimed
     than there are runners waiting, and than keeps the lanes of calls busy: a batch in hand but not begun would be kept
-    from other workers, and begun after a cancel. Nor more than the process may have calls in flight for: its share of
-    the ceiling over all workers may be small.
+    from other workers, and begun after a cancel.
 
     A batch that was delivered too often without a result is a suspect: it may hold a user who kills its workers, and
     every batch that a worker has in hand when it dies is charged a delivery. So a suspect is split until each of its
@@ -80,7 +78,6 @@ class Drain:
         config: sizes and limits.
         budget: when to stop.
         solitude: the process's own.
-        lease: the process's own, which the slice has joined.
         manual_only: leave the nights to others: a person waits for the answer.
         telemetry: measures the batches; None: nobody does.
     """
@@ -93,7 +90,6 @@ class Drain:
         config: ScenarioEvaluationConfig,
         budget: TimeBudget,
         solitude: Solitude,
-        lease: EngineLease,
         manual_only: bool = False,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -103,7 +99,6 @@ class Drain:
         self._config = config
         self._budget = budget
         self._solitude = solitude
-        self._lease = lease
         self._manual_only = manual_only
         self._claimed: deque[EvaluationBatch] = deque()
         self._claiming = asyncio.Lock()
@@ -137,9 +132,7 @@ class Drain:
             DatabaseError: a call to the Data API failed, and nothing was claimed after that. The other batches in hand
                 were recorded where that was possible; the rest become visible again.
         """
-        await side_by_side(
-            self._work_off() for _ in range(_most_in_hand(self._config, self._config.engine_max_concurrency))
-        )
+        await side_by_side(self._work_off() for _ in range(_most_in_hand(self._config)))
         if self._database_error is None or isinstance(self._database_error, DatabaseRefusedError):
             for batch in self._claimed:
                 await self._give_back(batch, blameless=True)
@@ -277,7 +270,7 @@ class Drain:
 
     async def _claim_for_company(self) -> None:
         wanted = await self._until_calls_are_short()
-        while (room := _most_in_hand(self._config, self._lease.calls) - self._in_hand) <= 0:
+        while (room := _most_in_hand(self._config) - self._in_hand) <= 0:
             self._let_go.clear()
             await self._let_go.wait()
         # What is claimed now would keep whoever waits to be alone; and if it is a suspect, it would only be given back.
@@ -311,8 +304,8 @@ class Drain:
         # Read before the claim: what is queued while it is under way may be too late for it.
         all_queued = self._all_queued
         self._queued.clear()
-        claimed = await self._lease.claim(quantity, manual_only=self._manual_only, budget=self._budget)
-        is_empty = not claimed.batches and not claimed.stale and not claimed.engine_full
+        claimed = await self._invocations.claim(quantity, manual_only=self._manual_only)
+        is_empty = not claimed.batches and not claimed.stale
         self.done.engine_paused = claimed.engine_paused
         if claimed.engine_paused or (all_queued and is_empty):
             self._exhausted = True
@@ -356,7 +349,7 @@ def _calls_per_batch(config: ScenarioEvaluationConfig) -> int:
     return math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
 
 
-def _most_in_hand(config: ScenarioEvaluationConfig, calls: int) -> int:
-    """Enough batches to have so many calls in flight, and half as many again that wait for their record."""
-    busy = math.ceil(calls / _calls_per_batch(config))
+def _most_in_hand(config: ScenarioEvaluationConfig) -> int:
+    """Enough batches to have all calls in flight, and half as many again that wait for their record."""
+    busy = math.ceil(config.engine_max_concurrency / _calls_per_batch(config))
     return min(MAX_IN_HAND, busy + max(2, busy // 2))

@@ -47,7 +47,7 @@ class ConcurrencyLimiter:
     """Lets at most `limit` holders in at a time, first come first served; one who asks for it is let in alone.
 
     An overload halves the limit, once for all calls that were in flight together; every `limit` calls that went well
-    raise it by one, up to the maximum. Over the limit lies a ceiling that others may move.
+    raise it by one, up to the maximum.
 
     Args:
         maximum: the limit to start from and to recover to.
@@ -55,7 +55,6 @@ class ConcurrencyLimiter:
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
-        self._ceiling = maximum
         self._limit = maximum
         self._in_flight = 0
         self._is_taken_alone = False
@@ -68,23 +67,6 @@ class ConcurrencyLimiter:
     def limit(self) -> int:
         """The current limit."""
         return self._limit
-
-    @property
-    def held(self) -> int:
-        """How many may be in flight until the ceiling is moved."""
-        return max(self._in_flight, self._ceiling)
-
-    def hold_below(self, ceiling: int) -> None:
-        """Moves the ceiling; those who are in flight beyond it stay, and nobody enters until they are few enough.
-
-        Args:
-            ceiling: how many may be in flight; below one it is one, or whoever waits would wait for ever.
-        """
-        ceiling = min(max(1, ceiling), self.maximum)
-        # A limit that an overload has lowered recovers step by step; any other one is where the ceiling is.
-        self._limit = ceiling if self._limit == self._ceiling else min(self._limit, ceiling)
-        self._ceiling = ceiling
-        self._admit()
 
     def permit(self, *, alone: bool = False) -> Permit:
         """A place, waited for in turn and held until the block ends; `alone`: all the places there are."""
@@ -155,4 +137,4 @@ class ConcurrencyLimiter:
         self._went_well += 1
         if self._went_well >= self._limit:
             self._went_well = 0
-            self._limit = min(self._ceiling, self._limit + 1)
+            self._limit = min(self.maximum, self._limit + 1)

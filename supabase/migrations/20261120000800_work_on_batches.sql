@@ -116,10 +116,8 @@ $$;
 -- Hands out visible batches, those of manual runs first (p_manual_only: and no others), and hides them for
 -- p_visibility_seconds. Messages whose batch is not open any more are deleted here, or they would come back for ever; "stale"
 -- says how many, because an empty answer with stale messages is not an empty queue.
--- p_engine_lease: what the process asks of the ceiling on engine calls (null: none is set), see scheduler.renew_engine_lease,
--- whose answer is "engine_lease". Whoever may call nobody is handed nothing.
 create function public.scheduler_claim(
-  p_quantity integer, p_visibility_seconds integer, p_manual_only boolean, p_engine_lease jsonb default null
+  p_quantity integer, p_visibility_seconds integer, p_manual_only boolean
 ) returns json
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -132,16 +130,10 @@ declare
   v_batches json[] := '{}';
   v_stale integer := 0;
   v_paused_until timestamptz;
-  v_lease jsonb;
 begin
-  if p_engine_lease is not null then
-    v_lease := scheduler.renew_engine_lease(p_engine_lease);
-  end if;
   select engine_paused_until into v_paused_until from scheduler.settings where engine_paused_until > clock_timestamp();
-  if v_paused_until is not null or (v_lease ->> 'calls')::integer = 0 then
-    return json_build_object(
-      'batches', v_batches, 'stale', 0, 'engine_paused_until', v_paused_until, 'engine_lease', v_lease
-    );
+  if v_paused_until is not null then
+    return json_build_object('batches', v_batches, 'stale', 0, 'engine_paused_until', v_paused_until);
   end if;
 
   foreach v_queue in array array['scenario_evaluation_batches_manual', 'scenario_evaluation_batches'] loop
@@ -173,9 +165,7 @@ begin
       v_stale := v_stale + cardinality(v_stale_ids);
     end if;
   end loop;
-  return json_build_object(
-    'batches', v_batches, 'stale', v_stale, 'engine_paused_until', null, 'engine_lease', v_lease
-  );
+  return json_build_object('batches', v_batches, 'stale', v_stale, 'engine_paused_until', null);
 end
 $$;
 
@@ -471,14 +461,14 @@ revoke all on function
 from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, jsonb),
-  public.scheduler_claim(integer, integer, boolean, jsonb),
+  public.scheduler_claim(integer, integer, boolean),
   public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),
   public.scheduler_split(uuid, integer, integer)
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, jsonb),
-  public.scheduler_claim(integer, integer, boolean, jsonb),
+  public.scheduler_claim(integer, integer, boolean),
   public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),
   public.scheduler_split(uuid, integer, integer)

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(14);
+select plan(13);
 
 -- Whatever is there is out of the way until the rollback.
 delete from public.scheduler_invocations;
@@ -95,16 +95,6 @@ update scheduler.settings set engine_paused_until = clock_timestamp() + interval
 select is((public.scheduler_claim(10, 600, false) -> 'batches')::jsonb, '[]', 'while the engine is paused nobody is handed anything');
 select isnt(public.scheduler_claim(10, 600, false) ->> 'engine_paused_until', null, 'and is told for how long');
 update scheduler.settings set engine_paused_until = null;
-
--- Nobody may call the engine.
-insert into scheduler.engine_leases (id, version, granted, wanted, expires_at)
-values (gen_random_uuid(), 1, 4, 4, clock_timestamp() + interval '1 minute');
-select is(
-  (public.scheduler_claim(10, 600, false, jsonb_build_object(
-    'id', gen_random_uuid(), 'version', 0, 'holds', 0, 'wants', 4, 'ceiling', 4, 'seconds', 60
-  )) -> 'batches')::jsonb,
-  '[]', 'whoever may not call the engine, since others use all that it bears, is handed nothing'
-);
 
 select * from finish();
 rollback;

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(38);
+select plan(37);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -21,8 +21,8 @@ values
 insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome)
 values ('00000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-000000000001', 'contact_lapsed', 'triggered');
 insert into scheduler.alerts (invocation_id, reason) values ('00000000-0000-4000-8000-00000000000a', 'failed');
-insert into scheduler.engine_leases (id, version, granted, wanted, expires_at)
-values ('00000000-0000-4000-8000-00000000000b', 1, 0, 1, now());
+insert into scheduler.engine_permits (id, calls, is_manual, expires_at)
+values ('00000000-0000-4000-8000-00000000000b', 1, false, now());
 insert into public.peer_mentors (user_id) values ('00000000-0000-4000-8000-000000000001');
 
 insert into refused values
@@ -65,8 +65,7 @@ insert into refused values
   ('texts_are_bounded', $$update public.scheduler_evaluations set error_code = repeat('x', 65)$$),
 
   ('engine_ceiling_is_one_row', $$update scheduler.engine_ceiling set singleton = false$$),
-  ('grant_is_not_negative', $$update scheduler.engine_leases set granted = -1$$),
-  ('something_is_wanted', $$update scheduler.engine_leases set wanted = 0$$),
+  ('a_permit_allows_calls', $$update scheduler.engine_permits set calls = 0$$),
 
   ('reason_is_known', $$update scheduler.alerts set reason = 'odd'$$),
   ('sent_or_given_up', $$update scheduler.alerts set sent_at = now(), given_up_at = now()$$);

@@ -14,7 +14,7 @@ insert into guarded values
   ('public.scheduler_evaluations'),
   ('scheduler.settings'),
   ('scheduler.dispatches'),
-  ('scheduler.engine_leases'),
+  ('scheduler.engine_permits'),
   ('scheduler.engine_ceiling'),
   ('scheduler.alerts'),
   ('pgmq.q_scenario_evaluation_batches'),

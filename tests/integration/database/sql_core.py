@@ -132,16 +132,22 @@ class Worker(Session):
         visibility_seconds: int = VISIBILITY_SECONDS,
         *,
         manual_only: bool = False,
-        engine_lease: Json | None = None,
     ) -> Json:
         answer: Json = await self.call(
             "claim",
             quantity=quantity,
             visibility_seconds=visibility_seconds,
             manual_only=manual_only,
-            engine_lease=engine_lease,
         )
         return answer
+
+    async def take_permit(
+        self, permit_id: str, *, calls: int = 4, total: int = 12, manual: bool = False, seconds: float = 30
+    ) -> bool:
+        taken: bool = await self.call(
+            "take_permit", permit_id=permit_id, calls=calls, total=total, is_manual=manual, seconds=seconds
+        )
+        return taken
 
     async def claim_one(self, visibility_seconds: int = VISIBILITY_SECONDS) -> Json:
         (batch,) = (await self.claim(1, visibility_seconds))["batches"]
@@ -249,7 +255,7 @@ class Worker(Session):
         engine_error: str | None = None,
         engine_message: str | None = None,
         retry_after_seconds: int | None = None,
-        engine_lease_id: str | None = None,
+        engine_permit_id: str | None = None,
     ) -> None:
         await self.call(
             "hand_back",
@@ -259,7 +265,7 @@ class Worker(Session):
             engine_error=engine_error,
             engine_message=engine_message,
             retry_after_seconds=retry_after_seconds,
-            engine_lease_id=engine_lease_id,
+            engine_permit_id=engine_permit_id,
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from .sql_core import SqlCore, Worker, mentor, minutes, pairs
 
-NOTHING = {"batches": [], "stale": 0, "engine_paused_until": None, "engine_lease": None}
+NOTHING = {"batches": [], "stale": 0, "engine_paused_until": None}
 
 
 def keys(claimed: dict[str, Any]) -> list[tuple[str, int]]:

@@ -72,7 +72,7 @@ async def test_the_walk_meets_all_that_is_ours(owner: Session) -> None:
         "public.scheduler_evaluations",
         "scheduler.settings",
         "scheduler.dispatches",
-        "scheduler.engine_leases",
+        "scheduler.engine_permits",
         "scheduler.engine_ceiling",
         "pgmq.q_scenario_evaluation_batches",
         "pgmq.a_scenario_evaluation_batches",
@@ -81,6 +81,7 @@ async def test_the_walk_meets_all_that_is_ours(owner: Session) -> None:
         "public.scheduler_open_slot",
         "public.scheduler_enqueue",
         "public.scheduler_claim",
+        "public.scheduler_take_permit",
         "public.scheduler_complete",
         "public.scheduler_release",
         "public.scheduler_split",
@@ -94,7 +95,6 @@ async def test_the_walk_meets_all_that_is_ours(owner: Session) -> None:
         "scheduler.dispatch",
         "scheduler.post_slices",
         "scheduler.expire",
-        "scheduler.renew_engine_lease",
         "scheduler.prune",
     }
 

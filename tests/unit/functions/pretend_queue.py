@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from functions.drain import Drain
 from functions.solitude import Solitude
-from shared.engine_lease import EngineLease
 from shared.evaluations import EvaluationBatch, GroupedResults
-from shared.invocations import ClaimedBatches, GrantedLease, Invocations, LeaseRequest
+from shared.invocations import ClaimedBatches, Invocations
 from shared.load_control import ConcurrencyLimiter
 from shared.trigger_engine import TriggerEngine
 from tests.unit.environment import make_config
@@ -17,10 +16,7 @@ from tests.unit.functions.pretend_engine import PretendEngine, make_batch
 
 
 class PretendQueue(Invocations):
-    """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way.
-
-    `grant` says how many calls are granted where a lease is asked for; who may call nobody is handed nothing.
-    """
+    """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way."""
 
     def __init__(self, batches: Sequence[EvaluationBatch] = (), *, at_a_time: int = 100) -> None:
         self.waiting = list(batches)
@@ -33,27 +29,23 @@ class PretendQueue(Invocations):
         self.claims = 0
         self.quantities: list[int] = []
         self.manual_only: set[bool] = set()
-        self.leases: list[LeaseRequest | None] = []
-        self.grant: Callable[[LeaseRequest], int] = lambda lease: lease.wants
         self.news = asyncio.Event()
         self.before_claim: Callable[[], Awaitable[object]] | None = None
         self.after_claim: Callable[[], None] = lambda: None
         self.before_record: Callable[[], Awaitable[object]] | None = None
 
-    async def claim(self, quantity: int, *, manual_only: bool, lease: LeaseRequest | None = None) -> ClaimedBatches:
+    async def claim(self, quantity: int, *, manual_only: bool) -> ClaimedBatches:
         self.claims += 1
         self.quantities.append(quantity)
         self.manual_only.add(manual_only)
-        self.leases.append(lease)
         self.news.set()
         if self.before_claim is not None:
             await self.before_claim()
-        granted = None if lease is None else GrantedLease(len(self.leases), self.grant(lease))
-        quantity = 0 if granted is not None and granted.calls == 0 else min(quantity, self.at_a_time)
+        quantity = min(quantity, self.at_a_time)
         taken, self.waiting = self.waiting[:quantity], self.waiting[quantity:]
         self.in_hand += taken
         self.after_claim()
-        return ClaimedBatches(tuple(taken), stale=0, engine_paused=False, lease=granted)
+        return ClaimedBatches(tuple(taken), stale=0, engine_paused=False)
 
     async def complete(
         self,
@@ -100,21 +92,11 @@ def make_drain(
     **settings: str,
 ) -> Drain:
     config = make_config(**{"EVALUATION_BATCH_SIZE": "100"} | settings)
-    limiter = ConcurrencyLimiter(4)
-    lease = EngineLease(
-        queue,
-        limiter,
-        ceiling=config.engine_max_concurrency_total,
-        wants=config.engine_max_concurrency,
-        sleep=engine.clock.sleep,
-    )
-    lease.join()
     return Drain(
         invocations=queue,
-        engine=client or engine.client(limiter=limiter),
+        engine=client or engine.client(limiter=ConcurrencyLimiter(4)),
         config=config,
         budget=engine.budget(seconds),
         solitude=solitude or Solitude(),
-        lease=lease,
         manual_only=manual_only,
     )

@@ -148,6 +148,14 @@ async def test_a_time_that_names_no_slot_is_422(function: Function) -> None:
 # The dispatch that is answered
 
 
+@pytest.mark.parametrize(("total", "slices"), [("", 4), ("160", 4), ("128", 3), ("64", 1)])
+async def test_dispatch_hears_how_many_slices_have_a_permit(log: LogLines, total: str, slices: int) -> None:
+    """One of the permits, of 32 calls each, serves manual runs only."""
+    function = Function(ENGINE_MAX_CONCURRENCY="32", ENGINE_MAX_CONCURRENCY_TOTAL=total, MAX_WORKERS="4")
+    await function.start()
+    assert function.sql.arguments_of("scheduler_open_slot")["max_workers"] == slices
+
+
 @pytest.mark.parametrize("dispatch_id", [1, 17, 2**63 - 1])
 async def test_the_dispatch_that_is_answered_is_handed_back(function: Function, dispatch_id: int) -> None:
     has_open(function)

@@ -234,60 +234,8 @@ async def test_who_is_alone_and_is_cancelled_gives_all_places_back() -> None:
     await cancel(after)
 
 
-async def test_below_a_lower_ceiling_nobody_enters_until_few_enough_are_in_flight() -> None:
-    limiter = ConcurrencyLimiter(4)
-    calls = await start(limiter, 6)
-    limiter.hold_below(2)
-    for n, held in enumerate((4, 3, 2)):
-        assert limiter.held == held
-        assert let_in(calls[4:]) == [False, False]
-        await calls[n].end()
-        await settle()
-    assert let_in(calls[3:]) == [True, True, False]
-    await cancel(calls)
-
-
-async def test_whoever_waits_enters_when_the_ceiling_is_raised() -> None:
-    limiter = ConcurrencyLimiter(8)
-    limiter.hold_below(2)
-    calls = await start(limiter, 6)
-    assert sum(let_in(calls)) == limiter.held == 2
-    limiter.hold_below(5)
-    await settle()
-    assert sum(let_in(calls)) == limiter.held == 5
-    await cancel(calls)
-
-
-@pytest.mark.parametrize(("ceiling", "limit"), [(0, 1), (-1, 1), (8, 8), (9, 8)])
-async def test_the_ceiling_is_between_one_and_the_maximum(ceiling: int, limit: int) -> None:
-    """Whoever waits below none would wait for ever."""
-    limiter = ConcurrencyLimiter(8)
-    limiter.hold_below(ceiling)
-    assert limiter.limit == limiter.held == limit
-
-
-async def test_a_limit_that_an_overload_lowered_recovers_step_by_step_up_to_the_ceiling() -> None:
-    limiter = ConcurrencyLimiter(8)
-    (call,) = await start(limiter, 1)
-    await call.end(overloaded=True)
-    limiter.hold_below(6)
-    assert limiter.limit == 4
-    await go_well(limiter, 4)
-    assert limiter.limit == 5
-    await go_well(limiter, 100)
-    assert limiter.limit == 6
-
-
-async def test_an_overload_below_a_ceiling_lowers_what_is_in_force() -> None:
-    limiter = ConcurrencyLimiter(32)
-    limiter.hold_below(4)
-    (call,) = await start(limiter, 1)
-    await call.end(overloaded=True)
-    assert limiter.limit == 2
-
-
 steps = st.lists(
-    st.sampled_from(["start", "end well", "end overloaded", "cancel oldest", "cancel newest", "lower", "raise"]),
+    st.sampled_from(["start", "end well", "end overloaded", "cancel oldest", "cancel newest"]),
     max_size=60,
 )
 
@@ -295,7 +243,6 @@ steps = st.lists(
 @given(st.integers(1, 5), steps)
 async def test_whatever_happens_the_limit_holds_and_no_place_is_lost(maximum: int, script: list[str]) -> None:
     limiter = ConcurrencyLimiter(maximum)
-    ceiling = maximum
     calls: list[Call] = []
     for step in script:
         inside = [call for call in calls if call.let_in]
@@ -306,15 +253,11 @@ async def test_whatever_happens_the_limit_holds_and_no_place_is_lost(maximum: in
             await inside[0].end(overloaded=step == "end overloaded")
         elif step.startswith("cancel") and (outside or inside):
             (outside or inside)[0 if step == "cancel oldest" else -1].task.cancel()
-        elif step in ("lower", "raise"):
-            ceiling = max(1, ceiling - 1) if step == "lower" else min(maximum, ceiling + 1)
-            limiter.hold_below(ceiling)
         await settle()
         now = sum(call.let_in for call in calls)
         waiting = sum(not call.let_in and not call.task.done() for call in calls)
-        assert 1 <= limiter.limit <= ceiling
+        assert 1 <= limiter.limit <= maximum
         assert now <= max(limiter.limit, len(inside))
-        assert limiter.held == max(now, ceiling)
         assert not waiting or now >= limiter.limit, "somebody waits although there is room"
     await cancel(calls)
     fresh = await start(limiter, maximum)
