@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 from shared.errors import EngineFullError
-from shared.invocations import ClaimedBatches, Invocations, LeaseRequest
+from shared.invocations import ClaimedBatches, Invocations, LeaseRequest, Poison
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import log_event
 from shared.time_budget import TimeBudget
@@ -70,7 +70,9 @@ class EngineLease:
         self._slices -= 1
         return self._id or None if self._slices == 0 else None
 
-    async def claim(self, quantity: int, *, manual_only: bool, budget: TimeBudget) -> ClaimedBatches:
+    async def claim(
+        self, quantity: int, *, manual_only: bool, poison: Poison | None = None, budget: TimeBudget
+    ) -> ClaimedBatches:
         """Claims batches as `Invocations.claim` does, and renews the lease on the way.
 
         Where this process may call nobody at present, a moment passes before that is answered.
@@ -78,10 +80,11 @@ class EngineLease:
         Args:
             quantity: batches, at most.
             manual_only: those of manual runs and no others.
+            poison: as `Invocations.claim` takes it.
             budget: of the slice that claims.
         """
         if self._ceiling is None:
-            return await self._invocations.claim(quantity, manual_only=manual_only)
+            return await self._invocations.claim(quantity, manual_only=manual_only, poison=poison)
         async with self._claiming:
             request = LeaseRequest(
                 id=self._id,
@@ -91,7 +94,7 @@ class EngineLease:
                 ceiling=self._ceiling,
                 seconds=budget.remaining() + MARGIN_SECONDS,
             )
-            claimed = await self._invocations.claim(quantity, manual_only=manual_only, lease=request)
+            claimed = await self._invocations.claim(quantity, manual_only=manual_only, poison=poison, lease=request)
             if claimed.lease is not None:
                 self._version, self.calls = claimed.lease.version, claimed.lease.calls
                 self._limiter.hold_below(self.calls)

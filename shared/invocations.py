@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
@@ -20,6 +20,9 @@ from shared.evaluations import (
     from_pairs,
     to_pairs,
 )
+
+# When a claim may return a poison batch: where nothing else is left, or before all else.
+Poison = Literal["first", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class OpenedSlot:
         more_open: more is open than that.
         witness: somebody whom the engine has answered before, if anybody.
         alert_due: an alert waits to be sent.
+        poison_overdue: a poison batch has waited for ten minutes.
     """
 
     opened: bool
@@ -88,6 +92,7 @@ class OpenedSlot:
     more_open: bool
     witness: MentorScenarios | None
     alert_due: bool
+    poison_overdue: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +126,17 @@ class GrantedLease:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedBatches:
-    """What a claim found. `stale`: messages of batches that are over, deleted on the way; more may follow."""
+    """What a claim found.
+
+    Args:
+        stale: messages of batches that are over, deleted on the way; more may follow.
+        poison_waits: nothing else was left, but there are poison batches.
+    """
 
     batches: tuple[EvaluationBatch, ...]
     stale: int
     engine_paused: bool
+    poison_waits: bool = False
     lease: GrantedLease | None = None
 
     @property
@@ -209,6 +220,7 @@ class Invocations:
             more_open=answer["more_open"],
             witness=to_witness(answer["witness"]),
             alert_due=answer["alert_due"],
+            poison_overdue=answer["poison_overdue"],
         )
 
     async def enqueue(
@@ -245,12 +257,20 @@ class Invocations:
         )
         return bool(answer["accepted"])
 
-    async def claim(self, quantity: int, *, manual_only: bool, lease: LeaseRequest | None = None) -> ClaimedBatches:
+    async def claim(
+        self,
+        quantity: int,
+        *,
+        manual_only: bool,
+        poison: Poison | None = None,
+        lease: LeaseRequest | None = None,
+    ) -> ClaimedBatches:
         """Claims up to `quantity` batches for `batch_visibility_seconds`, manual ones first, or no others.
 
         Args:
             quantity: batches, at most.
             manual_only: those of manual runs and no others.
+            poison: one batch at most, of whatever kind, and of poison ones when; None: none.
             lease: what is asked of the ceiling on engine calls, where one is set.
         """
         answer = await self._database.call(
@@ -258,6 +278,7 @@ class Invocations:
             quantity=quantity,
             visibility_seconds=self._config.batch_visibility_seconds,
             manual_only=manual_only,
+            poison=poison,
             engine_lease=None if lease is None else asdict(lease),
         )
         granted = answer.get("engine_lease")
@@ -272,11 +293,13 @@ class Invocations:
                     engine_scope=row["engine_scope"],
                     scheduled_for=row["scheduled_for"],
                     dry_run=row["dry_run"],
+                    is_poison=row["is_poison"],
                 )
                 for row in answer["batches"]
             ),
             stale=answer["stale"],
             engine_paused=answer["engine_paused_until"] is not None,
+            poison_waits=answer["poison_waits"],
             lease=None if granted is None else GrantedLease(granted["version"], granted["calls"]),
         )
 
@@ -316,10 +339,10 @@ class Invocations:
         return state
 
     async def split(self, batch: EvaluationBatch) -> bool:
-        """Replaces a batch by one for each of its users, who stay as suspect as it was.
+        """Replaces a batch by one for each of its users, in the poison queue.
 
         Args:
-            batch: the batch, as it was claimed; of several users.
+            batch: the batch, as it was claimed.
 
         Returns:
             False where another worker has claimed, split or recorded it since; it is not ours any more in any case.

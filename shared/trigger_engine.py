@@ -32,7 +32,6 @@ from shared.errors import (
 )
 from shared.evaluations import MentorScenarios
 from shared.http_client import HttpClient
-from shared.lanes import Lanes
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import traceparent
 from shared.post_client import Connect, HttpBodyError, HttpError, HttpTimeoutError
@@ -127,9 +126,7 @@ class TriggerEngine:
         }
         self._connect_seconds = min(CONNECT_SECONDS, CONNECT_SHARE * timeout_seconds)
         self._client = connect(f"{url}/v1/evaluations", headers, connect_seconds=self._connect_seconds)
-        self._limiter = limiter
-        self.lanes = Lanes(limiter.maximum)
-        """For many calls at a time: as many as may be in flight."""
+        self.limiter = limiter
         self._timeout_seconds = timeout_seconds
         self._max_attempts = max_attempts
         self._sleep = sleep
@@ -164,12 +161,7 @@ class TriggerEngine:
             raise error
 
     async def evaluate(
-        self,
-        context: EvaluationContext,
-        users: Sequence[MentorScenarios],
-        budget: TimeBudget,
-        *,
-        alone: bool = False,
+        self, context: EvaluationContext, users: Sequence[MentorScenarios], budget: TimeBudget
     ) -> Answer:
         """Asks about `users`, once, as soon as the engine is willing.
 
@@ -177,7 +169,6 @@ class TriggerEngine:
             context: what all calls of the invocation have in common.
             users: whom to ask about.
             budget: how long this may take.
-            alone: with no other call of this process in flight.
 
         Returns:
             What the engine said of each pair that was asked for; pairs that it left out are missing.
@@ -189,7 +180,7 @@ class TriggerEngine:
             EngineUnavailableError: the engine asks everybody to wait for longer than this slice should.
             OutOfTimeError: the time budget ended.
         """
-        async with self._limiter.permit(alone=alone) as permit:
+        async with self.limiter.permit() as permit:
             if self._welcome_at > budget.clock():
                 await self._until_welcome(budget)
             try:
@@ -231,14 +222,13 @@ class TriggerEngine:
         if self._witness is None:
             self._witness = (context, user)
 
-    async def still_answers_its_witness(self, budget: TimeBudget, *, alone: bool = False) -> bool:
+    async def still_answers_its_witness(self, budget: TimeBudget) -> bool:
         """Whether the engine answers the user whom it answered last; False if none is known.
 
         A dry run, so that asking about her again can neither act nor change what was recorded.
 
         Args:
             budget: how long this may take.
-            alone: with no other call of this process in flight.
 
         Raises:
             EngineRejectedError: the engine will not take any call.
@@ -250,11 +240,11 @@ class TriggerEngine:
         context, user = self._witness
         dry = replace(context, dry_run=True, engine_scope=f"dry:{context.invocation_id}")
         try:
-            await self.evaluate(dry, [user], budget, alone=alone)
+            await self.evaluate(dry, [user], budget)
         except EngineTransientError:
             return False
         except EngineRefusedCallError:
-            return True
+            pass
         return True
 
     async def _send_measured(

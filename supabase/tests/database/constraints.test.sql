@@ -14,10 +14,10 @@ values
   ('00000000-0000-4000-8000-00000000000a', 'id:constraints', 'manual', 'running', now(), now(), now() + interval '1 hour',
    'manual:constraints');
 insert into public.scheduler_invocation_batches
-  (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
+  (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id)
 values
   ('00000000-0000-4000-8000-00000000000a', 1, '[]', '00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002',
-   2, 2, 1);
+   2, 2, 'scenario_evaluation_batches', 1);
 insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome)
 values ('00000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-000000000001', 'contact_lapsed', 'triggered');
 insert into scheduler.alerts (invocation_id, reason) values ('00000000-0000-4000-8000-00000000000a', 'failed');
@@ -123,8 +123,8 @@ select throws_ok(
 select throws_ok(
   $$
     insert into public.scheduler_invocation_batches
-      (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
-    values ('00000000-0000-4000-8000-00000000000f', 1, '[]', gen_random_uuid(), gen_random_uuid(), 1, 1, 1)
+      (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id)
+    values ('00000000-0000-4000-8000-00000000000f', 1, '[]', gen_random_uuid(), gen_random_uuid(), 1, 1, 'scenario_evaluation_batches', 1)
   $$,
   null, null, 'a batch belongs to an invocation'
 );

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shared.lanes import RESERVE
+from functions.drain import RESERVE
 
 from ..drained_run import TYPES, DrainLoad
 from .costs import DATABASE, Costs, Work

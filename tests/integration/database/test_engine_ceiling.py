@@ -9,7 +9,7 @@ import pytest
 
 from shared.engine_lease import EngineLease
 from shared.errors import DatabaseUnavailableError
-from shared.invocations import ClaimedBatches, GrantedLease, Invocations, LeaseRequest
+from shared.invocations import ClaimedBatches, GrantedLease, Invocations, LeaseRequest, Poison
 from shared.load_control import ConcurrencyLimiter
 from shared.time_budget import TimeBudget
 
@@ -48,7 +48,9 @@ class Claims(Invocations):
         self._worker = worker
         self._random = random
 
-    async def claim(self, quantity: int, *, manual_only: bool, lease: LeaseRequest | None = None) -> ClaimedBatches:
+    async def claim(
+        self, quantity: int, *, manual_only: bool, poison: Poison | None = None, lease: LeaseRequest | None = None
+    ) -> ClaimedBatches:
         assert lease is not None
         asked = {name: getattr(lease, name) for name in LeaseRequest.__slots__}
         answer = await self._worker.claim(quantity, engine_lease=asked)

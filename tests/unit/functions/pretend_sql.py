@@ -77,6 +77,7 @@ def slot_answer(**members: Any) -> dict[str, Any]:
         "more_open": False,
         "witness": None,
         "alert_due": False,
+        "poison_overdue": False,
     } | members
 
 
@@ -178,6 +179,7 @@ class PretendSql:
                 "engine_scope": "slot:2026-11-23T02:00Z",
                 "scheduled_for": SLOT,
                 "dry_run": False,
+                "is_poison": False,
             }
             | members
         )
@@ -194,7 +196,13 @@ class PretendSql:
             lease = {"version": arguments["engine_lease"]["version"] + 1, "calls": self.calls_granted}
             quantity = min(quantity, quantity * self.calls_granted)
         claimed, self._waiting = self._waiting[:quantity], self._waiting[quantity:]
-        return {"batches": claimed, "stale": 0, "engine_paused_until": None, "engine_lease": lease}
+        return {
+            "batches": claimed,
+            "stale": 0,
+            "engine_paused_until": None,
+            "engine_lease": lease,
+            "poison_waits": False,
+        }
 
     def _active(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """In no order, as SQL answers it."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import httpx
 import pytest
 
 from functions.drain import Drain
-from functions.solitude import Solitude
 from shared.invocations import LeaseRequest
 from tests.unit.clock import ManualClock
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch, make_users
@@ -19,15 +17,12 @@ from tests.unit.functions.pretend_queue import PretendQueue, make_drain
 IN_HAND_AT = {1: 3, 2: 4, 8: 12}
 
 
-def below_a_ceiling(
-    queue: PretendQueue, engine: PretendEngine, *, seconds: float = 1000, solitude: Solitude | None = None
-) -> Drain:
+def below_a_ceiling(queue: PretendQueue, engine: PretendEngine, *, seconds: float = 1000) -> Drain:
     """A drain of a process that may have 32 calls in flight, of forty that all may have."""
     return make_drain(
         queue,
         engine,
         seconds=seconds,
-        solitude=solitude,
         ENGINE_MAX_CONCURRENCY="32",
         ENGINE_MAX_CONCURRENCY_TOTAL="40",
     )
@@ -132,25 +127,10 @@ async def test_an_empty_queue_and_no_share_are_not_the_same(clock: ManualClock) 
     assert clock.slept == []
 
 
-async def test_a_suspect_is_not_taken_without_a_share_either(clock: ManualClock) -> None:
-    queue = PretendQueue([make_batch([user], deliveries=3) for user in make_users(3)])
+async def test_a_poison_batch_is_not_taken_without_a_share_either(clock: ManualClock) -> None:
+    queue = PretendQueue([make_batch([user], deliveries=3, is_poison=True) for user in make_users(3)])
     queue.grant = lambda _: 0 if queue.claims in (2, 3, 4) else 2
     drain = below_a_ceiling(queue, PretendEngine(clock))
     drain.note_all_queued()
     assert (await drain.run()).batches == 3
     assert len(clock.slept) == 3
-
-
-async def test_who_waits_for_room_among_his_own_batches_keeps_nobody_from_being_alone(clock: ManualClock) -> None:
-    """A suspect of another slice of the process: everybody lets go in the end."""
-    solitude = Solitude()
-    first = PretendQueue([make_batch(make_users(2)) for _ in range(30)])
-    second = PretendQueue([make_batch([user], deliveries=3) for user in make_users(4)])
-    for queue in (first, second):
-        queue.grant = lambda _: 1
-    engine = PretendEngine(clock)
-    drains = [below_a_ceiling(queue, engine, solitude=solitude) for queue in (first, second)]
-    for drain in drains:
-        drain.note_all_queued()
-    done = await asyncio.gather(*(drain.run() for drain in drains))
-    assert [each.batches for each in done] == [30, 4]

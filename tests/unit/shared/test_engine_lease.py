@@ -9,7 +9,7 @@ import pytest
 
 from shared.engine_lease import FULL_PAUSE_SECONDS, MARGIN_SECONDS, EngineLease
 from shared.errors import DatabaseUnavailableError, EngineFullError
-from shared.invocations import ClaimedBatches, GrantedLease, Invocations, LeaseRequest
+from shared.invocations import ClaimedBatches, GrantedLease, Invocations, LeaseRequest, Poison
 from shared.load_control import ConcurrencyLimiter
 from shared.time_budget import TimeBudget
 from tests.unit.clock import ManualClock
@@ -27,7 +27,9 @@ class Claims(Invocations):
         self.under_way = 0
         self.before_answer: Callable[[], None] = lambda: None
 
-    async def claim(self, quantity: int, *, manual_only: bool, lease: LeaseRequest | None = None) -> ClaimedBatches:
+    async def claim(
+        self, quantity: int, *, manual_only: bool, poison: Poison | None = None, lease: LeaseRequest | None = None
+    ) -> ClaimedBatches:
         assert self.under_way == 0, "two claims of a process at a time"
         self.under_way += 1
         self.asked.append(lease)
