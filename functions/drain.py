@@ -73,10 +73,15 @@ class Process:
         finally:
             self._sharing -= 1
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether a poison batch may be taken."""
+        return not self._sharing and not self._alone.locked()
+
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[bool]:
-        """Yields whether the process is idle; if it is, it stays so but for the block."""
-        if self._sharing or self._alone.locked():
+        """Yields whether the process is idle; if it is, nothing else begins until the block ends."""
+        if not self.is_idle:
             yield False
             return
         async with self._alone:
@@ -149,7 +154,7 @@ class Drain:
         self._manual_only = manual_only
         self._poison_overdue = poison_overdue
         types = len(config.enabled_types())
-        calls_per_user = math.ceil(types / min(types, config.engine_types_per_call or types))
+        calls_per_user = math.ceil(types / (config.engine_types_per_call or types))
         self._calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
         # There may be something in the queues that no claim has seen yet.
         self._queued = True

@@ -198,7 +198,7 @@ class _BatchEvaluator:
         try:
             answer = await self._call(users)
         except EngineTransientError as error:
-            self._deferred.append(partial(self._evaluate, users, partial(self._call_with_retries, after=error)))
+            self._deferred.append(partial(self._evaluate, users, partial(self._retry, error)))
         except EngineRefusedCallError as error:
             self._deferred.append(partial(self._bisect_refused, users, error, self._call_with_retries))
         else:
@@ -314,73 +314,52 @@ class _BatchEvaluator:
             ) from error
 
     async def _probe_user(self, user: MentorScenarios) -> None:
-        """A full round of retries; then the user is failed, if the engine answered others meanwhile or the canary."""
-        answers = self._engine.answers
+        """Fails a user whose every attempt fails while the canary passes after each: poison, and not an outage.
+
+        After a 503 that neither gets past the engine is overloaded, which is waited out for as long as there is time.
+        """
+        failures = 0
+
+        async def attempt() -> Answer | None:
+            nonlocal failures
+            while True:
+                try:
+                    return await self._call([user])
+                except EngineTransientError as error:
+                    is_busy = error.code == TOO_BUSY and not error.speaks_of_all_calls
+                    if not is_busy:
+                        await self._require_canary(error)
+                    elif not await self._engine.still_answers_its_witness(self._budget):
+                        failures = 0
+                        raise
+                    failures += 1
+                    if failures >= (BUSY_ATTEMPTS if is_busy else self._engine.max_attempts):
+                        return None
+                    if not is_busy:
+                        raise
+
         try:
-            try:
-                answer = await self._call_with_retries([user])
-            except EngineTransientError as error:
-                others_answered = self._engine.answers > answers
-                if error.speaks_of_all_calls or not others_answered:
-                    await self._require_canary(error)
-                if error.too_late or others_answered:
-                    raise
-                # An outage that lasted for all attempts may have ended just before the canary was asked.
-                answer = await self._call([user])
-        except EngineTransientError as error:
-            if error.too_late:
-                self._too_late = True
-            elif error.code == TOO_BUSY:
-                await self._probe_busy_user(user)
-            else:
-                self._fail(user, error)
+            answer = await self._engine.retrying(self._budget, tireless=True)(attempt)
+        except EngineTransientError:
+            self._too_late = True
         except EngineRefusedCallError as error:
             self._fail(user, error)
         else:
-            await self._take([user], answer)
+            if answer is None:
+                self._fail(user, self._last_errors[user.user_id, user.scenario_types[0]])
+            else:
+                await self._take([user], answer)
 
-    async def _probe_busy_user(self, user: MentorScenarios) -> None:
-        """Fails a user whom 503 turns away in every attempt while the canary passes after each.
+    async def _call_with_retries(self, users: Users) -> Answer:
+        return await self._engine.retrying(self._budget)(self._call, users)
 
-        Where the canary is turned away too the engine is overloaded: that is waited out for as long as there is time.
-        """
-
-        async def attempt() -> None:
-            for _ in range(BUSY_ATTEMPTS):
-                try:
-                    answer = await self._call([user])
-                except EngineTransientError as error:
-                    if error.speaks_of_all_calls:
-                        await self._require_canary(error)
-                    if not await self._engine.still_answers_its_witness(self._budget):
-                        raise
-                else:
-                    await self._take([user], answer)
-                    return
-            self._fail(user, self._last_errors[user.user_id, user.scenario_types[0]])
-
-        try:
-            await self._engine.retrying(self._budget, tireless=True)(attempt)
-        except EngineTransientError as error:
-            raise OutOfTimeError("the time budget ended before the engine had time for a user") from error
-        except EngineRefusedCallError as error:
-            self._fail(user, error)
-
-    async def _call_with_retries(self, users: Users, *, after: EngineTransientError | None = None) -> Answer:
-        """Calls until the retry policy gives up. `after`: the first attempt's failure, if it was made before.
-
-        tenacity comes in only after a failure: around every call it would cost more than most calls do.
-        """
-        try:
-            if after is None:
-                return await self._call(users)
-        except EngineTransientError as error:
-            after = error
-        failed = [after]
+    async def _retry(self, first: EngineTransientError, users: Users) -> Answer:
+        """Goes on after a first failure: tenacity around every call would cost more than most calls do."""
+        failures = [first]
 
         async def attempt() -> Answer:
-            if failed and (failure := failed.pop()) is not None:
-                raise failure
+            if failures:
+                raise failures.pop()
             return await self._call(users)
 
         return await self._engine.retrying(self._budget)(attempt)

@@ -128,7 +128,7 @@ class TriggerEngine:
         self._client = connect(f"{url}/v1/evaluations", headers, connect_seconds=self._connect_seconds)
         self.limiter = limiter
         self._timeout_seconds = timeout_seconds
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
         self._sleep = sleep
         self.answers = 0
         """Calls that the engine took or refused on their own account so far: two readings tell whether it is down."""
@@ -143,7 +143,7 @@ class TriggerEngine:
             budget: the time budget.
             tireless: never before its end either.
         """
-        enough = stop_never if tireless else stop_after_attempt(self._max_attempts)
+        enough = stop_never if tireless else stop_after_attempt(self.max_attempts)
         return AsyncRetrying(
             retry=retry_if_exception_type(EngineTransientError),
             wait=WaitRetryAfter(wait_random_exponential(multiplier=0.2, max=8)),
@@ -156,7 +156,7 @@ class TriggerEngine:
         """Raises the last failure, which says whether it was too late for another attempt rather than one too many."""
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, EngineTransientError):
-            error.too_late = state.attempt_number < self._max_attempts
+            error.too_late = state.attempt_number < self.max_attempts
         if error is not None:
             raise error
 

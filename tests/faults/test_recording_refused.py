@@ -150,7 +150,7 @@ async def test_a_slot_is_opened_and_a_page_of_mentors_is_frozen_as_a_whole_or_no
             await make_room()
         invocation = await eventually(night.ended)
 
-    assert found == [([], [0, 0])] * len(BEGINNING)
+    assert found == [([], [0, 0, 0])] * len(BEGINNING)
     assert invocation is not None
     assert invocation["status"] == "succeeded"
     await check_promises(night, invocation)
