@@ -339,7 +339,7 @@ class _BatchEvaluator:
                         raise
 
         try:
-            answer = await self._engine.retrying(self._budget, tireless=True)(attempt)
+            answer: Answer | None = await self._engine.retrying(self._budget, tireless=True)(attempt)
         except EngineTransientError:
             self._too_late = True
         except EngineRefusedCallError as error:
