@@ -79,6 +79,8 @@ async def test_singles_wait_in_the_poison_queue_whatever_their_run(core: SqlCore
     await core.open_run(worker, [pairs([3])])
     assert (await worker.claim(manual_only=True, poison="last"))["batches"] == []
     assert [batch["pairs"] for batch in (await worker.claim())["batches"]] == [pairs([3])]
+    # Dispatch asks for slices for them as well.
+    assert await core.owner.value("select scheduler.visible_batches(10)") == 2
     assert [batch["is_poison"] for batch in await singles(worker)] == [True, True]
 
 

@@ -114,6 +114,8 @@ async def test_when_it_dies_alone_nobody_else_is_charged_with_it(night: Night) -
         b"select pairs -> 0 -> 'user_ids' ->> 0, deliveries from public.scheduler_invocation_batches"
     )
     assert dict(deliveries)[lost] == DEATHS_OF_A_KILLER + 1
+    queues = await night.rows(b"select distinct queue from public.scheduler_invocation_batches where failed > 0")
+    assert queues == [("scenario_evaluation_batches_poison",)]
     assert max(number for user_id, number in deliveries if user_id != lost) <= 3
 
 
