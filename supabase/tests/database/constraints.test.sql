@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(36);
+select plan(39);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -47,6 +47,11 @@ insert into refused values
    $$update public.scheduler_invocations set deleted_at = now() where finished_at is null$$),
   ('note_is_bounded', $$update public.scheduler_invocations set note = repeat('x', 2001)$$),
 
+  ('error_message_explains_an_error', $$update public.scheduler_invocations set error_message = 'x', error = null$$),
+  ('error_message_is_bounded',
+   $$update public.scheduler_invocations set error = 'expired', error_message = repeat('x', 301)$$),
+
+  ('queue_is_known', $$update public.scheduler_invocation_batches set queue = 'another'$$),
   ('batch_has_pairs', $$update public.scheduler_invocation_batches set evaluations = 0$$),
   ('users_are_in_order',
    $$update public.scheduler_invocation_batches set last_user_id = '00000000-0000-4000-8000-000000000000'$$),

@@ -4,7 +4,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(31);
+select plan(35);
 
 create temporary table guarded (name text) on commit drop;
 insert into guarded values
