@@ -81,7 +81,7 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
         planned for user_id in user_ids for planned in _plan(work, user_id, active.get(user_id), request.scenario_types)
     ]
     try:
-        async with work.measuring("batch"), _permit_to_call(work, budget), work.solitude.together(budget):
+        async with work.measuring("batch"), _permit_to_call(work, budget), work.process.shared(budget):
             evaluated = await run_evaluation_batch(
                 _batch(work, users, None if request.dry_run else idempotency_key),
                 engine=work.engine,

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from functions.drain import Drain, Drained
+from functions.drain import Drain, Drained, Process
 from functions.enumeration import enumerate_mentors
 from functions.roster import Roster
-from functions.solitude import Solitude
 from shared.alert_webhook import AlertWebhook
 from shared.config import ScenarioEvaluationConfig
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, Database, connect
@@ -38,7 +37,7 @@ class Work:
         slices: the Data API, over the connections that slices have for themselves.
         readers: the Data API, over the connections of those who call the REST API.
         now: this machine's clock; the database's clock overrules it.
-        solitude: who shares this process with whom.
+        process: what this process has in hand.
         webhook: where alerts go; None: nowhere.
         telemetry: measures all of it; None: nobody does.
     """
@@ -50,7 +49,7 @@ class Work:
     records: InvocationRecords
     engine: TriggerEngine
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    solitude: Solitude = field(default_factory=Solitude)
+    process: Process = field(default_factory=Process)
     webhook: AlertWebhook | None = None
     telemetry: Telemetry | None = None
 
@@ -94,6 +93,7 @@ async def work_off(
     witness: MentorScenarios | None,
     more_open: bool = False,
     manual_only: bool = False,
+    poison_overdue: bool = False,
     dispatch_id: int | None = None,
 ) -> dict[str, dict[str, Any] | None]:
     """Enumerates, drains, finishes, and hands back.
@@ -104,7 +104,8 @@ async def work_off(
         budget: how long this may take.
         witness: somebody whom the engine has answered before, if anybody.
         more_open: more invocations are open than these.
-        manual_only: work on no night.
+        manual_only: work on no night, and on no poison batch.
+        poison_overdue: a poison batch has waited for so long that it comes first.
         dispatch_id: the dispatch that this slice answers, if one.
 
     Returns:
@@ -120,8 +121,9 @@ async def work_off(
         engine=work.engine,
         config=work.config,
         budget=budget,
-        solitude=work.solitude,
+        process=work.process,
         manual_only=manual_only,
+        poison_overdue=poison_overdue,
         telemetry=work.telemetry,
     )
     permit_id = work.invocations.new_permit_id()

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database, from_row
@@ -18,6 +18,9 @@ from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios,
 
 # Calls end with the time budget of their slice; a process that is short of CPU notices it late.
 PERMIT_MARGIN_SECONDS = 5.0
+
+# When a claim may return a poison batch: where nothing else is left, or before all else.
+Poison = Literal["first", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class OpenedSlot:
         more_open: more is open than that.
         witness: somebody whom the engine has answered before, if anybody.
         alert_due: an alert waits to be sent.
+        poison_overdue: a poison batch has waited for ten minutes.
     """
 
     opened: bool
@@ -86,15 +90,22 @@ class OpenedSlot:
     more_open: bool
     witness: MentorScenarios | None
     alert_due: bool
+    poison_overdue: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedBatches:
-    """What a claim found. `stale`: messages of batches that are over, deleted on the way; more may follow."""
+    """What a claim found.
+
+    Args:
+        stale: messages of batches that are over, deleted on the way; more may follow.
+        poison_waits: nothing else was left, but there are poison batches.
+    """
 
     batches: tuple[EvaluationBatch, ...]
     stale: int
     engine_paused: bool
+    poison_waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,23 +204,26 @@ class Invocations:
         )
         return bool(answer["accepted"])
 
-    async def claim(self, quantity: int, *, manual_only: bool) -> ClaimedBatches:
+    async def claim(self, quantity: int, *, manual_only: bool, poison: Poison | None = None) -> ClaimedBatches:
         """Claims up to `quantity` batches for `batch_visibility_seconds`, manual ones first, or no others.
 
         Args:
             quantity: batches, at most.
             manual_only: those of manual runs and no others.
+            poison: one batch at most, of whatever kind, and of poison ones when; None: none.
         """
         answer = await self._database.call(
             "scheduler_claim",
             quantity=quantity,
             visibility_seconds=self._config.batch_visibility_seconds,
             manual_only=manual_only,
+            poison=poison,
         )
         return ClaimedBatches(
             batches=tuple(from_row(EvaluationBatch, row, users=from_pairs(row["pairs"])) for row in answer["batches"]),
             stale=answer["stale"],
             engine_paused=answer["engine_paused_until"] is not None,
+            poison_waits=answer["poison_waits"],
         )
 
     def new_permit_id(self) -> str | None:
@@ -274,10 +288,10 @@ class Invocations:
         return state
 
     async def split(self, batch: EvaluationBatch) -> bool:
-        """Replaces a batch by one for each of its users, who stay as suspect as it was.
+        """Replaces a batch by one for each of its users, in the poison queue.
 
         Args:
-            batch: the batch, as it was claimed; of several users.
+            batch: the batch, as it was claimed.
 
         Returns:
             False where another worker has claimed, split or recorded it since; it is not ours any more in any case.

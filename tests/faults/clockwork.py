@@ -22,6 +22,7 @@ UNDER_WAY = b"select exists (select from net.http_request_queue)"
 LATER = (
     b"update pgmq.q_scenario_evaluation_batches set vt = vt - make_interval(secs => %s)",
     b"update pgmq.q_scenario_evaluation_batches_manual set vt = vt - make_interval(secs => %s)",
+    b"update pgmq.q_scenario_evaluation_batches_poison set vt = vt - make_interval(secs => %s)",
     b"update scheduler.dispatches set requested_at = requested_at - make_interval(secs => %s)",
     b"update net._http_response set created = created - make_interval(secs => %s)",
     b"update scheduler.engine_permits set expires_at = expires_at - make_interval(secs => %s)",

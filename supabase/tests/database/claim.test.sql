@@ -9,6 +9,7 @@ select plan(13);
 delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
+delete from pgmq.q_scenario_evaluation_batches_poison;
 
 update scheduler.settings
    set slot_high_water_mark = now() - interval '7 days', next_due_at = null, engine_paused_until = null, engine_outages = 0;
@@ -34,7 +35,7 @@ select is(
 );
 select is(
   (select (answer -> 'batches' -> 0) - 'scheduled_for' from answered where name = 'one'),
-  '{"invocation_id": "00000000-0000-4000-8000-00000000000a", "batch_no": 1, "read_count": 1, "deliveries": 1, "dry_run": false,
+  '{"invocation_id": "00000000-0000-4000-8000-00000000000a", "batch_no": 1, "read_count": 1, "deliveries": 1, "dry_run": false, "is_poison": false,
     "engine_scope": "slot:pgtap", "pairs": [
       {"scenario_types": ["contact_lapsed"],
        "user_ids": ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]}

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(37);
+select plan(38);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -14,10 +14,10 @@ values
   ('00000000-0000-4000-8000-00000000000a', 'id:constraints', 'manual', 'running', now(), now(), now() + interval '1 hour',
    'manual:constraints');
 insert into public.scheduler_invocation_batches
-  (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
+  (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id)
 values
   ('00000000-0000-4000-8000-00000000000a', 1, '[]', '00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002',
-   2, 2, 1);
+   2, 2, 'scenario_evaluation_batches', 1);
 insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome)
 values ('00000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-000000000001', 'contact_lapsed', 'triggered');
 insert into scheduler.alerts (invocation_id, reason) values ('00000000-0000-4000-8000-00000000000a', 'failed');
@@ -50,6 +50,8 @@ insert into refused values
    $$update public.scheduler_invocations set deleted_at = now() where finished_at is null$$),
   ('note_is_bounded', $$update public.scheduler_invocations set note = repeat('x', 2001)$$),
 
+
+  ('queue_is_known', $$update public.scheduler_invocation_batches set queue = 'another'$$),
   ('batch_has_pairs', $$update public.scheduler_invocation_batches set evaluations = 0$$),
   ('users_are_in_order',
    $$update public.scheduler_invocation_batches set last_user_id = '00000000-0000-4000-8000-000000000000'$$),
@@ -125,8 +127,8 @@ select throws_ok(
 select throws_ok(
   $$
     insert into public.scheduler_invocation_batches
-      (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
-    values ('00000000-0000-4000-8000-00000000000f', 1, '[]', gen_random_uuid(), gen_random_uuid(), 1, 1, 1)
+      (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id)
+    values ('00000000-0000-4000-8000-00000000000f', 1, '[]', gen_random_uuid(), gen_random_uuid(), 1, 1, 'scenario_evaluation_batches', 1)
   $$,
   null, null, 'a batch belongs to an invocation'
 );

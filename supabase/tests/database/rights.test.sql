@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(69);
+select plan(75);
 
 -- Schemas -----------------------------------------------------------------------------------------------------------------
 
@@ -26,7 +26,9 @@ select table_privs_are(kept.schema, kept.name, role, '{}')
     ('pgmq', 'q_scenario_evaluation_batches'),
     ('pgmq', 'a_scenario_evaluation_batches'),
     ('pgmq', 'q_scenario_evaluation_batches_manual'),
-    ('pgmq', 'a_scenario_evaluation_batches_manual')
+    ('pgmq', 'a_scenario_evaluation_batches_manual'),
+    ('pgmq', 'q_scenario_evaluation_batches_poison'),
+    ('pgmq', 'a_scenario_evaluation_batches_poison')
   ) as kept (schema, name)
  cross join unnest(array['anon', 'authenticated']) as role;
 
@@ -45,7 +47,9 @@ select table_privs_are(kept.schema, kept.name, 'service_role', kept.privileges)
     ('pgmq', 'q_scenario_evaluation_batches', '{}'),
     ('pgmq', 'a_scenario_evaluation_batches', '{}'),
     ('pgmq', 'q_scenario_evaluation_batches_manual', '{}'),
-    ('pgmq', 'a_scenario_evaluation_batches_manual', '{}')
+    ('pgmq', 'a_scenario_evaluation_batches_manual', '{}'),
+    ('pgmq', 'q_scenario_evaluation_batches_poison', '{}'),
+    ('pgmq', 'a_scenario_evaluation_batches_poison', '{}')
   ) as kept (schema, name, privileges);
 
 select sequence_privs_are('scheduler', 'dispatches_id_seq', role, '{}')

@@ -18,6 +18,7 @@ from tests.emulator.connections import Connection, connect
 LOCK_WAIT_SECONDS = 20.0
 VISIBILITY_SECONDS = 600
 SCENARIO = "contact_lapsed"
+QUEUES = ("scenario_evaluation_batches_manual", "scenario_evaluation_batches", "scenario_evaluation_batches_poison")
 
 Json = dict[str, Any]
 Pairs = list[Json]
@@ -132,12 +133,14 @@ class Worker(Session):
         visibility_seconds: int = VISIBILITY_SECONDS,
         *,
         manual_only: bool = False,
+        poison: str | None = None,
     ) -> Json:
         answer: Json = await self.call(
             "claim",
             quantity=quantity,
             visibility_seconds=visibility_seconds,
             manual_only=manual_only,
+            poison=poison,
         )
         return answer
 
@@ -373,14 +376,14 @@ class SqlCore:
 
     async def let_batches_reappear(self) -> None:
         """Let the visibility time of every claimed batch be over."""
-        for queue in ("scenario_evaluation_batches", "scenario_evaluation_batches_manual"):
+        for queue in QUEUES:
             await self.owner.run(f"update pgmq.q_{queue} set vt = clock_timestamp()")
 
     async def queued(self) -> int:
-        """Messages in both queues, hidden ones too."""
+        """Messages in all queues, hidden ones too."""
         number = await self.owner.value(
-            "select (select count(*) from pgmq.q_scenario_evaluation_batches)"
-            " + (select count(*) from pgmq.q_scenario_evaluation_batches_manual)"
+            f"select (select count(*) from pgmq.q_{QUEUES[0]})"
+            f" + (select count(*) from pgmq.q_{QUEUES[1]}) + (select count(*) from pgmq.q_{QUEUES[2]})"
         )
         assert isinstance(number, int)
         return number

@@ -78,6 +78,8 @@ async def test_the_walk_meets_all_that_is_ours(owner: Session) -> None:
         "pgmq.a_scenario_evaluation_batches",
         "pgmq.q_scenario_evaluation_batches_manual",
         "pgmq.a_scenario_evaluation_batches_manual",
+        "pgmq.q_scenario_evaluation_batches_poison",
+        "pgmq.a_scenario_evaluation_batches_poison",
         "public.scheduler_open_slot",
         "public.scheduler_enqueue",
         "public.scheduler_claim",

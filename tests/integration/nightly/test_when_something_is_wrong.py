@@ -157,7 +157,7 @@ async def test_an_engine_that_rejects_our_token_is_said_and_nobody_failed(night:
     assert answer.status_code == 202
     assert answer.json()["error"] == "engine_rejected"
     assert answer.json()["counts"]["failed"] == 0
-    assert await night.queue_lengths() == [3, 0]
+    assert await night.queue_lengths() == [3, 0, 0]
 
 
 async def test_a_time_that_is_none_and_a_time_that_is_no_slot_are_refused(night: Night) -> None:

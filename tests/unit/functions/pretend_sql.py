@@ -77,6 +77,7 @@ def slot_answer(**members: Any) -> dict[str, Any]:
         "more_open": False,
         "witness": None,
         "alert_due": False,
+        "poison_overdue": False,
     } | members
 
 
@@ -177,6 +178,7 @@ class PretendSql:
                 "engine_scope": "slot:2026-11-23T02:00Z",
                 "scheduled_for": SLOT,
                 "dry_run": False,
+                "is_poison": False,
             }
             | members
         )
@@ -190,7 +192,7 @@ class PretendSql:
     def _claim(self, arguments: dict[str, Any]) -> dict[str, Any]:
         quantity = arguments["quantity"]
         claimed, self._waiting = self._waiting[:quantity], self._waiting[quantity:]
-        return {"batches": claimed, "stale": 0, "engine_paused_until": None}
+        return {"batches": claimed, "stale": 0, "engine_paused_until": None, "poison_waits": False}
 
     def _active(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """In no order, as SQL answers it."""

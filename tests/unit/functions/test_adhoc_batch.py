@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -249,6 +251,28 @@ async def test_the_log_tells_how_many_and_not_who(function: Function, log: LogLi
     await evaluate(function, 0, 1, dry_run=True)
     (line,) = log.of("batch_evaluated")
     assert (line["dry_run"], sum(line["counts"].values())) == (True, 4)
+
+
+# Poison batches of slices in the same process
+
+
+async def test_it_is_never_in_hand_together_with_a_poison_batch(log: LogLines, clock: ManualClock) -> None:
+    """The end of either would be charged to the other."""
+
+    def look(_: Sequence[str]) -> None:
+        idle.append(function.work.process.is_idle)
+
+    idle: list[bool] = []
+    engine = PretendEngine(clock, trouble=look)
+    function = Function(rows=MENTORS, engine=engine)
+    async with function.work.process.alone() as is_idle:
+        assert is_idle
+        evaluating = asyncio.create_task(evaluate(function, 0))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert engine.calls == []
+    assert results_of(await evaluating)
+    assert idle == [False]
 
 
 # The total of calls

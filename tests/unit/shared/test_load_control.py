@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.load_control import ConcurrencyLimiter, Permit
+from shared.load_control import ConcurrencyLimiter, Permit, gather_or_cancel
 
 
 class Call:
     """A call that holds its place from when it is let in until the test ends it."""
 
-    def __init__(self, limiter: ConcurrencyLimiter, *, alone: bool = False) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
         self._limiter = limiter
-        self._alone = alone
         self._end = asyncio.Event()
         self.permit: Permit | None = None
         self.task = asyncio.create_task(self._run())
@@ -26,7 +25,7 @@ class Call:
         return self.permit is not None and not self.task.done()
 
     async def _run(self) -> None:
-        async with self._limiter.permit(alone=self._alone) as self.permit:
+        async with self._limiter.permit() as self.permit:
             await self._end.wait()
 
     async def end(self, *, overloaded: bool = False) -> None:
@@ -196,44 +195,6 @@ async def test_a_waiter_who_is_cancelled_just_as_its_turn_comes_gives_its_place_
     await next_one.end()
 
 
-async def test_who_is_to_be_alone_waits_for_all_before_her_and_all_after_her_wait_for_her() -> None:
-    limiter = ConcurrencyLimiter(3)
-    before = await start(limiter, 2)
-    alone = Call(limiter, alone=True)
-    after = await start(limiter, 2)
-    assert let_in([*before, alone, *after]) == [True, True, False, False, False]
-    for call in before:
-        await call.end()
-    await settle()
-    assert let_in([alone, *after]) == [True, False, False]
-    await alone.end()
-    await settle()
-    assert let_in(after) == [True, True]
-    await cancel(after)
-
-
-async def test_who_was_to_be_alone_and_gives_up_keeps_nobody_waiting() -> None:
-    limiter = ConcurrencyLimiter(3)
-    before = await start(limiter, 1)
-    alone = Call(limiter, alone=True)
-    after = await start(limiter, 1)
-    alone.task.cancel()
-    await settle()
-    assert let_in(after) == [True]
-    await cancel([*before, *after])
-
-
-async def test_who_is_alone_and_is_cancelled_gives_all_places_back() -> None:
-    limiter = ConcurrencyLimiter(3)
-    alone = Call(limiter, alone=True)
-    after = await start(limiter, 3)
-    assert let_in([alone, *after]) == [True, False, False, False]
-    alone.task.cancel()
-    await settle()
-    assert let_in(after) == [True, True, True]
-    await cancel(after)
-
-
 steps = st.lists(
     st.sampled_from(["start", "end well", "end overloaded", "cancel oldest", "cancel newest"]),
     max_size=60,
@@ -269,3 +230,40 @@ async def cancel(calls: list[Call]) -> None:
     for call in calls:
         call.task.cancel()
     await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
+
+
+# Steps that are run as one
+
+
+async def stays(cleaned_up: list[str], name: str) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        cleaned_up.append(name)
+
+
+async def fails(error: Exception, *, after: int = 1) -> None:
+    for _ in range(after):
+        await asyncio.sleep(0)
+    raise error
+
+
+async def test_the_first_step_that_fails_stops_the_others_and_its_own_error_is_raised() -> None:
+    cleaned_up: list[str] = []
+    cause, error = ValueError(), LookupError("this very one")
+    error.__cause__ = cause
+    with pytest.raises(LookupError) as caught:
+        await gather_or_cancel([stays(cleaned_up, "a"), fails(ValueError(), after=3), fails(error)])
+    assert (caught.value, caught.value.__cause__) == (error, cause)
+    assert cleaned_up == ["a"]
+
+
+async def test_steps_that_are_cancelled_from_outside_have_all_cleaned_up() -> None:
+    cleaned_up: list[str] = []
+    running = asyncio.create_task(gather_or_cancel([stays(cleaned_up, "a"), stays(cleaned_up, "b")]))
+    await settle()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sorted(cleaned_up) == ["a", "b"]
