@@ -1,4 +1,4 @@
-"""Takes every step in every state that can be reached, depth first, each within a savepoint."""
+"""Takes every step in every state that can be reached, depth first, and takes it back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .world import State, Violation, World
 
 @dataclass
 class Exploration:
-    """Explores each state once, however many ways lead to it.
+    """Explores each state once, however many sequences of steps lead to it.
 
     Args:
         steps: what can happen, in any order.
@@ -21,29 +21,45 @@ class Exploration:
     world: World
     steps: Sequence[Step]
     is_within: Callable[[State], bool]
+    # How many steps were taken, those that changed nothing too.
     taken: int = 0
-    # Of each state that was explored, in how many ways things can go on until nothing more can happen.
+    # How many sequences, each step of which changes something, lead from the first state to an end.
+    interleavings: int = 0
+    # The same from each state.
     ways: dict[str, int] = field(default_factory=dict)
 
-    async def explore(self, state: State) -> int:
-        """Return how many interleavings begin here: sequences of steps, each of which changes something, to the end.
+    async def explore(self, state: State) -> None:
+        """Explore from here on.
 
         Raises:
-            Violation: with the steps that lead to it.
+            Violation: with the steps that led to it as its notes, the last one first.
         """
-        here, ways = state.key, 0
-        for step in self.steps:
-            async with self.world.undone_afterwards():
+        self.interleavings = await self._explore(state)
+
+    async def _explore(self, state: State) -> int:
+        ways = 0
+        async with self.world.returning_here() as back:
+            for step in self.steps:
                 after = await self.world.take(step, state)
-                if after is None or not self.is_within(after):
-                    continue
-                self.taken += 1
-                if (key := after.key) == here:
-                    continue
-                try:
-                    ways += self.ways[key] if key in self.ways else await self.explore(after)
-                except Violation as violation:
-                    violation.add_note(f"after {step}")
-                    raise
-        self.ways[here] = ways or 1
-        return self.ways[here]
+                if after is not None:
+                    ways += await self._go_on(state, step, after)
+                    await back()
+        self.ways[state.key] = ways or 1
+        return self.ways[state.key]
+
+    async def _go_on(self, before: State, step: Step, after: State) -> int:
+        if not self.is_within(after):
+            return 0
+        self.taken += 1
+        if after.key == before.key:
+            return 0
+        if after.key in self.ways:
+            return self.ways[after.key]
+        try:
+            return await self._explore(after)
+        except Violation as violation:
+            violation.add_note(f"after {step}")
+            raise
+
+    def __str__(self) -> str:
+        return f"{self.interleavings} interleavings, {len(self.ways)} states, {self.taken} steps"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 from uuid import UUID
 
 from tests.emulator.connections import connect
@@ -35,7 +37,7 @@ class State:
     snapshot: Snapshot
     ledger: Ledger
 
-    @property
+    @cached_property
     def key(self) -> str:
         return self.snapshot.key() + self.ledger.key()
 
@@ -93,20 +95,31 @@ class World:
         return after
 
     @contextlib.asynccontextmanager
-    async def undone_afterwards(self) -> AsyncIterator[None]:
-        """Take back what is done inside."""
-        await self._session.run("savepoint before")
-        yield
-        await self._session.run("rollback to savepoint before")
-        await self._session.run("release savepoint before")
+    async def returning_here(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Yield what takes back all that was done since; to be called after each branch. May be nested."""
+        await self._session.run("savepoint here")
+        yield lambda: self._session.run("rollback to savepoint here")
+        await self._session.run("release savepoint here")
+
+
+class Breakage(NamedTuple):
+    """A mistake in an SQL function: `wrong` in the place of `right`."""
+
+    function: str
+    right: str
+    wrong: str
+
+    async def apply(self, session: Worker) -> None:
+        definition = await session.value("select pg_get_functiondef(%s::regproc)", self.function)
+        assert definition.count(self.right) == 1, f"{self.function} does not say {self.right!r} once; mend the breakage"
+        await session.run(definition.replace(self.right, self.wrong))
 
 
 @contextlib.asynccontextmanager
-async def world(url: str, *changes: str) -> AsyncIterator[World]:
-    """A world in a transaction of its own, which is rolled back; `changes` are made to the SQL functions first."""
-    async with connect(url) as connection:
+async def world(url: str, *breakages: Breakage) -> AsyncIterator[World]:
+    """Enter a world in a transaction of its own, which is rolled back; its SQL functions are broken first."""
+    async with connect(url) as connection, connection.transaction(force_rollback=True):
         session = Worker(connection)
-        async with connection.pipeline(), connection.transaction(force_rollback=True):
-            for change in changes:
-                await session.run(change)
-            yield World(session, look(await session.column("select queue_name from pgmq.meta order by queue_name")))
+        for breakage in breakages:
+            await breakage.apply(session)
+        yield World(session, look(await session.column("select queue_name from pgmq.meta order by queue_name")))
