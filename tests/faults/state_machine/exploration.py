@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from .steps import Step
-from .world import State, Violation, World
+from .world import State, Step, ViolationError, World, name_of
 
 
 @dataclass
@@ -32,7 +31,7 @@ class Exploration:
         """Explore from here on.
 
         Raises:
-            Violation: with the steps that led to it as its notes, the last one first.
+            ViolationError: with the steps that led to it as its notes, the last one first.
         """
         self.interleavings = await self._explore(state)
 
@@ -57,8 +56,8 @@ class Exploration:
             return self.ways[after.key]
         try:
             return await self._explore(after)
-        except Violation as violation:
-            violation.add_note(f"after {step}")
+        except ViolationError as violation:
+            violation.add_note(f"after {name_of(step)}")
             raise
 
     def __str__(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from tests.integration.database.asked import pairs_of
 from tests.integration.database.sql_core import Json
 
-from .snapshot import OUTCOMES, BatchKey, Pair, Run, Snapshot, by_scenario, key_of, last_good, moment
+from .snapshot import OUTCOMES, BatchKey, Message, Pair, Run, Snapshot, by_scenario, key_of, last_good, moment
 
 # What may change of a run that has ended.
 MAY_CHANGE_AFTER_THE_END = ("note", "deleted_at", "retry_of", "next_batch_no")
@@ -37,9 +37,6 @@ class Ledger:
     claims: int = 0
     # The reads of a batch that were released without blame.
     blameless: dict[BatchKey, frozenset[int]] = field(default_factory=dict)
-    # Messages that were put into a queue by hand, and whether messages were taken out of one.
-    strays: set[tuple[str, int]] = field(default_factory=set)
-    lost: bool = False
 
     def branch(self) -> Ledger:
         """Return a copy that can go another way."""
@@ -48,8 +45,7 @@ class Ledger:
     def key(self) -> str:
         # Which worker is which makes no difference.
         held = sorted([(*key_of(batch), batch["read_count"]) for batch in held] for held in self.held.values() if held)
-        shown = (self.claims, held, self.blameless, self.frozen, sorted(self.cancelled), self.lost, len(self.strays))
-        return repr(shown)
+        return repr((self.claims, held, self.blameless, self.frozen))
 
     def open(self, run_id: str, scope: str) -> None:
         assert run_id not in self.scopes, f"{run_id} was opened a second time"
@@ -58,7 +54,7 @@ class Ledger:
 
     def freeze(self, run_id: str, pairs: list[Pair]) -> None:
         known = self.frozen[run_id]
-        assert len(pairs) == len(set(pairs)) and not known.keys() & set(pairs), f"a pair of {run_id} was frozen twice"
+        assert len({*known, *pairs}) == len(known) + len(pairs), f"a pair of {run_id} was frozen twice"
         self.frozen[run_id] = known | dict.fromkeys(pairs)
 
     def record(self, run_id: str, outcomes: dict[Pair, str]) -> None:
@@ -83,7 +79,7 @@ def check_step(before: Snapshot, after: Snapshot, *, prunes: bool) -> None:
         assert run.enumeration_done >= was.enumeration_done
         if not was.is_open:
             assert fixed(run) == fixed(was), f"{run_id} had ended, and changed"
-            assert run.finished_at == was.finished_at or is_aged(run), f"the end of {run_id} moved"
+            assert run.finished_at == was.finished_at or has_aged(run), f"the end of {run_id} moved"
 
 
 def check(after: Snapshot, described: dict[str, Json], ledger: Ledger) -> None:
@@ -160,7 +156,7 @@ def status_is_the_truth(run: Run, ledger: Ledger) -> None:
         return
     outcomes = run.outcomes_at_its_end()
     if not run.enumeration_done or outcomes["not_evaluated"]:
-        assert moment(run.expires_at) <= moment(run.finished_at) or is_aged(run), f"{run.id} ended before its time"
+        assert moment(run.expires_at) <= moment(run.finished_at) or has_aged(run), f"{run.id} ended before its time"
         assert run.error is not None
     status = final_status(run, outcomes)
     assert run.status == status, f"{run.id} is {run.status}, but {dict(outcomes)} is {status}"
@@ -187,22 +183,19 @@ def keys_are_the_same_each_time(run: Run, after: Snapshot, ledger: Ledger) -> No
         return
     assert run.enumeration_done or source in after.runs, f"{source} is gone, and {run.id} still reads from it"
     if source in after.runs:
-        assert run.retry_of == source and not after.runs[source].is_open
+        assert run.retry_of == source
+        assert not after.runs[source].is_open
         assert run.dry_run or run.engine_scope_since == after.runs[source].engine_scope_since
 
 
 def messages_are_those_of_open_batches(after: Snapshot, ledger: Ledger) -> None:
-    wanted = Counter[Any]()
+    wanted: set[Message | None] = set()
     for run in after.runs.values():
         for number in run.open_batches:
-            message = after.message_of((run.id, number))
-            assert message or ledger.lost, f"open batch {number} of {run.id} has no message"
-            wanted[message and (message.queue, message.msg_id)] += 1
-            released = len(ledger.blameless.get((run.id, number), ()))
-            assert ledger.lost or run.batches[number]["handed_back"] == released
-    waiting = {(message.queue, message.msg_id) for message in after.messages} - ledger.strays
-    assert waiting <= wanted.keys(), "a message is left of a batch that is not open"
-    assert ledger.lost or max(wanted.values(), default=1) == 1, "two batches share a message"
+            wanted.add(message := after.message_of((run.id, number)))
+            assert message, f"open batch {number} of {run.id} has no message"
+            assert run.batches[number]["handed_back"] == len(ledger.blameless.get((run.id, number), ()))
+    assert set(after.messages) <= wanted, "a message is left of a batch that is not open"
 
 
 def slots_are_opened_once(after: Snapshot, ledger: Ledger) -> None:
@@ -220,11 +213,14 @@ def may_be_pruned(run: Run, before: Snapshot, readers: Snapshot) -> bool:
     is_old = not run.is_open and (
         run.deleted_at is not None or (before.now - moment(run.finished_at)).total_seconds() > keep
     )
-    is_read = any(other.retry_of == run.id and not other.enumeration_done for other in readers.runs.values())
-    return is_old and not is_read and run.id != last_good(before.runs.values())
+    return is_old and not has_readers(run.id, readers) and run.id != last_good(before.runs.values())
 
 
-def is_aged(run: Run) -> bool:
+def has_readers(run_id: str, snapshot: Snapshot) -> bool:
+    return any(other.retry_of == run_id and not other.enumeration_done for other in snapshot.runs.values())
+
+
+def has_aged(run: Run) -> bool:
     """Its end was moved into the past by hand."""
     return moment(run.finished_at) < moment(run.created_at)
 

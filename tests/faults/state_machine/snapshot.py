@@ -27,7 +27,7 @@ def look(queues: Iterable[str]) -> str:
     """Return the statement that reads everything; which batch a message is for is read from the message alone."""
     messages = " union all ".join(
         f"select '{queue}' as queue, msg_id, read_ct, vt <= clock_timestamp() as visible,"
-        f" message ->> 'invocation_id' as invocation_id, message ->> 'batch_no' as batch_no from pgmq.q_{queue}"
+        f" message ->> 'invocation_id' as run, message ->> 'batch_no' as batch_no from pgmq.q_{queue}"
         for queue in queues
     )
     return f"""
@@ -94,7 +94,8 @@ class Run:
 
     def is_late(self, batch: Json) -> bool:
         """Recorded after the run had ended."""
-        return bool(self.finished_at and batch["finished_at"] and moment(batch["finished_at"]) > moment(self.finished_at))
+        ends = self.finished_at, batch["finished_at"]
+        return all(ends) and moment(ends[1]) > moment(ends[0])
 
     def outcomes_at_its_end(self) -> Counter[str | None]:
         """How many pairs had come to what when it ended: what was recorded later was not evaluated by then."""
@@ -118,7 +119,7 @@ class Snapshot:
         for row in seen["rows"]:
             self.runs[row["invocation_id"]].rows[row["user_id"], row["scenario_type"]] = row
         self.messages = [
-            Message(row["queue"], row["msg_id"], row["read_ct"], row["visible"], (row["invocation_id"], row["batch_no"]))
+            Message(row["queue"], row["msg_id"], row["read_ct"], row["visible"], (row["run"], row["batch_no"]))
             for row in seen["messages"]
         ]
 

@@ -1,43 +1,50 @@
-"""What workers, an operator, the platform and time can do, each as a value: one call of the real SQL functions.
+"""What workers, an operator, the platform and time can do: each calls the real SQL functions once, and judges the answer.
 
-`take` does it and returns the answer, or NOTHING where there is nothing to do it to. `judge` holds the answer against the
-snapshots of before and after, and enters it into the ledger. Fields are small numbers that pick from what there is.
+A step does nothing where there is nothing to do it to; else it reads the tables afterwards (`scene.look()`). Numbers pick
+from what there is. What was answered is entered into the ledger.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
 
 from tests.integration.database.asked import ask, pairs_of, undone
 from tests.integration.database.sql_core import Json, Pairs, Worker, mentor, minutes
 
-from .invariants import Ledger, is_aged, may_be_pruned
+from .invariants import Ledger, has_aged, may_be_pruned
 from .snapshot import Run, Snapshot, by_scenario, key_of, moment
 
-NOTHING = object()
 MAX_WORKERS = 2
-OUTCOMES = (("triggered", "not_triggered"), ("failed",))
+# By delivery, so that two workers that record one batch never agree; of each, by turns what its pairs came to.
+OUTCOMES = (("triggered", "not_triggered"), ("failed",), ("suppressed", "failed"))
+# Of each batch its groups; of each group how many users, which scenario types, and whether it is skipped.
+Page = Sequence[Sequence[tuple[int, tuple[str, ...], bool]]]
+TWO_USERS: Page = [[(2, ("lapsed",), False)]]
 
 
 @dataclass
 class Scene:
-    """What a step finds."""
+    """What a step finds, and what it leaves behind."""
 
     session: Worker
+    read: str
     before: Snapshot
     ledger: Ledger
     # Slot number 0; the others are a minute apart.
     first_slot: datetime
     # The id of the next run whose caller chooses it.
     new_id: str
+    after: Snapshot | None = None
+
+    async def look(self) -> Snapshot:
+        self.after = Snapshot(await self.session.value(self.read))
+        return self.after
 
     def run(self, index: int) -> Run | None:
         """Return the newest run that is open for 0; the others follow."""
-        ordered = sorted(reversed(list(self.before.runs.values())), key=lambda run: not run.is_open)
+        ordered = sorted(list(self.before.runs.values())[::-1], key=lambda run: not run.is_open)
         return ordered[index % len(ordered)] if ordered else None
 
     def held(self, worker: str, index: int) -> Json | None:
@@ -46,493 +53,286 @@ class Scene:
         return batches[index % len(batches)] if batches else None
 
 
-class Step(ABC):
-    """One step; a frozen dataclass, so that a failing sequence prints as what would do it again."""
-
-    prunes: ClassVar[bool] = False
-
-    @abstractmethod
-    async def take(self, scene: Scene) -> Any: ...
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        """Most of what time and the platform do has no answer: the invariants judge it."""
-        return
-
-
-@dataclass(frozen=True)
-class Claim(Step):
-    """`lasts`: the visibility time is long; else it is over at once. A worker holds `quantity` batches at most.
+async def claim(scene: Scene, worker: str, quantity: int = 1, lasts: bool = True) -> None:
+    """Hold `quantity` batches at most; `lasts`: the visibility time is long, else it is over at once.
 
     The one place that knows which queues a claim reads: here all of them.
     """
-
-    worker: str
-    quantity: int = 1
-    lasts: bool = True
-
-    async def take(self, scene: Scene) -> Any:
-        room = self.quantity - len(scene.ledger.held.get(self.worker, ()))
-        return await scene.session.claim(room, 600 if self.lasts else 0) if room > 0 else NOTHING
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        before, ledger, batches = scene.before, scene.ledger, answer["batches"]
-        visible = [message for message in before.messages if message.visible]
-        if before.is_paused:
-            assert not batches and answer["engine_paused_until"], "the engine is paused, and a batch was handed out"
-        else:
-            assert min(1, len(visible)) <= len(batches) + answer["stale"] <= len(visible)
-        assert answer["stale"] <= len(ledger.strays), "the message of a batch was thrown away"
-        for batch in batches:
-            key, known, message = key_of(batch), before.batch(key_of(batch)), before.message_of(key_of(batch))
-            assert known and known["state"] == "open", "a batch that is not open was handed out"
-            assert message and message.visible, f"batch {key} was handed out while it was hidden"
-            assert batch["read_count"] == message.read_count + 1
-            released = sum(read < batch["read_count"] for read in ledger.blameless.get(key, ()))
-            assert batch["deliveries"] == batch["read_count"] - released + known["deliveries_before"]
-            assert batch["pairs"] == known["pairs"] and set(pairs_of(batch["pairs"])) <= ledger.frozen[key[0]].keys()
-            assert batch["engine_scope"] == ledger.scopes[key[0]], "the engine would see another key"
-            assert self.lasts != next(each.visible for each in after.messages if each.msg_id == message.msg_id)
-        ledger.claims += len(batches)
-        ledger.held[self.worker] = (*ledger.held.get(self.worker, ()), *batches)
+    before, ledger = scene.before, scene.ledger
+    room = quantity - len(ledger.held.get(worker, ()))
+    if room <= 0:
+        return
+    answer = await scene.session.claim(room, 600 if lasts else 0)
+    after, batches = await scene.look(), answer["batches"]
+    visible = sum(message.visible for message in before.messages)
+    assert min(not before.is_paused, visible) <= len(batches) <= (0 if before.is_paused else min(room, visible))
+    assert not answer["stale"], "the message of a batch was thrown away"
+    for batch in batches:
+        key, known, message = key_of(batch), before.batch(key_of(batch)), before.message_of(key_of(batch))
+        assert known, f"batch {key} was handed out, and does not exist"
+        assert known["state"] == "open", f"batch {key} was handed out, and is {known['state']}"
+        assert message, f"batch {key} was handed out by another message than its own"
+        assert message.visible, f"batch {key} was handed out while it was hidden"
+        assert batch["read_count"] == message.read_count + 1
+        released = sum(read < batch["read_count"] for read in ledger.blameless.get(key, ()))
+        assert batch["deliveries"] == batch["read_count"] - released + known["deliveries_before"]
+        assert batch["pairs"] == known["pairs"]
+        assert batch["engine_scope"] == ledger.scopes[key[0]], "the engine would see another key"
+        (left,) = (message for message in (after.message_of(key),) if message)
+        assert left.visible != lasts
+    ledger.claims += len(batches)
+    ledger.held[worker] = (*ledger.held.get(worker, ()), *batches)
 
 
-@dataclass(frozen=True)
-class Complete(Step):
-    """Record a batch that was handed out; its pairs came to these outcomes, each by turns.
-
-    A batch's second delivery comes to `outcomes[1]`, and so on: that the first to record wins is seen by what is recorded.
-    `rest`: so many users at its end are cut off and go on in a batch of their own. `repeated`: the answer was lost, and the
-    call is made again.
-    """
-
-    worker: str
-    outcomes: tuple[tuple[str, ...], ...] = OUTCOMES
-    rest: int = 0
-    hand: int = 0
-    repeated: bool = False
-
-    async def take(self, scene: Scene) -> Any:
-        batch = scene.held(self.worker, self.hand)
-        users = sorted({user_id for user_id, _ in pairs_of(batch["pairs"])}) if batch else []
-        if batch is None or self.rest >= len(users):
-            return NOTHING
-        rest = users[len(users) - self.rest :]
-        skipped = {pair for group in batch["pairs"] if "skip" in group for pair in pairs_of([group])}
-        turns = self.outcomes[batch["read_count"] % len(self.outcomes) - 1]
-        outcomes = {
-            pair: "skipped" if pair in skipped else turns[number % len(turns)]
-            for number, pair in enumerate(pairs_of(batch["pairs"]))
-            if pair[0] not in rest
-        }
-        notable = [(*pair, outcome) for pair, outcome in outcomes.items() if outcome != "not_triggered"]
-        said = [
-            await scene.session.complete_with(batch, notable, by_scenario(outcomes), rest=rest or None)
-            for _ in range(2 if self.repeated else 1)
-        ]
-        return batch, outcomes, said
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        batch, outcomes, (said, *again) = answer
-        known = scene.before.batch(key_of(batch))
-        assert said == ("gone" if known is None else "already_done" if known["state"] == "done" else "done")
-        assert again in ([], ["gone" if said == "gone" else "already_done"])
-        if said == "done":
-            scene.ledger.record(batch["invocation_id"], outcomes)
-        scene.ledger.drop(self.worker, batch)
+async def complete(scene: Scene, worker: str, rest: int = 0, hand: int = 0, repeated: bool = False) -> None:
+    """Record a batch; so many users at its end are cut off. `repeated`: the answer was lost, and the call is made again."""
+    batch = scene.held(worker, hand)
+    users = sorted({user_id for user_id, _ in pairs_of(batch["pairs"])}) if batch else []
+    if batch is None or rest >= len(users):
+        return
+    cut_off, turns = users[len(users) - rest :], OUTCOMES[batch["read_count"] % len(OUTCOMES) - 1]
+    skipped = {pair for group in batch["pairs"] if "skip" in group for pair in pairs_of([group])}
+    outcomes = {
+        pair: "skipped" if pair in skipped else turns[number % len(turns)]
+        for number, pair in enumerate(pairs_of(batch["pairs"]))
+        if pair[0] not in cut_off
+    }
+    notable = [(*pair, outcome) for pair, outcome in outcomes.items() if outcome != "not_triggered"]
+    known = scene.before.batch(key_of(batch))
+    expected = "gone" if known is None else "already_done" if known["state"] == "done" else "done"
+    for again in (False, True)[: 1 + repeated]:
+        said = await scene.session.complete_with(batch, notable, by_scenario(outcomes), rest=cut_off or None)
+        assert said == ("already_done" if again and expected == "done" else expected), f"the answer was {said!r}"
+    await scene.look()
+    if expected == "done":
+        scene.ledger.record(batch["invocation_id"], outcomes)
+    scene.ledger.drop(worker, batch)
 
 
-@dataclass(frozen=True)
-class Release(Step):
-    worker: str
-    blameless: bool = True
-    at_once: bool = True
-    hand: int = 0
-    repeated: bool = False
-
-    async def take(self, scene: Scene) -> Any:
-        batch = scene.held(self.worker, self.hand)
-        if batch is None:
-            return NOTHING
-        delay = 0 if self.at_once else 600
-        for _ in range(2 if self.repeated else 1):
-            said = await scene.session.release(batch, delay_seconds=delay, blameless=self.blameless)
-        return batch, said
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        (batch, accepted), key = answer, key_of(answer[0])
+async def release(
+    scene: Scene, worker: str, blameless: bool = True, at_once: bool = True, hand: int = 0, repeated: bool = False
+) -> None:
+    batch = scene.held(worker, hand)
+    if batch is None:
+        return
+    for _ in range(1 + repeated):
+        accepted = await scene.session.release(batch, delay_seconds=0 if at_once else 600, blameless=blameless)
         assert accepted == scene.before.holds(batch), "what another worker holds is not this one's to release"
-        scene.ledger.drop(self.worker, batch)
-        if accepted:
-            message = after.message_of(key)
-            assert message and message.visible == self.at_once
-            if self.blameless:
-                scene.ledger.blameless[key] = scene.ledger.blameless.get(key, frozenset()) | {batch["read_count"]}
+    message, key = (await scene.look()).message_of(key_of(batch)), key_of(batch)
+    scene.ledger.drop(worker, batch)
+    if accepted:
+        assert message
+        assert message.visible == at_once
+        if blameless:
+            scene.ledger.blameless[key] = scene.ledger.blameless.get(key, frozenset()) | {batch["read_count"]}
 
 
-@dataclass(frozen=True)
-class Split(Step):
-    worker: str
-    hand: int = 0
-
-    async def take(self, scene: Scene) -> Any:
-        batch = scene.held(self.worker, self.hand)
-        return NOTHING if batch is None else (batch, await scene.session.split(batch))
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        (batch, accepted), key = answer, key_of(answer[0])
-        users = {user_id for user_id, _ in pairs_of(batch["pairs"])}
-        assert accepted == (scene.before.holds(batch) and len(users) > 1)
-        if accepted:
-            scene.ledger.drop(self.worker, batch)
-            was, run = scene.before.runs[key[0]], after.runs[key[0]]
-            assert key[1] not in run.batches, "a batch was split, and is still there"
-            singles = [run.batches[number] for number in run.batches.keys() - was.batches.keys()]
-            assert [single["deliveries_before"] for single in singles] == [2] * len(users)
+async def split(scene: Scene, worker: str, hand: int = 0) -> None:
+    batch = scene.held(worker, hand)
+    if batch is None:
+        return
+    accepted, after, (run_id, number) = await scene.session.split(batch), await scene.look(), key_of(batch)
+    users = {user_id for user_id, _ in pairs_of(batch["pairs"])}
+    assert accepted == (scene.before.holds(batch) and len(users) > 1), "what another worker holds is not its to split"
+    if accepted:
+        scene.ledger.drop(worker, batch)
+        was, now = scene.before.runs[run_id].batches, after.runs[run_id].batches
+        assert number not in now, "a batch was split, and is still there"
+        assert [now[single]["deliveries_before"] for single in now.keys() - was.keys()] == [2] * len(users)
 
 
-@dataclass(frozen=True)
-class Die(Step):
+async def die(scene: Scene, worker: str) -> None:
     """The worker is cut off: what it held stays hidden until its visibility time is over."""
-
-    worker: str
-
-    async def take(self, scene: Scene) -> Any:
-        return None if scene.ledger.held.get(self.worker) else NOTHING
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        scene.ledger.held[self.worker] = ()
+    if scene.ledger.held.get(worker):
+        scene.ledger.held[worker] = ()
+        await scene.look()
 
 
-@dataclass(frozen=True)
-class Finish(Step):
-    run: int = 0
-
-    async def take(self, scene: Scene) -> Any:
-        run = scene.run(self.run)
-        return NOTHING if run is None else (run, await scene.session.finish(run.id))
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        run, said = answer
-        assert said["ended_now"] == (run.is_open and run.enumeration_done and not run.open_batches)
-        assert said["invocation"]["status"] == after.runs[run.id].status
+async def finish(scene: Scene, run: int = 0) -> None:
+    if found := scene.run(run):
+        said = await scene.session.finish(found.id)
+        await scene.look()
+        is_over = found.is_open and found.enumeration_done and not found.open_batches
+        assert said["ended_now"] == is_over, f"a run with open batches {found.open_batches} was ended, or ended again"
 
 
-@dataclass(frozen=True)
-class HandBack(Step):
-    """The end of a slice."""
-
-    progressed: bool = False
-    engine_answers: bool = False
-    engine_error: str | None = None
-
-    async def take(self, scene: Scene) -> Any:
-        under_way = [row["id"] for row in scene.before.dispatches if row["ended_at"] is None]
-        await scene.session.hand_back(
-            dispatch_id=under_way[0] if under_way else None,
-            progressed=self.progressed,
-            engine_answers=self.engine_answers,
-            engine_error=self.engine_error,
-        )
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        before, errors = scene.before, {run.error for run in after.open_runs}
-        if self.engine_error:
-            assert after.is_paused and errors <= {self.engine_error}
-            assert after.settings["engine_outages"] == before.settings["engine_outages"] + (not before.is_paused)
-        elif self.engine_answers and not before.is_paused:
-            assert not after.is_paused and errors <= {None}
-        else:
-            assert after.settings["engine_paused_until"] == before.settings["engine_paused_until"]
-        if self.progressed and not self.engine_error and after.open_runs and not after.is_paused:
-            assert after.under_way, "there is more to do, and no slice was asked for"
+async def hand_back(scene: Scene, progressed: bool, engine_answers: bool, engine_error: str | None) -> None:
+    """End a slice."""
+    under_way = [row["id"] for row in scene.before.dispatches if row["ended_at"] is None]
+    await scene.session.hand_back(
+        dispatch_id=under_way[0] if under_way else None,
+        progressed=progressed,
+        engine_answers=engine_answers,
+        engine_error=engine_error,
+    )
+    before, after = scene.before, await scene.look()
+    assert after.is_paused == (before.is_paused or engine_error is not None)
+    if engine_error or (engine_answers and not before.is_paused):
+        assert {run.error for run in after.open_runs} <= {engine_error}
+    if progressed and after.open_runs and not after.is_paused:
+        assert after.under_way, "there is more to do, and no slice was asked for"
 
 
-@dataclass(frozen=True)
-class Cancel(Step):
-    run: int = 0
-
-    async def take(self, scene: Scene) -> Any:
-        run = scene.run(self.run)
-        return NOTHING if run is None else (run, await scene.session.update(run.id, cancel=True))
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        run, said = answer
-        assert (said is None) == (run.deleted_at is not None)
-        assert said is None or said["ended_otherwise"] == (not run.is_open and run.status != "cancelled")
-        if run.is_open:
-            scene.ledger.cancelled.add(run.id)
+async def cancel(scene: Scene, run: int = 0) -> None:
+    if found := scene.run(run):
+        said = await scene.session.update(found.id, cancel=True)
+        await scene.look()
+        assert (said is None) == (found.deleted_at is not None)
+        assert said is None or said["ended_otherwise"] == (not found.is_open and found.status != "cancelled")
+        if found.is_open:
+            scene.ledger.cancelled.add(found.id)
 
 
-@dataclass(frozen=True)
-class Delete(Step):
-    run: int = 0
-
-    async def take(self, scene: Scene) -> Any:
-        run = scene.run(self.run)
-        return NOTHING if run is None else (run, await scene.session.delete(run.id))
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        run, said = answer
-        assert said == (None if run.deleted_at else "open" if run.is_open else "deleted")
+async def delete(scene: Scene, run: int = 0) -> None:
+    if found := scene.run(run):
+        said = await scene.session.delete(found.id)
+        await scene.look()
+        assert said == (None if found.deleted_at else "open" if found.is_open else "deleted")
 
 
-@dataclass(frozen=True)
-class Prune(Step):
+async def prune(scene: Scene) -> None:
     """By a copy that does not commit (`world.py`)."""
-
-    prunes: ClassVar[bool] = True
-
-    async def take(self, scene: Scene) -> Any:
-        await scene.session.run("call scheduler.prune_within_transaction()")
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        before = scene.before
-        stay = {run.id for run in before.runs.values() if may_be_pruned(run, before, readers=before)} & after.runs.keys()
-        assert not stay, f"{stay} could have been pruned"
+    await scene.session.run("call scheduler.prune_within_transaction()")
+    before, after = scene.before, await scene.look()
+    stay = {run.id for run in before.runs.values() if may_be_pruned(run, before, readers=before)} & after.runs.keys()
+    assert not stay, f"{stay} could have been pruned"
 
 
-@dataclass(frozen=True)
-class Fire(Step):
-    """The trigger, for the slot `which` after the newest that was fired so far: 0 fires that one again."""
-
-    which: int = 0
-
-    async def take(self, scene: Scene) -> Any:
-        marked = scene.before.settings["slot_high_water_mark"]
-        newest = max(moment(marked), scene.first_slot) if scene.ledger.slots else scene.first_slot
-        due = newest + minutes(self.which)
-        following = scene.before.now.replace(second=0, microsecond=0) + minutes(60)
-        return due, await scene.session.open_slot(due, following, max_workers=MAX_WORKERS)
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        (due, said), before, ledger = answer, scene.before, scene.ledger
-        key = f"slot:{due:%Y-%m-%dT%H:%MZ}"
-        assert said["opened"] == (due > moment(before.settings["slot_high_water_mark"]))
-        assert not said["opened"] or key not in ledger.slots, f"{key} was opened a second time"
-        assert not any(after.is_overdue(run) for run in after.open_runs)
-        if said["opened"]:
-            ledger.slots.add(key)
-            ledger.open(said["invocation"]["id"], key)
-            overlaps = any(run.triggered_by == "schedule" and not before.is_overdue(run) for run in before.open_runs)
-            assert said["invocation"]["status"] == ("skipped" if overlaps else "running")
+async def fire(scene: Scene, which: int = 0) -> None:
+    """Trigger the slot `which` after the newest that was triggered so far; 0: that one again."""
+    before, ledger = scene.before, scene.ledger
+    mark = moment(before.settings["slot_high_water_mark"])
+    due = (mark if ledger.slots else scene.first_slot) + minutes(which)
+    # Another following slot each time: else the call would find nothing new, and not look at this one.
+    said = await scene.session.open_slot(due, before.now + minutes(60), max_workers=MAX_WORKERS)
+    await scene.look()
+    key = f"slot:{due:%Y-%m-%dT%H:%MZ}"
+    assert not said["opened"] or key not in ledger.slots, f"{key} was opened a second time"
+    assert said["opened"] == (due > mark)
+    if said["opened"]:
+        ledger.slots.add(key)
+        ledger.open(said["invocation"]["id"], key)
+        overlaps = any(run.triggered_by == "schedule" and not before.is_overdue(run) for run in before.open_runs)
+        assert said["invocation"]["status"] == ("skipped" if overlaps else "running")
 
 
-@dataclass(frozen=True)
-class Open(Step):
-    """A manual run, or a retry of run `retry_of`; -1: of none. `repeated`: the answer was lost, the call is made again."""
-
-    retry_of: int = -1
-    repeated: bool = False
-
-    async def take(self, scene: Scene) -> Any:
-        source = scene.run(self.retry_of) if self.retry_of >= 0 else None
-        asked = {"invocation_id": scene.new_id, "key": scene.new_id, "retry_of": source and source.id}
-        said = [await ask(scene.session, **asked, post_slice=True) for _ in range(2 if self.repeated else 1)]
-        return source, said
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        source, (said, *again) = answer
-        outcome, run_id, ledger = said["outcome"], scene.new_id, scene.ledger
-        assert all(other["outcome"] == outcome for other in again)
-        assert outcome == self._expected(source and after.runs[source.id], run_id, after)
-        if outcome != "opened":
-            return
-        ledger.open(run_id, ledger.scopes[source.id] if source else f"manual:{run_id}")
+async def open_run(scene: Scene, retry_of: int = -1, repeated: bool = False) -> None:
+    """Open a manual run, or a retry of run `retry_of`; `repeated`: the answer was lost, and the call is made again."""
+    found, new_id = scene.run(retry_of) if retry_of >= 0 else None, scene.new_id
+    said = [
+        await ask(scene.session, invocation_id=new_id, key=new_id, retry_of=found and found.id, post_slice=True)
+        for _ in range(1 + repeated)
+    ]
+    after = await scene.look()
+    # As it is afterwards: opening a run expires others first.
+    source = after.runs[found.id] if found else None
+    rivals = [run for run in after.open_runs if source and run.retry_of == source.id and run.id != new_id]
+    expected = "opened"
+    if source and source.deleted_at:
+        expected = "retry_source_unknown"
+    elif source and source.is_open:
+        expected = "retry_source_open"
+    elif source and source.enumeration_done and not {"failed", "not_evaluated"} & set(source.outcomes.values()):
+        expected = "nothing_to_retry"
+    elif rivals:
+        expected = "retry_already_open"
+    assert {answer["outcome"] for answer in said} == {expected}
+    if expected == "opened":
+        scene.ledger.open(new_id, scene.ledger.scopes[source.id] if source else f"manual:{new_id}")
         if source:
-            ledger.sources[run_id] = source.id
-
-    def _expected(self, source: Run | None, new_id: str, after: Snapshot) -> str:
-        """Return what has to be answered, from what is there afterwards: opening a run expires others first."""
-        if source is None:
-            return "opened"
-        if source.deleted_at:
-            return "retry_source_unknown"
-        if source.is_open:
-            return "retry_source_open"
-        if source.enumeration_done and not {"failed", "not_evaluated"} & set(source.outcomes.values()):
-            return "nothing_to_retry"
-        has_rival = any(run.retry_of == source.id and run.id != new_id for run in after.open_runs)
-        return "retry_already_open" if has_rival else "opened"
+            scene.ledger.sources[new_id] = source.id
 
 
-@dataclass(frozen=True)
-class Enqueue(Step):
-    """One page of run `run`: of each batch its groups, of each group how many users, which types, and whether to skip it."""
-
-    run: int = 0
-    page: tuple[tuple[tuple[int, tuple[str, ...], bool], ...], ...] = ()
-    done: bool = False
-    stale: bool = False
-
-    async def take(self, scene: Scene) -> Any:
-        run = scene.run(self.run)
-        if run is None:
-            return NOTHING
-        cursor = run.enumeration_cursor
-        batches, following = await self._page(scene.session, run)
-        expected = "stale" if self.stale else cursor
-        done = self.done or following == cursor
-        accepted = await scene.session.enqueue(run.id, batches, expected=expected, following=following, done=done)
-        return run, batches, accepted
-
-    async def _page(self, session: Worker, run: Run) -> tuple[Sequence[Pairs], str | None]:
-        cursor = run.enumeration_cursor
-        if run.triggered_by == "retry":
-            page = await undone(session, run.retry_of, after=cursor, mentors=2)
-            if page is None or page["last_user_id"] is None:
-                return [], cursor
-            return [
-                [{"scenario_types": row["scenario_types"], "user_ids": [row["user_id"]]}] for row in page["mentors"]
-            ], page["last_user_id"]
-        number, batches = int(cursor or 0), []
-        for groups in self.page:
-            batch: Pairs = []
-            for users, types, is_skipped in groups:
-                skip = {"skip": "mentor_not_active"} if is_skipped else {}
-                user_ids = [mentor(number + offset) for offset in range(users)]
-                batch.append({"scenario_types": list(types), "user_ids": user_ids, **skip})
-                number += users
-            batches.append(batch)
-        return batches, str(number) if batches else cursor
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        run, batches, accepted = answer
-        assert accepted == (run.is_open and not run.enumeration_done and not self.stale)
-        if accepted:
-            scene.ledger.freeze(run.id, [pair for batch in batches for pair in pairs_of(batch)])
+async def enqueue(scene: Scene, run: int = 0, page: Page = (), done: bool = False, stale: bool = False) -> None:
+    """Freeze one page of a run; of a retry, what its source left unfinished. `stale`: read by another worker before."""
+    found = scene.run(run)
+    if found is None:
+        return
+    cursor = found.enumeration_cursor
+    batches, following = await _page(scene.session, found, page)
+    accepted = await scene.session.enqueue(
+        found.id, batches, expected="stale" if stale else cursor, following=following, done=done or following == cursor
+    )
+    await scene.look()
+    assert accepted == (found.is_open and not found.enumeration_done and not stale)
+    if accepted:
+        scene.ledger.freeze(found.id, [pair for batch in batches for pair in pairs_of(batch)])
 
 
-@dataclass(frozen=True)
-class Reappear(Step):
-    """The visibility time of the hidden message number `which` is over, None: of all."""
+async def _page(session: Worker, run: Run, page: Page) -> tuple[list[Pairs], str | None]:
+    cursor, batches = run.enumeration_cursor, list[Pairs]()
+    if run.triggered_by == "retry":
+        unfinished = await undone(session, run.retry_of, after=cursor, mentors=2)
+        for row in unfinished["mentors"] if unfinished else ():
+            batches.append([{"scenario_types": row["scenario_types"], "user_ids": [row["user_id"]]}])
+        return batches, unfinished["last_user_id"] if batches else cursor
+    number = int(cursor or 0)
+    for groups in page:
+        batches.append([])
+        for users, types, is_skipped in groups:
+            skip = {"skip": "mentor_not_active"} if is_skipped else {}
+            user_ids = [mentor(number + offset) for offset in range(users)]
+            batches[-1].append({"scenario_types": list(types), "user_ids": user_ids, **skip})
+            number += users
+    return batches, str(number) if batches else cursor
 
-    which: int | None = 0
 
-    async def take(self, scene: Scene) -> Any:
-        hidden = [message for message in scene.before.messages if not message.visible]
-        if self.which is not None:
-            hidden = hidden[self.which : self.which + 1]
-        for message in hidden:
-            await scene.session.run(
-                f"update pgmq.q_{message.queue} set vt = clock_timestamp() - interval '1 second' where msg_id = %s",
-                message.msg_id,
-            )
-        return None if hidden else NOTHING
+async def reappear(scene: Scene, which: int | None = 0) -> None:
+    """The visibility time of the hidden message number `which` is over; None: of all, and the engine's pause, too."""
+    hidden = [message for message in scene.before.messages if not message.visible]
+    for message in hidden if which is None else hidden[which : which + 1]:
+        await scene.session.run(
+            f"update pgmq.q_{message.queue} set vt = clock_timestamp() - interval '1 second' where msg_id = %s",
+            message.msg_id,
+        )
+    if which is None:
+        await scene.session.run("update scheduler.settings set engine_paused_until = null where singleton")
+    if which is None or which < len(hidden):
+        await scene.look()
 
 
-@dataclass(frozen=True)
-class RunOutOfTime(Step):
+async def run_out_of_time(scene: Scene, run: int = 0, noticed: bool = True) -> None:
     """The run's time is over; unless `noticed` by the next tick, the run is still open."""
-
-    run: int = 0
-    noticed: bool = False
-
-    async def take(self, scene: Scene) -> Any:
-        run = scene.run(self.run)
-        if run is None or not run.is_open or scene.before.is_overdue(run):
-            return NOTHING
+    found = scene.run(run)
+    if found and found.is_open:
         await scene.session.run(
-            "update public.scheduler_invocations set expires_at = now() - interval '1 second' where id = %s", run.id
+            "update public.scheduler_invocations set expires_at = now() - interval '1 second' where id = %s", found.id
         )
-        if self.noticed:
+        if noticed:
             await scene.session.run("select scheduler.expire()")
+        await scene.look()
 
 
-@dataclass(frozen=True)
-class Expire(Step):
-    async def take(self, scene: Scene) -> Any:
-        await scene.session.run("select scheduler.expire()")
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        assert not any(after.is_overdue(run) for run in after.open_runs)
+async def expire(scene: Scene) -> None:
+    await scene.session.run("select scheduler.expire()")
+    after = await scene.look()
+    assert not any(after.is_overdue(run) for run in after.open_runs)
 
 
-@dataclass(frozen=True)
-class Age(Step):
-    """What has ended did so a year ago."""
-
-    async def take(self, scene: Scene) -> Any:
-        ended = [run.id for run in scene.before.runs.values() if not run.is_open and not is_aged(run)]
-        # Both together, so that what was recorded late stays late.
-        for table, column in (("scheduler_invocations", "id"), ("scheduler_invocation_batches", "invocation_id")):
-            await scene.session.run(
-                f"update public.{table} set finished_at = finished_at - interval '1 year' where {column} = any(%s::uuid[])",
-                ended,
-            )
-        return None if ended else NOTHING
-
-
-@dataclass(frozen=True)
-class EndPause(Step):
-    async def take(self, scene: Scene) -> Any:
+async def age(scene: Scene) -> None:
+    """What has ended did so a year ago; both tables together, so that what was recorded late stays late."""
+    ended = [run.id for run in scene.before.runs.values() if not run.is_open and not has_aged(run)]
+    for table, column in (("scheduler_invocations", "id"), ("scheduler_invocation_batches", "invocation_id")):
         await scene.session.run(
-            "update scheduler.settings set engine_paused_until = clock_timestamp() - interval '1 second'"
-            " where engine_paused_until is not null"
+            f"update public.{table} set finished_at = finished_at - interval '1 year' where {column} = any(%s::uuid[])",
+            ended,
         )
+    await scene.look()
 
 
-@dataclass(frozen=True)
-class Dispatch(Step):
-    """The tick of the minute. `answered`: slices asked for before have been answered."""
-
-    answered: bool = False
-
-    async def take(self, scene: Scene) -> Any:
-        if self.answered:
-            await scene.session.run(
-                "insert into net._http_response (id, status_code) select request_id, 200 from scheduler.dispatches"
-                " where request_id is not null and ended_at is null"
+async def dispatch(scene: Scene, lost: int = 0) -> None:
+    """Tick; before, every message but each `lost`-th is taken out of the queues by hand, 0: none is."""
+    taken = scene.before.messages[::lost] if lost else []
+    for message in taken:
+        await scene.session.run(f"delete from pgmq.q_{message.queue} where msg_id = %s", message.msg_id)
+    await scene.session.run("select scheduler.dispatch()")
+    after = await scene.look()
+    assert not any(after.is_overdue(run) for run in after.open_runs)
+    assert after.is_paused or not after.open_runs or after.under_way, "there is work, and no slice was asked for"
+    for run_id, number in {(message.batch[0], int(message.batch[1])) for message in taken}:
+        # How often a message that was lost had been read is unknown; its holders' reads are of another message.
+        scene.ledger.blameless.pop((run_id, number), None)
+        for worker, held in scene.ledger.held.items():
+            scene.ledger.held[worker] = tuple(
+                {**batch, "read_count": -1} if key_of(batch) == (run_id, number) else batch for batch in held
             )
-        return await scene.session.value("select scheduler.dispatch()")
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        assert not any(after.is_overdue(run) for run in after.open_runs)
-        for run in after.open_runs:
-            assert all(after.message_of((run.id, number)) for number in run.open_batches), "messages stay lost"
-        assert after.is_paused or not after.open_runs or after.under_way, "there is work, and no slice was asked for"
-        scene.ledger.lost = False
-        self._forget_requeued(scene, after)
-
-    def _forget_requeued(self, scene: Scene, after: Snapshot) -> None:
-        """How often a message that was lost had been read is unknown; its holders' reads are of another message."""
-        for run in after.runs.values():
-            for number, batch in run.batches.items():
-                known = scene.before.batch((run.id, number))
-                if known and known["msg_id"] != batch["msg_id"]:
-                    scene.ledger.blameless.pop((run.id, number), None)
-                    for worker, held in scene.ledger.held.items():
-                        scene.ledger.held[worker] = tuple(
-                            {**each, "read_count": -1} if key_of(each) == (run.id, number) else each for each in held
-                        )
-
-
-@dataclass(frozen=True)
-class Lose(Step):
-    """Every other message, or every one, is taken out of the queues by hand."""
-
-    every: int = 1
-
-    async def take(self, scene: Scene) -> Any:
-        for message in scene.before.messages[:: self.every]:
-            await scene.session.run(f"delete from pgmq.q_{message.queue} where msg_id = %s", message.msg_id)
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        scene.ledger.lost = scene.ledger.lost or bool(scene.before.messages)
-
-
-@dataclass(frozen=True)
-class Stray(Step):
-    """A message is put into a queue by hand: a copy of one that waits there, or nonsense."""
-
-    copy: bool = True
-
-    async def take(self, scene: Scene) -> Any:
-        if not scene.before.messages:
-            return NOTHING
-        message = scene.before.messages[0]
-        run_id, number = message.batch if self.copy else ("nonsense", "1")
-        body = f'{{"invocation_id": "{run_id}", "batch_no": {number}}}'
-        return message.queue, await scene.session.value("select pgmq.send(%s, %s::jsonb)", message.queue, body)
-
-    def judge(self, answer: Any, scene: Scene, after: Snapshot) -> None:
-        scene.ledger.strays.add(answer)

@@ -8,88 +8,101 @@ changes anything leads further from the beginning. So that it cannot come to exp
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import pytest
 
 from tests.emulator.project import ProjectFactory
 
+from . import steps
 from .exploration import Exploration
-from .steps import (
-    Cancel,
-    Claim,
-    Complete,
-    Delete,
-    Die,
-    Enqueue,
-    Expire,
-    Finish,
-    Fire,
-    Open,
-    Prune,
-    Reappear,
-    Release,
-    RunOutOfTime,
-    Split,
-    Step,
-)
-from .world import Breakage, Violation, World, world
+from .world import Step, ViolationError, World, world
 
-BATCH = Enqueue(page=(((2, ("lapsed",), False),),), done=True)
-SCHEDULED, MANUAL = Fire(which=1), Open()
+SCHEDULED, MANUAL = partial(steps.fire, which=1), partial(steps.open_run)
 STEPS: tuple[Step, ...] = (
     *(
         step
         for worker in ("A", "B")
         for step in (
-            Claim(worker),
-            Complete(worker),
-            Complete(worker, rest=1),
-            Release(worker),
-            Release(worker, blameless=False),
-            Split(worker),
-            Die(worker),
+            partial(steps.claim, worker=worker),
+            partial(steps.complete, worker=worker),
+            partial(steps.complete, worker=worker, rest=1),
+            partial(steps.release, worker=worker),
+            partial(steps.release, worker=worker, blameless=False),
+            partial(steps.split, worker=worker),
+            partial(steps.die, worker=worker),
         )
     ),
-    Reappear(0),
-    Reappear(1),
-    Finish(),
-    Cancel(),
-    RunOutOfTime(noticed=True),
-    Expire(),
-    Delete(),
-    Prune(),
+    partial(steps.reappear, which=0),
+    partial(steps.reappear, which=1),
+    partial(steps.finish),
+    partial(steps.cancel),
+    partial(steps.run_out_of_time),
+    partial(steps.expire),
+    partial(steps.delete),
+    partial(steps.prune),
 )
-FIRED_AGAIN = Fire(which=0)
+FIRED_AGAIN = partial(steps.fire, which=0)
 
-# Each is one mistake that a change of the SQL might make, by what the exploration finds.
-BREAKAGES = {
-    "a batch is recorded twice": Breakage("public.scheduler_complete", "if v_batch.state = 'done' then", "if false then"),
-    "a late result is dropped": Breakage(
-        "public.scheduler_complete", "if v_batch.state = 'done' then", "if v_batch.state <> 'open' then"
+
+class Mistake(NamedTuple):
+    """What a change of the SQL might get wrong, and how the exploration says that it did."""
+
+    function: str
+    right: str
+    wrong: str
+    found: str
+
+
+MISTAKES = {
+    "a batch is recorded twice": Mistake(
+        "public.scheduler_complete", "if v_batch.state = 'done' then", "if false then", "duplicate key"
     ),
-    "a recorded batch stays queued": Breakage("public.scheduler_complete", "perform pgmq.delete(", "perform abs(1); --"),
-    "what is cut off late stays open": Breakage(
-        "public.scheduler_complete", "if v_batch.state = 'abandoned' and p_rest is not null then", "if false then"
+    "a late result is dropped": Mistake(
+        "public.scheduler_complete",
+        "v_batch.state = 'done'",
+        "v_batch.state <> 'open'",
+        "the answer was 'already_done'",
     ),
-    "a worker releases what another one holds": Breakage(
-        "public.scheduler_release", "is distinct from p_read_count then", "is null then"
+    "a late result reopens the run": Mistake(
+        "public.scheduler_complete", "v_batch.state = 'abandoned' and p_rest", "false and p_rest", "left batches open"
     ),
-    "a worker splits what another one holds": Breakage(
-        "public.scheduler_split", "is distinct from p_read_count then", "is null then"
+    "a recorded batch stays queued": Mistake(
+        "public.scheduler_complete", "perform pgmq.delete(", "perform concat(", "a message is left"
     ),
-    "a split leaves the batch": Breakage(
-        "public.scheduler_split", "delete from public.scheduler_invocation_batches where", "perform 1 where 1 = 1 or"
+    "another worker's batch is released": Mistake(
+        "public.scheduler_release", "is distinct from p_read_count", "is null", "is not this one's to release"
     ),
-    "a split leaves the message": Breakage("public.scheduler_split", "perform pgmq.delete(", "perform abs(1); --"),
-    "a run ends before its batches": Breakage("public.scheduler_finish", "and state = 'open'", "and state = 'none'"),
-    "a late result moves the end": Breakage(
-        "public.scheduler_finish", "if v_invocation.status in ('pending', 'running')", "if v_invocation.status <> 'skipped'"
+    "another worker's batch is split": Mistake(
+        "public.scheduler_split", "is distinct from p_read_count", "is null", "is not its to split"
     ),
-    "an ended run leaves its messages": Breakage("scheduler.abandon_batches", "perform pgmq.delete(", "perform abs(1); --"),
-    "a run expires before its time": Breakage("scheduler.expire", "and expires_at <= now()", ""),
-    "prune takes an open run": Breakage("scheduler.prune", "i.deleted_at is not null or", "i.finished_at is null or"),
-    "a slot is opened again": Breakage(
-        "public.scheduler_open_slot", "and p_due_slot > v_settings.slot_high_water_mark", ""
+    "a split leaves the batch": Mistake(
+        "public.scheduler_split", "  delete from public", "  perform from public", "was split, and is still there"
+    ),
+    "a split leaves the message": Mistake(
+        "public.scheduler_split", "perform pgmq.delete(", "perform concat(", "a message is left"
+    ),
+    "a run ends before its batches": Mistake(
+        "public.scheduler_finish", "and state = 'open'", "and state = 'none'", "was ended, or ended again"
+    ),
+    "a late result moves the end": Mistake(
+        "public.scheduler_finish", "v_invocation.status in ('pending', 'running')", "true", "was ended, or ended again"
+    ),
+    "an ended run leaves its messages": Mistake(
+        "scheduler.abandon_batches", "perform pgmq.delete(", "perform concat(", "a message is left"
+    ),
+    "a run expires before its time": Mistake(
+        "scheduler.expire", "and expires_at <= now()", "", "ended before its time"
+    ),
+    "prune takes an open run": Mistake(
+        "scheduler.prune",
+        "(i.deleted_at is not null",
+        "(i.finished_at is null or i.deleted_at is not null",
+        "only_what_has_ended_is_deleted",
+    ),
+    "a slot is opened again": Mistake(
+        "public.scheduler_open_slot", "and p_due_slot > v_settings.slot_high_water_mark", "", "opened a second time"
     ),
 }
 
@@ -100,14 +113,14 @@ async def url(projects: ProjectFactory) -> AsyncIterator[str]:
         yield projects.server.url(name)
 
 
-async def explore(world: World, opening: Step, steps: Sequence[Step], *, claims: int) -> Exploration:
+async def explore(world: World, opening: Step, taken: Sequence[Step], *, claims: int) -> Exploration:
     """Explore what can become of one batch, once the run that `opening` opens has been enumerated."""
     state = await world.begin()
-    for step in (opening, BATCH):
+    for step in (opening, partial(steps.enqueue, page=steps.TWO_USERS, done=True)):
         after = await world.take(step, state)
         assert after
         state = after
-    exploration = Exploration(world, steps, lambda state: state.ledger.claims <= claims)
+    exploration = Exploration(world, taken, lambda state: state.ledger.claims <= claims)
     await exploration.explore(state)
     return exploration
 
@@ -127,9 +140,9 @@ async def test_every_interleaving_over_a_manual_run_keeps_the_invariants(url: st
     assert exploration.interleavings > 7_000
 
 
-@pytest.mark.parametrize("breakage", BREAKAGES.values(), ids=BREAKAGES)
-async def test_the_exploration_finds_a_breakage(url: str, breakage: Breakage) -> None:
-    async with world(url, breakage) as broken:
-        with pytest.raises(Violation) as caught:
-            await explore(broken, SCHEDULED, (*STEPS, FIRED_AGAIN), claims=3)
-    print(caught.value, *caught.value.__notes__, sep="\n")
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+async def test_the_exploration_finds_a_mistake(url: str, mistake: Mistake) -> None:
+    async with world(url) as broken:
+        await broken.change(mistake.function, mistake.right, mistake.wrong)
+        with pytest.raises(ViolationError, match=mistake.found):
+            await explore(broken, SCHEDULED, (*STEPS, FIRED_AGAIN), claims=2)

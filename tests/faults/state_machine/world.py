@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
 from uuid import UUID
 
 from tests.emulator.connections import connect
@@ -14,7 +13,7 @@ from tests.integration.database.sql_core import Worker, minutes
 
 from .invariants import Ledger, check, check_step
 from .snapshot import DESCRIBE, Snapshot, look
-from .steps import MAX_WORKERS, NOTHING, Scene, Step
+from .steps import MAX_WORKERS, Scene, prune
 
 SECRETS = {"scheduler_function_url": "https://function.example/", "scheduler_invoke_token": "a-token"}
 # The real body, without its commits: a savepoint would not outlive them.
@@ -28,7 +27,16 @@ end $do$
 """
 
 
-class Violation(AssertionError):
+# A step with all its arguments.
+Step = partial[Awaitable[None]]
+
+
+def name_of(step: Step) -> str:
+    """Return what a step is printed as."""
+    return f"{step.func.__name__}({', '.join(f'{name}={value!r}' for name, value in step.keywords.items())})"
+
+
+class ViolationError(AssertionError):
     """A step did, or was answered, what it must not."""
 
 
@@ -47,12 +55,12 @@ class World:
 
     Args:
         session: inside a transaction.
-        look: the statement that reads everything, see `look`.
+        read: the statement that reads everything, see `look`.
     """
 
-    def __init__(self, session: Worker, look: str) -> None:
+    def __init__(self, session: Worker, read: str) -> None:
         self._session = session
-        self._look = look
+        self._read = read
         self._ids = 0
         # Keys of the states in which the invariants hold: they need not be checked there again.
         self._checked: set[str] = set()
@@ -68,30 +76,35 @@ class World:
         )
         for name, secret in SECRETS.items():
             await self._session.run("select vault.create_secret(%s, %s)", secret, name)
-        return State(Snapshot(await self._session.value(self._look)), Ledger())
+        return State(Snapshot(await self._session.value(self._read)), Ledger())
+
+    async def change(self, function: str, right: str, wrong: str) -> None:
+        """Put `wrong` in the place of `right` in an SQL function."""
+        definition = await self._session.value("select pg_get_functiondef(%s::regproc)", function)
+        assert definition.count(right) == 1, f"{function} does not say {right!r} once: bring this mistake up to date"
+        await self._session.run(definition.replace(right, wrong))
 
     async def take(self, step: Step, state: State) -> State | None:
         """Return the state that the step leads to, None where there is nothing to do.
 
         Raises:
-            Violation: it was refused by the database, or an invariant does not hold afterwards.
+            ViolationError: it was refused by the database, or an invariant does not hold afterwards.
         """
         self._ids += 1
         # Spread over all ids, so that runs are not locked in the order of their age.
         new_id = str(UUID(int=(self._ids * 0x9E3779B97F4A7C15F39CC0605CEDC835) % 2**128, version=4))
-        scene = Scene(self._session, state.snapshot, state.ledger.branch(), self._first_slot, new_id)
+        scene = Scene(self._session, self._read, state.snapshot, state.ledger.branch(), self._first_slot, new_id)
         try:
-            answer = await step.take(scene)
-            if answer is NOTHING:
+            await step(scene)
+            if scene.after is None:
                 return None
-            after = State(Snapshot(await self._session.value(self._look)), scene.ledger)
-            step.judge(answer, scene, after.snapshot)
-            check_step(state.snapshot, after.snapshot, prunes=step.prunes)
-            if (key := after.key) not in self._checked:
+            after = State(scene.after, scene.ledger)
+            check_step(state.snapshot, after.snapshot, prunes=step.func is prune)
+            if after.key not in self._checked:
                 check(after.snapshot, await self._session.value(DESCRIBE) or {}, after.ledger)
-                self._checked.add(key)
+                self._checked.add(after.key)
         except Exception as error:
-            raise Violation(f"{step}: {error}") from error
+            raise ViolationError(f"{name_of(step)}: {error}") from error
         return after
 
     @contextlib.asynccontextmanager
@@ -102,24 +115,9 @@ class World:
         await self._session.run("release savepoint here")
 
 
-class Breakage(NamedTuple):
-    """A mistake in an SQL function: `wrong` in the place of `right`."""
-
-    function: str
-    right: str
-    wrong: str
-
-    async def apply(self, session: Worker) -> None:
-        definition = await session.value("select pg_get_functiondef(%s::regproc)", self.function)
-        assert definition.count(self.right) == 1, f"{self.function} does not say {self.right!r} once; mend the breakage"
-        await session.run(definition.replace(self.right, self.wrong))
-
-
 @contextlib.asynccontextmanager
-async def world(url: str, *breakages: Breakage) -> AsyncIterator[World]:
-    """Enter a world in a transaction of its own, which is rolled back; its SQL functions are broken first."""
+async def world(url: str) -> AsyncIterator[World]:
+    """Enter a world in a transaction of its own, which is rolled back."""
     async with connect(url) as connection, connection.transaction(force_rollback=True):
         session = Worker(connection)
-        for breakage in breakages:
-            await breakage.apply(session)
         yield World(session, look(await session.column("select queue_name from pgmq.meta order by queue_name")))

@@ -1,0 +1,154 @@
+"""Longer stories over several runs, drawn and shrunk by hypothesis, of the same steps under the same invariants.
+
+The same stories each time. `STATE_MACHINE_EXAMPLES` asks for another number of them, random ones unless
+`STATE_MACHINE_SEED` names where they start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from tests.emulator.project import ProjectFactory
+
+from . import steps
+from .invariants import has_readers
+from .snapshot import last_good
+from .world import State, World, world
+
+EXAMPLES = 60
+STEPS = 40
+
+WORKER, RUN, HAND, YES_OR_NO = st.sampled_from("ABC"), st.integers(0, 3), st.integers(0, 3), st.booleans()
+SELDOM = st.integers(0, 7).map(lambda number: number == 7)
+TYPES = st.sampled_from([("lapsed",), ("milestone",), ("lapsed", "milestone"), ("milestone", "onboarding", "lapsed")])
+PAGE = st.lists(st.lists(st.tuples(st.integers(1, 3), TYPES, SELDOM), min_size=1, max_size=2), max_size=3)
+RULES: dict[Callable[..., Awaitable[None]], dict[str, st.SearchStrategy[Any]]] = {
+    steps.fire: {"which": st.integers(-1, 1)},
+    steps.open_run: {"retry_of": st.integers(-1, 3), "repeated": SELDOM},
+    steps.enqueue: {"run": RUN, "page": PAGE, "done": YES_OR_NO, "stale": SELDOM},
+    steps.claim: {"worker": WORKER, "quantity": st.integers(1, 4), "lasts": YES_OR_NO},
+    steps.complete: {"worker": WORKER, "rest": st.integers(0, 2), "hand": HAND, "repeated": SELDOM},
+    steps.release: {"worker": WORKER, "blameless": YES_OR_NO, "at_once": YES_OR_NO, "hand": HAND, "repeated": SELDOM},
+    steps.split: {"worker": WORKER, "hand": HAND},
+    steps.die: {"worker": WORKER},
+    steps.finish: {"run": RUN},
+    steps.hand_back: {
+        "progressed": YES_OR_NO,
+        "engine_answers": YES_OR_NO,
+        "engine_error": st.sampled_from([None, None, "engine_unavailable", "engine_rejected"]),
+    },
+    steps.cancel: {"run": RUN},
+    steps.delete: {"run": RUN},
+    steps.run_out_of_time: {"run": RUN, "noticed": YES_OR_NO},
+    steps.reappear: {"which": st.none() | st.integers(0, 2)},
+    steps.dispatch: {"lost": st.integers(0, 2)},
+    steps.expire: {},
+    steps.age: {},
+    steps.prune: {},
+}
+
+
+class Story(RuleBasedStateMachine):
+    """Begins with a scheduled and a manual run, and goes on until nothing is open."""
+
+    def __init__(self, url: str, runner: asyncio.Runner) -> None:
+        super().__init__()
+        self._runner = runner
+        self._stack = AsyncExitStack()
+        self._world: World = runner.run(self._stack.enter_async_context(world(url)))
+        self._state: State = runner.run(self._world.begin())
+        self._goes_well = True
+
+    @initialize(pages=st.tuples(PAGE, PAGE))
+    def begin(self, pages: tuple[steps.Page, steps.Page]) -> None:
+        for opening, page in zip((partial(steps.fire, which=1), partial(steps.open_run)), pages, strict=True):
+            self.take(opening)
+            self.take(partial(steps.enqueue, page=page))
+
+    def take(self, step: partial[Awaitable[None]]) -> None:
+        self._goes_well = False
+        self._state = self._runner.run(self._world.take(step, self._state)) or self._state
+        self._goes_well = True
+
+    def teardown(self) -> None:
+        try:
+            if self._goes_well:
+                self._end()
+        finally:
+            self._runner.run(self._stack.aclose())
+
+    def _end(self) -> None:
+        """Work until nothing is open, and take everything away."""
+        for _ in range(100):
+            if not (runs := self._state.snapshot.open_runs):
+                break
+            self.take(partial(steps.reappear, which=None))
+            self.take(partial(steps.dispatch))
+            self.take(partial(steps.claim, worker="the last", quantity=8))
+            for _ in self._state.ledger.held["the last"]:
+                self.take(partial(steps.complete, worker="the last"))
+            self.take(partial(steps.enqueue, done=True))
+            for run in range(len(runs)):
+                self.take(partial(steps.finish, run=run))
+        assert not self._state.snapshot.open_runs, "there are runs that never end"
+        assert not self._state.snapshot.messages
+        for run in range(len(self._state.snapshot.runs)):
+            self.take(partial(steps.delete, run=run))
+        # A retry goes in the first round, what it was a retry of in the next.
+        for _ in self._state.snapshot.runs:
+            self.take(partial(steps.prune))
+        kept = self._state.snapshot
+        for run_id in kept.runs.keys() - {last_good(kept.runs.values())}:
+            assert has_readers(run_id, kept), f"{run_id} was deleted, and stays"
+
+
+for _step, _arguments in RULES.items():
+
+    def _rule(self: Story, _step: Any = _step, **arguments: Any) -> None:
+        self.take(partial(_step, **arguments))
+
+    _rule.__name__ = _step.__name__
+    setattr(Story, _step.__name__, rule(**_arguments)(_rule))
+
+
+@pytest.fixture
+async def url(projects: ProjectFactory) -> AsyncIterator[str]:
+    async with projects.database() as name:
+        yield projects.server.url(name)
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """hypothesis calls the rules of a machine one after the other, so they bring a loop of their own."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        yield runner
+
+
+def test_whatever_happens_in_whatever_order_the_invariants_hold(url: str, runner: asyncio.Runner) -> None:
+    examples, start = os.environ.get("STATE_MACHINE_EXAMPLES"), os.environ.get("STATE_MACHINE_SEED")
+
+    class Here(Story):
+        def __init__(self) -> None:
+            super().__init__(url, runner)
+
+    run_state_machine_as_test(
+        seed(int(start))(Here) if start else Here,
+        settings=settings(
+            max_examples=int(examples or EXAMPLES),
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=not examples and not start,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
