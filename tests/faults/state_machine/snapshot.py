@@ -132,11 +132,6 @@ class Snapshot:
         """Slices that were asked for and are not known to have ended."""
         return sum(dispatch["ended_at"] is None for dispatch in self.dispatches)
 
-    @property
-    def is_paused(self) -> bool:
-        until = self.settings["engine_paused_until"]
-        return until is not None and moment(until) > self.now
-
     def is_overdue(self, run: Run) -> bool:
         """Past its time, and not yet ended."""
         return run.is_open and moment(run.expires_at) <= self.now

@@ -1,7 +1,7 @@
-"""What workers, an operator, the platform and time can do: each calls the real SQL functions once, and judges the answer.
+"""What workers, an operator, the platform and time can do: each calls a real SQL function, and judges the answer.
 
-A step does nothing where there is nothing to do it to; else it reads the tables afterwards (`scene.look()`). Numbers pick
-from what there is. What was answered is entered into the ledger.
+A step does nothing where there is nothing to do it to; else it reads the tables afterwards (`scene.look()`). Numbers
+pick from what there is. What was answered is entered into the ledger.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime
 from tests.integration.database.asked import ask, pairs_of, undone
 from tests.integration.database.sql_core import Json, Pairs, Worker, mentor, minutes
 
-from .invariants import Ledger, has_aged, may_be_pruned
+from .invariants import Ledger, may_be_pruned
 from .snapshot import Run, Snapshot, by_scenario, key_of, moment
 
 MAX_WORKERS = 2
@@ -44,7 +44,8 @@ class Scene:
 
     def run(self, index: int) -> Run | None:
         """Return the newest run that is open for 0; the others follow."""
-        ordered = sorted(list(self.before.runs.values())[::-1], key=lambda run: not run.is_open)
+        newest_first = list(self.before.runs.values())[::-1]
+        ordered = sorted(newest_first, key=lambda run: not run.is_open)
         return ordered[index % len(ordered)] if ordered else None
 
     def held(self, worker: str, index: int) -> Json | None:
@@ -65,7 +66,7 @@ async def claim(scene: Scene, worker: str, quantity: int = 1, lasts: bool = True
     answer = await scene.session.claim(room, 600 if lasts else 0)
     after, batches = await scene.look(), answer["batches"]
     visible = sum(message.visible for message in before.messages)
-    assert min(not before.is_paused, visible) <= len(batches) <= (0 if before.is_paused else min(room, visible))
+    assert min(1, visible) <= len(batches) <= min(room, visible), "batches are visible, and none was handed out"
     assert not answer["stale"], "the message of a batch was thrown away"
     for batch in batches:
         key, known, message = key_of(batch), before.batch(key_of(batch)), before.message_of(key_of(batch))
@@ -78,14 +79,13 @@ async def claim(scene: Scene, worker: str, quantity: int = 1, lasts: bool = True
         assert batch["deliveries"] == batch["read_count"] - released + known["deliveries_before"]
         assert batch["pairs"] == known["pairs"]
         assert batch["engine_scope"] == ledger.scopes[key[0]], "the engine would see another key"
-        (left,) = (message for message in (after.message_of(key),) if message)
-        assert left.visible != lasts
+        assert all(each.visible != lasts for each in after.messages if each.msg_id == message.msg_id)
     ledger.claims += len(batches)
     ledger.held[worker] = (*ledger.held.get(worker, ()), *batches)
 
 
 async def complete(scene: Scene, worker: str, rest: int = 0, hand: int = 0, repeated: bool = False) -> None:
-    """Record a batch; so many users at its end are cut off. `repeated`: the answer was lost, and the call is made again."""
+    """Record a batch; the last `rest` of its users are cut off. `repeated`: the call is made again."""
     batch = scene.held(worker, hand)
     users = sorted({user_id for user_id, _ in pairs_of(batch["pairs"])}) if batch else []
     if batch is None or rest >= len(users):
@@ -154,23 +154,6 @@ async def finish(scene: Scene, run: int = 0) -> None:
         await scene.look()
         is_over = found.is_open and found.enumeration_done and not found.open_batches
         assert said["ended_now"] == is_over, f"a run with open batches {found.open_batches} was ended, or ended again"
-
-
-async def hand_back(scene: Scene, progressed: bool, engine_answers: bool, engine_error: str | None) -> None:
-    """End a slice."""
-    under_way = [row["id"] for row in scene.before.dispatches if row["ended_at"] is None]
-    await scene.session.hand_back(
-        dispatch_id=under_way[0] if under_way else None,
-        progressed=progressed,
-        engine_answers=engine_answers,
-        engine_error=engine_error,
-    )
-    before, after = scene.before, await scene.look()
-    assert after.is_paused == (before.is_paused or engine_error is not None)
-    if engine_error or (engine_answers and not before.is_paused):
-        assert {run.error for run in after.open_runs} <= {engine_error}
-    if progressed and after.open_runs and not after.is_paused:
-        assert after.under_way, "there is more to do, and no slice was asked for"
 
 
 async def cancel(scene: Scene, run: int = 0) -> None:
@@ -278,16 +261,14 @@ async def _page(session: Worker, run: Run, page: Page) -> tuple[list[Pairs], str
 
 
 async def reappear(scene: Scene, which: int | None = 0) -> None:
-    """The visibility time of the hidden message number `which` is over; None: of all, and the engine's pause, too."""
+    """The visibility time of the hidden message number `which` is over; None: of all."""
     hidden = [message for message in scene.before.messages if not message.visible]
     for message in hidden if which is None else hidden[which : which + 1]:
         await scene.session.run(
             f"update pgmq.q_{message.queue} set vt = clock_timestamp() - interval '1 second' where msg_id = %s",
             message.msg_id,
         )
-    if which is None:
-        await scene.session.run("update scheduler.settings set engine_paused_until = null where singleton")
-    if which is None or which < len(hidden):
+    if hidden if which is None else hidden[which:]:
         await scene.look()
 
 
@@ -309,17 +290,6 @@ async def expire(scene: Scene) -> None:
     assert not any(after.is_overdue(run) for run in after.open_runs)
 
 
-async def age(scene: Scene) -> None:
-    """What has ended did so a year ago; both tables together, so that what was recorded late stays late."""
-    ended = [run.id for run in scene.before.runs.values() if not run.is_open and not has_aged(run)]
-    for table, column in (("scheduler_invocations", "id"), ("scheduler_invocation_batches", "invocation_id")):
-        await scene.session.run(
-            f"update public.{table} set finished_at = finished_at - interval '1 year' where {column} = any(%s::uuid[])",
-            ended,
-        )
-    await scene.look()
-
-
 async def dispatch(scene: Scene, lost: int = 0) -> None:
     """Tick; before, every message but each `lost`-th is taken out of the queues by hand, 0: none is."""
     taken = scene.before.messages[::lost] if lost else []
@@ -328,7 +298,7 @@ async def dispatch(scene: Scene, lost: int = 0) -> None:
     await scene.session.run("select scheduler.dispatch()")
     after = await scene.look()
     assert not any(after.is_overdue(run) for run in after.open_runs)
-    assert after.is_paused or not after.open_runs or after.under_way, "there is work, and no slice was asked for"
+    assert not after.open_runs or after.under_way, "there is work, and no slice was asked for"
     for run_id, number in {(message.batch[0], int(message.batch[1])) for message in taken}:
         # How often a message that was lost had been read is unknown; its holders' reads are of another message.
         scene.ledger.blameless.pop((run_id, number), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -35,7 +35,9 @@ TYPES = st.sampled_from([("lapsed",), ("milestone",), ("lapsed", "milestone"), (
 PAGE = st.lists(st.lists(st.tuples(st.integers(1, 3), TYPES, SELDOM), min_size=1, max_size=2), min_size=1, max_size=3)
 
 
-def drawn(step: Callable[..., Awaitable[None]], **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
+def drawn(
+    step: Callable[..., Coroutine[Any, Any, None]], **arguments: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Step]:
     return st.fixed_dictionaries(arguments).map(lambda chosen: partial(step, **chosen))
 
 
@@ -52,17 +54,11 @@ WORK = st.one_of(
 )
 PLATFORM = st.one_of(
     drawn(steps.finish, run=RUN),
-    drawn(
-        steps.hand_back,
-        progressed=YES_OR_NO,
-        engine_answers=YES_OR_NO,
-        engine_error=st.sampled_from([None] * 6 + ["engine_unavailable", "engine_rejected"]),
-    ),
     drawn(steps.dispatch, lost=st.integers(0, 2)),
     drawn(steps.run_out_of_time, run=RUN, noticed=YES_OR_NO),
     *map(drawn, (steps.expire, steps.prune)),
 )
-OPERATOR = drawn(steps.cancel, run=RUN) | drawn(steps.delete, run=RUN) | drawn(steps.age)
+OPERATOR = drawn(steps.cancel, run=RUN) | drawn(steps.delete, run=RUN)
 
 
 class Story(RuleBasedStateMachine):

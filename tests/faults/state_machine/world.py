@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 from uuid import UUID
 
 from tests.emulator.connections import connect
@@ -28,7 +29,7 @@ end $do$
 
 
 # A step with all its arguments.
-Step = partial[Awaitable[None]]
+Step = partial[Coroutine[Any, Any, None]]
 
 
 def name_of(step: Step) -> str:

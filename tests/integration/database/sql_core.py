@@ -78,9 +78,10 @@ class Worker(Session):
             self._signatures[function] = await self.value(
                 "select pg_get_function_identity_arguments(('public.' || %s)::regproc)", f"scheduler_{function}"
             )
+        signature = self._signatures[function]
         named = ", ".join(f"p_{name} => given.p_{name}" for name in arguments)
         return await self.value(
-            f"select public.scheduler_{function}({named}) from json_to_record(%s::json) as given ({self._signatures[function]})",
+            f"select public.scheduler_{function}({named}) from json_to_record(%s::json) as given ({signature})",
             json.dumps({f"p_{name}": value for name, value in arguments.items()}, default=str),
         )
 
