@@ -61,7 +61,7 @@ class Ledger:
         known = self.frozen[run_id]
         for pair, outcome in outcomes.items():
             assert known[pair] is None, f"{pair} of {run_id} was recorded as {known[pair]}, and then as {outcome}"
-        self.frozen[run_id] = known | outcomes
+        self.frozen[run_id] = {**known, **outcomes}
 
     def drop(self, worker: str, batch: Json) -> None:
         self.held[worker] = tuple(other for other in self.held[worker] if other is not batch)

@@ -115,6 +115,7 @@ async def release(
     batch = scene.held(worker, hand)
     if batch is None:
         return
+    accepted = False
     for _ in range(1 + repeated):
         accepted = await scene.session.release(batch, delay_seconds=0 if at_once else 600, blameless=blameless)
         assert accepted == scene.before.holds(batch), "what another worker holds is not this one's to release"
@@ -203,7 +204,9 @@ async def open_run(scene: Scene, retry_of: int = -1, repeated: bool = False) -> 
     """Open a manual run, or a retry of run `retry_of`; `repeated`: the answer was lost, and the call is made again."""
     found, new_id = scene.run(retry_of) if retry_of >= 0 else None, scene.new_id
     said = [
-        await ask(scene.session, invocation_id=new_id, key=new_id, retry_of=found and found.id, post_slice=True)
+        await ask(
+            scene.session, invocation_id=new_id, key=new_id, retry_of=found.id if found else None, post_slice=True
+        )
         for _ in range(1 + repeated)
     ]
     after = await scene.look()
