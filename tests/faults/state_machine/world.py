@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -56,12 +56,13 @@ class World:
 
     Args:
         session: inside a transaction.
-        read: the statement that reads everything, see `look`.
+        queues: all that there are.
     """
 
-    def __init__(self, session: Worker, read: str) -> None:
+    def __init__(self, session: Worker, queues: Sequence[str]) -> None:
         self._session = session
-        self._read = read
+        self._queues = queues
+        self._read = look(queues)
         self._ids = 0
         # Keys of the states in which the invariants hold: they need not be checked there again.
         self._checked: set[str] = set()
@@ -69,6 +70,9 @@ class World:
     async def begin(self) -> State:
         """Set it up as the function's first start would have two hours ago; nothing has been opened yet."""
         await self._session.run(PRUNE_WITHIN_TRANSACTION)
+        for queue in self._queues:
+            # What was drawn before is not to be seen in the numbers: the same steps do the same again.
+            await self._session.run(f"select setval(pg_get_serial_sequence('pgmq.q_{queue}', 'msg_id'), 1, false)")
         now = await self._session.value("select date_trunc('minute', clock_timestamp())")
         self._first_slot = now - minutes(120)
         await self._session.run(
@@ -121,4 +125,4 @@ async def world(url: str) -> AsyncIterator[World]:
     """Enter a world in a transaction of its own, which is rolled back."""
     async with connect(url) as connection, connection.transaction(force_rollback=True):
         session = Worker(connection)
-        yield World(session, look(await session.column("select queue_name from pgmq.meta order by queue_name")))
+        yield World(session, await session.column("select queue_name from pgmq.meta order by queue_name"))
