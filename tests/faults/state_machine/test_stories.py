@@ -25,7 +25,7 @@ from .invariants import has_readers
 from .snapshot import last_good
 from .world import State, Step, World, world
 
-EXAMPLES = 50
+EXAMPLES = 30
 STEPS = 30
 
 WORKER, RUN, HAND, YES_OR_NO = st.sampled_from("AB"), st.integers(0, 3), st.integers(0, 3), st.booleans()
