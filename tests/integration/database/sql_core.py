@@ -69,11 +69,17 @@ class Session:
 class Worker(Session):
     """A session of role service_role: what one instance of the function may do."""
 
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._signatures: dict[str, str] = {}
+
     async def call(self, function: str, **arguments: Any) -> Any:
         """Call a function of ours with JSON arguments, named without their `p_`, as the Data API would."""
-        signature = await self.value(
-            "select pg_get_function_identity_arguments(('public.' || %s)::regproc)", f"scheduler_{function}"
-        )
+        if function not in self._signatures:
+            self._signatures[function] = await self.value(
+                "select pg_get_function_identity_arguments(('public.' || %s)::regproc)", f"scheduler_{function}"
+            )
+        signature = self._signatures[function]
         named = ", ".join(f"p_{name} => given.p_{name}" for name in arguments)
         return await self.value(
             f"select public.scheduler_{function}({named}) from json_to_record(%s::json) as given ({signature})",
