@@ -146,7 +146,7 @@ class Snapshot:
         mine = [
             message
             for message in self.messages
-            if batch and message.msg_id == batch["msg_id"] and message.batch == (key[0], str(key[1]))
+            if batch and message[:2] == (batch["queue"], batch["msg_id"]) and message.batch == (key[0], str(key[1]))
         ]
         assert len(mine) <= 1, f"batch {key} waits in more than one queue"
         return mine[0] if mine else None

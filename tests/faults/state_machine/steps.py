@@ -17,6 +17,7 @@ from .invariants import Ledger, may_be_pruned
 from .snapshot import Run, Snapshot, by_scenario, key_of, moment
 
 MAX_WORKERS = 2
+POISON = "scenario_evaluation_batches_poison"
 # By delivery, so that two workers that record one batch never agree; of each, by turns what its pairs came to.
 OUTCOMES = (("triggered", "not_triggered"), ("failed",), ("suppressed", "failed"))
 # Of each batch its groups; of each group how many users, which scenario types, and whether it is skipped.
@@ -57,16 +58,22 @@ class Scene:
 async def claim(scene: Scene, worker: str, quantity: int = 1, lasts: bool = True) -> None:
     """Hold `quantity` batches at most; `lasts`: the visibility time is long, else it is over at once.
 
-    The one place that knows which queues a claim reads: here all of them.
+    A poison batch is claimed where nothing else is left, one at a time.
     """
     before, ledger = scene.before, scene.ledger
     room = quantity - len(ledger.held.get(worker, ()))
     if room <= 0:
         return
+    poison, others = (
+        sum(message.visible for message in before.messages if (message.queue == POISON) == is_poison)
+        for is_poison in (True, False)
+    )
     answer = await scene.session.claim(room, 600 if lasts else 0)
+    assert answer["poison_waits"] == bool(poison and not others)
+    if answer["poison_waits"]:
+        answer, others = await scene.session.claim(room, 600 if lasts else 0, poison="last"), 1
     after, batches = await scene.look(), answer["batches"]
-    visible = sum(message.visible for message in before.messages)
-    assert min(1, visible) <= len(batches) <= min(room, visible), "batches are visible, and none was handed out"
+    assert min(1, others) <= len(batches) <= min(room, others), "batches are visible, and none was handed out"
     assert not answer["stale"], "the message of a batch was thrown away"
     for batch in batches:
         key, known, message = key_of(batch), before.batch(key_of(batch)), before.message_of(key_of(batch))
@@ -78,6 +85,7 @@ async def claim(scene: Scene, worker: str, quantity: int = 1, lasts: bool = True
         released = sum(read < batch["read_count"] for read in ledger.blameless.get(key, ()))
         assert batch["deliveries"] == batch["read_count"] - released + known["deliveries_before"]
         assert batch["pairs"] == known["pairs"]
+        assert batch["is_poison"] == (message.queue == POISON)
         assert batch["engine_scope"] == ledger.scopes[key[0]], "the engine would see another key"
         assert all(each.visible != lasts for each in after.messages if each[:2] == message[:2])
     ledger.claims += len(batches)
@@ -134,12 +142,14 @@ async def split(scene: Scene, worker: str, hand: int = 0) -> None:
         return
     accepted, after, (run_id, number) = await scene.session.split(batch), await scene.look(), key_of(batch)
     users = {user_id for user_id, _ in pairs_of(batch["pairs"])}
-    assert accepted == (scene.before.holds(batch) and len(users) > 1), "what another worker holds is not its to split"
+    is_poison = batch["is_poison"]
+    assert accepted == (scene.before.holds(batch) and not is_poison), "what another worker holds is not its to split"
     if accepted:
         scene.ledger.drop(worker, batch)
         was, now = scene.before.runs[run_id].batches, after.runs[run_id].batches
         assert number not in now, "a batch was split, and is still there"
-        assert [now[single]["deliveries_before"] for single in now.keys() - was.keys()] == [2] * len(users)
+        singles = [now[single] for single in now.keys() - was.keys()]
+        assert [(single["queue"], single["deliveries_before"]) for single in singles] == [(POISON, 2)] * len(users)
 
 
 async def die(scene: Scene, worker: str) -> None:
