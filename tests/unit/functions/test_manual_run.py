@@ -68,13 +68,12 @@ def meaning(members: dict[str, Any]) -> dict[str, Any]:
 # The same request
 
 
-@given(requests, st.randoms(use_true_random=False))
-async def test_order_and_repetition_make_no_other_request(members: dict[str, Any], chance: Any) -> None:
+@given(requests, st.data())
+async def test_order_and_repetition_make_no_other_request(members: dict[str, Any], data: st.DataObject) -> None:
     other = dict(members)
     for name in ("user_ids", "scenario_types"):
         if other[name] is not None:
-            other[name] = other[name] + chance.choices(other[name], k=3)
-            chance.shuffle(other[name])
+            other[name] = data.draw(st.permutations(2 * other[name]))
     assert await digest_of(other) == await digest_of(members)
 
 
