@@ -64,7 +64,7 @@ select is(
 );
 select results_eq(
   $$select (batch ->> 'deliveries')::integer, (batch ->> 'is_poison')::boolean
-      from jsonb_array_elements(public.scheduler_claim(10, 600, false, null, 'last')::jsonb -> 'batches') as batch$$,
+      from jsonb_array_elements(public.scheduler_claim(10, 600, false, 'last')::jsonb -> 'batches') as batch$$,
   'values (3, true)', 'and one that asks for them returns one'
 );
 
