@@ -6,6 +6,7 @@ call again notifies nobody twice.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import uuid
@@ -22,7 +23,6 @@ from functions.run_log import log_failed_users
 from functions.work import Work
 from shared.errors import (
     DatabaseError,
-    EngineFullError,
     EngineRejectedError,
     EngineUnavailableError,
     OutOfTimeError,
@@ -39,6 +39,9 @@ from shared.observability import log_event
 from shared.time_budget import TimeBudget
 
 RETRY_AFTER_SECONDS = 30
+# Of the time budget, waiting for a permit to call the engine: the rest is for the calls.
+MAX_WAIT_FRACTION = 0.5
+PERMIT_PAUSE_SECONDS = 1.0
 
 
 async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: str | None) -> list[EvaluationResult]:
@@ -78,7 +81,7 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
         planned for user_id in user_ids for planned in _plan(work, user_id, active.get(user_id), request.scenario_types)
     ]
     try:
-        async with work.measuring("batch"), _leave_to_call(work, budget), work.solitude.together(budget):
+        async with work.measuring("batch"), _permit_to_call(work, budget), work.process.shared(budget):
             evaluated = await run_evaluation_batch(
                 _batch(work, users, None if request.dry_run else idempotency_key),
                 engine=work.engine,
@@ -112,40 +115,40 @@ async def evaluate_now(work: Work, request: BatchRequest, *, idempotency_key: st
 
 
 @asynccontextmanager
-async def _leave_to_call(work: Work, budget: TimeBudget) -> AsyncIterator[None]:
-    """Keeps to the ceiling over all workers, where one is set: waits for a share of the calls, and gives it back.
+async def _permit_to_call(work: Work, budget: TimeBudget) -> AsyncIterator[None]:
+    """Holds a permit to call the engine, where `ENGINE_MAX_CONCURRENCY_TOTAL` is set.
 
     Raises:
-        RequestError: 503 `engine_busy`: others have all of them.
+        RequestError: 503 `engine_busy`: none was free for half of the time budget.
         DatabaseError: the database is away or refuses.
     """
-    work.lease.join()
+    permit_id = work.invocations.new_permit_id()
     try:
-        await work.lease.acquire(budget)
+        while not await work.invocations.take_permit(permit_id, is_manual=True, seconds=budget.remaining()):
+            may_wait = budget.remaining() - (1 - MAX_WAIT_FRACTION) * budget.seconds
+            if may_wait <= 0:
+                raise RequestError(
+                    503,
+                    "engine_busy",
+                    "as many calls to the engine as may be are in flight, and none was made for this request; "
+                    "send it again with the same key",
+                    headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+                )
+            await asyncio.sleep(min(PERMIT_PAUSE_SECONDS, may_wait))
         yield
-    except EngineFullError as error:
-        raise RequestError(
-            503,
-            "engine_busy",
-            "as many calls as may be are in flight already; nobody was asked about, send this again with the same key",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        ) from error
     finally:
-        await _give_back(work, work.lease.leave())
+        if permit_id is not None:
+            await _return_permit(work, permit_id)
 
 
-async def _give_back(work: Work, lease_id: str | None) -> None:
-    if lease_id is None:
-        return
+async def _return_permit(work: Work, permit_id: str) -> None:
     try:
         await work.invocations.hand_back(
-            dispatch_id=None, progressed=False, engine_answers=False, engine_lease_id=lease_id
+            dispatch_id=None, progressed=False, engine_answers=False, engine_permit_id=permit_id
         )
     except DatabaseError as error:
         # What was evaluated is to be answered all the same.
-        log_event(
-            "engine_lease_left", f"A share of the engine's calls is left to run out: {error}", level=logging.WARNING
-        )
+        log_event("engine_permit_left", f"Permit not returned; it expires: {error}", level=logging.WARNING)
 
 
 def _not_through(seconds: float) -> RequestError:

@@ -1,4 +1,4 @@
-"""Works the queue off: claims batches, evaluates them, records them, until nothing is left or the time is up."""
+"""Works the queues off: claims batches, evaluates them, records them, until nothing is left or the time is up."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import logging
 import math
 import os
 import socket
-from collections import Counter, deque
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from functions.evaluation_batch import BatchResult, run_evaluation_batch
 from functions.run_log import RunResult, log_run_result
-from functions.solitude import Solitude
 from shared.config import ScenarioEvaluationConfig
-from shared.engine_lease import EngineLease
 from shared.errors import (
     DatabaseError,
     DatabaseRefusedError,
@@ -26,20 +25,67 @@ from shared.errors import (
     OutOfTimeError,
 )
 from shared.evaluations import EvaluationBatch
-from shared.invocations import Invocations
+from shared.invocations import Invocations, Poison
+from shared.load_control import task_group
 from shared.observability import log_event
-from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import TriggerEngine
 
 if TYPE_CHECKING:
     from shared.telemetry import Telemetry
 
-# Batches that one process has in hand at a time, at most: bounds its memory.
+# Batches that one slice has in hand at a time, at most: bounds its memory.
 MAX_IN_HAND = 64
+# For every call in flight, how many should be waiting while there is more work: to claim it takes about as long as some
+# calls to a fast engine.
+RESERVE = 3
 # Nothing new is claimed in the last part of the time budget: it would only be given back.
 CLOSING_SHARE = 0.2
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Process:
+    """What this process has in hand: requests that are served at the same time die together.
+
+    Any number of them share it, or a poison batch has it alone, so that its death counts against no other batch. A
+    poison batch never waits for its turn: it is left in its queue, so nothing else is held up for it either.
+    """
+
+    def __init__(self) -> None:
+        self._sharing = 0
+        self._alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def shared(self, budget: TimeBudget) -> AsyncIterator[None]:
+        """Waits until no poison batch is in hand, and keeps them away until the block ends.
+
+        Raises:
+            OutOfTimeError: the time budget ended before.
+        """
+        try:
+            async with asyncio.timeout(budget.remaining()), self._alone:
+                self._sharing += 1
+        except TimeoutError as error:
+            raise OutOfTimeError("the time budget ended before this process was free") from error
+        try:
+            yield
+        finally:
+            self._sharing -= 1
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a poison batch may be taken."""
+        return not self._sharing and not self._alone.locked()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """Yields whether the process is idle; if it is, nothing else begins until the block ends."""
+        if not self.is_idle:
+            yield False
+            return
+        async with self._alone:
+            # A request that waited for the lock may have come first.
+            yield not self._sharing
 
 
 @dataclass(slots=True)
@@ -62,27 +108,25 @@ class Drained:
 
 
 class Drain:
-    """One slice's work on the queue.
+    """One slice's work on the queues: claim, evaluate, record.
 
-    Several runners each take a batch at a time, so that while one batch waits for its last calls or for its record the
-    next ones keep the engine busy; the engine's own limiter decides how many calls are in flight. No more is claimed
-    than there are runners waiting, and than keeps the lanes of calls busy: a batch in hand but not begun would be kept
-    from other workers, and begun after a cancel. Nor more than the process may have calls in flight for: its share of
-    the ceiling over all workers may be small.
+    Each batch is a task, so that while one waits for its last calls or for its record the next ones keep the engine
+    busy; the engine's limiter decides how many calls are in flight. No more is claimed than keeps it busy: batches in
+    hand but not begun would be kept from other workers, and begun after a cancel.
 
-    A batch that was delivered too often without a result is a suspect: it may hold a user who kills its workers, and
-    every batch that a worker has in hand when it dies is charged a delivery. So a suspect is split until each of its
-    users is a suspect of her own, and that one is claimed and evaluated while this process has nothing else in hand.
+    A batch that was delivered twice without a result may hold a user who kills its workers, and every batch that a
+    worker has in hand when it dies is charged a delivery. So on its third delivery it is split into batches of one user
+    in a queue of their own, whose batches are worked on one at a time, in a process that has nothing else in hand.
 
     Args:
         invocations: where batches are claimed and recorded.
         engine: who evaluates them.
         config: sizes and limits.
         budget: when to stop.
-        solitude: the process's own.
-        lease: the process's own, which the slice has joined.
-        manual_only: leave the nights to others: a person waits for the answer.
-        telemetry: measures the batches; None: nobody does.
+        process: what this process has in hand.
+        manual_only: work on manual runs only, and on no poison batch: a caller waits for the answer.
+        poison_overdue: a poison batch has waited for so long that it comes first.
+        telemetry: measures the batches; None: nothing does.
     """
 
     def __init__(
@@ -92,9 +136,9 @@ class Drain:
         engine: TriggerEngine,
         config: ScenarioEvaluationConfig,
         budget: TimeBudget,
-        solitude: Solitude,
-        lease: EngineLease,
+        process: Process,
         manual_only: bool = False,
+        poison_overdue: bool = False,
         telemetry: Telemetry | None = None,
     ) -> None:
         self._invocations = invocations
@@ -102,33 +146,35 @@ class Drain:
         self._engine = engine
         self._config = config
         self._budget = budget
-        self._solitude = solitude
-        self._lease = lease
+        self._process = process
         self._manual_only = manual_only
-        self._claimed: deque[EvaluationBatch] = deque()
-        self._claiming = asyncio.Lock()
-        # There may be something in the queue that no claim has seen yet.
-        self._queued = asyncio.Event()
-        self._queued.set()
+        self._poison_overdue = poison_overdue
+        types = len(config.enabled_types())
+        calls_per_user = math.ceil(types / (config.engine_types_per_call or types))
+        self._calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
+        # There may be something in the queues that no claim has seen yet.
+        self._queued = True
         self._all_queued = False
-        self._exhausted = False
-        self._met_suspect = False
-        self._waiting = 0
+        self._poison_waits = False
+        self._stopped = False
         self._in_hand = 0
-        self._let_go = asyncio.Event()
-        self._evaluations: set[asyncio.Task[BatchResult]] = set()
+        # First attempts of batches in hand that have not ended.
+        self._calls = 0
+        self._changed = asyncio.Event()
+        self._evaluations: set[asyncio.Timeout] = set()
         self._database_error: DatabaseError | None = None
         self.done = Drained()
 
     def note_queued(self) -> None:
         """More batches are in the queue."""
         self.done.progressed = True
-        self._queued.set()
+        self._queued = True
+        self._changed.set()
 
     def note_all_queued(self) -> None:
         """This slice will put no more batches in the queue."""
-        self._all_queued = True
-        self._queued.set()
+        self._all_queued = self._queued = True
+        self._changed.set()
 
     async def run(self) -> Drained:
         """Works until the queue is empty and `note_all_queued` was called, the time is up, or the engine stops us.
@@ -137,67 +183,114 @@ class Drain:
             DatabaseError: a call to the Data API failed, and nothing was claimed after that. The other batches in hand
                 were recorded where that was possible; the rest become visible again.
         """
-        await side_by_side(
-            self._work_off() for _ in range(_most_in_hand(self._config, self._config.engine_max_concurrency))
-        )
-        if self._database_error is None or isinstance(self._database_error, DatabaseRefusedError):
-            for batch in self._claimed:
-                await self._give_back(batch, blameless=True)
+        try:
+            if self._poison_overdue:
+                await self._work_on_poison("first")
+            while self._may_claim():
+                async with self._process.shared(self._budget):
+                    await self._work_on_batches()
+                if self._poison_waits and self._may_begin():
+                    await self._work_on_poison("last")
+        except OutOfTimeError:
+            pass  # this process was not free in time
         if self._database_error is not None:
             raise self._database_error
         return self.done
 
-    async def _work_off(self) -> None:
-        while await self._more_to_do():
-            try:
-                if self._met_suspect:
-                    self._met_suspect = False
-                    await self._work_alone()
-                else:
-                    await self._work_together()
-            except OutOfTimeError:
-                return  # this process was not free in time
-            except DatabaseError as error:
-                # The other runners keep what they have in hand: the engine has answered for much of it already.
-                self._database_error = self._database_error or error
-                self._stop_claiming()
-
-    async def _more_to_do(self) -> bool:
-        await self._queued.wait()
-        return self._may_claim()
+    def _may_begin(self) -> bool:
+        return not self._stopped and self._budget.remaining() > CLOSING_SHARE * self._budget.seconds
 
     def _may_claim(self) -> bool:
-        return not self._exhausted and self._budget.remaining() > CLOSING_SHARE * self._budget.seconds
+        return self._may_begin() and (self._queued or not self._all_queued)
 
-    async def _work_together(self) -> None:
-        async with self._solitude.together(self._budget):
-            batch = await self._next()
-            if batch is not None:
-                await self._work_on(batch)
+    async def _work_on_batches(self) -> None:
+        """Keeps the engine busy until nothing more is to be claimed, and all that was claimed is recorded."""
+        async with task_group() as tasks:
+            while quantity := await self._capacity():
+                for batch in await self._claim(quantity):
+                    self._in_hand += 1
+                    tasks.create_task(self._work_on(batch))
+                # Each new task says how many calls it is about to make.
+                await asyncio.sleep(0)
 
-    async def _work_alone(self) -> None:
-        """Works on suspects, one after another, until something else comes.
-
-        They are claimed only now: who waits to be alone has nothing in hand that could be charged with another's death.
-        """
-        async with self._solitude.alone(self._budget):
-            while self._may_claim() and self._queued.is_set():
-                for batch in await self._claim(1):
+    async def _work_on_poison(self, order: Poison) -> None:
+        """Works on poison batches while nothing else is in hand, one after another, until something else comes."""
+        async with self._process.alone() as is_idle:
+            while is_idle and self._may_begin():
+                batches = await self._claim(1, poison=order)
+                for batch in batches:
+                    self._in_hand += 1
                     await self._work_on(batch)
-                    if not batch.is_suspect:
-                        return
+                if order == "first" or not any(batch.is_poison for batch in batches):
+                    return
+
+    async def _capacity(self) -> int:
+        """Waits until more batches would keep the engine busy; returns how many, or 0: no more are to be claimed."""
+        while self._may_claim():
+            limit = self._engine.limiter.limit
+            busy = math.ceil(limit / self._calls_per_batch)
+            # Half as many again wait for their record.
+            room = min(MAX_IN_HAND, busy + max(2, busy // 2)) - self._in_hand
+            shortage = math.ceil(((1 + RESERVE) * limit - self._calls) / self._calls_per_batch)
+            if self._queued and (quantity := min(room, shortage)) > 0:
+                return quantity
+            self._changed.clear()
+            await self._changed.wait()
+        return 0
+
+    def _count_calls(self, change: int) -> None:
+        self._calls += change
+        if self._calls < (1 + RESERVE) * self._engine.limiter.limit:
+            self._changed.set()
+
+    async def _claim(self, quantity: int, *, poison: Poison | None = None) -> list[EvaluationBatch]:
+        """Claims what is to be evaluated as it is; what has to be split is split on the way."""
+        self._queued = False
+        try:
+            claimed = await self._invocations.claim(quantity, manual_only=self._manual_only, poison=poison)
+            self.done.engine_paused = claimed.engine_paused
+            self._stopped |= claimed.engine_paused
+            self._poison_waits = claimed.poison_waits
+            # Else an empty answer is not an empty queue.
+            self._queued |= bool(claimed.batches or claimed.stale)
+            batches = [batch for batch in claimed.batches if not await self._is_split(batch)]
+            if self.done.stopped_by is None and self._database_error is None:
+                return batches
+            # The slice was stopped while the claim was under way.
+            if self._database_error is None or isinstance(self._database_error, DatabaseRefusedError):
+                for batch in batches:
+                    await self._give_back(batch, blameless=True)
+        except DatabaseError as error:
+            self._stop_for_database(error)
+        return []
+
+    async def _is_split(self, batch: EvaluationBatch) -> bool:
+        if not batch.is_to_be_split:
+            return False
+        if await self._invocations.split(batch):
+            self.note_queued()
+            log_event(
+                "batch_split",
+                f"Batch {batch.batch_no} may kill its workers: each of its users gets a batch in the poison queue",
+                level=logging.WARNING,
+                invocation_id=batch.invocation_id,
+                slot=batch.scheduled_for,
+                batch_no=batch.batch_no,
+                mentors=len(batch.users),
+                deliveries=batch.deliveries,
+            )
+        return True
 
     async def _work_on(self, batch: EvaluationBatch) -> None:
-        self._in_hand += 1
         try:
-            with self._measuring(batch):
+            with nullcontext() if self._telemetry is None else self._telemetry.batch(batch):
                 await self._evaluate_and_record(batch)
+        except DatabaseError as error:
+            # The other batches stay in hand: the engine has answered for much of them already.
+            self._stop_for_database(error)
         finally:
             self._in_hand -= 1
-            self._let_go.set()
-
-    def _measuring(self, batch: EvaluationBatch) -> AbstractContextManager[None]:
-        return nullcontext() if self._telemetry is None else self._telemetry.batch(batch)
+            self._changed.set()
 
     async def _evaluate_and_record(self, batch: EvaluationBatch) -> None:
         started = self._budget.elapsed()
@@ -215,42 +308,42 @@ class Drain:
 
     async def _evaluate(self, batch: EvaluationBatch, started: float) -> BatchResult | None:
         """What came of a batch, or None when it was given back. `started`: seconds into the time budget."""
-        # A task of its own: when the engine stops us, evaluations are cancelled, and records under way are not.
-        evaluation = asyncio.create_task(
-            run_evaluation_batch(
-                batch,
-                engine=self._engine,
-                budget=self._budget,
-                users_per_call=self._config.engine_users_per_call,
-                types_per_call=self._config.engine_types_per_call,
-                max_deliveries=self._config.max_batch_deliveries,
-            )
-        )
-        self._evaluations.add(evaluation)
         try:
-            return await evaluation
+            # Only evaluations end when the engine stops us, not records that are under way.
+            async with asyncio.timeout(None) as evaluation:
+                self._evaluations.add(evaluation)
+                try:
+                    return await run_evaluation_batch(
+                        batch,
+                        engine=self._engine,
+                        budget=self._budget,
+                        users_per_call=self._config.engine_users_per_call,
+                        types_per_call=self._config.engine_types_per_call,
+                        max_deliveries=self._config.max_batch_deliveries,
+                        on_calls=self._count_calls,
+                    )
+                finally:
+                    self._evaluations.discard(evaluation)
         except OutOfTimeError:
             # A batch that had most of a time budget to itself and got nowhere is not merely late.
             had_a_fair_share = started < self._budget.seconds / 2
             await self._give_back(batch, blameless=not had_a_fair_share)
         except (EngineRejectedError, EngineUnavailableError) as error:
-            self._stop_for(error)
+            self._stop_for_engine(error)
             await self._give_back(batch, blameless=True)
-        except asyncio.CancelledError:
+        except TimeoutError:
             if self.done.stopped_by is None:
                 raise
             await self._give_back(batch, blameless=True)
-        finally:
-            self._evaluations.discard(evaluation)
         return None
 
-    def _stop_for(self, error: EngineError) -> None:
+    def _stop_for_engine(self, error: EngineError) -> None:
         if self.done.stopped_by is not None:
             return
         self.done.stopped_by = error
-        self._stop_claiming()
+        self._stopped = True
         for evaluation in self._evaluations:
-            evaluation.cancel()
+            evaluation.reschedule(asyncio.get_running_loop().time())
         log_event(
             "engine_stopped",
             f"The engine is no use at present ({error.code}); batches are given back, nobody failed",
@@ -259,83 +352,10 @@ class Drain:
             detail=error.message,
         )
 
-    def _stop_claiming(self) -> None:
-        self._exhausted = True
-        self._queued.set()
-
-    async def _next(self) -> EvaluationBatch | None:
-        """A batch for this runner, or None: there is none at present."""
-        self._waiting += 1
-        try:
-            async with self._claiming:
-                if not self._claimed and self._may_claim() and self._queued.is_set() and not self._met_suspect:
-                    await self._claim_for_company()
-                is_stopped = self.done.stopped_by is not None or self._database_error is not None
-                return self._claimed.popleft() if self._claimed and not is_stopped else None
-        finally:
-            self._waiting -= 1
-
-    async def _claim_for_company(self) -> None:
-        wanted = await self._until_calls_are_short()
-        while (room := _most_in_hand(self._config, self._lease.calls) - self._in_hand) <= 0:
-            self._let_go.clear()
-            await self._let_go.wait()
-        # What is claimed now would keep whoever waits to be alone; and if it is a suspect, it would only be given back.
-        if not self._may_claim() or self._solitude.is_wished_for:
-            return
-        for batch in await self._claim(min(self._waiting, room, wanted)):
-            if batch.is_suspect:
-                self._met_suspect = True
-                await self._give_back(batch, blameless=True)
-            else:
-                self._claimed.append(batch)
-
-    async def _until_calls_are_short(self) -> int:
-        """Waits until the lanes could do with more calls: the batches that have so many.
-
-        Raises:
-            OutOfTimeError: the time budget ended before.
-        """
-        # Whoever was handed a batch just now puts its calls into the lanes first.
-        await asyncio.sleep(0)
-        try:
-            # The calls may be those of another slice, whose time is up later.
-            async with asyncio.timeout(self._budget.remaining()):
-                shortage = await self._engine.lanes.until_short()
-        except TimeoutError as error:
-            raise OutOfTimeError("the time budget ended before there was room for calls") from error
-        return math.ceil(shortage / _calls_per_batch(self._config))
-
-    async def _claim(self, quantity: int) -> list[EvaluationBatch]:
-        """Claims what is to be evaluated as it is; suspects of several users are split on the way."""
-        # Read before the claim: what is queued while it is under way may be too late for it.
-        all_queued = self._all_queued
-        self._queued.clear()
-        claimed = await self._lease.claim(quantity, manual_only=self._manual_only, budget=self._budget)
-        is_empty = not claimed.batches and not claimed.stale and not claimed.engine_full
-        self.done.engine_paused = claimed.engine_paused
-        if claimed.engine_paused or (all_queued and is_empty):
-            self._exhausted = True
-        if self._exhausted or not is_empty:
-            self._queued.set()
-        return [batch for batch in claimed.batches if not await self._is_split(batch)]
-
-    async def _is_split(self, batch: EvaluationBatch) -> bool:
-        if not batch.is_suspect or batch.has_one_user:
-            return False
-        if await self._invocations.split(batch):
-            self.note_queued()
-            log_event(
-                "batch_split",
-                f"Batch {batch.batch_no} may kill its workers: each of its users gets a batch of her own",
-                level=logging.WARNING,
-                invocation_id=batch.invocation_id,
-                slot=batch.scheduled_for,
-                batch_no=batch.batch_no,
-                mentors=len(batch.users),
-                deliveries=batch.deliveries,
-            )
-        return True
+    def _stop_for_database(self, error: DatabaseError) -> None:
+        self._database_error = self._database_error or error
+        self._stopped = True
+        self._changed.set()
 
     async def _give_back(self, batch: EvaluationBatch, *, blameless: bool) -> None:
         await self._invocations.release(batch, blameless=blameless)
@@ -348,15 +368,3 @@ class Drain:
             deliveries=batch.deliveries,
             blameless=blameless,
         )
-
-
-def _calls_per_batch(config: ScenarioEvaluationConfig) -> int:
-    types = len(config.enabled_types())
-    calls_per_user = math.ceil(types / min(types, config.engine_types_per_call or types))
-    return math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
-
-
-def _most_in_hand(config: ScenarioEvaluationConfig, calls: int) -> int:
-    """Enough batches to have so many calls in flight, and half as many again that wait for their record."""
-    busy = math.ceil(calls / _calls_per_batch(config))
-    return min(MAX_IN_HAND, busy + max(2, busy // 2))

@@ -2,21 +2,23 @@
 
 A call carries many users, so a call that fails says nothing yet about any one of them:
 
-- What the engine refuses (400, 413, 422) is halved until the user it refuses stands alone.
-- What keeps failing (5xx, time-outs) is put aside until the rest of the batch is through, and then halved as well; but
-  a user is blamed only while the engine answers somebody else. If it answers nobody it is down, and nobody failed.
-- A 503 is an overload until the contrary is shown: she is tried with no other call of ours in flight.
+- What the engine refuses (400, 413, 422) is bisected until the refused user stands alone.
+- What keeps failing (5xx, time-outs) is put aside until the rest of the batch is through, and then bisected as well.
+  A user is failed only while the engine answers others. If it answers none of them it is down, and no user failed.
+- A 503 is an overload until the contrary is shown: only a user who is turned away in every attempt, while the canary
+  passes after each, is failed.
 - What the engine leaves out or calls retryable is asked again, user by user.
-- Whoever could not be asked as often as the policy says before the time was up is in the rest, and has not failed.
+- Users whose attempts the deadline cuts short are in the rest, and have not failed.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from shared.engine_answers import Answer, Pair
 from shared.errors import (
@@ -27,20 +29,20 @@ from shared.errors import (
     OutOfTimeError,
 )
 from shared.evaluations import EvaluationBatch, EvaluationResult, MentorScenarios, Outcome
+from shared.load_control import gather_or_cancel
 from shared.observability import log_event
-from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 from shared.trigger_engine import EvaluationContext, TriggerEngine
 
-# How many users are tried alone before an engine that answered nobody is held to be down.
+# How many users are tried one by one before an engine that answered none is held to be down.
 PROBES = 3
-# How often a user has to be turned away by 503 while somebody else, asked about right after her, is not. Other workers
-# may overload the engine as well: if it takes every second call, one in 65,000 is blamed by such bad luck.
-TURNED_AWAY_ALONE = 8
+# How often a user has to be turned away by 503 while the canary passes right after. Other workers may overload the
+# engine as well: if it takes every second call, one user in 65,000 is failed by such bad luck.
+BUSY_ATTEMPTS = 8
 TOO_BUSY = "engine_http_503"
 
 Users = Sequence[MentorScenarios]
-Call = Callable[[Users], Awaitable[Answer]]
+Call = Callable[[Users], Coroutine[Any, Any, Answer]]
 
 
 class _UnsettledError(EngineTransientError):
@@ -52,8 +54,8 @@ class BatchResult:
     """What came of a batch.
 
     Args:
-        results: one for each pair of everybody but `rest`, in the batch's order.
-        rest: those for whom the time did not suffice; not all of them.
+        results: one for each pair of every user but those of `rest`, in the batch's order.
+        rest: users for whom the time did not suffice; not all of them.
     """
 
     results: list[EvaluationResult]
@@ -68,6 +70,7 @@ async def run_evaluation_batch(
     users_per_call: int,
     types_per_call: int | None = None,
     max_deliveries: int,
+    on_calls: Callable[[int], None] = lambda change: None,
 ) -> BatchResult:
     """Evaluates a batch's pairs.
 
@@ -79,44 +82,44 @@ async def run_evaluation_batch(
         types_per_call: how many of a user's scenario types, at most; None: all of them.
         max_deliveries: on the last of so many deliveries what cannot be evaluated in time is failed, not given back;
             after it nothing is tried any more.
+        on_calls: called with the number of first attempts to come, and with -1 for each that has ended.
 
     Returns:
-        What came of it. Whoever has not all of her results when the time budget ends is in the rest.
+        What came of it. Users without all of their results when the time budget ends are in the rest.
 
     Raises:
-        OutOfTimeError: the time budget ended before anybody had all of hers; the batch is to be given back.
+        OutOfTimeError: the time budget ended before any user had all results; the batch is to be given back.
         EngineRejectedError: the engine turns us away altogether.
         EngineUnavailableError: the engine is down for everyone.
     """
-    run = _BatchRun(batch, engine, budget)
+    evaluator = _BatchEvaluator(batch, engine, budget)
     if batch.deliveries > max_deliveries:
-        run.fail_unresolved("worker_lost", "the batch was delivered too often without a result")
-        return run.so_far()
+        evaluator.fail_unresolved("worker_lost", "the batch was delivered too often without a result")
+        return evaluator.result()
     try:
-        await run.evaluate(_cut_into_calls(run.users, users_per_call, types_per_call))
+        await evaluator.evaluate(list(_cut_into_calls(evaluator.users, users_per_call, types_per_call)), on_calls)
     except OutOfTimeError:
         if batch.deliveries >= max_deliveries:
-            run.fail_unresolved("time_budget_exceeded", "the time budget ended before the engine answered")
-        result = run.so_far()
+            evaluator.fail_unresolved("time_budget_exceeded", "the time budget ended before the engine answered")
+        result = evaluator.result()
         if not result.results:
             raise
         return result
     finally:
         # Once for the batch: its calls may be as many as its users.
-        if run.dropped:
+        if evaluator.dropped:
             log_event(
                 "engine_results_dropped",
                 "Engine results that match no pair of the call, or cannot be read, were dropped",
-                dropped=run.dropped,
+                dropped=evaluator.dropped,
             )
-    return run.so_far()
+    return evaluator.result()
 
 
-class _BatchRun:
-    """The state of one batch's evaluation: what is resolved, and who is under suspicion."""
+class _BatchEvaluator:
+    """The state of one batch's evaluation: what is resolved, and whose calls keep failing."""
 
     def __init__(self, batch: EvaluationBatch, engine: TriggerEngine, budget: TimeBudget) -> None:
-        self._batch = batch
         self.users = [user for user in batch.users if user.skip_reason is None]
         self._engine = engine
         self._budget = budget
@@ -129,12 +132,12 @@ class _BatchRun:
         }
         # Calls that carried a pair and left it without a result: empty for as long as all goes well.
         self._attempts: Counter[Pair] = Counter()
-        # The last failure of each pair's calls, for those whose time runs out.
-        self._causes: dict[Pair, EngineError] = {}
-        # What the first tries left to be done.
-        self._left_open: list[Callable[[], Awaitable[None]]] = []
-        self._suspects: list[Users] = []
-        # Somebody cannot be blamed yet: the time was up before she was asked often enough.
+        self._last_errors: dict[Pair, EngineError] = {}
+        # What the first attempts left to be done.
+        self._deferred: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        # Users whose calls outlived their retries.
+        self._failing: list[Users] = []
+        # The deadline came before some user was asked often enough to be failed.
         self._too_late = False
         # Results that match no pair of the call, or that cannot be read.
         self.dropped = 0
@@ -142,8 +145,8 @@ class _BatchRun:
             if user.skip_reason is not None:
                 self._record(user, "skipped", user.skip_reason)
 
-    def so_far(self) -> BatchResult:
-        """The results of all who have all of theirs, and the others."""
+    def result(self) -> BatchResult:
+        """Returns the results of users who have all of theirs, and the other users."""
         resolved = [result for result in self._results.values() if result is not None]
         if len(resolved) == len(self._results):
             return BatchResult(resolved)
@@ -151,65 +154,86 @@ class _BatchRun:
         return BatchResult([result for result in resolved if result.user_id not in rest], tuple(rest))
 
     def fail_unresolved(self, code: str, message: str) -> None:
-        """Fails every pair without a result, by its own last cause where it has one."""
+        """Fails every pair without a result, by its own last error where it has one."""
         otherwise = EngineError(code, message)
         for user in self._unresolved(self.users):
             for scenario_type in user.scenario_types:
-                cause = self._causes.get((user.user_id, scenario_type), otherwise)
-                self._fail(user._replace(scenario_types=(scenario_type,)), cause)
+                error = self._last_errors.get((user.user_id, scenario_type), otherwise)
+                self._fail(user._replace(scenario_types=(scenario_type,)), error)
 
-    async def evaluate(self, calls: Iterable[Users]) -> None:
+    async def evaluate(self, calls: Sequence[Users], on_calls: Callable[[int], None]) -> None:
+        """Makes the calls, then sees to what they left open; raises as `run_evaluation_batch` does."""
         answers = self._engine.answers
-        await self._engine.lanes.run([partial(self._try_first, users) for users in calls])
-        await side_by_side(step() for step in self._left_open)
-        while self._suspects:
-            suspects, self._suspects = self._suspects, []
+        await self._make_first_attempts(calls, on_calls)
+        await gather_or_cancel(step() for step in self._deferred)
+        while self._failing:
+            failing, self._failing = self._failing, []
             if self._engine.answers == answers:
-                await self._find_somebody_who_gets_through([user for users in suspects for user in users])
+                await self._probe_engine([user for users in failing for user in users])
             answers = self._engine.answers
-            await side_by_side(self._isolate(self._unresolved(users)) for users in suspects)
+            await gather_or_cancel(self._bisect_failing(self._unresolved(users)) for users in failing)
         if self._too_late:
-            raise OutOfTimeError("the time budget ended before somebody was asked often enough")
+            raise OutOfTimeError("the time budget ended before some user was asked often enough")
 
-    async def _try_first(self, users: Users) -> None:
-        """A call's first try. What it leaves open waits until all have had theirs: most leave nothing."""
+    async def _make_first_attempts(self, calls: Sequence[Users], on_calls: Callable[[int], None]) -> None:
+        """As many workers as calls may be in flight, each taking the next call: a task a call would cost more."""
+        left = len(calls)
+        waiting = iter(calls)
+
+        async def work() -> None:
+            nonlocal left
+            for users in waiting:
+                await self._first_attempt(users)
+                left -= 1
+                on_calls(-1)
+
+        on_calls(left)
+        try:
+            await gather_or_cancel(work() for _ in range(min(self._engine.limiter.maximum, left)))
+        finally:
+            on_calls(-left)
+
+    async def _first_attempt(self, users: Users) -> None:
+        """What it leaves open waits until all calls have had theirs: most leave nothing."""
         try:
             answer = await self._call(users)
         except EngineTransientError as error:
-            self._left_open.append(partial(self._evaluate, users, partial(self._call_again, error)))
+            self._deferred.append(partial(self._evaluate, users, partial(self._retry, error)))
         except EngineRefusedCallError as error:
-            self._left_open.append(partial(self._halve, users, error, self._call_with_retries))
+            self._deferred.append(partial(self._bisect_refused, users, error, self._call_with_retries))
         else:
             if unsettled := self._settle(users, answer):
-                self._left_open.append(partial(self._ask_all_again, unsettled, answer))
+                self._deferred.append(partial(self._retry_users, unsettled, answer))
 
     async def _evaluate(self, users: Users, call: Call) -> None:
         try:
             answer = await call(users)
         except EngineTransientError:
-            self._suspects.append(users)
+            self._failing.append(users)
         except EngineRefusedCallError as error:
-            await self._halve(users, error, call)
+            await self._bisect_refused(users, error, call)
         else:
             await self._take(users, answer)
 
-    async def _halve(self, users: Users, error: EngineRefusedCallError, call: Call) -> None:
-        """Finds out whom of them the engine refuses."""
+    async def _bisect_refused(self, users: Users, error: EngineRefusedCallError, call: Call) -> None:
         if len(users) == 1:
             self._fail(users[0], error)
         else:
-            await side_by_side(self._evaluate(half, call) for half in _halves(users))
+            await gather_or_cancel(self._evaluate(half, call) for half in _halves(users))
+
+    async def _bisect_failing(self, users: Users) -> None:
+        if len(users) == 1:
+            await self._probe_user(users[0])
+        elif users:
+            # Without retries: a half that fails is halved again, which is a retry as well.
+            await gather_or_cancel(self._evaluate(half, self._call) for half in _halves(users))
 
     async def _take(self, users: Users, answer: Answer) -> None:
         """Records what is final; asks again, user by user, about the rest."""
-        if unsettled := self._settle(users, answer):
-            await self._ask_all_again(unsettled, answer)
-
-    async def _ask_all_again(self, users: Users, answer: Answer) -> None:
-        await side_by_side(self._ask_again(user, answer) for user in users)
+        await self._retry_users(self._settle(users, answer), answer)
 
     def _settle(self, users: Users, answer: Answer) -> list[MentorScenarios]:
-        """Records the pairs that are final; answers the users who have others, with those."""
+        """Records the pairs that are final; returns the users with others, and those."""
         if answer.is_final and not self._attempts:
             self._results.update(answer.results)
             return []
@@ -228,22 +252,25 @@ class _BatchRun:
                 unsettled.append(user._replace(scenario_types=tuple(left)))
         return unsettled
 
-    async def _ask_again(self, user: MentorScenarios, answer: Answer) -> None:
-        asked = 1
-        unsettled = [user]
+    async def _retry_users(self, users: Users, answer: Answer) -> None:
+        await gather_or_cancel(self._retry_user(user, answer) for user in users)
 
-        async def once() -> None:
-            nonlocal answer, asked, unsettled
-            # The call that left her unsettled was the first attempt: the policy counts it, and waits before the next.
-            if asked > 1:
+    async def _retry_user(self, user: MentorScenarios, answer: Answer) -> None:
+        """Asks again about pairs that `answer` left open; what stays open fails by the engine's last word on it."""
+        unsettled, is_first = [user], True
+
+        async def attempt() -> None:
+            nonlocal answer, unsettled, is_first
+            # The call that left them open was the first attempt: the policy counts it, and waits before the next.
+            if not is_first:
                 answer = await self._call(unsettled)
                 unsettled = self._settle(unsettled, answer)
-            asked += 1
+            is_first = False
             if unsettled:
                 raise _UnsettledError("engine_missing_result", "the engine left this pair out")
 
         try:
-            await self._engine.retrying(self._budget)(once)
+            await self._engine.retrying(self._budget)(attempt)
         except _UnsettledError as error:
             if error.too_late:
                 self._too_late = True
@@ -255,90 +282,15 @@ class _BatchRun:
                     if (said := answer.results[pair]) is not None:
                         self._results[pair] = said._replace(attempts=self._attempts[pair])
         except EngineTransientError:
-            self._suspects.append(unsettled)
+            self._failing.append(unsettled)
         except EngineRefusedCallError as error:
             self._fail(unsettled[0], error)
 
-    async def _isolate(self, users: Users) -> None:
-        """Halves a group that keeps failing until one user stands alone."""
-        if len(users) > 1:
-            # Without retries: a half that fails is halved again, which is a retry as well.
-            await side_by_side(self._evaluate(half, self._call) for half in _halves(users))
-        elif users:
-            await self._give_last_chance(users[0])
-
-    async def _give_last_chance(self, user: MentorScenarios) -> None:
-        """A full round of retries of her own; she is blamed only while the engine answers somebody else."""
-        try:
-            answer = await self._call_while_others_are_answered(user)
-        except EngineTransientError as error:
-            if error.speaks_of_all_calls:
-                raise _unavailable(error) from error
-            if error.too_late:
-                self._too_late = True
-            elif error.code == TOO_BUSY:
-                await self._hear_alone(user)
-            else:
-                self._fail(user, error)
-        except EngineRefusedCallError as error:
-            self._fail(user, error)
-        else:
-            await self._take([user], answer)
-
-    async def _call_while_others_are_answered(self, user: MentorScenarios) -> Answer:
-        """Calls her with retries; if that fails, it is not because the engine is down.
+    async def _probe_engine(self, users: Users) -> None:
+        """Tries a few users one by one: if one gets through, the engine is not down.
 
         Raises:
-            EngineUnavailableError: it answers nobody else either.
-        """
-        answers = self._engine.answers
-        try:
-            return await self._call_with_retries([user])
-        except EngineTransientError as error:
-            if error.speaks_of_all_calls or self._engine.answers > answers:
-                raise
-            if not await self._engine.still_answers_its_witness(self._budget):
-                raise _unavailable(error) from error
-            if error.too_late:
-                raise
-        # An outage that lasted for all her tries may have ended just before the witness was asked.
-        return await self._call([user])
-
-    async def _hear_alone(self, user: MentorScenarios) -> None:
-        """Tries her with no other call of ours in flight: too many calls at a time are no user's fault.
-
-        For as long as there is time: who shares the engine with other workers is only unlucky.
-        """
-
-        async def once() -> Answer | None:
-            for _ in range(TURNED_AWAY_ALONE):
-                try:
-                    return await self._call([user], alone=True)
-                except EngineTransientError as error:
-                    witness = self._engine.still_answers_its_witness
-                    if error.speaks_of_all_calls or not await witness(self._budget, alone=True):
-                        raise
-            return None
-
-        try:
-            answer: Answer | None = await self._engine.retrying(self._budget, tireless=True)(once)
-        except EngineTransientError as error:
-            if error.speaks_of_all_calls:
-                raise _unavailable(error) from error
-            raise OutOfTimeError("the time budget ended before the engine had time for a user") from error
-        except EngineRefusedCallError as error:
-            self._fail(user, error)
-            return
-        if answer is None:
-            self._fail(user, self._causes[user.user_id, user.scenario_types[0]])
-        else:
-            await self._take([user], answer)
-
-    async def _find_somebody_who_gets_through(self, users: Users) -> None:
-        """Tries a few users alone: one of them through, and the engine is not down.
-
-        Raises:
-            EngineUnavailableError: it answers none of them, nor the one whom it answered last.
+            EngineUnavailableError: it answers none of them, nor the canary.
         """
         failures: list[EngineTransientError] = []
         # By chance: a batch whose probes all happen to be poison is given back, and has better luck the next time.
@@ -352,37 +304,73 @@ class _BatchRun:
             else:
                 await self._take([user], answer)
                 return
-        if not await self._engine.still_answers_its_witness(self._budget):
-            raise _unavailable(failures[-1]) from failures[-1]
+        await self._require_canary(failures[-1])
+
+    async def _require_canary(self, error: EngineTransientError) -> None:
+        """Returns if the canary passes, and so tells poison from an outage; else the engine is down."""
+        if error.speaks_of_all_calls or not await self._engine.still_answers_its_witness(self._budget):
+            raise EngineUnavailableError(
+                error.code, f"the engine answers nobody: {error.message}", retry_after=error.retry_after
+            ) from error
+
+    async def _probe_user(self, user: MentorScenarios) -> None:
+        """Fails a user whose every attempt fails while the canary passes after each: poison, and not an outage.
+
+        After a 503 that neither gets past the engine is overloaded, which is waited out for as long as there is time.
+        """
+        failures = 0
+
+        async def attempt() -> Answer | None:
+            nonlocal failures
+            while True:
+                try:
+                    return await self._call([user])
+                except EngineTransientError as error:
+                    is_busy = error.code == TOO_BUSY and not error.speaks_of_all_calls
+                    if not is_busy:
+                        await self._require_canary(error)
+                    elif not await self._engine.still_answers_its_witness(self._budget):
+                        failures = 0
+                        raise
+                    failures += 1
+                    if failures >= (BUSY_ATTEMPTS if is_busy else self._engine.max_attempts):
+                        return None
+                    if not is_busy:
+                        raise
+
+        try:
+            answer: Answer | None = await self._engine.retrying(self._budget, tireless=True)(attempt)
+        except EngineTransientError:
+            self._too_late = True
+        except EngineRefusedCallError as error:
+            self._fail(user, error)
+        else:
+            if answer is None:
+                self._fail(user, self._last_errors[user.user_id, user.scenario_types[0]])
+            else:
+                await self._take([user], answer)
 
     async def _call_with_retries(self, users: Users) -> Answer:
-        """Calls, and calls again where the failure may pass."""
-        try:
-            return await self._call(users)
-        except EngineTransientError as error:
-            return await self._call_again(error, users)
+        return await self._engine.retrying(self._budget)(self._call, users)
 
-    async def _call_again(self, failure: EngineTransientError, users: Users) -> Answer:
-        """Goes on after a first failure.
+    async def _retry(self, first: EngineTransientError, users: Users) -> Answer:
+        """Goes on after a first failure: tenacity around every call would cost more than most calls do."""
+        failures = [first]
 
-        tenacity comes in only here: around every call it would cost more than most calls do.
-        """
-        failures = [failure]
-
-        async def again() -> Answer:
+        async def attempt() -> Answer:
             if failures:
                 raise failures.pop()
             return await self._call(users)
 
-        return await self._engine.retrying(self._budget)(again)
+        return await self._engine.retrying(self._budget)(attempt)
 
-    async def _call(self, users: Users, *, alone: bool = False) -> Answer:
+    async def _call(self, users: Users) -> Answer:
         try:
-            answer = await self._engine.evaluate(self._context, users, self._budget, alone=alone)
+            answer = await self._engine.evaluate(self._context, users, self._budget)
         except EngineError as error:
             pairs = [(user.user_id, scenario_type) for user in users for scenario_type in user.scenario_types]
             self._attempts.update(pairs)
-            self._causes.update(dict.fromkeys(pairs, error))
+            self._last_errors.update(dict.fromkeys(pairs, error))
             raise
         self.dropped += answer.dropped
         return answer
@@ -406,25 +394,16 @@ class _BatchRun:
 
 
 def _cut_into_calls(users: Users, users_per_call: int, types_per_call: int | None) -> Iterator[Users]:
-    """Whom each call is to be about, and for what; nobody is twice in a call."""
+    """The users and types of each call; no user is twice in one."""
     most_types = max((len(user.scenario_types) for user in users), default=0)
     step = types_per_call or max(most_types, 1)
     for first in range(0, most_types, step):
-        part = users if step >= most_types else _types_of(users, slice(first, first + step))
+        part = users
+        if step < most_types:
+            some = slice(first, first + step)
+            part = [user._replace(scenario_types=types) for user in users if (types := user.scenario_types[some])]
         for start in range(0, len(part), users_per_call):
             yield part[start : start + users_per_call]
-
-
-def _types_of(users: Users, some: slice) -> Users:
-    return [
-        user._replace(scenario_types=scenario_types) for user in users if (scenario_types := user.scenario_types[some])
-    ]
-
-
-def _unavailable(error: EngineTransientError) -> EngineUnavailableError:
-    return EngineUnavailableError(
-        error.code, f"the engine answers nobody: {error.message}", retry_after=error.retry_after
-    )
 
 
 def _halves(users: Users) -> tuple[Users, Users]:

@@ -79,6 +79,7 @@ async def _run_slice(work: Work, requested_slot: datetime | None, named_in: str,
                 budget=budget,
                 witness=slot.witness,
                 more_open=slot.more_open,
+                poison_overdue=slot.poison_overdue,
                 dispatch_id=dispatch_id,
             )
         except DatabaseError as error:

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from functions.drain import Drain, Drained
+from functions.drain import Drain, Drained, Process
 from functions.enumeration import enumerate_mentors
 from functions.roster import Roster
-from functions.solitude import Solitude
 from shared.alert_webhook import AlertWebhook
 from shared.config import ScenarioEvaluationConfig
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, Database, connect
-from shared.engine_lease import EngineLease
 from shared.errors import DatabaseError, EngineRejectedError, MentorsViewError
 from shared.evaluations import MentorScenarios
 from shared.invocation_records import InvocationRecords
@@ -38,9 +36,8 @@ class Work:
     Args:
         slices: the Data API, over the connections that slices have for themselves.
         readers: the Data API, over the connections of those who call the REST API.
-        lease: this process's share of the engine's calls.
         now: this machine's clock; the database's clock overrules it.
-        solitude: who shares this process with whom.
+        process: what this process has in hand.
         webhook: where alerts go; None: nowhere.
         telemetry: measures all of it; None: nobody does.
     """
@@ -51,9 +48,8 @@ class Work:
     invocations: Invocations
     records: InvocationRecords
     engine: TriggerEngine
-    lease: EngineLease
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    solitude: Solitude = field(default_factory=Solitude)
+    process: Process = field(default_factory=Process)
     webhook: AlertWebhook | None = None
     telemetry: Telemetry | None = None
 
@@ -73,24 +69,20 @@ def build_work(config: ScenarioEvaluationConfig) -> Work:
         from shared.telemetry import telemetry_for
 
         telemetry = telemetry_for(f"{config.scenario_engine_url}/v1/evaluations")
-    limiter = ConcurrencyLimiter(config.engine_max_concurrency)
     engine = TriggerEngine(
         config.scenario_engine_url,
         config.scenario_engine_token.get_secret_value(),
-        limiter=limiter,
+        limiter=ConcurrencyLimiter(config.engine_max_concurrency),
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,
         telemetry=telemetry,
     )
     invocations = Invocations(slices.patient(), config)
-    lease = EngineLease(
-        invocations, limiter, ceiling=config.engine_max_concurrency_total, wants=config.engine_max_concurrency
-    )
     webhook = None
     if config.alert_webhook_url is not None:
         webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret)
     records = InvocationRecords(readers, config)
-    return Work(config, slices, readers, invocations, records, engine, lease, webhook=webhook, telemetry=telemetry)
+    return Work(config, slices, readers, invocations, records, engine, webhook=webhook, telemetry=telemetry)
 
 
 async def work_off(
@@ -101,6 +93,7 @@ async def work_off(
     witness: MentorScenarios | None,
     more_open: bool = False,
     manual_only: bool = False,
+    poison_overdue: bool = False,
     dispatch_id: int | None = None,
 ) -> dict[str, dict[str, Any] | None]:
     """Enumerates, drains, finishes, and hands back.
@@ -111,7 +104,8 @@ async def work_off(
         budget: how long this may take.
         witness: somebody whom the engine has answered before, if anybody.
         more_open: more invocations are open than these.
-        manual_only: work on no night.
+        manual_only: work on no night, and on no poison batch.
+        poison_overdue: a poison batch has waited for so long that it comes first.
         dispatch_id: the dispatch that this slice answers, if one.
 
     Returns:
@@ -127,19 +121,18 @@ async def work_off(
         engine=work.engine,
         config=work.config,
         budget=budget,
-        solitude=work.solitude,
-        lease=work.lease,
+        process=work.process,
         manual_only=manual_only,
+        poison_overdue=poison_overdue,
         telemetry=work.telemetry,
     )
-    work.lease.join()
-    try:
-        # A failure of one does not stop the other: what the drain has in hand is recorded, whatever cannot be read.
-        unread, drained = await asyncio.gather(
-            _enumerate(work, open_invocations, budget, drain), drain.run(), return_exceptions=True
-        )
-    finally:
-        lease_id = work.lease.leave()
+    permit_id = work.invocations.new_permit_id()
+    # A failure of one does not stop the other: what the drain has in hand is recorded, whatever cannot be read.
+    unread, drained = await asyncio.gather(
+        _enumerate(work, open_invocations, budget, drain),
+        _drain(work, drain, permit_id, budget, manual_only=manual_only),
+        return_exceptions=True,
+    )
     if isinstance(unread, BaseException):
         raise unread
     failures = list(unread.values())
@@ -148,7 +141,7 @@ async def work_off(
     elif isinstance(drained, BaseException):
         raise drained
     if drain.done.stopped_by is not None:
-        await _hand_back(work, drain.done, dispatch_id, lease_id)
+        await _hand_back(work, drain.done, dispatch_id, permit_id)
     # A call that was refused, or a view that cannot be read, concerns one run; the others have to end all the same.
     finished = {
         invocation.id: await _finish(work, invocation.id, unread.get(invocation.id)) for invocation in open_invocations
@@ -156,15 +149,27 @@ async def work_off(
     after = {invocation_id: found.invocation for invocation_id, found in finished.items()}
     # Each that ended makes room for another one in the next slice.
     drain.done.progressed |= more_open and any(found.ended_now for found in finished.values())
+    if drained is False:
+        # The next slice would be without a permit as well, and the two would ask for each other in turn.
+        drain.done.progressed = False
     if drain.done.stopped_by is None:
         # Last of all: it asks for the next slice, which must not find this one's work still open.
-        await _hand_back(work, drain.done, dispatch_id, lease_id)
+        await _hand_back(work, drain.done, dispatch_id, permit_id)
     _log_ended(drain.done, budget, after, dispatch_id, more_open=more_open)
     if work.telemetry is not None:
         _measure_breaker(work.telemetry, drain.done)
     if failures:
         raise failures[0]
     return after
+
+
+async def _drain(work: Work, drain: Drain, permit_id: str | None, budget: TimeBudget, *, manual_only: bool) -> bool:
+    """Drains the queue, but not without a permit to call the engine; returns whether there was one."""
+    if await work.invocations.take_permit(permit_id, is_manual=manual_only, seconds=budget.remaining()):
+        await drain.run()
+        return True
+    log_event("engine_full", "All permits to call the engine are taken; this slice claims nothing")
+    return False
 
 
 def _measure_breaker(telemetry: Telemetry, done: Drained) -> None:
@@ -231,7 +236,7 @@ async def _finish(work: Work, invocation_id: str, unread: DatabaseError | None) 
     return finished
 
 
-async def _hand_back(work: Work, done: Drained, dispatch_id: int | None, lease_id: str | None) -> None:
+async def _hand_back(work: Work, done: Drained, dispatch_id: int | None, permit_id: str | None) -> None:
     error = done.stopped_by
     code = None
     if error is not None:
@@ -243,7 +248,7 @@ async def _hand_back(work: Work, done: Drained, dispatch_id: int | None, lease_i
         engine_error=code,
         engine_message=error.message if error else None,
         retry_after_seconds=error.retry_after if error else None,
-        engine_lease_id=lease_id,
+        engine_permit_id=permit_id,
     )
 
 

@@ -216,9 +216,10 @@ _RELATIONS: Final[Mapping[str, tuple[str, Callable[[Any, Any], bool], str]]] = {
         "a batch must not become visible to other workers while its worker still has it",
     ),
     "engine_max_concurrency_total": (
-        "max_workers",
-        lambda calls, workers: calls is None or calls >= workers,
-        "expected at least MAX_WORKERS ({1}), found {0}: a worker without a call could do nothing",
+        "engine_max_concurrency",
+        lambda total, each: total is None or (total % each == 0 and total >= 2 * each),
+        "expected a multiple of ENGINE_MAX_CONCURRENCY ({1}), at least twice it, found {0}: "
+        "it is handed out in permits of so many calls, one of them for manual runs only",
     ),
     "engine_timeout_seconds": (
         "time_budget_seconds",
@@ -259,7 +260,7 @@ class ScenarioEvaluationConfig(Settings):
     engine_users_per_call: UpTo1000 = 100
     engine_types_per_call: UpTo1000 | None = None
     engine_max_concurrency: UpTo1000 = 32
-    engine_max_concurrency_total: Annotated[_Whole, Field(ge=1, le=100_000)] | None = None
+    engine_max_concurrency_total: Annotated[_Whole, Field(ge=2, le=100_000)] | None = None
     engine_timeout_seconds: Annotated[_Number, Field(ge=0.001, le=300, allow_inf_nan=False)] = 10.0
     engine_max_attempts: Annotated[_Whole, Field(ge=1, le=20)] = 5
     engine_key_ttl_hours: _Hours = 168
@@ -293,6 +294,13 @@ class ScenarioEvaluationConfig(Settings):
     def schedule(self) -> Schedule:
         """The schedule in its time zone."""
         return Schedule(self.evaluation_schedule, ZoneInfo(self.evaluation_timezone))
+
+    @property
+    def slices_at_a_time(self) -> int:
+        """How many slices dispatch asks for: no more than have a permit, one of which serves manual runs only."""
+        if self.engine_max_concurrency_total is None:
+            return self.max_workers
+        return min(self.max_workers, self.engine_max_concurrency_total // self.engine_max_concurrency - 1)
 
     def scenario_types_for(self, segments: Iterable[str], chosen: frozenset[str] | None = None) -> tuple[str, ...]:
         """The scenario types that apply to a mentor in `segments`, in the configured order, of the chosen ones."""

@@ -4,7 +4,6 @@
     ├── ConfigError                 the environment holds no usable configuration
     ├── RequestError                the caller's request cannot be served; carries the HTTP answer
     ├── OutOfTimeError              the slice's time budget ended before the work did
-    ├── EngineFullError             as many calls are in flight as may be, all of them others'
     ├── AlertNotSentError           the alerts' webhook did not take a message; carries a stable code
     ├── DatabaseError
     │   ├── DatabaseUnavailableError    away, or too busy: try again
@@ -66,10 +65,6 @@ class RequestError(SchedulerError):
 
 class OutOfTimeError(SchedulerError):
     """The slice's time budget ended before the work did."""
-
-
-class EngineFullError(SchedulerError):
-    """As many calls to the engine are in flight as may be, all of them other processes'."""
 
 
 class AlertNotSentError(SchedulerError):

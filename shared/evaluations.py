@@ -40,8 +40,8 @@ class EvaluationResult(NamedTuple):
     notification_id: str | None = None
 
 
-# A batch that was delivered this often without a result may hold the user who kills its workers.
-SUSPECT_FROM_DELIVERY = 3
+# From so many deliveries on a batch may hold a user who kills its workers.
+SPLIT_FROM_DELIVERY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class EvaluationBatch:
         read_count: how often its message was read in all; tells this delivery from a later one.
         engine_scope: the first part of every idempotency key, fixed when the invocation was opened.
         scheduled_for: the invocation's slot, as the database writes it.
+        is_poison: it is of one user, was split from a batch that lost its workers, and may kill this one.
     """
 
     invocation_id: str
@@ -64,16 +65,12 @@ class EvaluationBatch:
     engine_scope: str
     scheduled_for: str
     dry_run: bool
+    is_poison: bool = False
 
     @property
-    def is_suspect(self) -> bool:
-        """Whether it may kill its worker: too many had it in hand and did not come back."""
-        return self.deliveries >= SUSPECT_FROM_DELIVERY
-
-    @property
-    def has_one_user(self) -> bool:
-        """Whether it cannot be split any further."""
-        return len({user.user_id for user in self.users}) == 1
+    def is_to_be_split(self) -> bool:
+        """Whether it may kill its worker: two had it in hand and did not come back."""
+        return self.deliveries >= SPLIT_FROM_DELIVERY and not self.is_poison
 
 
 class GroupedResults:

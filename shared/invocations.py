@@ -6,14 +6,21 @@ What callers of the REST API ask for is in `invocation_records.py`.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database, from_row
 from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios, from_pairs, to_pairs
+
+# Calls end with the time budget of their slice; a process that is short of CPU notices it late.
+PERMIT_MARGIN_SECONDS = 5.0
+
+# When a claim may return a poison batch: where nothing else is left, or before all else.
+Poison = Literal["first", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,7 @@ class OpenedSlot:
         more_open: more is open than that.
         witness: somebody whom the engine has answered before, if anybody.
         alert_due: an alert waits to be sent.
+        poison_overdue: a poison batch has waited for ten minutes.
     """
 
     opened: bool
@@ -82,50 +90,22 @@ class OpenedSlot:
     more_open: bool
     witness: MentorScenarios | None
     alert_due: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseRequest:
-    """What a process asks of the ceiling on engine calls, with a claim.
-
-    Args:
-        id: the lease's.
-        version: of the last answer that arrived here; 0: none did.
-        holds: how many calls it may have in flight until it is answered.
-        wants: how many it could use.
-        ceiling: of all processes together.
-        seconds: after which none of its calls is in flight any more.
-    """
-
-    id: str
-    version: int
-    holds: int
-    wants: int
-    ceiling: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class GrantedLease:
-    """The answer to a `LeaseRequest`. `calls`: how many may be in flight from now on; 0: none at present."""
-
-    version: int
-    calls: int
+    poison_overdue: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedBatches:
-    """What a claim found. `stale`: messages of batches that are over, deleted on the way; more may follow."""
+    """What a claim found.
+
+    Args:
+        stale: messages of batches that are over, deleted on the way; more may follow.
+        poison_waits: nothing else was left, but there are poison batches.
+    """
 
     batches: tuple[EvaluationBatch, ...]
     stale: int
     engine_paused: bool
-    lease: GrantedLease | None = None
-
-    @property
-    def engine_full(self) -> bool:
-        """Others have all the calls that may be in flight: an empty answer says nothing of the queue."""
-        return self.lease is not None and self.lease.calls == 0
+    poison_waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +159,7 @@ class Invocations:
                 requested_slot=requested_slot.isoformat() if requested_slot else None,
                 missed_slot_max_gap_hours=config.missed_slot_max_gap_hours,
                 expires_after_hours=config.invocation_expires_after_hours,
-                max_workers=config.max_workers,
+                max_workers=config.slices_at_a_time,
                 time_budget_seconds=config.time_budget_seconds,
                 retention_days=config.retention_days,
                 config=config.in_force(),
@@ -224,27 +204,52 @@ class Invocations:
         )
         return bool(answer["accepted"])
 
-    async def claim(self, quantity: int, *, manual_only: bool, lease: LeaseRequest | None = None) -> ClaimedBatches:
+    async def claim(self, quantity: int, *, manual_only: bool, poison: Poison | None = None) -> ClaimedBatches:
         """Claims up to `quantity` batches for `batch_visibility_seconds`, manual ones first, or no others.
 
         Args:
             quantity: batches, at most.
             manual_only: those of manual runs and no others.
-            lease: what is asked of the ceiling on engine calls, where one is set.
+            poison: one batch at most, of whatever kind, and of poison ones when; None: none.
         """
         answer = await self._database.call(
             "scheduler_claim",
             quantity=quantity,
             visibility_seconds=self._config.batch_visibility_seconds,
             manual_only=manual_only,
-            engine_lease=None if lease is None else asdict(lease),
+            poison=poison,
         )
-        granted = answer.get("engine_lease")
         return ClaimedBatches(
             batches=tuple(from_row(EvaluationBatch, row, users=from_pairs(row["pairs"])) for row in answer["batches"]),
             stale=answer["stale"],
             engine_paused=answer["engine_paused_until"] is not None,
-            lease=None if granted is None else from_row(GrantedLease, granted),
+            poison_waits=answer["poison_waits"],
+        )
+
+    def new_permit_id(self) -> str | None:
+        """Returns an id for `take_permit`; None where no `ENGINE_MAX_CONCURRENCY_TOTAL` is set."""
+        return None if self._config.engine_max_concurrency_total is None else str(uuid.uuid4())
+
+    async def take_permit(self, permit_id: str | None, *, is_manual: bool, seconds: float) -> bool:
+        """Takes a permit to call the engine; it ends with `hand_back`, or expires. Asks nothing where the id is None.
+
+        Args:
+            permit_id: one for each request that may call, from `new_permit_id`.
+            is_manual: of a manual slice or an evaluation-batch; one permit is kept for them.
+            seconds: until the request makes no more calls.
+
+        Returns:
+            Whether the engine may be called.
+        """
+        return permit_id is None or bool(
+            await self._database.call(
+                "scheduler_take_permit",
+                permit_id=permit_id,
+                calls=self._config.engine_max_concurrency,
+                total=self._config.engine_max_concurrency_total,
+                is_manual=is_manual,
+                seconds=seconds + PERMIT_MARGIN_SECONDS,
+            )
         )
 
     async def complete(
@@ -283,10 +288,10 @@ class Invocations:
         return state
 
     async def split(self, batch: EvaluationBatch) -> bool:
-        """Replaces a batch by one for each of its users, who stay as suspect as it was.
+        """Replaces a batch by one for each of its users, in the poison queue.
 
         Args:
-            batch: the batch, as it was claimed; of several users.
+            batch: the batch, as it was claimed.
 
         Returns:
             False where another worker has claimed, split or recorded it since; it is not ours any more in any case.
@@ -338,7 +343,7 @@ class Invocations:
         engine_error: str | None = None,
         retry_after_seconds: float | None = None,
         engine_message: str | None = None,
-        engine_lease_id: str | None = None,
+        engine_permit_id: str | None = None,
     ) -> None:
         """Says that this slice is at its end.
 
@@ -349,7 +354,7 @@ class Invocations:
             engine_error: `engine_unavailable` or `engine_rejected`: all workers are to pause.
             engine_message: what was wrong, for people; cut to 300 characters.
             retry_after_seconds: how long the engine asked us to wait, if it did.
-            engine_lease_id: a lease that this process does not need any more.
+            engine_permit_id: the permit that the slice had, or had asked for.
         """
         await self._database.call(
             "scheduler_hand_back",
@@ -359,5 +364,5 @@ class Invocations:
             engine_error=engine_error,
             engine_message=engine_message,
             retry_after_seconds=None if retry_after_seconds is None else round(retry_after_seconds + 0.5),
-            engine_lease_id=engine_lease_id,
+            engine_permit_id=engine_permit_id,
         )

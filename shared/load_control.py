@@ -7,28 +7,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, Self
 
 
 class Permit:
-    """Leave for one call, for as long as the block runs; `overloaded` is set by whoever learns that it met an overload.
+    """Leave for one call, for as long as the block runs; `overloaded` is set by the caller whose call met an overload.
 
     A class, not a generator's context manager: there is one for each call, and that costs a third of this.
     """
 
-    __slots__ = ("_alone", "_generation", "_limiter", "overloaded")
+    __slots__ = ("_generation", "_limiter", "overloaded")
 
-    def __init__(self, limiter: ConcurrencyLimiter, alone: bool) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
         self._limiter = limiter
-        self._alone = alone
         self._generation = 0
         self.overloaded = False
 
     async def __aenter__(self) -> Self:
-        if not self._limiter.enter_at_once(self._alone):
-            await self._limiter.enter_in_turn(self._alone)
-        self._generation = self._limiter.generation
+        limiter = self._limiter
+        if not limiter.enter_at_once():
+            await limiter.enter_in_turn()
+        self._generation = limiter.generation
         return self
 
     async def __aexit__(
@@ -38,16 +40,11 @@ class Permit:
         self._limiter.leave(overload_of=overload_of, went_well=kind is None)
 
 
-class _Turn(NamedTuple):
-    came: asyncio.Future[None]
-    alone: bool
-
-
 class ConcurrencyLimiter:
-    """Lets at most `limit` holders in at a time, first come first served; one who asks for it is let in alone.
+    """Lets at most `limit` holders in at a time, first come first served.
 
     An overload halves the limit, once for all calls that were in flight together; every `limit` calls that went well
-    raise it by one, up to the maximum. Over the limit lies a ceiling that others may move.
+    raise it by one, up to the maximum.
 
     Args:
         maximum: the limit to start from and to recover to.
@@ -55,60 +52,36 @@ class ConcurrencyLimiter:
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
-        self._ceiling = maximum
-        self._limit = maximum
+        self.limit = maximum
+        """The current limit."""
         self._in_flight = 0
-        self._is_taken_alone = False
-        self._waiting: deque[_Turn] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self.generation = 0
-        """Counts the halvings: a call that started before the last one tells nothing new."""
+        """Counts the halvings: a call that started before the last one says nothing new."""
         self._went_well = 0
 
-    @property
-    def limit(self) -> int:
-        """The current limit."""
-        return self._limit
+    def permit(self) -> Permit:
+        """Returns a place, waited for in turn and held until the block ends."""
+        return Permit(self)
 
-    @property
-    def held(self) -> int:
-        """How many may be in flight until the ceiling is moved."""
-        return max(self._in_flight, self._ceiling)
-
-    def hold_below(self, ceiling: int) -> None:
-        """Moves the ceiling; those who are in flight beyond it stay, and nobody enters until they are few enough.
-
-        Args:
-            ceiling: how many may be in flight; below one it is one, or whoever waits would wait for ever.
-        """
-        ceiling = min(max(1, ceiling), self.maximum)
-        # A limit that an overload has lowered recovers step by step; any other one is where the ceiling is.
-        self._limit = ceiling if self._limit == self._ceiling else min(self._limit, ceiling)
-        self._ceiling = ceiling
-        self._admit()
-
-    def permit(self, *, alone: bool = False) -> Permit:
-        """A place, waited for in turn and held until the block ends; `alone`: all the places there are."""
-        return Permit(self, alone)
-
-    def enter_at_once(self, alone: bool) -> bool:
-        """Takes a place if there is one and nobody waits for it."""
-        if self._waiting or not self._has_room(alone):
+    def enter_at_once(self) -> bool:
+        """Takes a place if there is one and no other holder waits for it."""
+        if self._waiting or self._in_flight >= self.limit:
             return False
-        self._take(alone)
+        self._in_flight += 1
         return True
 
-    async def enter_in_turn(self, alone: bool) -> None:
+    async def enter_in_turn(self) -> None:
         """Waits for a place and takes it."""
-        turn = _Turn(asyncio.get_running_loop().create_future(), alone)
+        turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await turn.came
+            await turn
         except asyncio.CancelledError:
-            if turn.came.done() and not turn.came.cancelled():
-                # The place was given to us just before we were cancelled.
-                self._give_up_place()
-            # Hand it on; and whoever waited for one who was to be alone waits no longer.
-            self._admit()
+            if turn.done() and not turn.cancelled():
+                # The place was given just before the cancellation: hand it on.
+                self._in_flight -= 1
+                self._admit()
             raise
 
     def leave(self, *, overload_of: int | None, went_well: bool) -> None:
@@ -118,41 +91,49 @@ class ConcurrencyLimiter:
             overload_of: the generation of a call that met an overload; None: it met none.
             went_well: it came to its end.
         """
-        self._give_up_place()
+        self._in_flight -= 1
         if overload_of is not None:
             self._slow_down(overload_of)
         elif went_well:
             self._speed_up()
         self._admit()
 
-    def _has_room(self, alone: bool) -> bool:
-        return self._in_flight < (1 if alone else self._limit) and not self._is_taken_alone
-
-    def _take(self, alone: bool) -> None:
-        self._in_flight += 1
-        self._is_taken_alone = alone
-
-    def _give_up_place(self) -> None:
-        self._in_flight -= 1
-        self._is_taken_alone = False
-
     def _admit(self) -> None:
-        # The first in the queue keeps those behind it waiting: else one who is to be alone would never have its turn.
-        while self._waiting and (self._waiting[0].came.done() or self._has_room(self._waiting[0].alone)):
+        while self._waiting and self._in_flight < self.limit:
             turn = self._waiting.popleft()
-            if not turn.came.done():
-                self._take(turn.alone)
-                turn.came.set_result(None)
+            if not turn.done():
+                self._in_flight += 1
+                turn.set_result(None)
 
     def _slow_down(self, generation: int) -> None:
         if generation != self.generation:
             return  # it started before the last halving: the same overload, seen again
         self.generation += 1
         self._went_well = 0
-        self._limit = max(1, self._limit // 2)
+        self.limit = max(1, self.limit // 2)
 
     def _speed_up(self) -> None:
         self._went_well += 1
-        if self._went_well >= self._limit:
+        if self._went_well >= self.limit:
             self._went_well = 0
-            self._limit = min(self._ceiling, self._limit + 1)
+            self.limit = min(self.maximum, self.limit + 1)
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """A TaskGroup that raises its first error as it is, to be caught by its type, and not as an ExceptionGroup."""
+    first: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except BaseExceptionGroup as failures:
+        first = failures.exceptions[0]
+    if first is not None:
+        raise first
+
+
+async def gather_or_cancel(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Runs the steps as tasks; the first that fails cancels the others, and its error is raised."""
+    async with task_group() as tasks:
+        for step in steps:
+            tasks.create_task(step)

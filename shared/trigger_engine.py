@@ -33,7 +33,6 @@ from shared.errors import (
 )
 from shared.evaluations import MentorScenarios
 from shared.http_client import HttpClient
-from shared.lanes import Lanes
 from shared.load_control import ConcurrencyLimiter
 from shared.observability import traceparent
 from shared.post_client import Connect, HttpBodyError, HttpError, HttpTimeoutError
@@ -128,11 +127,9 @@ class TriggerEngine:
         }
         connect_seconds = min(CONNECT_SECONDS, CONNECT_SHARE * timeout_seconds)
         self._client = connect(f"{url}/v1/evaluations", headers, connect_seconds=connect_seconds)
-        self._limiter = limiter
-        self.lanes = Lanes(limiter.maximum)
-        """For many calls at a time: as many as may be in flight."""
+        self.limiter = limiter
         self._timeout_seconds = timeout_seconds
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
         self._sleep = sleep
         self.answers = 0
         """Calls that the engine took or refused on their own account so far: two readings tell whether it is down."""
@@ -147,7 +144,7 @@ class TriggerEngine:
             budget: the time budget.
             tireless: never before its end either.
         """
-        enough = stop_never if tireless else stop_after_attempt(self._max_attempts)
+        enough = stop_never if tireless else stop_after_attempt(self.max_attempts)
         return AsyncRetrying(
             retry=retry_if_exception_type(EngineTransientError),
             wait=WaitRetryAfter(wait_random_exponential(multiplier=0.2, max=8)),
@@ -160,17 +157,12 @@ class TriggerEngine:
         """Raises the last failure, which says whether it was too late for another attempt rather than one too many."""
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, EngineTransientError):
-            error.too_late = state.attempt_number < self._max_attempts
+            error.too_late = state.attempt_number < self.max_attempts
         if error is not None:
             raise error
 
     async def evaluate(
-        self,
-        context: EvaluationContext,
-        users: Sequence[MentorScenarios],
-        budget: TimeBudget,
-        *,
-        alone: bool = False,
+        self, context: EvaluationContext, users: Sequence[MentorScenarios], budget: TimeBudget
     ) -> Answer:
         """Asks about `users`, once, as soon as the engine is willing.
 
@@ -178,7 +170,6 @@ class TriggerEngine:
             context: what all calls of the invocation have in common.
             users: whom to ask about.
             budget: how long this may take.
-            alone: with no other call of this process in flight.
 
         Returns:
             What the engine said of each pair that was asked for; pairs that it left out are missing.
@@ -190,7 +181,7 @@ class TriggerEngine:
             EngineUnavailableError: the engine asks everybody to wait for longer than this slice should.
             OutOfTimeError: the time budget ended.
         """
-        async with self._limiter.permit(alone=alone) as permit:
+        async with self.limiter.permit() as permit:
             if self._welcome_at > budget.clock():
                 await self._until_welcome(budget)
             measured = nullcontext() if self._telemetry is None else self._telemetry.engine_call(len(users))
@@ -231,14 +222,13 @@ class TriggerEngine:
         if self._witness is None:
             self._witness = (context, user)
 
-    async def still_answers_its_witness(self, budget: TimeBudget, *, alone: bool = False) -> bool:
+    async def still_answers_its_witness(self, budget: TimeBudget) -> bool:
         """Whether the engine answers the user whom it answered last; False if none is known.
 
         A dry run, so that asking about her again can neither act nor change what was recorded.
 
         Args:
             budget: how long this may take.
-            alone: with no other call of this process in flight.
 
         Raises:
             EngineRejectedError: the engine will not take any call.
@@ -250,11 +240,11 @@ class TriggerEngine:
         context, user = self._witness
         dry = replace(context, dry_run=True, engine_scope=f"dry:{context.invocation_id}")
         try:
-            await self.evaluate(dry, [user], budget, alone=alone)
+            await self.evaluate(dry, [user], budget)
         except EngineTransientError:
             return False
         except EngineRefusedCallError:
-            return True
+            pass
         return True
 
     async def _send(

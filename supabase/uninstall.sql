@@ -26,7 +26,10 @@ begin
     end if;
   end if;
   for v_found in
-    select queue_name from pgmq.list_queues() where queue_name in ('scenario_evaluation_batches', 'scenario_evaluation_batches_manual')
+    select queue_name from pgmq.list_queues()
+     where queue_name in (
+       'scenario_evaluation_batches_manual', 'scenario_evaluation_batches', 'scenario_evaluation_batches_poison'
+     )
   loop
     perform pgmq.drop_queue(v_found);
   end loop;

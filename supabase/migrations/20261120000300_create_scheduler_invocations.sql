@@ -99,9 +99,11 @@ create table public.scheduler_invocation_batches (
   last_user_id uuid not null,
   mentors integer not null,
   evaluations integer not null,
+  -- Where its message is, see scheduler.queues().
+  queue text not null,
   msg_id bigint not null,
   state text not null default 'open',
-  -- Deliveries of the batch that it was split from: one that is suspected to kill its workers stays suspect.
+  -- Deliveries of the batch that it was split from: what may kill its workers is not taken for harmless again.
   deliveries_before integer not null default 0,
   -- How often a worker gave it back unharmed (its time was up, the engine was away): those deliveries are no evidence
   -- that the batch kills its workers.

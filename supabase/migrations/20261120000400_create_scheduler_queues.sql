@@ -1,35 +1,74 @@
 -- One message for each open batch: {"invocation_id": …, "batch_no": …} and nothing else, so that no personal data waits in
--- a queue. Manual runs have a queue of their own, which is claimed first: a person never waits behind a night.
+-- a queue.
 
-select pgmq.create('scenario_evaluation_batches');
-select pgmq.create('scenario_evaluation_batches_manual');
+-- The names of the queues, in the order in which they are claimed from: manual runs first, so that a person never waits behind
+-- a night; batches of one user that may kill their workers last.
+create function scheduler.queues() returns text[]
+language sql immutable set search_path = '' as $$
+  select array[
+    'scenario_evaluation_batches_manual', 'scenario_evaluation_batches', 'scenario_evaluation_batches_poison'
+  ]
+$$;
 
-alter table pgmq.q_scenario_evaluation_batches enable row level security;
-alter table pgmq.a_scenario_evaluation_batches enable row level security;
-alter table pgmq.q_scenario_evaluation_batches_manual enable row level security;
-alter table pgmq.a_scenario_evaluation_batches_manual enable row level security;
-revoke all on
-  pgmq.q_scenario_evaluation_batches, pgmq.a_scenario_evaluation_batches,
-  pgmq.q_scenario_evaluation_batches_manual, pgmq.a_scenario_evaluation_batches_manual
-from public, anon, authenticated, service_role;
-
+-- Where the batches of an invocation are queued when they are enumerated.
 create function scheduler.queue_of(p_triggered_by text) returns text
 language sql immutable set search_path = '' as $$
-  select case p_triggered_by
-    when 'schedule' then 'scenario_evaluation_batches'
-    else 'scenario_evaluation_batches_manual'
-  end
+  select (scheduler.queues())[case p_triggered_by when 'schedule' then 2 else 1 end]
+$$;
+
+create function scheduler.poison_queue() returns text
+language sql immutable set search_path = '' as $$
+  select (scheduler.queues())[3]
+$$;
+
+alter table public.scheduler_invocation_batches
+  add constraint queue_is_known check (queue = any (scheduler.queues()));
+
+do $$
+declare
+  v_queue text;
+  v_table text;
+begin
+  foreach v_queue in array scheduler.queues() loop
+    perform pgmq.create(v_queue);
+    foreach v_table in array array['q_' || v_queue, 'a_' || v_queue] loop
+      execute format('alter table pgmq.%I enable row level security', v_table);
+      execute format('revoke all on pgmq.%I from public, anon, authenticated, service_role', v_table);
+    end loop;
+  end loop;
+end
+$$;
+
+-- Whether a message of the queue can be claimed that has waited for so long.
+create function scheduler.has_visible(p_queue text, p_waited interval default '0') returns boolean
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_found boolean;
+begin
+  execute format(
+    'select exists (select from pgmq.%I where vt <= clock_timestamp() and enqueued_at <= clock_timestamp() - $1)',
+    'q_' || p_queue
+  ) into v_found using p_waited;
+  return v_found;
+end
 $$;
 
 -- Counts no further than it has to: the answer decides how many workers to ask for.
 create function scheduler.visible_batches(p_at_most integer) returns integer
-language sql volatile set search_path = '' as $$
-  select count(*)::integer
-    from (
-      (select 1 from pgmq.q_scenario_evaluation_batches where vt <= clock_timestamp() limit p_at_most)
-      union all
-      (select 1 from pgmq.q_scenario_evaluation_batches_manual where vt <= clock_timestamp() limit p_at_most)
-    ) as visible
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_queue text;
+  v_visible integer;
+  v_all integer := 0;
+begin
+  foreach v_queue in array scheduler.queues() loop
+    execute format(
+      'select count(*) from (select from pgmq.%I where vt <= clock_timestamp() limit $1) as visible', 'q_' || v_queue
+    ) into v_visible using p_at_most;
+    v_all := v_all + v_visible;
+  end loop;
+  return v_all;
+end
 $$;
 
 -- How often a message was read so far: tells a worker's own delivery from a later one of the same batch. Locks the message,
@@ -39,11 +78,8 @@ language plpgsql volatile set search_path = '' as $$
 declare
   v_read_count integer;
 begin
-  if p_queue = 'scenario_evaluation_batches' then
-    select read_ct into v_read_count from pgmq.q_scenario_evaluation_batches where msg_id = p_msg_id for update;
-  else
-    select read_ct into v_read_count from pgmq.q_scenario_evaluation_batches_manual where msg_id = p_msg_id for update;
-  end if;
+  execute format('select read_ct from pgmq.%I where msg_id = $1 for update', 'q_' || p_queue)
+    into v_read_count using p_msg_id;
   return v_read_count;
 end
 $$;
@@ -63,5 +99,7 @@ language sql immutable set search_path = '' as $$
 $$;
 
 revoke all on function
-  scheduler.uuid_or_null(text), scheduler.integer_or_null(text), scheduler.queue_of(text), scheduler.visible_batches(integer), scheduler.lock_message(text, bigint)
+  scheduler.queues(), scheduler.queue_of(text), scheduler.poison_queue(), scheduler.has_visible(text, interval),
+  scheduler.visible_batches(integer), scheduler.lock_message(text, bigint),
+  scheduler.uuid_or_null(text), scheduler.integer_or_null(text)
 from public, anon, authenticated, service_role;

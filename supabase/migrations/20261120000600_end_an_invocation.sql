@@ -83,9 +83,11 @@ $$;
 create function scheduler.abandon_batches(p_invocation public.scheduler_invocations) returns integer
 language plpgsql set search_path = '' as $$
 declare
+  v_queue text;
   v_messages bigint[];
+  v_abandoned integer := 0;
 begin
-  with abandoned as (
+  for v_queue, v_messages in with abandoned as (
     update public.scheduler_invocation_batches as b
        set state = 'abandoned',
            finished_at = clock_timestamp(),
@@ -100,13 +102,14 @@ begin
                ) as waiting
            )
      where b.invocation_id = p_invocation.id and b.state = 'open'
-    returning b.msg_id
+    returning b.queue, b.msg_id
   )
-  select array_agg(msg_id) into v_messages from abandoned;
-  if v_messages is not null then
-    perform pgmq.delete(scheduler.queue_of(p_invocation.triggered_by), v_messages);
-  end if;
-  return coalesce(cardinality(v_messages), 0);
+  select queue, array_agg(msg_id) from abandoned group by queue
+  loop
+    perform pgmq.delete(v_queue, v_messages);
+    v_abandoned := v_abandoned + cardinality(v_messages);
+  end loop;
+  return v_abandoned;
 end
 $$;
 

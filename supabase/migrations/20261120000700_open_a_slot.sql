@@ -56,9 +56,10 @@ $$;
 -- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
 -- {"clock": now}: the caller asks again with slots computed from that. So the usual case is one round trip.
 --
--- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "witness", "alert_due"}: whether
+-- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "witness", "alert_due", "poison_overdue"}: whether
 -- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (its summary; null: none), what is
--- open to work on, whether more is than this slice is given, a witness, and whether an alert waits to be sent. The run
+-- open to work on, whether more is than this slice is given, a witness, whether an alert waits to be sent, and whether a poison
+-- batch has waited for so long that it comes before all else, or it would wait for as long as other work does not end. The run
 -- of a slot whose mentors' view has the wrong columns is opened as pending: reading the view is refused, and the run begins once
 -- the view is mended. Until then it is there to be seen, to raise an alert when it is late, and to expire.
 create function public.scheduler_open_slot(
@@ -169,7 +170,8 @@ begin
       select count(*) from public.scheduler_invocations where status in ('pending', 'running')
     ),
     'witness', scheduler.witness(),
-    'alert_due', scheduler.alert_is_due()
+    'alert_due', scheduler.alert_is_due(),
+    'poison_overdue', scheduler.has_visible(scheduler.poison_queue(), interval '10 minutes')
   );
 end
 $$;

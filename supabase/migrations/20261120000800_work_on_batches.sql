@@ -3,11 +3,11 @@
 -- An open batch and its message are only ever changed together, in one transaction that holds the batch.
 
 -- One message for each of these batches, in the order of their numbers: the messages' ids.
-create function scheduler.send_messages(p_invocation public.scheduler_invocations, p_batch_nos integer[]) returns bigint[]
+create function scheduler.send_messages(p_queue text, p_invocation_id uuid, p_batch_nos integer[]) returns bigint[]
 language sql volatile set search_path = '' as $$
   select array_agg(sent.msg_id order by sent.msg_id)
-    from pgmq.send_batch(scheduler.queue_of(p_invocation.triggered_by), (
-      select array_agg(jsonb_build_object('invocation_id', p_invocation.id, 'batch_no', batch_no) order by batch_no)
+    from pgmq.send_batch(p_queue, (
+      select array_agg(jsonb_build_object('invocation_id', p_invocation_id, 'batch_no', batch_no) order by batch_no)
         from unnest(p_batch_nos) as batch_no
     )) as sent (msg_id)
 $$;
@@ -27,29 +27,31 @@ $$;
 
 -- Queues batches of an invocation that its caller holds: their rows and their messages, visible at once.
 -- p_batches: [[{"scenario_types": […], "user_ids": […]}, …], …], one element for each batch. p_part_of: the batch that they are
--- taken from, whose range they keep; null for what was just enumerated.
+-- taken from, whose range they keep; null for what was just enumerated. p_queue: null is that of the invocation's enumeration.
 create function scheduler.queue_batches(
   p_invocation public.scheduler_invocations,
   p_batches jsonb,
   p_part_of public.scheduler_invocation_batches default null,
+  p_queue text default null,
   p_deliveries_before integer default 0
 ) returns void
 language plpgsql set search_path = '' as $$
 declare
+  v_queue constant text := coalesce(p_queue, scheduler.queue_of(p_invocation.triggered_by));
   v_batches constant integer := jsonb_array_length(p_batches);
   v_messages bigint[];
 begin
   if v_batches = 0 then
     return;
   end if;
-  v_messages := scheduler.send_messages(p_invocation, array(
+  v_messages := scheduler.send_messages(v_queue, p_invocation.id, array(
     select generate_series(p_invocation.next_batch_no, p_invocation.next_batch_no + v_batches - 1)
   ));
   insert into public.scheduler_invocation_batches
-    (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, deliveries_before)
+    (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, deliveries_before)
   select p_invocation.id, p_invocation.next_batch_no + batch.ordinal - 1, batch.pairs,
          coalesce(p_part_of.first_user_id, size.first_user_id), coalesce(p_part_of.last_user_id, size.last_user_id),
-         size.mentors, size.evaluations, v_messages[batch.ordinal], p_deliveries_before
+         size.mentors, size.evaluations, v_queue, v_messages[batch.ordinal], p_deliveries_before
     from jsonb_array_elements(p_batches) with ordinality as batch (pairs, ordinal)
    cross join lateral scheduler.size_of_pairs(batch.pairs) as size;
   update public.scheduler_invocations set next_batch_no = next_batch_no + v_batches where id = p_invocation.id;
@@ -116,13 +118,22 @@ $$;
 -- Hands out visible batches, those of manual runs first (p_manual_only: and no others), and hides them for
 -- p_visibility_seconds. Messages whose batch is not open any more are deleted here, or they would come back for ever; "stale"
 -- says how many, because an empty answer with stale messages is not an empty queue.
--- p_engine_lease: what the process asks of the ceiling on engine calls (null: none is set), see scheduler.renew_engine_lease,
--- whose answer is "engine_lease". Whoever may call nobody is handed nothing.
+-- p_poison: null: no poison batch, but "poison_waits" says whether nothing else was left and there are some; 'last': one batch at
+-- most, and a poison batch only where nothing else is left; 'first': one at most, before all else. Never with p_manual_only.
 create function public.scheduler_claim(
-  p_quantity integer, p_visibility_seconds integer, p_manual_only boolean, p_engine_lease jsonb default null
+  p_quantity integer, p_visibility_seconds integer, p_manual_only boolean, p_poison text default null
 ) returns json
 language plpgsql security definer set search_path = '' as $$
 declare
+  v_all constant text[] := scheduler.queues();
+  v_queues constant text[] := case
+    when p_manual_only then v_all[1:1]
+    when p_poison = 'first' then v_all[3:3] || v_all[1:2]
+    when p_poison = 'last' then v_all
+    else v_all[1:2]
+  end;
+  -- Whoever may be handed a poison batch is handed nothing beside it.
+  v_quantity constant integer := case when p_poison is null then p_quantity else least(p_quantity, 1) end;
   v_queue text;
   v_msg_ids bigint[];
   v_reads integer[];
@@ -132,31 +143,27 @@ declare
   v_batches json[] := '{}';
   v_stale integer := 0;
   v_paused_until timestamptz;
-  v_lease jsonb;
 begin
-  if p_engine_lease is not null then
-    v_lease := scheduler.renew_engine_lease(p_engine_lease);
-  end if;
   select engine_paused_until into v_paused_until from scheduler.settings where engine_paused_until > clock_timestamp();
-  if v_paused_until is not null or (v_lease ->> 'calls')::integer = 0 then
+  if v_paused_until is not null then
     return json_build_object(
-      'batches', v_batches, 'stale', 0, 'engine_paused_until', v_paused_until, 'engine_lease', v_lease
+      'batches', v_batches, 'stale', 0, 'engine_paused_until', v_paused_until, 'poison_waits', false
     );
   end if;
 
-  foreach v_queue in array array['scenario_evaluation_batches_manual', 'scenario_evaluation_batches'] loop
-    exit when cardinality(v_batches) >= p_quantity
-      or (p_manual_only and v_queue <> 'scenario_evaluation_batches_manual');
+  foreach v_queue in array v_queues loop
+    exit when cardinality(v_batches) >= v_quantity;
     -- A statement of its own: joined in one statement, the batches would be read with a snapshot older than the one in
     -- which pgmq finds its messages, and the message of a batch committed in between would be deleted as stale.
     select array_agg(m.msg_id), array_agg(m.read_ct), array_agg(m.message) into v_msg_ids, v_reads, v_messages
-      from pgmq.read(v_queue, p_visibility_seconds, p_quantity - cardinality(v_batches)) as m;
+      from pgmq.read(v_queue, p_visibility_seconds, v_quantity - cardinality(v_batches)) as m;
     continue when v_msg_ids is null;
 
     select coalesce(array_agg(json_build_object(
              'invocation_id', b.invocation_id, 'batch_no', b.batch_no, 'pairs', b.pairs,
              'read_count', taken.reads, 'deliveries', taken.reads - b.handed_back + b.deliveries_before,
-             'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope
+             'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope,
+             'is_poison', v_queue = scheduler.poison_queue()
            ) order by taken.msg_id) filter (where b.batch_no is not null), '{}'),
            array_agg(taken.msg_id) filter (where b.batch_no is null)
       into v_found, v_stale_ids
@@ -174,7 +181,9 @@ begin
     end if;
   end loop;
   return json_build_object(
-    'batches', v_batches, 'stale', v_stale, 'engine_paused_until', null, 'engine_lease', v_lease
+    'batches', v_batches, 'stale', v_stale, 'engine_paused_until', null,
+    'poison_waits', cardinality(v_batches) = 0 and v_stale = 0 and not p_manual_only and p_poison is null
+      and scheduler.has_visible(scheduler.poison_queue())
   );
 end
 $$;
@@ -222,9 +231,7 @@ declare
   v_counts jsonb;
   v_rows integer;
 begin
-  if p_rest is null then
-    select * into v_invocation from public.scheduler_invocations where id = p_invocation_id;
-  else
+  if p_rest is not null then
     select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
   end if;
   select * into v_batch from public.scheduler_invocation_batches
@@ -309,7 +316,7 @@ begin
          finished_at = clock_timestamp()
    where invocation_id = p_invocation_id and batch_no = p_batch_no;
 
-  perform pgmq.delete(scheduler.queue_of(v_invocation.triggered_by), v_batch.msg_id);
+  perform pgmq.delete(v_batch.queue, v_batch.msg_id);
   if v_batch.state = 'abandoned' and p_rest is not null then
     perform scheduler.abandon_batches(v_invocation);
   end if;
@@ -331,7 +338,6 @@ create function public.scheduler_release(
 language plpgsql security definer set search_path = '' as $$
 declare
   v_batch public.scheduler_invocation_batches;
-  v_queue text;
 begin
   select * into v_batch from public.scheduler_invocation_batches
    where invocation_id = p_invocation_id and batch_no = p_batch_no and state = 'open'
@@ -339,8 +345,7 @@ begin
   if not found then
     return false;
   end if;
-  select scheduler.queue_of(triggered_by) into v_queue from public.scheduler_invocations where id = p_invocation_id;
-  if scheduler.lock_message(v_queue, v_batch.msg_id) is distinct from p_read_count then
+  if scheduler.lock_message(v_batch.queue, v_batch.msg_id) is distinct from p_read_count then
     return false;
   end if;
   if p_blameless and v_batch.handed_back_read < p_read_count then
@@ -348,27 +353,29 @@ begin
        set handed_back = handed_back + 1, handed_back_read = p_read_count
      where invocation_id = p_invocation_id and batch_no = p_batch_no;
   end if;
-  perform pgmq.set_vt(v_queue, v_batch.msg_id, p_delay_seconds);
+  perform pgmq.set_vt(v_batch.queue, v_batch.msg_id, p_delay_seconds);
   return true;
 end
 $$;
 
--- Replaces a batch that is suspected to kill its workers by one batch for each of its users, so that whoever it is does it
--- alone. They inherit the suspicion: they count as delivered twice before. Answers false, and does nothing, when the batch is not
--- open any more, when another worker has claimed it since (see scheduler_release), or when it is about one user only.
+-- Replaces a batch that may kill its workers by one batch for each of its users, in the poison queue, whose batches are worked
+-- on alone. They count as delivered twice before. Returns false, and does nothing, when the batch is not open any more, when
+-- another worker has claimed it since (see scheduler_release), or when it is in the poison queue already.
 create function public.scheduler_split(p_invocation_id uuid, p_batch_no integer, p_read_count integer) returns boolean
 language plpgsql security definer set search_path = '' as $$
 declare
   v_invocation public.scheduler_invocations;
   v_batch public.scheduler_invocation_batches;
-  v_queue text;
   v_singles jsonb;
 begin
   select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
   select * into v_batch from public.scheduler_invocation_batches
    where invocation_id = p_invocation_id and batch_no = p_batch_no and state = 'open'
      for update;
-  if not found then
+  if not found or v_batch.queue = scheduler.poison_queue() then
+    return false;
+  end if;
+  if scheduler.lock_message(v_batch.queue, v_batch.msg_id) is distinct from p_read_count then
     return false;
   end if;
   select jsonb_agg(single.pairs order by single.user_id) into v_singles
@@ -380,40 +387,38 @@ begin
        cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as member (user_id)
        group by member.user_id
     ) as single;
-  v_queue := scheduler.queue_of(v_invocation.triggered_by);
-  if jsonb_array_length(v_singles) < 2 or scheduler.lock_message(v_queue, v_batch.msg_id) is distinct from p_read_count then
-    return false;
-  end if;
-  perform scheduler.queue_batches(v_invocation, v_singles, v_batch, p_deliveries_before => 2);
+  perform scheduler.queue_batches(v_invocation, v_singles, v_batch, scheduler.poison_queue(), p_deliveries_before => 2);
   delete from public.scheduler_invocation_batches where invocation_id = p_invocation_id and batch_no = p_batch_no;
-  perform pgmq.delete(v_queue, v_batch.msg_id);
+  perform pgmq.delete(v_batch.queue, v_batch.msg_id);
   return true;
 end
 $$;
 
 -- The open batches of an invocation whose message is not in their queue.
-create function scheduler.lost_batches(p_invocation public.scheduler_invocations) returns setof integer
-language sql stable set search_path = '' as $$
-  select b.batch_no
-    from public.scheduler_invocation_batches as b
-   where b.invocation_id = p_invocation.id
-     and b.state = 'open'
-     -- A queue that was restored or made anew may have given the number to another message. Not compared by "=", which would
-     -- join by what is dear to compute, for every batch and every message.
-     and not exists (
-       select from pgmq.q_scenario_evaluation_batches as m
-        where p_invocation.triggered_by = 'schedule'
-          and m.msg_id = b.msg_id
-          and m.message ->> 'batch_no' is not distinct from b.batch_no::text
-          and m.message ->> 'invocation_id' is not distinct from b.invocation_id::text
-     )
-     and not exists (
-       select from pgmq.q_scenario_evaluation_batches_manual as m
-        where p_invocation.triggered_by <> 'schedule'
-          and m.msg_id = b.msg_id
-          and m.message ->> 'batch_no' is not distinct from b.batch_no::text
-          and m.message ->> 'invocation_id' is not distinct from b.invocation_id::text
-     )
+create function scheduler.lost_batches(p_invocation_id uuid) returns setof integer
+language plpgsql stable set search_path = '' as $$
+declare
+  v_queue text;
+begin
+  foreach v_queue in array scheduler.queues() loop
+    return query execute format(
+      'select b.batch_no
+         from public.scheduler_invocation_batches as b
+        where b.invocation_id = $1
+          and b.state = ''open''
+          and b.queue = $2
+          -- A queue that was restored or made anew may have given the number to another message. Not compared by "=", which
+          -- would join by what is dear to compute, for every batch and every message.
+          and not exists (
+            select from pgmq.%I as m
+             where m.msg_id = b.msg_id
+               and m.message ->> ''batch_no'' is not distinct from b.batch_no::text
+               and m.message ->> ''invocation_id'' is not distinct from b.invocation_id::text
+          )',
+      'q_' || v_queue
+    ) using p_invocation_id, v_queue;
+  end loop;
+end
 $$;
 
 -- Sends the messages of open batches again that are not in their queue any more: somebody emptied it, or restored an old one.
@@ -424,35 +429,37 @@ create function scheduler.requeue_lost_batches() returns void
 language plpgsql set search_path = '' as $$
 declare
   v_invocation public.scheduler_invocations;
+  v_queue text;
   v_lost integer[];
-  v_messages bigint[];
 begin
   for v_invocation in select * from public.scheduler_invocations where status in ('pending', 'running') loop
     begin
-      continue when not exists (select from scheduler.lost_batches(v_invocation));
+      continue when not exists (select from scheduler.lost_batches(v_invocation.id));
       perform from public.scheduler_invocations
         where id = v_invocation.id and status in ('pending', 'running')
           for no key update skip locked;
       continue when not found;
       -- Looked for again: before the lock, another dispatch may have found and sent the same.
-      select array_agg(locked.batch_no order by locked.batch_no) into v_lost
-        from (
-          select b.batch_no
-            from public.scheduler_invocation_batches as b
-           where b.invocation_id = v_invocation.id
-             and b.batch_no in (select scheduler.lost_batches(v_invocation))
-             and b.state = 'open'
-             for update skip locked
-        ) as locked;
-      continue when v_lost is null;
-      v_messages := scheduler.send_messages(v_invocation, v_lost);
-      -- How often it was read is gone with the message, and with it how often that was nobody's fault.
-      update public.scheduler_invocation_batches as b
-         set msg_id = sent.msg_id, handed_back = 0, handed_back_read = 0
-        from unnest(v_lost, v_messages) as sent (batch_no, msg_id)
-       where b.invocation_id = v_invocation.id and b.batch_no = sent.batch_no;
-      raise warning 'scheduler: % batches of invocation % had lost their messages and are queued again',
-        cardinality(v_lost), v_invocation.id;
+      for v_queue, v_lost in
+        select locked.queue, array_agg(locked.batch_no order by locked.batch_no)
+          from (
+            select b.queue, b.batch_no
+              from public.scheduler_invocation_batches as b
+             where b.invocation_id = v_invocation.id
+               and b.batch_no in (select scheduler.lost_batches(v_invocation.id))
+               and b.state = 'open'
+               for update skip locked
+          ) as locked
+         group by locked.queue
+      loop
+        -- How often it was read is gone with the message, and with it how often that was nobody's fault.
+        update public.scheduler_invocation_batches as b
+           set msg_id = sent.msg_id, handed_back = 0, handed_back_read = 0
+          from unnest(v_lost, scheduler.send_messages(v_queue, v_invocation.id, v_lost)) as sent (batch_no, msg_id)
+         where b.invocation_id = v_invocation.id and b.batch_no = sent.batch_no;
+        raise warning 'scheduler: % batches of invocation % had lost their messages and are queued again',
+          cardinality(v_lost), v_invocation.id;
+      end loop;
     exception when others then
       raise warning 'scheduler: the lost batches of invocation % cannot be queued again: %', v_invocation.id, sqlerrm;
     end;
@@ -461,24 +468,24 @@ end
 $$;
 
 revoke all on function
-  scheduler.send_messages(public.scheduler_invocations, integer[]),
+  scheduler.send_messages(text, uuid, integer[]),
   scheduler.size_of_pairs(jsonb),
-  scheduler.queue_batches(public.scheduler_invocations, jsonb, public.scheduler_invocation_batches, integer),
+  scheduler.queue_batches(public.scheduler_invocations, jsonb, public.scheduler_invocation_batches, text, integer),
   scheduler.part_of_pairs(jsonb, uuid[], boolean),
   scheduler.count_by_cause(jsonb),
-  scheduler.lost_batches(public.scheduler_invocations),
+  scheduler.lost_batches(uuid),
   scheduler.requeue_lost_batches()
 from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, jsonb),
-  public.scheduler_claim(integer, integer, boolean, jsonb),
+  public.scheduler_claim(integer, integer, boolean, text),
   public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),
   public.scheduler_split(uuid, integer, integer)
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, jsonb),
-  public.scheduler_claim(integer, integer, boolean, jsonb),
+  public.scheduler_claim(integer, integer, boolean, text),
   public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),
   public.scheduler_split(uuid, integer, integer)

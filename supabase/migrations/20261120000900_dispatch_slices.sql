@@ -148,9 +148,6 @@ begin
   perform scheduler.expire();
   perform scheduler.requeue_lost_batches();
   perform scheduler.harvest_answers();
-  -- Those of processes that were lost; they count for nothing since then. Who is just renewing one is not waited for.
-  delete from scheduler.engine_leases
-   where id in (select id from scheduler.engine_leases where expires_at <= clock_timestamp() for update skip locked);
   -- After all that locks invocations.
   perform scheduler.raise_late_alerts();
   perform scheduler.give_up_alerts();
@@ -165,23 +162,22 @@ $$;
 -- twice as long each time up to five minutes, or for p_retry_after_seconds where the engine asked for more, an hour at most.
 -- No answer ends a pause that is still on: it was given before.
 -- Nobody failed by it: the batches stay queued, and the open invocations say why they wait.
--- p_engine_lease_id: the lease of a process that has nothing in flight any more (null: it has none, or still needs it).
+-- p_engine_permit_id: the permit of a request that has no call in flight any more (null: it has none).
 create function public.scheduler_hand_back(
   p_dispatch_id bigint,
   p_progressed boolean,
   p_engine_answers boolean,
   p_engine_error text,
   p_retry_after_seconds integer,
-  p_engine_lease_id uuid default null,
+  p_engine_permit_id uuid default null,
   p_engine_message text default null
 ) returns void
 language plpgsql security definer set search_path = '' as $$
 declare
   v_open uuid[];
 begin
-  if p_engine_lease_id is not null then
-    delete from scheduler.engine_leases where id = p_engine_lease_id;
-  end if;
+  -- Before anything else is locked: scheduler_take_permit may be deleting it as well.
+  delete from scheduler.engine_permits where id = p_engine_permit_id;
   if p_engine_error is not null or p_engine_answers then
     select array_agg(locked.id) into v_open
       from (

@@ -15,14 +15,16 @@ language plpgsql as $$
 declare
   c_chunk constant integer := 20000;
   v_keep constant interval := pg_catalog.make_interval(days => (select retention_days from scheduler.settings));
+  v_queue text;
   v_id uuid;
 begin
   -- First what is small: hosted Supabase gives a statement two minutes, and a CALL is one, whatever it commits.
   delete from scheduler.dispatches where requested_at < pg_catalog.now() - v_keep;
   commit;
   -- Nothing of ours archives a message, but the dashboard offers it.
-  delete from pgmq.a_scenario_evaluation_batches where archived_at < pg_catalog.now() - v_keep;
-  delete from pgmq.a_scenario_evaluation_batches_manual where archived_at < pg_catalog.now() - v_keep;
+  foreach v_queue in array scheduler.queues() loop
+    execute pg_catalog.format('delete from pgmq.%I where archived_at < $1', 'a_' || v_queue) using pg_catalog.now() - v_keep;
+  end loop;
   commit;
   -- pg_cron never prunes its own log: a minute's job writes half a million rows a year.
   delete from cron.job_run_details

@@ -31,14 +31,14 @@ insert into public.scheduler_invocations (
 """
 INSERT_BATCH = b"""
 insert into public.scheduler_invocation_batches (
-  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, state, deliveries,
+  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
   triggered, not_triggered, failed, not_evaluated, scenario_counts, failure_counts, duration_ms, finished_at
 )
 select %(run)s, %(batch_no)s, jsonb_build_array(
          jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', to_jsonb(%(users)s::text[]))),
        (%(users)s::uuid[])[1], (%(users)s::uuid[])[cardinality(%(users)s::uuid[])], cardinality(%(users)s::uuid[]),
-       %(evaluations)s, 0, %(state)s, 1, %(triggered)s, %(not_triggered)s, %(failed)s, %(not_evaluated)s,
-       %(counts)s, %(causes)s, 100, now()
+       %(evaluations)s, 'scenario_evaluation_batches', 0, %(state)s, 1, %(triggered)s, %(not_triggered)s,
+       %(failed)s, %(not_evaluated)s, %(counts)s, %(causes)s, 100, now()
 """
 INSERT_FAILURES = b"""
 insert into public.scheduler_evaluations (
@@ -60,13 +60,13 @@ with opened as (
   returning id
 )
 insert into public.scheduler_invocation_batches (
-  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, state, not_triggered,
-  scenario_counts, finished_at
+  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state,
+  not_triggered, scenario_counts, finished_at
 )
 select opened.id, 1,
        jsonb_build_array(jsonb_build_object('scenario_types', '["milestone_reached"]'::jsonb,
                                             'user_ids', jsonb_build_array(%(user)s::text))),
-       %(user)s::uuid, %(user)s::uuid, 1, 1, 0, 'done', 1,
+       %(user)s::uuid, %(user)s::uuid, 1, 1, 'scenario_evaluation_batches', 0, 'done', 1,
        '{"milestone_reached": {"not_triggered": 1}}', now()
   from opened
 """

@@ -47,7 +47,7 @@ where not exists (
 FORGET_EARLIER_PROCESSES = b"""
 delete from net.http_request_queue where true;
 update scheduler.dispatches set ended_at = clock_timestamp(), error = 'no_answer' where ended_at is null;
-delete from scheduler.engine_leases where true;
+delete from scheduler.engine_permits where true;
 update scheduler.settings set engine_paused_until = null, engine_outages = 0 where singleton;
 """
 

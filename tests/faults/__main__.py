@@ -33,9 +33,9 @@ SIDE_BY_SIDE = 2
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
-# Beside the nights: the state machine over the SQL functions, in a pytest of its own.
+# Beside the nights: hypothesis's stories over the SQL functions, in a pytest of its own.
 SQL = "sql"
-STATE_MACHINE = Path(__file__).parent / "state_machine"
+STORIES_FILE = Path(__file__).parent / "state_machine" / "test_stories.py"
 STORIES = 60
 
 
@@ -111,7 +111,7 @@ def _in_words(faults: Iterable[Fault]) -> str:
 
 async def _tell_stories(turn: Turn) -> str:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", STATE_MACHINE),
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", STORIES_FILE),
         env={**os.environ, "STATE_MACHINE_EXAMPLES": str(STORIES), "STATE_MACHINE_SEED": str(turn.seed)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -143,7 +143,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--kind",
         choices=[*KINDS, SQL],
-        help=f"{kinds}; {SQL}: no night, but the state machine over the SQL functions (all, in turns)",
+        help=f"{kinds}; {SQL}: no night, but stories over the SQL functions (all, in turns)",
     )
     return parser.parse_args(arguments)
 

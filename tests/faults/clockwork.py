@@ -22,9 +22,10 @@ UNDER_WAY = b"select exists (select from net.http_request_queue)"
 LATER = (
     b"update pgmq.q_scenario_evaluation_batches set vt = vt - make_interval(secs => %s)",
     b"update pgmq.q_scenario_evaluation_batches_manual set vt = vt - make_interval(secs => %s)",
+    b"update pgmq.q_scenario_evaluation_batches_poison set vt = vt - make_interval(secs => %s)",
     b"update scheduler.dispatches set requested_at = requested_at - make_interval(secs => %s)",
     b"update net._http_response set created = created - make_interval(secs => %s)",
-    b"update scheduler.engine_leases set expires_at = expires_at - make_interval(secs => %s)",
+    b"update scheduler.engine_permits set expires_at = expires_at - make_interval(secs => %s)",
     b"update scheduler.settings set engine_paused_until = engine_paused_until - make_interval(secs => %s)",
 )
 
@@ -52,7 +53,7 @@ class Clockwork:
                 await asyncio.sleep(0.1)
 
     async def let_time_pass(self, seconds: int = A_WHILE) -> None:
-        """For all that waits: hidden batches, unanswered posts, leases, the breaker's pause. Not for deadlines."""
+        """For all that waits: hidden batches, unanswered posts, permits, the breaker's pause. Not for deadlines."""
         async with self._night.project.connect(superuser=True) as connection:
             for statement in LATER:
                 await connection.execute(statement, (seconds,))

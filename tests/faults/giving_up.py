@@ -16,8 +16,8 @@ from tests.integration.nightly.night import Night
 # Only the visibility timeout brings it back.
 ALL_LEFT_IS_HIDDEN = b"""
 select not exists (select from scheduler.dispatches where ended_at is null)
-   and exists (select from pgmq.q_scenario_evaluation_batches)
-   and not exists (select from pgmq.q_scenario_evaluation_batches where vt <= clock_timestamp())
+   and exists (select from public.scheduler_invocation_batches where state = 'open')
+   and scheduler.visible_batches(1) = 0
 """
 
 

@@ -146,7 +146,7 @@ async def check_acts(night: Night, invocation_ids: Sequence[str], pairs: Mapping
 
 async def check_rest(night: Night) -> None:
     """Nothing is left lying: no message in a queue, and no batch open."""
-    assert await night.queue_lengths() == [0, 0]
+    assert await night.queue_lengths() == [0, 0, 0]
     assert await night.rows(b"select 1 from public.scheduler_invocation_batches where state = 'open'") == []
 
 

@@ -1,125 +1,126 @@
-"""A ceiling over the calls of all processes: never more in flight at the engine, whoever joins, calls or is killed."""
+"""A total of calls over all processes: never more in flight at the engine, whatever is started or killed."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from tests.emulator.function import FunctionProcess
 from tests.faults.clockwork import Clockwork
 from tests.faults.oracle import check_promises
 from tests.integration.manual.caller import Caller
 from tests.integration.nightly.night import Night, eventually
-from tests.scripted_engine import ScriptedEngine, rules
+from tests.scripted_engine import rules
 
-CEILING = 5
-SETTINGS = {
-    "EVALUATION_BATCH_SIZE": "10",
-    "ENGINE_USERS_PER_CALL": "1",
-    "ENGINE_MAX_CONCURRENCY": "4",
-    "ENGINE_MAX_CONCURRENCY_TOTAL": str(CEILING),
-    "ENGINE_TIMEOUT_SECONDS": "20",
-    "MAX_WORKERS": "3",
+EACH = 3
+BUDGET_SECONDS = 100
+PATIENT = {
+    "TIME_BUDGET_SECONDS": str(BUDGET_SECONDS),
+    "BATCH_VISIBILITY_SECONDS": "120",
+    # What the engine holds counts there until it is let go: no call may be given up before.
+    "ENGINE_TIMEOUT_SECONDS": "90",
 }
+HASTY = {"TIME_BUDGET_SECONDS": "2", "ENGINE_TIMEOUT_SECONDS": "1.5"}
 
 
-def slices_at_the_engine(engine: ScriptedEngine) -> int:
-    """How many slices have a call that waits for its answer: each has a trace of its own."""
-    return len({call.traceparent and call.traceparent.split("-")[1] for call in engine.calls if call.status is None})
+async def start(night: Night, permits: int, *pace: dict[str, str]) -> list[FunctionProcess]:
+    settings = {
+        "EVALUATION_BATCH_SIZE": "10",
+        "ENGINE_USERS_PER_CALL": "1",
+        "ENGINE_MAX_CONCURRENCY": str(EACH),
+        "ENGINE_MAX_CONCURRENCY_TOTAL": str(permits * EACH),
+    }
+    return await asyncio.gather(*(night.start_function(settings | one, restart=False) for one in pace))
 
 
-async def says(night: Night, functions: list[FunctionProcess], event: str) -> FunctionProcess:
-    """The first of these to log the event."""
-
-    async def look() -> FunctionProcess | None:
-        return next((one for one in functions if logged(night, one, event)), None)
-
-    found = await eventually(look)
-    assert found is not None
-    return found
+def times_turned_away(night: Night, function: FunctionProcess) -> int:
+    return sum(line["event"] == "engine_full" for line in night.log_lines(function))
 
 
-def logged(night: Night, function: FunctionProcess, event: str) -> list[dict[str, Any]]:
-    return [line for line in night.log_lines(function) if line["event"] == event]
+async def until_turned_away(night: Night, functions: list[FunctionProcess], times: int) -> None:
+    """Until slices of these found all permits taken, so often in all."""
+
+    async def look() -> bool:
+        return sum(times_turned_away(night, function) for function in functions) == times
+
+    await eventually(look)
 
 
-async def test_what_a_killed_process_may_still_have_in_flight_is_given_to_nobody(
+async def permits_are(night: Night, number: int) -> bool:
+    return len(await night.rows(b"select from scheduler.engine_permits where expires_at > clock_timestamp()")) == number
+
+
+async def test_the_total_holds_over_eight_processes_manual_runs_batches_and_kills(
     night: Night, clockwork: Clockwork
 ) -> None:
-    """The engine is still at its calls; of five that may be in flight the others have the one that it did not have."""
-    await night.add_mentors(200)
+    mentors = await night.add_mentors(400)
+    some = {"user_ids": mentors[:10], "dry_run": True}
     gate = asyncio.Event()
-    night.engine.rules.append(rules.hold_until(gate))
-    victim, *others = await asyncio.gather(*(night.start_function(SETTINGS, restart=False) for _ in range(3)))
+    night.engine.rules += [rules.hold_until(gate), rules.slow(None, 0.02)]
+    functions = await start(night, 4, *[PATIENT] * 7, HASTY)
+    await clockwork.start()
+
+    # Seven slices at once: three have a permit, and the fourth permit is kept for a manual run.
+    firing = [asyncio.create_task(night.fire(function)) for function in functions[:7]]
+    await until_turned_away(night, functions, 4)
+    await night.engine.until(lambda engine: engine.in_flight == 3 * EACH)
+    holders = [function for function in functions[:7] if not times_turned_away(night, function)]
+    by_hand = Caller(night, next(function for function in functions if function not in holders))
+    manual = asyncio.create_task(by_hand.run({"user_ids": mentors[:20], "dry_run": True}))
+    await night.engine.until(lambda engine: engine.in_flight == 4 * EACH)
+    answer = await Caller(night, functions[7]).send("POST", "/evaluation-batch", json=some)
+    assert (answer.status_code, answer.json()["code"]) == (503, "engine_busy")
+    # The engine is still at the calls of the killed: their permits go to no other slice.
+    victims, left = holders[:2], [function for function in functions if function not in holders[:2]]
+    for victim in victims:
+        await victim.kill()
+    await night.project.write_vault_secrets(left[0].url)
+    firing += [asyncio.create_task(night.fire(function)) for function in left]
+    await until_turned_away(night, functions, 4 + 6)
+    assert night.engine.in_flight == 4 * EACH
+
+    batches = [asyncio.create_task(by_hand.send("POST", "/evaluation-batch", json=some)) for _ in range(4)]
+    gate.set()
+    assert {answer.status_code for answer in await asyncio.gather(*batches)} == {200}
+    assert (await manual)["status"] == "succeeded"
+    await asyncio.gather(*firing, return_exceptions=True)
+    await clockwork.until_ended()
+    (scheduled,) = [one for one in await night.invocations() if one["triggered_by"] == "schedule"]
+
+    assert night.engine.peak_in_flight == 4 * EACH
+    assert (scheduled["status"], scheduled["failures"]) == ("succeeded", [])
+    await check_promises(night, scheduled)
+    assert await permits_are(night, 0)
+
+
+async def test_manual_work_gets_through_beside_scheduled_slices_and_a_lost_permit_comes_back(
+    night: Night, clockwork: Clockwork
+) -> None:
+    mentors = await night.add_mentors(200)
+    some = {"user_ids": mentors[:10], "dry_run": True}
+    gate = asyncio.Event()
+    night.engine.rules.append(rules.only(lambda call: not call.dry_run, rules.hold_until(gate)))
+    victim, other = await start(night, 2, PATIENT, PATIENT)
     await clockwork.start()
     firing = [asyncio.create_task(night.fire(victim))]
-    await night.engine.until(lambda engine: engine.in_flight == 4)
+    await night.engine.until(lambda engine: engine.in_flight == EACH)
+    caller = Caller(night, other)
+    assert (await caller.run(some))["status"] == "succeeded"
+    assert (await caller.send("POST", "/evaluation-batch", json=some)).status_code == 200
+    # A process that serves both holds both permits, and makes no more calls than one process may.
+    firing.append(asyncio.create_task(Caller(night, victim).send("POST", "/evaluation-batch", json=some)))
+    await eventually(lambda: permits_are(night, 2))
+    assert night.engine.in_flight == EACH
+
     await victim.kill()
-    await night.project.write_vault_secrets(others[0].url)
-
-    firing += [asyncio.create_task(night.fire(other)) for other in others]
-    await night.engine.until(lambda engine: engine.in_flight == CEILING)
-    idle = await says(night, others, "engine_full")
-    assert logged(night, idle, "batch_given_back") == []
-    assert night.engine.in_flight == CEILING
+    await night.project.write_vault_secrets(other.url)
+    answer = await night.fire(other)
+    assert (answer.status_code, times_turned_away(night, other)) == (202, 1)
+    await clockwork.let_time_pass(BUDGET_SECONDS + 5)
+    firing.append(asyncio.create_task(night.fire(other)))
+    await night.engine.until(lambda engine: engine.in_flight == 2 * EACH)
     gate.set()
     await asyncio.gather(*firing, return_exceptions=True)
-    invocation = await clockwork.until_ended()
-
-    assert night.engine.peak_in_flight == CEILING
-    assert (invocation["status"], invocation["failures"]) == ("succeeded", [])
-    # Nobody took what he could not get on with, and none of it is charged to anybody.
-    assert all(await night.rows(b"select deliveries <= 2 from public.scheduler_invocation_batches"))
-    await check_promises(night, invocation)
-
-
-async def test_processes_that_join_have_their_share_and_one_that_dies_keeps_nobody_from_his(
-    night: Night, clockwork: Clockwork
-) -> None:
-    await night.add_mentors(600)
-    in_a_hurry = asyncio.Event()
-    night.engine.rules.append(rules.only(rules.before(in_a_hurry), rules.slow(None, 0.02)))
-    functions = await asyncio.gather(*(night.start_function(SETTINGS, restart=False) for _ in range(3)))
-    await clockwork.start()
-    firing = []
-    for joined, function in enumerate(functions, 1):
-        firing.append(asyncio.create_task(night.fire(function)))
-        await night.engine.until(lambda engine, joined=joined: slices_at_the_engine(engine) == joined)  # type: ignore[misc]
-    await functions[0].kill()
-    await night.project.write_vault_secrets(functions[1].url)
-    in_a_hurry.set()
-    await asyncio.gather(*firing, return_exceptions=True)
-    invocation = await clockwork.until_ended()
-
-    assert night.engine.peak_in_flight == CEILING
-    assert (invocation["status"], invocation["failures"]) == ("succeeded", [])
-    assert all(logged(night, function, "batch_recorded") for function in functions[1:])
-    await check_promises(night, invocation)
-    assert await night.rows(b"select from scheduler.engine_leases where expires_at > now()") == []
-
-
-async def test_a_batch_by_hand_keeps_to_the_ceiling_as_well(night: Night, clockwork: Clockwork) -> None:
-    """Turned away while a night has all the calls; and once it has not, the same request is evaluated."""
-    mentors = await night.add_mentors(200)
-    gate = asyncio.Event()
-    night.engine.rules.append(rules.hold_until(gate))
-    greedy = {**SETTINGS, "ENGINE_MAX_CONCURRENCY": str(CEILING)}
-    patience = {"TIME_BUDGET_SECONDS": "2", "ENGINE_TIMEOUT_SECONDS": "1.5"}
-    working, asked = await asyncio.gather(night.start_function(greedy), night.start_function({**SETTINGS, **patience}))
-    await clockwork.start()
-    firing = asyncio.create_task(night.fire(working))
-    await night.engine.until(lambda engine: engine.in_flight == CEILING)
-
-    caller = Caller(night, asked)
-    request = {"user_ids": mentors[:3], "dry_run": True}
-    answer = await caller.send("POST", "/evaluation-batch", json=request)
-    assert (answer.status_code, answer.json()["code"]) == (503, "engine_busy")
-    assert night.engine.in_flight == CEILING
-    gate.set()
-    await firing
-    answer = await caller.send("POST", "/evaluation-batch", json=request)
-
-    assert answer.status_code == 200
-    assert len(answer.json()["results"]) == 6
-    assert night.engine.peak_in_flight == CEILING
-    await check_promises(night, await clockwork.until_ended())
+    await clockwork.until_ended()
+    (scheduled,) = [one for one in await night.invocations() if one["triggered_by"] == "schedule"]
+    await check_promises(night, scheduled)
+    assert (scheduled["status"], night.engine.peak_in_flight) == ("succeeded", 2 * EACH)

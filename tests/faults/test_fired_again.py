@@ -184,5 +184,5 @@ async def no_rows_are_left(night: Night) -> bool:
 
 
 async def check_rest_of_nothing(night: Night) -> None:
-    assert await night.queue_lengths() == [0, 0]
+    assert await night.queue_lengths() == [0, 0, 0]
     assert await night.rows(b"select from public.scheduler_evaluations") == []

@@ -210,7 +210,7 @@ async def test_an_answer_for_a_run_that_was_deleted_and_pruned_brings_nothing_ba
     assert recorded(night, slow).keys() == {"gone"}
     for table in (b"scheduler_invocations", b"scheduler_invocation_batches", b"scheduler_evaluations"):
         assert await night.rows(b"select from public." + table) == []
-    assert await night.queue_lengths() == [0, 0]
+    assert await night.queue_lengths() == [0, 0, 0]
     assert night.engine.notified_twice == []
 
 

@@ -63,7 +63,7 @@ LAYERS = {
         lambda project: project.server.kill(), start_server, b"database system was interrupted"
     ),
 }
-LONG_AWAY = ("the gateway", "PostgREST", "PostgreSQL, politely")
+LONG_AWAY = ("the gateway", "PostgreSQL, politely")
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)

@@ -9,6 +9,7 @@ select plan(20);
 delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
+delete from pgmq.q_scenario_evaluation_batches_poison;
 
 insert into public.scheduler_invocations
   (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)

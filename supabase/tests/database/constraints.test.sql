@@ -14,15 +14,15 @@ values
   ('00000000-0000-4000-8000-00000000000a', 'id:constraints', 'manual', 'running', now(), now(), now() + interval '1 hour',
    'manual:constraints');
 insert into public.scheduler_invocation_batches
-  (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
+  (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id)
 values
   ('00000000-0000-4000-8000-00000000000a', 1, '[]', '00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002',
-   2, 2, 1);
+   2, 2, 'scenario_evaluation_batches', 1);
 insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome)
 values ('00000000-0000-4000-8000-00000000000a', '00000000-0000-4000-8000-000000000001', 'contact_lapsed', 'triggered');
 insert into scheduler.alerts (invocation_id, reason) values ('00000000-0000-4000-8000-00000000000a', 'failed');
-insert into scheduler.engine_leases (id, version, granted, wanted, expires_at)
-values ('00000000-0000-4000-8000-00000000000b', 1, 0, 1, now());
+insert into scheduler.engine_permits (id, calls, is_manual, expires_at)
+values ('00000000-0000-4000-8000-00000000000b', 1, false, now());
 insert into public.peer_mentors (user_id) values ('00000000-0000-4000-8000-000000000001');
 
 insert into refused values
@@ -50,6 +50,8 @@ insert into refused values
    $$update public.scheduler_invocations set deleted_at = now() where finished_at is null$$),
   ('note_is_bounded', $$update public.scheduler_invocations set note = repeat('x', 2001)$$),
 
+
+  ('queue_is_known', $$update public.scheduler_invocation_batches set queue = 'another'$$),
   ('batch_has_pairs', $$update public.scheduler_invocation_batches set evaluations = 0$$),
   ('users_are_in_order',
    $$update public.scheduler_invocation_batches set last_user_id = '00000000-0000-4000-8000-000000000000'$$),
@@ -65,8 +67,7 @@ insert into refused values
   ('texts_are_bounded', $$update public.scheduler_evaluations set error_code = repeat('x', 65)$$),
 
   ('engine_ceiling_is_one_row', $$update scheduler.engine_ceiling set singleton = false$$),
-  ('grant_is_not_negative', $$update scheduler.engine_leases set granted = -1$$),
-  ('something_is_wanted', $$update scheduler.engine_leases set wanted = 0$$),
+  ('a_permit_allows_calls', $$update scheduler.engine_permits set calls = 0$$),
 
   ('reason_is_known', $$update scheduler.alerts set reason = 'odd'$$),
   ('sent_or_given_up', $$update scheduler.alerts set sent_at = now(), given_up_at = now()$$);
@@ -126,8 +127,8 @@ select throws_ok(
 select throws_ok(
   $$
     insert into public.scheduler_invocation_batches
-      (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id)
-    values ('00000000-0000-4000-8000-00000000000f', 1, '[]', gen_random_uuid(), gen_random_uuid(), 1, 1, 1)
+      (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id)
+    values ('00000000-0000-4000-8000-00000000000f', 1, '[]', gen_random_uuid(), gen_random_uuid(), 1, 1, 'scenario_evaluation_batches', 1)
   $$,
   null, null, 'a batch belongs to an invocation'
 );

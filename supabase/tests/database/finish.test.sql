@@ -9,6 +9,7 @@ select plan(15);
 delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
+delete from pgmq.q_scenario_evaluation_batches_poison;
 
 -- A scheduled run with one batch for each outcome that is given, recorded; it ends, and its status is the answer.
 create function pg_temp.status_after(p_outcomes text[], p_enumerated boolean default true, p_skipped integer default 0)
@@ -67,6 +68,7 @@ select is(
 delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
+delete from pgmq.q_scenario_evaluation_batches_poison;
 
 insert into public.scheduler_invocations
   (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)

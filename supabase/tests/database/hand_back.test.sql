@@ -9,6 +9,7 @@ select plan(15);
 delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
+delete from pgmq.q_scenario_evaluation_batches_poison;
 
 update scheduler.settings
    set slot_high_water_mark = now() - interval '7 days', next_due_at = null, engine_paused_until = null, engine_outages = 0;
@@ -56,12 +57,11 @@ select public.scheduler_hand_back(null, false, true, null, null);
 select is((select engine_outages from scheduler.settings), 0, 'an engine that answers again has no outages');
 select is((select error from public.scheduler_invocations), null, 'and nothing waits for it');
 
-insert into scheduler.engine_leases (id, version, granted, wanted, expires_at)
-values ('00000000-0000-4000-8000-00000000000c', 1, 4, 4, clock_timestamp() + interval '1 minute');
+select public.scheduler_take_permit('00000000-0000-4000-8000-00000000000c', 4, 8, false, 60);
 select public.scheduler_hand_back(null, false, false, null, null, '00000000-0000-4000-8000-00000000000c');
 select is_empty(
-  $$select 1 from scheduler.engine_leases where id = '00000000-0000-4000-8000-00000000000c'$$,
-  'a lease that is not needed any more is given up'
+  $$select 1 from scheduler.engine_permits where id = '00000000-0000-4000-8000-00000000000c'$$,
+  'a permit that is not needed any more is returned'
 );
 
 select * from finish();

@@ -9,6 +9,7 @@ select plan(17);
 delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
+delete from pgmq.q_scenario_evaluation_batches_poison;
 
 update scheduler.settings
    set slot_high_water_mark = now() - interval '7 days', next_due_at = null, engine_paused_until = null, engine_outages = 0;

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(69);
+select plan(75);
 
 -- Schemas -----------------------------------------------------------------------------------------------------------------
 
@@ -20,13 +20,15 @@ select table_privs_are(kept.schema, kept.name, role, '{}')
     ('public', 'scheduler_evaluations'),
     ('scheduler', 'settings'),
     ('scheduler', 'dispatches'),
-    ('scheduler', 'engine_leases'),
+    ('scheduler', 'engine_permits'),
     ('scheduler', 'engine_ceiling'),
     ('scheduler', 'alerts'),
     ('pgmq', 'q_scenario_evaluation_batches'),
     ('pgmq', 'a_scenario_evaluation_batches'),
     ('pgmq', 'q_scenario_evaluation_batches_manual'),
-    ('pgmq', 'a_scenario_evaluation_batches_manual')
+    ('pgmq', 'a_scenario_evaluation_batches_manual'),
+    ('pgmq', 'q_scenario_evaluation_batches_poison'),
+    ('pgmq', 'a_scenario_evaluation_batches_poison')
   ) as kept (schema, name)
  cross join unnest(array['anon', 'authenticated']) as role;
 
@@ -39,20 +41,22 @@ select table_privs_are(kept.schema, kept.name, 'service_role', kept.privileges)
     ('public', 'scheduler_evaluations', array['SELECT']),
     ('scheduler', 'settings', '{}'),
     ('scheduler', 'dispatches', '{}'),
-    ('scheduler', 'engine_leases', '{}'),
+    ('scheduler', 'engine_permits', '{}'),
     ('scheduler', 'engine_ceiling', '{}'),
     ('scheduler', 'alerts', '{}'),
     ('pgmq', 'q_scenario_evaluation_batches', '{}'),
     ('pgmq', 'a_scenario_evaluation_batches', '{}'),
     ('pgmq', 'q_scenario_evaluation_batches_manual', '{}'),
-    ('pgmq', 'a_scenario_evaluation_batches_manual', '{}')
+    ('pgmq', 'a_scenario_evaluation_batches_manual', '{}'),
+    ('pgmq', 'q_scenario_evaluation_batches_poison', '{}'),
+    ('pgmq', 'a_scenario_evaluation_batches_poison', '{}')
   ) as kept (schema, name, privileges);
 
 select sequence_privs_are('scheduler', 'dispatches_id_seq', role, '{}')
   from unnest(array['anon', 'authenticated', 'service_role']) as role;
 
 select tables_are(
-  'scheduler', array['settings', 'dispatches', 'engine_leases', 'engine_ceiling', 'alerts'],
+  'scheduler', array['settings', 'dispatches', 'engine_permits', 'engine_ceiling', 'alerts'],
   'no table of ours is left out above'
 );
 
@@ -91,8 +95,8 @@ select set_eq(
     'scheduler_claim_alert', 'scheduler_complete', 'scheduler_delete', 'scheduler_enqueue', 'scheduler_finish', 'scheduler_get',
     'scheduler_hand_back', 'scheduler_last_good_run', 'scheduler_list', 'scheduler_mentors_view_fault',
     'scheduler_mentors_without_user_id', 'scheduler_open',
-    'scheduler_open_slot', 'scheduler_release', 'scheduler_settle_alert', 'scheduler_spent_slots', 'scheduler_split', 'scheduler_undone',
-    'scheduler_update'
+    'scheduler_open_slot', 'scheduler_release', 'scheduler_settle_alert', 'scheduler_spent_slots', 'scheduler_split',
+    'scheduler_take_permit', 'scheduler_undone', 'scheduler_update'
   ],
   'service_role may call exactly these functions'
 );

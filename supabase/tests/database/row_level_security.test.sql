@@ -4,7 +4,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(31);
+select plan(35);
 
 create temporary table guarded (name text) on commit drop;
 insert into guarded values
@@ -14,13 +14,15 @@ insert into guarded values
   ('public.scheduler_evaluations'),
   ('scheduler.settings'),
   ('scheduler.dispatches'),
-  ('scheduler.engine_leases'),
+  ('scheduler.engine_permits'),
   ('scheduler.engine_ceiling'),
   ('scheduler.alerts'),
   ('pgmq.q_scenario_evaluation_batches'),
   ('pgmq.a_scenario_evaluation_batches'),
   ('pgmq.q_scenario_evaluation_batches_manual'),
-  ('pgmq.a_scenario_evaluation_batches_manual');
+  ('pgmq.a_scenario_evaluation_batches_manual'),
+  ('pgmq.q_scenario_evaluation_batches_poison'),
+  ('pgmq.a_scenario_evaluation_batches_poison');
 
 select ok((select relrowsecurity from pg_class where oid = name::regclass), 'row level security is on for ' || name)
   from guarded;

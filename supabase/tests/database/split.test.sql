@@ -1,14 +1,15 @@
--- scheduler_split: a batch that is suspected to kill its workers becomes one for each of its users.
+-- scheduler_split: a batch that may kill its workers becomes one for each of its users, in the poison queue.
 begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(10);
+select plan(11);
 
 -- Whatever is there is out of the way until the rollback.
 delete from public.scheduler_invocations;
 delete from pgmq.q_scenario_evaluation_batches;
 delete from pgmq.q_scenario_evaluation_batches_manual;
+delete from pgmq.q_scenario_evaluation_batches_poison;
 
 insert into public.scheduler_invocations
   (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
@@ -30,13 +31,14 @@ language sql as $$
 $$;
 
 select is(pg_temp.split(1, 9), false, 'not by somebody who does not hold it');
-select is(pg_temp.split(2, 1), false, 'nor is one of one user');
-select is(pg_temp.split(1, 1), true, 'one of two is');
+select is(pg_temp.split(1, 1), true, 'a batch of two users is split');
 select is(pg_temp.split(1, 1), false, 'and then it is not there any more');
+select is(pg_temp.split(3, 0), false, 'nor is one split that is in the poison queue');
 select results_eq(
-  'select batch_no, mentors, evaluations, deliveries_before from public.scheduler_invocation_batches order by batch_no',
-  'values (2, 1, 2, 0), (3, 1, 1, 2), (4, 1, 1, 2)',
-  'each user has a batch of her own, which inherits the suspicion'
+  'select batch_no, mentors, evaluations, deliveries_before, queue from public.scheduler_invocation_batches order by batch_no',
+  $$values (2, 1, 2, 0, 'scenario_evaluation_batches'), (3, 1, 1, 2, 'scenario_evaluation_batches_poison'),
+           (4, 1, 1, 2, 'scenario_evaluation_batches_poison')$$,
+  'each user has a batch in the poison queue, which counts as delivered twice'
 );
 select results_eq(
   $$select pairs -> 0 -> 'user_ids' ->> 0 from public.scheduler_invocation_batches where batch_no > 2 order by batch_no$$,
@@ -49,7 +51,7 @@ select results_eq(
   'they keep the range that they were enumerated with'
 );
 select set_eq(
-  $$select message ->> 'batch_no' from pgmq.q_scenario_evaluation_batches$$, array['2', '3', '4'],
+  $$select message ->> 'batch_no' from pgmq.q_scenario_evaluation_batches_poison$$, array['3', '4'],
   'messages are exchanged with the batches'
 );
 select is(
@@ -57,9 +59,13 @@ select is(
   'there are as many pairs as before'
 );
 select is(
-  (select min((batch ->> 'deliveries')::integer)
-     from jsonb_array_elements(public.scheduler_claim(10, 600, false)::jsonb -> 'batches') as batch),
-  3, 'whoever claims one sees that it is suspect'
+  (select array[answer ->> 'poison_waits', answer -> 'batches' ->> 0] from public.scheduler_claim(10, 600, false) as answer),
+  array['true', null], 'an ordinary claim returns none of them, but says that they are there'
+);
+select results_eq(
+  $$select (batch ->> 'deliveries')::integer, (batch ->> 'is_poison')::boolean
+      from jsonb_array_elements(public.scheduler_claim(10, 600, false, 'last')::jsonb -> 'batches') as batch$$,
+  'values (3, true)', 'and one that asks for them returns one'
 );
 
 select * from finish();

@@ -27,12 +27,12 @@ with users as (
   from (select md5('peer-mentor-' || m)::uuid as user_id from generate_series(1, %(mentors)s::integer) as m) as chosen
 )
 insert into public.scheduler_invocation_batches (
-  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, state, deliveries,
+  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
   triggered, scenario_counts, duration_ms, worker, finished_at
 )
 select
   i.id, 1, jsonb_build_array(jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', users.ids)),
-  users.first, users.last, %(mentors)s, %(evaluations)s, 0, 'done', 1, %(evaluations)s,
+  users.first, users.last, %(mentors)s, %(evaluations)s, 'scenario_evaluation_batches', 0, 'done', 1, %(evaluations)s,
   (
     select jsonb_object_agg(type.value, jsonb_build_object('triggered', %(mentors)s::integer))
     from jsonb_array_elements_text(%(types)s::jsonb) as type

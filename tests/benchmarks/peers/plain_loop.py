@@ -28,8 +28,8 @@ from functions.main import CONFIG
 from functions.peer_mentors import fetch_active_peer_mentors
 from functions.work import build_work
 from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios
+from shared.load_control import gather_or_cancel
 from shared.observability import start_trace
-from shared.side_by_side import side_by_side
 from shared.time_budget import TimeBudget
 
 MOST_IN_HAND = 64
@@ -52,7 +52,7 @@ class PlainLoop:
 
     async def run(self) -> dict[str, Any]:
         """Reads, evaluates and writes side by side."""
-        await side_by_side([self._read(), *(self._evaluate() for _ in range(self._workers))])
+        await gather_or_cancel([self._read(), *(self._evaluate() for _ in range(self._workers))])
         return {"id": self._id, "mentors": self._mentors, "counts": dict(self._outcomes)}
 
     async def _read(self) -> None:

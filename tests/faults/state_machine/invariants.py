@@ -1,54 +1,110 @@
-"""What must hold after every step, whatever was done in it. Each is worked out anew from pairs, rows and answers."""
+"""What must hold after every step (DESIGN.md, I1 to I3, and that a run's end tells the truth).
+
+Each is worked out anew from pairs, rows and what callers were answered, never from a count that SQL made.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
 from tests.integration.database.asked import pairs_of
+from tests.integration.database.sql_core import Json
 
-from .ending import Prune, is_past_retention
-from .ledger import Ledger
-from .opening import MAX_WORKERS
-from .operation import Step
-from .picture import NOTABLE, Picture, Run, by_scenario, last_good, moment
+from .snapshot import OUTCOMES, BatchKey, Message, Pair, Run, Snapshot, by_scenario, key_of, last_good, moment
 
-OUTCOMES = (*NOTABLE, "not_triggered", "not_evaluated")
-# What may change of a run that has ended; its time of ending only when it is moved by hand.
+# What may change of a run that has ended.
 MAY_CHANGE_AFTER_THE_END = ("note", "deleted_at", "retry_of", "next_batch_no")
 
 
-def check(step: Step) -> None:
-    after, ledger = step.after, step.ledger
+@dataclass
+class Ledger:
+    """What callers were answered, and nothing else: the account against which the tables are held."""
+
+    # Slots that are spent, and the scope in which the engine sees the pairs of each run; of a retry, its source.
+    slots: set[str] = field(default_factory=set)
+    scopes: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    # Of each run every pair that was accepted, with the outcome that was recorded for it, None: none yet.
+    frozen: dict[str, dict[Pair, str | None]] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    # Batches as they were handed out, by worker, the latest last: it may record or release them at any time.
+    held: dict[str, tuple[Json, ...]] = field(default_factory=dict)
+    # How many batches were handed out in all.
+    claims: int = 0
+    # The reads of a batch that were released without blame.
+    blameless: dict[BatchKey, frozenset[int]] = field(default_factory=dict)
+
+    def branch(self) -> Ledger:
+        """Return a copy that can go another way."""
+        return Ledger(**{each.name: copy(getattr(self, each.name)) for each in fields(self)})
+
+    def key(self) -> str:
+        # Which worker is which makes no difference.
+        held = sorted([(*key_of(batch), batch["read_count"]) for batch in held] for held in self.held.values() if held)
+        return repr((self.claims, held, self.blameless, self.frozen))
+
+    def open(self, run_id: str, scope: str) -> None:
+        assert run_id not in self.scopes, f"{run_id} was opened a second time"
+        self.scopes[run_id] = scope
+        self.frozen[run_id] = {}
+
+    def freeze(self, run_id: str, pairs: list[Pair]) -> None:
+        known = self.frozen[run_id]
+        assert len({*known, *pairs}) == len(known) + len(pairs), f"a pair of {run_id} was frozen twice"
+        self.frozen[run_id] = known | dict.fromkeys(pairs)
+
+    def record(self, run_id: str, outcomes: dict[Pair, str]) -> None:
+        known = self.frozen[run_id]
+        for pair, outcome in outcomes.items():
+            assert known[pair] is None, f"{pair} of {run_id} was recorded as {known[pair]}, and then as {outcome}"
+        self.frozen[run_id] = {**known, **outcomes}
+
+    def drop(self, worker: str, batch: Json) -> None:
+        self.held[worker] = tuple(other for other in self.held[worker] if other is not batch)
+
+
+def check_step(before: Snapshot, after: Snapshot, *, prunes: bool) -> None:
+    """Check what may have changed."""
+    mark, marked = before.settings["slot_high_water_mark"], after.settings["slot_high_water_mark"]
+    assert mark is None or moment(mark) <= moment(marked), "the high-water mark moved back"
+    for run_id in before.runs.keys() - after.runs.keys():
+        assert prunes, f"{run_id} is gone, and nothing was pruned"
+        assert may_be_pruned(before.runs[run_id], before, readers=after), f"{run_id} was pruned too early"
+    for run_id in before.runs.keys() & after.runs.keys():
+        was, run = before.runs[run_id], after.runs[run_id]
+        assert run.enumeration_done >= was.enumeration_done
+        if not was.is_open:
+            assert fixed(run) == fixed(was), f"{run_id} had ended, and changed"
+
+
+def check(after: Snapshot, described: dict[str, Json], ledger: Ledger) -> None:
+    """Check what the tables say, and what SQL says of each run, against what callers were answered."""
     for run in after.runs.values():
         pairs_are_what_was_frozen_and_recorded(run, ledger)
         batches_agree_with_their_pairs(run)
-        ranges_are_the_same_or_disjoint(run)
-        counts_agree_with_pairs(run)
-        what_is_undone_can_be_read_back(run)
+        counts_agree_with_pairs(run, described[run.id]["described"])
+        unfinished_can_be_read_back(run, described[run.id]["undone"])
         status_is_the_truth(run, ledger)
-        scope_is_what_it_was_opened_with(run, after, ledger)
+        keys_are_the_same_each_time(run, after, ledger)
     messages_are_those_of_open_batches(after, ledger)
-    deliveries_are_counted(after, ledger)
-    slots_are_opened_once(step)
-    what_has_ended_stays(step)
-    only_what_may_be_pruned_is_gone(step)
-    slices_stay_within_bounds(step)
+    slots_are_opened_once(after, ledger)
+    assert after.under_way <= after.settings["max_workers"], "more slices were asked for than there may be"
 
 
 def pairs_are_what_was_frozen_and_recorded(run: Run, ledger: Ledger) -> None:
-    """I2: nothing vanishes, nothing is added, and an outcome that was recorded stays."""
+    """I2: no pair vanishes, none is added, and an outcome that was recorded stays."""
     every = [pair for batch in run.batches.values() for pair in pairs_of(batch["pairs"])]
     assert len(every) == len(set(every)), f"{run.id} has a pair twice"
-    assert set(every) == ledger.frozen[run.id].keys(), run.id
-    assert run.rows.keys() <= set(every), f"{run.id} has results for somebody whom it is not about"
+    assert set(every) == ledger.frozen[run.id].keys(), f"the pairs of {run.id} are not those that were frozen"
+    assert run.rows.keys() <= set(every), f"{run.id} has results of pairs that are not its own"
     for pair, outcome in run.outcomes.items():
         recorded = ledger.frozen[run.id][pair]
         assert outcome == recorded or (recorded is None and outcome in (None, "not_evaluated")), (
-            pair,
-            recorded,
-            outcome,
+            f"{pair} was recorded as {recorded}, and is {outcome}"
         )
 
 
@@ -60,19 +116,15 @@ def batches_agree_with_their_pairs(run: Run) -> None:
         assert batch["first_user_id"] <= users[0] <= users[-1] <= batch["last_user_id"]
         assert batch["deliveries_before"] == 0 or len(users) == 1
         counted = Counter(outcome for outcome in outcomes.values() if outcome)
-        assert {outcome: batch[outcome] for outcome in OUTCOMES} == {outcome: counted[outcome] for outcome in OUTCOMES}
+        assert {name: batch[name] for name in OUTCOMES} == {name: counted[name] for name in OUTCOMES}, number
         assert batch["scenario_counts"] == by_scenario(outcomes)
-
-
-def ranges_are_the_same_or_disjoint(run: Run) -> None:
     ranges = sorted({(batch["first_user_id"], batch["last_user_id"]) for batch in run.batches.values()})
     assert all(one[1] < other[0] for one, other in pairwise(ranges)), "ranges of users overlap"
 
 
-def counts_agree_with_pairs(run: Run) -> None:
-    described, counts = run.described, run.described["counts"]
-    counted = Counter(run.outcomes.values())
-    assert {outcome: counts[outcome] for outcome in OUTCOMES} == {outcome: counted[outcome] for outcome in OUTCOMES}
+def counts_agree_with_pairs(run: Run, described: Json) -> None:
+    counts, counted = described["counts"], Counter(run.outcomes.values())
+    assert {name: counts[name] for name in OUTCOMES} == {name: counted[name] for name in OUTCOMES}
     assert counts["evaluations"] == len(run.outcomes)
     assert counts["batches"] == len(run.batches)
     assert counts["batches_done"] == sum(batch["state"] == "done" for batch in run.batches.values())
@@ -83,13 +135,13 @@ def counts_agree_with_pairs(run: Run) -> None:
     assert described["status"] == run.status
 
 
-def what_is_undone_can_be_read_back(run: Run) -> None:
-    undone = {(row["user_id"], kind) for row in run.undone["mentors"] for kind in row["scenario_types"]}
-    assert undone == {pair for pair, outcome in run.outcomes.items() if outcome in ("failed", "not_evaluated")}
+def unfinished_can_be_read_back(run: Run, undone: Json) -> None:
+    read = {(row["user_id"], kind) for row in undone["mentors"] for kind in row["scenario_types"]}
+    assert read == {pair for pair, outcome in run.outcomes.items() if outcome in ("failed", "not_evaluated")}
 
 
 def status_is_the_truth(run: Run, ledger: Ledger) -> None:
-    """I5, from what was known when it ended; what was recorded later moves neither status nor time."""
+    """From what was known when it ended; what was recorded later moves neither status nor time."""
     assert (run.finished_at is None) == run.is_open
     if run.is_open:
         assert run.id not in ledger.cancelled
@@ -102,106 +154,70 @@ def status_is_the_truth(run: Run, ledger: Ledger) -> None:
     if run.status == "cancelled":
         return
     outcomes = run.outcomes_at_its_end()
-    all_recorded = run.enumeration_done and not outcomes["not_evaluated"]
-    if not all_recorded:
-        assert moment(run.expires_at) <= moment(run.finished_at) or is_moved(run), f"{run.id} ended before its time"
+    if not run.enumeration_done or outcomes["not_evaluated"]:
+        assert moment(run.expires_at) <= moment(run.finished_at), f"{run.id} ended before its time"
         assert run.error is not None
-    assert (run.status, run.error == "no_active_mentors") == truth(run, outcomes), outcomes
-    assert run.error == "no_active_mentors" if run.status == "failed" and not run.batches and all_recorded else True
+    status = final_status(run, outcomes)
+    assert run.status == status, f"{run.id} is {run.status}, but {dict(outcomes)} is {status}"
+    has_no_mentors = run.enumeration_done and not run.batches and not run.mentors_skipped
+    assert (run.error == "no_active_mentors") == (has_no_mentors and run.triggered_by == "schedule")
 
 
-def is_moved(run: Run) -> bool:
-    """Its end was moved into the past by hand."""
-    return moment(run.finished_at) < moment(run.created_at)
-
-
-def truth(run: Run, outcomes: Counter[str | None]) -> tuple[str, bool]:
-    evaluated = sum(outcomes[outcome] for outcome in ("triggered", "not_triggered", "suppressed"))
+def final_status(run: Run, outcomes: Counter[str | None]) -> str:
     if run.enumeration_done and not run.batches and not run.mentors_skipped:
-        return ("failed", True) if run.triggered_by == "schedule" else ("succeeded", False)
+        return "failed" if run.triggered_by == "schedule" else "succeeded"
     if run.enumeration_done and not outcomes["failed"] and not outcomes["not_evaluated"]:
-        return "succeeded", False
-    return ("partial" if evaluated else "failed"), False
+        return "succeeded"
+    evaluated = sum(outcomes[outcome] for outcome in ("triggered", "not_triggered", "suppressed"))
+    return "partial" if evaluated else "failed"
 
 
-def scope_is_what_it_was_opened_with(run: Run, picture: Picture, ledger: Ledger) -> None:
-    assert run.id in ledger.opened, f"nobody was told that {run.id} was opened"
+def keys_are_the_same_each_time(run: Run, after: Snapshot, ledger: Ledger) -> None:
+    """I3: the scope that begins every key is the one it was opened with, a retry's that of its source."""
+    assert run.id in ledger.scopes, f"no caller was answered that {run.id} was opened"
     assert run.engine_scope == ledger.scopes[run.id]
     source = ledger.sources.get(run.id)
+    assert (run.triggered_by == "retry") == (source is not None)
     if source is None:
-        assert run.triggered_by != "retry"
         return
-    assert run.triggered_by == "retry"
-    # what it has not read to the end is there, and stands still
-    assert run.retry_of == source or (run.retry_of is None and source not in picture.runs)
-    assert run.enumeration_done or source in picture.runs, f"{source} is gone, and {run.id} has still to read from it"
-    if source in picture.runs:
-        assert not picture.runs[source].is_open
-        assert not picture.runs[source].dry_run or run.dry_run
-        assert run.dry_run or run.engine_scope_since == picture.runs[source].engine_scope_since
+    assert run.enumeration_done or source in after.runs, f"{source} is gone, and {run.id} still reads from it"
+    if source in after.runs:
+        assert run.retry_of == source
+        assert not after.runs[source].is_open
+        assert run.dry_run or run.engine_scope_since == after.runs[source].engine_scope_since
 
 
-def messages_are_those_of_open_batches(picture: Picture, ledger: Ledger) -> None:
-    expected = [
-        (run.queue, run.batches[number]["msg_id"]) for run in picture.runs.values() for number in run.open_batches
-    ]
-    assert len(expected) == len(set(expected)), "two batches share a message"
-    waiting = picture.messages.keys() - ledger.strays
-    assert set(expected) <= waiting | ledger.lost, "an open batch has no message"
-    assert waiting <= set(expected), "a message is left of a batch that is not open"
-
-
-def deliveries_are_counted(picture: Picture, ledger: Ledger) -> None:
-    for run in picture.runs.values():
+def messages_are_those_of_open_batches(after: Snapshot, ledger: Ledger) -> None:
+    wanted: set[Message | None] = set()
+    for run in after.runs.values():
         for number in run.open_batches:
-            message = picture.message_of((run.id, number))
-            assert message is None or message.read_count == ledger.claims[run.id, number]
-            assert run.batches[number]["handed_back"] == len(ledger.blameless[run.id, number])
+            wanted.add(message := after.message_of((run.id, number)))
+            assert message, f"open batch {number} of {run.id} has no message"
+            assert run.batches[number]["handed_back"] == len(ledger.blameless.get((run.id, number), ()))
+    assert set(after.messages) <= wanted, "a message is left of a batch that is not open"
 
 
-def slots_are_opened_once(step: Step) -> None:
-    """I1; that no slot is opened again is checked with each answer."""
-    after = step.after
-    nights = [run for run in after.runs.values() if run.triggered_by == "schedule"]
-    assert {run.idempotency_key for run in nights} <= step.ledger.slots
-    assert sum(run.is_open for run in nights) <= 1
-    before, mark = step.before.settings["slot_high_water_mark"], after.settings["slot_high_water_mark"]
-    assert before is None or moment(before) <= moment(mark), "the high-water mark moved back"
-    assert all(moment(run.scheduled_for) <= moment(mark) for run in nights)
+def slots_are_opened_once(after: Snapshot, ledger: Ledger) -> None:
+    """I1; that a slot is not opened again after its run is gone is checked with each answer."""
+    scheduled = [run for run in after.runs.values() if run.triggered_by == "schedule"]
+    assert {run.idempotency_key for run in scheduled} <= ledger.slots
+    assert sum(run.is_open for run in scheduled) <= 1
     retried = [run.retry_of for run in after.open_runs if run.retry_of]
     assert len(retried) == len(set(retried)), "two retries of one run are open"
 
 
-def what_has_ended_stays(step: Step) -> None:
-    for run_id in step.before.runs.keys() & step.after.runs.keys():
-        before, after = step.before.runs[run_id], step.after.runs[run_id]
-        assert after.enumeration_done >= before.enumeration_done
-        if before.is_open:
-            continue
-        assert fixed(after) == fixed(before)
-        assert after.finished_at == before.finished_at or is_moved(after)
-        assert not before.deleted_at or after.deleted_at == before.deleted_at
+def may_be_pruned(run: Run, before: Snapshot, readers: Snapshot) -> bool:
+    """Ended, and deleted or old; not the last good run, nor what a retry (one of the `readers`) has still to read."""
+    keep = before.settings["retention_days"] * 86400
+    is_old = not run.is_open and (
+        run.deleted_at is not None or (before.now - moment(run.finished_at)).total_seconds() > keep
+    )
+    return is_old and not has_readers(run.id, readers) and run.id != last_good(before.runs.values())
+
+
+def has_readers(run_id: str, snapshot: Snapshot) -> bool:
+    return any(other.retry_of == run_id and not other.enumeration_done for other in snapshot.runs.values())
 
 
 def fixed(run: Run) -> dict[str, Any]:
-    return {name: value for name, value in run.row.items() if name not in (*MAY_CHANGE_AFTER_THE_END, "finished_at")}
-
-
-def only_what_may_be_pruned_is_gone(step: Step) -> None:
-    gone = step.before.runs.keys() - step.after.runs.keys()
-    if not gone:
-        return
-    assert step.has(Prune), "rows are gone, and nobody pruned"
-    best = last_good([*(step.before.runs[run_id] for run_id in gone), *step.after.runs.values()])
-    for run_id in gone:
-        assert run_id != best, "the last night that went well was pruned"
-        assert run_id in step.ledger.deleted or is_past_retention(step.before.runs[run_id], step.before)
-    step.ledger.forget(gone)
-
-
-def slices_stay_within_bounds(step: Step) -> None:
-    assert len(step.after.under_way) <= MAX_WORKERS
-    for number, before in step.before.dispatches.items():
-        after = step.after.dispatches[number]
-        assert before["ended_at"] is None or after["ended_at"] == before["ended_at"]
-        assert before["status_code"] is None or after["status_code"] == before["status_code"]
+    return {name: value for name, value in run.row.items() if name not in MAY_CHANGE_AFTER_THE_END}

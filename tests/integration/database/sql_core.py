@@ -18,6 +18,7 @@ from tests.emulator.connections import Connection, connect
 LOCK_WAIT_SECONDS = 20.0
 VISIBILITY_SECONDS = 600
 SCENARIO = "contact_lapsed"
+QUEUES = ("scenario_evaluation_batches_manual", "scenario_evaluation_batches", "scenario_evaluation_batches_poison")
 
 Json = dict[str, Any]
 Pairs = list[Json]
@@ -68,11 +69,17 @@ class Session:
 class Worker(Session):
     """A session of role service_role: what one instance of the function may do."""
 
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._signatures: dict[str, str] = {}
+
     async def call(self, function: str, **arguments: Any) -> Any:
         """Call a function of ours with JSON arguments, named without their `p_`, as the Data API would."""
-        signature = await self.value(
-            "select pg_get_function_identity_arguments(('public.' || %s)::regproc)", f"scheduler_{function}"
-        )
+        if function not in self._signatures:
+            self._signatures[function] = await self.value(
+                "select pg_get_function_identity_arguments(('public.' || %s)::regproc)", f"scheduler_{function}"
+            )
+        signature = self._signatures[function]
         named = ", ".join(f"p_{name} => given.p_{name}" for name in arguments)
         return await self.value(
             f"select public.scheduler_{function}({named}) from json_to_record(%s::json) as given ({signature})",
@@ -132,16 +139,24 @@ class Worker(Session):
         visibility_seconds: int = VISIBILITY_SECONDS,
         *,
         manual_only: bool = False,
-        engine_lease: Json | None = None,
+        poison: str | None = None,
     ) -> Json:
         answer: Json = await self.call(
             "claim",
             quantity=quantity,
             visibility_seconds=visibility_seconds,
             manual_only=manual_only,
-            engine_lease=engine_lease,
+            poison=poison,
         )
         return answer
+
+    async def take_permit(
+        self, permit_id: str, *, calls: int = 4, total: int = 12, manual: bool = False, seconds: float = 30
+    ) -> bool:
+        taken: bool = await self.call(
+            "take_permit", permit_id=permit_id, calls=calls, total=total, is_manual=manual, seconds=seconds
+        )
+        return taken
 
     async def claim_one(self, visibility_seconds: int = VISIBILITY_SECONDS) -> Json:
         (batch,) = (await self.claim(1, visibility_seconds))["batches"]
@@ -249,7 +264,7 @@ class Worker(Session):
         engine_error: str | None = None,
         engine_message: str | None = None,
         retry_after_seconds: int | None = None,
-        engine_lease_id: str | None = None,
+        engine_permit_id: str | None = None,
     ) -> None:
         await self.call(
             "hand_back",
@@ -259,7 +274,7 @@ class Worker(Session):
             engine_error=engine_error,
             engine_message=engine_message,
             retry_after_seconds=retry_after_seconds,
-            engine_lease_id=engine_lease_id,
+            engine_permit_id=engine_permit_id,
         )
 
 
@@ -367,14 +382,14 @@ class SqlCore:
 
     async def let_batches_reappear(self) -> None:
         """Let the visibility time of every claimed batch be over."""
-        for queue in ("scenario_evaluation_batches", "scenario_evaluation_batches_manual"):
+        for queue in QUEUES:
             await self.owner.run(f"update pgmq.q_{queue} set vt = clock_timestamp()")
 
     async def queued(self) -> int:
-        """Messages in both queues, hidden ones too."""
+        """Messages in all queues, hidden ones too."""
         number = await self.owner.value(
-            "select (select count(*) from pgmq.q_scenario_evaluation_batches)"
-            " + (select count(*) from pgmq.q_scenario_evaluation_batches_manual)"
+            f"select (select count(*) from pgmq.q_{QUEUES[0]})"
+            f" + (select count(*) from pgmq.q_{QUEUES[1]}) + (select count(*) from pgmq.q_{QUEUES[2]})"
         )
         assert isinstance(number, int)
         return number

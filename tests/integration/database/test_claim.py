@@ -10,7 +10,7 @@ import pytest
 
 from .sql_core import SqlCore, Worker, mentor, minutes, pairs
 
-NOTHING = {"batches": [], "stale": 0, "engine_paused_until": None, "engine_lease": None}
+NOTHING = {"batches": [], "stale": 0, "engine_paused_until": None, "poison_waits": False}
 
 
 def keys(claimed: dict[str, Any]) -> list[tuple[str, int]]:
@@ -29,6 +29,7 @@ async def test_a_claimed_batch_carries_what_its_evaluation_needs(core: SqlCore, 
         "read_count": 1,
         "deliveries": 1,
         "dry_run": False,
+        "is_poison": False,
         "engine_scope": await core.owner.value("select engine_scope from scheduler_invocations"),
     }
 
@@ -198,3 +199,49 @@ async def test_a_claim_waits_for_nobody(core: SqlCore) -> None:
     async with canceller.transaction():
         await canceller.cancel(night)
         assert keys(await worker.claim()) == [(person, 1)]
+
+
+async def poison(core: SqlCore, worker: Worker, number: int = 1) -> None:
+    """So many batches of one user each in the poison queue, of one night."""
+    await core.open_run(worker, [pairs([user]) for user in range(number)])
+    for _ in range(2):
+        await worker.claim()
+        await core.let_batches_reappear()
+    for batch in (await worker.claim())["batches"]:
+        assert await worker.split(batch)
+
+
+async def test_poison_batches_are_claimed_one_at_a_time_where_nothing_else_is_left(core: SqlCore) -> None:
+    first, second = await core.workers(2)
+    await poison(core, first, 3)
+    person = await core.open_manual_run(first, [pairs([9])])
+    claimed = await first.claim(poison="last")
+    assert (keys(claimed), claimed["batches"][0]["is_poison"]) == ([(person, 1)], False)
+    hint = await first.claim()
+    assert (hint["batches"], hint["poison_waits"]) == ([], True)
+    assert await first.claim(manual_only=True, poison="first") == NOTHING
+    handed_out = [await worker.claim(poison="last") for worker in (first, second, first)]
+    assert [[batch["is_poison"] for batch in claimed["batches"]] for claimed in handed_out] == [[True]] * 3
+    assert await first.claim(poison="last") == NOTHING
+    assert await first.claim() == NOTHING
+
+
+async def test_poison_batches_can_be_asked_for_first(core: SqlCore, worker: Worker) -> None:
+    await poison(core, worker)
+    person = await core.open_manual_run(worker, [pairs([8]), pairs([9])])
+    assert [batch["is_poison"] for batch in (await worker.claim(poison="first"))["batches"]] == [True]
+    assert keys(await worker.claim(poison="first")) == [(person, 1)]
+
+
+async def test_a_slot_is_told_of_poison_that_has_waited_for_ten_minutes(core: SqlCore, worker: Worker) -> None:
+    await poison(core, worker)
+    slots = await core.slots()
+    for age, overdue in ((9, False), (11, True)):
+        await core.owner.run(
+            "update pgmq.q_scenario_evaluation_batches_poison"
+            " set enqueued_at = clock_timestamp() - make_interval(mins => %s)",
+            age,
+        )
+        assert (await worker.open_slot(*slots))["poison_overdue"] is overdue
+    await worker.claim(poison="first")
+    assert (await worker.open_slot(*slots))["poison_overdue"] is False

@@ -148,7 +148,7 @@ async def test_the_service_role_may_call_the_functions(project: Project, http: h
     )
     assert (answer.status_code, answer.json()) == (
         200,
-        {"batches": [], "stale": 0, "engine_paused_until": None, "engine_lease": None},
+        {"batches": [], "stale": 0, "engine_paused_until": None, "poison_waits": False},
     )
 
 

@@ -82,9 +82,9 @@ class Shelf:
         if run.is_hers:
             await self._core.owner.run(
                 "insert into public.scheduler_invocation_batches (invocation_id, batch_no, pairs, first_user_id,"
-                " last_user_id, mentors, evaluations, msg_id) values (%s, 1,"
+                " last_user_id, mentors, evaluations, queue, msg_id) values (%s, 1,"
                 " jsonb_build_array(jsonb_build_object('scenario_types', '[\"t\"]'::jsonb,"
-                " 'user_ids', jsonb_build_array(%s::text))), %s, %s, 1, 1, 0)",
+                " 'user_ids', jsonb_build_array(%s::text))), %s, %s, 1, 1, 'scenario_evaluation_batches', 0)",
                 *(run.id, mentor(1), mentor(1), mentor(1)),
             )
         self.status[run] = status

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from .asked import ask, ended_run, opened
-from .sql_core import Json, Session, SqlCore, Worker, mentor, minutes, pairs
+from .sql_core import Session, SqlCore, Worker, mentor, minutes, pairs
 
 # What somebody does who empties the queue. Not pgmq.purge_queue, which raises its lock on the whole queue: two of it
 # meet in a deadlock of their own.
@@ -204,8 +204,9 @@ async def test_a_crowd_that_does_everything_at_once_never_meets_in_a_deadlock(co
 
     async def be_busy(worker: Worker, clock: Session, random: Random) -> None:
         for _ in range(60):
-            lease: Json = {"id": str(uuid4()), "version": 0, "holds": 0, "wants": 2, "ceiling": 9, "seconds": 0.02}
-            claimed = await worker.claim(2, engine_lease=random.choice([lease, None]))
+            permit_id = str(uuid4())
+            await worker.take_permit(permit_id, manual=random.random() < 0.5, seconds=0.02)
+            claimed = await worker.claim(2)
             run, batches = random.choice(runs), claimed["batches"]
             for batch in batches:
                 users = batch["pairs"][0]["user_ids"]
@@ -239,7 +240,7 @@ async def test_a_crowd_that_does_everything_at_once_never_meets_in_a_deadlock(co
                     progressed=True,
                     engine_answers=True,
                     engine_error=random.choice([None, "engine_unavailable"]),
-                    engine_lease_id=lease["id"],
+                    engine_permit_id=permit_id,
                 )
                 await clock.run("update scheduler.settings set engine_paused_until = null")
             elif step == 7:

@@ -26,13 +26,13 @@ select scheduler.slot_key(slot), 'schedule', 'succeeded', slot, slot, slot, slot
 """
 INSERT_BATCHES = """
 insert into public.scheduler_invocation_batches (
-  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, msg_id, state, not_triggered,
-  finished_at
+  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state,
+  not_triggered, finished_at
 )
 select i.id, 1, jsonb_build_array(jsonb_build_object(
          'scenario_types', jsonb_build_array(%s::text),
          'user_ids', to_jsonb(case when i.ago = any (%s) then %s::text[] else %s::text[] end)
-       )), %s, %s, 2, 2, 0, 'done', 2, now()
+       )), %s, %s, 2, 2, 'scenario_evaluation_batches', 0, 'done', 2, now()
   from (select id, row_number() over (order by created_at desc) as ago from public.scheduler_invocations) as i
 """
 

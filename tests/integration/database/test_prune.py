@@ -7,7 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
-from .sql_core import SqlCore, Worker, pairs
+from .sql_core import QUEUES, SqlCore, Worker, pairs
 
 DAYS_KEPT = 30
 
@@ -138,7 +138,7 @@ async def test_a_large_night_goes_in_chunks_and_out_of_the_api_before_the_first(
 
 
 async def test_messages_that_somebody_archived_by_hand_go(core: SqlCore) -> None:
-    for queue in ("scenario_evaluation_batches", "scenario_evaluation_batches_manual"):
+    for queue in QUEUES:
         for _ in range(2):
             await core.owner.run(f"select pgmq.archive('{queue}', (select pgmq.send('{queue}', '{{}}')))")
         await core.owner.run(
@@ -146,7 +146,7 @@ async def test_messages_that_somebody_archived_by_hand_go(core: SqlCore) -> None
             f" where msg_id = (select min(msg_id) from pgmq.a_{queue})"
         )
     await prune(core)
-    for queue in ("scenario_evaluation_batches", "scenario_evaluation_batches_manual"):
+    for queue in QUEUES:
         assert await core.owner.column(f"select count(*) from pgmq.a_{queue}") == [1]
 
 

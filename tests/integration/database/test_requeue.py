@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from .sql_core import Session, SqlCore, Worker, pairs
+from .sql_core import QUEUES, Session, SqlCore, Worker, pairs
 
-NIGHTLY, MANUAL = "scenario_evaluation_batches", "scenario_evaluation_batches_manual"
+MANUAL, NIGHTLY, _ = QUEUES
 
 
 async def tick(session: Session) -> None:
@@ -17,8 +17,8 @@ async def tick(session: Session) -> None:
 
 async def messages(core: SqlCore) -> list[tuple[object, ...]]:
     return await core.owner.rows(
-        f"select msg_id, read_ct, message from pgmq.q_{NIGHTLY}"
-        f" union all select msg_id, read_ct, message from pgmq.q_{MANUAL} order by msg_id"
+        " union all ".join(f"select msg_id, read_ct, message from pgmq.q_{queue}" for queue in QUEUES)
+        + " order by msg_id"
     )
 
 
@@ -60,9 +60,12 @@ async def test_what_was_lost_counts_its_deliveries_from_the_start(core: SqlCore,
     first, second = (await worker.claim())["batches"]
     await worker.release(first)
     assert await worker.split(second)
-    await core.owner.run(f"select pgmq.purge_queue('{NIGHTLY}')")
+    for queue in QUEUES:
+        await core.owner.run(f"select pgmq.purge_queue('{queue}')")
     await tick(core.owner)
-    assert {batch["batch_no"]: batch["deliveries"] for batch in (await worker.claim())["batches"]} == {1: 1, 3: 3, 4: 3}
+    claimed = [(await worker.claim(poison="last"))["batches"][0] for _ in range(3)]
+    assert {batch["batch_no"]: batch["deliveries"] for batch in claimed} == {1: 1, 3: 3, 4: 3}
+    assert [batch["is_poison"] for batch in claimed] == [False, True, True]
 
 
 async def test_who_has_a_lost_batch_in_hand_records_it_all_the_same(core: SqlCore, worker: Worker) -> None:
@@ -167,14 +170,14 @@ async def test_a_tick_beside_everything_that_changes_batches_loses_and_doubles_n
     async def work(worker: Worker, turn: int) -> None:
         idle = 0
         while idle < 50:
-            batches = (await worker.claim(2))["batches"]
+            batches = (await worker.claim(2))["batches"] or (await worker.claim(poison="last"))["batches"]
             idle = 0 if batches else idle + 1
             for batch in batches:
                 turn += 1
                 users = [user_id for group in batch["pairs"] for user_id in group["user_ids"]]
                 if turn % 5 == 0:
                     await worker.release(batch)
-                elif len(users) > 1 and turn % 3 == 0:
+                elif turn % 3 == 0 and not batch["is_poison"]:
                     await worker.split(batch)
                 elif len(users) > 1:
                     await worker.complete(batch, rest=users[1:2])
@@ -185,7 +188,8 @@ async def test_a_tick_beside_everything_that_changes_batches_loses_and_doubles_n
         purges = 0
         while not over.is_set():
             if purges < 20:
-                await clock.run(f"select pgmq.purge_queue('{NIGHTLY}')")
+                for queue in QUEUES:
+                    await clock.run(f"select pgmq.purge_queue('{queue}')")
                 purges += 1
             await tick(clock)
 

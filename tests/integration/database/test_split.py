@@ -1,4 +1,4 @@
-"""scheduler_split: a batch that may kill its workers becomes one batch for each of its users."""
+"""scheduler_split: a batch that may kill its workers becomes one batch for each of its users, in the poison queue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .asked import all_undone, listed, opened
-from .sql_core import SCENARIO, Json, SqlCore, Worker, assert_counts_add_up, mentor, pairs
+from .sql_core import QUEUES, SCENARIO, Json, SqlCore, Worker, assert_counts_add_up, mentor, pairs
 
 
 async def suspect(core: SqlCore, worker: Worker) -> Json:
@@ -22,14 +22,17 @@ async def suspect(core: SqlCore, worker: Worker) -> Json:
 
 
 async def singles(worker: Worker) -> list[Json]:
+    """All that can be claimed, what is poison one at a time."""
     batches: list[Json] = (await worker.claim(1000))["batches"]
+    while poison := (await worker.claim(1000, poison="last"))["batches"]:
+        batches += poison
     return sorted(batches, key=lambda batch: int(batch["batch_no"]))
 
 
 async def tables(core: SqlCore) -> list[list[tuple[Any, ...]]]:
     return [
         await core.owner.rows("select * from public.scheduler_invocation_batches order by batch_no"),
-        await core.owner.rows("select msg_id, read_ct, message from pgmq.q_scenario_evaluation_batches order by 1"),
+        *[await core.owner.rows(f"select msg_id, read_ct, message from pgmq.q_{queue} order by 1") for queue in QUEUES],
         await core.owner.rows("select next_batch_no from public.scheduler_invocations"),
     ]
 
@@ -70,10 +73,23 @@ async def test_a_single_that_is_given_back_unharmed_stays_as_suspect_as_it_was(c
             assert await worker.release(batch)
 
 
-async def test_the_singles_of_a_manual_run_stay_in_its_queue(core: SqlCore, worker: Worker) -> None:
+async def test_singles_wait_in_the_poison_queue_whatever_their_run(core: SqlCore, worker: Worker) -> None:
     await core.open_manual_run(worker, [pairs([1, 2])])
     assert await worker.split(await suspect(core, worker))
-    assert len((await worker.claim(manual_only=True))["batches"]) == 2
+    await core.open_run(worker, [pairs([3])])
+    assert (await worker.claim(manual_only=True, poison="last"))["batches"] == []
+    assert [batch["pairs"] for batch in (await worker.claim())["batches"]] == [pairs([3])]
+    # Dispatch asks for slices for them as well.
+    assert await core.owner.value("select scheduler.visible_batches(10)") == 2
+    assert [batch["is_poison"] for batch in await singles(worker)] == [True, True]
+
+
+async def test_a_batch_of_one_user_is_moved_there_as_it_is(core: SqlCore, worker: Worker) -> None:
+    await core.open_run(worker, [[*pairs([1], ["a"]), *pairs([1], ["b"])]])
+    batch = await suspect(core, worker)
+    assert await worker.split(batch)
+    (moved,) = await singles(worker)
+    assert (moved["pairs"], moved["deliveries"], moved["is_poison"]) == (batch["pairs"], 3, True)
 
 
 async def test_a_split_repeated_after_a_lost_answer_does_nothing(core: SqlCore, worker: Worker) -> None:
@@ -85,14 +101,14 @@ async def test_a_split_repeated_after_a_lost_answer_does_nothing(core: SqlCore, 
     assert await tables(core) == before
 
 
-@pytest.mark.parametrize("why", ["one user", "claimed since", "done", "cancelled", "pruned"])
+@pytest.mark.parametrize("why", ["split before", "claimed since", "done", "cancelled", "pruned"])
 async def test_what_cannot_be_split_is_left_as_it_is(core: SqlCore, worker: Worker, why: str) -> None:
-    # a user in two groups is one user
-    run = await core.open_run(
-        worker, [[*pairs([1], ["a"]), *pairs([1], ["b"])] if why == "one user" else pairs([1, 2])]
-    )
+    run = await core.open_run(worker, [pairs([1, 2])])
     batch = await suspect(core, worker)
     match why:
+        case "split before":
+            assert await worker.split(batch)
+            batch, _ = await singles(worker)
         case "claimed since":
             await core.let_batches_reappear()
             await worker.claim_one()

@@ -33,7 +33,7 @@ async def test_everything_of_ours_is_tried(owner: Session) -> None:
         "public.scheduler_evaluations",
         "scheduler.settings",
         "scheduler.dispatches",
-        "scheduler.engine_leases",
+        "scheduler.engine_permits",
         "scheduler.engine_ceiling",
         f"pgmq.q_{QUEUE}",
         f"pgmq.a_{QUEUE}_manual",

@@ -176,7 +176,7 @@ async def test_a_claim_that_was_first_may_still_record_what_it_took(core: SqlCor
 async def test_a_claim_that_comes_second_gets_nothing(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, [pairs([1]), pairs([2])])
     claimed = await act_while_cancelled(core, worker, run, worker.claim)
-    assert claimed == {"batches": [], "stale": 0, "engine_paused_until": None, "engine_lease": None}
+    assert claimed == {"batches": [], "stale": 0, "engine_paused_until": None, "poison_waits": False}
     assert (await worker.claim())["batches"] == []
     assert await core.queued() == 0
 

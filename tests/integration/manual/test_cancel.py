@@ -39,7 +39,7 @@ async def test_a_cancelled_run_stops_at_the_next_batch_on_every_worker_and_says_
 
     assert answer.status_code == 200
     assert (answer.json()["status"], answer.json()["counts"]["not_evaluated"]) == ("cancelled", 600)
-    assert await night.queue_lengths() == [0, 0]
+    assert await night.queue_lengths() == [0, 0, 0]
     gate.set()
     for fired in await asyncio.gather(*slices):
         assert (fired.status_code, fired.json()["status"]) == (200, "cancelled")

@@ -177,13 +177,14 @@ class Night:
         assert self.engine.notified_twice == []
         assert self.engine.violations == []
         if invocation["status"] in ("succeeded", "partial", "failed"):
-            assert await self.queue_lengths() == [0, 0]
+            assert await self.queue_lengths() == [0, 0, 0]
 
     async def queue_lengths(self) -> list[int]:
-        """Messages in the two queues."""
+        """Messages in the queues: of scheduled runs, of manual ones, poison."""
         found = await self.rows(
             b"select (select count(*) from pgmq.q_scenario_evaluation_batches),"
-            b" (select count(*) from pgmq.q_scenario_evaluation_batches_manual)"
+            b" (select count(*) from pgmq.q_scenario_evaluation_batches_manual),"
+            b" (select count(*) from pgmq.q_scenario_evaluation_batches_poison)"
         )
         return list(found[0])
 

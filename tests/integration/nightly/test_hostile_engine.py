@@ -167,7 +167,7 @@ async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the
         )
     )
     assert kept == {mentors[3]: NASTY_AS_KEPT, mentors[4]: "1" + "0" * 299, mentors[5]: None}
-    assert await night.queue_lengths() == [0, 0]
+    assert await night.queue_lengths() == [0, 0, 0]
     lines = night.log_lines(function)
     assert [line["event"] for line in lines if line["event"] in ("forged", "log")] == []
     failed = [line for line in lines if line["event"] == "user_failed"]

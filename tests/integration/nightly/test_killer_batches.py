@@ -17,6 +17,10 @@ from tests.scripted_engine import Call, Proceed, Reply, Rule, rules
 SMALL_BATCHES = {"EVALUATION_BATCH_SIZE": "20", "ENGINE_USERS_PER_CALL": "20", "ENGINE_MAX_CONCURRENCY": "4"}
 # Of one user: two while she is among others, and from the third on alone until the fifth is her last.
 DEATHS_OF_A_KILLER = 5
+BE_VISIBLE = (
+    b"update pgmq.q_scenario_evaluation_batches set vt = clock_timestamp()",
+    b"update pgmq.q_scenario_evaluation_batches_poison set vt = clock_timestamp()",
+)
 
 
 class Killer:
@@ -58,7 +62,8 @@ async def fire_until_it_ends(night: Night, function: FunctionProcess) -> dict[st
         invocation = await night.ended()
         if invocation is not None:
             return invocation
-        await night.execute(b"update pgmq.q_scenario_evaluation_batches set vt = clock_timestamp()")
+        for statement in BE_VISIBLE:
+            await night.execute(statement)
 
 
 async def codes(night: Night) -> dict[str, str]:
@@ -109,6 +114,8 @@ async def test_when_it_dies_alone_nobody_else_is_charged_with_it(night: Night) -
         b"select pairs -> 0 -> 'user_ids' ->> 0, deliveries from public.scheduler_invocation_batches"
     )
     assert dict(deliveries)[lost] == DEATHS_OF_A_KILLER + 1
+    queues = await night.rows(b"select distinct queue from public.scheduler_invocation_batches where failed > 0")
+    assert queues == [("scenario_evaluation_batches_poison",)]
     assert max(number for user_id, number in deliveries if user_id != lost) <= 3
 
 
@@ -167,7 +174,7 @@ async def test_a_queue_that_is_emptied_in_mid_run_is_filled_again_by_the_next_ti
     gate.set()
     answer = await firing
     assert answer.json()["status"] == "running"
-    assert await night.queue_lengths() == [0, 0]
+    assert await night.queue_lengths() == [0, 0, 0]
 
     async def tick() -> dict[str, Any] | None:
         await driver.run_all()

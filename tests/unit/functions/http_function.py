@@ -14,7 +14,6 @@ from functions.http.app import create_app
 from functions.http.invocations import PREFIX
 from functions.work import Work
 from shared.auth import TokenCheck
-from shared.engine_lease import EngineLease
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
 from shared.load_control import ConcurrencyLimiter
@@ -49,22 +48,13 @@ class Function:
         self.broken_by: Exception | None = None
         config = make_config(**settings)
         database = self.sql.database
-        invocations = Invocations(database, config)
-        limiter = ConcurrencyLimiter(8)
-        lease = EngineLease(
-            invocations,
-            limiter,
-            ceiling=config.engine_max_concurrency_total,
-            wants=config.engine_max_concurrency,
-        )
         self.work = Work(
             config,
             database,
             database,
-            invocations,
+            Invocations(database, config),
             InvocationRecords(database, config),
-            self.engine.client(limiter=limiter),
-            lease,
+            self.engine.client(limiter=ConcurrencyLimiter(8)),
             now=lambda: NOW,
         )
         self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))

@@ -129,7 +129,7 @@ def make_users(count: int, types: tuple[str, ...] = ("a", "b")) -> tuple[MentorS
     return tuple(MentorScenarios(f"user-{n:03}", types) for n in range(count))
 
 
-def make_batch(users: Sequence[MentorScenarios], *, deliveries: int = 1) -> EvaluationBatch:
+def make_batch(users: Sequence[MentorScenarios], *, deliveries: int = 1, is_poison: bool = False) -> EvaluationBatch:
     return EvaluationBatch(
         invocation_id="invocation-1",
         batch_no=1,
@@ -139,4 +139,5 @@ def make_batch(users: Sequence[MentorScenarios], *, deliveries: int = 1) -> Eval
         engine_scope="slot:2026-11-23T02:00Z",
         scheduled_for="2026-11-23T02:00:00+00:00",
         dry_run=False,
+        is_poison=is_poison,
     )

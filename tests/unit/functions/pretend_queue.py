@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from functions.drain import Drain
-from functions.solitude import Solitude
-from shared.engine_lease import EngineLease
+from functions.drain import Drain, Process
 from shared.evaluations import EvaluationBatch, GroupedResults
-from shared.invocations import ClaimedBatches, GrantedLease, Invocations, LeaseRequest
+from shared.invocations import ClaimedBatches, Invocations, Poison
 from shared.load_control import ConcurrencyLimiter
 from shared.trigger_engine import TriggerEngine
 from tests.unit.environment import make_config
@@ -17,13 +15,11 @@ from tests.unit.functions.pretend_engine import PretendEngine, make_batch
 
 
 class PretendQueue(Invocations):
-    """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way.
-
-    `grant` says how many calls are granted where a lease is asked for; who may call nobody is handed nothing.
-    """
+    """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way."""
 
     def __init__(self, batches: Sequence[EvaluationBatch] = (), *, at_a_time: int = 100) -> None:
-        self.waiting = list(batches)
+        self.waiting = [batch for batch in batches if not batch.is_poison]
+        self.poison = [batch for batch in batches if batch.is_poison]
         self.at_a_time = at_a_time
         self.recorded: list[EvaluationBatch] = []
         self.cut_off: list[Sequence[str]] = []
@@ -33,27 +29,30 @@ class PretendQueue(Invocations):
         self.claims = 0
         self.quantities: list[int] = []
         self.manual_only: set[bool] = set()
-        self.leases: list[LeaseRequest | None] = []
-        self.grant: Callable[[LeaseRequest], int] = lambda lease: lease.wants
+        self.in_hand_at_poison_claims: list[int] = []
         self.news = asyncio.Event()
         self.before_claim: Callable[[], Awaitable[object]] | None = None
         self.after_claim: Callable[[], None] = lambda: None
         self.before_record: Callable[[], Awaitable[object]] | None = None
 
-    async def claim(self, quantity: int, *, manual_only: bool, lease: LeaseRequest | None = None) -> ClaimedBatches:
+    async def claim(self, quantity: int, *, manual_only: bool, poison: Poison | None = None) -> ClaimedBatches:
         self.claims += 1
+        if poison is not None:
+            self.in_hand_at_poison_claims.append(len(self.in_hand))
         self.quantities.append(quantity)
         self.manual_only.add(manual_only)
-        self.leases.append(lease)
         self.news.set()
         if self.before_claim is not None:
             await self.before_claim()
-        granted = None if lease is None else GrantedLease(len(self.leases), self.grant(lease))
-        quantity = 0 if granted is not None and granted.calls == 0 else min(quantity, self.at_a_time)
-        taken, self.waiting = self.waiting[:quantity], self.waiting[quantity:]
+        quantity = min(quantity, self.at_a_time)
+        if self.poison and (poison == "first" or (poison == "last" and not self.waiting)):
+            taken = [self.poison.pop(0)]
+        else:
+            taken, self.waiting = self.waiting[:quantity], self.waiting[quantity:]
+        poison_waits = bool(not taken and not manual_only and poison is None and self.poison)
         self.in_hand += taken
         self.after_claim()
-        return ClaimedBatches(tuple(taken), stale=0, engine_paused=False, lease=granted)
+        return ClaimedBatches(tuple(taken), stale=0, engine_paused=False, poison_waits=poison_waits)
 
     async def complete(
         self,
@@ -76,13 +75,13 @@ class PretendQueue(Invocations):
     async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, blameless: bool) -> None:
         self._let_go(batch)
         self.released.append((batch, blameless))
-        self.waiting.append(batch)
+        (self.poison if batch.is_poison else self.waiting).append(batch)
 
     async def split(self, batch: EvaluationBatch) -> bool:
         self._let_go(batch)
         if any(batch is other for other in self.split_by_others):
             return False
-        self.waiting += [make_batch([user], deliveries=3) for user in batch.users]
+        self.poison += [make_batch([user], deliveries=3, is_poison=True) for user in batch.users]
         return True
 
     def _let_go(self, batch: EvaluationBatch) -> None:
@@ -96,25 +95,17 @@ def make_drain(
     client: TriggerEngine | None = None,
     seconds: float = 1000,
     manual_only: bool = False,
-    solitude: Solitude | None = None,
+    poison_overdue: bool = False,
+    process: Process | None = None,
     **settings: str,
 ) -> Drain:
     config = make_config(**{"EVALUATION_BATCH_SIZE": "100"} | settings)
-    limiter = ConcurrencyLimiter(4)
-    lease = EngineLease(
-        queue,
-        limiter,
-        ceiling=config.engine_max_concurrency_total,
-        wants=config.engine_max_concurrency,
-        sleep=engine.clock.sleep,
-    )
-    lease.join()
     return Drain(
         invocations=queue,
-        engine=client or engine.client(limiter=limiter),
+        engine=client or engine.client(limiter=ConcurrencyLimiter(4)),
         config=config,
         budget=engine.budget(seconds),
-        solitude=solitude or Solitude(),
-        lease=lease,
+        process=process or Process(),
         manual_only=manual_only,
+        poison_overdue=poison_overdue,
     )

@@ -77,6 +77,7 @@ def slot_answer(**members: Any) -> dict[str, Any]:
         "more_open": False,
         "witness": None,
         "alert_due": False,
+        "poison_overdue": False,
     } | members
 
 
@@ -96,7 +97,6 @@ class PretendSql:
         rows: the rows of `active_peer_mentors`, in the order of the ids.
 
     `answers` is what a function answers instead: a value, an error to raise, or a function of the arguments.
-    `calls_granted` is what a claim is granted of the engine's calls where it asks for a lease.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]] = ()) -> None:
@@ -105,12 +105,12 @@ class PretendSql:
         self._batches = 0
         self._opened: dict[str, dict[str, Any]] = {}
         self.answers: dict[str, Any] = {}
-        self.calls_granted = 4
         usual: dict[str, Callable[[dict[str, Any]], Any]] = {
             "scheduler_open_slot": lambda _: slot_answer(),
             "scheduler_open": self._open,
             "scheduler_enqueue": self._enqueue,
             "scheduler_claim": self._claim,
+            "scheduler_take_permit": lambda _: True,
             "scheduler_complete": lambda _: "done",
             "scheduler_release": lambda _: None,
             "scheduler_split": lambda _: True,
@@ -178,6 +178,7 @@ class PretendSql:
                 "engine_scope": "slot:2026-11-23T02:00Z",
                 "scheduled_for": SLOT,
                 "dry_run": False,
+                "is_poison": False,
             }
             | members
         )
@@ -189,12 +190,9 @@ class PretendSql:
         return {"accepted": True}
 
     def _claim(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        quantity, lease = arguments["quantity"], None
-        if arguments["engine_lease"] is not None:
-            lease = {"version": arguments["engine_lease"]["version"] + 1, "calls": self.calls_granted}
-            quantity = min(quantity, quantity * self.calls_granted)
+        quantity = arguments["quantity"]
         claimed, self._waiting = self._waiting[:quantity], self._waiting[quantity:]
-        return {"batches": claimed, "stale": 0, "engine_paused_until": None, "engine_lease": lease}
+        return {"batches": claimed, "stale": 0, "engine_paused_until": None, "poison_waits": False}
 
     def _active(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """In no order, as SQL answers it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -251,33 +253,55 @@ async def test_the_log_tells_how_many_and_not_who(function: Function, log: LogLi
     assert (line["dry_run"], sum(line["counts"].values())) == (True, 4)
 
 
-# The ceiling over all workers
+# Poison batches of slices in the same process
 
 
-async def test_it_takes_a_share_of_the_engines_calls_and_gives_it_back(log: LogLines) -> None:
-    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9")
+async def test_it_is_never_in_hand_together_with_a_poison_batch(log: LogLines, clock: ManualClock) -> None:
+    """The end of either would be charged to the other."""
+
+    def look(_: Sequence[str]) -> None:
+        idle.append(function.work.process.is_idle)
+
+    idle: list[bool] = []
+    engine = PretendEngine(clock, trouble=look)
+    function = Function(rows=MENTORS, engine=engine)
+    async with function.work.process.alone() as is_idle:
+        assert is_idle
+        evaluating = asyncio.create_task(evaluate(function, 0))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert engine.calls == []
+    assert results_of(await evaluating)
+    assert idle == [False]
+
+
+# The total of calls
+
+
+async def test_a_batch_holds_one_of_the_permits_while_it_calls(log: LogLines) -> None:
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
     assert len(results_of(await evaluate(function, 0, 1))) == 4
-    assert function.sql.called() == ["scheduler_active_mentors", "scheduler_claim", "scheduler_hand_back"]
-    claim, given_back = map(function.sql.arguments_of, ("scheduler_claim", "scheduler_hand_back"))
-    assert (claim["quantity"], claim["manual_only"], claim["engine_lease"]["ceiling"]) == (0, True, 9)
-    assert given_back["engine_lease_id"] == claim["engine_lease"]["id"]
-    assert (given_back["progressed"], given_back["engine_answers"]) == (False, False)
+    assert function.sql.called() == ["scheduler_active_mentors", "scheduler_take_permit", "scheduler_hand_back"]
+    taken, returned = map(function.sql.arguments_of, ("scheduler_take_permit", "scheduler_hand_back"))
+    assert taken["is_manual"]
+    assert returned["engine_permit_id"] == taken["permit_id"]
+    assert (returned["progressed"], returned["engine_answers"]) == (False, False)
 
 
-async def test_who_gets_no_share_asks_about_nobody_and_waits_no_more(log: LogLines) -> None:
+async def test_a_batch_waits_half_its_time_for_a_permit_and_calls_nothing_without(log: LogLines) -> None:
     function = Function(
-        rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9", TIME_BUDGET_SECONDS="1", ENGINE_TIMEOUT_SECONDS="0.5"
+        rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64", TIME_BUDGET_SECONDS="1", ENGINE_TIMEOUT_SECONDS="0.5"
     )
-    function.sql.calls_granted = 0
+    function.sql.answers["scheduler_take_permit"] = False
     response = await evaluate(function, 0)
     problem_in(response, 503, "engine_busy")
     assert response.headers["retry-after"] == "30"
     assert function.engine.calls == []
-    assert function.sql.called()[-1] == "scheduler_hand_back"
+    assert function.sql.called()[1:] == ["scheduler_take_permit", "scheduler_take_permit", "scheduler_hand_back"]
 
 
-async def test_a_share_that_cannot_be_given_back_takes_no_answer_away(log: LogLines) -> None:
-    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9")
+async def test_a_permit_that_cannot_be_returned_takes_no_answer_away(log: LogLines) -> None:
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
     function.sql.answers["scheduler_hand_back"] = DatabaseUnavailableError("away")
     assert len(results_of(await evaluate(function, 0))) == 2
-    assert len(log.of("engine_lease_left")) == 1
+    assert len(log.of("engine_permit_left")) == 1

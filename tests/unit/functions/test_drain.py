@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import httpx
 import pytest
 
-from functions.solitude import Solitude
+from functions.drain import Process
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
 from shared.evaluations import EvaluationBatch
+from shared.time_budget import TimeBudget
 from tests.unit.clock import ManualClock
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch, make_users
 from tests.unit.functions.pretend_queue import PretendQueue, make_drain
 
 # Four are enough for four calls at a time, and half as many again wait for their record.
-RUNNERS_AT_FOUR_CALLS = 6
+IN_HAND_AT_FOUR_CALLS = 6
 
 
 async def test_everything_that_is_queued_is_recorded_once(clock: ManualClock) -> None:
@@ -83,8 +84,8 @@ async def test_an_engine_that_is_no_use_stops_it_and_everything_is_given_back_bl
     assert done.stopped_by is not None
     assert done.stopped_by.code == code
     assert done.batches == 0
-    assert sorted(id(batch) for batch, _ in queue.released) == sorted(map(id, batches))
-    assert all(blameless for _, blameless in queue.released)
+    assert (len(queue.waiting), queue.in_hand) == (10, [])
+    assert [blameless for _, blameless in queue.released] == [True] * IN_HAND_AT_FOUR_CALLS
 
 
 async def test_a_record_under_way_is_finished_when_the_engine_stops_the_rest(clock: ManualClock) -> None:
@@ -163,10 +164,6 @@ async def test_what_is_claimed_while_a_record_fails_is_not_begun(
     assert [blameless for _, blameless in queue.released] == [True] * released
 
 
-async def _hang() -> None:
-    await asyncio.Event().wait()
-
-
 async def _set(event: asyncio.Event) -> None:
     event.set()
 
@@ -202,13 +199,13 @@ async def test_whether_nights_are_left_alone_is_said_with_every_claim(clock: Man
     assert queue.manual_only == {manual_only}
 
 
-async def test_no_more_is_claimed_than_there_are_idle_runners(clock: ManualClock) -> None:
+async def test_no_more_is_claimed_than_keeps_the_engine_busy(clock: ManualClock) -> None:
     """What is in hand but not begun would be kept from other workers, and begun after a cancel."""
     queue = PretendQueue([make_batch(make_users(2)) for _ in range(50)], at_a_time=2)
     in_hand: list[int] = []
 
     async def look() -> None:
-        # What is claimed and not recorded is in the hands of runners; only the others may ask for more.
+        # What is claimed and not recorded, and what is asked for.
         in_hand.append(50 - len(queue.waiting) - len(queue.recorded) + queue.quantities[-1])
 
     queue.before_claim = look
@@ -217,10 +214,10 @@ async def test_no_more_is_claimed_than_there_are_idle_runners(clock: ManualClock
 
     assert (await drain.run()).batches == 50
 
-    assert max(in_hand) <= RUNNERS_AT_FOUR_CALLS
+    assert max(in_hand) <= IN_HAND_AT_FOUR_CALLS
 
 
-async def test_while_every_runner_is_busy_nothing_is_claimed(clock: ManualClock) -> None:
+async def test_while_enough_batches_wait_for_their_record_nothing_is_claimed(clock: ManualClock) -> None:
     queue = PretendQueue([make_batch(make_users(2)) for _ in range(50)])
     recording, may_record = asyncio.Event(), asyncio.Event()
     queue.before_record = lambda: asyncio.gather(_set(recording), may_record.wait())
@@ -231,8 +228,8 @@ async def test_while_every_runner_is_busy_nothing_is_claimed(clock: ManualClock)
     for _ in range(100):
         await asyncio.sleep(0)
 
-    assert 50 - len(queue.waiting) == RUNNERS_AT_FOUR_CALLS
-    assert sum(queue.quantities) == RUNNERS_AT_FOUR_CALLS
+    assert 50 - len(queue.waiting) == IN_HAND_AT_FOUR_CALLS
+    assert sum(queue.quantities) == IN_HAND_AT_FOUR_CALLS
 
     may_record.set()
     assert (await running).batches == 50
@@ -256,23 +253,6 @@ async def test_nothing_is_claimed_while_enough_calls_wait(clock: ManualClock) ->
     # Three wait for each of the four that are under way, at most: of a batch's forty others could have most.
     assert max(calls_to_come) < 3 * 4 + 4
     assert set(queue.quantities) == {1}
-
-
-async def test_calls_of_another_slice_keep_nobody_beyond_its_time(clock: ManualClock) -> None:
-    queue = PretendQueue([make_batch(make_users(2))])
-    engine = PretendEngine(clock)
-    client = engine.client(concurrency=4)
-    drain = make_drain(queue, engine, client=client, seconds=0.05)
-    drain.note_all_queued()
-    others = asyncio.create_task(client.lanes.run([_hang] * 100))
-    await asyncio.sleep(0)
-
-    async with asyncio.timeout(10):
-        done = await drain.run()
-
-    assert (done.batches, queue.claims) == (0, 0)
-    others.cancel()
-    await asyncio.gather(others, return_exceptions=True)
 
 
 @pytest.mark.parametrize("skip_reasons", [("mentor_not_active",) * 3, ("mentor_not_active", None, None)])
@@ -310,24 +290,32 @@ async def test_a_batch_that_only_partly_fits_is_recorded_and_its_rest_put_back(c
 class Looking:
     """What is in hand whenever the engine is called."""
 
-    def __init__(self, queue: PretendQueue) -> None:
-        self._queue = queue
-        self.seen: list[tuple[tuple[str, ...], int]] = []
+    def __init__(self, *queues: PretendQueue) -> None:
+        self._queues = queues
+        self.seen: dict[str, int] = {}
 
     def __call__(self, user_ids: Sequence[str]) -> httpx.Response | None:
-        self.seen.append((tuple(user_ids), len(self._queue.in_hand)))
+        self.seen[user_ids[0]] = sum(len(queue.in_hand) for queue in self._queues)
         return None
 
 
-def one_user_batches(numbers: range, *, deliveries: int) -> list[EvaluationBatch]:
-    return [make_batch([user], deliveries=deliveries) for user in make_users(numbers.stop)[numbers.start :]]
+def one_user_batches(numbers: range, *, deliveries: int = 1, is_poison: bool = False) -> list[EvaluationBatch]:
+    return [
+        make_batch([user], deliveries=deliveries, is_poison=is_poison)
+        for user in make_users(numbers.stop)[numbers.start :]
+    ]
 
 
+def poison_batches(numbers: range) -> list[EvaluationBatch]:
+    return one_user_batches(numbers, deliveries=3, is_poison=True)
+
+
+@pytest.mark.parametrize("users", [1, 5])
 @pytest.mark.parametrize(("deliveries", "is_split"), [(1, False), (2, False), (3, True), (4, True), (99, True)])
-async def test_from_its_third_delivery_a_batch_of_several_users_is_split_and_not_evaluated(
-    clock: ManualClock, deliveries: int, is_split: bool
+async def test_from_its_third_delivery_a_batch_is_split_into_the_poison_queue_and_not_evaluated(
+    clock: ManualClock, deliveries: int, is_split: bool, users: int
 ) -> None:
-    batch = make_batch(make_users(5), deliveries=deliveries)
+    batch = make_batch(make_users(users), deliveries=deliveries)
     queue = PretendQueue([batch])
     engine = PretendEngine(clock)
     drain = make_drain(queue, engine)
@@ -336,11 +324,12 @@ async def test_from_its_third_delivery_a_batch_of_several_users_is_split_and_not
     done = await drain.run()
 
     assert (batch not in queue.recorded) == is_split
-    assert done.batches == (5 if is_split else 1)
-    assert {len(call.users) for call in engine.calls} == {1 if is_split else 5}
+    assert [recorded.is_poison for recorded in queue.recorded] == [is_split] * (users if is_split else 1)
+    assert done.batches == len(queue.recorded)
+    assert {len(call.users) for call in engine.calls} == {1 if is_split else users}
 
 
-async def test_a_batch_that_somebody_else_split_is_let_go(clock: ManualClock) -> None:
+async def test_a_batch_that_another_worker_split_is_let_go(clock: ManualClock) -> None:
     theirs, other = make_batch(make_users(5), deliveries=3), make_batch(make_users(5))
     queue = PretendQueue([theirs, other])
     queue.split_by_others.append(theirs)
@@ -351,70 +340,100 @@ async def test_a_batch_that_somebody_else_split_is_let_go(clock: ManualClock) ->
     assert queue.released == []
 
 
-async def test_a_suspect_is_in_hand_alone_and_nobody_is_kept_waiting_behind_it(clock: ManualClock) -> None:
-    suspects = one_user_batches(range(3), deliveries=3)
-    others = one_user_batches(range(3, 30), deliveries=1)
-    queue = PretendQueue([*others[:9], *suspects, *others[9:]])
+async def test_poison_batches_come_last_and_one_at_a_time(clock: ManualClock) -> None:
+    queue = PretendQueue([*poison_batches(range(3)), *one_user_batches(range(3, 30))])
     looking = Looking(queue)
     drain = make_drain(queue, PretendEngine(clock, trouble=looking))
     drain.note_all_queued()
 
-    done = await drain.run()
+    assert (await drain.run()).batches == 30
 
-    assert done.batches == 30
-    in_hand = dict(looking.seen)
-    assert {in_hand[batch.users[0].user_id,] for batch in suspects} == {1}
-    assert max(in_hand.values()) > 1
-    assert all(batch.is_suspect and blameless for batch, blameless in queue.released)
+    assert [batch.is_poison for batch in queue.recorded] == [False] * 27 + [True] * 3
+    assert [looking.seen[user.user_id] for user in make_users(3)] == [1] * 3
+    assert max(looking.seen.values()) > 1
+    assert set(queue.in_hand_at_poison_claims) == {0}
+    assert queue.released == []
 
 
-async def test_suspects_that_follow_one_another_are_not_given_back_in_between(clock: ManualClock) -> None:
-    queue = PretendQueue(one_user_batches(range(40), deliveries=3))
+async def test_what_is_queued_meanwhile_comes_before_the_next_poison_batch(clock: ManualClock) -> None:
+    queue = PretendQueue(poison_batches(range(3)))
+
+    async def queue_more() -> None:
+        if len(queue.recorded) == 1:
+            queue.waiting += one_user_batches(range(10, 13))
+
+    queue.before_record = queue_more
     drain = make_drain(queue, PretendEngine(clock))
     drain.note_all_queued()
-    assert (await drain.run()).batches == 40
-    # Those that were claimed in company, before anybody knew; the others one by one.
-    assert len(queue.released) == queue.quantities[0]
-    assert set(queue.quantities[1:]) == {1}
+    assert (await drain.run()).batches == 6
+    assert [batch.is_poison for batch in queue.recorded] == [True, True, False, False, False, True]
+    assert set(queue.in_hand_at_poison_claims) == {0}
 
 
-async def test_while_one_slice_has_a_suspect_no_other_of_the_process_has_anything(clock: ManualClock) -> None:
-    solitude = Solitude()
-    first = PretendQueue(one_user_batches(range(5), deliveries=3))
-    second = PretendQueue(one_user_batches(range(5, 30), deliveries=1))
-    in_hand: list[int] = []
+async def test_one_poison_batch_that_has_waited_too_long_comes_first(clock: ManualClock) -> None:
+    queue = PretendQueue([*poison_batches(range(2)), *one_user_batches(range(2, 30))])
+    drain = make_drain(queue, PretendEngine(clock), poison_overdue=True)
+    drain.note_all_queued()
+    assert (await drain.run()).batches == 30
+    assert [batch.is_poison for batch in queue.recorded] == [True] + [False] * 28 + [True]
 
-    def look(user_ids: Sequence[str]) -> httpx.Response | None:
-        if user_ids[0] < "user-005":
-            in_hand.append(len(first.in_hand) + len(second.in_hand))
-        return None
 
-    engine = PretendEngine(clock, trouble=look)
-    drains = [make_drain(queue, engine, solitude=solitude) for queue in (second, first)]
+@pytest.mark.parametrize("poison_overdue", [False, True])
+async def test_a_process_that_is_not_idle_takes_no_poison_batch(clock: ManualClock, poison_overdue: bool) -> None:
+    """An evaluation-batch, or another slice: its end would count against that, or its own death against the batch."""
+    process = Process()
+    queue = PretendQueue([*poison_batches(range(2)), *one_user_batches(range(2, 5))])
+    engine = PretendEngine(clock)
+    async with process.shared(engine.budget()):
+        drain = make_drain(queue, engine, process=process, poison_overdue=poison_overdue)
+        drain.note_all_queued()
+        assert (await drain.run()).batches == 3
+    assert [batch.is_poison for batch in queue.recorded] == [False] * 3
+    assert (len(queue.poison), queue.in_hand_at_poison_claims) == (2, [])
+
+
+async def test_while_one_slice_has_a_poison_batch_no_other_of_the_process_has_anything(clock: ManualClock) -> None:
+    process = Process()
+    first, second = PretendQueue(poison_batches(range(5))), PretendQueue(one_user_batches(range(5, 30)))
+    looking = Looking(first, second)
+    engine = PretendEngine(clock, trouble=looking)
+    has_poison = asyncio.Event()
+    first.before_record = lambda: _set(has_poison)
+    drains = [make_drain(queue, engine, process=process) for queue in (first, second)]
     for drain in drains:
         drain.note_all_queued()
+    running = asyncio.create_task(drains[0].run())
+    await has_poison.wait()
 
-    done = await asyncio.gather(*(drain.run() for drain in drains))
+    done = [await drains[1].run(), await running]
 
     assert [each.batches for each in done] == [25, 5]
-    assert in_hand == [1] * 5
+    assert [looking.seen[user.user_id] for user in make_users(5)] == [1] * 5
+    assert max(looking.seen.values()) > 1
 
 
-async def test_a_slice_that_cannot_be_alone_in_time_ends_without_anything_in_hand(clock: ManualClock) -> None:
-    solitude = Solitude()
-    suspects = one_user_batches(range(2), deliveries=3)
-    queue = PretendQueue(suspects)
-    engine = PretendEngine(clock)
-    async with solitude.together(engine.budget()):
-        drain = make_drain(queue, engine, seconds=0.05, solitude=solitude)
+async def test_a_slice_that_waits_for_a_poison_batch_to_its_end_has_claimed_nothing(clock: ManualClock) -> None:
+    process = Process()
+    queue = PretendQueue(one_user_batches(range(2)))
+    async with process.alone() as is_idle:
+        assert is_idle
+        drain = make_drain(queue, PretendEngine(clock), seconds=0.05, process=process)
         drain.note_all_queued()
         done = await drain.run()
-    assert (done.batches, queue.in_hand, engine.calls) == (0, [], [])
-    assert {blameless for _, blameless in queue.released} == {True}
+    assert (done.batches, queue.claims) == (0, 0)
 
 
-async def test_a_suspect_that_was_delivered_too_often_is_recorded_without_a_call(clock: ManualClock) -> None:
-    queue = PretendQueue(one_user_batches(range(1), deliveries=6))
+async def test_a_manual_slice_leaves_poison_batches_alone(clock: ManualClock) -> None:
+    queue = PretendQueue([make_batch(make_users(3), deliveries=3), *poison_batches(range(2))])
+    drain = make_drain(queue, PretendEngine(clock), manual_only=True)
+    drain.note_all_queued()
+    done = await drain.run()
+    assert (done.batches, done.progressed, len(queue.poison)) == (0, True, 5)
+    assert queue.in_hand_at_poison_claims == []
+
+
+async def test_a_poison_batch_that_was_delivered_too_often_is_recorded_without_a_call(clock: ManualClock) -> None:
+    queue = PretendQueue(one_user_batches(range(1), deliveries=6, is_poison=True))
     engine = PretendEngine(clock)
     drain = make_drain(queue, engine)
     drain.note_all_queued()
@@ -422,18 +441,37 @@ async def test_a_suspect_that_was_delivered_too_often_is_recorded_without_a_call
     assert engine.calls == []
 
 
-async def test_a_database_that_goes_away_while_one_is_alone_leaves_the_process_to_others(clock: ManualClock) -> None:
-    solitude = Solitude()
-    queue = PretendQueue(one_user_batches(range(1), deliveries=3))
+async def test_a_database_that_goes_away_beside_a_poison_batch_leaves_the_process_to_others(clock: ManualClock) -> None:
+    process = Process()
+    queue = PretendQueue(poison_batches(range(1)))
 
     async def goes_away() -> None:
         raise DatabaseUnavailableError("away")
 
     queue.before_record = goes_away
-    engine = PretendEngine(clock)
-    drain = make_drain(queue, engine, solitude=solitude)
+    drain = make_drain(queue, PretendEngine(clock), process=process)
     drain.note_all_queued()
     with pytest.raises(DatabaseUnavailableError):
         await drain.run()
-    async with solitude.alone(engine.budget()):
-        pass
+    async with process.alone() as is_idle:
+        assert is_idle
+
+
+async def test_whoever_waited_for_the_process_has_it_before_the_next_poison_batch() -> None:
+    process, begun = Process(), asyncio.Event()
+
+    async def share() -> None:
+        async with process.shared(TimeBudget(10)):
+            begun.set()
+            await asyncio.Event().wait()
+
+    async with process.alone():
+        sharing = asyncio.create_task(share())
+        await asyncio.sleep(0)
+    async with process.alone() as is_idle:
+        assert not is_idle
+    await begun.wait()
+    sharing.cancel()
+    await asyncio.gather(sharing, return_exceptions=True)
+    async with process.alone() as is_idle:
+        assert is_idle

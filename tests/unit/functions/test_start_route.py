@@ -18,7 +18,9 @@ RUNNING = summarized(status="running", finished_at=None)
 def opens(function: Function, **members: Any) -> None:
     """What opening the slot answers, where it differs from "nothing is due and nothing open"."""
     nothing: dict[str, Any] = {"opened": False, "not_a_slot": False, "invocation": None, "open": [], "more_open": False}
-    function.sql.answers["scheduler_open_slot"] = nothing | {"witness": None, "alert_due": False} | members
+    function.sql.answers["scheduler_open_slot"] = (
+        nothing | {"witness": None, "alert_due": False, "poison_overdue": False} | members
+    )
 
 
 def answer_to(summary: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]:
@@ -31,7 +33,12 @@ def answer_to(summary: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]:
 def has_open(function: Function) -> None:
     """A night that is open and enumerated, while the engine is paused."""
     opens(function, opened=True, invocation=RUNNING, open=[open_row()])
-    paused = {"batches": [], "stale": 0, "engine_paused_until": "2026-11-23T02:05:00+00:00"}
+    paused = {
+        "batches": [],
+        "stale": 0,
+        "engine_paused_until": "2026-11-23T02:05:00+00:00",
+        "poison_waits": False,
+    }
     function.sql.answers["scheduler_claim"] = paused
 
 
@@ -146,6 +153,14 @@ async def test_a_time_that_names_no_slot_is_422(function: Function) -> None:
 
 
 # The dispatch that is answered
+
+
+@pytest.mark.parametrize(("total", "slices"), [("", 4), ("160", 4), ("128", 3), ("64", 1)])
+async def test_dispatch_hears_how_many_slices_have_a_permit(log: LogLines, total: str, slices: int) -> None:
+    """One of the permits, of 32 calls each, serves manual runs only."""
+    function = Function(ENGINE_MAX_CONCURRENCY="32", ENGINE_MAX_CONCURRENCY_TOTAL=total, MAX_WORKERS="4")
+    await function.start()
+    assert function.sql.arguments_of("scheduler_open_slot")["max_workers"] == slices
 
 
 @pytest.mark.parametrize("dispatch_id", [1, 17, 2**63 - 1])

@@ -103,34 +103,31 @@ async def test_the_next_slice_is_asked_for_last_of_all(function: Function) -> No
         "engine_error": None,
         "engine_message": None,
         "retry_after_seconds": None,
-        "engine_lease_id": None,
+        "engine_permit_id": None,
     }
+    assert "scheduler_take_permit" not in function.sql.called()
 
 
-async def test_the_process_gives_its_share_of_the_engines_calls_back_with_its_last_slice(log: LogLines) -> None:
-    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9")
-    function.work.lease.join()  # another slice, which goes on
-    await work(function, [invocation("night", "schedule")])
-    function.work.lease.leave()
-    await work(function, [invocation("night", "schedule")])
-    leases = [asked["engine_lease"] for name, asked in function.sql.database.called if name == "scheduler_claim"]
-    given_back = [asked for name, asked in function.sql.database.called if name == "scheduler_hand_back"]
-    assert [asked["engine_lease_id"] for asked in given_back] == [None, leases[-1]["id"]]
-    assert {lease["ceiling"] for lease in leases} == {9}
+async def test_a_slice_holds_a_permit_from_before_its_first_claim_to_its_end(log: LogLines) -> None:
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY="8", ENGINE_MAX_CONCURRENCY_TOTAL="24")
+    await work(function, [invocation("night", "schedule")], seconds=25)
+    taken = function.sql.arguments_of("scheduler_take_permit")
+    assert function.sql.called().index("scheduler_take_permit") < function.sql.called().index("scheduler_claim")
+    assert (taken["calls"], taken["total"], taken["is_manual"], taken["seconds"]) == (8, 24, False, 30)
+    assert function.sql.arguments_of("scheduler_hand_back")["engine_permit_id"] == taken["permit_id"]
 
 
-async def test_a_slice_that_breaks_off_leaves_its_share_to_run_out(log: LogLines) -> None:
-    """The database is away; and the next slice must not take what may still be given to others."""
-    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="9")
-    function.sql.answers["scheduler_complete"] = DatabaseUnavailableError("away")
-    with pytest.raises(DatabaseUnavailableError):
-        await work(function, [invocation("night", "schedule")])
-    assert [line["batch_no"] for line in log.of("batch_not_recorded")] == [1]
-    del function.sql.answers["scheduler_complete"]
-    await work(function, [invocation("night", "schedule")])
-    leases = [asked["engine_lease"] for name, asked in function.sql.database.called if name == "scheduler_claim"]
-    given_back = function.sql.arguments_of("scheduler_hand_back")["engine_lease_id"]
-    assert given_back == leases[-1]["id"] != leases[0]["id"]
+async def test_a_slice_without_a_permit_claims_nothing_and_reports_no_progress(log: LogLines) -> None:
+    """It enumerates and finishes. Progress would ask for the next slice at once, which would have no permit either."""
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
+    function.sql.answers["scheduler_take_permit"] = False
+    function.sql.answers["scheduler_finish"] = {"ended_now": True, "invocation": summarized(), "failures": None}
+    await work(function, [invocation("manual", "manual")], manual_only=True, more_open=True)
+    assert function.sql.arguments_of("scheduler_take_permit")["is_manual"]
+    assert set(enqueued(function)) == {"manual"}
+    assert "scheduler_claim" not in function.sql.called()
+    assert not function.sql.arguments_of("scheduler_hand_back")["progressed"]
+    assert len(log.of("engine_full")) == 1
 
 
 async def test_where_nothing_was_to_be_done_the_next_slice_need_not_come_at_once(function: Function) -> None:

@@ -263,7 +263,7 @@ def test_what_is_not_a_cron_expression_of_five_fields_is_refused(expression: str
         ("ENGINE_USERS_PER_CALL", 1, 1000),
         ("ENGINE_TYPES_PER_CALL", 1, 1000),
         ("ENGINE_MAX_CONCURRENCY", 1, 1000),
-        ("ENGINE_MAX_CONCURRENCY_TOTAL", 1, 100_000),
+        ("ENGINE_MAX_CONCURRENCY_TOTAL", 2, 100_000),
         ("ENGINE_MAX_ATTEMPTS", 1, 20),
         ("ENGINE_KEY_TTL_HOURS", 1, 8784),
         ("TIME_BUDGET_SECONDS", 1, 3500),
@@ -279,6 +279,7 @@ def test_what_is_not_a_cron_expression_of_five_fields_is_refused(expression: str
 def test_a_whole_number_has_a_least_and_a_greatest_value(key: str, least: int, most: int) -> None:
     others = {"TIME_BUDGET_SECONDS": "1", "ENGINE_TIMEOUT_SECONDS": "0.5", "BATCH_VISIBILITY_SECONDS": "86400"}
     others |= {"ENGINE_KEY_TTL_HOURS": "8784", "INVOCATION_EXPIRES_AFTER_HOURS": "1", "MAX_WORKERS": "1"}
+    others |= {"ENGINE_MAX_CONCURRENCY": "1"}
     for number in (least, most):
         assert getattr(make_config(**others | {key: str(number)}), key.lower()) == number
     for bad in (str(least - 1), str(most + 1), f"{most // 10}_{most % 10}", "1.5", "nan", "1e1", "٣", "9" * 5000):
@@ -317,9 +318,18 @@ def test_a_share_is_from_0_and_less_than_1(number: str) -> None:
             "ENGINE_TIMEOUT_SECONDS: expected less than TIME_BUDGET_SECONDS (25), found 25",
         ),
         (
-            {"ENGINE_MAX_CONCURRENCY_TOTAL": "3"},
-            {"ENGINE_MAX_CONCURRENCY_TOTAL": "1", "MAX_WORKERS": "1"},
-            "ENGINE_MAX_CONCURRENCY_TOTAL: expected at least MAX_WORKERS (4), found 3",
+            {"ENGINE_MAX_CONCURRENCY_TOTAL": "32"},
+            {"ENGINE_MAX_CONCURRENCY_TOTAL": "64"},
+            "ENGINE_MAX_CONCURRENCY_TOTAL: expected a multiple of ENGINE_MAX_CONCURRENCY (32), at least twice it, "
+            "found 32: "
+            "it is handed out in permits of so many calls, one of them for manual runs only",
+        ),
+        (
+            {"ENGINE_MAX_CONCURRENCY": "8", "ENGINE_MAX_CONCURRENCY_TOTAL": "20"},
+            {"ENGINE_MAX_CONCURRENCY": "8", "ENGINE_MAX_CONCURRENCY_TOTAL": "24"},
+            "ENGINE_MAX_CONCURRENCY_TOTAL: expected a multiple of ENGINE_MAX_CONCURRENCY (8), at least twice it, "
+            "found 20: "
+            "it is handed out in permits of so many calls, one of them for manual runs only",
         ),
         (
             {"ENGINE_KEY_TTL_HOURS": "19"},

@@ -64,13 +64,16 @@ async def test_a_claimed_batch_has_the_reasons_to_skip_with_which_it_was_frozen(
         "engine_scope": "manual:1",
         "scheduled_for": "2026-11-23T02:00:00+00:00",
         "dry_run": True,
+        "is_poison": True,
     }
-    claiming, database = invocations("scheduler_claim", {"batches": [batch], "stale": 1, "engine_paused_until": None})
-    claimed = await claiming.claim(3, manual_only=True)
+    answer = {"batches": [batch], "stale": 1, "engine_paused_until": None, "poison_waits": True}
+    claiming, database = invocations("scheduler_claim", answer)
+    claimed = await claiming.claim(3, manual_only=True, poison="last")
     assert claimed.batches[0].users == (
         MentorScenarios("anna", ("a",)),
         MentorScenarios("bert", ("a",), MENTOR_NOT_ACTIVE),
     )
-    assert (claimed.stale, claimed.engine_paused) == (1, False)
+    assert (claimed.stale, claimed.engine_paused, claimed.poison_waits) == (1, False, True)
+    assert claimed.batches[0].is_poison
     ((_, arguments),) = database.called
-    assert (arguments["quantity"], arguments["manual_only"]) == (3, True)
+    assert (arguments["quantity"], arguments["manual_only"], arguments["poison"]) == (3, True, "last")

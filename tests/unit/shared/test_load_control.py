@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.load_control import ConcurrencyLimiter, Permit
+from shared.load_control import ConcurrencyLimiter, Permit, gather_or_cancel
 
 
 class Call:
     """A call that holds its place from when it is let in until the test ends it."""
 
-    def __init__(self, limiter: ConcurrencyLimiter, *, alone: bool = False) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
         self._limiter = limiter
-        self._alone = alone
         self._end = asyncio.Event()
         self.permit: Permit | None = None
         self.task = asyncio.create_task(self._run())
@@ -26,7 +25,7 @@ class Call:
         return self.permit is not None and not self.task.done()
 
     async def _run(self) -> None:
-        async with self._limiter.permit(alone=self._alone) as self.permit:
+        async with self._limiter.permit() as self.permit:
             await self._end.wait()
 
     async def end(self, *, overloaded: bool = False) -> None:
@@ -196,98 +195,8 @@ async def test_a_waiter_who_is_cancelled_just_as_its_turn_comes_gives_its_place_
     await next_one.end()
 
 
-async def test_who_is_to_be_alone_waits_for_all_before_her_and_all_after_her_wait_for_her() -> None:
-    limiter = ConcurrencyLimiter(3)
-    before = await start(limiter, 2)
-    alone = Call(limiter, alone=True)
-    after = await start(limiter, 2)
-    assert let_in([*before, alone, *after]) == [True, True, False, False, False]
-    for call in before:
-        await call.end()
-    await settle()
-    assert let_in([alone, *after]) == [True, False, False]
-    await alone.end()
-    await settle()
-    assert let_in(after) == [True, True]
-    await cancel(after)
-
-
-async def test_who_was_to_be_alone_and_gives_up_keeps_nobody_waiting() -> None:
-    limiter = ConcurrencyLimiter(3)
-    before = await start(limiter, 1)
-    alone = Call(limiter, alone=True)
-    after = await start(limiter, 1)
-    alone.task.cancel()
-    await settle()
-    assert let_in(after) == [True]
-    await cancel([*before, *after])
-
-
-async def test_who_is_alone_and_is_cancelled_gives_all_places_back() -> None:
-    limiter = ConcurrencyLimiter(3)
-    alone = Call(limiter, alone=True)
-    after = await start(limiter, 3)
-    assert let_in([alone, *after]) == [True, False, False, False]
-    alone.task.cancel()
-    await settle()
-    assert let_in(after) == [True, True, True]
-    await cancel(after)
-
-
-async def test_below_a_lower_ceiling_nobody_enters_until_few_enough_are_in_flight() -> None:
-    limiter = ConcurrencyLimiter(4)
-    calls = await start(limiter, 6)
-    limiter.hold_below(2)
-    for n, held in enumerate((4, 3, 2)):
-        assert limiter.held == held
-        assert let_in(calls[4:]) == [False, False]
-        await calls[n].end()
-        await settle()
-    assert let_in(calls[3:]) == [True, True, False]
-    await cancel(calls)
-
-
-async def test_whoever_waits_enters_when_the_ceiling_is_raised() -> None:
-    limiter = ConcurrencyLimiter(8)
-    limiter.hold_below(2)
-    calls = await start(limiter, 6)
-    assert sum(let_in(calls)) == limiter.held == 2
-    limiter.hold_below(5)
-    await settle()
-    assert sum(let_in(calls)) == limiter.held == 5
-    await cancel(calls)
-
-
-@pytest.mark.parametrize(("ceiling", "limit"), [(0, 1), (-1, 1), (8, 8), (9, 8)])
-async def test_the_ceiling_is_between_one_and_the_maximum(ceiling: int, limit: int) -> None:
-    """Whoever waits below none would wait for ever."""
-    limiter = ConcurrencyLimiter(8)
-    limiter.hold_below(ceiling)
-    assert limiter.limit == limiter.held == limit
-
-
-async def test_a_limit_that_an_overload_lowered_recovers_step_by_step_up_to_the_ceiling() -> None:
-    limiter = ConcurrencyLimiter(8)
-    (call,) = await start(limiter, 1)
-    await call.end(overloaded=True)
-    limiter.hold_below(6)
-    assert limiter.limit == 4
-    await go_well(limiter, 4)
-    assert limiter.limit == 5
-    await go_well(limiter, 100)
-    assert limiter.limit == 6
-
-
-async def test_an_overload_below_a_ceiling_lowers_what_is_in_force() -> None:
-    limiter = ConcurrencyLimiter(32)
-    limiter.hold_below(4)
-    (call,) = await start(limiter, 1)
-    await call.end(overloaded=True)
-    assert limiter.limit == 2
-
-
 steps = st.lists(
-    st.sampled_from(["start", "end well", "end overloaded", "cancel oldest", "cancel newest", "lower", "raise"]),
+    st.sampled_from(["start", "end well", "end overloaded", "cancel oldest", "cancel newest"]),
     max_size=60,
 )
 
@@ -295,7 +204,6 @@ steps = st.lists(
 @given(st.integers(1, 5), steps)
 async def test_whatever_happens_the_limit_holds_and_no_place_is_lost(maximum: int, script: list[str]) -> None:
     limiter = ConcurrencyLimiter(maximum)
-    ceiling = maximum
     calls: list[Call] = []
     for step in script:
         inside = [call for call in calls if call.let_in]
@@ -306,15 +214,11 @@ async def test_whatever_happens_the_limit_holds_and_no_place_is_lost(maximum: in
             await inside[0].end(overloaded=step == "end overloaded")
         elif step.startswith("cancel") and (outside or inside):
             (outside or inside)[0 if step == "cancel oldest" else -1].task.cancel()
-        elif step in ("lower", "raise"):
-            ceiling = max(1, ceiling - 1) if step == "lower" else min(maximum, ceiling + 1)
-            limiter.hold_below(ceiling)
         await settle()
         now = sum(call.let_in for call in calls)
         waiting = sum(not call.let_in and not call.task.done() for call in calls)
-        assert 1 <= limiter.limit <= ceiling
+        assert 1 <= limiter.limit <= maximum
         assert now <= max(limiter.limit, len(inside))
-        assert limiter.held == max(now, ceiling)
         assert not waiting or now >= limiter.limit, "somebody waits although there is room"
     await cancel(calls)
     fresh = await start(limiter, maximum)
@@ -326,3 +230,40 @@ async def cancel(calls: list[Call]) -> None:
     for call in calls:
         call.task.cancel()
     await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
+
+
+# Steps that are run as one
+
+
+async def stays(cleaned_up: list[str], name: str) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        cleaned_up.append(name)
+
+
+async def fails(error: Exception, *, after: int = 1) -> None:
+    for _ in range(after):
+        await asyncio.sleep(0)
+    raise error
+
+
+async def test_the_first_step_that_fails_stops_the_others_and_its_own_error_is_raised() -> None:
+    cleaned_up: list[str] = []
+    cause, error = ValueError(), LookupError("this very one")
+    error.__cause__ = cause
+    with pytest.raises(LookupError) as caught:
+        await gather_or_cancel([stays(cleaned_up, "a"), fails(ValueError(), after=3), fails(error)])
+    assert (caught.value, caught.value.__cause__) == (error, cause)
+    assert cleaned_up == ["a"]
+
+
+async def test_steps_that_are_cancelled_from_outside_have_all_cleaned_up() -> None:
+    cleaned_up: list[str] = []
+    running = asyncio.create_task(gather_or_cancel([stays(cleaned_up, "a"), stays(cleaned_up, "b")]))
+    await settle()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sorted(cleaned_up) == ["a", "b"]
