@@ -273,9 +273,7 @@ class Drain:
                 "batch_split",
                 f"Batch {batch.batch_no} may kill its workers: each of its users gets a batch in the poison queue",
                 level=logging.WARNING,
-                invocation_id=batch.invocation_id,
-                slot=batch.scheduled_for,
-                batch_no=batch.batch_no,
+                **batch.log_fields,
                 mentors=len(batch.users),
                 deliveries=batch.deliveries,
             )
@@ -362,9 +360,7 @@ class Drain:
         log_event(
             "batch_given_back",
             f"Batch {batch.batch_no} goes back to the queue",
-            invocation_id=batch.invocation_id,
-            slot=batch.scheduled_for,
-            batch_no=batch.batch_no,
+            **batch.log_fields,
             deliveries=batch.deliveries,
             blameless=blameless,
         )

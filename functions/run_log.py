@@ -52,11 +52,7 @@ async def log_run_result(result: RunResult, *, invocations: Invocations) -> Coun
         DatabaseError: nothing was recorded, and the batch is still in its queue.
     """
     batch = result.batch
-    where: dict[str, Any] = {
-        "invocation_id": batch.invocation_id,
-        "slot": batch.scheduled_for,
-        "batch_no": batch.batch_no,
-    }
+    where = batch.log_fields
     grouped = GroupedResults(result.results)
     try:
         state = await invocations.complete(

@@ -104,7 +104,7 @@ async def work_off(
         budget: how long this may take.
         witness: somebody whom the engine has answered before, if anybody.
         more_open: more invocations are open than these.
-        manual_only: work on no night, and on no poison batch.
+        manual_only: work on manual runs only, and on no poison batch.
         poison_overdue: a poison batch has waited for so long that it comes first.
         dispatch_id: the dispatch that this slice answers, if one.
 

@@ -72,6 +72,11 @@ class EvaluationBatch:
         """Whether it may kill its worker: two had it in hand and did not come back."""
         return self.deliveries >= SPLIT_FROM_DELIVERY and not self.is_poison
 
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """The fields by which a log line names this batch."""
+        return {"invocation_id": self.invocation_id, "slot": self.scheduled_for, "batch_no": self.batch_no}
+
 
 class GroupedResults:
     """Results, grouped by all that they share but whom they are about: a million share little else than that.

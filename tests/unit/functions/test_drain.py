@@ -56,13 +56,13 @@ async def test_it_waits_for_more_while_the_enumeration_goes_on(clock: ManualCloc
     queue = PretendQueue()
     drain = make_drain(queue, PretendEngine(clock))
     running = asyncio.create_task(drain.run())
-    await queue.news.wait()
+    await soon(queue.news)
     queue.news.clear()
 
     queue.waiting.append(make_batch(make_users(5)))
     drain.note_queued()
     while not queue.recorded:
-        await queue.news.wait()
+        await soon(queue.news)
         queue.news.clear()
     assert not running.done()
     drain.note_all_queued()
@@ -97,7 +97,7 @@ async def test_a_record_under_way_is_finished_when_the_engine_stops_the_rest(clo
 
     async def wait_for_the_record() -> None:
         if queue.claims > 1:
-            await recording.wait()
+            await soon(recording)
 
     def turn_bad_users_away(user_ids: Sequence[str]) -> httpx.Response | None:
         if "user-000" in user_ids:
@@ -148,7 +148,7 @@ async def test_what_is_claimed_while_a_record_fails_is_not_begun(
 
     async def wait_for_the_failure() -> None:
         if queue.claims > 1:
-            await failed.wait()
+            await soon(failed)
 
     async def fail() -> None:
         failed.set()
@@ -162,6 +162,12 @@ async def test_what_is_claimed_while_a_record_fails_is_not_begun(
         await drain.run()
     assert len(engine.calls) == 1
     assert [blameless for _, blameless in queue.released] == [True] * released
+
+
+async def soon(event: asyncio.Event) -> None:
+    """Wait for what happens at once, or never where the code is broken."""
+    async with asyncio.timeout(20):
+        await event.wait()
 
 
 async def _set(event: asyncio.Event) -> None:
@@ -224,7 +230,7 @@ async def test_while_enough_batches_wait_for_their_record_nothing_is_claimed(clo
     drain = make_drain(queue, PretendEngine(clock), ENGINE_MAX_CONCURRENCY="4")
     drain.note_all_queued()
     running = asyncio.create_task(drain.run())
-    await recording.wait()
+    await soon(recording)
     for _ in range(100):
         await asyncio.sleep(0)
 
@@ -403,7 +409,7 @@ async def test_while_one_slice_has_a_poison_batch_no_other_of_the_process_has_an
     for drain in drains:
         drain.note_all_queued()
     running = asyncio.create_task(drains[0].run())
-    await has_poison.wait()
+    await soon(has_poison)
 
     done = [await drains[1].run(), await running]
 
@@ -470,7 +476,7 @@ async def test_whoever_waited_for_the_process_has_it_before_the_next_poison_batc
         await asyncio.sleep(0)
     async with process.alone() as is_idle:
         assert not is_idle
-    await begun.wait()
+    await soon(begun)
     sharing.cancel()
     await asyncio.gather(sharing, return_exceptions=True)
     async with process.alone() as is_idle:
