@@ -178,9 +178,11 @@ class _Playing:
 
     async def _check(self, run: dict[str, Any]) -> None:
         night = self._night
-        pairs = await check_promises(night, run)
         if run["status"] == "cancelled":
+            # It may have been cancelled before everybody was read: only together with its retry it is about everybody.
             pairs = await check_chain(night, [run, *await self._take_up(run)])
+        else:
+            pairs = await check_promises(night, run)
         poison = self._drawn.poison(night.mentors)
         expected = {pair: "failed" if pair[0] in poison else out for pair, out in night.expected_pairs().items()}
         assert pairs == expected, _differences(pairs, expected)
@@ -230,6 +232,9 @@ class _Playing:
         with self._lost_without_a_database():
             rows = await self._night.rows(RECORDED, [batches])
         return rows == [(True,)]
+
+    async def _is_opened(self) -> bool:
+        return await self._night.invocations() != []
 
     async def _kill(self, fault: Fault) -> None:
         await self._project.functions[fault.function].kill()
@@ -285,6 +290,7 @@ class _Playing:
         return str(answer.status_code)
 
     async def _cancel(self, fault: Fault) -> None:
+        await eventually(self._is_opened, within=PATIENCE_SECONDS)
         run, *_ = await self._night.invocations()
         answer = await self._until_answered(lambda caller: caller.cancel(run["id"]))
         self._note(f"{fault.what} was answered {answer.status_code}")
