@@ -9,7 +9,6 @@ from functions.drain import Drain, Process
 from shared.evaluations import EvaluationBatch, GroupedResults
 from shared.invocations import ClaimedBatches, Invocations, Poison
 from shared.load_control import ConcurrencyLimiter
-from shared.trigger_engine import TriggerEngine
 from tests.unit.environment import make_config
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch
 
@@ -22,13 +21,11 @@ class PretendQueue(Invocations):
         self.poison = [batch for batch in batches if batch.is_poison]
         self.at_a_time = at_a_time
         self.recorded: list[EvaluationBatch] = []
-        self.cut_off: list[Sequence[str]] = []
         self.released: list[tuple[EvaluationBatch, bool]] = []
         self.in_hand: list[EvaluationBatch] = []
         self.split_by_others: list[EvaluationBatch] = []
         self.claims = 0
         self.quantities: list[int] = []
-        self.manual_only: set[bool] = set()
         self.in_hand_at_poison_claims: list[int] = []
         self.news = asyncio.Event()
         self.before_claim: Callable[[], Awaitable[object]] | None = None
@@ -40,7 +37,6 @@ class PretendQueue(Invocations):
         if poison is not None:
             self.in_hand_at_poison_claims.append(len(self.in_hand))
         self.quantities.append(quantity)
-        self.manual_only.add(manual_only)
         self.news.set()
         if self.before_claim is not None:
             await self.before_claim()
@@ -67,8 +63,6 @@ class PretendQueue(Invocations):
             await self.before_record()
         self._let_go(batch)
         self.recorded.append(batch)
-        if rest:
-            self.cut_off.append(rest)
         self.news.set()
         return "done"
 
@@ -92,7 +86,6 @@ def make_drain(
     queue: PretendQueue,
     engine: PretendEngine,
     *,
-    client: TriggerEngine | None = None,
     seconds: float = 1000,
     manual_only: bool = False,
     poison_overdue: bool = False,
@@ -102,7 +95,7 @@ def make_drain(
     config = make_config(**{"EVALUATION_BATCH_SIZE": "100"} | settings)
     return Drain(
         invocations=queue,
-        engine=client or engine.client(limiter=ConcurrencyLimiter(4)),
+        engine=engine.client(limiter=ConcurrencyLimiter(4)),
         config=config,
         budget=engine.budget(seconds),
         process=process or Process(),

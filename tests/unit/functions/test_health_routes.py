@@ -1,92 +1,77 @@
-"""The dead-man's check over HTTP: 200 while nights go well, 503 as soon as one is missed."""
+"""The dead-man's check: 200 while scheduled runs end well, 503 as soon as one is missed, whoever asks how often."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from functions.last_run import CACHE_SECONDS, LastGoodRun, default_max_age_hours
 from shared.errors import DatabaseUnavailableError
+from shared.invocation_records import GoodRun
+from shared.slots import Schedule
+from tests.unit.clock import ManualClock
 from tests.unit.functions.http_function import NOW, Function, problem_in
 
 PATH = "/health/last-run"
-BAD_AGES = ["", "0", "-1", "-0", "nan", "NaN", "inf", "-inf", "Infinity", "1e999", "8784.1", "a day", "9" * 400]
+RUN = {"scheduled_for": "2026-11-22T02:00:00+00:00", "finished_at": "2026-11-22T02:00:04+00:00", "status": "partial"}
 
 
 def ended(function: Function, *, hours_ago: float, status: str = "succeeded") -> dict[str, Any]:
-    """A night that went well then."""
-    at = NOW - timedelta(hours=hours_ago)
-    found = {"scheduled_for": "2026-11-22T02:00:00+00:00", "finished_at": at.isoformat(), "status": status}
+    """A scheduled run that ended then, by the clock of the database."""
+    at = (NOW - timedelta(hours=hours_ago)).isoformat()
+    found = RUN | {"finished_at": at, "status": status}
     function.sql.answers["scheduler_last_good_run"] = {"clock": NOW.isoformat(), "run": found}
     return found
 
 
+# Over HTTP
+
+
 @pytest.mark.parametrize("status", ["succeeded", "partial"])
-async def test_a_night_that_went_well_is_200(function: Function, status: str) -> None:
+async def test_a_run_that_ended_well_is_200(function: Function, status: str) -> None:
     ended(function, hours_ago=24, status=status)
     response = await function.http.get(PATH)
-    assert (response.status_code, response.json()) == (
-        200,
-        {
-            "status": "ok",
-            "max_age_hours": 26,
-            "scheduled_for": "2026-11-22T02:00:00Z",
-            "finished_at": "2026-11-22T02:00:30Z",
-            "run_status": status,
-        },
-    )
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ok",
+        "max_age_hours": 26,
+        "scheduled_for": "2026-11-22T02:00:00Z",
+        "finished_at": "2026-11-22T02:00:30Z",
+        "run_status": status,
+    }
 
 
-async def test_when_no_night_ever_went_well_it_is_503(function: Function) -> None:
+async def test_without_any_good_run_it_is_503(function: Function) -> None:
     problem = problem_in(await function.http.get(PATH), 503, "last_run_missing")
     assert "26 hours" in problem["detail"]
     assert "none at all" in problem["detail"]
 
 
-@pytest.mark.parametrize(("hours_ago", "status"), [(25.999, 200), (26.001, 503), (2400, 503)])
-async def test_a_night_is_missed_two_hours_after_the_next_should_have_ended(
-    function: Function, hours_ago: float, status: int
-) -> None:
-    ended(function, hours_ago=hours_ago)
-    assert (await function.http.get(PATH)).status_code == status
-
-
-async def test_what_is_missing_says_when_the_last_night_ended(function: Function) -> None:
-    found = ended(function, hours_ago=30)
-    assert found["finished_at"] in problem_in(await function.http.get(PATH), 503, "last_run_missing")["detail"]
-
-
 @pytest.mark.parametrize(
-    ("max_age_hours", "status"), [("1", 503), ("4.9", 503), ("5.1", 200), ("8784", 200), ("0.001", 503), ("1e2", 200)]
+    ("max_age_hours", "hours_ago", "status"),
+    [
+        *((None, 25.999, 200), (None, 26.001, 503), (None, 2400, 503)),
+        *(("1", 5, 503), ("4.9", 5, 503), ("5.1", 5, 200), ("8784", 5, 200), ("0.001", 5, 503), ("1e2", 5, 200)),
+    ],
 )
-async def test_the_monitor_may_say_how_long_is_too_long(function: Function, max_age_hours: str, status: int) -> None:
-    ended(function, hours_ago=5)
-    response = await function.http.get(PATH, params={"max_age_hours": max_age_hours})
-    assert response.status_code == status
-    if status == 200:
-        assert response.json()["max_age_hours"] == float(max_age_hours)
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("max_age_hours", BAD_AGES)
-async def test_what_is_no_age_is_422_and_asks_nobody(function: Function, method: str, max_age_hours: str) -> None:
-    response = await function.http.request(method, PATH, params={"max_age_hours": max_age_hours})
-    assert response.status_code == 422
-    if method == "GET":
-        assert problem_in(response, 422, "invalid_field")["field"] == "max_age_hours"
-    assert function.sql.called() == []
-
-
-@pytest.mark.parametrize(("hours_ago", "status"), [(1, 200), (100, 503)])
-async def test_a_monitor_that_asks_with_head_is_told_by_the_status(
-    function: Function, hours_ago: float, status: int
+async def test_a_run_is_missed_after_26_hours_or_those_asked_for(
+    function: Function, max_age_hours: str | None, hours_ago: float, status: int
 ) -> None:
-    ended(function, hours_ago=hours_ago)
-    assert (await function.http.head(PATH)).status_code == status
+    found = ended(function, hours_ago=hours_ago)
+    params = {} if max_age_hours is None else {"max_age_hours": max_age_hours}
+    response = await function.http.get(PATH, params=params)
+    assert (await function.http.head(PATH, params=params)).status_code == response.status_code == status
+    if status == 200:
+        assert response.json()["max_age_hours"] == float(max_age_hours or 26)
+    else:
+        assert found["finished_at"] in problem_in(response, 503, "last_run_missing")["detail"]
 
 
-async def test_anybody_may_ask_and_asks_the_database_once_in_a_while(function: Function) -> None:
+async def test_the_database_is_asked_once_for_many_callers(function: Function) -> None:
     ended(function, hours_ago=5)
     for params in ({}, {}, {"max_age_hours": "1"}, {"max_age_hours": "7"}):
         await function.http.get(PATH, params=params)
@@ -94,32 +79,145 @@ async def test_anybody_may_ask_and_asks_the_database_once_in_a_while(function: F
 
 
 @pytest.mark.parametrize(
-    ("databases_clock", "status"),
+    ("databases_clock", "status", "allowed"),
     [
-        # Every workday at 02:00, NOW being the Monday's run under way: silent since Friday.
-        ("2026-11-23T02:00:30+00:00", 200),
-        ("2026-11-23T03:00:30+00:00", 200),
-        ("2026-11-23T05:00:30+00:00", 503),
+        # Every workday at 02:00, NOW being Monday's run under way: silent since Friday.
+        ("2026-11-23T03:00:30+00:00", 200, 74),
+        ("2026-11-23T05:00:30+00:00", 503, 74),
         # Were it Tuesday, a day would be too long already.
-        ("2026-11-24T02:00:30+00:00", 503),
+        ("2026-11-24T02:00:30+00:00", 503, 26),
     ],
 )
-async def test_how_long_ago_it_was_is_told_by_the_databases_clock_alone(databases_clock: str, status: int) -> None:
+async def test_the_age_is_measured_by_the_databases_clock(databases_clock: str, status: int, allowed: int) -> None:
     function = Function(EVALUATION_SCHEDULE="0 2 * * 1-5")
-    run = {
-        "scheduled_for": "2026-11-20T02:00:00+00:00",
-        "finished_at": "2026-11-20T02:00:31+00:00",
-        "status": "succeeded",
-    }
+    run = RUN | {"scheduled_for": "2026-11-20T02:00:00+00:00", "finished_at": "2026-11-20T02:00:31+00:00"}
     function.sql.answers["scheduler_last_good_run"] = {"clock": databases_clock, "run": run}
     response = await function.http.get(PATH)
     assert response.status_code == status
-    allowed = 26 if datetime.fromisoformat(databases_clock).day == 24 else 74
     assert f"{allowed} hours" in response.text if status == 503 else response.json()["max_age_hours"] == allowed
 
 
-async def test_a_database_that_is_away_is_not_a_missing_night(function: Function) -> None:
+async def test_a_database_that_is_away_is_no_missing_run(function: Function) -> None:
     function.sql.answers["scheduler_last_good_run"] = DatabaseUnavailableError("away")
     for _ in range(3):
         problem_in(await function.http.get(PATH), 503, "database_unavailable")
     assert function.sql.called() == ["scheduler_last_good_run"]
+
+
+# How long a run may be missing
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone", "now", "hours"),
+    [
+        ("0 2 * * *", "UTC", "2026-11-23T02:00:00+00:00", 26),
+        ("*/5 * * * *", "UTC", "2026-11-23T12:31:00+00:00", 2 + 5 / 60),
+        ("0 2 1 * *", "UTC", "2026-11-25T12:00:00+00:00", 31 * 24 + 2),
+        # Workdays. 23 November 2026 is a Monday.
+        ("0 2 * * 1-5", "UTC", "2026-11-25T12:00:00+00:00", 26),
+        ("0 2 * * 1-5", "UTC", "2026-11-27T12:00:00+00:00", 3 * 24 + 2),  # Friday: silent until Monday
+        ("0 2 * * 1-5", "UTC", "2026-11-23T02:00:01+00:00", 3 * 24 + 2),  # Monday: its own run is still under way
+        ("0 2 * * 1-5", "UTC", "2026-11-24T02:00:01+00:00", 26),
+        # Berlin's clock changes: days of 25 and of 23 hours.
+        ("0 2 * * *", "Europe/Berlin", "2026-10-25T12:00:00+00:00", 27),
+        ("0 4 * * *", "Europe/Berlin", "2026-03-29T12:00:00+00:00", 26),
+    ],
+)
+def test_the_default_age_is_the_longer_gap_and_two_hours(expression: str, zone: str, now: str, hours: float) -> None:
+    schedule = Schedule(expression, ZoneInfo(zone))
+    assert default_max_age_hours(schedule, datetime.fromisoformat(now)) == pytest.approx(hours)
+
+
+# How often the database is asked
+
+
+class LastRunInTheDatabase:
+    """What the database answers: `asked` says that it was asked, and each answer waits for `may_answer`."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.found: GoodRun | Exception = GoodRun(NOW, RUN)
+        self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
+
+    async def read(self) -> GoodRun:
+        self.reads += 1
+        self.asked.set()
+        await self.may_answer.wait()
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+@pytest.fixture
+def database() -> LastRunInTheDatabase:
+    return LastRunInTheDatabase()
+
+
+@pytest.fixture
+def last_good_run(clock: ManualClock) -> LastGoodRun:
+    return LastGoodRun(clock)
+
+
+@pytest.mark.parametrize("run", [RUN, None])
+async def test_an_answer_is_remembered_for_half_a_minute(
+    database: LastRunInTheDatabase, last_good_run: LastGoodRun, clock: ManualClock, run: dict[str, Any] | None
+) -> None:
+    """And time goes on from what the database said."""
+    database.found = GoodRun(NOW, run)
+    assert await last_good_run.get(database.read) == database.found
+    clock.advance(CACHE_SECONDS - 0.5)
+    assert await last_good_run.get(database.read) == GoodRun(NOW + timedelta(seconds=CACHE_SECONDS - 0.5), run)
+    assert database.reads == 1
+    database.found = GoodRun(NOW + timedelta(minutes=1), {"status": "succeeded"})
+    clock.advance(0.5)
+    assert await last_good_run.get(database.read) == database.found
+    assert database.reads == 2
+
+
+async def test_a_database_that_is_away_is_asked_no_more_often(
+    database: LastRunInTheDatabase, last_good_run: LastGoodRun, clock: ManualClock
+) -> None:
+    """What was known before is not answered meanwhile, and the error does not grow."""
+    await last_good_run.get(database.read)
+    found, database.found = database.found, DatabaseUnavailableError("away")
+    clock.advance(CACHE_SECONDS)
+    lengths: set[int] = set()
+    for _ in range(4):
+        with pytest.raises(DatabaseUnavailableError) as caught:
+            await last_good_run.get(database.read)
+        lengths.add(len(caught.traceback))
+    assert (database.reads, len(lengths)) == (2, 1)
+    database.found = found
+    clock.advance(CACHE_SECONDS)
+    assert await last_good_run.get(database.read) == found
+
+
+async def test_a_defect_of_ours_is_not_remembered(database: LastRunInTheDatabase, last_good_run: LastGoodRun) -> None:
+    found, database.found = database.found, LookupError("ours")
+    with pytest.raises(LookupError):
+        await last_good_run.get(database.read)
+    database.found = found
+    assert await last_good_run.get(database.read) == found
+
+
+async def test_of_callers_at_once_only_one_asks_the_database(
+    database: LastRunInTheDatabase, last_good_run: LastGoodRun
+) -> None:
+    database.may_answer.clear()
+    first, *others = (asyncio.create_task(last_good_run.get(database.read)) for _ in range(50))
+    await database.asked.wait()
+    database.may_answer.set()
+    assert await asyncio.gather(first, *others) == [database.found] * 50
+    assert database.reads == 1
+
+
+async def test_a_caller_that_leaves_while_asking_keeps_none_waiting(
+    database: LastRunInTheDatabase, last_good_run: LastGoodRun
+) -> None:
+    database.may_answer.clear()
+    first, second = (asyncio.create_task(last_good_run.get(database.read)) for _ in range(2))
+    await database.asked.wait()
+    first.cancel()
+    database.may_answer.set()
+    assert await second == database.found

@@ -1,0 +1,270 @@
+"""A request with one thing wrong is refused by name, without a defect of ours, before the database is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from functions.http.invocations import PREFIX
+from functions.http.middleware import MAX_BODY_BYTES
+from functions.http.schemas import MAX_BATCH_MENTORS, MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
+from tests.unit.functions.http_function import ADMIN, INVOKE, JSON, Function, problem_in
+from tests.unit.functions.pretend_sql import RUN_ID, mentor_id
+from tests.unit.log_lines import LogLines
+
+MENTOR, TYPE = mentor_id(1), "milestone_reached"
+ONE, BATCH, MENTORS = f"{PREFIX}/{RUN_ID}", f"{PREFIX}/evaluation-batch", f"{PREFIX}/active-peer-mentors"
+LAST_RUN = "/health/last-run"
+# Every route that reads a body.
+READERS = [("POST", "/"), ("POST", PREFIX), ("PUT", ONE), ("POST", BATCH)]
+
+
+async def send(function: Function, method: str, path: str, content: Any, **headers: str) -> httpx.Response:
+    return await function.http.request(method, path, content=content, headers=ADMIN | JSON | headers)
+
+
+def check_refused(function: Function, response: httpx.Response, code: str, field: str | None) -> None:
+    status = {"malformed_json": 400, "unsupported_media_type": 415}.get(code, 422)
+    problem = problem_in(response, status, code)
+    assert (problem.get("field") or "").partition(".")[0] == (field or "")
+    assert function.sql.called() == []
+
+
+# Queries and ids
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        *((PREFIX, f"limit={value}") for value in ("0", "101", "-1", "", "ten", "1.5", "9" * 5000)),
+        *((PREFIX, f"status={value}") for value in ("", "done", "Failed", "failed&status=done", "failed,partial")),
+        *((PREFIX, query) for query in ("triggered_by=cron", "limit=1&limit=2", "limit=1&limit=1")),
+        *((PREFIX, f"scheduled_from={value}") for value in ("", "yesterday", "2026-11-23", "2026-11-23T02:00:00")),
+        (PREFIX, "scheduled_to=9999-12-31T23:59:59-14:00"),
+        *((PREFIX, f"user_id={value}") for value in ("", "1", f"%7B{MENTOR}%7D", f"{MENTOR}%00", f"{MENTOR}%0A", "%FF")),
+        *((PREFIX, f"cursor={value}") for value in ("", "%00", "A" * 301, "tomorrow")),
+        *((MENTORS, f"limit={value}") for value in ("0", "1001", "ten", "1&limit=1")),
+        *((MENTORS, f"cursor={value}") for value in ("", "tomorrow", MENTOR, "A" * 301)),
+        *((LAST_RUN, f"max_age_hours={value}") for value in ("", "0", "-0", "nan", "inf", "-inf", "1e999", "8784.1", "a")),
+    ],
+)
+async def test_a_wrong_parameter_is_named(function: Function, path: str, query: str) -> None:
+    response = await function.http.get(path, params=httpx.QueryParams(query), headers=ADMIN)
+    check_refused(function, response, "invalid_field", query.partition("=")[0])
+
+
+@pytest.mark.parametrize("query", ["offset=20", "statuses=failed", "Limit=1", "order=asc&limit=1", "%FF=1"])
+async def test_an_unknown_parameter_is_refused(function: Function, query: str) -> None:
+    for path in ("", "/active-peer-mentors"):
+        response = await function.ask("GET", path, params=httpx.QueryParams(query))
+        problem_in(response, 422, "unknown_field")
+    assert function.sql.called() == []
+
+
+@pytest.mark.parametrize("name", ["scheduled_from", "scheduled_to"])
+async def test_a_plus_that_arrives_as_a_space_is_explained(function: Function, name: str) -> None:
+    for moment in ("2026-11-23T02:00:00+00:00", "2026-11-23T02:00:00.5+0100", "2026-11-23 02:00+01:00"):
+        response = await function.http.get(f"{PREFIX}?{name}={moment}", headers=ADMIN)
+        problem = problem_in(response, 422, "invalid_field")
+        assert "%2B" in problem["detail"]
+        assert problem["field"] == name
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize(
+    "bad", ["1", "latest", f"urn:uuid:{RUN_ID}", RUN_ID[:-1], f"{RUN_ID}%0A", f"{RUN_ID}%00", "%FF", "active-peer-mentorz"]
+)
+async def test_a_wrong_id_is_named(function: Function, method: str, bad: str) -> None:
+    response = await function.ask(method, f"/{bad}", body={} if method == "PUT" else None)
+    check_refused(function, response, "invalid_field", "invocation_id")
+
+
+# Header fields
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        *(
+            (path, "Idempotency-Key", value)
+            for path in (PREFIX, BATCH)
+            for value in ("", '""', "x" * 201, f'"{"x" * 201}"', '"two words"', "two words", "tab\tbed", "k\xe9y", "\x7f")
+        ),
+        *(("/", "X-Scheduler-Dispatch", value) for value in ("", "0", "-1", "abc", "1.5", str(2**63), "9" * 5000)),
+        *(("/", "X-CloudScheduler-ScheduleTime", value) for value in ("", "soon", "2026-11-23T02:00:00", "1795399200")),
+    ],
+)
+async def test_a_wrong_header_field_is_named(function: Function, path: str, name: str, value: str) -> None:
+    headers = httpx.Headers([*(ADMIN | JSON).items(), (name, value.encode("latin-1"))])  # type: ignore[list-item]
+    body = {"user_ids": [MENTOR]} if path == BATCH else {}
+    response = await function.http.post(path, json=body, headers=headers)
+    problem = problem_in(response, 422, "invalid_field")
+    assert problem["field"].lower() == name.lower()
+    assert function.sql.called() == []
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        *(("POST", "/", {"scheduled_for": value}) for value in ("", "now", "2026-11-23T02:00:00", 1795399200, "\ud800")),
+        *(("POST", PREFIX, {"user_ids": value}) for value in ([], MENTOR, [1], [None], ["x" * 36], [f"urn:uuid:{MENTOR}"])),
+        ("POST", PREFIX, {"user_ids": [MENTOR] * (MAX_CHOSEN_MENTORS + 1)}),
+        *(
+            ("POST", path, {"user_ids": [MENTOR], "scenario_types": value})
+            for path in (PREFIX, BATCH)
+            for value in ([], [""], ["x" * 101], [TYPE] * 101, TYPE, ["unknown"], [TYPE, "unknown"], ["\ud800"])
+        ),
+        *(("POST", PREFIX, {"dry_run": value}) for value in ("true", 1, None)),
+        *(("POST", PREFIX, {"retry_of": value}) for value in ("the last one", f"{{{RUN_ID}}}")),
+        ("POST", PREFIX, {"user_ids": [MENTOR], "retry_of": RUN_ID}),
+        ("POST", PREFIX, {"scenario_types": [TYPE], "retry_of": RUN_ID}),
+        *(
+            (*create_or_change, {"note": value})
+            for create_or_change in (("POST", PREFIX), ("PUT", ONE))
+            for value in ("x" * (MAX_NOTE_LENGTH + 1), "a\x00b", "\x00", "a\n\x00", 1, "\ud800")
+        ),
+        *(("PUT", ONE, {"status": value}) for value in (None, "", "succeeded", "running", "Cancelled", ["cancelled"])),
+        *(("POST", BATCH, {"user_ids": value}) for value in (None, [], ["anna"], [MENTOR] * (MAX_BATCH_MENTORS + 1))),
+        ("POST", BATCH, {"user_ids": [MENTOR], "dry_run": "yes"}),
+    ],
+    ids=lambda value: str(value)[:60].encode("ascii", "replace").decode(),
+)
+async def test_a_wrong_member_is_named(function: Function, method: str, path: str, body: dict[str, object]) -> None:
+    """The last of the body's members is the wrong one."""
+    headers = {"Idempotency-Key": "k"} if path == BATCH else {}
+    response = await send(function, method, path, json.dumps(body), **headers)
+    check_refused(function, response, "invalid_field", list(body)[-1])
+
+
+@pytest.mark.parametrize(("method", "path"), READERS[:3])
+@pytest.mark.parametrize("name", ["shoe_size", "id", "body", "path", "query", "header", "a.b", ""])
+async def test_an_unknown_member_of_any_name_is_named(function: Function, method: str, path: str, name: str) -> None:
+    response = await function.http.request(method, path, json={name: 1}, headers=ADMIN)
+    assert problem_in(response, 422, "unknown_field")["field"] == name
+
+
+@pytest.mark.parametrize(("method", "path"), READERS)
+@pytest.mark.parametrize("content", ["[]", "[1]", '"text"', r'"\ud800"', "7", "true"])
+async def test_a_body_that_is_no_object_is_refused(function: Function, method: str, path: str, content: str) -> None:
+    check_refused(function, await send(function, method, path, content), "invalid_field", "body")
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", ONE), ("POST", BATCH)])
+@pytest.mark.parametrize("content", [b"", b"null"])
+async def test_changes_and_batches_need_a_body(function: Function, method: str, path: str, content: bytes) -> None:
+    check_refused(function, await send(function, method, path, content), "invalid_field", "body")
+
+
+UNREADABLE = {
+    "cut off": b"{",
+    "no JSON": b"not json",
+    "no value": b'{"note": }',
+    "other quotes": b"{'note': 1}",
+    "trailing": b'{"note": 1} trailing',
+    "byte order mark": b"\xef\xbb\xbf",
+    "not UTF-8": b"\xff\xfe\xfd",
+    "deep list": b"[" * 100_000,
+    "deep object": b'{"note":' * 100_000,
+    "long number": b"9" * 5000,
+    "long number within": b'{"note": ' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize(("method", "path"), READERS)
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+async def test_a_body_that_is_no_json_is_400(
+    function: Function, log: LogLines, method: str, path: str, content: bytes
+) -> None:
+    check_refused(function, await send(function, method, path, content), "malformed_json", None)
+    assert log.of("internal_error") == []
+
+
+@pytest.mark.parametrize(("method", "path"), READERS)
+@pytest.mark.parametrize("content", ["NaN", '{"note": Infinity}', '{"dry_run": -Infinity}', '{"user_ids": [NaN]}'])
+async def test_a_constant_that_json_does_not_have_is_refused(
+    function: Function, method: str, path: str, content: str
+) -> None:
+    response = await send(function, method, path, content)
+    assert response.status_code in (400, 422)
+    problem_in(response, response.status_code, response.json()["code"])
+    assert function.sql.called() == []
+
+
+@pytest.mark.parametrize(("method", "path"), READERS)
+async def test_a_lone_surrogate_as_a_members_name_is_422(function: Function, method: str, path: str) -> None:
+    response = await send(function, method, path, r'{"\ud800": 1}')
+    problem_in(response, 422, response.json()["code"])
+    assert function.sql.called() == []
+
+
+# What a body claims to be, and how long it is
+
+WRONG_TYPES = [
+    *("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonx"),
+    *("", "json", "+json", "x+json", "application/+json"),
+]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        *({"Content-Type": value} for value in WRONG_TYPES),
+        *(JSON | {"Content-Encoding": value} for value in ("gzip", "identity, br", "")),
+    ],
+    ids=str,
+)
+async def test_a_body_of_another_media_type_is_415(function: Function, headers: dict[str, str]) -> None:
+    response = await function.http.post("/", content=b"{}", headers=INVOKE | headers)
+    check_refused(function, response, "unsupported_media_type", None)
+
+
+async def test_a_media_type_of_odd_text_is_repeated_in_bounds(function: Function) -> None:
+    headers = [*ADMIN.items(), ("Content-Type", b"\x1b" + b"\xff" * 60_000)]
+    response = await function.http.post("/", content=b"{}", headers=httpx.Headers(headers))  # type: ignore[arg-type]
+    problem_in(response, 415, "unsupported_media_type")
+    assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize("content_type", ["Application/JSON; charset=utf-8", "application/cloudevents+json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"null", b" {} \n", b'{"scheduled_for": null}'])
+async def test_an_empty_body_asks_for_the_due_slot(function: Function, content: bytes, content_type: str) -> None:
+    response = await send(function, "POST", "/", content, **{"Content-Type": content_type})
+    assert response.status_code == 200
+    assert function.sql.arguments_of("scheduler_open_slot")["requested_slot"] is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"null"])
+async def test_an_empty_body_asks_for_a_run_of_all(function: Function, content: bytes) -> None:
+    assert (await send(function, "POST", PREFIX, content)).status_code == 201
+    asked = function.sql.arguments_of("scheduler_open")
+    assert asked["request"] == {"user_ids": None, "scenario_types": None}
+    assert (asked["dry_run"], asked["retry_of"], asked["note"], asked["idempotency_key"]) == (False, None, None, None)
+
+
+async def test_a_body_of_more_than_a_mebibyte_is_413(function: Function) -> None:
+    assert (await send(function, "POST", "/", b"{}".ljust(MAX_BODY_BYTES))).status_code == 200
+    response = await send(function, "POST", "/", b" " * (MAX_BODY_BYTES + 1))
+    problem_in(response, 413, "body_too_large")
+
+
+async def test_an_endless_body_without_a_length_is_413(function: Function) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 65536
+            yield b" " * 65536
+
+    response = await send(function, "POST", "/", endless())
+    assert "content-length" not in response.request.headers
+    problem_in(response, 413, "body_too_large")
+    assert sent <= MAX_BODY_BYTES + 2 * 65536
