@@ -29,12 +29,7 @@ NOW = datetime(2026, 11, 23, 2, 0, 30, tzinfo=UTC)
 
 
 class Function:
-    """The application.
-
-    Args:
-        rows: the active mentors.
-        engine: answers everybody by default.
-        settings: of the configuration.
+    """The application with these active mentors, engine and settings.
 
     `broken_by`: what getting at the database and the engine raises.
     """
@@ -43,20 +38,12 @@ class Function:
         self, *, rows: Sequence[dict[str, Any]] = (), engine: PretendEngine | None = None, **settings: str
     ) -> None:
         self.sql = PretendSql(rows)
-        self.clock = ManualClock()
-        self.engine = engine or PretendEngine(self.clock)
+        self.engine = engine or PretendEngine(ManualClock())
         self.broken_by: Exception | None = None
-        config = make_config(**settings)
-        database = self.sql.database
-        self.work = Work(
-            config,
-            database,
-            database,
-            Invocations(database, config),
-            InvocationRecords(database, config),
-            self.engine.client(limiter=ConcurrencyLimiter(8)),
-            now=lambda: NOW,
-        )
+        config, database = make_config(**settings), self.sql.database
+        invocations, records = Invocations(database, config), InvocationRecords(database, config)
+        client = self.engine.client(limiter=ConcurrencyLimiter(8))
+        self.work = Work(config, database, database, invocations, records, client, now=lambda: NOW)
         self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 
@@ -70,18 +57,12 @@ class Function:
         return await self.http.post("/", json=body, headers=INVOKE | headers)
 
     async def ask(
-        self,
-        method: str,
-        path: str = "",
-        *,
-        body: object = None,
-        params: httpx.QueryParams | dict[str, str] | None = None,
-        headers: dict[str, str] | None = None,
+        self, method: str, path: str = "", *, body: object = None, headers: dict[str, str] | None = None, **options: Any
     ) -> httpx.Response:
         """One of the endpoints under the prefix, as an operator calls it; without a body None is sent."""
         content = None if body is None else json.dumps(body).encode()
         given = ADMIN | ({} if content is None else JSON) | (headers or {})
-        return await self.http.request(method, PREFIX + path, content=content, params=params, headers=given)
+        return await self.http.request(method, PREFIX + path, content=content, headers=given, **options)
 
 
 def problem_in(response: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An engine within the process: every user's truth, and the ways in which calls for her go wrong."""
+"""An engine within the process: a fixed answer for every pair, and the ways in which calls go wrong."""
 
 from __future__ import annotations
 
@@ -41,13 +41,11 @@ def truth(user_id: str, scenario_type: str) -> str:
 
 
 class PretendEngine:
-    """Stands where the HTTP client would be.
+    """Stands where the HTTP client would be; a call that times out takes its time on the clock.
 
     Args:
-        clock: a call that times out takes its time on it.
         poison: the status with which every call that names the user fails, 0 for a time-out.
-        retryable: for how many of its answers a pair is `failed`, retryable.
-        left_out: from how many of its answers a pair is missing.
+        retryable, left_out: in how many of its answers a pair is `failed`, retryable; or missing.
         trouble: asked first for each call; what it answers is the answer.
     """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tests.unit.fake_database import FakeDatabase
@@ -83,20 +84,14 @@ def slot_answer(**members: Any) -> dict[str, Any]:
 
 def opened_now() -> dict[str, Any]:
     """What `scheduler_open_slot` answers to the call that opens a slot."""
-    return slot_answer(
-        opened=True,
-        invocation=summarized(status="running", finished_at=None),
-        open=[open_row(enumeration_done=False)],
-    )
+    running = summarized(status="running", finished_at=None)
+    return slot_answer(opened=True, invocation=running, open=[open_row(enumeration_done=False)])
 
 
 class PretendSql:
     """What is queued is claimed, and what is claimed is recorded; whatever else is asked has a fixed answer.
 
-    Args:
-        rows: the rows of `active_peer_mentors`, in the order of the ids.
-
-    `answers` is what a function answers instead: a value, an error to raise, or a function of the arguments.
+    `answers` is what each function answers: a value, an error to raise, or a function of the arguments.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]] = ()) -> None:
@@ -104,41 +99,30 @@ class PretendSql:
         self._waiting: list[dict[str, Any]] = []
         self._batches = 0
         self._opened: dict[str, dict[str, Any]] = {}
-        self.answers: dict[str, Any] = {}
-        usual: dict[str, Callable[[dict[str, Any]], Any]] = {
-            "scheduler_open_slot": lambda _: slot_answer(),
+        self.answers: dict[str, Any] = {
+            "scheduler_open_slot": slot_answer(),
             "scheduler_open": self._open,
             "scheduler_enqueue": self._enqueue,
             "scheduler_claim": self._claim,
-            "scheduler_take_permit": lambda _: True,
-            "scheduler_complete": lambda _: "done",
-            "scheduler_release": lambda _: None,
-            "scheduler_split": lambda _: True,
+            "scheduler_take_permit": True,
+            "scheduler_complete": "done",
+            "scheduler_split": True,
             "scheduler_finish": self._finish,
-            "scheduler_hand_back": lambda _: None,
-            "scheduler_claim_alert": lambda _: None,
-            "scheduler_settle_alert": lambda _: None,
-            "scheduler_list": lambda _: {"items": [], "next": None},
-            "scheduler_spent_slots": lambda _: [],
+            "scheduler_list": {"items": [], "next": None},
+            "scheduler_spent_slots": [],
             "scheduler_get": self._get,
-            "scheduler_update": lambda _: None,
-            "scheduler_delete": lambda _: None,
             "scheduler_active_mentors": self._active,
-            "scheduler_undone": lambda _: None,
-            "scheduler_last_good_run": lambda _: {"clock": SLOT, "run": None},
+            "scheduler_last_good_run": {"clock": SLOT, "run": None},
         }
-        self.database = FakeDatabase(
-            rows, functions={name: self._answering(name, answer) for name, answer in usual.items()}
-        )
+        nothing = ("release", "hand_back", "claim_alert", "settle_alert", "update", "delete", "undone")
+        self.answers |= dict.fromkeys(f"scheduler_{name}" for name in nothing)
+        self.database = FakeDatabase(rows, functions={name: partial(self._answer, name) for name in self.answers})
 
-    def _answering(self, name: str, usual: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
-        def answer(arguments: dict[str, Any]) -> Any:
-            answer = self.answers.get(name, usual)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer(arguments) if callable(answer) else answer
-
-        return answer
+    def _answer(self, name: str, arguments: dict[str, Any]) -> Any:
+        answer = self.answers[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(arguments) if callable(answer) else answer
 
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
         retry_of = arguments["retry_of"]
@@ -168,20 +152,9 @@ class PretendSql:
     def queue(self, pairs: list[dict[str, Any]], **members: Any) -> None:
         """Puts a batch in the queue, by default one of a night's, delivered for the first time."""
         self._batches += 1
-        self._waiting.append(
-            {
-                "invocation_id": RUN_ID,
-                "batch_no": self._batches,
-                "pairs": pairs,
-                "deliveries": 1,
-                "read_count": 1,
-                "engine_scope": "slot:2026-11-23T02:00Z",
-                "scheduled_for": SLOT,
-                "dry_run": False,
-                "is_poison": False,
-            }
-            | members
-        )
+        batch = {"invocation_id": RUN_ID, "batch_no": self._batches, "pairs": pairs, "deliveries": 1, "read_count": 1}
+        scope = {"engine_scope": "slot:2026-11-23T02:00Z", "scheduled_for": SLOT, "dry_run": False, "is_poison": False}
+        self._waiting.append(batch | scope | members)
 
     def _enqueue(self, arguments: dict[str, Any]) -> dict[str, bool]:
         invocation_id = arguments["invocation_id"]

@@ -18,13 +18,8 @@ from tests.unit.functions.pretend_sql import mentor_id, mentor_row
 from tests.unit.log_lines import LogLines
 
 INACTIVITY, MILESTONE, ONBOARDING = "inactivity_30_days", "milestone_reached", "onboarding_incomplete"
-UNUSABLE = {"user_id": mentor_id(3), "segments": [["established"]]}
-MENTORS = [
-    mentor_row(0, "established"),
-    mentor_row(1, "onboarding"),
-    mentor_row(2, "established", "onboarding"),
-    UNUSABLE,
-]
+OLD, NEW = "established", "onboarding"
+MENTORS = [mentor_row(0, OLD), mentor_row(1, NEW), mentor_row(2, OLD, NEW), mentor_row(3) | {"segments": [[OLD]]}]
 KEY = {"Idempotency-Key": "after-the-fix"}
 
 
@@ -83,14 +78,6 @@ async def test_a_pair_that_is_not_asked_about_is_skipped_with_a_reason(
     assert asked == results.keys() - found.keys()
 
 
-async def test_a_user_that_the_engine_refuses_fails_alone(log: LogLines, clock: ManualClock) -> None:
-    function = Function(rows=MENTORS, engine=PretendEngine(clock, poison={mentor_id(1): 422}))
-    results = results_of(await evaluate(function, 0, 1, 2))
-    assert {pair[0] for pair, result in results.items() if result["error_code"] == "engine_http_422"} == {mentor_id(1)}
-    by_user = {line["user_id"] for line in log.of("user_failed") if line["error_code"] == "engine_http_422"}
-    assert by_user == {mentor_id(1)}
-
-
 # The key
 
 
@@ -134,32 +121,21 @@ async def test_at_most_a_batch_of_mentors_is_served(log: LogLines) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "wait", "answered", "code", "retry_after"),
+    ("status", "headers", "retry_after"),
     [
-        *((status, None, 502, "engine_rejected", None) for status in (401, 403, 404)),
-        *((status, None, 503, "engine_unavailable", 1) for status in (429, 500, 503)),
-        *((503, "77", 503, "engine_unavailable", 77), (503, "3600", 503, "engine_unavailable", 3600)),
-        (503, "0", 503, "engine_unavailable", 0),
+        *((401, {}, None), (404, {}, None), (429, {}, 1), (500, {}, 1), (503, {}, 1)),
+        *((503, {"Retry-After": wait}, int(wait)) for wait in ("0", "77", "3600")),
     ],
 )
 async def test_an_engine_that_serves_no_call_is_a_problem_with_its_status(
-    log: LogLines,
-    clock: ManualClock,
-    status: int,
-    wait: str | None,
-    answered: int,
-    code: str,
-    retry_after: int | None,
+    log: LogLines, clock: ManualClock, status: int, headers: dict[str, str], retry_after: int | None
 ) -> None:
-    headers = {} if wait is None else {"Retry-After": wait}
     engine = PretendEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
     function = Function(rows=MENTORS, engine=engine)
     response = await evaluate(function, 0, 1)
-    assert f"engine_http_{status}" in problem_in(response, answered, code)["detail"]
-    if retry_after is None:
-        assert "retry-after" not in response.headers
-    else:
-        assert int(response.headers["retry-after"]) >= retry_after
+    answer = (502, "engine_rejected") if retry_after is None else (503, "engine_unavailable")
+    assert f"engine_http_{status}" in problem_in(response, *answer)["detail"]
+    assert retry_after is None or int(response.headers["retry-after"]) >= retry_after
     calls = len(engine.calls)
     results = results_of(await evaluate(function, 7, 8))
     assert {result["outcome"] for result in results.values()} == {"skipped"}

@@ -1,21 +1,28 @@
-"""When a slice looks for alerts, how many it sends, and that nothing of it fails the slice."""
+"""When a slice looks for alerts, how many it sends, what they say, and that nothing of it fails the slice."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
+from functions.alert_message import EVENT_TYPE, MOST_CAUSES, compose
 from shared.alert_webhook import AlertWebhook
+from shared.alerts import Alert
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
 from shared.post_client import HttpAnswer
 from tests.unit.functions.http_function import Function
-from tests.unit.functions.pretend_sql import RUN_ID, slot_answer, summarized
+from tests.unit.functions.pretend_sql import RUN_ID, SLOT, mentor_id, slot_answer, summarized
 from tests.unit.log_lines import LogLines
+
+Reason = Literal["failed", "partial", "late"]
+
+# When and how many
 
 
 class PretendWebhook:
@@ -35,52 +42,35 @@ class PretendWebhook:
         return HttpAnswer(self._statuses.pop(0) if self._statuses else 200, {})
 
 
-def waiting(number: int, *, last: bool = False) -> dict[str, Any]:
-    """An alert as the database hands it out."""
-    return {
-        "webhook_id": f"alert_{number}",
-        "attempts": 1,
-        "last": last,
-        "reason": "failed",
-        "invocation": summarized(status="failed"),
-        "failures": [],
-    }
-
-
-def function_with(webhook: PretendWebhook, *alerts: dict[str, Any], due: bool = True) -> Function:
-    """A function with a webhook, where these alerts wait and nothing else is to be done."""
+def function_with(webhook: PretendWebhook | None, *, due: bool = True, last: bool = False) -> Function:
+    """A function where two alerts wait, for the last time or not, and nothing else is to be done."""
     function = Function()
-    function.work = replace(
-        function.work, webhook=AlertWebhook(SecretStr("http://hook"), None, connect=webhook.connect)
-    )
-    left = [*alerts]
+    if webhook is not None:
+        hook = AlertWebhook(SecretStr("http://hook"), None, connect=webhook.connect)
+        function.work = replace(function.work, webhook=hook)
+    about: dict[str, Any] = {"invocation": summarized(status="failed"), "reason": "failed", "failures": []}
+    left = [about | {"webhook_id": f"alert_{number}", "attempts": 1, "last": last} for number in (1, 2)]
     function.sql.answers["scheduler_open_slot"] = slot_answer(alert_due=due)
     function.sql.answers["scheduler_claim_alert"] = lambda _: left.pop(0) if left else None
     return function
 
 
-async def test_a_slice_that_finds_nothing_to_do_is_one_round_trip_with_a_webhook_too(log: LogLines) -> None:
-    function = function_with(PretendWebhook(), waiting(1), due=False)
+@pytest.mark.parametrize(("webhook", "due"), [(PretendWebhook(), False), (None, True)])
+async def test_a_slice_with_nothing_to_send_looks_for_no_alert(
+    log: LogLines, webhook: PretendWebhook | None, due: bool
+) -> None:
+    function = function_with(webhook, due=due)
     await function.start()
     assert function.sql.called() == ["scheduler_open_slot"]
 
 
-async def test_where_nobody_is_to_be_told_nobody_looks_for_alerts(log: LogLines) -> None:
-    function = function_with(PretendWebhook(), waiting(1))
-    function.work = replace(function.work, webhook=None)
-    await function.start()
-    assert function.sql.called() == ["scheduler_open_slot"]
-
-
-async def test_all_that_is_due_is_sent_and_settled(log: LogLines) -> None:
+async def test_all_due_alerts_are_sent_and_settled(log: LogLines) -> None:
     webhook = PretendWebhook()
-    function = function_with(webhook, waiting(1), waiting(2))
+    function = function_with(webhook)
     assert (await function.start()).status_code == 200
     assert webhook.ids == ["alert_1", "alert_2"]
-    assert function.sql.called()[1:] == [
-        *["scheduler_claim_alert", "scheduler_settle_alert"] * 2,
-        "scheduler_claim_alert",
-    ]
+    each = ["scheduler_claim_alert", "scheduler_settle_alert"]
+    assert function.sql.called()[1:] == [*each, *each, "scheduler_claim_alert"]
     settled = [asked for name, asked in function.sql.database.called if name == "scheduler_settle_alert"]
     assert settled == [{"invocation_id": RUN_ID, "error": None}] * 2
     assert [line["reason"] for line in log.of("alert_sent")] == ["failed", "failed"]
@@ -89,7 +79,7 @@ async def test_all_that_is_due_is_sent_and_settled(log: LogLines) -> None:
 @pytest.mark.parametrize(("last", "severity"), [(False, "WARNING"), (True, "ERROR")])
 async def test_after_a_failure_the_others_are_left_to_a_later_slice(log: LogLines, last: bool, severity: str) -> None:
     webhook = PretendWebhook(503)
-    function = function_with(webhook, waiting(1, last=last), waiting(2))
+    function = function_with(webhook, last=last)
     assert (await function.start()).status_code == 200
     assert webhook.ids == ["alert_1"]
     assert function.sql.arguments_of("scheduler_settle_alert") == {"invocation_id": RUN_ID, "error": "webhook_http_503"}
@@ -99,11 +89,88 @@ async def test_after_a_failure_the_others_are_left_to_a_later_slice(log: LogLine
 
 @pytest.mark.parametrize("at", ["scheduler_claim_alert", "scheduler_settle_alert"])
 @pytest.mark.parametrize("error", [DatabaseUnavailableError("away"), DatabaseRefusedError("42883", "no function")])
-async def test_a_database_that_does_not_answer_about_alerts_fails_no_slice(
-    log: LogLines, at: str, error: Exception
-) -> None:
-    function = function_with(PretendWebhook(), waiting(1))
+async def test_a_database_error_about_alerts_fails_no_slice(log: LogLines, at: str, error: Exception) -> None:
+    function = function_with(PretendWebhook())
     function.sql.answers[at] = error
-    answer: httpx.Response = await function.start()
-    assert answer.status_code == 200
+    assert (await function.start()).status_code == 200
     assert len(log.of("alerts_put_off")) == 1
+
+
+# What an alert says
+
+COUNTS = {
+    **{"mentors": 500, "mentors_skipped": 0, "batches": 5, "batches_done": 5, "evaluations": 1000},
+    **{"triggered": 100, "not_triggered": 800, "suppressed": 40, "skipped": 0, "failed": 45, "not_evaluated": 15},
+}
+
+
+def message(reason: Reason, *causes: tuple[str, int, bool], **members: Any) -> dict[str, Any]:
+    """About a run with these causes of failures: code, count, whether the count is a lower bound."""
+    failures = [{"code": code, "count": count, "is_lower_bound": at_least} for code, count, at_least in causes]
+    invocation = summarized(**({"counts": COUNTS} | members))
+    now = datetime.fromisoformat(SLOT) + timedelta(hours=2, minutes=1)
+    return compose(Alert(f"alert_{RUN_ID}", reason, 1, False, invocation, failures), now)
+
+
+OPEN = {"status": "running", "finished_at": None, "error": "engine_unavailable"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "members", "headline", "line"),
+    [
+        ("failed", {"status": "failed", "error": "no_active_mentors"}, "failed", "Reason: no_active_mentors"),
+        (
+            "partial",
+            {"status": "partial"},
+            "is partial: 6.0% of it failed or did not take place",
+            "500 mentors, 1000 evaluations: 940 done (100 triggered), 60 not (45 failed, 15 not evaluated)",
+        ),
+        (
+            "late",
+            {"finished_at": "2026-11-23T05:07:30+00:00"},
+            "was late: succeeded 3 h 7 min after its time",
+            f"Invocation: {RUN_ID}",
+        ),
+        (
+            "late",
+            OPEN,
+            "is late: not over 2 h 1 min after its time",
+            "It goes on until 2026-11-23 22:00 UTC at the latest; there is no other alert for it.",
+        ),
+    ],
+)
+def test_an_alert_says_what_happened(reason: Reason, members: dict[str, Any], headline: str, line: str) -> None:
+    first, *others = message(reason, **members)["text"].split("\n")
+    assert first == f"The nightly evaluation of 2026-11-23 02:00 UTC {headline}"
+    assert line in others
+
+
+def test_an_alert_names_the_commonest_causes_and_counts_the_others() -> None:
+    said = message("partial", *[(f"cause_{number}", 5 - number // 2, number > 0) for number in range(8)])
+    causes = "cause_0 5, cause_1 at least 5, cause_2 at least 4, cause_3 at least 4, cause_4 at least 3"
+    assert f"Failures: {causes}, others {COUNTS['failed'] - (5 + 5 + 4 + 4 + 3)}" in said["text"].split("\n")
+
+
+@pytest.mark.parametrize(
+    ("reason", "causes", "members"),
+    [
+        ("failed", 0, {"status": "failed", "started_at": None, "lateness_seconds": None, "error": "expired"}),
+        ("partial", 20, {"status": "partial"}),
+        ("late", 0, OPEN),
+    ],
+)
+def test_an_alert_has_only_what_slack_takes_and_no_user(reason: Reason, causes: int, members: dict[str, Any]) -> None:
+    failures = [(f"cause_{number}", 2, True) for number in range(causes)]
+    said = message(reason, *failures, note=f"about {mentor_id(1)}", **members)
+    assert mentor_id(1) not in json.dumps(said)
+    payload = said["metadata"]["event_payload"]
+    assert (payload["reason"], payload["invocation_id"], payload["counts"]) == (reason, RUN_ID, COUNTS)
+    assert payload["failures"] == {code: count for code, count, _ in failures[:MOST_CAUSES]}
+    assert said.keys() == {"text", "blocks", "metadata"}
+    for block in said["blocks"]:
+        assert block["type"] == "section"
+        assert 0 < len(block["text"]["text"]) <= 3000
+    assert said["metadata"]["event_type"] == EVENT_TYPE
+    for value in payload.values():
+        inner = value.values() if isinstance(value, dict) else [value]
+        assert all(isinstance(member, str | int | float | bool) for member in inner)

@@ -10,16 +10,9 @@ from functions.http.dashboard import FOLDER, PATHS
 from tests.unit.functions.http_function import Function
 
 FILES = sorted(PATHS - {"/dashboard/"})
-POLICY = {
-    "default-src": "'none'",
-    "script-src": "'self'",
-    "style-src": "'self'",
-    "connect-src": "'self'",
-    "img-src": "'self' data:",
-    "frame-ancestors": "'none'",
-    "base-uri": "'none'",
-    "form-action": "'none'",
-}
+SELF, NONE = "'self'", "'none'"
+POLICY = dict.fromkeys(("script-src", "style-src", "connect-src"), SELF) | {"img-src": "'self' data:"}
+POLICY |= dict.fromkeys(("default-src", "frame-ancestors", "base-uri", "form-action"), NONE)
 
 
 @pytest.mark.parametrize("path", FILES)

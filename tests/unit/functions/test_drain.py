@@ -69,23 +69,6 @@ async def test_a_batch_queued_while_a_claim_is_under_way_is_taken(clock: ManualC
     assert queue.waiting == []
 
 
-async def test_a_drain_waits_for_more_while_the_enumeration_goes_on(clock: ManualClock) -> None:
-    queue = PretendQueue()
-    drain = make_drain(queue, PretendEngine(clock))
-    running = asyncio.create_task(drain.run())
-    await soon(queue.news)
-    queue.news.clear()
-
-    queue.waiting.append(make_batch(make_users(5)))
-    drain.note_queued()
-    while not queue.recorded:
-        await soon(queue.news)
-        queue.news.clear()
-    assert not running.done()
-    drain.note_all_queued()
-    assert (await running).batches == 1
-
-
 # When it stops
 
 
@@ -194,22 +177,6 @@ async def test_while_enough_batches_wait_for_their_record_nothing_is_claimed(clo
     assert 50 - len(queue.waiting) == sum(queue.quantities) == IN_HAND_AT_FOUR_CALLS
     may_record.set()
     assert (await running).batches == 50
-
-
-async def test_while_enough_calls_wait_nothing_is_claimed(clock: ManualClock) -> None:
-    queue = PretendQueue([make_batch(make_users(40)) for _ in range(10)])
-    engine = PretendEngine(clock)
-    calls_to_come: list[int] = []
-
-    async def look() -> None:
-        calls_to_come.append(40 * (10 - len(queue.waiting)) - len(engine.calls))
-
-    queue.before_claim = look
-    drain = make_drain(queue, engine, ENGINE_USERS_PER_CALL="1", EVALUATION_BATCH_SIZE="40")
-    assert (await run(drain)).batches == 10
-    # Three wait for each of the four that are under way, at most.
-    assert max(calls_to_come) < 3 * 4 + 4
-    assert set(queue.quantities) == {1}
 
 
 # Batches that may kill their worker
@@ -344,17 +311,3 @@ async def test_a_manual_slice_leaves_poison_batches_alone(clock: ManualClock) ->
     done = await run(make_drain(queue, PretendEngine(clock), manual_only=True))
     assert (done.batches, done.progressed, len(queue.poison)) == (0, True, 5)
     assert queue.in_hand_at_poison_claims == []
-
-
-async def test_a_database_error_beside_a_poison_batch_frees_the_process(clock: ManualClock) -> None:
-    process = Process()
-    queue = PretendQueue(poison_batches(range(1)))
-
-    async def goes_away() -> None:
-        raise DatabaseUnavailableError("away")
-
-    queue.before_record = goes_away
-    with pytest.raises(DatabaseUnavailableError):
-        await run(make_drain(queue, PretendEngine(clock), process=process))
-    async with process.alone() as is_idle:
-        assert is_idle

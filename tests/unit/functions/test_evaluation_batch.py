@@ -21,6 +21,8 @@ from tests.unit.functions.pretend_engine import ATTEMPTS, PretendEngine, Trouble
 TIME_OUT = 0
 HUNDRED = make_users(100)
 POISON = "user-037"
+BOTH_KINDS = [MentorScenarios("anna", ("a",)), MentorScenarios("anna", ("b", "c"), SCENARIO_NOT_APPLICABLE)]
+SKIPPED = [user._replace(skip_reason=MENTOR_NOT_ACTIVE) for user in make_users(107)[100:]]
 # Too short for any pause between two attempts.
 NO_PAUSE = 1e-9
 
@@ -82,26 +84,6 @@ def assert_only_these_fail(
 
 
 # What a call carries
-
-
-@pytest.mark.parametrize("users_per_call", [1, 7, 1000])
-async def test_each_group_of_users_takes_one_call(clock: ManualClock, users_per_call: int) -> None:
-    engine = PretendEngine(clock)
-    assert_only_these_fail(await run(engine, users_per_call=users_per_call), HUNDRED, {})
-    assert max(len(call.users) for call in engine.calls) == min(users_per_call, 100)
-    assert len(engine.calls) == math.ceil(100 / users_per_call)
-
-
-async def test_a_call_carries_the_batchs_context(clock: ManualClock) -> None:
-    engine = PretendEngine(clock)
-    await run(engine, make_users(1))
-    prefix = "slot:2026-11-23T02:00Z:user-000"
-    assert engine.calls[0].body == {
-        "invocation_id": "invocation-1",
-        "scheduled_for": "2026-11-23T02:00:00+00:00",
-        "dry_run": False,
-        "evaluations": [{"user_id": "user-000", "scenario_types": ["a", "b"], "idempotency_key_prefix": prefix}],
-    }
 
 
 @given(st.lists(st.integers(0, 4), max_size=12), st.integers(1, 5), st.none() | st.integers(1, 5))
@@ -170,19 +152,16 @@ async def test_each_of_several_poison_users_fails_by_its_own_cause(
     assert_only_these_fail(results, users, {user: cause(status) for user, status in poison.items()})
 
 
-async def test_a_refused_user_is_found_by_halving(clock: ManualClock) -> None:
+async def test_a_poison_user_is_found_by_halving_without_many_pauses(clock: ManualClock) -> None:
+    halvings = 2 * math.ceil(math.log2(100))
     engine = PretendEngine(clock, poison={POISON: 422})
     results = await run(engine)
-    assert len(engine.calls) <= 1 + 2 * math.ceil(math.log2(100))
+    assert len(engine.calls) <= 1 + halvings
     assert {each.attempts for each in results if each.user_id == POISON} == {len(engine.calls_with(POISON))}
-
-
-async def test_a_crashing_user_is_found_by_halving_without_many_pauses(clock: ManualClock) -> None:
     engine = PretendEngine(clock, poison={POISON: 500})
     await run(engine)
     # Where no other user was answered meanwhile the canary is asked, and this user once more.
     before_blame = 2
-    halvings = 2 * math.ceil(math.log2(100))
     assert len(engine.calls) <= ATTEMPTS + PROBES + halvings + ATTEMPTS + before_blame
     assert sum(call.users == (POISON,) for call in engine.calls) >= ATTEMPTS
     # The whole group's retries, and those of the user alone.
@@ -193,12 +172,6 @@ async def test_among_refused_users_one_that_crashes_is_found(clock: ManualClock)
     poison = {user.user_id: 422 for user in HUNDRED} | {POISON: 500}
     results = await run(PretendEngine(clock, poison=poison), users_per_call=1)
     assert_only_these_fail(results, HUNDRED, {user_id: cause(status) for user_id, status in poison.items()})
-
-
-async def test_one_healthy_user_shows_that_the_engine_is_up(clock: ManualClock) -> None:
-    users = make_users(2)
-    results = await run(PretendEngine(clock, poison={users[0].user_id: 500}), users)
-    assert_only_these_fail(results, users, {users[0].user_id: "engine_http_500"})
 
 
 @pytest.mark.parametrize(("status", "count"), [(500, 1), (503, 2), (TIME_OUT, 5)])
@@ -238,18 +211,14 @@ async def test_an_outage_during_a_users_last_attempts_fails_no_user(clock: Manua
 
 
 async def test_an_open_pair_is_asked_again_alone(clock: ManualClock) -> None:
-    engine = PretendEngine(clock, retryable={(POISON, "b"): 2})
+    retryable, left_out = (POISON, "b"), ("user-099", "a")
+    engine = PretendEngine(clock, retryable={retryable: 2}, left_out={left_out: 1})
     results = await run(engine)
     assert_only_these_fail(results, HUNDRED, {})
-    assert [call.pairs for call in engine.calls[1:]] == [((POISON, "b"),)] * 2
+    assert sorted(call.pairs for call in engine.calls[1:]) == [(retryable,), (retryable,), (left_out,)]
     attempts = {(result.user_id, result.scenario_type): result.attempts for result in results}
-    assert attempts.pop((POISON, "b")) == 3
+    assert (attempts.pop(retryable), attempts.pop(left_out)) == (3, 2)
     assert set(attempts.values()) == {1}
-
-
-async def test_a_result_that_was_left_out_is_asked_for_again(clock: ManualClock) -> None:
-    engine = PretendEngine(clock, left_out={(POISON, "a"): 1, ("user-099", "b"): 2})
-    assert_only_these_fail(await run(engine), HUNDRED, {})
 
 
 @pytest.mark.parametrize(("kind", "code"), [("retryable", "busy"), ("left_out", "engine_missing_result")])
@@ -261,15 +230,7 @@ async def test_a_pair_that_stays_open_fails_alone(clock: ManualClock, kind: str,
     assert (failed.user_id, failed.scenario_type, failed.outcome) == (POISON, "a", "failed")
     assert failed.attempts == len(engine.calls_with(POISON)) == ATTEMPTS
     assert len(clock.slept) == ATTEMPTS - 1
-    for result in results:
-        assert result is failed or result.outcome == truth(result.user_id, result.scenario_type)
-
-
-async def test_an_engine_that_leaves_out_all_fails_each_pair(clock: ManualClock) -> None:
-    users = make_users(10)
-    nothing = {(user.user_id, scenario_type): 1000 for user in users for scenario_type in user.scenario_types}
-    results = await run(PretendEngine(clock, left_out=nothing), users)
-    assert_only_these_fail(results, users, {user.user_id: "engine_missing_result" for user in users})
+    assert all(each is failed or each.outcome == truth(each.user_id, each.scenario_type) for each in results)
 
 
 async def test_a_user_refused_only_when_asked_again_fails_alone(clock: ManualClock) -> None:
@@ -277,11 +238,8 @@ async def test_a_user_refused_only_when_asked_again_fails_alone(clock: ManualClo
         return httpx.Response(422) if tuple(asked) == (POISON,) else None
 
     results = await run(PretendEngine(clock, left_out={(POISON, "a"): 1}, trouble=refuses_alone))
-    for result in results:
-        if (result.user_id, result.scenario_type) == (POISON, "a"):
-            assert result.error_code == "engine_http_422"
-        else:
-            assert result.outcome == truth(result.user_id, result.scenario_type)
+    refused = {(each.user_id, each.scenario_type) for each in results if each.error_code == "engine_http_422"}
+    assert refused == {(POISON, "a")}
 
 
 # The engine as a whole
@@ -318,20 +276,12 @@ async def test_an_outage_that_passes_within_the_retries_fails_no_user(clock: Man
     assert_only_these_fail(await run(engine), HUNDRED, {})
 
 
-async def test_an_engine_that_limits_our_rate_fails_no_user(clock: ManualClock) -> None:
-    """It serves two calls in ten seconds and asks for less patience than that takes."""
-    served: list[float] = []
-
-    def limits(_: Sequence[str]) -> httpx.Response | None:
-        served[:] = [at for at in served if at > clock.now - 10]
-        if len(served) == 2:
-            return httpx.Response(429, headers={"Retry-After": "1"})
-        served.append(clock.now)
-        return None
-
-    with pytest.raises(EngineUnavailableError) as caught:
-        await run(PretendEngine(clock, trouble=limits), users_per_call=1, concurrency=4)
-    assert (caught.value.code, caught.value.retry_after) == ("engine_http_429", 1)
+@pytest.mark.parametrize(("status", "retry_after"), [(429, None), (503, "1")])
+async def test_a_status_about_all_calls_fails_no_user(clock: ManualClock, status: int, retry_after: str | None) -> None:
+    answer = always(status, retry_after)
+    engine = PretendEngine(clock, trouble=lambda users: None if "user-000" in users else answer(users))
+    with pytest.raises(EngineUnavailableError):
+        await run(engine, users_per_call=1, seconds=1000)
 
 
 @pytest.mark.parametrize(("status", "users_per_call"), [(401, 1), (403, 100), (404, 1)])
@@ -358,22 +308,6 @@ async def test_a_defect_of_ours_is_raised(clock: ManualClock) -> None:
 # 503: an overload until the contrary is shown
 
 
-async def test_a_503_fails_no_user_that_gets_through_in_the_end(clock: ManualClock) -> None:
-    """Other workers keep the engine busy: a full round of retries is not enough to fail a user."""
-    refused = 0
-
-    def busy(asked: Sequence[str]) -> httpx.Response | None:
-        nonlocal refused
-        if tuple(asked) == (POISON,) and refused < 2 * ATTEMPTS:
-            refused += 1
-            return httpx.Response(503)
-        return None
-
-    results = await run(PretendEngine(clock, trouble=busy), users_per_call=1)
-    assert refused == 2 * ATTEMPTS
-    assert_only_these_fail(results, HUNDRED, {})
-
-
 async def test_a_503_fails_a_user_after_eight_refusals_beside_the_canary(clock: ManualClock) -> None:
     engine = PretendEngine(clock, poison={POISON: 503})
     await run(engine, users_per_call=1)
@@ -398,53 +332,26 @@ async def test_while_a_503_meets_the_canary_too_the_user_is_tried_again(clock: M
     assert_only_these_fail(evaluated.results, [user for user in HUNDRED if user.user_id != POISON], {})
 
 
-async def test_a_503_with_retry_after_fails_no_user(clock: ManualClock) -> None:
-    def only_the_first(user_ids: Sequence[str]) -> httpx.Response | None:
-        return None if "user-000" in user_ids else httpx.Response(503, headers={"Retry-After": "1"})
-
-    with pytest.raises(EngineUnavailableError):
-        await run(PretendEngine(clock, trouble=only_the_first), users_per_call=1, seconds=1000)
-
-
 # Deliveries and time
 
 
 async def test_after_the_last_delivery_users_are_lost_without_a_call(clock: ManualClock) -> None:
     engine = PretendEngine(clock)
-    results = await run(engine, deliveries=6)
-    assert_only_these_fail(results, HUNDRED, {user.user_id: "worker_lost" for user in HUNDRED})
+    results = await run(engine, [*SKIPPED, *HUNDRED], deliveries=6)
+    assert results[: -2 * len(HUNDRED)] == skips_of(SKIPPED)
+    assert_only_these_fail(results[-2 * len(HUNDRED) :], HUNDRED, {user.user_id: "worker_lost" for user in HUNDRED})
     assert {result.attempts for result in results} == {0}
     assert engine.calls == []
 
 
-@pytest.mark.parametrize("deliveries", [1, 4])
-async def test_a_batch_with_no_result_in_time_is_given_back(clock: ManualClock, deliveries: int) -> None:
-    with pytest.raises(OutOfTimeError):
-        await run(PretendEngine(clock, poison={POISON: TIME_OUT}), deliveries=deliveries, seconds=25)
-
-
 async def test_when_the_time_ends_finished_users_keep_their_results(clock: ManualClock) -> None:
+    with pytest.raises(OutOfTimeError):
+        await run(PretendEngine(clock, poison={POISON: TIME_OUT}), deliveries=4, seconds=25)
     slow = HUNDRED[30:40]
     engine = PretendEngine(clock, poison={slow[7].user_id: TIME_OUT})
     evaluated = await evaluate(engine, users_per_call=10, seconds=25, concurrency=2)
     assert evaluated.rest == tuple(user.user_id for user in slow)
     assert_only_these_fail(evaluated.results, [user for user in HUNDRED if user not in slow], {})
-
-
-async def test_a_user_with_only_some_results_in_time_keeps_none(clock: ManualClock) -> None:
-    poison = {"another": TIME_OUT}
-
-    def slow_from_the_second_call_on(user_ids: Sequence[str]) -> httpx.Response | None:
-        if len(user_ids) == 1:
-            poison["user-001"] = TIME_OUT
-        return None
-
-    open_pair = {("user-001", "a"): 1000}
-    engine = PretendEngine(clock, poison=poison, retryable=open_pair, trouble=slow_from_the_second_call_on)
-    users = make_users(3)
-    evaluated = await evaluate(engine, users, seconds=5)
-    assert evaluated.rest == ("user-001",)
-    assert_only_these_fail(evaluated.results, [users[0], users[2]], {})
 
 
 async def test_a_user_whose_retry_comes_too_late_has_not_failed(clock: ManualClock) -> None:
@@ -476,9 +383,6 @@ async def test_on_the_last_delivery_users_never_asked_exceed_the_budget(clock: M
 
 # Pairs that the engine is not asked about
 
-BOTH_KINDS = [MentorScenarios("anna", ("a",)), MentorScenarios("anna", ("b", "c"), SCENARIO_NOT_APPLICABLE)]
-SKIPPED = [user._replace(skip_reason=MENTOR_NOT_ACTIVE) for user in make_users(7)]
-
 
 def skips_of(users: Sequence[MentorScenarios]) -> list[EvaluationResult]:
     return [EvaluationResult(user, name, "skipped", 0, reason) for user, names, reason in users for name in names]
@@ -506,12 +410,6 @@ async def test_a_batch_of_skips_needs_neither_engine_nor_time(
     engine = PretendEngine(clock, trouble=always(status))
     assert await run(engine, SKIPPED, deliveries=deliveries, seconds=seconds) == skips_of(SKIPPED)
     assert engine.calls == []
-
-
-async def test_a_lost_batch_keeps_its_skips(clock: ManualClock) -> None:
-    results = await run(PretendEngine(clock), [*SKIPPED, HUNDRED[99]], deliveries=6)
-    assert results[:-2] == skips_of(SKIPPED)
-    assert [result.error_code for result in results[-2:]] == ["worker_lost"] * 2
 
 
 async def test_beside_one_user_to_be_asked_skips_wait_for_the_engine(clock: ManualClock) -> None:

@@ -57,30 +57,26 @@ async def test_a_wrong_parameter_is_named(function: Function, path: str, query: 
     check_refused(function, response, "invalid_field", query.partition("=")[0])
 
 
-@pytest.mark.parametrize("query", ["offset=20", "statuses=failed", "Limit=1", "order=asc&limit=1", "%FF=1"])
-async def test_an_unknown_parameter_is_refused(function: Function, query: str) -> None:
-    for path in ("", "/active-peer-mentors"):
-        response = await function.ask("GET", path, params=httpx.QueryParams(query))
+@pytest.mark.parametrize("path", [PREFIX, MENTORS])
+async def test_an_unknown_parameter_is_refused(function: Function, path: str) -> None:
+    for query in ("offset=20", "Limit=1", "order=asc&limit=1", "%FF=1"):
+        response = await function.http.get(f"{path}?{query}", headers=ADMIN)
         problem_in(response, 422, "unknown_field")
     assert function.sql.called() == []
 
 
-@pytest.mark.parametrize("name", ["scheduled_from", "scheduled_to"])
-async def test_a_plus_that_arrives_as_a_space_is_explained(function: Function, name: str) -> None:
+async def test_a_plus_that_arrives_as_a_space_is_explained(function: Function) -> None:
     for moment in ("2026-11-23T02:00:00+00:00", "2026-11-23T02:00:00.5+0100", "2026-11-23 02:00+01:00"):
-        response = await function.http.get(f"{PREFIX}?{name}={moment}", headers=ADMIN)
-        problem = problem_in(response, 422, "invalid_field")
-        assert "%2B" in problem["detail"]
-        assert problem["field"] == name
+        for name in ("scheduled_from", "scheduled_to"):
+            response = await function.http.get(f"{PREFIX}?{name}={moment}", headers=ADMIN)
+            assert "%2B" in problem_in(response, 422, "invalid_field")["detail"]
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-@pytest.mark.parametrize(
-    "bad", ["1", "latest", f"urn:uuid:{RUN_ID}", RUN_ID[:-1], f"{RUN_ID}%0A", f"{RUN_ID}%00", "%FF", "active-peer-mentorz"]
-)
-async def test_a_wrong_id_is_named(function: Function, method: str, bad: str) -> None:
-    response = await function.ask(method, f"/{bad}", body={} if method == "PUT" else None)
-    check_refused(function, response, "invalid_field", "invocation_id")
+@pytest.mark.parametrize("bad", ["1", "latest", f"urn:uuid:{RUN_ID}", f"{RUN_ID}0", f"{RUN_ID}%0A", f"{RUN_ID}%00", "%FF"])
+async def test_a_wrong_id_is_named(function: Function, bad: str) -> None:
+    for method, body in (("GET", None), ("PUT", {}), ("DELETE", None)):
+        response = await function.ask(method, f"/{bad}", body=body)
+        check_refused(function, response, "invalid_field", "invocation_id")
 
 
 # Header fields
@@ -144,106 +140,61 @@ async def test_a_wrong_member_is_named(function: Function, method: str, path: st
 
 
 @pytest.mark.parametrize(("method", "path"), READERS[:3])
-@pytest.mark.parametrize("name", ["shoe_size", "id", "body", "path", "query", "header", "a.b", ""])
-async def test_an_unknown_member_of_any_name_is_named(function: Function, method: str, path: str, name: str) -> None:
-    response = await function.http.request(method, path, json={name: 1}, headers=ADMIN)
-    assert problem_in(response, 422, "unknown_field")["field"] == name
+async def test_an_unknown_member_of_any_name_is_named(function: Function, method: str, path: str) -> None:
+    for name in ("shoe_size", "id", "body", "path", "query", "header", "a.b", ""):
+        response = await function.http.request(method, path, json={name: 1}, headers=ADMIN)
+        assert problem_in(response, 422, "unknown_field")["field"] == name
 
 
 @pytest.mark.parametrize(("method", "path"), READERS)
-@pytest.mark.parametrize("content", ["[]", "[1]", '"text"', r'"\ud800"', "7", "true"])
+@pytest.mark.parametrize("content", ["[]", "[1]", r'"\ud800"', "7", "true"])
 async def test_a_body_that_is_no_object_is_refused(function: Function, method: str, path: str, content: str) -> None:
     check_refused(function, await send(function, method, path, content), "invalid_field", "body")
+    if path in (ONE, BATCH):
+        for nothing in ("", "null"):
+            check_refused(function, await send(function, method, path, nothing), "invalid_field", "body")
 
 
-@pytest.mark.parametrize(("method", "path"), [("PUT", ONE), ("POST", BATCH)])
-@pytest.mark.parametrize("content", [b"", b"null"])
-async def test_changes_and_batches_need_a_body(function: Function, method: str, path: str, content: bytes) -> None:
-    check_refused(function, await send(function, method, path, content), "invalid_field", "body")
-
-
-UNREADABLE = {
-    "cut off": b"{",
-    "no JSON": b"not json",
-    "no value": b'{"note": }',
-    "other quotes": b"{'note': 1}",
-    "trailing": b'{"note": 1} trailing',
-    "byte order mark": b"\xef\xbb\xbf",
-    "not UTF-8": b"\xff\xfe\xfd",
-    "deep list": b"[" * 100_000,
-    "deep object": b'{"note":' * 100_000,
-    "long number": b"9" * 5000,
-    "long number within": b'{"note": ' + b"9" * 5000 + b"}",
-}
+UNREADABLE = [
+    *(b"{", b"not json", b'{"note": }', b"{'note': 1}", b'{"note": 1} trailing', b"\xef\xbb\xbf", b"\xff\xfe\xfd"),
+    *(b"[" * 100_000, b'{"note":' * 100_000, b"9" * 5000, b'{"note": ' + b"9" * 5000 + b"}"),
+]
+ODD = ["NaN", '{"note": Infinity}', '{"dry_run": -Infinity}', '{"user_ids": [NaN]}', r'{"\ud800": 1}']
 
 
 @pytest.mark.parametrize(("method", "path"), READERS)
-@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
-async def test_a_body_that_is_no_json_is_400(
-    function: Function, log: LogLines, method: str, path: str, content: bytes
-) -> None:
-    check_refused(function, await send(function, method, path, content), "malformed_json", None)
+async def test_text_that_no_parser_bears_is_no_defect(function: Function, log: LogLines, method: str, path: str) -> None:
+    for content in UNREADABLE:
+        check_refused(function, await send(function, method, path, content), "malformed_json", None)
+    for text in ODD:
+        response = await send(function, method, path, text)
+        assert response.status_code in (400, 422), text
+        problem_in(response, response.status_code, response.json()["code"])
+    assert function.sql.called() == []
     assert log.of("internal_error") == []
-
-
-@pytest.mark.parametrize(("method", "path"), READERS)
-@pytest.mark.parametrize("content", ["NaN", '{"note": Infinity}', '{"dry_run": -Infinity}', '{"user_ids": [NaN]}'])
-async def test_a_constant_that_json_does_not_have_is_refused(
-    function: Function, method: str, path: str, content: str
-) -> None:
-    response = await send(function, method, path, content)
-    assert response.status_code in (400, 422)
-    problem_in(response, response.status_code, response.json()["code"])
-    assert function.sql.called() == []
-
-
-@pytest.mark.parametrize(("method", "path"), READERS)
-async def test_a_lone_surrogate_as_a_members_name_is_422(function: Function, method: str, path: str) -> None:
-    response = await send(function, method, path, r'{"\ud800": 1}')
-    problem_in(response, 422, response.json()["code"])
-    assert function.sql.called() == []
 
 
 # What a body claims to be, and how long it is
 
-WRONG_TYPES = [
-    *("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonx"),
-    *("", "json", "+json", "x+json", "application/+json"),
-]
+WRONG_TYPES = ["", "text/plain", "multipart/form-data; boundary=x", "application/jsonx", "json", "application/+json"]
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        *({"Content-Type": value} for value in WRONG_TYPES),
-        *(JSON | {"Content-Encoding": value} for value in ("gzip", "identity, br", "")),
-    ],
-    ids=str,
-)
-async def test_a_body_of_another_media_type_is_415(function: Function, headers: dict[str, str]) -> None:
-    response = await function.http.post("/", content=b"{}", headers=INVOKE | headers)
-    check_refused(function, response, "unsupported_media_type", None)
+async def test_a_body_of_another_media_type_is_415(function: Function) -> None:
+    fields = [{}, *({"Content-Type": value} for value in [*WRONG_TYPES, "x" * 60_000])]
+    fields += [JSON | {"Content-Encoding": value} for value in ("gzip", "identity, br", "")]
+    for headers in fields:
+        response = await function.http.post("/", content=b"{}", headers=INVOKE | headers)
+        check_refused(function, response, "unsupported_media_type", None)
+        assert len(response.content) < 1000
 
 
-async def test_a_media_type_of_odd_text_is_repeated_in_bounds(function: Function) -> None:
-    headers = [*ADMIN.items(), ("Content-Type", b"\x1b" + b"\xff" * 60_000)]
-    response = await function.http.post("/", content=b"{}", headers=httpx.Headers(headers))  # type: ignore[arg-type]
-    problem_in(response, 415, "unsupported_media_type")
-    assert len(response.content) < 1000
-
-
-@pytest.mark.parametrize("content_type", ["Application/JSON; charset=utf-8", "application/cloudevents+json"])
-@pytest.mark.parametrize("content", [b"", b"{}", b"null", b" {} \n", b'{"scheduled_for": null}'])
-async def test_an_empty_body_asks_for_the_due_slot(function: Function, content: bytes, content_type: str) -> None:
-    response = await send(function, "POST", "/", content, **{"Content-Type": content_type})
-    assert response.status_code == 200
+@pytest.mark.parametrize("content", [b"", b"{}", b"null", b" {} \n"])
+async def test_an_empty_body_asks_for_the_due_slot_or_a_run_of_all(function: Function, content: bytes) -> None:
+    json_of_events = {"Content-Type": "application/cloudevents+json"}
+    assert (await send(function, "POST", "/", content, **json_of_events)).status_code == 200
     assert function.sql.arguments_of("scheduler_open_slot")["requested_slot"] is None
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"null"])
-async def test_an_empty_body_asks_for_a_run_of_all(function: Function, content: bytes) -> None:
-    assert (await send(function, "POST", PREFIX, content)).status_code == 201
+    in_capitals = {"Content-Type": "Application/JSON; charset=utf-8"}
+    assert (await send(function, "POST", PREFIX, content, **in_capitals)).status_code == 201
     asked = function.sql.arguments_of("scheduler_open")
     assert asked["request"] == {"user_ids": None, "scenario_types": None}
     assert (asked["dry_run"], asked["retry_of"], asked["note"], asked["idempotency_key"]) == (False, None, None, None)

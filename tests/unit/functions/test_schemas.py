@@ -14,17 +14,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from functions.http.invocations import cursor_of, mentor_of_cursor, position_of_cursor
-from functions.http.schemas import (
-    InvocationChange,
-    InvocationDetail,
-    InvocationPage,
-    ListQuery,
-    RunRequest,
-    StartRequest,
-)
+from functions.http.schemas import InvocationChange, ListedInvocation, ListQuery, RunRequest, StartRequest
 from shared.errors import RequestError
 from shared.invocation_records import Position
-from tests.unit.functions.pretend_sql import RUN_ID, described, mentor_id, summarized
+from tests.unit.functions.pretend_sql import RUN_ID, mentor_id, summarized
 
 MOMENT = "2026-11-23T02:00:03.204113+00:00"
 
@@ -39,40 +32,31 @@ moments = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
 
 @given(times)
 def test_a_time_with_any_offset_becomes_utc(moment: datetime) -> None:
-    understood = StartRequest.model_validate({"scheduled_for": moment.isoformat()}).scheduled_for
-    assert understood == moment
-    assert understood is not None
-    assert understood.tzinfo is UTC
+    for text in (moment.isoformat(), moment.isoformat(" "), moment.isoformat("t")):
+        understood = StartRequest.model_validate({"scheduled_for": text}).scheduled_for
+        assert understood is not None
+        assert (understood, understood.tzinfo) == (moment, UTC)
 
 
-@pytest.mark.parametrize("text", ["2026-11-23T02:00Z", "2026-11-23t02:00:00z", "2026-11-23 03:00:00+01:00"])
-def test_a_time_may_be_spelled_as_rfc_3339_allows(text: str) -> None:
-    expected = datetime(2026, 11, 23, 2, tzinfo=UTC)
-    assert StartRequest.model_validate({"scheduled_for": text}).scheduled_for == expected
+ALMOST_TIMES = [
+    *("2026-13-23T02:00:00Z", "2026-11-23T25:00:00Z", "2026-11-23T02:00:00+24:00", "+2026-11-23T02:00:00Z"),
+    *("2026-W48-1T02:00:00Z", "2026-327T02:00:00Z", "20261123T020000Z", "1795399200", "2026-11-23T02:00Z\x00"),
+    *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-23T02:00:00Z\n", "2026-11-23T02:00:00"),
+]
 
 
-def assert_no_time(value: object) -> None:
+@given(st.text() | st.integers() | st.floats() | st.booleans() | st.dates().map(str))
+def test_any_other_value_is_neither_time_nor_id(value: object) -> None:
     with pytest.raises(ValidationError):
         StartRequest.model_validate({"scheduled_for": value})
+    with pytest.raises(ValidationError):
+        RunRequest.model_validate({"retry_of": value})
 
 
-@given(st.datetimes().map(datetime.isoformat) | st.text() | st.integers() | st.floats() | st.dates().map(str))
-def test_any_other_value_is_no_time(value: object) -> None:
-    assert_no_time(value)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        *("2026-13-23T02:00:00Z", "2026-11-23T25:00:00Z", "2026-11-23T02:00:00+24:00", "+2026-11-23T02:00:00Z"),
-        *("2026-W48-1T02:00:00Z", "2026-327T02:00:00Z", "20261123T020000Z", "1795399200"),
-        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-23T02:00:00Z\n", "2026-11-23T02:00Z\x00"),
-        *(1795399200, 1795399200.5, True, [], {}),
-    ],
-    ids=repr,
-)
-def test_an_almost_right_time_is_refused(value: object) -> None:
-    assert_no_time(value)
+@pytest.mark.parametrize("text", ALMOST_TIMES)
+def test_an_almost_right_time_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        StartRequest.model_validate({"scheduled_for": text})
 
 
 @given(st.uuids())
@@ -84,15 +68,6 @@ def test_an_id_has_one_spelling_in_either_case(wanted: UUID) -> None:
             RunRequest.model_validate({"retry_of": text})
 
 
-@given(st.text() | st.integers() | st.floats() | st.booleans())
-def test_any_other_value_is_no_id(value: object) -> None:
-    with pytest.raises(ValidationError):
-        RunRequest.model_validate({"retry_of": value})
-
-
-# What is not repeated, and not let out
-
-
 def test_an_error_does_not_repeat_what_was_sent() -> None:
     for model in (StartRequest, RunRequest, InvocationChange, ListQuery):
         with pytest.raises(ValidationError) as caught:
@@ -100,43 +75,16 @@ def test_an_error_does_not_repeat_what_was_sent() -> None:
         assert "anna" not in str(caught.value)
 
 
-@pytest.mark.parametrize("member", ["engine_scope", "idempotency_key", "request_hash"])
-def test_a_member_that_the_contract_does_not_know_is_not_answered(member: str) -> None:
-    with pytest.raises(ValidationError):
-        InvocationPage.model_validate({"items": [summarized(**{member: "x"})], "next_cursor": None})
-    detail = {
-        "request": {"users": None, "sample_user_ids": [], "scenario_types": None},
-        "config": {},
-        "enumeration_done": True,
-        "not_evaluated_user_ids": [mentor_id(1)],
-        "dispatches": [],
-        "deduplicated": True,
-    }
-    InvocationDetail.model_validate(described(**detail))
-    with pytest.raises(ValidationError):
-        InvocationDetail.model_validate(described(**detail, **{member: "x"}))
+def test_a_member_that_the_contract_does_not_know_is_not_answered() -> None:
+    ListedInvocation.model_validate(summarized())
+    for member in ("engine_scope", "idempotency_key", "request_hash"):
+        with pytest.raises(ValidationError, match="extra_forbidden"):
+            ListedInvocation.model_validate(summarized(**{member: "x"}))
 
 
 # Cursors
 
 READERS: list[Callable[[str], object]] = [position_of_cursor, mentor_of_cursor]
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | ids | moments,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-def may_be_a_place(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(part, str) for part in value)
-
-
-def encode(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).decode().rstrip("=")
-
-
-def pack(value: object) -> str:
-    return encode(json.dumps(value).encode())
 
 
 def assert_refused(read: Callable[[str], object], cursor: str) -> None:
@@ -157,33 +105,26 @@ def test_a_cursor_comes_back_as_its_place(created_at: str, wanted: str) -> None:
     assert_refused(position_of_cursor, mentor)
 
 
+ALMOST_PLACES = [
+    *([MOMENT], [MOMENT, RUN_ID, RUN_ID], [RUN_ID, MOMENT], [MOMENT, "anna"], [MOMENT, None], ["\x00", RUN_ID]),
+    *(["0001-01-01T00:00:00+14:00", RUN_ID], ["2026-13-01T00:00:00Z", RUN_ID], [1795399200, RUN_ID]),
+    *([MOMENT.removesuffix("+00:00"), RUN_ID], [MOMENT, "\ud800"], {"created_at": MOMENT, "id": RUN_ID}, []),
+    *(["anna"], [None], [1], [mentor_id(1), mentor_id(2)], ["\ud800"], "x", None, MOMENT + RUN_ID),
+]
+UNREADABLE = [text.encode() for text in ("[" * 100_000, '{"a":' * 100_000, "9" * 5000, "[NaN]")]
+
+
+def encode(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+@given(st.text() | st.text(st.characters(max_codepoint=127)) | st.binary().map(encode))
+def test_any_other_text_is_no_cursor(text: str) -> None:
+    for read in READERS:
+        assert_refused(read, text)
+
+
 @pytest.mark.parametrize("read", READERS)
-@given(
-    cursor=st.text()
-    | st.text(st.characters(max_codepoint=127))
-    | st.binary().map(encode)
-    | json_values.filter(lambda value: not may_be_a_place(value)).map(pack)
-)
-def test_any_other_text_is_no_cursor(read: Callable[[str], object], cursor: str) -> None:
-    assert_refused(read, cursor)
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        *([MOMENT], [MOMENT, RUN_ID, RUN_ID], [RUN_ID, MOMENT], [MOMENT, "anna"], [MOMENT, None], ["\x00", RUN_ID]),
-        *(["0001-01-01T00:00:00+14:00", RUN_ID], ["2026-13-01T00:00:00Z", RUN_ID], [1795399200, RUN_ID]),
-        *([MOMENT.removesuffix("+00:00"), RUN_ID], [MOMENT, "\ud800"], {"created_at": MOMENT, "id": RUN_ID}, []),
-        *(["anna"], [None], [1], [mentor_id(1), mentor_id(2)], ["\ud800"], "x", None, MOMENT + RUN_ID),
-    ],
-    ids=repr,
-)
-def test_an_almost_right_place_is_refused(parts: object) -> None:
-    for read in READERS:
-        assert_refused(read, pack(parts))
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "[NaN]"], ids=lambda text: text[:5])
-def test_json_that_no_parser_bears_is_no_cursor(text: str) -> None:
-    for read in READERS:
-        assert_refused(read, encode(text.encode()))
+def test_an_almost_right_cursor_is_refused(read: Callable[[str], object]) -> None:
+    for content in [*(json.dumps(place).encode() for place in ALMOST_PLACES), *UNREADABLE]:
+        assert_refused(read, encode(content))

@@ -6,24 +6,17 @@ from typing import Any
 
 import pytest
 
-from shared.errors import MentorsViewError
-from shared.evaluations import MentorScenarios, to_pairs
 from tests.unit.functions.http_function import Function, in_json, problem_in
-from tests.unit.functions.pretend_sql import RUN_ID, SLOT, mentor_id, open_row, slot_answer, summarized
+from tests.unit.functions.pretend_sql import RUN_ID, SLOT, open_row, slot_answer, summarized
 from tests.unit.log_lines import LogLines
 
 RUNNING = summarized(status="running", finished_at=None)
 SCHEDULE_TIME = "X-CloudScheduler-ScheduleTime"
 
 
-def opens(function: Function, **members: Any) -> None:
-    """What opening the slot answers, where it differs from "nothing is due and nothing open"."""
-    function.sql.answers["scheduler_open_slot"] = slot_answer(**members)
-
-
 def has_open(function: Function) -> None:
     """A scheduled run that is open and enumerated, while the engine is paused."""
-    opens(function, opened=True, invocation=RUNNING, open=[open_row()])
+    function.sql.answers["scheduler_open_slot"] = slot_answer(opened=True, invocation=RUNNING, open=[open_row()])
     paused = {"batches": [], "stale": 0, "engine_paused_until": "2026-11-23T02:05:00+00:00", "poison_waits": False}
     function.sql.answers["scheduler_claim"] = paused
 
@@ -67,7 +60,7 @@ async def test_the_body_or_else_the_header_names_the_slots_minute(
 
 
 async def test_a_time_that_names_no_slot_is_422(function: Function) -> None:
-    opens(function, not_a_slot=True)
+    function.sql.answers["scheduler_open_slot"] = slot_answer(not_a_slot=True)
     problem = problem_in(await function.start({"scheduled_for": "2020-01-01T00:00:00Z"}), 422, "not_a_slot")
     assert problem["field"] == "scheduled_for"
     assert "2020-01-01T00:00Z" in problem["detail"]
@@ -105,14 +98,14 @@ async def test_when_nothing_is_due_it_is_idle(function: Function) -> None:
 
 async def test_while_only_another_run_is_open_it_is_idle_and_202(function: Function) -> None:
     has_open(function)
-    opens(function, open=[open_row(triggered_by="manual")])
+    function.sql.answers["scheduler_open_slot"] = slot_answer(open=[open_row(triggered_by="manual")])
     response = await function.start()
     assert (response.status_code, response.json()) == (202, {"status": "idle"})
 
 
 @pytest.mark.parametrize("opened", [True, False])
 async def test_an_ended_slot_is_200_and_says_who_opened_it(function: Function, opened: bool) -> None:
-    opens(function, opened=opened, invocation=summarized(note="about Anna"))
+    function.sql.answers["scheduler_open_slot"] = slot_answer(opened=opened, invocation=summarized(note="about Anna"))
     response = await function.start()
     assert (response.status_code, response.json()) == (200, answer_to(summarized(), deduplicated=not opened))
 
@@ -126,7 +119,7 @@ async def test_a_slot_that_ends_within_the_call_is_200(function: Function) -> No
 
 
 async def test_while_more_runs_are_open_than_a_slice_takes_it_is_202(function: Function) -> None:
-    opens(function, invocation=summarized(), open=[open_row()], more_open=True)
+    function.sql.answers["scheduler_open_slot"] = slot_answer(invocation=summarized(), open=[open_row()], more_open=True)
     ends(function, summarized())
     assert (await function.start()).status_code == 202
     # That one of them ended makes room for another one, so the next slice shall come at once.
@@ -138,16 +131,3 @@ async def test_a_run_deleted_meanwhile_is_answered_as_it_was(function: Function)
     function.sql.answers["scheduler_finish"] = {"ended_now": False, "invocation": None, "failures": None}
     response = await function.start()
     assert (response.status_code, response.json()["id"]) == (200, RUN_ID)
-
-
-async def test_a_fault_of_the_view_is_named_after_the_open_work(function: Function, log: LogLines) -> None:
-    fault = "public.active_peer_mentors, column segments: expected text[], found text"
-    request = {"user_ids": [mentor_id(2)], "scenario_types": None}
-    opens(function, open=[open_row(enumeration_done=False, request=request)])
-    function.sql.answers["scheduler_active_mentors"] = MentorsViewError(fault)
-    function.sql.queue(to_pairs([MentorScenarios(mentor_id(1), ("milestone_reached",))]))
-    assert problem_in(await function.start(), 500, "mentors_view_invalid")["detail"] == fault
-    assert "scheduler_complete" in function.sql.called()
-    (line,) = log.of("mentors_view_invalid")
-    assert (line["severity"], line["message"]) == ("ERROR", fault)
-    assert log.of("database_refused") == []

@@ -103,15 +103,8 @@ async def test_when_the_time_is_up_no_further_run_is_read(function: Function) ->
 # Ending and handing back
 
 
-async def test_every_open_run_is_tried_to_be_ended(function: Function) -> None:
-    states: dict[str, dict[str, Any]] = {
-        "open": {"ended_now": False, "invocation": summarized(id="open", status="running"), "failures": None},
-        "ended": {"ended_now": True, "invocation": summarized(id="ended", triggered_by="manual"), "failures": []},
-        "deleted": {"ended_now": False, "invocation": None, "failures": None},
-    }
-    function.sql.answers["scheduler_finish"] = lambda arguments: states[arguments["invocation_id"]]
-    after = await work(function, [invocation(name, done=True) for name in states])
-    assert after == {name: state["invocation"] for name, state in states.items()}
+async def test_a_slice_that_finds_nothing_to_do_reports_no_progress(function: Function) -> None:
+    await work(function, QUEUED)
     handed_back = function.sql.arguments_of("scheduler_hand_back")
     assert (handed_back["progressed"], handed_back["engine_answers"]) == (False, False)
 
@@ -222,15 +215,6 @@ async def test_an_unreadable_view_stops_only_the_run_that_reads_it(function: Fun
 # What is recorded, and what is logged
 
 
-async def test_users_the_time_did_not_suffice_for_are_put_back(log: LogLines, clock: ManualClock) -> None:
-    function = with_engine(clock, poison={mentor_id(1): 0}, users=3)
-    await work(function, QUEUED, seconds=15)
-    assert function.sql.arguments_of("scheduler_complete")["rest"] == [mentor_id(1)]
-    (recorded,) = log.of("batch_recorded")
-    assert (recorded["mentors"], recorded["mentors_put_back"], sum(recorded["counts"].values())) == (2, 1, 2)
-    assert function.sql.arguments_of("scheduler_hand_back")["progressed"] is True
-
-
 @pytest.mark.parametrize(("state", "counted"), [("done", 1), ("already_done", 0), ("gone", 0)])
 async def test_only_a_record_that_stands_is_counted_and_logged(
     log: LogLines, clock: ManualClock, state: str, counted: int
@@ -238,6 +222,8 @@ async def test_only_a_record_that_stands_is_counted_and_logged(
     function = with_engine(clock, poison={mentor_id(1): 422, mentor_id(2): 0}, users=3)
     function.sql.answers["scheduler_complete"] = state
     await work(function, QUEUED, seconds=15)
+    assert function.sql.arguments_of("scheduler_complete")["rest"] == [mentor_id(2)]
+    assert function.sql.arguments_of("scheduler_hand_back")["progressed"] is True
     (recorded,) = log.of("batch_recorded")
     (ended,) = log.of("slice_ended")
     assert (recorded["state"], recorded.get("mentors_put_back", 0)) == (state, counted)
@@ -266,22 +252,25 @@ async def test_a_split_is_logged(function: Function, log: LogLines) -> None:
     assert (line["batch_no"], line["mentors"], line["deliveries"], line["severity"]) == (1, 3, 3, "WARNING")
 
 
-async def test_what_ended_and_what_is_left_is_logged(function: Function, log: LogLines) -> None:
+async def test_every_open_run_is_tried_to_be_ended_and_logged(function: Function, log: LogLines) -> None:
     partial = summarized(id="scheduled", status="partial")
     partial["counts"]["failed"] = 9
     running = summarized(id="manual", status="running", finished_at=None)
     causes = [{"code": "b", "count": 4, "is_lower_bound": True}, {"code": "a", "count": 2, "is_lower_bound": False}]
-    states = {
+    states: dict[str, dict[str, Any]] = {
         "scheduled": {"ended_now": True, "invocation": partial, "failures": causes},
         "manual": {"ended_now": False, "invocation": running, "failures": None},
+        "deleted": {"ended_now": False, "invocation": None, "failures": None},
     }
     function.sql.answers["scheduler_finish"] = lambda arguments: states[arguments["invocation_id"]]
-    await work(function, [invocation("scheduled"), invocation("manual", "manual", done=True)], dispatch_id=17)
+    open_runs = [invocation("scheduled"), invocation("manual", "manual", done=True), invocation("deleted", done=True)]
+    after = await work(function, open_runs, dispatch_id=17)
+    assert after == {name: state["invocation"] for name, state in states.items()}
     (finished,) = log.of("invocation_finished")
     assert (finished["invocation_id"], finished["status"], finished["severity"]) == ("scheduled", "partial", "WARNING")
     assert (finished["failures"], finished["other_failures"]) == ({"b": 4, "a": 2}, 3)
     (ended,) = log.of("slice_ended")
-    assert ended["invocation_ids"] == ["scheduled", "manual"]
+    assert ended["invocation_ids"] == ["scheduled", "manual", "deleted"]
     assert (ended["dispatch_id"], ended["more_to_do"], ended["batches"]) == (17, True, 1)
     assert sum(ended["counts"].values()) == 6
 

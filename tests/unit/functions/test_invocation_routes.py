@@ -1,0 +1,273 @@
+"""The endpoints of `/api/v1/scheduler-invocations` over HTTP: what the database is asked, and what is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from functions.http.invocations import PREFIX, cursor_of, position_of_cursor
+from functions.http.schemas import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
+from functions.manual_run import REFUSALS
+from shared.invocation_records import Position
+from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
+from tests.unit.functions.pretend_sql import RUN_ID, described, mentor_id, mentor_row, summarized
+from tests.unit.log_lines import LogLines
+
+ONE, MENTORS = f"/{RUN_ID}", "/active-peer-mentors"
+MENTOR = mentor_id(1)
+CREATED_AT = "2026-11-23T02:00:03.204113+00:00"
+
+
+def answer_of(described: dict[str, Any], *, deduplicated: bool = True) -> dict[str, Any]:
+    return in_json(described) | {"deduplicated": deduplicated}
+
+
+# GET: the list
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", {}),
+        ("status=failed&status=partial", {"statuses": ["failed", "partial"]}),
+        ("triggered_by=schedule&triggered_by=manual", {"triggered_by": ["schedule", "manual"]}),
+        ("scheduled_from=2026-11-24T01:59:30.25%2B23:59", {"scheduled_from": "2026-11-23T02:00:30.250000+00:00"}),
+        ("scheduled_to=2026-11-22T20:30:00-05:30", {"scheduled_to": "2026-11-23T02:00:00+00:00"}),
+        (f"user_id={MENTOR.upper()}", {"user_id": MENTOR}),
+        ("limit=1", {"limit": 1}),
+        ("limit=100", {"limit": 100}),
+        (f"cursor={cursor_of(CREATED_AT, RUN_ID)}", {"after_created_at": CREATED_AT, "after_id": RUN_ID}),
+    ],
+)
+async def test_a_filter_is_handed_to_the_database(function: Function, query: str, expected: dict[str, Any]) -> None:
+    response = await function.ask("GET", params=httpx.QueryParams(query))
+    assert (response.status_code, response.json()) == (200, {"items": [], "next_cursor": None})
+    filters = function.sql.arguments_of("scheduler_list")
+    assert filters == dict.fromkeys(filters) | {"limit": 20} | expected
+    assert function.sql.called() == ["scheduler_list"]
+
+
+async def test_a_page_has_its_items_and_the_next_cursor(function: Function) -> None:
+    open_still = dict.fromkeys(("outcome", "error_code", "error_message", "notification_id"))
+    of_a_mentor = summarized(results=[{"scenario_type": "milestone_reached"} | open_still])
+    items = [summarized(), summarized(id=mentor_id(9), status="running", finished_at=None), of_a_mentor]
+    function.sql.answers["scheduler_list"] = {"items": items, "next": {"created_at": CREATED_AT, "id": RUN_ID}}
+    answer = (await function.ask("GET")).json()
+    assert answer["items"] == [answer_of(item) for item in items]
+    assert position_of_cursor(answer["next_cursor"]) == Position(CREATED_AT, RUN_ID)
+
+
+@pytest.mark.parametrize(
+    ("query", "until"),
+    [({}, NOW.isoformat()), ({"cursor": cursor_of("2026-11-22T02:00:03+00:00", RUN_ID)}, "2026-11-22T02:00:03+00:00")],
+)
+async def test_a_page_names_its_slots_without_a_run(function: Function, query: dict[str, str], until: str) -> None:
+    """On a later page up to the page before; without a scheduled run only the next slot."""
+    asked = {"slots": "true"} | query
+    next_slot = "2026-11-24T02:00:00Z"
+    assert (await function.ask("GET", params=asked)).json()["slots"] == {"missed": [], "next": next_slot}
+    first, missed, third, fourth = (f"2026-11-{day}T02:00:00" for day in (19, 20, 21, 22))
+    items = [summarized(scheduled_for=f"{first}+00:00")]
+    function.sql.answers["scheduler_list"] = {"items": items, "next": None}
+    function.sql.answers["scheduler_spent_slots"] = [
+        {"scheduled_for": f"{slot}+00:00", "schedule": "0 2 * * *", "timezone": "UTC"} for slot in (fourth, third, first)
+    ]
+    assert (await function.ask("GET", params=asked)).json()["slots"] == {"missed": [f"{missed}Z"], "next": next_slot}
+    assert function.sql.arguments_of("scheduler_spent_slots") == {"from": f"{first}+00:00", "to": until}
+
+
+# POST: a run on demand
+
+
+@pytest.mark.parametrize("prefer", ["", "wait=10", "respond-asynchronously", "not-respond-async", ";,"])
+async def test_a_run_that_was_opened_is_201_with_its_location(function: Function, prefer: str) -> None:
+    response = await function.ask("POST", body={}, params={"dry_run": "true"}, headers={"Prefer": prefer})
+    answer = response.json()
+    assert (response.status_code, answer["deduplicated"]) == (201, False)
+    assert response.headers["location"] == f"{PREFIX}/{answer['id']}"
+    assert "preference-applied" not in response.headers
+    asked = function.sql.arguments_of("scheduler_open")
+    assert (asked["dry_run"], asked["post_slice"]) == (False, False), "a query makes no difference"
+
+
+async def test_a_run_is_answered_as_it_is_after_the_slice(function: Function) -> None:
+    ended = described(triggered_by="manual", status="partial")
+    function.sql.answers["scheduler_get"] = ended | {"request": {}, "config": {}}
+    response = await function.ask("POST", body={})
+    assert (response.status_code, response.json()) == (201, answer_of(ended, deduplicated=False))
+    function.sql.answers["scheduler_finish"] = {"ended_now": False, "invocation": None, "failures": None}
+    function.sql.answers["scheduler_get"] = None
+    response = await function.ask("POST", body={})
+    assert (response.status_code, response.json()["status"]) == (201, "pending"), "it was deleted meanwhile"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Prefer": "respond-async"}])
+async def test_the_same_key_again_is_200_without_work(
+    function: Function, log: LogLines, headers: dict[str, str]
+) -> None:
+    known = described(triggered_by="manual", status="running")
+    function.sql.answers["scheduler_open"] = {"outcome": "same", "invocation": known, "witness": None}
+    response = await function.ask("POST", body={}, headers={"Idempotency-Key": "k"} | headers)
+    assert (response.status_code, response.json()) == (200, answer_of(known))
+    assert not {"location", "preference-applied"} & {*response.headers}
+    assert (function.sql.called(), log.of("invocation_opened")) == (["scheduler_open"], [])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "code", "field"),
+    [
+        ("other_request", 422, "idempotency_key_reused", "Idempotency-Key"),
+        ("deleted", 409, "invocation_deleted", "Idempotency-Key"),
+        ("retry_source_unknown", 422, "invalid_field", "retry_of"),
+        ("retry_source_open", 409, "retry_source_open", "retry_of"),
+        ("retry_already_open", 409, "retry_already_open", "retry_of"),
+        ("nothing_to_retry", 409, "nothing_to_retry", "retry_of"),
+        ("retry_window_closed", 409, "retry_window_closed", "retry_of"),
+    ],
+)
+async def test_a_refusal_of_the_database_is_its_problem(
+    function: Function, outcome: str, status: int, code: str, field: str
+) -> None:
+    function.sql.answers["scheduler_open"] = {"outcome": outcome, "invocation": None, "witness": None}
+    assert problem_in(await function.ask("POST", body={}), status, code)["field"] == field
+    assert function.sql.called() == ["scheduler_open"]
+    assert len(REFUSALS) == 7
+
+
+@pytest.mark.parametrize("prefer", ["Respond-Async", "wait=10, respond-async ;foo=bar", "RESPOND-ASYNC,handling=lenient"])
+async def test_respond_async_is_202_and_asks_for_a_slice(function: Function, prefer: str) -> None:
+    chosen = [mentor_id(n) for n in range(MAX_CHOSEN_MENTORS)]
+    response = await function.ask("POST", body={"user_ids": chosen}, headers={"Prefer": prefer})
+    assert (response.status_code, response.headers["preference-applied"]) == (202, "respond-async")
+    assert response.headers["location"] == f"{PREFIX}/{response.json()['id']}"
+    assert function.sql.called() == ["scheduler_open"]
+    asked = function.sql.arguments_of("scheduler_open")
+    assert (asked["post_slice"], asked["request"]["user_ids"]) == (True, chosen)
+
+
+QUOTED = {'"abc"': "abc", '"a\\"b\\\\c"': 'a"b\\c', f'"{"x" * 200}"': "x" * 200}
+
+
+@pytest.mark.parametrize("key", ["k", "!~", 'a"b', '"', "x" * 200, *QUOTED])
+async def test_a_key_is_the_same_with_quotes_and_without(function: Function, key: str) -> None:
+    assert (await function.ask("POST", body={}, headers={"Idempotency-Key": key})).status_code == 201
+    assert function.sql.arguments_of("scheduler_open")["idempotency_key"] == QUOTED.get(key, key)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            {"user_ids": [mentor_id(2), MENTOR.upper(), mentor_id(2)], "scenario_types": ["onboarding_incomplete"] * 2},
+            {"request": {"user_ids": [MENTOR, mentor_id(2)], "scenario_types": ["onboarding_incomplete"]}},
+        ),
+        ({"retry_of": RUN_ID.upper(), "dry_run": True}, {"retry_of": RUN_ID, "dry_run": True}),
+        *(({"note": note}, {"note": note}) for note in ("", "two\nlines", "\N{PILE OF POO}" * MAX_NOTE_LENGTH)),
+    ],
+    ids=lambda value: ascii(value)[:50],
+)
+async def test_a_request_is_handed_over_in_one_spelling(
+    function: Function, body: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert (await function.ask("POST", body=body)).status_code == 201
+    asked = function.sql.arguments_of("scheduler_open")
+    assert {name: asked[name] for name in expected} == expected
+
+
+async def test_an_unknown_type_is_answered_with_the_enabled_ones() -> None:
+    function = Function(SCENARIO_TYPES='[{"type": "on"}, {"type": "off", "enabled": false}]')
+    problem = problem_in(await function.ask("POST", body={"scenario_types": ["off"]}), 422, "invalid_field")
+    assert problem["detail"] == "scenario_types: expected some of on, found off"
+
+
+# GET, PUT and DELETE of one
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PUT", {"status": "cancelled"}), ("DELETE", None)])
+async def test_an_unknown_id_is_404_in_either_case(function: Function, method: str, body: object) -> None:
+    problem = problem_in(await function.ask(method, ONE.upper(), body=body), 404, "not_found")
+    assert RUN_ID in problem["detail"]
+    ((_, arguments),) = function.sql.database.called
+    assert arguments["invocation_id"] == RUN_ID
+
+
+async def test_an_invocation_is_answered_with_all_that_is_known(function: Function) -> None:
+    cause = {"code": "no_device", "count": 2, "is_lower_bound": True, "message": None, "sample_user_ids": [MENTOR]}
+    times = {"first_at": "2026-11-23T02:00:00.010000+00:00", "last_at": "2026-11-23T02:01:00.010000+00:00"}
+    found = described(
+        failures=[cause],
+        other_failures={"count": 7},
+        request={"users": 11, "sample_user_ids": [MENTOR], "scenario_types": ["milestone_reached"]},
+        config={"evaluation_schedule": "0 2 * * *"},
+        enumeration_done=True,
+        skip_reasons={"no_scenario_applies": 1, "user_id_missing": 0, "invalid_segments": 2},
+        not_evaluated_user_ids=[mentor_id(3)],
+        dispatches=[{"status_code": None, "error": "timed out", "count": 2} | times],
+    )
+    function.sql.answers["scheduler_get"] = found
+    response = await function.ask("GET", ONE)
+    assert (response.status_code, response.json()) == (200, answer_of(found))
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, (False, False, None)),
+        ({"note": "wrong day"}, (False, True, "wrong day")),
+        ({"note": None}, (False, True, None)),
+        ({"status": "cancelled"}, (True, False, None)),
+        ({"status": "cancelled", "note": ""}, (True, True, "")),
+    ],
+)
+async def test_only_given_members_are_changed(
+    function: Function, body: dict[str, Any], expected: tuple[bool, bool, str | None]
+) -> None:
+    changed = described(status="cancelled", note=body.get("note"))
+    function.sql.answers["scheduler_update"] = {"ended_otherwise": False, "invocation": changed}
+    response = await function.ask("PUT", ONE, body=body)
+    assert (response.status_code, response.json()) == (200, answer_of(changed))
+    asked = function.sql.arguments_of("scheduler_update")
+    assert (asked["invocation_id"], asked["cancel"], asked["set_note"], asked["note"]) == (RUN_ID, *expected)
+
+
+async def test_a_run_that_ended_is_not_cancelled_but_deleted(function: Function) -> None:
+    function.sql.answers["scheduler_update"] = {"ended_otherwise": True, "invocation": described(status="partial")}
+    problem = problem_in(await function.ask("PUT", ONE, body={"status": "cancelled"}), 409, "already_ended")
+    assert (problem["field"], "partial" in problem["detail"]) == ("status", True)
+    function.sql.answers["scheduler_delete"] = "deleted"
+    response = await function.ask("DELETE", ONE)
+    assert (response.status_code, response.content) == (204, b"")
+
+
+async def test_a_run_that_is_open_is_not_deleted(function: Function) -> None:
+    function.sql.answers["scheduler_delete"] = "open"
+    problem_in(await function.ask("DELETE", ONE), 409, "still_open")
+
+
+# GET: the active mentors
+
+
+async def test_a_mentor_is_shown_with_segments_and_types() -> None:
+    types = '[{"type": "odd", "segments": ["new"]}, {"type": "all", "segments": ["old", "new"]}]'
+    rows = [mentor_row(1, "old", "new"), mentor_row(2), {"user_id": mentor_id(3), "segments": ["new", None]}]
+    page = (await Function(rows=rows, SCENARIO_TYPES=types).ask("GET", MENTORS)).json()
+    shown = [tuple(item[name] for name in ("segments", "scenario_types", "skip_reason")) for item in page.pop("items")]
+    assert shown == [(["new", "old"], ["odd", "all"], None), ([], [], None), ([], [], "invalid_segments")]
+    assert page == {"next_cursor": None, "user_id_missing": 0}
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 100, 50]), (1000, [250]), (250, [250]), (80, [80, 80, 80, 10])])
+async def test_page_after_page_each_mentor_comes_once(limit: int | None, sizes: list[int]) -> None:
+    """Rows without a user id are counted on the last one."""
+    rows = [{"user_id": None, "segments": []}, *(mentor_row(n, "established") for n in range(250))]
+    function = Function(rows=rows)
+    params = {} if limit is None else {"limit": str(limit)}
+    pages: list[dict[str, Any]] = []
+    while not pages or pages[-1]["next_cursor"] is not None:
+        pages.append((await function.ask("GET", MENTORS, params=params)).json())
+        params["cursor"] = pages[-1]["next_cursor"]
+    assert [len(page["items"]) for page in pages] == sizes
+    assert [item["user_id"] for page in pages for item in page["items"]] == [mentor_id(n) for n in range(250)]
+    assert [page["user_id_missing"] for page in pages] == [0] * (len(pages) - 1) + [1]
