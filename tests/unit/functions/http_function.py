@@ -16,7 +16,6 @@ from functions.work import Work
 from shared.auth import TokenCheck
 from shared.invocation_records import InvocationRecords
 from shared.invocations import Invocations
-from shared.load_control import ConcurrencyLimiter
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.pretend_engine import PretendEngine
@@ -42,8 +41,7 @@ class Function:
         self.broken_by: Exception | None = None
         config, database = make_config(**settings), self.sql.database
         invocations, records = Invocations(database, config), InvocationRecords(database, config)
-        client = self.engine.client(limiter=ConcurrencyLimiter(8))
-        self.work = Work(config, database, database, invocations, records, client, now=lambda: NOW)
+        self.work = Work(config, database, database, invocations, records, self.engine.client(), now=lambda: NOW)
         self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 

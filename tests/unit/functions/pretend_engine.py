@@ -108,11 +108,11 @@ class PretendEngine:
     def calls_with(self, user_id: str) -> list[Call]:
         return [call for call in self.calls if user_id in call.users]
 
-    def client(self, *, concurrency: int = 8, limiter: ConcurrencyLimiter | None = None) -> TriggerEngine:
+    def client(self, *, concurrency: int = 8) -> TriggerEngine:
         return TriggerEngine(
             "https://engine.example.org",
             "token",
-            limiter=limiter or ConcurrencyLimiter(concurrency),
+            limiter=ConcurrencyLimiter(concurrency),
             timeout_seconds=ENGINE_TIMEOUT,
             max_attempts=ATTEMPTS,
             sleep=self.clock.sleep,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from functions.drain import Drain, Process
 from shared.evaluations import EvaluationBatch, GroupedResults
 from shared.invocations import ClaimedBatches, Invocations, Poison
-from shared.load_control import ConcurrencyLimiter
 from tests.unit.environment import make_config
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch
 
@@ -24,20 +22,16 @@ class PretendQueue(Invocations):
         self.released: list[tuple[EvaluationBatch, bool]] = []
         self.in_hand: list[EvaluationBatch] = []
         self.split_by_others: list[EvaluationBatch] = []
-        self.claims = 0
         self.quantities: list[int] = []
         self.in_hand_at_poison_claims: list[int] = []
-        self.news = asyncio.Event()
         self.before_claim: Callable[[], Awaitable[object]] | None = None
         self.after_claim: Callable[[], None] = lambda: None
         self.before_record: Callable[[], Awaitable[object]] | None = None
 
     async def claim(self, quantity: int, *, manual_only: bool, poison: Poison | None = None) -> ClaimedBatches:
-        self.claims += 1
         if poison is not None:
             self.in_hand_at_poison_claims.append(len(self.in_hand))
         self.quantities.append(quantity)
-        self.news.set()
         if self.before_claim is not None:
             await self.before_claim()
         quantity = min(quantity, self.at_a_time)
@@ -50,20 +44,11 @@ class PretendQueue(Invocations):
         self.after_claim()
         return ClaimedBatches(tuple(taken), stale=0, engine_paused=False, poison_waits=poison_waits)
 
-    async def complete(
-        self,
-        batch: EvaluationBatch,
-        results: GroupedResults,
-        *,
-        rest: Sequence[str] = (),
-        duration_ms: int,
-        worker: str,
-    ) -> str:
+    async def complete(self, batch: EvaluationBatch, results: GroupedResults, **_: object) -> str:
         if self.before_record is not None:
             await self.before_record()
         self._let_go(batch)
         self.recorded.append(batch)
-        self.news.set()
         return "done"
 
     async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, blameless: bool) -> None:
@@ -83,22 +68,14 @@ class PretendQueue(Invocations):
 
 
 def make_drain(
-    queue: PretendQueue,
-    engine: PretendEngine,
-    *,
-    seconds: float = 1000,
-    manual_only: bool = False,
-    poison_overdue: bool = False,
-    process: Process | None = None,
-    **settings: str,
+    queue: PretendQueue, engine: PretendEngine, *, seconds: float = 1000, process: Process | None = None, **kind: bool
 ) -> Drain:
-    config = make_config(**{"EVALUATION_BATCH_SIZE": "100"} | settings)
+    """Four calls at a time; `kind` is `manual_only` or `poison_overdue`."""
     return Drain(
         invocations=queue,
-        engine=engine.client(limiter=ConcurrencyLimiter(4)),
-        config=config,
+        engine=engine.client(concurrency=4),
+        config=make_config(EVALUATION_BATCH_SIZE="100"),
         budget=engine.budget(seconds),
         process=process or Process(),
-        manual_only=manual_only,
-        poison_overdue=poison_overdue,
+        **kind,
     )

@@ -23,27 +23,16 @@ def mentor_row(number: int, *segments: str) -> dict[str, Any]:
 
 
 def summarized(**members: Any) -> dict[str, Any]:
-    """An invocation as the database summarizes it, for a list: by default a night that went well."""
+    """An invocation as the database summarizes it, for a list: by default a scheduled run that succeeded."""
     counts = dict.fromkeys(("mentors", "batches", "batches_done", "evaluations", "not_triggered"), 1)
     counts |= dict.fromkeys(("mentors_skipped", "triggered", "suppressed", "skipped", "failed", "not_evaluated"), 0)
-    return {
-        "id": RUN_ID,
-        "triggered_by": "schedule",
-        "status": "succeeded",
-        "dry_run": False,
-        "scheduled_for": SLOT,
-        "created_at": "2026-11-23T02:00:03.204113+00:00",
-        "started_at": "2026-11-23T02:00:03.201877+00:00",
-        "finished_at": "2026-11-23T02:00:04.870316+00:00",
-        "expires_at": "2026-11-23T22:00:03.201877+00:00",
-        "lateness_seconds": 3,
-        "retry_of": None,
-        "note": None,
-        "counts": counts,
-        "error": None,
-        "error_message": None,
-        "skip_reasons": dict.fromkeys(("no_scenario_applies", "user_id_missing", "invalid_segments"), 0),
-    } | members
+    usual: dict[str, Any] = dict.fromkeys(("retry_of", "note", "error", "error_message"))
+    usual |= {"id": RUN_ID, "triggered_by": "schedule", "status": "succeeded", "dry_run": False}
+    usual |= {"scheduled_for": SLOT, "lateness_seconds": 3, "created_at": "2026-11-23T02:00:03.204113+00:00"}
+    usual |= {"started_at": "2026-11-23T02:00:03.201877+00:00", "finished_at": "2026-11-23T02:00:04.870316+00:00"}
+    usual |= {"expires_at": "2026-11-23T22:00:03.201877+00:00", "counts": counts}
+    usual |= {"skip_reasons": dict.fromkeys(("no_scenario_applies", "user_id_missing", "invalid_segments"), 0)}
+    return usual | members
 
 
 def described(**members: Any) -> dict[str, Any]:
@@ -53,33 +42,16 @@ def described(**members: Any) -> dict[str, Any]:
 
 
 def open_row(**members: Any) -> dict[str, Any]:
-    """An open invocation as `scheduler_open_slot` tells of it: by default a night that is enumerated already."""
-    return {
-        "id": RUN_ID,
-        "scheduled_for": SLOT,
-        "dry_run": False,
-        "engine_scope": "slot:2026-11-23T02:00Z",
-        "triggered_by": "schedule",
-        "retry_of": None,
-        "request": None,
-        "enumeration_cursor": None,
-        "enumeration_done": True,
-    } | members
+    """An open invocation in an answer of `scheduler_open_slot`: by default a scheduled one, enumerated already."""
+    usual: dict[str, Any] = dict.fromkeys(("retry_of", "request", "enumeration_cursor"))
+    usual |= {"id": RUN_ID, "scheduled_for": SLOT, "triggered_by": "schedule", "dry_run": False}
+    return usual | {"engine_scope": "slot:2026-11-23T02:00Z", "enumeration_done": True} | members
 
 
 def slot_answer(**members: Any) -> dict[str, Any]:
     """What `scheduler_open_slot` answers; by default there is nothing to be done."""
-    return {
-        "clock": SLOT,
-        "opened": False,
-        "not_a_slot": False,
-        "invocation": None,
-        "open": [],
-        "more_open": False,
-        "witness": None,
-        "alert_due": False,
-        "poison_overdue": False,
-    } | members
+    usual: dict[str, Any] = dict.fromkeys(("opened", "not_a_slot", "more_open", "alert_due", "poison_overdue"), False)
+    return usual | {"clock": SLOT, "invocation": None, "open": [], "witness": None} | members
 
 
 def opened_now() -> dict[str, Any]:

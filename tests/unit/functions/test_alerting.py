@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from functions.alert_message import EVENT_TYPE, MOST_CAUSES, compose
 from shared.alert_webhook import AlertWebhook
 from shared.alerts import Alert
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
-from shared.post_client import HttpAnswer
+from tests.unit.fake_post_client import FakePostClient, reply
 from tests.unit.functions.http_function import Function
 from tests.unit.functions.pretend_sql import RUN_ID, SLOT, mentor_id, slot_answer, summarized
 from tests.unit.log_lines import LogLines
@@ -25,24 +24,11 @@ Reason = Literal["failed", "partial", "late"]
 # When and how many
 
 
-class PretendWebhook:
-    """Takes what it is sent, with these statuses and then with 200."""
-
-    def __init__(self, *statuses: int) -> None:
-        self._statuses = list(statuses)
-        self.ids: list[str] = []
-
-    def connect(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> PretendWebhook:
-        return self
-
-    async def post(
-        self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
-    ) -> HttpAnswer:
-        self.ids.append(headers["webhook-id"])
-        return HttpAnswer(self._statuses.pop(0) if self._statuses else 200, {})
+def ids_sent(webhook: FakePostClient) -> list[str]:
+    return [posted.headers["webhook-id"] for posted in webhook.posted]
 
 
-def function_with(webhook: PretendWebhook | None, *, due: bool = True, last: bool = False) -> Function:
+def function_with(webhook: FakePostClient | None, *, due: bool = True, last: bool = False) -> Function:
     """A function where two alerts wait, for the last time or not, and nothing else is to be done."""
     function = Function()
     if webhook is not None:
@@ -55,9 +41,9 @@ def function_with(webhook: PretendWebhook | None, *, due: bool = True, last: boo
     return function
 
 
-@pytest.mark.parametrize(("webhook", "due"), [(PretendWebhook(), False), (None, True)])
+@pytest.mark.parametrize(("webhook", "due"), [(FakePostClient(), False), (None, True)])
 async def test_a_slice_with_nothing_to_send_looks_for_no_alert(
-    log: LogLines, webhook: PretendWebhook | None, due: bool
+    log: LogLines, webhook: FakePostClient | None, due: bool
 ) -> None:
     function = function_with(webhook, due=due)
     await function.start()
@@ -65,10 +51,10 @@ async def test_a_slice_with_nothing_to_send_looks_for_no_alert(
 
 
 async def test_all_due_alerts_are_sent_and_settled(log: LogLines) -> None:
-    webhook = PretendWebhook()
+    webhook = FakePostClient(reply(200))
     function = function_with(webhook)
     assert (await function.start()).status_code == 200
-    assert webhook.ids == ["alert_1", "alert_2"]
+    assert ids_sent(webhook) == ["alert_1", "alert_2"]
     each = ["scheduler_claim_alert", "scheduler_settle_alert"]
     assert function.sql.called()[1:] == [*each, *each, "scheduler_claim_alert"]
     settled = [asked for name, asked in function.sql.database.called if name == "scheduler_settle_alert"]
@@ -78,19 +64,18 @@ async def test_all_due_alerts_are_sent_and_settled(log: LogLines) -> None:
 
 @pytest.mark.parametrize(("last", "severity"), [(False, "WARNING"), (True, "ERROR")])
 async def test_after_a_failure_the_others_are_left_to_a_later_slice(log: LogLines, last: bool, severity: str) -> None:
-    webhook = PretendWebhook(503)
+    webhook, error = FakePostClient(reply(503)), "webhook_http_503"
     function = function_with(webhook, last=last)
-    assert (await function.start()).status_code == 200
-    assert webhook.ids == ["alert_1"]
-    assert function.sql.arguments_of("scheduler_settle_alert") == {"invocation_id": RUN_ID, "error": "webhook_http_503"}
+    assert ((await function.start()).status_code, ids_sent(webhook)) == (200, ["alert_1"])
+    assert function.sql.arguments_of("scheduler_settle_alert") == {"invocation_id": RUN_ID, "error": error}
     (line,) = log.of("alert_not_sent")
-    assert (line["severity"], line["given_up"], line["error_code"]) == (severity, last, "webhook_http_503")
+    assert (line["severity"], line["given_up"], line["error_code"]) == (severity, last, error)
 
 
 @pytest.mark.parametrize("at", ["scheduler_claim_alert", "scheduler_settle_alert"])
 @pytest.mark.parametrize("error", [DatabaseUnavailableError("away"), DatabaseRefusedError("42883", "no function")])
 async def test_a_database_error_about_alerts_fails_no_slice(log: LogLines, at: str, error: Exception) -> None:
-    function = function_with(PretendWebhook())
+    function = function_with(FakePostClient(reply(200)))
     function.sql.answers[at] = error
     assert (await function.start()).status_code == 200
     assert len(log.of("alerts_put_off")) == 1
@@ -112,6 +97,9 @@ def message(reason: Reason, *causes: tuple[str, int, bool], **members: Any) -> d
     return compose(Alert(f"alert_{RUN_ID}", reason, 1, False, invocation, failures), now)
 
 
+FIGURES = "500 mentors, 1000 evaluations: 940 done (100 triggered), 60 not (45 failed, 15 not evaluated)"
+LAST_ALERT = "It goes on until 2026-11-23 22:00 UTC at the latest; there is no other alert for it."
+ENDED_LATE = {"finished_at": "2026-11-23T05:07:30+00:00"}
 OPEN = {"status": "running", "finished_at": None, "error": "engine_unavailable"}
 
 
@@ -119,24 +107,9 @@ OPEN = {"status": "running", "finished_at": None, "error": "engine_unavailable"}
     ("reason", "members", "headline", "line"),
     [
         ("failed", {"status": "failed", "error": "no_active_mentors"}, "failed", "Reason: no_active_mentors"),
-        (
-            "partial",
-            {"status": "partial"},
-            "is partial: 6.0% of it failed or did not take place",
-            "500 mentors, 1000 evaluations: 940 done (100 triggered), 60 not (45 failed, 15 not evaluated)",
-        ),
-        (
-            "late",
-            {"finished_at": "2026-11-23T05:07:30+00:00"},
-            "was late: succeeded 3 h 7 min after its time",
-            f"Invocation: {RUN_ID}",
-        ),
-        (
-            "late",
-            OPEN,
-            "is late: not over 2 h 1 min after its time",
-            "It goes on until 2026-11-23 22:00 UTC at the latest; there is no other alert for it.",
-        ),
+        ("partial", {"status": "partial"}, "is partial: 6.0% of it failed or did not take place", FIGURES),
+        ("late", ENDED_LATE, "was late: succeeded 3 h 7 min after its time", f"Invocation: {RUN_ID}"),
+        ("late", OPEN, "is late: not over 2 h 1 min after its time", LAST_ALERT),
     ],
 )
 def test_an_alert_says_what_happened(reason: Reason, members: dict[str, Any], headline: str, line: str) -> None:

@@ -90,7 +90,7 @@ async def test_a_record_under_way_is_finished_when_the_engine_stops_us(clock: Ma
     queue.before_record = lambda: asyncio.gather(set_event(recording), stopped.wait())
 
     async def wait_for_the_record() -> None:
-        if queue.claims > 1:
+        if len(queue.quantities) > 1:
             await soon(recording)
 
     def reject_bad_users(user_ids: Sequence[str]) -> httpx.Response | None:
@@ -134,7 +134,7 @@ async def test_a_batch_claimed_while_a_record_fails_is_not_begun(
     failed = asyncio.Event()
 
     async def wait_for_the_failure() -> None:
-        if queue.claims > 1:
+        if len(queue.quantities) > 1:
             await soon(failed)
 
     async def fail() -> None:
@@ -149,18 +149,16 @@ async def test_a_batch_claimed_while_a_record_fails_is_not_begun(
     assert [blameless for _, blameless in queue.released] == [True] * released
 
 
-async def test_in_the_last_part_of_the_time_nothing_is_claimed(clock: ManualClock) -> None:
-    queue = PretendQueue([make_batch(make_users(1))])
-    drain = make_drain(queue, PretendEngine(clock), seconds=100)
-    clock.now += 81
-    assert (await run(drain)).batches == queue.claims == 0
-
-
 async def test_a_batch_that_used_up_most_of_the_time_is_blamed(clock: ManualClock) -> None:
+    """And in the last fifth of the time nothing is claimed."""
     batch = make_batch(make_users(1))
     queue = PretendQueue([batch])
     await run(make_drain(queue, PretendEngine(clock, poison={"user-000": 0}), seconds=15))
     assert queue.released == [(batch, False)]
+    queue.quantities.clear()
+    drain = make_drain(queue, PretendEngine(clock), seconds=100)
+    clock.advance(81)
+    assert ((await run(drain)).batches, queue.quantities) == (0, [])
 
 
 # How much it claims: what is in hand but not begun would be kept from other workers, and begun after a cancel
@@ -221,11 +219,15 @@ class Looking:
         assert max(self.seen.values()) > 1
 
 
-async def test_poison_batches_come_last_and_one_at_a_time(clock: ManualClock) -> None:
+@pytest.mark.parametrize("overdue", [0, 1])
+async def test_poison_batches_come_alone_and_last_unless_overdue(
+    clock: ManualClock, overdue: int
+) -> None:
     queue = PretendQueue([*poison_batches(range(3)), *one_user_batches(range(3, 30))])
     looking = Looking(queue)
-    assert (await run(make_drain(queue, PretendEngine(clock, trouble=looking)))).batches == 30
-    assert [batch.is_poison for batch in queue.recorded] == [False] * 27 + [True] * 3
+    engine = PretendEngine(clock, trouble=looking)
+    assert (await run(make_drain(queue, engine, poison_overdue=bool(overdue)))).batches == 30
+    assert [batch.is_poison for batch in queue.recorded] == [True] * overdue + [False] * 27 + [True] * (3 - overdue)
     looking.assert_alone(3)
     assert set(queue.in_hand_at_poison_claims) == {0}
     assert queue.released == []
@@ -242,12 +244,6 @@ async def test_a_batch_queued_meanwhile_comes_before_the_next_poison_batch(clock
     assert (await run(make_drain(queue, PretendEngine(clock)))).batches == 6
     assert [batch.is_poison for batch in queue.recorded] == [True, True, False, False, False, True]
     assert set(queue.in_hand_at_poison_claims) == {0}
-
-
-async def test_an_overdue_poison_batch_comes_first(clock: ManualClock) -> None:
-    queue = PretendQueue([*poison_batches(range(2)), *one_user_batches(range(2, 30))])
-    assert (await run(make_drain(queue, PretendEngine(clock), poison_overdue=True))).batches == 30
-    assert [batch.is_poison for batch in queue.recorded] == [True] + [False] * 28 + [True]
 
 
 @pytest.mark.parametrize("poison_overdue", [False, True])
@@ -283,7 +279,7 @@ async def test_a_slice_that_waits_in_vain_for_the_process_claims_nothing(clock: 
     async with process.alone() as is_idle:
         assert is_idle
         done = await run(make_drain(queue, PretendEngine(clock), seconds=0.05, process=process))
-    assert (done.batches, queue.claims) == (0, 0)
+    assert (done.batches, queue.quantities) == (0, [])
 
 
 async def test_a_request_that_waits_for_the_process_precedes_poison_batches() -> None:

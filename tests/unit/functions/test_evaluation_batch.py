@@ -83,27 +83,38 @@ def assert_only_these_fail(
             assert result.notification_id == (f"n-{pair[0]}-{pair[1]}" if result.outcome == "triggered" else None)
 
 
+def skips_of(users: Sequence[MentorScenarios]) -> list[EvaluationResult]:
+    return [EvaluationResult(user, name, "skipped", 0, reason) for user, names, reason in users for name in names]
+
+
 # What a call carries
 
+reasons = st.sampled_from([None, None, MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE])
 
-@given(st.lists(st.integers(0, 4), max_size=12), st.integers(1, 5), st.none() | st.integers(1, 5))
-async def test_each_pair_is_asked_once_whatever_shares_a_call(
-    types_of_each: list[int], users_per_call: int, types_per_call: int | None
+
+@given(st.lists(st.tuples(st.integers(0, 4), reasons), max_size=12), st.integers(1, 5), st.none() | st.integers(1, 5))
+async def test_each_pair_without_a_reason_to_skip_is_asked_once(
+    types_of_each: list[tuple[int, str | None]], users_per_call: int, types_per_call: int | None
 ) -> None:
     users = [
-        MentorScenarios(f"user-{n:03}", tuple(f"type-{t}" for t in range(types)))
-        for n, types in enumerate(types_of_each)
+        MentorScenarios(f"user-{n:03}", tuple(f"type-{t}" for t in range(types)), reason)
+        for n, (types, reason) in enumerate(types_of_each)
     ]
+    users += BOTH_KINDS
     engine = PretendEngine(ManualClock())
     results = await run(engine, users, users_per_call=users_per_call, types_per_call=types_per_call)
-    assert_only_these_fail(results, users, {})
-    assert all(result.attempts == 1 for result in results)
+    evaluated = [result for result in results if result.outcome != "skipped"]
+    to_be_asked = [user for user in users if user.skip_reason is None]
+    assert_only_these_fail(evaluated, to_be_asked, {})
+    assert all(result.attempts == 1 for result in evaluated)
+    skipped = [result for result in results if result.outcome == "skipped"]
+    assert skipped == skips_of([user for user in users if user.skip_reason is not None])
     asked = sorted(pair for call in engine.calls for pair in call.pairs)
-    assert asked == sorted((user.user_id, name) for user in users for name in user.scenario_types)
+    assert asked == sorted((user.user_id, name) for user in to_be_asked for name in user.scenario_types)
     for call in engine.calls:
         assert len(set(call.users)) == len(call.users) <= users_per_call
-        if types_per_call is not None:
-            assert all(len(item["scenario_types"]) <= types_per_call for item in call.body["evaluations"])
+        for item in call.body["evaluations"]:
+            assert types_per_call is None or len(item["scenario_types"]) <= types_per_call
 
 
 async def test_with_one_type_a_call_a_refusal_costs_only_that_pair(clock: ManualClock) -> None:
@@ -190,11 +201,6 @@ async def test_crashing_users_fail_while_the_canary_passes_dry(clock: ManualCloc
         assert call.body["evaluations"][0]["idempotency_key_prefix"] == "dry:invocation-1:user-000"
 
 
-async def test_a_lone_crashing_user_without_a_canary_has_not_failed(clock: ManualClock) -> None:
-    with pytest.raises(EngineUnavailableError):
-        await run(PretendEngine(clock, poison={POISON: 500}), [HUNDRED[37]])
-
-
 async def test_an_outage_during_a_users_last_attempts_fails_no_user(clock: ManualClock) -> None:
     refused = 0
 
@@ -205,6 +211,8 @@ async def test_an_outage_during_a_users_last_attempts_fails_no_user(clock: Manua
 
     with pytest.raises(EngineUnavailableError):
         await run(PretendEngine(clock, trouble=away), users_per_call=1)
+    with pytest.raises(EngineUnavailableError):  # or a user alone, without any canary
+        await run(PretendEngine(clock, poison={POISON: 500}), [HUNDRED[37]])
 
 
 # Answers that are not final
@@ -258,17 +266,11 @@ async def test_an_engine_that_is_down_fails_no_user(
         assert len(engine.calls) <= ATTEMPTS + PROBES
 
 
-async def test_the_engines_retry_after_is_handed_on(clock: ManualClock) -> None:
-    with pytest.raises(EngineUnavailableError) as caught:
-        await run(PretendEngine(clock, trouble=always(503, "77")), seconds=25)
-    assert caught.value.retry_after == 77
-
-
 @pytest.mark.parametrize("good_calls", [1, 10])
 async def test_an_engine_that_goes_down_in_the_middle_fails_no_user(clock: ManualClock, good_calls: int) -> None:
     engine = PretendEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) > good_calls else None)
     with pytest.raises(EngineUnavailableError):
-        await run(engine, users_per_call=7)
+        await run(engine, [*SKIPPED, *HUNDRED], users_per_call=7)
 
 
 async def test_an_outage_that_passes_within_the_retries_fails_no_user(clock: ManualClock) -> None:
@@ -276,12 +278,13 @@ async def test_an_outage_that_passes_within_the_retries_fails_no_user(clock: Man
     assert_only_these_fail(await run(engine), HUNDRED, {})
 
 
-@pytest.mark.parametrize(("status", "retry_after"), [(429, None), (503, "1")])
+@pytest.mark.parametrize(("status", "retry_after"), [(429, None), (503, "77")])
 async def test_a_status_about_all_calls_fails_no_user(clock: ManualClock, status: int, retry_after: str | None) -> None:
     answer = always(status, retry_after)
     engine = PretendEngine(clock, trouble=lambda users: None if "user-000" in users else answer(users))
-    with pytest.raises(EngineUnavailableError):
+    with pytest.raises(EngineUnavailableError) as caught:
         await run(engine, users_per_call=1, seconds=1000)
+    assert caught.value.retry_after == (retry_after and float(retry_after))
 
 
 @pytest.mark.parametrize(("status", "users_per_call"), [(401, 1), (403, 100), (404, 1)])
@@ -295,14 +298,6 @@ async def test_an_engine_that_rejects_us_stops_the_batch_at_once(
     # Those in flight, and at most as many again that had just been let in.
     assert len(engine.calls) <= 2 * 4
     assert clock.slept == []
-
-
-async def test_a_defect_of_ours_is_raised(clock: ManualClock) -> None:
-    def defect(_: Sequence[str]) -> httpx.Response | None:
-        raise LookupError("ours")
-
-    with pytest.raises(LookupError):
-        await run(PretendEngine(clock, trouble=defect))
 
 
 # 503: an overload until the contrary is shown
@@ -362,6 +357,8 @@ async def test_a_user_whose_retry_comes_too_late_has_not_failed(clock: ManualClo
         evaluated = await evaluate(engine, users, users_per_call=1, seconds=NO_PAUSE)
         assert evaluated.rest == ("user-001",)
         assert_only_these_fail(evaluated.results, [users[0], users[2]], {})
+    evaluated = await evaluate(PretendEngine(clock), [*BOTH_KINDS, *SKIPPED], seconds=0)
+    assert (evaluated.results, evaluated.rest) == (skips_of(SKIPPED), ("anna",))
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(500, NO_PAUSE), (TIME_OUT, 25)])
@@ -371,36 +368,9 @@ async def test_on_the_last_delivery_an_unfinished_user_fails_by_its_cause(
     engine = PretendEngine(clock, poison={"user-099": status})
     results = await run(engine, users_per_call=1, deliveries=5, seconds=seconds, concurrency=1)
     assert_only_these_fail(results, HUNDRED, {"user-099": cause(status)})
-
-
-async def test_on_the_last_delivery_users_never_asked_exceed_the_budget(clock: ManualClock) -> None:
-    engine = PretendEngine(clock)
     results = await run(engine, deliveries=5, seconds=0)
     assert_only_these_fail(results, HUNDRED, {user.user_id: "time_budget_exceeded" for user in HUNDRED})
     assert {result.attempts for result in results} == {0}
-    assert engine.calls == []
-
-
-# Pairs that the engine is not asked about
-
-
-def skips_of(users: Sequence[MentorScenarios]) -> list[EvaluationResult]:
-    return [EvaluationResult(user, name, "skipped", 0, reason) for user, names, reason in users for name in names]
-
-
-@given(st.lists(st.sampled_from([None, MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE]), max_size=12))
-async def test_exactly_the_pairs_without_a_reason_reach_the_engine(reasons: list[str | None]) -> None:
-    engine = PretendEngine(ManualClock())
-    users = [user._replace(skip_reason=reason) for user, reason in zip(make_users(12), reasons, strict=False)]
-    users += BOTH_KINDS
-    results = await run(engine, users, users_per_call=3)
-    asked = {(user.user_id, name) for user in users if user.skip_reason is None for name in user.scenario_types}
-    assert {pair for call in engine.calls for pair in call.pairs} == asked
-    evaluated = [result for result in results if (result.user_id, result.scenario_type) in asked]
-    assert_only_these_fail(evaluated, [user for user in users if user.skip_reason is None], {})
-    assert [result for result in results if result not in evaluated] == skips_of(
-        [user for user in users if user.skip_reason is not None]
-    )
 
 
 @pytest.mark.parametrize(("status", "deliveries", "seconds"), [(401, 1, 100), (503, 5, 100), (500, 1, 0)])
@@ -410,14 +380,3 @@ async def test_a_batch_of_skips_needs_neither_engine_nor_time(
     engine = PretendEngine(clock, trouble=always(status))
     assert await run(engine, SKIPPED, deliveries=deliveries, seconds=seconds) == skips_of(SKIPPED)
     assert engine.calls == []
-
-
-async def test_beside_one_user_to_be_asked_skips_wait_for_the_engine(clock: ManualClock) -> None:
-    with pytest.raises(EngineUnavailableError):
-        await run(PretendEngine(clock, trouble=always(503)), [*SKIPPED, HUNDRED[99]])
-
-
-async def test_without_time_only_wholly_skipped_users_are_finished(clock: ManualClock) -> None:
-    evaluated = await evaluate(PretendEngine(clock), [*BOTH_KINDS, *SKIPPED], seconds=0)
-    assert evaluated.results == skips_of(SKIPPED)
-    assert evaluated.rest == ("anna",)

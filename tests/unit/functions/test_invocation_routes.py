@@ -72,7 +72,7 @@ async def test_a_page_names_its_slots_without_a_run(function: Function, query: d
     items = [summarized(scheduled_for=f"{first}+00:00")]
     function.sql.answers["scheduler_list"] = {"items": items, "next": None}
     function.sql.answers["scheduler_spent_slots"] = [
-        {"scheduled_for": f"{slot}+00:00", "schedule": "0 2 * * *", "timezone": "UTC"} for slot in (fourth, third, first)
+        {"scheduled_for": f"{day}+00:00", "schedule": "0 2 * * *", "timezone": "UTC"} for day in (fourth, third, first)
     ]
     assert (await function.ask("GET", params=asked)).json()["slots"] == {"missed": [f"{missed}Z"], "next": next_slot}
     assert function.sql.arguments_of("scheduler_spent_slots") == {"from": f"{first}+00:00", "to": until}
@@ -136,7 +136,7 @@ async def test_a_refusal_of_the_database_is_its_problem(
     assert len(REFUSALS) == 7
 
 
-@pytest.mark.parametrize("prefer", ["Respond-Async", "wait=10, respond-async ;foo=bar", "RESPOND-ASYNC,handling=lenient"])
+@pytest.mark.parametrize("prefer", ["Respond-Async", "wait=10, respond-async ;foo=bar", "RESPOND-ASYNC,wait=10"])
 async def test_respond_async_is_202_and_asks_for_a_slice(function: Function, prefer: str) -> None:
     chosen = [mentor_id(n) for n in range(MAX_CHOSEN_MENTORS)]
     response = await function.ask("POST", body={"user_ids": chosen}, headers={"Prefer": prefer})
@@ -193,24 +193,6 @@ async def test_an_unknown_id_is_404_in_either_case(function: Function, method: s
     assert arguments["invocation_id"] == RUN_ID
 
 
-async def test_an_invocation_is_answered_with_all_that_is_known(function: Function) -> None:
-    cause = {"code": "no_device", "count": 2, "is_lower_bound": True, "message": None, "sample_user_ids": [MENTOR]}
-    times = {"first_at": "2026-11-23T02:00:00.010000+00:00", "last_at": "2026-11-23T02:01:00.010000+00:00"}
-    found = described(
-        failures=[cause],
-        other_failures={"count": 7},
-        request={"users": 11, "sample_user_ids": [MENTOR], "scenario_types": ["milestone_reached"]},
-        config={"evaluation_schedule": "0 2 * * *"},
-        enumeration_done=True,
-        skip_reasons={"no_scenario_applies": 1, "user_id_missing": 0, "invalid_segments": 2},
-        not_evaluated_user_ids=[mentor_id(3)],
-        dispatches=[{"status_code": None, "error": "timed out", "count": 2} | times],
-    )
-    function.sql.answers["scheduler_get"] = found
-    response = await function.ask("GET", ONE)
-    assert (response.status_code, response.json()) == (200, answer_of(found))
-
-
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -258,7 +240,7 @@ async def test_a_mentor_is_shown_with_segments_and_types() -> None:
     assert page == {"next_cursor": None, "user_id_missing": 0}
 
 
-@pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 100, 50]), (1000, [250]), (250, [250]), (80, [80, 80, 80, 10])])
+@pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 100, 50]), (1000, [250]), (250, [250]), (200, [200, 50])])
 async def test_page_after_page_each_mentor_comes_once(limit: int | None, sizes: list[int]) -> None:
     """Rows without a user id are counted on the last one."""
     rows = [{"user_id": None, "segments": []}, *(mentor_row(n, "established") for n in range(250))]

@@ -23,11 +23,12 @@ from tests.unit.functions.pretend_sql import RUN_ID
 from tests.unit.log_lines import LogLines
 
 TOKENS = TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)])
+ONE = f"{PREFIX}/{RUN_ID}"
 BY_ADMIN = [(b"authorization", f"Bearer {ADMIN_TOKEN}".encode())]
 # What only an admin token opens: the endpoints, and whatever is not served.
 FOR_ADMINS = [
     *(("GET", PREFIX), ("POST", PREFIX)),
-    *((method, f"{PREFIX}/{RUN_ID}") for method in ("GET", "PUT", "DELETE")),
+    *((method, ONE) for method in ("GET", "PUT", "DELETE")),
     *(("GET", f"{PREFIX}/active-peer-mentors"), ("POST", f"{PREFIX}/evaluation-batch")),
     *(("GET", "/"), ("PUT", "/"), ("GET", "/nowhere"), ("GET", "/health/"), ("GET", "/docs/")),
     *(("GET", f"/dashboard/{name}") for name in ("..", "../main.py", "index.html", "x.js")),
@@ -135,14 +136,14 @@ async def test_a_body_that_is_not_wanted_is_not_read(function: Function) -> None
     for method, path, headers, status in (
         *(("POST", "/", {}, 401), ("POST", PREFIX, INVOKE, 403), ("POST", "/dashboard", {}, 405)),
         *(("GET", "/health", {}, 200), ("GET", "/health/last-run", {}, 503), ("GET", PREFIX, ADMIN, 200)),
-        *(("PATCH", PREFIX, ADMIN, 405), ("POST", "/nowhere", ADMIN, 404), ("DELETE", f"{PREFIX}/{RUN_ID}", ADMIN, 404)),
+        *(("PATCH", PREFIX, ADMIN, 405), ("POST", "/nowhere", ADMIN, 404), ("DELETE", ONE, ADMIN, 404)),
     ):
         response = await function.http.request(method, path, content=body(), headers=headers | JSON)
         assert (response.status_code, read) == (status, []), (method, path)
 
 
 async def test_head_is_served_where_get_is(function: Function) -> None:
-    for path in ("/health", "/openapi.json", "/docs", "/dashboard/app.js", PREFIX, f"{PREFIX}/{RUN_ID}"):
+    for path in ("/health", "/openapi.json", "/docs", "/dashboard/app.js", PREFIX, ONE):
         got, headed = [await function.http.request(method, path, headers=ADMIN) for method in ("GET", "HEAD")]
         assert (headed.status_code, headed.content, headed.headers) == (got.status_code, b"", got.headers)
 
@@ -230,7 +231,8 @@ END: Message = {"type": "http.response.body", "body": b"]"}
 async def test_an_error_after_the_start_breaks_an_unfinished_answer_off(
     log: LogLines, sent: list[Message], error: Exception
 ) -> None:
-    assert await conversation(RequestGate(sending(*sent, error=error), TOKENS), http_scope()) == (sent, None if END in sent else error)
+    gate = RequestGate(sending(*sent, error=error), TOKENS)
+    assert await conversation(gate, http_scope()) == (sent, None if END in sent else error)
     (line,) = log.of("internal_error")
     assert "Traceback" in line["exc_info"]
 

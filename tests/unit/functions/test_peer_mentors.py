@@ -1,19 +1,12 @@
-"""Every active mentor is read, once, whatever the Data API makes of a page."""
+"""What the view of active mentors may show, and what becomes of an answer that cannot be read."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from functions.peer_mentors import (
-    ActivePeerMentor,
-    fetch_active_among,
-    fetch_active_peer_mentors,
-    read_mentors_page,
-)
+from functions.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_active_peer_mentors
 from shared.database import ANSWER_TOO_LARGE
 from shared.errors import DatabaseRefusedError, MentorsViewError
 from shared.evaluations import INVALID_SEGMENTS
@@ -32,15 +25,6 @@ async def read(database: FakeDatabase, *, page_size: int = 10) -> list[list[Acti
     return [page.mentors async for page in fetch_active_peer_mentors(database, page_size=page_size)]
 
 
-@given(st.sets(st.integers(0, 9999), max_size=30), st.integers(1, 40), st.none() | st.integers(0, 9999))
-async def test_pages_of_any_size_miss_no_mentor(ids: set[int], page_size: int, after: int | None) -> None:
-    rows = [row(n, f"region:{n % 3}") for n in sorted(ids)]
-    start = None if after is None else row(after)["user_id"]
-    pages = fetch_active_peer_mentors(FakeDatabase(rows), after=start, page_size=page_size)
-    found = [each.user_id async for page in pages for each in page.mentors]
-    assert found == [each["user_id"] for each in rows if start is None or each["user_id"] > start]
-
-
 async def test_a_mentor_in_several_rows_comes_once_with_all_segments() -> None:
     database = FakeDatabase([row(1, "new"), row(2, "old"), row(2, "near", "old"), row(3) | {"segments": None}])
     assert await read(database, page_size=2) == [[mentor(1, "new"), mentor(2, "old", "near")], [mentor(3)]]
@@ -51,16 +35,6 @@ async def test_unusable_segments_cost_their_row_only(odd: Any) -> None:
     (page,) = await read(FakeDatabase([row(1), row(2) | {"segments": odd}, row(2, "old"), row(3) | {"segments": odd}]))
     unusable = mentor(3, skip_reason=INVALID_SEGMENTS, unusable_rows=1)
     assert page == [mentor(1), mentor(2, "old", unusable_rows=1), unusable]
-
-
-@pytest.mark.parametrize("count", [0, 10, 11])
-async def test_rows_without_a_user_id_are_counted_once_at_the_end(count: int) -> None:
-    database = FakeDatabase([{"user_id": None, "segments": None}] * 3 + [row(n) for n in range(count)])
-    pages = [page async for page in fetch_active_peer_mentors(database, page_size=10)]
-    assert sum(len(page.mentors) for page in pages) == count
-    assert [page.without_user_id for page in pages] == [0] * (len(pages) - 1) + [3]
-    called = [function for function, _ in database.called]
-    assert called.index("scheduler_mentors_without_user_id") == len(called) - 1
 
 
 @pytest.mark.parametrize(
@@ -75,19 +49,6 @@ async def test_a_view_that_raises_is_named_without_its_words(code: str, is_of_th
     if is_of_the_view:
         assert "SQLSTATE 22P02" in str(caught.value)
         assert "anna" not in str(caught.value)
-
-
-@given(st.sets(st.integers(0, 9999), max_size=30), st.integers(1, 20))
-async def test_a_page_names_the_next_one_unless_it_is_the_last(ids: set[int], limit: int) -> None:
-    database = FakeDatabase([row(n) for n in sorted(ids)])
-    page = await read_mentors_page(database, after=None, limit=limit)
-    found = len(page.mentors)
-    while page.next is not None:
-        assert (page.next, len(page.mentors)) == (page.mentors[-1].user_id, limit)
-        page = await read_mentors_page(database, after=page.next, limit=limit)
-        assert 0 < len(page.mentors) <= limit
-        found += len(page.mentors)
-    assert found == len(ids)
 
 
 class _ShortAnswers(FakeDatabase):

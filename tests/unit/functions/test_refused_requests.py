@@ -45,11 +45,11 @@ def check_refused(function: Function, response: httpx.Response, code: str, field
         *((PREFIX, query) for query in ("triggered_by=cron", "limit=1&limit=2", "limit=1&limit=1")),
         *((PREFIX, f"scheduled_from={value}") for value in ("", "yesterday", "2026-11-23", "2026-11-23T02:00:00")),
         (PREFIX, "scheduled_to=9999-12-31T23:59:59-14:00"),
-        *((PREFIX, f"user_id={value}") for value in ("", "1", f"%7B{MENTOR}%7D", f"{MENTOR}%00", f"{MENTOR}%0A", "%FF")),
+        *((PREFIX, f"user_id={value}") for value in ("", "1", f"%7B{MENTOR}%7D", f"{MENTOR}%00", f"{MENTOR}%0A")),
         *((PREFIX, f"cursor={value}") for value in ("", "%00", "A" * 301, "tomorrow")),
         *((MENTORS, f"limit={value}") for value in ("0", "1001", "ten", "1&limit=1")),
         *((MENTORS, f"cursor={value}") for value in ("", "tomorrow", MENTOR, "A" * 301)),
-        *((LAST_RUN, f"max_age_hours={value}") for value in ("", "0", "-0", "nan", "inf", "-inf", "1e999", "8784.1", "a")),
+        *((LAST_RUN, f"max_age_hours={value}") for value in ("", "0", "-0", "nan", "inf", "1e999", "8784.1", "a")),
     ],
 )
 async def test_a_wrong_parameter_is_named(function: Function, path: str, query: str) -> None:
@@ -72,7 +72,7 @@ async def test_a_plus_that_arrives_as_a_space_is_explained(function: Function) -
             assert "%2B" in problem_in(response, 422, "invalid_field")["detail"]
 
 
-@pytest.mark.parametrize("bad", ["1", "latest", f"urn:uuid:{RUN_ID}", f"{RUN_ID}0", f"{RUN_ID}%0A", f"{RUN_ID}%00", "%FF"])
+@pytest.mark.parametrize("bad", ["1", f"urn:uuid:{RUN_ID}", f"{RUN_ID}0", f"{RUN_ID}%0A", f"{RUN_ID}%00", "%FF"])
 async def test_a_wrong_id_is_named(function: Function, bad: str) -> None:
     for method, body in (("GET", None), ("PUT", {}), ("DELETE", None)):
         response = await function.ask(method, f"/{bad}", body=body)
@@ -88,7 +88,7 @@ async def test_a_wrong_id_is_named(function: Function, bad: str) -> None:
         *(
             (path, "Idempotency-Key", value)
             for path in (PREFIX, BATCH)
-            for value in ("", '""', "x" * 201, f'"{"x" * 201}"', '"two words"', "two words", "tab\tbed", "k\xe9y", "\x7f")
+            for value in ('""', "x" * 201, f'"{"x" * 201}"', '"two words"', "two words", "a\tb", "k\xe9y", "\x7f")
         ),
         *(("/", "X-Scheduler-Dispatch", value) for value in ("", "0", "-1", "abc", "1.5", str(2**63), "9" * 5000)),
         *(("/", "X-CloudScheduler-ScheduleTime", value) for value in ("", "soon", "2026-11-23T02:00:00", "1795399200")),
@@ -109,8 +109,8 @@ async def test_a_wrong_header_field_is_named(function: Function, path: str, name
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        *(("POST", "/", {"scheduled_for": value}) for value in ("", "now", "2026-11-23T02:00:00", 1795399200, "\ud800")),
-        *(("POST", PREFIX, {"user_ids": value}) for value in ([], MENTOR, [1], [None], ["x" * 36], [f"urn:uuid:{MENTOR}"])),
+        *(("POST", "/", {"scheduled_for": value}) for value in ("", "2026-11-23T02:00:00", 1795399200, "\ud800")),
+        *(("POST", PREFIX, {"user_ids": value}) for value in ([], MENTOR, [1], [None], ["x" * 36])),
         ("POST", PREFIX, {"user_ids": [MENTOR] * (MAX_CHOSEN_MENTORS + 1)}),
         *(
             ("POST", path, {"user_ids": [MENTOR], "scenario_types": value})
@@ -163,7 +163,7 @@ ODD = ["NaN", '{"note": Infinity}', '{"dry_run": -Infinity}', '{"user_ids": [NaN
 
 
 @pytest.mark.parametrize(("method", "path"), READERS)
-async def test_text_that_no_parser_bears_is_no_defect(function: Function, log: LogLines, method: str, path: str) -> None:
+async def test_text_that_is_no_json_is_no_defect(function: Function, log: LogLines, method: str, path: str) -> None:
     for content in UNREADABLE:
         check_refused(function, await send(function, method, path, content), "malformed_json", None)
     for text in ODD:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.functions.http_function import Function, in_json, problem_in
-from tests.unit.functions.pretend_sql import RUN_ID, SLOT, open_row, slot_answer, summarized
+from tests.unit.functions.pretend_sql import SLOT, open_row, slot_answer, summarized
 from tests.unit.log_lines import LogLines
 
 RUNNING = summarized(status="running", finished_at=None)
@@ -21,8 +21,9 @@ def has_open(function: Function) -> None:
     function.sql.answers["scheduler_claim"] = paused
 
 
-def ends(function: Function, invocation: dict[str, Any]) -> None:
-    function.sql.answers["scheduler_finish"] = {"ended_now": True, "invocation": invocation, "failures": []}
+def ends(function: Function, invocation: dict[str, Any] | None) -> None:
+    ended_now = invocation is not None
+    function.sql.answers["scheduler_finish"] = {"ended_now": ended_now, "invocation": invocation, "failures": []}
 
 
 def answer_to(summary: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]:
@@ -30,11 +31,6 @@ def answer_to(summary: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]:
     seen = in_json(summary) | {"deduplicated": deduplicated}
     del seen["note"], seen["error_message"]
     return seen
-
-
-def requested_slot(function: Function) -> str | None:
-    requested: str | None = function.sql.arguments_of("scheduler_open_slot")["requested_slot"]
-    return requested
 
 
 # Which slot is meant
@@ -56,7 +52,7 @@ async def test_the_body_or_else_the_header_names_the_slots_minute(
 ) -> None:
     headers = {} if header is None else {SCHEDULE_TIME: header}
     assert (await function.start(body, **headers)).status_code == 200
-    assert requested_slot(function) == SLOT
+    assert function.sql.arguments_of("scheduler_open_slot")["requested_slot"] == SLOT
 
 
 async def test_a_time_that_names_no_slot_is_422(function: Function) -> None:
@@ -91,27 +87,28 @@ async def test_a_slice_hands_its_dispatch_back(function: Function, dispatch_id: 
 # What a start answers
 
 
-async def test_when_nothing_is_due_it_is_idle(function: Function) -> None:
+async def test_a_start_is_idle_while_its_slot_has_no_run(function: Function) -> None:
     response = await function.start()
     assert (response.status_code, response.json()) == (200, {"status": "idle"})
-
-
-async def test_while_only_another_run_is_open_it_is_idle_and_202(function: Function) -> None:
     has_open(function)
     function.sql.answers["scheduler_open_slot"] = slot_answer(open=[open_row(triggered_by="manual")])
     response = await function.start()
-    assert (response.status_code, response.json()) == (202, {"status": "idle"})
+    assert (response.status_code, response.json()) == (202, {"status": "idle"}), "another run is open"
 
 
 @pytest.mark.parametrize("opened", [True, False])
 async def test_an_ended_slot_is_200_and_says_who_opened_it(function: Function, opened: bool) -> None:
-    function.sql.answers["scheduler_open_slot"] = slot_answer(opened=opened, invocation=summarized(note="about Anna"))
+    ended = summarized(note="about Anna", error_message="about Anna")
+    function.sql.answers["scheduler_open_slot"] = slot_answer(opened=opened, invocation=ended)
     response = await function.start()
-    assert (response.status_code, response.json()) == (200, answer_to(summarized(), deduplicated=not opened))
+    assert (response.status_code, response.json()) == (200, answer_to(ended, deduplicated=not opened))
 
 
-async def test_a_slot_that_ends_within_the_call_is_200(function: Function) -> None:
+async def test_a_slot_that_ends_within_the_call_is_answered_as_ended(function: Function) -> None:
     has_open(function)
+    ends(function, None)
+    response = await function.start()
+    assert (response.status_code, response.json()["status"]) == (200, "running"), "deleted meanwhile: as it was"
     ended = summarized(status="partial", note="about Anna")
     ends(function, ended)
     response = await function.start()
@@ -119,15 +116,9 @@ async def test_a_slot_that_ends_within_the_call_is_200(function: Function) -> No
 
 
 async def test_while_more_runs_are_open_than_a_slice_takes_it_is_202(function: Function) -> None:
-    function.sql.answers["scheduler_open_slot"] = slot_answer(invocation=summarized(), open=[open_row()], more_open=True)
+    opened = slot_answer(invocation=summarized(), open=[open_row()], more_open=True)
+    function.sql.answers["scheduler_open_slot"] = opened
     ends(function, summarized())
     assert (await function.start()).status_code == 202
     # That one of them ended makes room for another one, so the next slice shall come at once.
     assert function.sql.arguments_of("scheduler_hand_back")["progressed"] is True
-
-
-async def test_a_run_deleted_meanwhile_is_answered_as_it_was(function: Function) -> None:
-    has_open(function)
-    function.sql.answers["scheduler_finish"] = {"ended_now": False, "invocation": None, "failures": None}
-    response = await function.start()
-    assert (response.status_code, response.json()["id"]) == (200, RUN_ID)
