@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from functions.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_active_peer_mentors
 from functions.roster import PAGE_SIZE, REST, Roster, RosterPage
-from shared.evaluations import MENTOR_NOT_ACTIVE, MentorScenarios
+from shared.database import ANSWER_TOO_LARGE
+from shared.errors import DatabaseRefusedError, MentorsViewError
+from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, MentorScenarios
 from shared.invocations import Enumeration
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
@@ -193,3 +196,67 @@ async def test_a_source_that_was_pruned_ends_the_reading(cursor: str | None) -> 
     assert (await anext(pages)).mentors == pairs(2)
     programme.runs.clear()
     assert await anext(pages, None) is None
+
+
+# What the view may show, and answers that cannot be read
+
+
+def mentor(number: int, *segments: str, **members: Any) -> ActivePeerMentor:
+    return ActivePeerMentor(mentor_id(number), frozenset(segments), **members)
+
+
+async def read(database: FakeDatabase, *, page_size: int = 10) -> list[list[ActivePeerMentor]]:
+    return [page.mentors async for page in fetch_active_peer_mentors(database, page_size=page_size)]
+
+
+async def test_a_mentor_in_several_rows_comes_once_with_all_segments() -> None:
+    twice = [mentor_row(2, "old"), mentor_row(2, "near", "old")]
+    database = FakeDatabase([mentor_row(1, "new"), *twice, mentor_row(3) | {"segments": None}])
+    assert await read(database, page_size=2) == [[mentor(1, "new"), mentor(2, "old", "near")], [mentor(3)]]
+
+
+@pytest.mark.parametrize("odd", [[None], ["new", None], [["new"], ["old"]], "new", 5, {"new": "old"}])
+async def test_unusable_segments_cost_their_row_only(odd: Any) -> None:
+    unusable = [mentor_row(n) | {"segments": odd} for n in (2, 3)]
+    (page,) = await read(FakeDatabase([mentor_row(1), unusable[0], mentor_row(2, "old"), unusable[1]]))
+    without_segments = mentor(3, skip_reason=INVALID_SEGMENTS, unusable_rows=1)
+    assert page == [mentor(1), mentor(2, "old", unusable_rows=1), without_segments]
+
+
+@pytest.mark.parametrize(
+    ("code", "is_of_the_view"), [("22P02", True), ("42501", False), ("PGRST202", False), ("invalid_api_key", False)]
+)
+async def test_a_view_that_raises_is_named_without_its_words(code: str, is_of_the_view: bool) -> None:
+    def raises(_: object) -> None:
+        raise DatabaseRefusedError(code, 'invalid input syntax for type uuid: "anna"')
+
+    with pytest.raises(MentorsViewError if is_of_the_view else DatabaseRefusedError) as caught:
+        await read(FakeDatabase(functions={"scheduler_active_mentors_page": raises}))
+    if is_of_the_view:
+        assert "SQLSTATE 22P02" in str(caught.value)
+        assert "anna" not in str(caught.value)
+
+
+class _ShortAnswers(FakeDatabase):
+    """No answer of more than 60 mentors can be read."""
+
+    async def call(self, function: str, **arguments: Any) -> Any:
+        if arguments.get("rows", 0) > 60 or len(arguments.get("user_ids", ())) > 60:
+            raise DatabaseRefusedError(ANSWER_TOO_LARGE, "too long")
+        return await super().call(function, **arguments)
+
+
+async def test_an_answer_that_is_too_long_is_read_in_parts() -> None:
+    ids = mentor_ids(*range(130))
+    rows = {each: {"user_id": each, "segments": []} for each in ids}
+    functions = {"scheduler_active_mentors": lambda asked: [rows[each] for each in asked["user_ids"]]}
+    database = _ShortAnswers([*rows.values()], functions=functions)
+    assert [each.user_id for page in await read(database, page_size=5000) for each in page] == ids
+    assert sorted(each.user_id for each in await fetch_active_among(database, ids)) == ids
+
+
+async def test_which_of_some_are_active_is_one_call() -> None:
+    rows = [mentor_row(1, "new"), mentor_row(1, "near")]
+    database = FakeDatabase(functions={"scheduler_active_mentors": lambda _: rows})
+    assert await fetch_active_among(database, mentor_ids(1, 2)) == [mentor(1, "new", "near")]
+    assert database.called == [("scheduler_active_mentors", {"user_ids": mentor_ids(1, 2)})]

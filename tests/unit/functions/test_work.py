@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from functions.peer_mentors import PAGE_SIZE
 from functions.run_log import MAX_FAILED_USERS
-from functions.work import work_off
+from functions.work import build_work, work_off
+from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS
 from shared.errors import (
     DatabaseError,
     DatabaseRefusedError,
@@ -21,9 +26,10 @@ from shared.evaluations import MentorScenarios, to_pairs
 from shared.invocations import Enumeration, OpenInvocation
 from shared.time_budget import TimeBudget
 from tests.unit.clock import ManualClock
+from tests.unit.environment import make_config
 from tests.unit.functions.http_function import Function
 from tests.unit.functions.pretend_engine import PretendEngine
-from tests.unit.functions.pretend_sql import SLOT, mentor_id, mentor_row, summarized
+from tests.unit.functions.pretend_sql import SLOT, PretendSql, mentor_id, mentor_row, opened_now, summarized
 from tests.unit.log_lines import LogLines
 
 MENTORS = [mentor_row(n, "established") for n in range(3)]
@@ -247,3 +253,48 @@ async def test_every_open_run_is_tried_to_be_ended_and_logged(function: Function
     assert ended["invocation_ids"] == ["scheduled", "manual", "deleted"]
     assert (ended["dispatch_id"], ended["more_to_do"], ended["batches"]) == (17, True, 1)
     assert sum(ended["counts"].values()) == 6
+
+
+# What grows with what, and which connections are used
+
+
+@pytest.mark.parametrize(("mentors", "batch_size"), [(500, 500), (10_000, 500), (3_000, 100)])
+async def test_requests_grow_with_batches_and_calls_with_users(mentors: int, batch_size: int) -> None:
+    rows = [mentor_row(number) for number in range(mentors)]
+    function = Function(rows=rows, EVALUATION_BATCH_SIZE=str(batch_size), ENGINE_USERS_PER_CALL="100")
+    function.sql.answers["scheduler_open_slot"] = opened_now()
+    assert (await function.start()).status_code == 202
+    batches, pages = math.ceil(mentors / batch_size), math.ceil(mentors / PAGE_SIZE)
+    called = Counter(function.sql.called())
+    assert (called["scheduler_complete"], called["scheduler_active_mentors_page"]) == (batches, pages)
+    assert called["scheduler_enqueue"] == pages + 1
+    # Opening, the enumeration's end, a claim that finds nothing more, the end, handing back, and as much to spare.
+    assert called.total() <= 3 * batches + 10
+    assert len(function.engine.calls) == math.ceil(mentors / 100)
+
+
+async def test_slices_and_readers_share_no_connections(log: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a slice goes through while no reader is answered."""
+    pools = {count: PretendSql(MENTORS) for count in (SLICE_CONNECTIONS, READER_CONNECTIONS)}
+    slices, readers = pools.values()
+    monkeypatch.setattr("functions.work.connect", lambda url, key, *, connections: pools[connections].database)
+    monkeypatch.setattr("functions.work.Database", lambda client: client)
+    function = Function()
+    function.work = replace(build_work(make_config(ALERT_WEBHOOK_URL="https://hook")), engine=function.engine.client())
+    one = f"/{mentor_id(1)}"
+    for method, path, body in (
+        *(("GET", "", None), ("POST", "", {}), ("GET", "/active-peer-mentors", None)),
+        *(("GET", one, None), ("PUT", one, {}), ("DELETE", one, None)),
+        ("POST", "/evaluation-batch", {"user_ids": [mentor_id(1)], "dry_run": True}),
+    ):
+        response = await function.ask(method, path, body=body, headers={"Prefer": "respond-async"})
+        assert response.status_code < 500
+    asked = {f"scheduler_{name}" for name in ("list", "open", "get", "update", "delete", "active_mentors")}
+    assert asked <= {*readers.called()}
+    assert slices.called() == []
+    readers.database.called.clear()
+    slices.answers["scheduler_open_slot"] = opened_now()
+    assert (await function.start()).status_code == 202
+    steps = ("active_mentors_page", "enqueue", "complete", "hand_back", "claim_alert")
+    assert {f"scheduler_{step}" for step in steps} <= {*slices.called()}
+    assert readers.called() == []
