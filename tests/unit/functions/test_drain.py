@@ -15,6 +15,7 @@ from shared.time_budget import TimeBudget
 from tests.unit.clock import ManualClock
 from tests.unit.functions.pretend_engine import PretendEngine, make_batch, make_users
 from tests.unit.functions.pretend_queue import PretendQueue, make_drain
+from tests.unit.log_lines import LogLines
 
 # Four are enough for four calls at a time, and half as many again wait for their record.
 IN_HAND_AT_FOUR_CALLS = 6
@@ -182,7 +183,7 @@ async def test_while_enough_batches_wait_for_their_record_nothing_is_claimed(clo
 
 @pytest.mark.parametrize(("deliveries", "is_split"), [(1, False), (2, False), (3, True), (99, True)])
 async def test_from_its_third_delivery_a_batch_is_split_into_poison_batches(
-    clock: ManualClock, deliveries: int, is_split: bool
+    clock: ManualClock, log: LogLines, deliveries: int, is_split: bool
 ) -> None:
     batch = make_batch(make_users(5), deliveries=deliveries)
     queue = PretendQueue([batch])
@@ -192,6 +193,7 @@ async def test_from_its_third_delivery_a_batch_is_split_into_poison_batches(
     assert [recorded.is_poison for recorded in queue.recorded] == [is_split] * (5 if is_split else 1)
     assert done.batches == len(queue.recorded)
     assert {len(call.users) for call in engine.calls} == {1 if is_split else 5}
+    assert [line["mentors"] for line in log.of("batch_split")] == [5] * is_split
 
 
 async def test_a_batch_that_another_worker_split_is_let_go(clock: ManualClock) -> None:

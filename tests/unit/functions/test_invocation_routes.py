@@ -12,7 +12,16 @@ from functions.http.schemas import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
 from functions.manual_run import REFUSALS
 from shared.invocation_records import Position
 from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
-from tests.unit.functions.pretend_sql import RUN_ID, SLOT, described, mentor_id, mentor_row, open_row, slot_answer, summarized
+from tests.unit.functions.pretend_sql import (
+    RUN_ID,
+    SLOT,
+    described,
+    mentor_id,
+    mentor_row,
+    open_row,
+    slot_answer,
+    summarized,
+)
 from tests.unit.log_lines import LogLines
 
 ONE, MENTORS = f"/{RUN_ID}", "/active-peer-mentors"
@@ -174,12 +183,6 @@ async def test_a_request_is_handed_over_in_one_spelling(
     assert (await function.ask("POST", body=body)).status_code == 201
     asked = function.sql.arguments_of("scheduler_open")
     assert {name: asked[name] for name in expected} == expected
-
-
-async def test_an_unknown_type_is_answered_with_the_enabled_ones() -> None:
-    function = Function(SCENARIO_TYPES='[{"type": "on"}, {"type": "off", "enabled": false}]')
-    problem = problem_in(await function.ask("POST", body={"scenario_types": ["off"]}), 422, "invalid_field")
-    assert problem["detail"] == "scenario_types: expected some of on, found off"
 
 
 # GET, PUT and DELETE of one

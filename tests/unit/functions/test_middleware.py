@@ -244,14 +244,6 @@ async def test_an_error_after_the_start_breaks_an_unfinished_answer_off(
     assert "Traceback" in line["exc_info"]
 
 
-async def test_an_error_with_a_callers_broken_text_is_answered(log: LogLines) -> None:
-    refusal = RequestError(422, "unknown_field", "\ud800\n: expected no such member", field="\ud800\n")
-    (start, body), error = await conversation(RequestGate(sending(error=refusal), TOKENS), http_scope())
-    assert (start["status"], error) == (422, None)
-    assert json.loads(body["body"].decode("utf-8"))["field"] == "\ufffd\ufffd"
-    assert log.of("internal_error") == []
-
-
 # What is not served
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -310,14 +302,6 @@ async def test_a_defect_is_500_with_a_trace_id_and_no_internals(function: Functi
         assert trace in problem_in(response, 500, "internal_error")["detail"]
         assert "shoe_size" not in response.text
         assert "LookupError" not in response.text
-
-
-async def test_a_database_answer_that_no_model_knows_is_a_defect(function: Function, log: LogLines) -> None:
-    function.sql.answers["scheduler_get"] = {"shoe_size": 38}
-    response = await function.ask("GET", f"/{RUN_ID}")
-    problem_in(response, 500, "internal_error")
-    assert "shoe_size" not in response.text
-    assert len(log.of("internal_error")) == 1
 
 
 @pytest.mark.parametrize(("method", "path", "body", "asked"), ASKING)

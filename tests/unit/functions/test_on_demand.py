@@ -84,17 +84,6 @@ async def test_all_mentors_are_evaluated_within_the_call(function: Function, log
     assert (opened["invocation_id"], opened["triggered_by"]) == (run.invocation["id"], "manual")
 
 
-async def test_of_chosen_mentors_an_inactive_one_is_skipped(function: Function) -> None:
-    await start(function, user_ids=[mentor_id(9), mentor_id(2)], scenario_types=[MILESTONE])
-    assert [call.pairs for call in function.engine.calls] == [((mentor_id(2), MILESTONE),)]
-    recorded = function.sql.arguments_of("scheduler_complete")
-    found = {
-        user: (group["outcome"], group["error_code"]) for group in recorded["results"] for user in group["user_ids"]
-    }
-    assert found[mentor_id(9)] == ("skipped", MENTOR_NOT_ACTIVE)
-    assert found.get(mentor_id(2), ("not_triggered",))[0] == truth(mentor_id(2), MILESTONE)
-
-
 # What fails once it is opened: an error would make the caller open another
 
 

@@ -211,8 +211,10 @@ async def read(database: FakeDatabase, *, page_size: int = 10) -> list[list[Acti
 
 async def test_a_mentor_in_several_rows_comes_once_with_all_segments() -> None:
     twice = [mentor_row(2, "old"), mentor_row(2, "near", "old")]
-    database = FakeDatabase([mentor_row(1, "new"), *twice, mentor_row(3) | {"segments": None}])
+    rows = [mentor_row(1, "new"), *twice, mentor_row(3) | {"segments": None}]
+    database = FakeDatabase(rows, functions={"scheduler_active_mentors": lambda _: twice})
     assert await read(database, page_size=2) == [[mentor(1, "new"), mentor(2, "old", "near")], [mentor(3)]]
+    assert await fetch_active_among(database, mentor_ids(1, 2)) == [mentor(2, "old", "near")]
 
 
 @pytest.mark.parametrize("odd", [[None], ["new", None], [["new"], ["old"]], "new", 5, {"new": "old"}])
@@ -253,10 +255,3 @@ async def test_an_answer_that_is_too_long_is_read_in_parts() -> None:
     database = _ShortAnswers([*rows.values()], functions=functions)
     assert [each.user_id for page in await read(database, page_size=5000) for each in page] == ids
     assert sorted(each.user_id for each in await fetch_active_among(database, ids)) == ids
-
-
-async def test_which_of_some_are_active_is_one_call() -> None:
-    rows = [mentor_row(1, "new"), mentor_row(1, "near")]
-    database = FakeDatabase(functions={"scheduler_active_mentors": lambda _: rows})
-    assert await fetch_active_among(database, mentor_ids(1, 2)) == [mentor(1, "new", "near")]
-    assert database.called == [("scheduler_active_mentors", {"user_ids": mentor_ids(1, 2)})]

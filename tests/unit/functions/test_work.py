@@ -222,16 +222,6 @@ async def test_of_many_failed_users_some_are_logged_and_the_others_counted(log: 
     assert (others["users"], others["batch_no"], others["severity"]) == (5, 1, "WARNING")
 
 
-async def test_a_split_is_logged(function: Function, log: LogLines) -> None:
-    function.sql.queue(queued_pairs(3), deliveries=3, read_count=7)
-    await work(function, QUEUED)
-    split = function.sql.arguments_of("scheduler_split")
-    assert (split["batch_no"], split["read_count"]) == (1, 7)
-    assert "scheduler_complete" not in function.sql.called()
-    (line,) = log.of("batch_split")
-    assert (line["batch_no"], line["mentors"], line["deliveries"], line["severity"]) == (1, 3, 3, "WARNING")
-
-
 async def test_every_open_run_is_tried_to_be_ended_and_logged(function: Function, log: LogLines) -> None:
     partial = summarized(id="scheduled", status="partial")
     partial["counts"]["failed"] = 9
