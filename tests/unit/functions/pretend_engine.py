@@ -6,8 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -26,8 +25,7 @@ ANSWERS = ("triggered", "not_triggered", "suppressed", "failed")
 Trouble = Callable[[Sequence[str]], httpx.Response | None]
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call that reached the engine."""
 
     users: tuple[str, ...]
@@ -72,14 +70,13 @@ class PretendEngine:
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
     ) -> HttpAnswer:
         body = json.loads(content)
-        pairs = tuple((asked["user_id"], t) for asked in body["evaluations"] for t in asked["scenario_types"])
-        call = Call(tuple(asked["user_id"] for asked in body["evaluations"]), pairs, body)
-        self.calls.append(call)
+        users = tuple(asked["user_id"] for asked in body["evaluations"])
+        pairs = tuple((asked["user_id"], name) for asked in body["evaluations"] for name in asked["scenario_types"])
+        self.calls.append(Call(users, pairs, body))
         await asyncio.sleep(0)
-        answer = self._trouble(call.users)
-        if answer is not None:
+        if (answer := self._trouble(users)) is not None:
             return reply(answer.status_code, content=answer.content, headers=answer.headers)
-        statuses = [self._poison[user] for user in call.users if user in self._poison]
+        statuses = [self._poison[user] for user in users if user in self._poison]
         if 0 in statuses:
             self.clock.advance(timeout_seconds)
             raise HttpTimeoutError()
@@ -89,21 +86,17 @@ class PretendEngine:
         return reply(200, json_body={"results": results})
 
     def _result(self, pair: tuple[str, str]) -> dict[str, object]:
-        result: dict[str, object] = {"user_id": pair[0], "scenario_type": pair[1]}
+        outcome = truth(*pair)
+        result: dict[str, object] = {"user_id": pair[0], "scenario_type": pair[1], "outcome": outcome}
         if self._uses_up(self._retryable, pair):
             return result | {"outcome": "failed", "error": {"code": "busy", "message": "busy", "retryable": True}}
-        outcome = truth(*pair)
         if outcome == "failed":
-            return result | {"outcome": "failed", "error": {"code": "no_device", "message": "no device"}}
-        if outcome == "triggered":
-            return result | {"outcome": "triggered", "notification_id": f"n-{pair[0]}-{pair[1]}"}
-        return result | {"outcome": outcome}
+            return result | {"error": {"code": "no_device", "message": "no device"}}
+        return result | ({"notification_id": f"n-{pair[0]}-{pair[1]}"} if outcome == "triggered" else {})
 
     def _uses_up(self, left: Counter[tuple[str, str]], pair: tuple[str, str]) -> bool:
-        if left[pair] <= 0:
-            return False
         left[pair] -= 1
-        return True
+        return left[pair] >= 0
 
     def calls_with(self, user_id: str) -> list[Call]:
         return [call for call in self.calls if user_id in call.users]

@@ -21,9 +21,6 @@ from tests.unit.log_lines import LogLines
 
 Reason = Literal["failed", "partial", "late"]
 
-# When and how many
-
-
 def ids_sent(webhook: FakePostClient) -> list[str]:
     return [posted.headers["webhook-id"] for posted in webhook.posted]
 

@@ -70,9 +70,6 @@ async def test_a_batch_queued_while_a_claim_is_under_way_is_taken(clock: ManualC
     assert queue.waiting == []
 
 
-# When it stops
-
-
 @pytest.mark.parametrize("status", [401, 503])
 async def test_a_useless_engine_has_all_batches_given_back_without_blame(clock: ManualClock, status: int) -> None:
     queue = PretendQueue([make_batch(make_users(5)) for _ in range(10)])

@@ -87,8 +87,6 @@ def skips_of(users: Sequence[MentorScenarios]) -> list[EvaluationResult]:
     return [EvaluationResult(user, name, "skipped", 0, reason) for user, names, reason in users for name in names]
 
 
-# What a call carries
-
 reasons = st.sampled_from([None, None, MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE])
 
 

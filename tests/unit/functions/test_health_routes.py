@@ -28,9 +28,6 @@ def ended(function: Function, *, hours_ago: float, status: str = "succeeded") ->
     return found
 
 
-# Over HTTP
-
-
 @pytest.mark.parametrize("status", ["succeeded", "partial"])
 async def test_only_a_run_that_ended_well_is_200(function: Function, status: str) -> None:
     ended(function, hours_ago=24, status=status)
@@ -76,9 +73,6 @@ async def test_the_age_is_measured_by_the_databases_clock(clock: str, status: in
     assert (await function.http.get(PATH)).status_code == status
 
 
-# How long a run may be missing
-
-
 @pytest.mark.parametrize(
     ("expression", "zone", "now", "hours"),
     [
@@ -97,9 +91,6 @@ async def test_the_age_is_measured_by_the_databases_clock(clock: str, status: in
 def test_the_default_age_is_the_longer_gap_and_two_hours(expression: str, zone: str, now: str, hours: float) -> None:
     schedule = Schedule(expression, ZoneInfo(zone))
     assert default_max_age_hours(schedule, datetime.fromisoformat(now)) == pytest.approx(hours)
-
-
-# How often the database is asked
 
 
 class LastRunInTheDatabase:

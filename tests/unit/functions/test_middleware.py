@@ -98,11 +98,9 @@ async def test_a_path_or_host_that_resembles_an_open_one_is_closed(function: Fun
         assert start["status"] == 401, scope
 
 
-@pytest.mark.parametrize("authorization", [None, "Bearer wrong", f"Basic {ADMIN_TOKEN}", ADMIN_TOKEN])
-async def test_without_a_known_token_every_answer_is_the_same_401(
-    function: Function, authorization: str | None
-) -> None:
-    headers = {} if authorization is None else {"Authorization": authorization}
+@pytest.mark.parametrize("authorization", ["", "Bearer wrong", f"Basic {ADMIN_TOKEN}", ADMIN_TOKEN])
+async def test_without_a_known_token_every_answer_is_the_same_401(function: Function, authorization: str) -> None:
+    headers = {"Authorization": authorization} if authorization else {}
     texts: set[str] = set()
     for method, path in [("POST", "/"), *FOR_ADMINS]:
         response = await function.http.request(method, path, headers=headers)
@@ -116,7 +114,6 @@ async def test_without_a_known_token_every_answer_is_the_same_401(
 async def test_an_invoke_token_may_only_start(function: Function) -> None:
     for method, path in FOR_ADMINS:
         problem_in(await function.http.request(method, path, headers=INVOKE), 403, "forbidden")
-    problem_in(await function.http.get("/", headers=INVOKE), 403, "forbidden")
     assert (await function.http.head("/", headers=INVOKE)).status_code == 403
     assert function.sql.called() == []
     for headers in (INVOKE, ADMIN):
@@ -166,9 +163,7 @@ async def test_head_is_served_where_get_is(function: Function) -> None:
         ("X-Scheduler-Dispatch", "1", "2"),
     ],
 )
-async def test_a_single_field_with_two_values_is_refused(
-    function: Function, field: str, first: str, second: str
-) -> None:
+async def test_a_field_with_two_values_is_refused(function: Function, field: str, first: str, second: str) -> None:
     others = [each for each in (ADMIN | JSON).items() if each[0] != field]
     for values in ((first, second), (second, first)):
         headers = [*others, *((field, value) for value in values)]
@@ -177,9 +172,6 @@ async def test_a_single_field_with_two_values_is_refused(
     assert function.sql.called() == []
     same = [*others, (field, first), (field, first)]
     assert (await function.http.post(PREFIX, headers=same)).status_code == 201
-
-
-# What is logged of callers
 
 
 async def test_refused_callers_write_few_lines_without_token_or_address(function: Function, log: LogLines) -> None:
@@ -204,13 +196,10 @@ async def test_an_odd_path_is_one_short_line_in_the_log(function: Function, log:
     assert log.text.isascii()
 
 
-@pytest.mark.parametrize("path", ["/", PREFIX])
-async def test_a_caller_that_leaves_gets_no_answer_and_is_no_defect(
-    function: Function, log: LogLines, path: str
-) -> None:
+async def test_a_caller_that_leaves_gets_no_answer_and_is_no_defect(function: Function, log: LogLines) -> None:
     pieces: list[Message] = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
-    headers = [*BY_ADMIN, (b"content-type", b"application/json")]
-    assert await conversation(function.app, http_scope(path=path, headers=headers), pieces) == ([], None)
+    scope = http_scope(headers=[*BY_ADMIN, (b"content-type", b"application/json")])
+    assert await conversation(function.app, scope, pieces) == ([], None)
     assert [line["event"] for line in log.all()] == ["caller_left"]
 
 
@@ -225,8 +214,6 @@ async def test_only_static_answers_may_be_kept_by_a_cache(log: LogLines) -> None
         ((start,), _) = await conversation(RequestGate(app, TOKENS), http_scope(path=path))
         assert {name.decode(): value.decode() for name, value in start["headers"]} == expected
 
-
-# When something fails behind it
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 PART: Message = {"type": "http.response.body", "body": b"[", "more_body": True}
@@ -243,8 +230,6 @@ async def test_an_error_after_the_start_breaks_an_unfinished_answer_off(
     (line,) = log.of("internal_error")
     assert "Traceback" in line["exc_info"]
 
-
-# What is not served
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 # What each endpoint asks the database, and its arguments for that.
@@ -336,8 +321,6 @@ async def test_a_start_without_a_database_says_what_is_wrong(function: Function)
     detail = problem_in(await function.start(), 500, "mentors_view_invalid")["detail"]
     assert detail == "column segments: expected text[], found text"
 
-
-# What a problem repeats
 
 HOSTILE = ["\ud800", "a\nb", "\x00", "\u2028", "\x1b[2J", '"}, {"', "x" * 1_000_000, "\udc00" * 1_000_000]
 

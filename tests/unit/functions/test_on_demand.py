@@ -65,9 +65,6 @@ async def test_a_request_is_the_same_in_any_order_and_spelling(
     assert (await digest_of(first) == await digest_of(second)) is is_same
 
 
-# What is done within the call
-
-
 async def test_all_mentors_are_evaluated_within_the_call(function: Function, log: LogLines) -> None:
     run = await start(function)
     assert run.created
@@ -131,9 +128,6 @@ def results_of(response: httpx.Response) -> dict[tuple[str, str], dict[str, Any]
     return by_pair
 
 
-# Who is evaluated for what
-
-
 async def test_every_pair_that_applies_has_the_engines_answer(function: Function, log: LogLines) -> None:
     results = results_of(await evaluate(function, 0, 1))
     of_each = {0: (INACTIVITY, MILESTONE), 1: (MILESTONE, ONBOARDING)}
@@ -166,9 +160,6 @@ async def test_a_pair_that_is_not_asked_about_is_skipped_with_a_reason(
     assert found == {(mentor_id(n), name): reasons[n] for n, name in skipped}
     asked = {pair for call in function.engine.calls for pair in call.pairs}
     assert asked == results.keys() - found.keys()
-
-
-# The key
 
 
 async def test_the_engine_remembers_under_the_callers_key(function: Function) -> None:
@@ -207,9 +198,6 @@ async def test_at_most_a_batch_of_mentors_is_served(log: LogLines) -> None:
     assert (await evaluate(function, 0, 1, 0, 1)).status_code == 200
 
 
-# The engine as a whole
-
-
 @pytest.mark.parametrize(
     ("status", "headers", "retry_after"),
     [
@@ -237,9 +225,6 @@ async def test_a_batch_that_is_not_through_in_time_is_504(log: LogLines, clock: 
     function = Function(rows=MENTORS, engine=engine, TIME_BUDGET_SECONDS="5", ENGINE_TIMEOUT_SECONDS="4")
     problem = problem_in(await evaluate(function, 0), 504, "time_budget_exceeded")
     assert "5 s" in problem["detail"]
-
-
-# Poison batches in the same process, and the total of calls
 
 
 async def test_it_is_never_in_hand_together_with_a_poison_batch(log: LogLines, clock: ManualClock) -> None:

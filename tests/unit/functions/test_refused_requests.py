@@ -51,9 +51,6 @@ def check_refused(function: Function, response: httpx.Response, code: str, field
     assert function.sql.called() == []
 
 
-# Queries and ids
-
-
 @pytest.mark.parametrize(
     ("path", "query"),
     [
@@ -96,9 +93,6 @@ async def test_a_wrong_id_is_named(function: Function, bad: str) -> None:
         check_refused(function, response, "invalid_field", "invocation_id")
 
 
-# Header fields
-
-
 @pytest.mark.parametrize(
     ("path", "name", "value"),
     [
@@ -118,9 +112,6 @@ async def test_a_wrong_header_field_is_named(function: Function, path: str, name
     problem = problem_in(response, 422, "invalid_field")
     assert problem["field"].lower() == name.lower()
     assert function.sql.called() == []
-
-
-# Bodies
 
 
 @pytest.mark.parametrize(
@@ -190,8 +181,6 @@ async def test_text_that_is_no_json_is_no_defect(function: Function, log: LogLin
     assert function.sql.called() == []
     assert log.of("internal_error") == []
 
-
-# What a body claims to be, and how long it is
 
 WRONG_TYPES = ["", "text/plain", "multipart/form-data; boundary=x", "application/jsonx", "json", "application/+json"]
 

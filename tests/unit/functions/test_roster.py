@@ -84,9 +84,6 @@ def mentor_ids(*numbers: int) -> list[str]:
     return [mentor_id(n) for n in numbers]
 
 
-# All mentors
-
-
 async def test_each_mentor_comes_with_the_types_that_apply() -> None:
     """In the order of the configuration; of chosen types only those that apply."""
     programme = Programme([["new"], ["old", "new"], [], ["old"]])

@@ -65,8 +65,6 @@ async def test_the_page_runs_nothing_but_pinned_files_and_its_own_line(function:
     assert (policy["default-src"], policy["connect-src"], policy["frame-ancestors"]) == ("'none'", "'self'", "'none'")
 
 
-# The dashboard
-
 FILES = sorted(PATHS - {"/dashboard/"})
 SELF, NONE = "'self'", "'none'"
 POLICY = dict.fromkeys(("script-src", "style-src", "connect-src"), SELF) | {"img-src": "'self' data:"}

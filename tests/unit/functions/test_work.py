@@ -74,9 +74,6 @@ def enqueued(function: Function) -> list[str]:
     return [arguments["invocation_id"] for arguments in all_arguments_of(function, "scheduler_enqueue")]
 
 
-# Reading
-
-
 async def test_manual_runs_are_read_before_scheduled_ones(function: Function) -> None:
     """A person waits for them; and among themselves the oldest comes first."""
     retry = invocation("retry", "retry", is_retry=True, retry_of="gone")
@@ -157,9 +154,6 @@ async def test_a_new_process_takes_the_canary_from_the_database(log: LogLines, c
         assert call.body["evaluations"][0]["idempotency_key_prefix"] == f"dry:run:{mentor_id(2)}"
 
 
-# The database fails
-
-
 async def test_an_outage_is_raised_once_the_queue_is_drained(function: Function, log: LogLines) -> None:
     function.sql.queue(queued_pairs(1))
     function.sql.answers["scheduler_enqueue"] = DatabaseUnavailableError("away")
@@ -190,9 +184,6 @@ async def test_an_unreadable_view_stops_only_the_run_that_reads_it(function: Fun
     finished = all_arguments_of(function, "scheduler_finish")
     waiting = [(each["invocation_id"], each["waits_for_view"]) for each in finished]
     assert waiting == [("manual", True), ("scheduled", False)]
-
-
-# What is recorded, and what is logged
 
 
 @pytest.mark.parametrize(("state", "counted"), [("done", 1), ("already_done", 0), ("gone", 0)])
@@ -245,9 +236,6 @@ async def test_every_open_run_is_tried_to_be_ended_and_logged(function: Function
     assert sum(ended["counts"].values()) == 6
 
 
-# What grows with what, and which connections are used
-
-
 @pytest.mark.parametrize(("mentors", "batch_size"), [(500, 500), (10_000, 500), (3_000, 100)])
 async def test_requests_grow_with_batches_and_calls_with_users(mentors: int, batch_size: int) -> None:
     rows = [mentor_row(number) for number in range(mentors)]
@@ -270,7 +258,7 @@ async def test_slices_and_readers_share_no_connections(log: LogLines, monkeypatc
     monkeypatch.setattr("functions.work.connect", lambda url, key, *, connections: pools[connections].database)
     monkeypatch.setattr("functions.work.Database", lambda client: client)
     function = Function()
-    function.work = replace(build_work(make_config(ALERT_WEBHOOK_URL="https://hook")), engine=function.engine.client())
+    function.work = replace(build_work(make_config(ALERT_WEBHOOK_URL="https://hooks.example.org/alerts")), engine=function.engine.client())
     one = f"/{mentor_id(1)}"
     for method, path, body in (
         *(("GET", "", None), ("POST", "", {}), ("GET", "/active-peer-mentors", None)),
