@@ -39,9 +39,7 @@ def function_with(webhook: FakePostClient | None, *, due: bool = True, last: boo
 
 
 @pytest.mark.parametrize(("webhook", "due"), [(FakePostClient(), False), (None, True)])
-async def test_a_slice_with_nothing_to_send_looks_for_no_alert(
-    log: LogLines, webhook: FakePostClient | None, due: bool
-) -> None:
+async def test_without_need_no_alert_is_claimed(log: LogLines, webhook: FakePostClient | None, due: bool) -> None:
     function = function_with(webhook, due=due)
     await function.start()
     assert function.sql.called() == ["scheduler_open_slot"]
@@ -60,7 +58,7 @@ async def test_all_due_alerts_are_sent_and_settled(log: LogLines) -> None:
 
 
 @pytest.mark.parametrize(("last", "severity"), [(False, "WARNING"), (True, "ERROR")])
-async def test_after_a_failure_the_others_are_left_to_a_later_slice(log: LogLines, last: bool, severity: str) -> None:
+async def test_after_a_failure_other_alerts_wait_for_a_later_slice(log: LogLines, last: bool, severity: str) -> None:
     webhook, error = FakePostClient(reply(503)), "webhook_http_503"
     function = function_with(webhook, last=last)
     assert ((await function.start()).status_code, ids_sent(webhook)) == (200, ["alert_1"])

@@ -54,7 +54,7 @@ async def test_all_that_is_queued_is_recorded_once(clock: ManualClock) -> None:
     assert sorted(map(id, queue.recorded)) == sorted(map(id, batches))
 
 
-async def test_a_batch_queued_while_a_claim_is_under_way_is_taken(clock: ManualClock) -> None:
+async def test_a_batch_queued_during_a_claim_is_taken(clock: ManualClock) -> None:
     """The claim looked before it was queued; by the time it answers, all is queued."""
     queue = PretendQueue()
     drain = make_drain(queue, PretendEngine(clock))
@@ -80,7 +80,7 @@ async def test_a_useless_engine_has_all_batches_given_back_without_blame(clock: 
     assert [blameless for _, blameless in queue.released] == [True] * IN_HAND_AT_FOUR_CALLS
 
 
-async def test_a_record_under_way_is_finished_when_the_engine_stops_us(clock: ManualClock) -> None:
+async def test_a_record_under_way_outlasts_the_engines_rejection(clock: ManualClock) -> None:
     """What the engine has answered for good must be recorded, or it would have to be asked again."""
     good, bad = make_batch(make_users(1)), make_batch(make_users(3)[1:])
     queue = PretendQueue([good, bad], at_a_time=1)
@@ -124,9 +124,7 @@ async def test_a_record_that_fails_drops_no_other_batch_in_hand(clock: ManualClo
 @pytest.mark.parametrize(
     ("error", "released"), [(DatabaseRefusedError("22P05", "no"), 1), (DatabaseUnavailableError("away"), 0)]
 )
-async def test_a_batch_claimed_while_a_record_fails_is_not_begun(
-    clock: ManualClock, error: DatabaseError, released: int
-) -> None:
+async def test_a_batch_claimed_too_late_is_not_begun(clock: ManualClock, error: DatabaseError, released: int) -> None:
     """It goes back to the queue at once, unless the database is away."""
     queue = PretendQueue(one_user_batches(range(2)), at_a_time=1)
     failed = asyncio.Event()
@@ -147,7 +145,7 @@ async def test_a_batch_claimed_while_a_record_fails_is_not_begun(
     assert [blameless for _, blameless in queue.released] == [True] * released
 
 
-async def test_a_batch_that_used_up_most_of_the_time_is_blamed(clock: ManualClock) -> None:
+async def test_a_batch_that_used_most_time_is_blamed(clock: ManualClock) -> None:
     """And in the last fifth of the time nothing is claimed."""
     batch = make_batch(make_users(1))
     queue = PretendQueue([batch])
@@ -179,7 +177,7 @@ async def test_while_enough_batches_wait_for_their_record_nothing_is_claimed(clo
 
 
 @pytest.mark.parametrize(("deliveries", "is_split"), [(1, False), (2, False), (3, True), (99, True)])
-async def test_from_its_third_delivery_a_batch_is_split_into_poison_batches(
+async def test_from_its_third_delivery_a_batch_is_split_by_user(
     clock: ManualClock, log: LogLines, deliveries: int, is_split: bool
 ) -> None:
     batch = make_batch(make_users(5), deliveries=deliveries)
@@ -219,9 +217,7 @@ class Looking:
 
 
 @pytest.mark.parametrize("overdue", [0, 1])
-async def test_poison_batches_come_alone_and_last_unless_overdue(
-    clock: ManualClock, overdue: int
-) -> None:
+async def test_poison_batches_come_alone_and_last_unless_overdue(clock: ManualClock, overdue: int) -> None:
     queue = PretendQueue([*poison_batches(range(3)), *one_user_batches(range(3, 30))])
     looking = Looking(queue)
     engine = PretendEngine(clock, trouble=looking)
@@ -272,7 +268,7 @@ async def test_beside_a_poison_batch_no_slice_of_the_process_works(clock: Manual
     looking.assert_alone(5)
 
 
-async def test_a_slice_that_waits_in_vain_for_the_process_claims_nothing(clock: ManualClock) -> None:
+async def test_a_slice_waiting_in_vain_for_the_process_claims_nothing(clock: ManualClock) -> None:
     process = Process()
     queue = PretendQueue(one_user_batches(range(2)))
     async with process.alone() as is_idle:

@@ -69,9 +69,7 @@ NINE = rows_of(["new"] * 9)
 
 
 @given(st.lists(st.sampled_from(["new", "old", "odd"]), max_size=30), st.integers(1, 10), st.integers(1, 10))
-async def test_each_mentor_is_in_one_full_batch_or_counted(
-    segments: list[str], batch_size: int, most_rows: int
-) -> None:
+async def test_each_mentor_is_in_one_batch_or_counted(segments: list[str], batch_size: int, most_rows: int) -> None:
     worker = Worker(rows_of(segments), most_rows=most_rows)
     await worker.run(batch_size=batch_size)
     assert sorted(worker.mentors()) == [
@@ -115,7 +113,7 @@ async def test_unusable_rows_are_counted_once_and_named_in_one_line(log: LogLine
     assert (second["invalid_segments"], second["user_id_missing"], second["sample_user_ids"]) == (0, 2, [])
 
 
-async def test_an_enumeration_goes_on_where_it_stands_until_the_time_ends() -> None:
+async def test_an_enumeration_goes_on_where_it_stands() -> None:
     worker = Worker(NINE)
     await worker.run(seconds=15)
     assert worker.steps() == [(None, mentor_id(3), False), (mentor_id(3), mentor_id(7), False)]

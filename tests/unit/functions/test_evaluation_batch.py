@@ -115,7 +115,7 @@ async def test_each_pair_without_a_reason_to_skip_is_asked_once(
             assert types_per_call is None or len(item["scenario_types"]) <= types_per_call
 
 
-async def test_with_one_type_a_call_a_refusal_costs_only_that_pair(clock: ManualClock) -> None:
+async def test_with_one_type_a_call_refusals_cost_one_pair(clock: ManualClock) -> None:
     users = make_users(4)
     again, refused = (users[1].user_id, "b"), (users[2].user_id, "b")
 
@@ -142,7 +142,7 @@ async def test_exactly_the_poison_user_fails(clock: ManualClock, status: int, us
 
 
 refused = st.dictionaries(st.integers(0, 29), st.sampled_from([400, 413, 422]), max_size=8)
-# Fewer than the users who are tried before the engine is held to be down.
+# Fewer than the users that are tried before the engine is held to be down.
 crashing = st.dictionaries(st.integers(0, 29), st.sampled_from([500, 502, TIME_OUT]), max_size=PROBES - 1)
 poisons = st.builds(lambda *kinds: {**kinds[0], **kinds[1]}, refused, crashing)
 groupings = st.lists(st.sampled_from([("a",), ("b",), ("a", "b"), ("c", "a", "b")]), min_size=30, max_size=30)
@@ -253,7 +253,7 @@ async def test_a_user_refused_only_when_asked_again_fails_alone(clock: ManualClo
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, TIME_OUT])
 @pytest.mark.parametrize(("users_per_call", "deliveries"), [(1, 1), (100, 1), (100, 5)])
-async def test_an_engine_that_is_down_fails_no_user(
+async def test_a_dead_engine_fails_no_user(
     clock: ManualClock, status: int, users_per_call: int, deliveries: int
 ) -> None:
     engine = PretendEngine(clock, poison={user.user_id: status for user in HUNDRED})
@@ -265,7 +265,7 @@ async def test_an_engine_that_is_down_fails_no_user(
 
 
 @pytest.mark.parametrize("good_calls", [1, 10])
-async def test_an_engine_that_goes_down_in_the_middle_fails_no_user(clock: ManualClock, good_calls: int) -> None:
+async def test_an_engine_that_goes_down_midway_fails_no_user(clock: ManualClock, good_calls: int) -> None:
     engine = PretendEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) > good_calls else None)
     with pytest.raises(EngineUnavailableError):
         await run(engine, [*SKIPPED, *HUNDRED], users_per_call=7)
@@ -286,9 +286,7 @@ async def test_a_status_about_all_calls_fails_no_user(clock: ManualClock, status
 
 
 @pytest.mark.parametrize(("status", "users_per_call"), [(401, 1), (403, 100), (404, 1)])
-async def test_an_engine_that_rejects_us_stops_the_batch_at_once(
-    clock: ManualClock, status: int, users_per_call: int
-) -> None:
+async def test_an_engine_that_rejects_us_stops_the_batch(clock: ManualClock, status: int, users_per_call: int) -> None:
     engine = PretendEngine(clock, trouble=always(status))
     with pytest.raises(EngineRejectedError) as caught:
         await run(engine, users_per_call=users_per_call, concurrency=4)
@@ -301,7 +299,7 @@ async def test_an_engine_that_rejects_us_stops_the_batch_at_once(
 # 503: an overload until the contrary is shown
 
 
-async def test_a_503_fails_a_user_after_eight_refusals_beside_the_canary(clock: ManualClock) -> None:
+async def test_a_503_fails_a_user_after_eight_refusals(clock: ManualClock) -> None:
     engine = PretendEngine(clock, poison={POISON: 503})
     await run(engine, users_per_call=1)
     last = engine.calls[-2 * BUSY_ATTEMPTS :]
@@ -309,7 +307,7 @@ async def test_a_503_fails_a_user_after_eight_refusals_beside_the_canary(clock: 
     assert all(call.body["dry_run"] for call in last[1::2])
 
 
-async def test_while_a_503_meets_the_canary_too_the_user_is_tried_again(clock: ManualClock) -> None:
+async def test_a_503_that_meets_the_canary_fails_no_user(clock: ManualClock) -> None:
     asked_alone = 0
 
     def full(asked: Sequence[str]) -> httpx.Response | None:
@@ -360,9 +358,7 @@ async def test_a_user_whose_retry_comes_too_late_has_not_failed(clock: ManualClo
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(500, NO_PAUSE), (TIME_OUT, 25)])
-async def test_on_the_last_delivery_an_unfinished_user_fails_by_its_cause(
-    clock: ManualClock, status: int, seconds: float
-) -> None:
+async def test_on_the_last_delivery_an_open_user_fails(clock: ManualClock, status: int, seconds: float) -> None:
     engine = PretendEngine(clock, poison={"user-099": status})
     results = await run(engine, users_per_call=1, deliveries=5, seconds=seconds, concurrency=1)
     assert_only_these_fail(results, HUNDRED, {"user-099": cause(status)})
@@ -372,7 +368,7 @@ async def test_on_the_last_delivery_an_unfinished_user_fails_by_its_cause(
 
 
 @pytest.mark.parametrize(("status", "deliveries", "seconds"), [(401, 1, 100), (503, 5, 100), (500, 1, 0)])
-async def test_a_batch_of_skips_needs_neither_engine_nor_time(
+async def test_skips_need_no_engine_and_no_time(
     clock: ManualClock, status: int, deliveries: int, seconds: float
 ) -> None:
     engine = PretendEngine(clock, trouble=always(status))

@@ -1,4 +1,4 @@
-"""The dead-man's check: 200 while scheduled runs end well, 503 as soon as one is missed, whoever asks how often."""
+"""The dead-man's check: 200 while scheduled runs end well, 503 as soon as one is missed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_only_a_run_that_ended_well_is_200(function: Function, status: str
         *(("1", 5, 503), ("4.9", 5, 503), ("5.1", 5, 200), ("8784", 5, 200), ("0.001", 5, 503), ("1e2", 5, 200)),
     ],
 )
-async def test_a_run_is_missed_after_26_hours_or_those_asked_for(
+async def test_a_run_is_missed_after_the_default_or_requested_age(
     function: Function, max_age_hours: str | None, hours_ago: float, status: int
 ) -> None:
     found = ended(function, hours_ago=hours_ago)
@@ -140,7 +140,7 @@ async def test_a_database_that_is_away_is_asked_no_more_often(clock: ManualClock
     assert await last_good_run.get(database.read) == found
 
 
-async def test_of_callers_at_once_one_asks_the_database_and_any_may_leave(clock: ManualClock) -> None:
+async def test_of_callers_at_once_only_one_asks_the_database(clock: ManualClock) -> None:
     database, last_good_run = LastRunInTheDatabase(), LastGoodRun(clock)
     leaves, *others = (asyncio.create_task(last_good_run.get(database.read)) for _ in range(50))
     await asyncio.sleep(0)

@@ -79,7 +79,7 @@ def sending(*messages: Message, error: Exception | None = None) -> ASGIApp:
     return app
 
 
-# Who may pass
+# Tokens
 
 
 def test_only_health_description_and_the_empty_page_are_open() -> None:
@@ -89,7 +89,7 @@ def test_only_health_description_and_the_empty_page_are_open() -> None:
     assert page == {"/dashboard", "/dashboard/", *(f"/dashboard/{name}" for name in files)}
 
 
-async def test_a_path_or_host_that_resembles_an_open_one_is_closed(function: Function) -> None:
+async def test_a_path_or_host_resembling_an_open_one_is_closed(function: Function) -> None:
     paths = ("/Health", "//health", "/health?", "/health#", "/health\n", "")
     hosts = (b"evil/health?", b"evil/health#", b"a b", b"[", b":99999", b"\xff")
     scopes = [http_scope("GET", path, []) for path in paths]
@@ -196,7 +196,7 @@ async def test_an_odd_path_is_one_short_line_in_the_log(function: Function, log:
     assert log.text.isascii()
 
 
-async def test_a_caller_that_leaves_gets_no_answer_and_is_no_defect(function: Function, log: LogLines) -> None:
+async def test_a_caller_that_leaves_is_no_defect(function: Function, log: LogLines) -> None:
     pieces: list[Message] = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
     scope = http_scope(headers=[*BY_ADMIN, (b"content-type", b"application/json")])
     assert await conversation(function.app, scope, pieces) == ([], None)
@@ -222,9 +222,7 @@ END: Message = {"type": "http.response.body", "body": b"]"}
 
 @pytest.mark.parametrize("error", [LookupError("inner words"), RequestError(422, "late", "words")])
 @pytest.mark.parametrize("sent", [[START], [START, PART], [START, PART, END]])
-async def test_an_error_after_the_start_breaks_an_unfinished_answer_off(
-    log: LogLines, sent: list[Message], error: Exception
-) -> None:
+async def test_a_late_error_breaks_the_answer_off(log: LogLines, sent: list[Message], error: Exception) -> None:
     gate = RequestGate(sending(*sent, error=error), TOKENS)
     assert await conversation(gate, http_scope()) == (sent, None if END in sent else error)
     (line,) = log.of("internal_error")
@@ -262,9 +260,7 @@ async def test_an_unknown_path_is_404(function: Function) -> None:
         ("GET PUT DELETE", f"{PREFIX}/evaluation-batch", {"POST"}),
     ],
 )
-async def test_another_method_is_405_with_all_that_are_served(
-    function: Function, methods: str, path: str, allowed: set[str]
-) -> None:
+async def test_another_method_is_405_with_allow(function: Function, methods: str, path: str, allowed: set[str]) -> None:
     for method in methods.split():
         response = await function.http.request(method, path, headers=ADMIN)
         problem_in(response, 405, "method_not_allowed")
@@ -275,7 +271,7 @@ async def test_another_method_is_405_with_all_that_are_served(
 # What goes wrong on our side
 
 
-async def test_a_defect_is_500_with_a_trace_id_and_no_internals(function: Function, log: LogLines) -> None:
+async def test_a_defect_is_500_with_only_a_trace_id(function: Function, log: LogLines) -> None:
     """The trace is the caller's, or one of ours for each request."""
     function.broken_by = LookupError("column shoe_size of anna@example.org")
     headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}

@@ -59,9 +59,7 @@ IN_OTHER_WORDS = {
     ],
     ids=str,
 )
-async def test_a_request_is_the_same_in_any_order_and_spelling(
-    first: dict[str, Any], second: dict[str, Any], is_same: bool
-) -> None:
+async def test_a_request_is_the_same_in_any_order(first: dict[str, Any], second: dict[str, Any], is_same: bool) -> None:
     assert (await digest_of(first) == await digest_of(second)) is is_same
 
 
@@ -151,7 +149,7 @@ async def test_every_pair_that_applies_has_the_engines_answer(function: Function
         ([2, 0, 2], [MILESTONE] * 3, set()),
     ],
 )
-async def test_a_pair_that_is_not_asked_about_is_skipped_with_a_reason(
+async def test_a_pair_not_asked_about_is_skipped_with_a_reason(
     function: Function, numbers: list[int], named: list[str] | None, skipped: set[tuple[int, str]]
 ) -> None:
     results = results_of(await evaluate(function, *numbers, scenario_types=named))
@@ -205,7 +203,7 @@ async def test_at_most_a_batch_of_mentors_is_served(log: LogLines) -> None:
         *((503, {"Retry-After": wait}, int(wait)) for wait in ("0", "77", "3600")),
     ],
 )
-async def test_an_engine_that_serves_no_call_is_a_problem_with_its_status(
+async def test_an_engine_that_serves_no_call_is_a_problem(
     log: LogLines, clock: ManualClock, status: int, headers: dict[str, str], retry_after: int | None
 ) -> None:
     engine = PretendEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
@@ -217,7 +215,7 @@ async def test_an_engine_that_serves_no_call_is_a_problem_with_its_status(
     calls = len(engine.calls)
     results = results_of(await evaluate(function, 7, 8))
     assert {result["outcome"] for result in results.values()} == {"skipped"}
-    assert len(engine.calls) == calls, "it is not asked about those who are skipped"
+    assert len(engine.calls) == calls, "it is not asked about skipped pairs"
 
 
 async def test_a_batch_that_is_not_through_in_time_is_504(log: LogLines, clock: ManualClock) -> None:
@@ -256,7 +254,7 @@ async def test_a_batch_holds_one_of_the_permits_while_it_calls(log: LogLines) ->
     assert (returned["progressed"], returned["engine_answers"]) == (False, False)
 
 
-async def test_without_a_permit_a_batch_waits_half_its_time_and_gives_up(log: LogLines) -> None:
+async def test_without_a_permit_a_batch_waits_half_its_time(log: LogLines) -> None:
     settings = {"ENGINE_MAX_CONCURRENCY_TOTAL": "64", "TIME_BUDGET_SECONDS": "1", "ENGINE_TIMEOUT_SECONDS": "0.5"}
     function = Function(rows=MENTORS, **settings)
     function.sql.answers["scheduler_take_permit"] = False

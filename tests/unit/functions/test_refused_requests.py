@@ -195,7 +195,7 @@ async def test_a_body_of_another_media_type_is_415(function: Function) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"null", b" {} \n"])
-async def test_an_empty_body_asks_for_the_due_slot_or_a_run_of_all(function: Function, content: bytes) -> None:
+async def test_an_empty_body_asks_for_the_default(function: Function, content: bytes) -> None:
     json_of_events = {"Content-Type": "application/cloudevents+json"}
     assert (await send(function, "POST", "/", content, **json_of_events)).status_code == 200
     assert function.sql.arguments_of("scheduler_open_slot")["requested_slot"] is None
@@ -274,7 +274,7 @@ def test_an_error_does_not_repeat_what_was_sent() -> None:
         assert "anna" not in str(caught.value)
 
 
-def test_a_member_that_the_contract_does_not_know_is_not_answered() -> None:
+def test_a_member_outside_the_contract_is_not_answered() -> None:
     ListedInvocation.model_validate(summarized())
     for member in ("engine_scope", "idempotency_key", "request_hash"):
         with pytest.raises(ValidationError, match="extra_forbidden"):

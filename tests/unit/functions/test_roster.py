@@ -1,4 +1,4 @@
-"""Who a run is about: each mentor once, wherever its reading is interrupted and taken up again."""
+"""The mentors of a run: each once, wherever its reading is interrupted and taken up again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Programme:
     """The active mentors and what earlier runs left open, as the database knows them.
 
     Args:
-        segments: of each mentor, in the order of the ids; None for one who is not active.
+        segments: of each mentor, in the order of the ids; None for an inactive one.
         most_rows: the Data API's own limit, and about how many of a run's open mentors an answer holds.
     """
 
@@ -108,9 +108,7 @@ async def test_a_page_without_applicable_types_moves_on() -> None:
 @pytest.mark.parametrize(
     ("chosen", "types"), [(None, ("for_all", "for_new", "for_old")), (frozenset({"for_old", "off"}), ("for_old",))]
 )
-async def test_a_chosen_mentor_who_is_not_active_is_skipped(
-    chosen: frozenset[str] | None, types: tuple[str, ...]
-) -> None:
+async def test_a_chosen_inactive_mentor_is_skipped(chosen: frozenset[str] | None, types: tuple[str, ...]) -> None:
     programme = Programme([["new", "old"], None, ["old", "new"], ["new"]])
     (page,) = await programme.pages(user_ids=tuple(mentor_ids(0, 1, 2, 7)), scenario_types=chosen)
     inactive = pairs(1, 7, types=types, skip=MENTOR_NOT_ACTIVE)
@@ -136,7 +134,7 @@ async def test_however_many_are_chosen_each_comes_once(count: int) -> None:
 # What another run left open
 
 
-async def test_a_retry_reads_what_its_source_left_open_and_no_more() -> None:
+async def test_a_retry_reads_only_what_its_source_left_open() -> None:
     programme = Programme([["new"], None, *[["new"]] * 4], most_rows=2)
     gone = pairs(2, types=("for_new", "gone"))
     programme.has_run(SOURCE, pairs(0, 1), gone, pairs(5))
@@ -173,7 +171,7 @@ async def test_a_retry_goes_on_wherever_it_stands(cursor: str | None, left: tupl
     assert await programme.ids(cursor=cursor, **OF_SOURCE) == mentor_ids(*left)
 
 
-async def test_a_retry_of_a_retry_reads_on_where_the_first_run_stopped() -> None:
+async def test_a_retry_of_a_retry_reads_the_first_runs_remainder() -> None:
     programme = Programme([["new"]] * 6)
     programme.has_run(SOURCE, pairs(0), pairs(1), done=False, enumeration_cursor=mentor_id(2))
     of_source = {"triggered_by": "retry", "retry_of": SOURCE}

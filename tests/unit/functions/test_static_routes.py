@@ -34,7 +34,7 @@ def test_it_is_valid_and_tells_nothing_of_the_installation(document: dict[str, A
     assert "example.org" not in str(document)
 
 
-def test_each_route_says_who_may_call_it_and_how_it_refuses(document: dict[str, Any]) -> None:
+def test_each_route_says_its_token_and_its_refusals(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             expected = {"400", "500", "503"} if path in OPEN_PATHS else {"400", "401", "403", "500", "503"}
@@ -46,7 +46,7 @@ def test_each_route_says_who_may_call_it_and_how_it_refuses(document: dict[str, 
                 assert int(status) < 400 or response["content"] == PROBLEM, (path, status)
 
 
-async def test_the_page_runs_nothing_but_pinned_files_and_its_own_line(function: Function) -> None:
+async def test_the_docs_page_runs_only_pinned_files(function: Function) -> None:
     response = await function.http.get("/docs")
     assert response.headers["content-type"].startswith("text/html")
     assert 'url: "openapi.json"' in response.text
@@ -72,7 +72,7 @@ POLICY |= dict.fromkeys(("default-src", "frame-ancestors", "base-uri", "form-act
 
 
 @pytest.mark.parametrize("path", FILES)
-async def test_each_file_is_served_without_a_token_under_a_strict_policy(function: Function, path: str) -> None:
+async def test_each_file_is_served_under_a_strict_policy(function: Function, path: str) -> None:
     headers = (await function.http.get(path)).raise_for_status().headers
     assert dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";")) == POLICY
     assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")

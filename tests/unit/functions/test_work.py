@@ -108,7 +108,7 @@ async def test_the_next_slice_is_asked_for_last_of_all(function: Function) -> No
         (503, {"Retry-After": "2000"}, "engine_unavailable", 2000),
     ],
 )
-async def test_an_engine_that_stops_us_is_reported_before_runs_are_ended(
+async def test_an_engine_failure_is_reported_before_runs_are_ended(
     log: LogLines, clock: ManualClock, status: int, headers: dict[str, str], error: str, retry_after: int | None
 ) -> None:
     engine = PretendEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
@@ -122,7 +122,7 @@ async def test_an_engine_that_stops_us_is_reported_before_runs_are_ended(
     assert seconds is None if retry_after is None else retry_after <= seconds <= retry_after + 1
 
 
-async def test_a_slice_holds_a_permit_from_its_first_claim_to_its_end(log: LogLines) -> None:
+async def test_a_slice_holds_a_permit_while_it_claims(log: LogLines) -> None:
     function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY="8", ENGINE_MAX_CONCURRENCY_TOTAL="24")
     await work(function, [invocation("run")], seconds=25)
     taken = function.sql.arguments_of("scheduler_take_permit")
@@ -131,7 +131,7 @@ async def test_a_slice_holds_a_permit_from_its_first_claim_to_its_end(log: LogLi
     assert function.sql.arguments_of("scheduler_hand_back")["engine_permit_id"] == taken["permit_id"]
 
 
-async def test_without_a_permit_a_slice_claims_nothing_and_reports_no_progress(log: LogLines) -> None:
+async def test_without_a_permit_a_slice_claims_nothing(log: LogLines) -> None:
     """Progress would ask for the next slice at once, which would have no permit either."""
     function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
     function.sql.answers["scheduler_take_permit"] = False
@@ -145,7 +145,7 @@ async def test_without_a_permit_a_slice_claims_nothing_and_reports_no_progress(l
 
 
 async def test_a_new_process_takes_the_canary_from_the_database(log: LogLines, clock: ManualClock) -> None:
-    """Else the one user in the queue, who crashes the engine, could not be told from an engine that is down."""
+    """Else the one user in the queue, which crashes the engine, would look like an engine that is down."""
     function = with_queue(clock, 1, {mentor_id(0): 500})
     await work(function, QUEUED, witness=MentorScenarios(mentor_id(2), ("milestone_reached",)))
     assert [group["outcome"] for group in function.sql.arguments_of("scheduler_complete")["results"]] == ["failed"]
@@ -164,7 +164,7 @@ async def test_an_outage_is_raised_once_the_queue_is_drained(function: Function,
 
 
 @pytest.mark.parametrize("error", [DatabaseTimeoutError("57014"), DatabaseRefusedError("42501", "denied")])
-async def test_a_run_that_cannot_be_read_keeps_no_other_from_ending(function: Function, error: DatabaseError) -> None:
+async def test_an_unreadable_run_keeps_no_other_from_ending(function: Function, error: DatabaseError) -> None:
     function.sql.queue(queued_pairs(1))
     function.sql.answers["scheduler_enqueue"] = error
     with pytest.raises(type(error)):
@@ -187,9 +187,7 @@ async def test_an_unreadable_view_stops_only_the_run_that_reads_it(function: Fun
 
 
 @pytest.mark.parametrize(("state", "counted"), [("done", 1), ("already_done", 0), ("gone", 0)])
-async def test_only_a_record_that_stands_is_counted_and_logged(
-    log: LogLines, clock: ManualClock, state: str, counted: int
-) -> None:
+async def test_only_a_standing_record_is_counted(log: LogLines, clock: ManualClock, state: str, counted: int) -> None:
     function = with_queue(clock, 3, {mentor_id(1): 422, mentor_id(2): 0})
     function.sql.answers["scheduler_complete"] = state
     await work(function, QUEUED, seconds=15)
@@ -203,7 +201,7 @@ async def test_only_a_record_that_stands_is_counted_and_logged(
     assert (ended["batches"], sum(ended["counts"].values())) == (counted, 2 * counted)
 
 
-async def test_of_many_failed_users_some_are_logged_and_the_others_counted(log: LogLines, clock: ManualClock) -> None:
+async def test_of_many_failed_users_only_some_are_logged(log: LogLines, clock: ManualClock) -> None:
     users = MAX_FAILED_USERS + 5
     function = with_queue(clock, users, {mentor_id(number): 422 for number in range(users)})
     await work(function, QUEUED)
