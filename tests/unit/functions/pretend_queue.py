@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from functions.drain import Drain, Process
 from shared.evaluations import EvaluationBatch, GroupedResults
@@ -68,7 +69,7 @@ class PretendQueue(Invocations):
 
 
 def make_drain(
-    queue: PretendQueue, engine: PretendEngine, *, seconds: float = 1000, process: Process | None = None, **kind: bool
+    queue: PretendQueue, engine: PretendEngine, *, seconds: float = 1000, process: Process | None = None, **kind: Any
 ) -> Drain:
     """Four calls at a time; `kind` is `manual_only` or `poison_overdue`."""
     return Drain(

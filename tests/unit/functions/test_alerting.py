@@ -78,10 +78,8 @@ async def test_a_database_error_about_alerts_fails_no_slice(log: LogLines, at: s
 
 # What an alert says
 
-COUNTS = {
-    **{"mentors": 500, "mentors_skipped": 0, "batches": 5, "batches_done": 5, "evaluations": 1000},
-    **{"triggered": 100, "not_triggered": 800, "suppressed": 40, "skipped": 0, "failed": 45, "not_evaluated": 15},
-}
+COUNTS = {"mentors": 500, "mentors_skipped": 0, "batches": 5, "batches_done": 5, "evaluations": 1000}
+COUNTS |= {"triggered": 100, "not_triggered": 800, "suppressed": 40, "skipped": 0, "failed": 45, "not_evaluated": 15}
 
 
 def message(reason: Reason, *causes: tuple[str, int, bool], **members: Any) -> dict[str, Any]:
@@ -120,7 +118,7 @@ def test_an_alert_names_the_commonest_causes_and_counts_the_others() -> None:
 
 
 ENDED_UNREAD = {"status": "failed", "started_at": None, "lateness_seconds": None, "error": "expired"}
-ALL_KINDS = [("failed", 0, ENDED_UNREAD), ("partial", 20, {}), ("late", 0, OPEN)]
+ALL_KINDS: list[tuple[str, int, dict[str, Any]]] = [("failed", 0, ENDED_UNREAD), ("partial", 20, {}), ("late", 0, OPEN)]
 
 
 @pytest.mark.parametrize(("reason", "causes", "members"), ALL_KINDS)

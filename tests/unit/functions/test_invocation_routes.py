@@ -29,8 +29,8 @@ MENTOR = mentor_id(1)
 CREATED_AT = "2026-11-23T02:00:03.204113+00:00"
 
 
-def answer_of(described: dict[str, Any], *, deduplicated: bool = True) -> dict[str, Any]:
-    return in_json(described) | {"deduplicated": deduplicated}
+def answer_of(invocation: dict[str, Any], *, deduplicated: bool = True) -> dict[str, Any]:
+    return in_json(invocation) | {"deduplicated": deduplicated}
 
 
 # GET: the list
@@ -211,16 +211,13 @@ async def test_only_given_members_change(
     assert (asked["invocation_id"], asked["cancel"], asked["set_note"], asked["note"]) == (RUN_ID, *expected)
 
 
-async def test_a_run_that_ended_is_not_cancelled_but_deleted(function: Function) -> None:
+async def test_only_a_run_that_ended_is_deleted_and_not_cancelled(function: Function) -> None:
     function.sql.answers["scheduler_update"] = {"ended_otherwise": True, "invocation": described(status="partial")}
     problem = problem_in(await function.ask("PUT", ONE, body={"status": "cancelled"}), 409, "already_ended")
     assert (problem["field"], "partial" in problem["detail"]) == ("status", True)
     function.sql.answers["scheduler_delete"] = "deleted"
     response = await function.ask("DELETE", ONE)
     assert (response.status_code, response.content) == (204, b"")
-
-
-async def test_a_run_that_is_open_is_not_deleted(function: Function) -> None:
     function.sql.answers["scheduler_delete"] = "open"
     problem_in(await function.ask("DELETE", ONE), 409, "still_open")
 

@@ -122,7 +122,8 @@ async def test_an_invoke_token_may_only_start(function: Function) -> None:
 
 async def test_health_is_open_to_all_and_needs_no_database(function: Function) -> None:
     function.broken_by = DatabaseUnavailableError("away")
-    for headers in ({}, INVOKE, {"Authorization": "Bearer wrong"}):
+    callers: list[dict[str, str]] = [{}, INVOKE, {"Authorization": "Bearer wrong"}]
+    for headers in callers:
         response = await function.http.get("/health", headers=headers)
         assert (response.status_code, response.json()) == (200, {"status": "ok", "version": VERSION})
 
@@ -137,11 +138,12 @@ async def test_a_body_that_is_not_wanted_is_not_read(function: Function) -> None
         read.append(b"{}")
         yield b"{}"
 
-    for method, path, headers, status in (
+    requests: list[tuple[str, str, dict[str, str], int]] = [
         *(("POST", "/", {}, 401), ("POST", PREFIX, INVOKE, 403), ("POST", "/dashboard", {}, 405)),
         *(("GET", "/health", {}, 200), ("GET", "/health/last-run", {}, 503), ("GET", PREFIX, ADMIN, 200)),
         *(("PATCH", PREFIX, ADMIN, 405), ("POST", "/nowhere", ADMIN, 404), ("DELETE", ONE, ADMIN, 404)),
-    ):
+    ]
+    for method, path, headers, status in requests:
         response = await function.http.request(method, path, content=body(), headers=headers | JSON)
         assert (response.status_code, read) == (status, []), (method, path)
 

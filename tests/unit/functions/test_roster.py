@@ -41,7 +41,7 @@ class Programme:
         self._segments = {row["user_id"]: row["segments"] for row in rows}
         self._most_rows = most_rows
         self.runs: dict[str, tuple[Sequence[list[MentorScenarios]], dict[str, Any]]] = {}
-        functions = {"scheduler_active_mentors": self._active, "scheduler_undone": self._left_open}
+        functions: dict[str, Any] = {"scheduler_active_mentors": self._active, "scheduler_undone": self._left_open}
         self.database = FakeDatabase(rows, most_rows=most_rows, functions=functions)
         self.roster = Roster(self.database, make_config(SCENARIO_TYPES=scenario_types))
 
@@ -66,7 +66,7 @@ class Programme:
 
     def has_run(self, run_id: str, *left_open: list[MentorScenarios], done: bool = True, **members: Any) -> None:
         """A run that left these batches open; it read all mentors unless it is not `done`."""
-        row = {"triggered_by": "manual", "retry_of": None, "request": {}, "enumeration_cursor": None}
+        row: dict[str, Any] = {"triggered_by": "manual", "retry_of": None, "request": {}, "enumeration_cursor": None}
         self.runs[run_id] = left_open, row | {"enumeration_done": done} | members
 
     async def pages(self, **enumeration: Any) -> list[RosterPage]:
@@ -246,7 +246,7 @@ class _ShortAnswers(FakeDatabase):
 async def test_an_answer_that_is_too_long_is_read_in_parts() -> None:
     ids = mentor_ids(*range(130))
     rows = {each: {"user_id": each, "segments": []} for each in ids}
-    functions = {"scheduler_active_mentors": lambda asked: [rows[each] for each in asked["user_ids"]]}
+    functions: dict[str, Any] = {"scheduler_active_mentors": lambda asked: [rows[each] for each in asked["user_ids"]]}
     database = _ShortAnswers([*rows.values()], functions=functions)
     assert [each.user_id for page in await read(database, page_size=5000) for each in page] == ids
     assert sorted(each.user_id for each in await fetch_active_among(database, ids)) == ids

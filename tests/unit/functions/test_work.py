@@ -248,11 +248,12 @@ async def test_slices_and_readers_share_no_connections(log: LogLines, monkeypatc
     config = make_config(ALERT_WEBHOOK_URL="https://hooks.example.org/alerts")
     function.work = replace(build_work(config), engine=function.engine.client())
     one = f"/{mentor_id(1)}"
-    for method, path, body in (
+    reading: list[tuple[str, str, object]] = [
         *(("GET", "", None), ("POST", "", {}), ("GET", "/active-peer-mentors", None)),
         *(("GET", one, None), ("PUT", one, {}), ("DELETE", one, None)),
         ("POST", "/evaluation-batch", {"user_ids": [mentor_id(1)], "dry_run": True}),
-    ):
+    ]
+    for method, path, body in reading:
         response = await function.ask(method, path, body=body, headers={"Prefer": "respond-async"})
         assert response.status_code < 500
     asked = {f"scheduler_{name}" for name in ("list", "open", "get", "update", "delete", "active_mentors")}
