@@ -21,6 +21,7 @@ from tests.unit.log_lines import LogLines
 
 Reason = Literal["failed", "partial", "late"]
 
+
 def ids_sent(webhook: FakePostClient) -> list[str]:
     return [posted.headers["webhook-id"] for posted in webhook.posted]
 

@@ -117,7 +117,7 @@ async def test_each_pair_without_a_reason_to_skip_is_asked_once(
 
 async def test_with_one_type_a_call_refusals_cost_one_pair(clock: ManualClock) -> None:
     users = make_users(4)
-    again, refused = (users[1].user_id, "b"), (users[2].user_id, "b")
+    again, refused = (users[1].user_id, "a"), (users[2].user_id, "b")
 
     def refuses(_: Sequence[str]) -> httpx.Response | None:
         return httpx.Response(422) if refused in engine.calls[-1].pairs else None
@@ -128,7 +128,7 @@ async def test_with_one_type_a_call_refusals_cost_one_pair(clock: ManualClock) -
     by_pair = {(result.user_id, result.scenario_type): result for result in results}
     assert len(by_pair) == len(results) == 8
     assert {pair for pair, result in by_pair.items() if result.error_code == "engine_http_422"} == {refused}
-    assert (by_pair[again].attempts, by_pair[users[1].user_id, "a"].attempts) == (2, 1)
+    assert (by_pair[again].attempts, by_pair[users[0].user_id, "a"].attempts) == (2, 1)
 
 
 # Poison users
@@ -155,9 +155,7 @@ async def test_each_of_several_poison_users_fails_by_its_own_cause(
     users = [MentorScenarios(f"user-{n:03}", own) for n, own in enumerate(types)]
     poison = {users[n].user_id: status for n, status in poison_at.items()}
     engine = PretendEngine(ManualClock(), poison=poison)
-    results = await run(
-        engine, users, users_per_call=users_per_call, deliveries=deliveries, concurrency=concurrency
-    )
+    results = await run(engine, users, users_per_call=users_per_call, deliveries=deliveries, concurrency=concurrency)
     assert_only_these_fail(results, users, {user: cause(status) for user, status in poison.items()})
 
 

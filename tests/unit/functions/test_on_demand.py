@@ -255,7 +255,7 @@ async def test_a_batch_holds_one_of_the_permits_while_it_calls(log: LogLines) ->
 
 
 async def test_without_a_permit_a_batch_waits_half_its_time(log: LogLines) -> None:
-    settings = {"ENGINE_MAX_CONCURRENCY_TOTAL": "64", "TIME_BUDGET_SECONDS": "1", "ENGINE_TIMEOUT_SECONDS": "0.5"}
+    settings: dict[str, Any] = {"ENGINE_MAX_CONCURRENCY_TOTAL": "64", "TIME_BUDGET_SECONDS": "1", "ENGINE_TIMEOUT_SECONDS": "0.5"}
     function = Function(rows=MENTORS, **settings)
     function.sql.answers["scheduler_take_permit"] = False
     response = await evaluate(function, 0)

@@ -126,8 +126,9 @@ async def test_however_many_are_chosen_each_comes_once(count: int) -> None:
     applicable = mentor_ids(*(n for n, each in enumerate(segments) if each != ["old"]))
     assert [mentor.user_id for page in pages for mentor in page.mentors] == applicable
     assert sum(page.skip_reasons["no_scenario_applies"] for page in pages) == count - len(applicable)
-    assert await programme.ids(user_ids=chosen, cursor=applicable[len(applicable) // 2]) == (
-        applicable[len(applicable) // 2 + 1 :]
+    assert (
+        await programme.ids(user_ids=chosen, cursor=applicable[len(applicable) // 2])
+        == (applicable[len(applicable) // 2 + 1 :])
     )
 
 
