@@ -46,14 +46,6 @@ async def set_event(event: asyncio.Event) -> None:
     event.set()
 
 
-async def test_all_that_is_queued_is_recorded_once(clock: ManualClock) -> None:
-    batches = [make_batch(make_users(5)) for _ in range(30)]
-    queue = PretendQueue(batches)
-    assert (await run(make_drain(queue, PretendEngine(clock)))).batches == 30
-    assert queue.released == []
-    assert sorted(map(id, queue.recorded)) == sorted(map(id, batches))
-
-
 async def test_a_batch_queued_during_a_claim_is_taken(clock: ManualClock) -> None:
     """The claim looked before it was queued; by the time it answers, all is queued."""
     queue = PretendQueue()

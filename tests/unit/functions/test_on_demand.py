@@ -126,38 +126,31 @@ def results_of(response: httpx.Response) -> dict[tuple[str, str], dict[str, Any]
     return by_pair
 
 
-async def test_every_pair_that_applies_has_the_engines_answer(function: Function, log: LogLines) -> None:
-    results = results_of(await evaluate(function, 0, 1))
-    of_each = {0: (INACTIVITY, MILESTONE), 1: (MILESTONE, ONBOARDING)}
-    pairs = [(mentor_id(n), name) for n, names in of_each.items() for name in names]
-    assert {pair: result["outcome"] for pair, result in results.items()} == {pair: truth(*pair) for pair in pairs}
-    assert {result["attempts"] for result in results.values()} == {1}
-    for pair, result in results.items():
-        triggered = result["outcome"] == "triggered"
-        assert result["notification_id"] == (f"n-{pair[0]}-{pair[1]}" if triggered else None)
-    assert function.sql.called() == ["scheduler_active_mentors"], "nothing of it is recorded"
-    (line,) = log.of("batch_evaluated")
-    assert (line["dry_run"], sum(line["counts"].values())) == (False, 4)
-
-
 @pytest.mark.parametrize(
     ("numbers", "named", "skipped"),
     [
-        ([0, 7], None, {(7, INACTIVITY), (7, MILESTONE), (7, ONBOARDING)}),
+        ([0, 1, 7], None, {(7, INACTIVITY), (7, MILESTONE), (7, ONBOARDING)}),
         ([0, 3], [MILESTONE], {(3, MILESTONE)}),
         ([0, 1, 7], [ONBOARDING, MILESTONE], {(0, ONBOARDING), (7, ONBOARDING), (7, MILESTONE)}),
         ([2, 0, 2], [MILESTONE] * 3, set()),
     ],
 )
-async def test_a_pair_not_asked_about_is_skipped_with_a_reason(
-    function: Function, numbers: list[int], named: list[str] | None, skipped: set[tuple[int, str]]
+async def test_each_pair_has_the_engines_answer_or_a_reason(
+    function: Function, log: LogLines, numbers: list[int], named: list[str] | None, skipped: set[tuple[int, str]]
 ) -> None:
+    """And nothing of it is recorded."""
     results = results_of(await evaluate(function, *numbers, scenario_types=named))
     reasons = {0: SCENARIO_NOT_APPLICABLE, 3: INVALID_SEGMENTS, 7: MENTOR_NOT_ACTIVE}
     found = {pair: result["error_code"] for pair, result in results.items() if result["outcome"] == "skipped"}
     assert found == {(mentor_id(n), name): reasons[n] for n, name in skipped}
     asked = {pair for call in function.engine.calls for pair in call.pairs}
     assert asked == results.keys() - found.keys()
+    for pair in asked:
+        answer = truth(*pair)
+        assert (results[pair]["outcome"], results[pair]["attempts"]) == (answer, 1)
+        assert results[pair]["notification_id"] == (f"n-{pair[0]}-{pair[1]}" if answer == "triggered" else None)
+    assert function.sql.called() == ["scheduler_active_mentors"]
+    assert sum(log.of("batch_evaluated")[0]["counts"].values()) == len(results)
 
 
 async def test_the_engine_remembers_under_the_callers_key(function: Function) -> None:
@@ -255,8 +248,8 @@ async def test_a_batch_holds_one_of_the_permits_while_it_calls(log: LogLines) ->
 
 
 async def test_without_a_permit_a_batch_waits_half_its_time(log: LogLines) -> None:
-    settings: dict[str, Any] = {"ENGINE_MAX_CONCURRENCY_TOTAL": "64", "TIME_BUDGET_SECONDS": "1", "ENGINE_TIMEOUT_SECONDS": "0.5"}
-    function = Function(rows=MENTORS, **settings)
+    times: dict[str, Any] = {"TIME_BUDGET_SECONDS": "1", "ENGINE_TIMEOUT_SECONDS": "0.5"}
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64", **times)
     function.sql.answers["scheduler_take_permit"] = False
     response = await evaluate(function, 0)
     problem_in(response, 503, "engine_busy")
