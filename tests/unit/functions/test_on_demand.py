@@ -214,8 +214,9 @@ async def test_an_engine_that_serves_no_call_is_a_problem(
 async def test_a_batch_that_is_not_through_in_time_is_504(log: LogLines, clock: ManualClock) -> None:
     engine = PretendEngine(clock, poison={mentor_id(0): 0})
     function = Function(rows=MENTORS, engine=engine, TIME_BUDGET_SECONDS="5", ENGINE_TIMEOUT_SECONDS="4")
-    problem = problem_in(await evaluate(function, 0), 504, "time_budget_exceeded")
-    assert "5 s" in problem["detail"]
+    for numbers in ((0,), (0, 7)):
+        problem = problem_in(await evaluate(function, *numbers), 504, "time_budget_exceeded")
+        assert "5 s" in problem["detail"]
 
 
 async def test_it_is_never_in_hand_together_with_a_poison_batch(log: LogLines, clock: ManualClock) -> None:

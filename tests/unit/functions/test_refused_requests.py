@@ -295,6 +295,7 @@ def test_a_cursor_comes_back_as_its_place(created_at: str, wanted: str) -> None:
         assert ListQuery(cursor=cursor).cursor == cursor
     assert_refused(mentor_of_cursor, place)
     assert_refused(position_of_cursor, mentor)
+    assert_refused(position_of_cursor, f"{place}!!!!")
 
 
 ALMOST_PLACES = [
