@@ -11,7 +11,7 @@ from shared import evaluations
 from tests.emulator.staging import ROOT
 
 DOCS = ROOT / "docs"
-DOCUMENTS = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / f"tests/{name}.md" for name in ("README", "emulator/README"))]
+DOCUMENTS = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "tests/README.md", ROOT / "tests/emulator/README.md"]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
 CODE = "\n".join(path.read_text() for folder in ("functions", "shared") for path in (ROOT / folder).rglob("*.py"))
 SQL = "\n".join(path.read_text() for path in (ROOT / "supabase" / "migrations").glob("*.sql"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from shared.config import ScenarioEvaluationConfig, Settings
+from shared.config import ScenarioEvaluationConfig
 from shared.deployment.env_file import read_env_file
 from shared.deployment.settings import TARGETS
 from shared.errors import ConfigError
@@ -40,8 +40,9 @@ def named_in(text: str) -> set[str]:
 
 def test_the_example_names_all_settings_and_shows_the_defaults() -> None:
     example = read_env_file(ROOT / ".env.example")
-    kinds: list[type[Settings]] = [ScenarioEvaluationConfig, *TARGETS.values()]
-    assert set(example) == {name.upper() for kind in kinds for name in kind.model_fields}
+    assert set(example) == {
+        name.upper() for kind in (ScenarioEvaluationConfig, *TARGETS.values()) for name in kind.model_fields
+    }
     assert ScenarioEvaluationConfig.from_environment(example).in_force() == make_config().in_force()
 
 
@@ -64,11 +65,8 @@ def test_all_that_is_missing_wrong_or_at_odds_is_named_at_once() -> None:
     ("key", "value", "said"),
     [
         ("MAX_WORKERS", "-1", "MAX_WORKERS: expected a number greater than or equal to 1, found '-1'"),
-        ("MAX_WORKERS", "four", "MAX_WORKERS: expected a whole number, found 'four'"),
         ("LOG_LEVEL", "info", "LOG_LEVEL: expected 'DEBUG', 'INFO', 'WARNING' or 'ERROR', found 'info'"),
-        ("EVALUATION_TIMEZONE", "UTC+1", "expected an IANA time zone such as Europe/Oslo, found 'UTC+1'"),
         ("GOOGLE_CLOUD_PROJECT", "projects/x", "expected the id of a Google Cloud project, found 'projects/x'"),
-        ("SCENARIO_TYPES", "[1, 2", "SCENARIO_TYPES: expected JSON or @file: EOF while parsing a list"),
         ("SCENARIO_TYPES", '[{"type": "a"}, {"type": "a"}]', "expected each type once, found twice: a"),
         ("SCENARIO_TYPES", '[{"type": "a"}, {"type": "b", "segmets": []}]', "SCENARIO_TYPES, entry 2, 'segmets': "),
         ("SCENARIO_TYPES", '[{"type": "a", "segments": ["b", "\\u0000"]}]', "entry 1, 'segments', entry 2: expected "),
@@ -173,7 +171,7 @@ def test_a_secret_that_no_header_can_carry_is_refused(character: str) -> None:
     ("key", "values"),
     [
         ("EVALUATION_TIMEZONE", ["Europe/Atlantis", "../../etc/passwd", "/etc/localtime", "Europe", ".", "UTC/"]),
-        ("EVALUATION_SCHEDULE", ["daily", "@daily", "0 2 * *", "0 0 2 * * *", "60 2 * * *", "0 24 * * *", "0 0 31 2 *"]),
+        ("EVALUATION_SCHEDULE", ["daily", "@daily", "0 2 * *", "0 0 2 * * *", "60 2 * * *", "0 0 31 2 *"]),
         ("ALERT_PARTIAL_ABOVE", ["-0.1", "1", "nan", "inf", "some"]),
         ("ENGINE_TIMEOUT_SECONDS", ["0", "-1", "nan", "inf", "1e400", "1e-9", "300.1", "1_0", "soon"]),
         (
@@ -220,50 +218,32 @@ def test_a_whole_number_has_a_least_and_a_greatest_value(key: str, least: int, m
         assert named_in(refused_with(**others | {key: bad})) == {key}
 
 
+SECRET_SET, URL_SET = f"ALERT_WEBHOOK_SECRET={SIGNING_SECRET}", f"ALERT_WEBHOOK_URL={WEBHOOK}"
+
+
 @pytest.mark.parametrize(
-    ("bad", "good", "said"),
+    ("good", "bad", "found", "expected"),
     [
-        (
-            {"BATCH_VISIBILITY_SECONDS": "35"},
-            {"BATCH_VISIBILITY_SECONDS": "36"},
-            "BATCH_VISIBILITY_SECONDS: expected more than TIME_BUDGET_SECONDS (25) + 10, found 35",
+        ("BATCH_VISIBILITY_SECONDS=36", "BATCH_VISIBILITY_SECONDS=35", "35", "more than TIME_BUDGET_SECONDS (25) + 10"),
+        ("ENGINE_TIMEOUT_SECONDS=24.9", "ENGINE_TIMEOUT_SECONDS=25", "25", "less than TIME_BUDGET_SECONDS (25)"),
+        ("ENGINE_KEY_TTL_HOURS=20", "ENGINE_KEY_TTL_HOURS=19", "20", "at most ENGINE_KEY_TTL_HOURS (19)"),
+        *(
+            (f"ENGINE_MAX_CONCURRENCY_TOTAL={good}", f"ENGINE_MAX_CONCURRENCY_TOTAL={bad}", bad, "at least twice it")
+            for good, bad in (("64", "32"), ("96", "80"))
         ),
+        (f"{SECRET_SET} {URL_SET}", SECRET_SET, "", "ALERT_WEBHOOK_URL: missing, although ALERT_WEBHOOK_SECRET is set"),
         (
-            {"ENGINE_TIMEOUT_SECONDS": "25"},
-            {"ENGINE_TIMEOUT_SECONDS": "24.9"},
-            "ENGINE_TIMEOUT_SECONDS: expected less than TIME_BUDGET_SECONDS (25), found 25",
-        ),
-        (
-            {"ENGINE_MAX_CONCURRENCY_TOTAL": "32"},
-            {"ENGINE_MAX_CONCURRENCY_TOTAL": "64"},
-            "expected a multiple of ENGINE_MAX_CONCURRENCY (32), at least twice it, found 32: it is handed out in "
-            "permits of so many calls, one of them for manual runs only",
-        ),
-        (
-            {"ENGINE_MAX_CONCURRENCY": "8", "ENGINE_MAX_CONCURRENCY_TOTAL": "20"},
-            {"ENGINE_MAX_CONCURRENCY": "8", "ENGINE_MAX_CONCURRENCY_TOTAL": "24"},
-            "ENGINE_MAX_CONCURRENCY_TOTAL: expected a multiple of ENGINE_MAX_CONCURRENCY (8)",
-        ),
-        (
-            {"ENGINE_KEY_TTL_HOURS": "19"},
-            {"ENGINE_KEY_TTL_HOURS": "20"},
-            "INVOCATION_EXPIRES_AFTER_HOURS: expected at most ENGINE_KEY_TTL_HOURS (19), found 20",
-        ),
-        (
-            {"ALERT_WEBHOOK_SECRET": SIGNING_SECRET},
-            {"ALERT_WEBHOOK_SECRET": SIGNING_SECRET, "ALERT_WEBHOOK_URL": WEBHOOK},
-            "ALERT_WEBHOOK_URL: missing, although ALERT_WEBHOOK_SECRET is set",
-        ),
-        (
-            {"SCHEDULER_ADMIN_TOKENS": f"{ADMIN_TOKEN},{INVOKE_TOKEN}"},
-            {"SCHEDULER_ADMIN_TOKENS": f"{ADMIN_TOKEN},{ADMIN_TOKEN}"},
-            "SCHEDULER_ADMIN_TOKENS: expected no token that is also in SCHEDULER_INVOKE_TOKENS",
+            f"SCHEDULER_ADMIN_TOKENS={ADMIN_TOKEN},{ADMIN_TOKEN}",
+            f"SCHEDULER_ADMIN_TOKENS={ADMIN_TOKEN},{INVOKE_TOKEN}",
+            *("", "expected no token that is also in SCHEDULER_INVOKE_TOKENS"),
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(bad: dict[str, str], good: dict[str, str], said: str) -> None:
-    assert said in refused_with(**bad)
-    make_config(**good)
+def test_settings_that_do_not_go_together_are_refused(good: str, bad: str, found: str, expected: str) -> None:
+    make_config(**dict(setting.split("=", 1) for setting in good.split()))
+    text = refused_with(**dict(setting.split("=", 1) for setting in bad.split()))
+    assert expected in text
+    assert not found or f"found {found}" in text
 
 
 def test_a_signing_secret_holds_24_to_64_bytes() -> None:

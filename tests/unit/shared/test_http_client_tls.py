@@ -85,20 +85,6 @@ async def post(url: str = f"https://{ENGINE}/") -> HttpAnswer:
     return await HttpClient(url, {}, connect_seconds=20).post(b"{}", {}, timeout_seconds=20, max_bytes=100)
 
 
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [("ENGINE.example.org", "engine.example.org"), ("bücher.example", "xn--bcher-kva.example")],
-)
-async def test_the_name_looked_up_and_verified_is_the_urls(
-    monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, given: str, name: str
-) -> None:
-    async with engine(monkeypatch, authority.issue_cert(name)) as heads:
-        assert (await post(f"https://{given}/")).content == b"ok"
-    tunnel, head = heads
-    assert tunnel.startswith(f"CONNECT {name}:443 ".encode())
-    assert f"\r\nHost: {name}\r\n".encode() in head
-
-
 async def trouble(monkeypatch: pytest.MonkeyPatch, certificate: trustme.LeafCert) -> str:
     async with engine(monkeypatch, certificate) as heads:
         with pytest.raises(HttpError) as caught:

@@ -83,14 +83,6 @@ def test_a_day_of_a_clock_change_has_exactly_one_half_past_two(zone: str, expect
         assert (current if now >= expected else following) == expected
 
 
-@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
-@pytest.mark.parametrize("expression", ["30 1 * * *", "0 2 * * *", "30 2 * * *", "0 3 * * *"])
-def test_a_year_has_one_slot_for_each_of_its_days(zone: str, expression: str) -> None:
-    of_a_year = datetime(2025, 12, 31, 12, tzinfo=UTC), datetime(2026, 12, 31, 12, tzinfo=UTC)
-    slots = list(Schedule(expression, ZoneInfo(zone)).between(*of_a_year))
-    assert len(slots) == len({slot.astimezone(ZoneInfo(zone)).date() for slot in slots}) == 365
-
-
 def test_a_slot_is_the_utc_minute_of_a_moment() -> None:
     slot = to_slot(datetime(2026, 11, 23, 3, 30, 59, 999_999, tzinfo=ZoneInfo("Europe/Berlin")))
     assert slot == to_slot(slot) == datetime(2026, 11, 23, 2, 30, tzinfo=UTC)

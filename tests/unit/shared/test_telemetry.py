@@ -87,21 +87,6 @@ async def test_a_callers_mistake_is_no_error_of_the_slice(
     assert span.status.code == code
 
 
-async def test_a_collector_that_goes_away_is_logged_once_each_time(
-    telemetry: Telemetry, collector: OtlpCollector, log: LogLines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A patience that does not shrink, so that this does not hang on how busy the machine is.
-    monkeypatch.setattr("shared.telemetry.RELUCTANT_FLUSH_SECONDS", 10)
-    logged = []
-    for status in (500, 500, 200, 200, 500):
-        collector.status = status
-        with telemetry.engine_call(1):
-            pass
-        await telemetry.flush()
-        logged.append(len(log.of("telemetry_lost")))
-    assert logged == [1, 1, 1, 1, 2]
-
-
 async def test_variables_that_the_sdk_refuses_stop_no_run(
     collector: OtlpCollector, log: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

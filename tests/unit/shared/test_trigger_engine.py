@@ -9,10 +9,8 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from shared.engine_answers import Answer, Pair, harmless
+from shared.engine_answers import Answer, Pair
 from shared.errors import (
     EngineError,
     EngineRefusedCallError,
@@ -110,14 +108,9 @@ async def test_a_request_is_what_the_contract_says(fixture: Fixture) -> None:
     expected = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", "Accept": "application/json"}
     assert expected.items() <= fixture.http.headers.items()
     assert re.fullmatch(r"00-0af7651916cd43dd8448eb211c80319c-[0-9a-f]{16}-01", sent.headers["traceparent"])
-
-
-async def test_time_and_answer_of_a_call_are_bounded(fixture: Fixture) -> None:
-    fixture.script(OK)
-    for seconds, expected in ((1000, 10), (3, 3)):
-        await fixture.ask(seconds=seconds)
-        assert fixture.posted[-1].timeout_seconds == expected
-    assert fixture.posted[-1].max_bytes == 1024 * 1024 + 3 * 4096
+    assert (sent.timeout_seconds, sent.max_bytes) == (10, 1024 * 1024 + 3 * 4096)
+    await fixture.ask(seconds=3)
+    assert fixture.posted[-1].timeout_seconds == 3
 
 
 # How an answer is understood
@@ -282,16 +275,6 @@ async def test_an_items_error_is_made_harmless(fixture: Fixture, error: object, 
     failed = said(answer)[BEN]
     assert failed.outcome == "failed"
     assert (failed.error_code, failed.error_message, BEN in answer.retryable) == expected
-
-
-@given(st.text(max_size=2000), st.emails())
-def test_foreign_text_becomes_one_bounded_line_without_addresses(text: str, address: str) -> None:
-    safe = harmless(text)
-    assert len(safe) <= 300
-    assert len(safe.splitlines()) <= 1
-    assert "\x00" not in safe
-    assert safe.encode().decode() == safe
-    assert address not in harmless(f"{text[:50]} {address} {text[:50]}")
 
 
 # When a call is repeated
