@@ -32,9 +32,7 @@ class Function:
         self.said: list[str] = []
         monkeypatch.setattr("shared.deployment.smoke_test.call", self._call)
         where = {"url": "http://function/", "admin_token": TOKEN, "version": "1.2.3"}
-        self.tester = SmokeTest(
-            **where, time_budget_seconds=25, say=self.said.append, sleep=clock.advance, clock=clock
-        )
+        self.tester = SmokeTest(**where, time_budget_seconds=25, say=self.said.append, sleep=clock.advance, clock=clock)
 
     def _call(self, url: str, *, method: str = "GET", headers: Any = None, body: Any = None, **_: object) -> Answer:
         place = f"{method} {url.removeprefix('http://function').partition('?')[0]}"
