@@ -255,6 +255,6 @@ async def test_an_answer_without_an_end_means_away(ends: bool, monkeypatch: pyte
         if ends:
             writer.close()
 
-    async with serving(begin) as server:
+    async with serving(begin) as server, asyncio.timeout(20):
         with pytest.raises(DatabaseUnavailableError):
             await Database(connect(server.url, KEY, connections=1), patience_seconds=0).call("scheduler_claim")

@@ -73,16 +73,6 @@ async def test_no_more_than_the_limit_are_let_in_each_in_turn() -> None:
     await cancel(*calls)
 
 
-async def test_a_newcomer_does_not_overtake_a_waiting_call() -> None:
-    limiter = ConcurrencyLimiter(1)
-    holder, waiting = await start(limiter, 2)
-    # The place is given on, but the call that waits has not run yet when a newcomer asks.
-    newcomer = Call(limiter)
-    await holder.end()
-    assert let_in([waiting, newcomer]) == [True, False]
-    await cancel(waiting, newcomer)
-
-
 async def test_an_overload_halves_the_limit_once_for_calls_in_flight_together() -> None:
     limiter = ConcurrencyLimiter(8)
     for expected in (4, 2, 1, 1):
