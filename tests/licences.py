@@ -1,4 +1,4 @@
-"""The licences of what is deployed: `python -m tests.licences` compares docs/licences.md, `--write` writes it.
+"""The licences of what is deployed: `python -m tests.licences` writes docs/licences.md, as a part of `make lock`.
 
 What is deployed is what requirements.lock pins. Each distribution says its licence in one of three ways that have been
 usual over the years; all are brought to SPDX identifiers, and one that is not known here has to be looked at by
@@ -7,11 +7,8 @@ somebody.
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.markers import Marker
@@ -95,19 +92,5 @@ def document(lock: str) -> str:
     return HEAD + "".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Compares or writes the list, and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.licences", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write docs/licences.md")
-    wanted = document(LOCK.read_text(encoding="utf-8"))
-    if parser.parse_args(arguments).write:
-        DOCUMENT.write_text(wanted, encoding="utf-8")
-        return 0
-    if DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == wanted:
-        return 0
-    print("docs/licences.md is not what requirements.lock pins: make lock", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    DOCUMENT.write_text(document(LOCK.read_text(encoding="utf-8")), encoding="utf-8")

@@ -26,13 +26,7 @@ def schema() -> dict[str, Any]:
 
 
 @cache
-def _validator(*, formats: bool) -> Draft202012Validator:
-    return Draft202012Validator(schema(), validate_formats=formats)
-
-
-@cache
-def _validator_of(event: str, *, formats: bool) -> Draft202012Validator | None:
-    """One event's, whose complaint says what is wrong; that of all of them says only that none fits."""
+def _validator(event: str, *, formats: bool) -> Draft202012Validator | None:
     document = schema()
     if {"$ref": f"#/$defs/{event}"} not in document["oneOf"]:
         return None
@@ -50,24 +44,18 @@ def check_lines(lines: Iterable[str], log: str, *, formats: bool = True) -> int:
     Raises:
         UndocumentedLineError: a line is no JSON object, of no event of the schema's, or not as its event says.
     """
-    validator = _validator(formats=formats)
     number = 0
     for number, line in enumerate(_without_refusals(lines), 1):
         try:
             value = json.loads(line)
-        except ValueError:
-            raise UndocumentedLineError(f"{log}:{number}: expected a JSON object, found {line[:200]!r}") from None
-        if not validator.is_valid(value):
-            raise UndocumentedLineError(f"{log}:{number}: {_complaint(value, formats=formats)}: {line[:400]}")
+            validator = _validator(value["event"], formats=formats)
+        except (ValueError, KeyError, TypeError):
+            validator = None
+        if validator is None:
+            raise UndocumentedLineError(f"{log}:{number}: expected an event of the schema, found {line[:200]!r}")
+        if complaints := [error.message for error in validator.iter_errors(value)]:
+            raise UndocumentedLineError(f"{log}:{number}: {'; '.join(complaints)}: {line[:400]}")
     return number
-
-
-def _complaint(value: Any, *, formats: bool) -> str:
-    event = value.get("event") if isinstance(value, dict) else None
-    validator = _validator_of(event, formats=formats) if isinstance(event, str) else None
-    if validator is None:
-        return f"no event of the schema ({event!r:.80})"
-    return "; ".join(error.message for error in validator.iter_errors(value))
 
 
 def _without_refusals(lines: Iterable[str]) -> Iterable[str]:

@@ -33,11 +33,9 @@ class OtlpCollector:
 
     Args:
         is_hanging: it reads what it is sent and answers nothing, until the block ends.
-        status: what it answers.
     """
 
     is_hanging: bool = False
-    status: int = 200
     traces: list[ExportTraceServiceRequest] = field(default_factory=list)
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -111,16 +109,14 @@ class OtlpCollector:
                     await self._ending.wait()
                     break
                 self.headers.append(headers)
-                if self.status == 200:
-                    self._take(head[0].split()[1], body)
-                writer.write(f"HTTP/1.1 {self.status} Told\r\nContent-Length: 0\r\n\r\n".encode())
+                self._take(head[0].split()[1], body)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 await writer.drain()
         writer.close()
 
     def _take(self, path: str, body: bytes) -> None:
         if path == "/v1/traces":
             self.traces.append(ExportTraceServiceRequest.FromString(body))
-        elif path == "/v1/metrics":
-            self.metrics.append(ExportMetricsServiceRequest.FromString(body))
         else:
-            raise AssertionError(f"nothing is expected at {path}")
+            assert path == "/v1/metrics"
+            self.metrics.append(ExportMetricsServiceRequest.FromString(body))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -40,12 +39,10 @@ class WebhookReceiver:
     Args:
         secret: None: messages are expected to be unsigned.
         answers: the status of each next answer; None: no answer at all, until the block ends. 200 when there are none.
-        on_delivery: called before a delivery is answered.
     """
 
     secret: str | None = SIGNING_SECRET
     answers: list[int | None] = field(default_factory=list)
-    on_delivery: Callable[[], object] = lambda: None
     deliveries: list[Delivery] = field(default_factory=list)
     body: bytes = b"ok"
 
@@ -69,13 +66,9 @@ class WebhookReceiver:
         """With something in it that must not be seen anywhere."""
         return f"http://127.0.0.1:{self._port}/services/T024BE7LD/B8K3M2Q1Z/hook-token-that-lets-you-post"
 
-    async def until_delivered(self, times: int = 1, within: float = 30) -> None:
-        """Waits for so many deliveries.
-
-        Raises:
-            TimeoutError: there were fewer.
-        """
-        async with asyncio.timeout(within):
+    async def until_delivered(self, times: int = 1) -> None:
+        """Waits for so many deliveries."""
+        async with asyncio.timeout(30):
             while len(self.deliveries) < times:
                 self._news.clear()
                 await self._news.wait()
@@ -83,9 +76,7 @@ class WebhookReceiver:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = {
-                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)
-            }
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
             body = await reader.readexactly(int(headers["content-length"]))
             try:
                 self._take(head[0].split()[1], headers, body)
@@ -95,11 +86,8 @@ class WebhookReceiver:
             if status is None:
                 await self._ending.wait()
             else:
-                length = len(self.body)
-                writer.write(
-                    f"HTTP/1.1 {status} Told\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n".encode()
-                )
-                writer.write(self.body)
+                length = f"Content-Length: {len(self.body)}"
+                writer.write(f"HTTP/1.1 {status} X\r\n{length}\r\nConnection: close\r\n\r\n".encode() + self.body)
                 await writer.drain()
         writer.close()
 
@@ -110,5 +98,4 @@ class WebhookReceiver:
         else:
             message = Webhook(self.secret).verify(body, headers)
         self.deliveries.append(Delivery(path, headers, message))
-        self.on_delivery()
         self._news.set()

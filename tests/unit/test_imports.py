@@ -4,56 +4,45 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[2]
+from tests.emulator.staging import ROOT
 
 
-def imported_by(folder: str) -> dict[str, set[str]]:
-    """The top-level packages that each module of the folder imports, also within functions and under conditions."""
-    found: dict[str, set[str]] = {}
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        names: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names.add(folder if node.level else (node.module or "").partition(".")[0])
-        found[str(path.relative_to(ROOT))] = names
-    return found
+def product_code(folder: str) -> dict[str, str]:
+    return {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / folder).rglob("*.py")}
 
 
-@pytest.mark.parametrize(
-    ("folder", "forbidden"), [("shared", {"functions", "tests"}), ("functions", {"tests"})], ids=["shared", "functions"]
-)
-def test_nothing_is_imported_against_the_stream(folder: str, forbidden: set[str]) -> None:
-    modules = imported_by(folder)
-    assert len(modules) > 5
-    assert {module: names & forbidden for module, names in modules.items() if names & forbidden} == {}
+PRODUCT = product_code("shared") | product_code("functions")
 
 
-def test_runs_know_nothing_of_http_but_what_may_be_sent() -> None:
-    for path in (ROOT / "functions").glob("*.py"):
-        if path.name != "main.py":
-            text = path.read_text(encoding="utf-8")
-            assert set(re.findall(r"functions\.http[\w.]*", text)) <= {"functions.http.schemas"}, path.name
-            assert not re.search(r"^(from|import) (fastapi|starlette)", text, re.MULTILINE), path.name
+def imported(text: str) -> set[str]:
+    """The modules that a module imports, also within functions and under conditions."""
+    nodes = list(ast.walk(ast.parse(text)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
-def test_one_module_knows_the_http_library() -> None:
-    modules = imported_by("functions") | imported_by("shared")
-    assert [module for module, names in modules.items() if "pyreqwest" in names] == ["shared/http_client.py"]
+def importers(package: str, *, folder: str = "") -> set[str]:
+    of_package = re.compile(rf"{re.escape(package)}(\.|$)")
+    return {
+        path
+        for path, text in PRODUCT.items()
+        if path.startswith(folder) and any(of_package.match(name) for name in imported(text))
+    }
+
+
+def test_nothing_is_imported_against_the_stream() -> None:
+    assert importers("tests") == set()
+    assert importers("functions", folder="shared/") == set()
+    assert importers("pyreqwest") == {"shared/http_client.py"}
+    # Runs know nothing of HTTP but what may be sent.
+    of_runs = [imported(text) for path, text in PRODUCT.items() if re.fullmatch(r"functions/(?!main)\w+\.py", path)]
+    of_http = re.compile(r"fastapi|starlette|functions\.http(?!\.schemas)")
+    assert [name for names in of_runs for name in names if of_http.match(name)] == []
 
 
 def test_only_entry_points_read_the_environment() -> None:
-    modules = imported_by("functions") | imported_by("shared")
-    readers = {
-        module
-        for module in modules
-        for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
-    }
+    nodes = {path: ast.walk(ast.parse(text)) for path, text in PRODUCT.items()}
+    readers = {path for path in nodes if {"environ", "getenv"} & {getattr(node, "attr", "") for node in nodes[path]}}
     # The HTTP client says where the variable that names trusted authorities, which its library reads, leads nowhere.
     assert readers == {"functions/main.py", "shared/deployment/__main__.py", "shared/http_client.py"}

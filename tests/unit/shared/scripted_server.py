@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -14,7 +15,7 @@ class Server:
 
     def __init__(self, script: Script) -> None:
         self._script = script
-        self._connections: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.requests: list[bytes] = []
         self.connections = 0
         self.url = ""
@@ -23,22 +24,20 @@ class Server:
         self.connections += 1
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._tasks.add(task)
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line), 0
-                )
-                request = head + await reader.readexactly(length)
+                length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+                request = head + await reader.readexactly(int(length[1]) if length else 0)
                 self.requests.append(request)
                 await self._script(request, writer)
                 await writer.drain()
 
     async def stop(self) -> None:
-        for task in self._connections:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A slot is the same whoever computes it and whenever, also in a night in which the clock changes."""
+"""A slot is the same whoever computes it and whenever, also where the clock changes; which slots have no run."""
 
 from __future__ import annotations
 
@@ -7,34 +7,15 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from cronsim import CronSimError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.slots import MINUTE, Schedule, to_slot
+from shared.slots import MINUTE, MISSED_AFTER, MOST_MISSED, Schedule, SpentSlot, missed_slots, to_slot
 
-ZONES = (
-    "UTC",
-    "Europe/Berlin",
-    "America/New_York",
-    "Asia/Kathmandu",
-    "Australia/Lord_Howe",
-    "Pacific/Apia",
-    "America/St_Johns",
-    "Africa/Casablanca",
-)
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia")
 EXPRESSIONS = (
-    "0 2 * * *",
-    "30 2 * * *",
-    "59 23 * * *",
-    "0 0 * * *",
-    "15 3 * * 1-5",
-    "0 4 1 * *",
-    "*/5 * * * *",
-    "* * * * *",
-    "30 1,2,3 * * *",
-    "0 12 29 2 *",
-    "7 */6 * * 0",
+    *("0 2 * * *", "30 2 * * *", "59 23 * * *", "0 0 * * *", "15 3 * * 1-5", "0 4 1 * *", "*/5 * * * *"),
+    *("* * * * *", "30 1,2,3 * * *", "0 12 29 2 *", "7 */6 * * 0"),
 )
 
 schedules = st.builds(lambda e, z: Schedule(e, ZoneInfo(z)), st.sampled_from(EXPRESSIONS), st.sampled_from(ZONES))
@@ -44,29 +25,16 @@ within_a_minute = st.timedeltas(timedelta(0), timedelta(seconds=59, microseconds
 
 
 @given(schedules, minutes, within_a_minute, st.sampled_from(ZONES))
-def test_now_lies_between_the_current_slot_and_the_following_one(
+def test_a_slot_is_current_from_its_minute_until_the_next(
     schedule: Schedule, minute: datetime, into: timedelta, zone: str
 ) -> None:
     now = (minute + into).astimezone(ZoneInfo(zone))
     current, following = schedule.around(now)
     assert current <= now < following
-    assert current.tzinfo is UTC
-    assert following.tzinfo is UTC
-    assert to_slot(current) == current
-    assert to_slot(following) == following
-
-
-@given(schedules, minutes, within_a_minute, st.sampled_from(ZONES))
-def test_neither_the_second_nor_the_zone_of_now_matters(
-    schedule: Schedule, minute: datetime, into: timedelta, zone: str
-) -> None:
-    assert schedule.around((minute + into).astimezone(ZoneInfo(zone))) == schedule.around(minute)
-
-
-@given(schedules, minutes)
-def test_a_slot_is_current_from_its_minute_until_the_following_one(schedule: Schedule, minute: datetime) -> None:
-    current, following = schedule.around(minute)
-    assert schedule.around(current) == (current, following)
+    assert (current.tzinfo, following.tzinfo) == (UTC, UTC)
+    assert (to_slot(current), to_slot(following)) == (current, following)
+    # Neither the second nor the zone of now matters.
+    assert schedule.around(minute) == schedule.around(current) == (current, following)
     assert schedule.around(following - timedelta(microseconds=1)) == (current, following)
     assert schedule.around(following)[0] == following
     assert schedule.around(current - MINUTE)[1] == current
@@ -77,96 +45,48 @@ def test_a_slot_is_current_from_its_minute_until_the_following_one(schedule: Sch
     [
         ("Europe/Berlin", datetime(2026, 3, 29, 1, 0, tzinfo=UTC)),
         ("Europe/Berlin", datetime(2026, 10, 25, 1, 0, tzinfo=UTC)),
-        ("America/New_York", datetime(2026, 3, 8, 7, 0, tzinfo=UTC)),
         ("America/New_York", datetime(2026, 11, 1, 6, 0, tzinfo=UTC)),
         ("Australia/Lord_Howe", datetime(2026, 4, 4, 15, 0, tzinfo=UTC)),  # by half an hour
-        ("Australia/Lord_Howe", datetime(2026, 10, 3, 15, 30, tzinfo=UTC)),
     ],
 )
-@pytest.mark.parametrize("expression", ["* * * * *", "*/15 * * * *", "0 * * * *", "30 2 * * *", "30 1,2,3 * * *"])
+@pytest.mark.parametrize("expression", ["* * * * *", "*/15 * * * *", "30 2 * * *", "30 1,2,3 * * *"])
 def test_slots_follow_one_another_in_every_minute_around_a_clock_change(
     expression: str, zone: str, change: datetime
 ) -> None:
     schedule = Schedule(expression, ZoneInfo(zone))
-    last_current, last_following = schedule.around(change - 76 * MINUTE)
-    for step in range(-75, 76):
+    found = [schedule.around(change + step * MINUTE) for step in range(-76, 76)]
+    for step, (before, after) in enumerate(pairwise(found), -75):
         now = change + step * MINUTE
-        current, following = schedule.around(now)
-        assert current <= now < following
-        assert current == (last_following if now >= last_following else last_current)
-        last_current, last_following = current, following
-
-
-def slots_between(schedule: Schedule, start: datetime, end: datetime) -> list[datetime]:
-    """The slots that are current at any minute of the span, each once."""
-    found: list[datetime] = []
-    minute = start
-    while minute < end:
-        current, following = schedule.around(minute)
-        if current >= start and (not found or found[-1] != current):
-            found.append(current)
-        minute = min(following, end)
-    return found
+        assert after[0] <= now < after[1]
+        assert after[0] == (before[1] if now >= before[1] else before[0])
+    if expression == "*/15 * * * *":
+        assert {following - current for current, following in found} == {timedelta(minutes=15)}
 
 
 @pytest.mark.parametrize(
-    ("zone", "noon_before", "expected_utc"),
+    ("zone", "expected"),
     [
         # Spring: 02:30 does not exist; it is made up for when the clock has jumped to 03:00.
-        ("Europe/Berlin", datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 3, 29, 1, 0, tzinfo=UTC)),
-        ("America/New_York", datetime(2026, 3, 7, 17, tzinfo=UTC), datetime(2026, 3, 8, 7, 0, tzinfo=UTC)),
+        ("Europe/Berlin", datetime(2026, 3, 29, 1, 0, tzinfo=UTC)),
+        ("America/New_York", datetime(2026, 3, 8, 7, 0, tzinfo=UTC)),
         # Autumn in Berlin: 02:30 comes twice, and the first one counts.
-        ("Europe/Berlin", datetime(2026, 10, 24, 12, tzinfo=UTC), datetime(2026, 10, 25, 0, 30, tzinfo=UTC)),
+        ("Europe/Berlin", datetime(2026, 10, 25, 0, 30, tzinfo=UTC)),
         # Autumn in New York: 01:00 to 02:00 comes twice, 02:30 once, in winter time.
-        ("America/New_York", datetime(2026, 10, 31, 17, tzinfo=UTC), datetime(2026, 11, 1, 7, 30, tzinfo=UTC)),
+        ("America/New_York", datetime(2026, 11, 1, 7, 30, tzinfo=UTC)),
     ],
 )
-def test_a_night_in_which_the_clock_changes_has_exactly_one_half_past_two(
-    zone: str, noon_before: datetime, expected_utc: datetime
-) -> None:
+def test_a_day_of_a_clock_change_has_exactly_one_half_past_two(zone: str, expected: datetime) -> None:
     schedule = Schedule("30 2 * * *", ZoneInfo(zone))
-    assert slots_between(schedule, noon_before, noon_before + timedelta(hours=24)) == [expected_utc]
-    for step in range(0, 24 * 60, 5):
-        now = noon_before + step * MINUTE
+    for step in range(-12 * 60, 12 * 60, 5):
+        now = expected + step * MINUTE
         current, following = schedule.around(now)
-        assert (current == expected_utc) == (now >= expected_utc)
-        assert (following == expected_utc) == (now < expected_utc)
-
-
-@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
-@pytest.mark.parametrize("expression", ["30 1 * * *", "0 2 * * *", "30 2 * * *", "0 3 * * *"])
-def test_a_year_has_one_slot_for_each_of_its_days(zone: str, expression: str) -> None:
-    schedule = Schedule(expression, ZoneInfo(zone))
-    slots = slots_between(schedule, datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2027, 1, 1, 12, tzinfo=UTC))
-    days = [slot.astimezone(ZoneInfo(zone)).date() for slot in slots]
-    assert len(days) == 365
-    assert len(set(days)) == 365
-
-
-def test_a_quarter_hourly_schedule_goes_on_evenly_through_both_changes() -> None:
-    schedule = Schedule("*/15 * * * *", ZoneInfo("Europe/Berlin"))
-    for night in (datetime(2026, 3, 28, 22, tzinfo=UTC), datetime(2026, 10, 24, 22, tzinfo=UTC)):
-        slots = slots_between(schedule, night, night + timedelta(hours=8))
-        assert {later - earlier for earlier, later in pairwise(slots)} == {timedelta(minutes=15)}
-
-
-@pytest.mark.parametrize("expression", ["", "nightly", "61 * * * *", "0 2 * *", "0 0 30 2 *"])
-def test_an_expression_that_is_none_is_refused_when_the_schedule_is_made(expression: str) -> None:
-    with pytest.raises(CronSimError):
-        Schedule(expression, ZoneInfo("UTC"))
+        assert (current if now >= expected else following) == expected
 
 
 def test_a_slot_is_the_utc_minute_of_a_moment() -> None:
-    berlin = datetime(2026, 11, 23, 3, 30, 59, 999_999, tzinfo=ZoneInfo("Europe/Berlin"))
-    assert to_slot(berlin) == datetime(2026, 11, 23, 2, 30, tzinfo=UTC)
-    assert to_slot(berlin).tzinfo is UTC
-
-
-@given(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.timezones()))  # noqa: DTZ001
-def test_cutting_to_a_slot_twice_is_cutting_once(moment: datetime) -> None:
-    slot = to_slot(moment)
-    assert to_slot(slot) == slot
-    assert timedelta(0) <= moment - slot < MINUTE
+    slot = to_slot(datetime(2026, 11, 23, 3, 30, 59, 999_999, tzinfo=ZoneInfo("Europe/Berlin")))
+    assert slot == to_slot(slot) == datetime(2026, 11, 23, 2, 30, tzinfo=UTC)
+    assert slot.tzinfo is UTC
 
 
 @pytest.mark.parametrize(
@@ -175,13 +95,61 @@ def test_cutting_to_a_slot_twice_is_cutting_once(moment: datetime) -> None:
         ("2026-11-20T02:00:00", "2026-11-23T02:00:00", [22, 21]),
         ("2026-11-20T02:00:00", "2026-11-23T02:00:01", [23, 22, 21]),
         ("2026-11-20T01:59:59", "2026-11-21T02:00:00", [20]),
-        ("2026-11-20T02:00:00", "2026-11-21T02:00:00", []),
         ("2026-11-23T02:00:00", "2026-11-20T02:00:00", []),
     ],
 )
-def test_the_slots_between_two_times_the_latest_first_without_their_ends(
-    after: str, before: str, expected: list[int]
+def test_slots_between_two_times_come_latest_first_without_ends(after: str, before: str, expected: list[int]) -> None:
+    daily = Schedule("0 2 * * *", ZoneInfo("UTC"))
+    found = list(daily.between(datetime.fromisoformat(f"{after}+00:00"), datetime.fromisoformat(f"{before}+00:00")))
+    assert found == [at(day) for day in expected]
+
+
+# Which slots have no run
+
+DAILY = ("0 2 * * *", "UTC")
+WORKDAYS = ("0 2 * * 1-5", "UTC")
+OSLO = ("0 2 * * *", "Europe/Oslo")
+
+
+def at(day: int, hour: int = 2, month: int = 11) -> datetime:
+    """A time of 2026; the 23rd of November is a Monday."""
+    return datetime(2026, month, day, hour, tzinfo=UTC)
+
+
+def spent(*days: int, schedule: tuple[str, str] | None = DAILY) -> list[SpentSlot]:
+    return [SpentSlot(at(day), schedule) for day in days]
+
+
+@pytest.mark.parametrize(
+    ("runs", "in_force", "now", "missed"),
+    [
+        (spent(25, 24, 23), DAILY, at(25, 12), []),
+        (spent(24, 21), DAILY, at(26, 12), [26, 25, 23, 22]),
+        # An older page of the list leaves what came since to the newer ones.
+        (spent(23, 21), DAILY, None, [22]),
+        ([], DAILY, at(26), []),
+        # A slot that has just come is due and not missed.
+        (spent(25), DAILY, at(26) + MISSED_AFTER, []),
+        (spent(25), DAILY, at(26) + MISSED_AFTER + MINUTE, [26]),
+        (spent(23, 20, schedule=WORKDAYS), WORKDAYS, at(23, 12), []),
+        # Where the schedule changed nothing is claimed.
+        *((spent(24, 22) + spent(20, schedule=then), DAILY, at(24, 12), [23]) for then in (WORKDAYS, OSLO, None)),
+        (spent(20, schedule=OSLO), DAILY, at(24, 12), []),
+    ],
+)
+def test_a_gap_is_found_and_none_is_made_up(
+    runs: list[SpentSlot], in_force: tuple[str, str], now: datetime | None, missed: list[int]
 ) -> None:
-    nightly = Schedule("0 2 * * *", ZoneInfo("UTC"))
-    found = list(nightly.between(datetime.fromisoformat(f"{after}+00:00"), datetime.fromisoformat(f"{before}+00:00")))
-    assert found == [datetime(2026, 11, day, 2, tzinfo=UTC) for day in expected]
+    assert missed_slots(runs, in_force=in_force, now=now) == [at(day) for day in missed]
+
+
+def test_missed_slots_follow_their_zone_through_a_clock_change() -> None:
+    ends = [SpentSlot(at(27, 1, month=10), OSLO), SpentSlot(at(24, 0, month=10), OSLO)]
+    assert missed_slots(ends, in_force=OSLO, now=None) == [at(26, 1, 10), at(25, 0, 10)]
+
+
+def test_a_long_gap_is_listed_from_its_end_and_bounded() -> None:
+    every_minute = ("* * * * *", "UTC")
+    found = missed_slots([SpentSlot(at(1, month=1), every_minute)], in_force=every_minute, now=at(26) + MISSED_AFTER)
+    assert len(found) == MOST_MISSED
+    assert found[0] == at(26) - MINUTE
