@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -142,11 +142,7 @@ class Worker(Session):
         poison: str | None = None,
     ) -> Json:
         answer: Json = await self.call(
-            "claim",
-            quantity=quantity,
-            visibility_seconds=visibility_seconds,
-            manual_only=manual_only,
-            poison=poison,
+            "claim", quantity=quantity, visibility_seconds=visibility_seconds, manual_only=manual_only, poison=poison
         )
         return answer
 
@@ -171,10 +167,7 @@ class Worker(Session):
         *,
         rest: Sequence[str] | None = None,
     ) -> str:
-        """Record a batch: each pair came to `outcome`, but a user's to `outcomes[user id]` where that is given.
-
-        The users in `rest` have no results: they are cut off.
-        """
+        """Record a batch: each pair came to `outcome`, a user's to `outcomes[user id]`; those in `rest` are cut off."""
         results = [
             (user_id, scenario_type, (outcomes or {}).get(user_id, outcome))
             for group in batch["pairs"]
@@ -215,23 +208,11 @@ class Worker(Session):
         return state
 
     async def split(self, batch: Mapping[str, Any]) -> bool:
-        answer: bool = await self.call(
-            "split",
-            invocation_id=batch["invocation_id"],
-            batch_no=batch["batch_no"],
-            read_count=batch["read_count"],
-        )
+        answer: bool = await self.call("split", **_held(batch))
         return answer
 
     async def release(self, batch: Mapping[str, Any], *, delay_seconds: int = 0, blameless: bool = True) -> bool:
-        answer: bool = await self.call(
-            "release",
-            invocation_id=batch["invocation_id"],
-            batch_no=batch["batch_no"],
-            read_count=batch["read_count"],
-            delay_seconds=delay_seconds,
-            blameless=blameless,
-        )
+        answer: bool = await self.call("release", **_held(batch), delay_seconds=delay_seconds, blameless=blameless)
         return answer
 
     async def finish(self, invocation_id: str) -> Json:
@@ -255,31 +236,27 @@ class Worker(Session):
         answer: str | None = await self.call("delete", invocation_id=invocation_id)
         return answer
 
-    async def hand_back(
-        self,
-        *,
-        dispatch_id: int | None = None,
-        progressed: bool = False,
-        engine_answers: bool = False,
-        engine_error: str | None = None,
-        engine_message: str | None = None,
-        retry_after_seconds: int | None = None,
-        engine_permit_id: str | None = None,
-    ) -> None:
+    async def hand_back(self, **given: Any) -> None:
+        """Call scheduler_hand_back; what is not given is null, or false."""
         await self.call(
             "hand_back",
-            dispatch_id=dispatch_id,
-            progressed=progressed,
-            engine_answers=engine_answers,
-            engine_error=engine_error,
-            engine_message=engine_message,
-            retry_after_seconds=retry_after_seconds,
-            engine_permit_id=engine_permit_id,
+            **{
+                "dispatch_id": None,
+                "progressed": False,
+                "engine_answers": False,
+                "engine_error": None,
+                "retry_after_seconds": None,
+                **given,
+            },
         )
 
 
+def _held(batch: Mapping[str, Any]) -> Json:
+    return {name: batch[name] for name in ("invocation_id", "batch_no", "read_count")}
+
+
 class SqlCore:
-    """A migrated database, its owner's session, and workers that come and go."""
+    """A migrated database, its owner's session, and sessions of workers."""
 
     owner: Session
 
@@ -328,7 +305,7 @@ class SqlCore:
 
     async def install_long_ago(self) -> None:
         """Let the function's first start be a week past, so that a slot may be due."""
-        await self.owner.run("update scheduler.settings set slot_high_water_mark = now() - interval '7 days'")
+        await self.change_settings("slot_high_water_mark = now() - interval '7 days'")
 
     async def open_run(
         self,
@@ -338,7 +315,7 @@ class SqlCore:
         done: bool = True,
         skipped: int = 0,
     ) -> str:
-        """A scheduled run that is open, with these batches queued. Does without a slot's rules."""
+        """A scheduled run that is open, with these batches queued; without a slot's rules."""
         due, _ = await self.slots()
         return await self._insert(worker, "schedule", f"slot:{due:%Y-%m-%dT%H:%MZ}", batches, done, skipped)
 
@@ -373,31 +350,82 @@ class SqlCore:
         assert isinstance(summary, dict)
         return summary
 
+    async def change(self, invocation_id: str, columns: str) -> None:
+        """Set columns of a run behind the functions' back."""
+        await self.owner.run(f"update public.scheduler_invocations set {columns} where id = %s", invocation_id)
+
+    async def change_settings(self, columns: str) -> None:
+        """Set columns of scheduler.settings."""
+        await self.owner.run(f"update scheduler.settings set {columns} where singleton")
+
+    async def settings(self, columns: str) -> tuple[Any, ...]:
+        (row,) = await self.owner.rows(f"select {columns} from scheduler.settings")
+        return row
+
+    async def batches(self, columns: str) -> list[tuple[Any, ...]]:
+        return await self.owner.rows(f"select {columns} from public.scheduler_invocation_batches order by batch_no")
+
     async def expire_now(self, invocation_id: str) -> None:
-        """Let its time be over; nothing has noticed yet."""
-        await self.owner.run(
-            "update public.scheduler_invocations set expires_at = now() - interval '1 second' where id = %s",
-            invocation_id,
-        )
+        """Let its time be over; no function has noticed yet."""
+        await self.change(invocation_id, "expires_at = now() - interval '1 second'")
+
+    async def expire(self, invocation_id: str) -> Json:
+        """Let it expire, and return what it came to."""
+        await self.expire_now(invocation_id)
+        await self.owner.run("select scheduler.expire()")
+        return await self.describe(invocation_id)
 
     async def let_batches_reappear(self) -> None:
         """Let the visibility time of every claimed batch be over."""
         for queue in QUEUES:
             await self.owner.run(f"update pgmq.q_{queue} set vt = clock_timestamp()")
 
+    async def lose_messages(self) -> None:
+        """Empty all queues, as by hand."""
+        for queue in QUEUES:
+            await self.owner.run(f"select pgmq.purge_queue('{queue}')")
+
+    async def messages(self) -> list[tuple[Any, ...]]:
+        """Return what is in all queues, hidden messages too."""
+        every = " union all ".join(f"select msg_id, read_ct, vt, message from pgmq.q_{queue}" for queue in QUEUES)
+        return await self.owner.rows(f"{every} order by 1, 4")
+
     async def queued(self) -> int:
-        """Messages in all queues, hidden ones too."""
-        number = await self.owner.value(
-            f"select (select count(*) from pgmq.q_{QUEUES[0]})"
-            f" + (select count(*) from pgmq.q_{QUEUES[1]}) + (select count(*) from pgmq.q_{QUEUES[2]})"
-        )
+        return len(await self.messages())
+
+    async def everything(self) -> list[list[tuple[Any, ...]]]:
+        """Return all that recording, splitting and enqueueing may change."""
+        return [
+            await self.messages(),
+            await self.batches("*"),
+            await self.owner.rows("select * from public.scheduler_evaluations order by user_id, scenario_type"),
+            await self.owner.rows("select id, status, next_batch_no from public.scheduler_invocations order by id"),
+        ]
+
+    async def posted(self) -> int:
+        """Return how many requests wait in pg_net."""
+        number = await self.owner.value("select count(*) from net.http_request_queue")
         assert isinstance(number, int)
         return number
+
+    async def make_callable(self) -> None:
+        """Tell Vault where the function is; nothing is due."""
+        for name in ("scheduler_function_url", "scheduler_invoke_token"):
+            await self.owner.run("select vault.create_secret(%s, %s)", "https://function.example/", name)
+        await self.change_settings("next_due_at = now() + interval '1 hour'")
+
+    async def race(self, first: Session, act: Awaitable[Any], second: Session, call: Coroutine[Any, Any, Any]) -> Any:
+        """Return what both were answered, where `second` calls while `first` has acted and not yet committed."""
+        async with first.transaction():
+            acted = await act
+            calling = asyncio.create_task(call)
+            await self.until_waiting_for_a_lock(second, or_done=calling)
+        return acted, await calling
 
     async def until_waiting_for_a_lock(self, session: Session, *, or_done: asyncio.Task[Any] | None = None) -> None:
         """Return when the session's statement stands in the queue for a lock, or when the task that runs it is done."""
         async with asyncio.timeout(LOCK_WAIT_SECONDS):
-            # the server alone knows, and tells nobody unasked
+            # only the server knows, and it sends no notice
             while not await self.owner.value("select cardinality(pg_blocking_pids(%s)) > 0", session.pid):
                 if or_done is not None and or_done.done():
                     return
