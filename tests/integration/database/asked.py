@@ -1,4 +1,4 @@
-"""Runs that somebody asks for, and what is asked about runs: the calls behind the REST API."""
+"""Runs on request, and questions about runs: the calls behind the REST API."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from .sql_core import Json, Pairs, SqlCore, Worker, mentor, pairs
+from .sql_core import SqlCore, Worker, mentor, pairs
+from .sql_core import pairs_of as pairs_of  # used by the state machine from here
 
 TTL_HOURS = 168
-NOTHING_OPENED = {"invocation": None, "witness": None}
 
 
 class Undone(NamedTuple):
@@ -32,11 +32,10 @@ async def ask(
     retry_of: str | None = None,
     note: str | None = None,
     expires_after_hours: int = 20,
-    engine_key_ttl_hours: int = TTL_HOURS,
     post_slice: bool = False,
-) -> Json:
+) -> Any:
     """Call scheduler_open."""
-    answer: Json = await worker.call(
+    answer = await worker.call(
         "open",
         invocation_id=invocation_id or str(uuid4()),
         idempotency_key=key,
@@ -47,7 +46,7 @@ async def ask(
         note=note,
         config={"batch_size": 100},
         expires_after_hours=expires_after_hours,
-        engine_key_ttl_hours=engine_key_ttl_hours,
+        engine_key_ttl_hours=TTL_HOURS,
         post_slice=post_slice,
     )
     assert set(answer) == {"outcome", "invocation", "witness"}
@@ -61,64 +60,31 @@ async def opened(worker: Worker, **asked: Any) -> str:
     return str(answer["invocation"]["id"])
 
 
-async def refusal(worker: Worker, **asked: Any) -> str:
+async def refusal(worker: Worker, **asked: Any) -> Any:
     """Ask for a run that is not opened; why not."""
     answer = await ask(worker, **asked)
     outcome = answer.pop("outcome")
-    assert answer == NOTHING_OPENED
-    return str(outcome)
+    assert answer == {"invocation": None, "witness": None}
+    return outcome
 
 
-async def ended_run(
-    core: SqlCore,
-    worker: Worker,
-    outcomes: Sequence[str | None] = ("failed",),
-    *,
-    enumerated: bool = True,
-) -> str:
+async def ended_run(core: SqlCore, worker: Worker, outcomes: Sequence[str | None] = ("failed",)) -> str:
     """A scheduled run that has ended: mentor n alone in batch n + 1, which came to `outcomes[n]`; None: cancelled."""
-    run = await core.open_run(worker, [pairs([number]) for number in range(len(outcomes))], done=enumerated)
-    await record(worker, run, outcomes)
-    if None in outcomes or not enumerated:
+    run = await core.open_run(worker, [pairs([number]) for number in range(len(outcomes))])
+    for batch in (await worker.claim(len(outcomes)))["batches"]:
+        assert batch["invocation_id"] == run
+        if (outcome := outcomes[batch["batch_no"] - 1]) is not None:
+            assert await worker.complete(batch, outcome) == "done"
+    if None in outcomes:
         assert await worker.cancel(run)
     else:
         assert (await worker.finish(run))["ended_now"]
     return run
 
 
-async def record(worker: Worker, run: str, outcomes: Sequence[str | None]) -> None:
-    """Record a run's batches, in their order, each to come to one outcome; None: it stays claimed."""
-    claimed = (await worker.claim(len(outcomes)))["batches"]
-    for batch in claimed:
-        assert batch["invocation_id"] == run
-        if (outcome := outcomes[batch["batch_no"] - 1]) is not None:
-            assert await worker.complete(batch, outcome) == "done"
-
-
-def pairs_of(frozen: Pairs) -> list[tuple[str, str]]:
-    """Each (user id, scenario type) of a batch."""
-    return [
-        (user_id, scenario_type)
-        for group in frozen
-        for user_id in group["user_ids"]
-        for scenario_type in group["scenario_types"]
-    ]
-
-
-async def record_each(worker: Worker, batch: Json, outcomes: Mapping[tuple[str, str], str]) -> str:
-    """Record a batch, each of its pairs with an outcome of its own."""
-    counts: dict[str, dict[str, int]] = {}
-    for (_, scenario_type), outcome in outcomes.items():
-        of_type = counts.setdefault(scenario_type, {})
-        of_type[outcome] = of_type.get(outcome, 0) + 1
-    notable = [(*pair, outcome) for pair, outcome in outcomes.items() if outcome != "not_triggered"]
-    return await worker.complete_with(batch, notable, counts)
-
-
-async def undone(worker: Worker, run: str, *, after: str | None = None, mentors: int | None = 1000) -> Json:
+async def undone(worker: Worker, run: str | None, *, after: str | None = None, mentors: int | None = 1000) -> Any:
     """Call scheduler_undone."""
-    page: Json = await worker.call("undone", invocation_id=run, after_user_id=after, mentors=mentors)
-    return page
+    return await worker.call("undone", invocation_id=run, after_user_id=after, mentors=mentors)
 
 
 async def all_undone(worker: Worker, run: str, *, mentors: int = 1000) -> list[Undone]:
@@ -127,7 +93,7 @@ async def all_undone(worker: Worker, run: str, *, mentors: int = 1000) -> list[U
     after = None
     while (page := await undone(worker, run, after=after, mentors=mentors))["last_user_id"] is not None:
         assert after is None or page["last_user_id"] > after
-        assert page["mentors"], "a page without anybody"
+        assert page["mentors"], "an empty page before the end"
         after = page["last_user_id"]
         found += [
             Undone(row["user_id"], scenario_type, row["active"])
@@ -147,9 +113,9 @@ async def listed(
     user_id: str | None = None,
     limit: int = 100,
     after: Mapping[str, str] | None = None,
-) -> Json:
+) -> Any:
     """Call scheduler_list."""
-    answer: Json = await worker.call(
+    answer = await worker.call(
         "list",
         statuses=statuses,
         triggered_by=triggered_by,
@@ -164,10 +130,9 @@ async def listed(
     return answer
 
 
-async def seen(worker: Worker, run: str) -> Json | None:
+async def seen(worker: Worker, run: str) -> Any:
     """Call scheduler_get."""
-    answer: Json | None = await worker.call("get", invocation_id=run)
-    return answer
+    return await worker.call("get", invocation_id=run)
 
 
 async def add_mentors(core: SqlCore, numbers: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -20,29 +20,11 @@ def code(number: int) -> str:
     return "code_" + "".join(chr(ord("a") + int(digit)) for digit in str(number))
 
 
-async def fail(worker: Worker, batch: Json, causes: Mapping[str, Sequence[str]]) -> None:
-    """Record a batch in which all fail: of each cause these users."""
-    recorded = await worker.call(
-        "complete",
-        invocation_id=batch["invocation_id"],
-        batch_no=batch["batch_no"],
-        deliveries=1,
-        results=[
-            {
-                "scenario_type": SCENARIO,
-                "outcome": "failed",
-                "attempts": 1,
-                "error_code": cause,
-                "error_message": f"because of {cause}",
-                "user_ids": user_ids,
-            }
-            for cause, user_ids in causes.items()
-        ],
-        scenario_counts={SCENARIO: {"failed": sum(map(len, causes.values()))}},
-        duration_ms=5,
-        worker="test",
-    )
-    assert recorded == "done"
+async def fail(worker: Worker, batch: Json, causes: Mapping[str, str]) -> None:
+    """Record a batch in which all fail: each user for its cause."""
+    failed = [(user_id, SCENARIO, "failed") for user_id in causes]
+    counts = {SCENARIO: {"failed": len(failed)}}
+    assert await worker.complete_with(batch, failed, counts, causes=causes) == "done"
 
 
 async def read_of_evaluations(session: Session) -> tuple[int, int]:
@@ -57,13 +39,12 @@ async def read_of_evaluations(session: Session) -> tuple[int, int]:
 async def test_the_20_commonest_causes_are_shown_with_lower_bounds(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, [pairs(range(60)), pairs(range(60, 100))])
     first, second = (await worker.claim(2))["batches"]
-    # 25 causes or more, of which the batch keeps the 19 with two users and one of the others
-    twos = [(code(number), [mentor(2 * number), mentor(2 * number + 1)]) for number in range(19)]
-    ones = [(code(number), [mentor(number)]) for number in range(38, 60)]
-    await fail(worker, first, dict([*ones, *twos]))
+    # 41 causes, of which the batch keeps the 19 with two users and one of the others
+    causes_of_first = {mentor(number): code(number // 2 if number < 38 else number) for number in range(60)}
+    await fail(worker, first, causes_of_first)
     # few causes, all kept: one that the other batch keeps, and one that it may have dropped
     users = [mentor(number) for number in range(60, 100)]
-    await fail(worker, second, {code(0): users[:30], "late": users[30:]})
+    await fail(worker, second, dict.fromkeys(users[:30], code(0)) | dict.fromkeys(users[30:], "late"))
 
     described = await core.describe(run)
     causes = described["failures"]
@@ -71,7 +52,7 @@ async def test_the_20_commonest_causes_are_shown_with_lower_bounds(core: SqlCore
     assert [cause["count"] for cause in causes] == [32, 10, *[2] * 18]
     assert [cause["code"] for cause in causes if cause["is_lower_bound"]] == ["late"]
     assert described["other_failures"] == {"count": 100 - 32 - 10 - 36}
-    assert (causes[1]["message"], causes[1]["sample_user_ids"]) == ("because of late", users[30:])
+    assert (causes[1]["message"], causes[1]["sample_user_ids"]) == ("it failed", users[30:])
     assert len(causes[0]["sample_user_ids"]) == 10
     finished = await worker.finish(run)
     assert finished["failures"] == [
@@ -91,8 +72,8 @@ async def test_a_cause_for_each_pair_keeps_answers_short_and_cheap(core: SqlCore
     starts = range(0, BATCHES * USERS_PER_BATCH, USERS_PER_BATCH)
     await worker.enqueue(run, [pairs(range(start, start + USERS_PER_BATCH)) for start in starts], done=True)
     for batch in (await worker.claim(BATCHES))["batches"]:
-        (group,) = batch["pairs"]
-        await fail(worker, batch, {code(int(user_id[-12:], 16)): [user_id] for user_id in group["user_ids"]})
+        user_ids = batch["pairs"][0]["user_ids"]
+        await fail(worker, batch, {user_id: code(int(user_id[-12:], 16)) for user_id in user_ids})
 
     async with worker.transaction():
         answers: dict[str, Any] = {
@@ -132,9 +113,7 @@ async def test_the_chosen_users_given_to_a_slice_are_bounded(core: SqlCore, work
     assert answer["more_open"] is True
     assert 0 < len(given) < len(runs)
     assert given == runs[: len(given)]
-    found = await seen(worker, runs[0])
-    assert found is not None
-    assert found["request"] == {"users": 10_000, "sample_user_ids": chosen[:10], "scenario_types": None}
+    assert (await seen(worker, runs[0]))["request"] == {"users": 10_000, "sample_user_ids": chosen[:10], "scenario_types": None}
 
 
 async def test_of_the_functions_answers_the_latest_20_are_shown(core: SqlCore, worker: Worker) -> None:
@@ -143,6 +122,5 @@ async def test_of_the_functions_answers_the_latest_20_are_shown(core: SqlCore, w
         "insert into scheduler.dispatches (requested_at, error)"
         " select now() + make_interval(secs => n), 'Timeout after ' || n || ' ms' from generate_series(1, 50) as n"
     )
-    found = await seen(worker, run)
-    assert found is not None
-    assert [answer["error"] for answer in found["dispatches"]] == [f"Timeout after {n} ms" for n in range(50, 30, -1)]
+    dispatches = (await seen(worker, run))["dispatches"]
+    assert [answer["error"] for answer in dispatches] == [f"Timeout after {n} ms" for n in range(50, 30, -1)]

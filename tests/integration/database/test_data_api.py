@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import jwt
-import pytest
 
 from shared.database import PATIENCE_SECONDS, Database
 from shared.database import connect as connect_to_data_api
 from tests.emulator.project import Project
 
+# Every table and view that the Data API serves, with a column to filter by; every function, with its parameters' names.
+RELATIONS = b"""
+select c.relname, a.attname from pg_class as c join pg_attribute as a on a.attrelid = c.oid and a.attnum = 1
+ where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')
+"""
+FUNCTIONS = b"""
+select proname, coalesce(proargnames[1:pronargs], '{}') from pg_proc
+ where pronamespace = 'public'::regnamespace and prorettype <> 'trigger'::regtype
+"""
 NO_USER = "00000000-0000-4000-8000-000000000000"
 
 
@@ -29,10 +38,6 @@ def strangers(project: Project) -> Iterator[tuple[str, dict[str, str]]]:
     yield "signed-in user", {"apikey": project.publishable_key, "Authorization": f"Bearer {user}"}
 
 
-def as_service_role(project: Project) -> dict[str, str]:
-    return {"apikey": project.secret_key}
-
-
 def assert_refused(answer: httpx.Response, who: str) -> None:
     """`200 []` is what a table says that is open and has no policy, 404 what a wrong question gets: neither is a no."""
     assert answer.status_code in {401, 403}, (who, answer.request.url, answer.status_code, answer.text)
@@ -40,29 +45,9 @@ def assert_refused(answer: httpx.Response, who: str) -> None:
     assert who == "no key" or answer.json()["code"] == "42501", (who, answer.request.url, answer.text)
 
 
-async def relations(project: Project) -> dict[str, str]:
-    """Every table and view that the Data API serves, each with a column of its own to filter by."""
+async def served(project: Project, query: bytes) -> list[tuple[Any, ...]]:
     async with project.connect() as database:
-        cursor = await database.execute(
-            b"select c.relname, a.attname from pg_class as c join pg_attribute as a on a.attrelid = c.oid"
-            b" where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')"
-            b" and a.attnum = 1 order by c.relname"
-        )
-        found: dict[str, str] = dict(await cursor.fetchall())
-    assert found.keys() >= {"peer_mentors", "active_peer_mentors", "scheduler_invocations", "scheduler_evaluations"}
-    return found
-
-
-async def functions(project: Project) -> list[tuple[str, list[str]]]:
-    """Every function that the Data API serves, with the names of its parameters."""
-    async with project.connect() as database:
-        cursor = await database.execute(
-            b"select proname, coalesce(proargnames[1:pronargs], '{}') from pg_proc"
-            b" where pronamespace = 'public'::regnamespace and prorettype <> 'trigger'::regtype"
-        )
-        found = await cursor.fetchall()
-    assert len(found) >= 20
-    return [(name, list(arguments)) for name, arguments in found]
+        return await (await database.execute(query)).fetchall()
 
 
 async def writes(http: httpx.AsyncClient, url: str, headers: dict[str, str], column: str) -> list[httpx.Response]:
@@ -74,29 +59,23 @@ async def writes(http: httpx.AsyncClient, url: str, headers: dict[str, str], col
 
 
 async def test_strangers_reach_no_table_and_no_function(project: Project, http: httpx.AsyncClient) -> None:
-    found = await relations(project)
-    called = await functions(project)
+    relations, functions = await served(project, RELATIONS), await served(project, FUNCTIONS)
+    assert len(relations) >= 5
+    assert len(functions) >= 20
     for who, headers in strangers(project):
-        for relation, column in found.items():
+        for relation, column in relations:
             url = f"{project.rest_url}/{relation}"
             for answer in (await http.get(url, headers=headers), *await writes(http, url, headers, column)):
                 assert_refused(answer, who)
-        for name, arguments in called:
+        for name, arguments in functions:
             url = f"{project.rest_url}/rpc/{name}"
             assert_refused(await http.post(url, headers=headers, json=dict.fromkeys(arguments)), who)
             assert_refused(await http.get(url, headers=headers, params=dict.fromkeys(arguments, "1")), who)
 
 
-@pytest.mark.parametrize("schema", ["scheduler", "pgmq", "vault", "net", "cron"])
-async def test_private_schemas_are_not_served(project: Project, http: httpx.AsyncClient, schema: str) -> None:
-    for headers in (as_service_role(project), {"apikey": project.publishable_key}):
-        answer = await http.get(f"{project.rest_url}/settings", headers={**headers, "Accept-Profile": schema})
-        assert (answer.status_code, answer.json()["code"]) == (406, "PGRST106")
-
-
 async def test_the_service_role_reads_and_calls_and_writes_nothing(project: Project, http: httpx.AsyncClient) -> None:
-    headers = as_service_role(project)
-    for relation, column in (await relations(project)).items():
+    headers = {"apikey": project.secret_key}
+    for relation, column in await served(project, RELATIONS):
         url = f"{project.rest_url}/{relation}"
         answer = await http.get(url, headers=headers)
         assert (answer.status_code, answer.json()) == (200, []), relation

@@ -1,13 +1,15 @@
-"""scheduler.dispatch, post_slices and the harvest: what is asked of the function follows from what the tables say."""
+"""scheduler.dispatch: what is asked of the function, and queued again, follows from what the tables say."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from .sql_core import SqlCore, Worker, pairs
+from .sql_core import QUEUES, Session, SqlCore, Worker, pairs
 
+SCHEDULED = QUEUES[1]
 SECRETS = ("scheduler_function_url", "scheduler_invoke_token")
 TOKEN = "invoke-token-5b1f"
 REFUSE_REQUESTS = """
@@ -25,12 +27,10 @@ async def ready(core: SqlCore) -> SqlCore:
     return core
 
 
-async def dispatch(core: SqlCore) -> int:
+async def dispatch(core: SqlCore) -> Any:
     """What cron runs every minute, word for word."""
     command = await core.owner.value("select command from cron.job where jobname = 'scheduler-dispatch'")
-    number = await (await core.session_under_safeupdate()).value(command)
-    assert isinstance(number, int)
-    return number
+    return await (await core.session_under_safeupdate()).value(command)
 
 
 async def fall_due(core: SqlCore) -> None:
@@ -105,11 +105,6 @@ async def test_a_due_slot_is_posted_once_with_vaults_token(ready: SqlCore) -> No
     assert await dispatch(ready) == 0
 
 
-async def test_an_unknown_function_is_asked_when_it_is_due(ready: SqlCore) -> None:
-    await ready.change_settings("next_due_at = null")
-    assert await dispatch(ready) == 1
-
-
 @pytest.mark.parametrize(("hidden", "manual", "slices"), [(3, 0, 1), (2, 0, 1), (2, 2, 3), (2, 9, 4)])
 async def test_open_work_gets_a_slice_for_each_visible_batch(
     ready: SqlCore, worker: Worker, hidden: int, manual: int, slices: int
@@ -159,11 +154,12 @@ async def test_what_cannot_be_posted_is_recorded_and_breaks_nothing(
         assert await dispatch(ready) == 1
 
 
-async def test_a_paused_engine_keeps_back_work_but_no_slot(ready: SqlCore, worker: Worker) -> None:
+@pytest.mark.parametrize("due", ["now() - interval '1 second'", "null"], ids=["due", "unknown"])
+async def test_a_paused_engine_keeps_back_work_but_no_slot(ready: SqlCore, worker: Worker, due: str) -> None:
     await ready.open_run(worker, [pairs([number]) for number in range(9)])
     await ready.change_settings("engine_paused_until = now() + interval '5 minutes'")
     assert await dispatch(ready) == 0
-    await fall_due(ready)
+    await ready.change_settings(f"next_due_at = {due}")
     assert await dispatch(ready) == 1
     await ready.change_settings("engine_paused_until = now()")
     assert await dispatch(ready) == 3
@@ -251,3 +247,70 @@ async def test_a_hand_back_without_progress_or_work_posts_nothing(ready: SqlCore
             await worker.finish(run)
             await worker.hand_back(progressed=True, engine_answers=True)
     assert await ready.posted() == 0
+
+
+# scheduler.requeue_lost_batches
+
+
+async def tick(session: Session) -> None:
+    await session.run("select scheduler.dispatch()")
+
+
+async def claimed(worker: Worker) -> list[tuple[str, int]]:
+    return [(batch["invocation_id"], batch["batch_no"]) for batch in (await worker.claim(1000))["batches"]]
+
+
+@pytest.mark.parametrize("how", ["archived", "renumbered"])
+async def test_every_open_batch_is_queued_again(core: SqlCore, worker: Worker, how: str) -> None:
+    run = await core.open_run(worker, [pairs([number]) for number in range(5)])
+    for batch in (await worker.claim(2))["batches"]:
+        await worker.complete(batch)
+    if how == "archived":
+        await core.owner.run(f"select pgmq.archive('{SCHEDULED}', msg_id) from pgmq.q_{SCHEDULED}")
+    else:
+        # as in a queue that was dropped and made anew, which counts from one again
+        await core.owner.run(f"""update pgmq.q_{SCHEDULED} set message = message || '{{"batch_no": 7}}'""")
+    await tick(core.owner)
+    assert await claimed(worker) == [(run, number) for number in (3, 4, 5)]
+
+
+async def test_simultaneous_ticks_queue_each_batch_once(core: SqlCore, worker: Worker) -> None:
+    await core.open_run(worker, [pairs([number]) for number in range(50)])
+    clocks = [await core.session() for _ in range(4)]
+    for _ in range(10):
+        await core.lose_messages()
+        await asyncio.gather(*map(tick, clocks))
+        assert await core.queued() == 50
+    assert len(await claimed(worker)) == 50
+
+
+async def test_what_others_hold_is_left_to_the_next_tick(core: SqlCore, worker: Worker) -> None:
+    """Waiting for a run could break the order of locks; a batch that is just being recorded is no work."""
+    held = await core.open_run(worker, [pairs([1])])
+    manual = await core.open_manual_run(worker, [pairs([2]), pairs([3])])
+    batch = (await worker.claim(1))["batches"][0]
+    await core.lose_messages()
+    holder, clock = await core.session(), await core.session()
+    async with holder.transaction(), worker.transaction():
+        await holder.run("select from public.scheduler_invocations where id = %s for no key update", held)
+        await worker.complete(batch)
+        await tick(clock)
+    assert await claimed(worker) == [(manual, 2)]
+    await tick(clock)
+    assert await claimed(worker) == [(held, 1)]
+
+
+async def test_one_run_that_cannot_be_requeued_stops_no_other(core: SqlCore, worker: Worker) -> None:
+    scheduled = await core.open_run(worker, [pairs([1])])
+    manual = await core.open_manual_run(worker, [pairs([2])])
+    await core.lose_messages()
+    await core.owner.run(
+        "create function public.refuse() returns trigger language plpgsql as"
+        " $$ begin raise exception 'no room'; end $$;"
+        f" create trigger refuse before insert on pgmq.q_{SCHEDULED} execute function public.refuse()"
+    )
+    await tick(core.owner)
+    assert await claimed(worker) == [(manual, 1)]
+    await core.owner.run(f"drop trigger refuse on pgmq.q_{SCHEDULED}")
+    await tick(core.owner)
+    assert await claimed(worker) == [(scheduled, 1)]

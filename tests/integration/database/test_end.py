@@ -69,7 +69,7 @@ async def test_the_status_of_a_run_is_the_truth(
 
 
 @pytest.mark.parametrize(
-    ("skipped", "reasons", "status", "error"),
+    ("triggered_by", "reasons", "status", "error"),
     [
         ("schedule", {}, "failed", "no_active_mentors"),
         ("schedule", {"no_scenario_applies": 3}, "succeeded", None),
@@ -80,9 +80,9 @@ async def test_the_status_of_a_run_is_the_truth(
 )
 @pytest.mark.parametrize("how", ["finished", "expired"])
 async def test_a_run_without_pairs_succeeds_only_with_mentors(
-    core: SqlCore, worker: Worker, skipped: str, reasons: Json, status: str, error: str | None, how: str
+    core: SqlCore, worker: Worker, triggered_by: str, reasons: Json, status: str, error: str | None, how: str
 ) -> None:
-    run = await (core.open_run if skipped == "schedule" else core.open_manual_run)(worker, done=False)
+    run = await (core.open_run if triggered_by == "schedule" else core.open_manual_run)(worker, done=False)
     await worker.enqueue(run, [], done=True, skip_reasons=reasons)
     ended = (await worker.finish(run))["invocation"] if how == "finished" else await core.expire(run)
     assert (ended["status"], ended["error"]) == (status, error)
@@ -104,10 +104,8 @@ async def test_a_run_waiting_for_the_engine_expires_saying_so(core: SqlCore, wor
     await worker.cancel(cancelled)
     await core.expire(expired)
     ended = [await core.describe(run) for run in (expired, cancelled, emptied)]
-    assert [(one["error"], one["error_message"]) for one in ended] == [
-        *[("engine_rejected", "no connection")] * 2,
-        (None, None),
-    ]
+    rejected = ("engine_rejected", "no connection")
+    assert [(one["error"], one["error_message"]) for one in ended] == [rejected, rejected, (None, None)]
 
 
 async def test_every_overdue_run_expires_though_one_cannot(core: SqlCore, worker: Worker) -> None:
@@ -133,12 +131,11 @@ async def test_what_has_ended_takes_a_note_and_no_other_end(core: SqlCore, worke
     assert (before["status"], before["error"]) == (status, None)
     assert not (await worker.finish(run))["ended_now"]
     noted = before | {"note": "new"}
-    answer = await worker.update(run, cancel=True, set_note=True, note="new")
-    assert answer == (
-        {"ended_otherwise": False, "invocation": noted}
-        if status == "cancelled"
-        else {"ended_otherwise": True, "invocation": before}
-    )
+    is_cancelled = status == "cancelled"
+    assert await worker.update(run, cancel=True, set_note=True, note="new") == {
+        "ended_otherwise": not is_cancelled,
+        "invocation": noted if is_cancelled else before,
+    }
     assert await worker.update(run, set_note=True, note="new") == {"ended_otherwise": False, "invocation": noted}
 
 
@@ -155,14 +152,10 @@ async def test_a_note_is_set_and_removed_and_changes_nothing_else(core: SqlCore,
 
 
 async def test_a_run_is_cancelled_and_noted_in_one_call(core: SqlCore, worker: Worker) -> None:
-    run = await opened(worker, note="old")
-    cancelled = await worker.cancel(run)
-    assert cancelled is not None
-    assert (cancelled["status"], cancelled["started_at"], cancelled["note"]) == ("cancelled", None, "old")
-    assert not await worker.enqueue(run, [pairs([1])])
-    answer = await worker.update(await opened(worker), cancel=True, set_note=True, note="no use")
-    assert answer is not None
-    assert (answer["invocation"]["status"], answer["invocation"]["note"]) == ("cancelled", "no use")
+    answer = await worker.update(await opened(worker, note="old"), cancel=True, set_note=True, note="no use")
+    cancelled = await worker.cancel(await opened(worker, note="old"))
+    seen = [(one["status"], one["started_at"], one["note"]) for one in (answer["invocation"], cancelled)]
+    assert seen == [("cancelled", None, "no use"), ("cancelled", None, "old")]
 
 
 async def test_unknown_and_deleted_runs_are_neither_ended_nor_changed(core: SqlCore, worker: Worker) -> None:
@@ -191,19 +184,6 @@ async def test_the_last_two_batches_recorded_at_once_end_it(core: SqlCore) -> No
         assert sorted(await asyncio.gather(*map(record_and_finish, workers, batches))) == [False, True]
 
 
-@pytest.mark.parametrize("how", ["finish", "delete"])
-async def test_twenty_simultaneous_ends_or_deletions_count_once(core: SqlCore, how: str) -> None:
-    workers = await core.workers(20)
-    run = await recorded_run(core, workers[0], ["triggered"])
-    if how == "finish":
-        ended = [answer["ended_now"] for answer in await asyncio.gather(*(one.finish(run) for one in workers))]
-        assert sorted(ended) == [False] * 19 + [True]
-    else:
-        await workers[0].finish(run)
-        answers = await asyncio.gather(*(one.delete(run) for one in workers))
-        assert sorted(answers, key=str) == [None] * 19 + ["deleted"]
-
-
 @pytest.mark.parametrize(
     ("first", "second", "status"),
     [
@@ -228,15 +208,12 @@ async def test_of_two_ends_the_second_waits_and_the_first_stands(
         assert answer == (ended if second == "cancel" else "deleted")
 
 
-@pytest.mark.parametrize("recorded_first", [True, False])
-async def test_a_record_beside_a_cancellation_is_counted(core: SqlCore, recorded_first: bool) -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_record_beside_a_cancellation_is_counted(core: SqlCore, is_first: bool) -> None:
     worker, canceller = await core.workers(2)
     run = await core.open_run(worker, [pairs([1]), pairs([2])])
-    batch = await worker.claim_one()
-    if recorded_first:
-        recorded, _ = await core.race(worker, worker.complete(batch), canceller, canceller.cancel(run))
-    else:
-        _, recorded = await core.race(canceller, canceller.cancel(run), worker, worker.complete(batch))
+    calls = [(worker, worker.complete(await worker.claim_one())), (canceller, canceller.cancel(run))]
+    answers = await core.race(*calls[not is_first], *calls[is_first])
     after = await core.describe(run)
-    assert (recorded, after["status"]) == ("done", "cancelled")
+    assert (answers[not is_first], after["status"]) == ("done", "cancelled")
     assert after["scenarios"] == {SCENARIO: {"triggered": 1, "not_evaluated": 1}}

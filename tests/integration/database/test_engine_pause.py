@@ -99,12 +99,3 @@ async def test_open_invocations_say_why_they_wait_until_answered(core: SqlCore, 
     await worker.hand_back(engine_answers=True)
     described = [await core.describe(run) for run in waiting]
     assert [(one["error"], one["error_message"]) for one in described] == [(None, None)] * 2
-
-
-async def test_reporting_an_outage_does_not_hold_up_recording(core: SqlCore) -> None:
-    reporter, worker = await core.workers(2)
-    await core.open_run(worker, [pairs([1])])
-    batch = await worker.claim_one()
-    async with reporter.transaction():
-        await reporter.hand_back(engine_error=OUTAGE)
-        assert await worker.complete(batch) == "done"

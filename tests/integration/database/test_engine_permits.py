@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from random import Random
 from uuid import uuid4
 
 import psycopg
@@ -72,33 +70,3 @@ async def test_permits_are_taken_one_at_a_time_under_a_row(core: SqlCore) -> Non
     await core.owner.run("delete from scheduler.engine_ceiling")
     with pytest.raises(psycopg.errors.NoDataFound):
         await take(first)
-
-
-async def test_simultaneous_requests_never_hold_more_than_the_total(core: SqlCore) -> None:
-    auditor = await core.session()
-    all_done = asyncio.Event()
-    seen: list[tuple[int, int]] = []
-
-    async def audit() -> None:
-        while not all_done.is_set():
-            seen.extend(
-                await auditor.rows(
-                    "select coalesce(sum(calls), 0), coalesce(sum(calls) filter (where not is_manual), 0)"
-                    " from scheduler.engine_permits"
-                )
-            )
-
-    async def request(worker: Worker, random: Random) -> None:
-        for _ in range(80):
-            permit_id = new_id()
-            if await worker.take_permit(permit_id, total=TOTAL, manual=random.random() < 0.5, seconds=0.05):
-                await asyncio.sleep(0)
-                if random.random() < 0.8:  # else its process was killed
-                    await worker.hand_back(engine_permit_id=permit_id)
-
-    auditing = asyncio.create_task(audit())
-    await asyncio.gather(*(request(worker, Random(seed)) for seed, worker in enumerate(await core.workers(8))))
-    all_done.set()
-    await auditing
-    assert max(taken for taken, _ in seen) == TOTAL
-    assert max(scheduled for _, scheduled in seen) <= TOTAL - 4

@@ -1,9 +1,7 @@
-"""scheduler.prepare_schedule, connect and disconnect, and uninstall.sql: what deploy.sh asks of the database."""
+"""scheduler.prepare_schedule, connect and disconnect: what deploy.sh asks of the database."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,7 +12,6 @@ from .sql_core import SqlCore, Worker, minutes
 URL = "https://function.example"
 TOKENS = ("invoke-token-5b1f", "invoke-token-77aa")
 SCHEDULE, OTHER = "0 2 * * * UTC", "30 4 * * * UTC"
-UNINSTALL = Path(__file__).parents[3] / "supabase" / "uninstall.sql"
 
 
 async def connect(core: SqlCore, url: str = URL, token: str = TOKENS[0], schedule: str = SCHEDULE) -> Any:
@@ -140,16 +137,3 @@ async def test_disconnecting_deletes_only_its_pg_net_and_cron_rows(core: SqlCore
     assert await core.owner.rows("select status_code from net._http_response") == [(204,)]
     assert await core.owner.column("select runid from cron.job_run_details order by 1") == [3, 4]
     assert await core.owner.value("select count(*) from scheduler.dispatches") == 4
-
-
-async def test_uninstalling_leaves_the_mentors_and_nothing_else(core: SqlCore, worker: Worker) -> None:
-    await connect(core)
-    await core.open_run(worker)
-    of_psql = re.compile(r"^\\if.*?^\\endif$|^\\.*?$", re.DOTALL | re.MULTILINE)
-    script = of_psql.sub("", UNINSTALL.read_text()).replace(":'versions'", "''")
-    await (await core.session_under_safeupdate()).run(script)
-    assert await core.owner.value("select to_regnamespace('scheduler')") is None
-    relations = "select relname::text from pg_class where relnamespace = 'public'::regnamespace"
-    assert await core.owner.column(f"{relations} and relname ~ '^scheduler_'") == []
-    assert await core.owner.value("select to_regclass('public.peer_mentors') is not null")
-    assert await kept(core) == ([], [])

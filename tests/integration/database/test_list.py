@@ -1,4 +1,4 @@
-"""scheduler_list and scheduler_get: filters, pages, one mentor's history, one run in detail, the last good run."""
+"""scheduler_list, scheduler_get, scheduler_spent_slots: filters, pages, one mentor's history, one run in detail, the last good run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from .asked import ended_run, listed, opened, seen
-from .sql_core import SCENARIO, Json, SqlCore, Worker, mentor, minutes, pairs
+from .sql_core import SCENARIO, Json, SqlCore, Worker, mentor, pairs
 
 OUTCOMES = ("triggered", "not_triggered", "suppressed", "skipped", "failed")
 
@@ -125,29 +126,68 @@ async def test_a_mentors_scenarios_are_those_of_its_group(core: SqlCore, worker:
     assert (item["status"], item["results"][0]["outcome"]) == ("cancelled", "not_triggered")
 
 
+# Over many runs
+
+
+@pytest.fixture
+async def history(core: SqlCore) -> list[str]:
+    """The ids of 4,500 daily runs, the newest first. Mentor 1 was in the newest, two around the 2,000th, the oldest."""
+    await core.owner.run(
+        "insert into public.scheduler_invocations (idempotency_key, triggered_by, status, scheduled_for, created_at,"
+        " finished_at, expires_at, engine_scope, config)"
+        " select scheduler.slot_key(slot), 'schedule', 'succeeded', slot, slot, slot, slot, 's', %s"
+        " from generate_series(timestamptz '2026-11-22 02:00Z', '2000-01-01', '-1 day') as slot limit 4500",
+        Jsonb({"evaluation_schedule": "0 2 * * *", "evaluation_timezone": "UTC"}),
+    )
+    runs = await core.owner.column("select id::text from public.scheduler_invocations order by created_at desc")
+    await core.owner.run(
+        "insert into public.scheduler_invocation_batches (invocation_id, batch_no, pairs, first_user_id, last_user_id,"
+        " mentors, evaluations, queue, msg_id, state, not_triggered, finished_at)"
+        " select run, 1, %s, %s, %s, 1, 1, 'scenario_evaluation_batches', 0, 'done', 1, now()"
+        " from unnest(%s::uuid[]) as run",
+        *(Jsonb(pairs([1])), mentor(1), mentor(1), [runs[ago - 1] for ago in (1, 2000, 2001, 4500)]),
+    )
+    return runs
+
+
+async def test_a_mentors_page_looks_into_2000_runs_at_most(worker: Worker, history: list[str]) -> None:
+    pages: list[list[int]] = []
+    after = None
+    while not pages or after is not None:
+        page = await listed(worker, user_id=mentor(1), after=after)
+        pages.append([history.index(run) + 1 for run in ids(page)])
+        after = page["next"]
+    assert pages == [[1, 2000], [2001], [4500]]
+    full = await listed(worker, user_id=mentor(1), limit=1)
+    assert (ids(full), full["next"]["id"]) == ([history[0]], history[0])
+    unknown = await listed(worker, user_id=mentor(3))
+    assert (ids(unknown), unknown["next"]["id"]) == ([], history[1999])
+
+
+@pytest.mark.usefixtures("history")
+async def test_spent_slots_are_bounded_and_include_deleted_runs(core: SqlCore, worker: Worker) -> None:
+    await core.owner.run("update public.scheduler_invocations set deleted_at = now() where scheduled_for > '2026-11-20'")
+    found = await worker.call("spent_slots", **{"from": "2026-11-19T02:00:00Z", "to": "2026-11-21T02:00:00Z"})
+    assert found == [
+        {"scheduled_for": f"2026-11-{day}T02:00:00+00:00", "schedule": "0 2 * * *", "timezone": "UTC"}
+        for day in (21, 20, 19)
+    ]
+    found = await worker.call("spent_slots", **{"from": "1990-01-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"})
+    assert (len(found), found[0]["scheduled_for"]) == (1001, "2026-11-22T02:00:00+00:00")
+
+
 # scheduler_get
 
 
-async def in_detail(worker: Worker, run: str) -> Json:
-    found = await seen(worker, run)
-    assert found is not None
-    return found
-
-
-@pytest.mark.parametrize(
-    ("request_of", "users", "sample"),
-    [
-        ({}, None, []),
-        ({"user_ids": None, "scenario_types": None}, None, []),
-        ({"user_ids": [mentor(1)], "scenario_types": None}, 1, [mentor(1)]),
-    ],
-)
-async def test_a_run_in_detail_shows_what_was_asked_for(
-    core: SqlCore, worker: Worker, request_of: Json, users: int | None, sample: list[str]
-) -> None:
-    run = await opened(worker, request=request_of)
-    assert await in_detail(worker, run) == await core.describe(run) | {
-        "request": {"users": users, "sample_user_ids": sample, "scenario_types": None},
+@pytest.mark.parametrize("request_of", [{}, {"user_ids": None}, {"user_ids": [mentor(1)], "scenario_types": ["a"]}])
+async def test_a_run_in_detail_shows_what_was_asked_for(core: SqlCore, worker: Worker, request_of: Json) -> None:
+    run, user_ids = await opened(worker, request=request_of), request_of.get("user_ids")
+    assert await seen(worker, run) == await core.describe(run) | {
+        "request": {
+            "users": user_ids and len(user_ids),
+            "sample_user_ids": user_ids or [],
+            "scenario_types": request_of.get("scenario_types"),
+        },
         "config": {"batch_size": 100},
         "enumeration_done": False,
         "not_evaluated_user_ids": [],
@@ -158,12 +198,12 @@ async def test_a_run_in_detail_shows_what_was_asked_for(
 async def test_some_of_the_users_not_evaluated_are_named(core: SqlCore, worker: Worker) -> None:
     few = await core.open_run(worker, [pairs([1], ["a"]), pairs([2, 3], ["a", "b"])])
     await worker.complete(await worker.claim_one())
-    assert (await in_detail(worker, few))["not_evaluated_user_ids"] == []
+    assert (await seen(worker, few))["not_evaluated_user_ids"] == []
     await worker.cancel(few)
-    assert (await in_detail(worker, few))["not_evaluated_user_ids"] == [mentor(2), mentor(3)]
+    assert (await seen(worker, few))["not_evaluated_user_ids"] == [mentor(2), mentor(3)]
     many = await core.open_manual_run(worker, [pairs(range(start, start + 50)) for start in range(0, 1000, 50)])
     await worker.cancel(many)
-    named = (await in_detail(worker, many))["not_evaluated_user_ids"]
+    named = (await seen(worker, many))["not_evaluated_user_ids"]
     assert len(set(named)) == len(named) == 10
 
 
@@ -175,16 +215,13 @@ async def test_the_functions_answers_while_it_was_due_are_counted(
     await core.change(run, "scheduled_for = now() - interval '1 hour', finished_at = now() - interval '30 minutes'")
     if is_open:
         await core.change(run, "status = 'running', finished_at = null")
-    for at, status, error in [
-        *((-1, 500, None), (0, 200, None), (5, 200, None), (10, None, "no_answer")),
-        *((20, 401, None), (31, 503, None)),
-    ]:
-        await core.owner.run(
-            "insert into scheduler.dispatches (requested_at, status_code, error)"
-            " select scheduled_for + %s, %s, %s from public.scheduler_invocations",
-            *(minutes(at), status, error),
-        )
-    answers = (await in_detail(worker, run))["dispatches"]
+    await core.owner.run(
+        "insert into scheduler.dispatches (requested_at, status_code, error)"
+        " select scheduled_for + make_interval(mins => at), code, error from public.scheduler_invocations, (values"
+        " (-1, 500, null), (0, 200, null), (5, 200, null), (10, null, 'no_answer'), (20, 401, null), (31, 503, null)"
+        ") as answer (at, code, error)"
+    )
+    answers = (await seen(worker, run))["dispatches"]
     assert [(answer["status_code"], answer["error"], answer["count"]) for answer in answers] == [
         *([(503, None, 1)] if is_open else []),
         (401, None, 1),
@@ -206,45 +243,33 @@ async def last_good_run(core: SqlCore, worker: Worker) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "is_good"),
+    ("outcomes", "change", "is_good"),
     [
-        (["triggered"], True),
-        (["failed", "not_triggered"], True),
-        (["failed"], False),
-        (["triggered", None], False),
-        ([], False),
+        (["triggered"], "note = null", True),
+        (["failed", "not_triggered"], "note = null", True),
+        (["failed"], "note = null", False),
+        (["triggered", None], "note = null", False),
+        ([], "note = null", False),
+        # its mentors had no scenario that applied
+        ([], """status = 'succeeded', error = null, skip_reasons = skip_reasons || '{"no_scenario_applies": 3}'""", True),
+        (["triggered"], "triggered_by = 'manual'", False),
+        (["triggered"], "triggered_by = 'retry'", False),
+        (["triggered"], "dry_run = true", False),
+        (["triggered"], "status = 'skipped'", False),
     ],
 )
-async def test_a_good_run_was_read_and_in_part_evaluated(
-    core: SqlCore, worker: Worker, outcomes: list[str | None], is_good: bool
+async def test_a_good_run_is_scheduled_and_in_part_evaluated(
+    core: SqlCore, worker: Worker, outcomes: list[str | None], change: str, is_good: bool
 ) -> None:
     assert await last_good_run(core, worker) is None
-    await ended_run(core, worker, outcomes)
+    await core.change(await ended_run(core, worker, outcomes), change)
     assert (await last_good_run(core, worker) is not None) == is_good
-
-
-@pytest.mark.parametrize(
-    "change",
-    ["triggered_by = 'manual'", "triggered_by = 'retry'", "dry_run = true", "status = 'skipped'"],
-)
-async def test_only_a_real_scheduled_run_is_a_good_run(core: SqlCore, worker: Worker, change: str) -> None:
-    run = await ended_run(core, worker, ["triggered"])
-    await core.change(run, change)
-    assert await last_good_run(core, worker) is None
-
-
-async def test_a_run_where_no_scenario_applied_is_a_good_run(core: SqlCore, worker: Worker) -> None:
-    await worker.finish(await core.open_run(worker, skipped=3))
-    assert (await last_good_run(core, worker))["status"] == "succeeded"
 
 
 async def test_the_latest_good_run_counts_even_when_deleted(core: SqlCore, worker: Worker) -> None:
     older = await ended_run(core, worker, ["triggered"])
-    await core.change(
-        older,
-        "idempotency_key = 'slot:older', scheduled_for = now() + interval '9 days',"
-        " finished_at = now() - interval '1 day'",
-    )
+    times = "scheduled_for = now() + interval '9 days', finished_at = now() - interval '1 day'"
+    await core.change(older, f"idempotency_key = 'slot:older', {times}")
     newer = await ended_run(core, worker, ["failed", "triggered"])
     await worker.delete(newer)
     summary = await core.summarize(newer)

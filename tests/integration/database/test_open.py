@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from .asked import TTL_HOURS, ask, ended_run, opened, refusal
+from .asked import TTL_HOURS, Undone, add_mentors, all_undone, ask, ended_run, opened, refusal, undone
 from .sql_core import SCENARIO, SqlCore, Worker, mentor, pairs
 
 
@@ -64,17 +64,6 @@ async def test_without_a_key_every_call_opens_a_run(core: SqlCore, worker: Worke
     assert await opened(worker) != await opened(worker)
 
 
-async def test_the_second_call_opens_it_where_the_first_fails(core: SqlCore) -> None:
-    first, second = await core.workers(2)
-    await first.run("begin")
-    await opened(first, key="k")
-    waiting = asyncio.create_task(ask(second, key="k"))
-    await core.until_waiting_for_a_lock(second)
-    await first.run("rollback")
-    assert (await waiting)["outcome"] == "opened"
-    assert await runs(core) == 1
-
-
 async def test_the_key_of_an_ended_or_deleted_run_stays_spent(core: SqlCore, worker: Worker) -> None:
     run = await opened(worker, key="k")
     cancelled = await worker.cancel(run)
@@ -98,13 +87,6 @@ async def test_a_pair_that_the_engine_answered_comes_along(core: SqlCore, worker
     assert (await ask(worker))["witness"] is None
     await ended_run(core, worker, ["triggered"])
     assert (await ask(worker))["witness"] == {"user_id": mentor(0), "scenario_type": SCENARIO}
-
-
-async def test_opening_a_run_ends_those_past_their_time(core: SqlCore, worker: Worker) -> None:
-    expired = await core.open_manual_run(worker, [pairs([1])])
-    await core.expire_now(expired)
-    await opened(worker)
-    assert (await core.describe(expired))["status"] == "failed"
 
 
 async def test_a_slice_is_posted_once_and_only_if_asked(core: SqlCore, worker: Worker) -> None:
@@ -193,3 +175,50 @@ async def test_of_many_simultaneous_retries_one_is_opened(
     source = await ended_run(core, worker)
     answers = await asyncio.gather(*(ask(one, retry_of=source, key=key) for one in await core.workers(12)))
     assert Counter(answer["outcome"] for answer in answers) == {"opened": 1, others: 11}
+
+
+# scheduler_undone, which a retry reads
+
+
+async def test_only_failed_and_not_evaluated_pairs_are_read(core: SqlCore, worker: Worker) -> None:
+    await add_mentors(core, [4, 6])
+    run = await ended_run(
+        core, worker, ["triggered", "not_triggered", "suppressed", "skipped", "failed", None, None]
+    )
+    await worker.delete(run)
+    assert await all_undone(worker, run) == [
+        Undone(mentor(4), SCENARIO, active=True),
+        Undone(mentor(5), SCENARIO, active=False),
+        Undone(mentor(6), SCENARIO, active=True),
+    ]
+
+
+async def test_the_state_of_the_enumeration_comes_along(core: SqlCore, worker: Worker) -> None:
+    request = {"user_ids": [mentor(1), mentor(2)], "scenario_types": [SCENARIO]}
+    run = await opened(worker, request=request)
+    await worker.enqueue(run, [pairs([1])], following=mentor(1))
+    await worker.cancel(run)
+    expected = {
+        "triggered_by": "manual",
+        "retry_of": None,
+        "request": request,
+        "enumeration_cursor": mentor(1),
+        "enumeration_done": False,
+    }
+    assert (await undone(worker, run))["rest"] == expected
+    last = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+    assert await undone(worker, run, after=last) == {"mentors": [], "last_user_id": None, "rest": expected}
+    rest = (await undone(worker, await opened(worker, retry_of=run)))["rest"]
+    assert (rest["triggered_by"], rest["retry_of"], rest["enumeration_cursor"]) == ("retry", run, None)
+    assert await undone(worker, str(uuid4())) is None
+
+
+async def test_a_page_is_about_as_large_as_asked(core: SqlCore, worker: Worker) -> None:
+    run = await core.open_run(worker, [pairs(range(start, start + 10)) for start in range(0, 100, 10)])
+    await worker.cancel(run)
+    sizes = {
+        asked: len((await undone(worker, run, mentors=asked))["mentors"])
+        for asked in (None, -1, 0, 1, 10, 11, 45, 10**6)
+    }
+    # no page is empty before the end
+    assert sizes == {None: 10, -1: 10, 0: 10, 1: 10, 10: 10, 11: 20, 45: 50, 10**6: 100}

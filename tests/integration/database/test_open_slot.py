@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from .sql_core import Session, SqlCore, Worker, minutes, pairs
+from .sql_core import SqlCore, Worker, minutes
 
 MADE = "select scheduler.time_ordered_id(timestamptz '1970-01-01Z' + n * interval '1 ms') from generate_series({}) as n"
 
@@ -64,7 +64,7 @@ async def test_a_slot_stays_spent_after_its_invocation(installed: SqlCore, worke
     assert (await worker.open_slot(due, following, due - minutes(60)))["not_a_slot"] is True
 
 
-async def test_the_first_start_opens_nothing_and_sets_the_mark(core: SqlCore) -> None:
+async def test_the_first_start_opens_nothing_but_the_next_slot(core: SqlCore) -> None:
     before, (due, following) = await core.now(), await core.slots()
     answers = await asyncio.gather(*(one.open_slot(due, following, due) for one in await core.workers(20)))
     assert {(answer["opened"], answer["invocation"], answer["not_a_slot"]) for answer in answers} == {
@@ -73,13 +73,8 @@ async def test_the_first_start_opens_nothing_and_sets_the_mark(core: SqlCore) ->
     (mark,) = await core.settings("slot_high_water_mark")
     assert before <= mark <= await core.now()
     assert await invocations(core) == []
-
-
-async def test_the_first_slot_after_the_first_start_is_opened(core: SqlCore, worker: Worker) -> None:
-    due, following = await core.slots()
-    await worker.open_slot(due, following)
     await core.change_settings(f"slot_high_water_mark = '{due - minutes(1)}'")
-    assert (await worker.open_slot(due, following))["opened"]
+    assert (await (await core.worker()).open_slot(due, following))["opened"]
 
 
 async def test_a_missed_slot_is_opened_only_within_the_gap(installed: SqlCore, worker: Worker) -> None:
@@ -135,48 +130,13 @@ async def test_an_overlapping_slot_is_recorded_once_as_skipped(installed: SqlCor
     assert await invocations(installed) == [(due - minutes(60), "running", None), (due, "skipped", "overlap")]
 
 
-async def test_two_slots_racing_leave_one_of_them_open(installed: SqlCore) -> None:
-    due, following = await installed.slots()
-    slots = [due, due - minutes(60)] * 10
-    workers = await installed.workers(20)
-    await asyncio.gather(*(one.open_slot(slot, following) for one, slot in zip(workers, slots, strict=True)))
-    # the older one comes first and the newer one overlaps, or the newer one comes first and the older is spent
-    assert await invocations(installed) in (
-        [(due - minutes(60), "running", None), (due, "skipped", "overlap")],
-        [(due, "running", None)],
-    )
-
-
-async def test_an_expired_run_blocks_no_slot_nor_do_manual_runs(installed: SqlCore, worker: Worker) -> None:
-    due, following = await installed.slots()
-    manual = await installed.open_manual_run(worker)
-    old = (await worker.open_slot(due - minutes(60), following))["invocation"]["id"]
-    await worker.enqueue(old, [pairs([1, 2])], done=True)
-    await installed.expire_now(old)
-    answer = await worker.open_slot(due, following)
-    assert (answer["opened"], answer["invocation"]["status"]) == (True, "running")
-    assert {row["id"] for row in answer["open"]} == {manual, answer["invocation"]["id"]}
-    ended = await installed.describe(old)
-    assert (ended["status"], ended["error"], ended["counts"]["not_evaluated"]) == ("failed", "expired", 2)
-
-
 async def test_a_run_finishing_meanwhile_does_not_block_the_slot(installed: SqlCore, worker: Worker) -> None:
     due, following = await installed.slots()
     old = (await worker.open_slot(due - minutes(60), following))["invocation"]["id"]
-    await worker.enqueue(old, [], skipped=1, done=True)
+    await worker.enqueue(old, [], done=True, skip_reasons={"no_scenario_applies": 1})
     opener = await installed.worker()
     _, answer = await installed.race(worker, worker.finish(old), opener, opener.open_slot(due, following))
     assert answer["invocation"]["status"] == "running"
-
-
-async def test_the_usual_call_takes_no_lock_on_the_settings(installed: SqlCore, worker: Worker) -> None:
-    """Fifty workers that only look must not queue behind each other."""
-    due, following = await installed.slots()
-    await worker.open_slot(due, following)
-    other: Session = await installed.session()
-    async with other.transaction():
-        await other.run("select from scheduler.settings for update")
-        assert not (await worker.open_slot(due, following))["opened"]
 
 
 async def test_ids_of_runs_sort_by_the_millisecond_they_were_made(installed: SqlCore, worker: Worker) -> None:

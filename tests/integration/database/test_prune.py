@@ -62,22 +62,6 @@ async def test_what_ended_before_the_retention_goes_with_its_rows(core: SqlCore,
     assert await left(core, "evaluations", "invocation_id") == {young}
 
 
-async def test_each_invocation_is_a_transaction_of_its_own(core: SqlCore, worker: Worker) -> None:
-    """One that cannot be deleted takes nothing back; what grows every minute goes first."""
-    dispatches = "insert into scheduler.dispatches (requested_at, error) values (now() - interval '1 year', 'old')"
-    await core.owner.run(dispatches)
-    await ended_days_ago(core, worker, DAYS_KEPT + 20)
-    stuck = await ended_days_ago(core, worker, DAYS_KEPT + 10)
-    await core.owner.run(
-        "create table public.kept (invocation_id uuid references public.scheduler_invocations);"
-        f"insert into public.kept values ('{stuck}')"
-    )
-    with pytest.raises(psycopg.errors.ForeignKeyViolation):
-        await prune(core)
-    assert await left(core) == {stuck}
-    assert await core.owner.value("select count(*) from scheduler.dispatches") == 0
-
-
 async def test_a_large_run_goes_in_chunks_after_leaving_the_api(core: SqlCore, worker: Worker) -> None:
     """Broken off between two chunks it is not shown with a part of its rows, and the next day's prune goes on."""
     run = await ended_days_ago(core, worker, DAYS_KEPT + 1)
