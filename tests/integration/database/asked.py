@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -21,34 +20,21 @@ class Undone(NamedTuple):
     active: bool
 
 
-async def ask(
-    worker: Worker,
-    *,
-    invocation_id: str | None = None,
-    key: str | None = None,
-    request_hash: str = "a digest",
-    request: Mapping[str, Any] | None = None,
-    dry_run: bool = False,
-    retry_of: str | None = None,
-    note: str | None = None,
-    expires_after_hours: int = 20,
-    post_slice: bool = False,
-) -> Any:
+async def ask(worker: Worker, *, invocation_id: str | None = None, key: str | None = None, **asked: Any) -> Any:
     """Call scheduler_open."""
-    answer = await worker.call(
-        "open",
-        invocation_id=invocation_id or str(uuid4()),
-        idempotency_key=key,
-        request_hash=request_hash,
-        request={"user_ids": None, "scenario_types": None} if request is None else request,
-        dry_run=dry_run,
-        retry_of=retry_of,
-        note=note,
-        config={"batch_size": 100},
-        expires_after_hours=expires_after_hours,
-        engine_key_ttl_hours=TTL_HOURS,
-        post_slice=post_slice,
-    )
+    usual = {
+        "request_hash": "a digest",
+        "request": {"user_ids": None, "scenario_types": None},
+        "dry_run": False,
+        "retry_of": None,
+        "note": None,
+        "config": {"batch_size": 100},
+        "expires_after_hours": 20,
+        "engine_key_ttl_hours": TTL_HOURS,
+        "post_slice": False,
+    }
+    run = invocation_id or str(uuid4())
+    answer = await worker.call("open", invocation_id=run, idempotency_key=key, **{**usual, **asked})
     assert set(answer) == {"outcome", "invocation", "witness"}
     return answer
 
@@ -103,28 +89,12 @@ async def all_undone(worker: Worker, run: str, *, mentors: int = 1000) -> list[U
     return found
 
 
-async def listed(
-    worker: Worker,
-    *,
-    statuses: Sequence[str] | None = None,
-    triggered_by: Sequence[str] | None = None,
-    scheduled_from: datetime | None = None,
-    scheduled_to: datetime | None = None,
-    user_id: str | None = None,
-    limit: int = 100,
-    after: Mapping[str, str] | None = None,
-) -> Any:
+async def listed(worker: Worker, *, limit: int = 100, after: Mapping[str, str] | None = None, **filters: Any) -> Any:
     """Call scheduler_list."""
+    none = dict.fromkeys(("statuses", "triggered_by", "scheduled_from", "scheduled_to", "user_id"))
+    after_created_at, after_id = (after["created_at"], after["id"]) if after else (None, None)
     answer = await worker.call(
-        "list",
-        statuses=statuses,
-        triggered_by=triggered_by,
-        scheduled_from=scheduled_from,
-        scheduled_to=scheduled_to,
-        user_id=user_id,
-        limit=limit,
-        after_created_at=after and after["created_at"],
-        after_id=after and after["id"],
+        "list", **{**none, **filters}, limit=limit, after_created_at=after_created_at, after_id=after_id
     )
     assert set(answer) == {"items", "next"}
     return answer

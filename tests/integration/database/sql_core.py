@@ -74,13 +74,17 @@ class Worker(Session):
         super().__init__(connection)
         self._signatures: dict[str, str] = {}
 
+    @property
+    def called(self) -> set[str]:
+        return set(self._signatures)
+
     async def call(self, function: str, **arguments: Any) -> Any:
         """Call a function of ours with JSON arguments, named without their `p_`, as the Data API would."""
         if function not in self._signatures:
             self._signatures[function] = await self.value(
                 "select pg_get_function_identity_arguments(('public.' || %s)::regproc)", f"scheduler_{function}"
             )
-        signature = self._signatures[function]
+        signature = self._signatures[function] or "nothing text"
         named = ", ".join(f"p_{name} => given.p_{name}" for name in arguments)
         return await self.value(
             f"select public.scheduler_{function}({named}) from json_to_record(%s::json) as given ({signature})",
@@ -88,26 +92,18 @@ class Worker(Session):
         )
 
     async def open_slot(
-        self,
-        due: datetime,
-        following: datetime,
-        requested: datetime | None = None,
-        *,
-        missed_slot_max_gap_hours: int = 12,
-        expires_after_hours: int = 20,
-        max_workers: int = 4,
+        self, due: datetime, following: datetime, requested: datetime | None = None, **settings: Any
     ) -> Any:
+        usual = {
+            "missed_slot_max_gap_hours": 12,
+            "expires_after_hours": 20,
+            "max_workers": 4,
+            "time_budget_seconds": 25,
+            "retention_days": 90,
+            "config": {"batch_size": 100},
+        }
         return await self.call(
-            "open_slot",
-            due_slot=due,
-            next_slot=following,
-            requested_slot=requested,
-            missed_slot_max_gap_hours=missed_slot_max_gap_hours,
-            expires_after_hours=expires_after_hours,
-            max_workers=max_workers,
-            time_budget_seconds=25,
-            retention_days=90,
-            config={"batch_size": 100},
+            "open_slot", due_slot=due, next_slot=following, requested_slot=requested, **{**usual, **settings}
         )
 
     async def enqueue(

@@ -94,9 +94,8 @@ async def test_a_page_groups_mentors_by_segments(core: SqlCore, worker: Worker) 
 async def test_all_rows_of_a_mentor_are_in_one_page(core: SqlCore, worker: Worker, rows: int) -> None:
     users = [mentor(1), mentor(2), mentor(3)]
     values = ", ".join(f"('{user_id}'::uuid)" for user_id in users)
-    await replace_view(
-        core, f"user_id, array[segment] as segments from (values {values}) as u (user_id), unnest('{{a,b}}'::text[]) as segment"
-    )
+    twice = f"from (values {values}) as users (user_id), unnest('{{a,b}}'::text[]) as segment"
+    await replace_view(core, f"user_id, array[segment] as segments {twice}")
     read = await pages(worker, rows=rows)
     assert [user_id for page in read for user_id in page] == [user_id for user_id in users for _ in range(2)]
     assert all(len(page) % 2 == 0 for page in read)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-import pytest
 
 from .asked import listed, opened, seen
 from .sql_core import SCENARIO, Json, Session, SqlCore, Worker, mentor, pairs
@@ -113,7 +112,8 @@ async def test_the_chosen_users_given_to_a_slice_are_bounded(core: SqlCore, work
     assert answer["more_open"] is True
     assert 0 < len(given) < len(runs)
     assert given == runs[: len(given)]
-    assert (await seen(worker, runs[0]))["request"] == {"users": 10_000, "sample_user_ids": chosen[:10], "scenario_types": None}
+    shown = (await seen(worker, runs[0]))["request"]
+    assert shown == {"users": 10_000, "sample_user_ids": chosen[:10], "scenario_types": None}
 
 
 async def test_of_the_functions_answers_the_latest_20_are_shown(core: SqlCore, worker: Worker) -> None:

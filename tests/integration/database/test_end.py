@@ -1,4 +1,4 @@
-"""scheduler_finish, scheduler_update and scheduler.expire: how runs end, and that their status is the truth (I2, I5)."""
+"""scheduler_finish, scheduler_update and scheduler.expire: how runs end, and that their status is true (I2, I5)."""
 
 from __future__ import annotations
 

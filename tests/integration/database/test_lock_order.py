@@ -43,7 +43,7 @@ async def all_end(*calls: asyncio.Task[Any] | Coroutine[Any, Any, Any]) -> list[
 
 
 async def meet(core: SqlCore, calls: Calls, query: str, *parameters: object) -> list[Any]:
-    """Make the calls one after the other, while the query holds what the first one stops at; none ends in a deadlock."""
+    """Make the calls one by one, while the query holds what the first one stops at; none ends in a deadlock."""
     begun = []
     async with core.owner.transaction():
         await core.owner.run(query, *parameters)

@@ -26,10 +26,11 @@ select format(statement.form, format('%I.%I', n.nspname, c.relname), a.attname)
   ) as statement (form, kinds)
  where strpos(statement.kinds, c.relkind::text) > 0 and ({OURS})
  union all
-select format(case p.prokind when 'p' then 'call %I.%I(%s)' else 'select %I.%I(%s) from (select %s offset 0) as given' end,
-              n.nspname, p.proname,
-              case p.prokind when 'p' then coalesce(arguments.nulls, '') else coalesce(arguments.given, '') end,
-              coalesce(arguments.named, '1'))
+select case p.prokind
+         when 'p' then format('call %I.%I(%s)', n.nspname, p.proname, coalesce(arguments.nulls, ''))
+         else format('select %I.%I(%s) from (select %s offset 0) as given', n.nspname, p.proname,
+                     coalesce(arguments.given, ''), coalesce(arguments.named, '1'))
+       end
   from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
  cross join lateral (
    select string_agg(format('null::%s', format_type(type, null)), ', ' order by position),
