@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-
 from .asked import listed, opened, seen
 from .sql_core import SCENARIO, Json, Session, SqlCore, Worker, mentor, pairs
 

@@ -89,9 +89,7 @@ async def test_simultaneous_claims_and_pages_share_and_lose_no_batch(core: SqlCo
     async def enumerate_mentors(worker: Worker, run: str) -> None:
         for page in range(40):
             expected, following = str(page) if page else None, str(page + 1)
-            assert await worker.enqueue(
-                run, [pairs([page]) for _ in range(3)], expected=expected, following=following
-            )
+            assert await worker.enqueue(run, [pairs([page]) for _ in range(3)], expected=expected, following=following)
 
     async def claim_until_empty(worker: Worker) -> list[tuple[str, int]]:
         mine: list[tuple[str, int]] = []

@@ -171,8 +171,6 @@ async def test_a_rest_beside_a_cancellation_is_abandoned_with_it(core: SqlCore) 
     recorder, canceller = await core.workers(2)
     run = await core.open_run(recorder, [pairs([1, 2])])
     batch = await recorder.claim_one()
-    _, recorded = await core.race(
-        canceller, canceller.cancel(run), recorder, recorder.complete(batch, rest=mentors(2))
-    )
+    _, recorded = await core.race(canceller, canceller.cancel(run), recorder, recorder.complete(batch, rest=mentors(2)))
     counts = (await core.describe(run))["counts"]
     assert (recorded, counts["triggered"], counts["not_evaluated"], await core.queued()) == ("done", 1, 1, 0)

@@ -130,9 +130,7 @@ async def test_simultaneous_dispatches_do_not_overbook(ready: SqlCore, worker: W
 
 
 @pytest.mark.parametrize("wrong", [*SECRETS, "pg_net"])
-async def test_what_cannot_be_posted_is_recorded_and_breaks_nothing(
-    ready: SqlCore, worker: Worker, wrong: str
-) -> None:
+async def test_what_cannot_be_posted_is_recorded_and_breaks_nothing(ready: SqlCore, worker: Worker, wrong: str) -> None:
     """pg_net raises on an address that it cannot read; Vault raises on a secret that it cannot decrypt."""
     if wrong == "pg_net":
         await ready.owner.run(REFUSE_REQUESTS)

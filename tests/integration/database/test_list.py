@@ -209,9 +209,7 @@ async def test_some_of_the_users_not_evaluated_are_named(core: SqlCore, worker: 
 
 
 @pytest.mark.parametrize("is_open", [False, True])
-async def test_the_functions_answers_while_it_was_due_are_counted(
-    core: SqlCore, worker: Worker, is_open: bool
-) -> None:
+async def test_the_functions_answers_while_it_was_due_are_counted(core: SqlCore, worker: Worker, is_open: bool) -> None:
     run = await ended_run(core, worker)
     await core.change(run, "scheduled_for = now() - interval '1 hour', finished_at = now() - interval '30 minutes'")
     if is_open:

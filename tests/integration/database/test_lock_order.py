@@ -56,6 +56,7 @@ async def meet(core: SqlCore, calls: Calls, query: str, *parameters: object) -> 
 def outage(reporter: Worker, **given: Any) -> tuple[Session, Coroutine[Any, Any, Any]]:
     return reporter, reporter.hand_back(engine_error="engine_unavailable", **given)
 
+
 async def tick(clock: Session) -> None:
     await clock.run("select scheduler.dispatch()")
 

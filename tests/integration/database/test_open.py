@@ -182,9 +182,7 @@ async def test_of_many_simultaneous_retries_one_is_opened(
 
 async def test_only_failed_and_not_evaluated_pairs_are_read(core: SqlCore, worker: Worker) -> None:
     await add_mentors(core, [4, 6])
-    run = await ended_run(
-        core, worker, ["triggered", "not_triggered", "suppressed", "skipped", "failed", None, None]
-    )
+    run = await ended_run(core, worker, ["triggered", "not_triggered", "suppressed", "skipped", "failed", None, None])
     await worker.delete(run)
     assert await all_undone(worker, run) == [
         Undone(mentor(4), SCENARIO, active=True),

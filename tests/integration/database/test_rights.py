@@ -45,9 +45,7 @@ async def expected(owner: Session) -> set[Grant]:
         "select format('public.%I', proname) from pg_proc where pronamespace = 'public'::regnamespace"
     )
     return DOCUMENTED | {
-        Grant("function", name, "service_role", "EXECUTE")
-        for name in functions
-        if name.startswith("public.scheduler_")
+        Grant("function", name, "service_role", "EXECUTE") for name in functions if name.startswith("public.scheduler_")
     }
 
 

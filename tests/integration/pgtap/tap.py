@@ -10,7 +10,7 @@ RESULT = re.compile(r"(?P<not>not )?ok \d+\b")
 
 
 def complaints_of(answers: Iterable[str]) -> list[str]:
-    """All that speaks against a file's answers, each of one or several lines: tests that failed, or that did not run."""
+    """All that speaks against a file's answers, each of one or several lines."""
     planned: list[int] = []
     ran = 0
     complaints: list[str] = []
