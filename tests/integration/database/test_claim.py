@@ -64,7 +64,7 @@ async def test_a_message_of_no_open_batch_is_cleared_away(core: SqlCore, worker:
     run = await core.open_run(worker, [pairs([number]) for number in range(2000)])
     await core.owner.run("select pgmq.send(%s, %s::jsonb)", QUEUES[1], message.replace("RUN", run))
     await core.owner.run("analyze public.scheduler_invocation_batches, pgmq.q_scenario_evaluation_batches")
-    await core.owner.run(f"update pgmq.q_{QUEUES[1]} set vt = 'infinity' where msg_id between 3 and 2000")
+    await core.owner.run(f"update pgmq.q_{QUEUES[1]} set vt = '2100-01-01' where msg_id between 3 and 2000")
     claimed = await worker.claim(4)
     assert (keys(claimed), claimed["stale"]) == ([(run, 1), (run, 2)], 1)
     assert await core.queued() == 2000

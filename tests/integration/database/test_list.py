@@ -216,9 +216,9 @@ async def test_the_functions_answers_while_it_was_due_are_counted(core: SqlCore,
         await core.change(run, "status = 'running', finished_at = null")
     await core.owner.run(
         "insert into scheduler.dispatches (requested_at, status_code, error)"
-        " select scheduled_for + make_interval(mins => at), code, error from public.scheduler_invocations, (values"
+        " select scheduled_for + make_interval(mins => at), code, said from public.scheduler_invocations, (values"
         " (-1, 500, null), (0, 200, null), (5, 200, null), (10, null, 'no_answer'), (20, 401, null), (31, 503, null)"
-        ") as answer (at, code, error)"
+        ") as answer (at, code, said)"
     )
     answers = (await seen(worker, run))["dispatches"]
     assert [(answer["status_code"], answer["error"], answer["count"]) for answer in answers] == [
