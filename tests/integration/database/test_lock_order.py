@@ -50,7 +50,11 @@ async def meet(core: SqlCore, calls: Calls, query: str, *parameters: object) -> 
         for session, call in calls:
             begun.append(asyncio.create_task(call))
             await core.until_waiting_for_a_lock(session, or_done=begun[-1])
-    return await all_end(*begun)
+    answers = await all_end(*begun)
+    # scheduler.expire goes on after any error, a deadlock too
+    overdue = "select id from public.scheduler_invocations where finished_at is null and expires_at <= now()"
+    assert await core.owner.column(overdue) == []
+    return answers
 
 
 def outage(reporter: Worker, **given: Any) -> tuple[Session, Coroutine[Any, Any, Any]]:
