@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -73,13 +74,17 @@ class Worker(Session):
         super().__init__(connection)
         self._signatures: dict[str, str] = {}
 
+    @property
+    def called(self) -> set[str]:
+        return set(self._signatures)
+
     async def call(self, function: str, **arguments: Any) -> Any:
         """Call a function of ours with JSON arguments, named without their `p_`, as the Data API would."""
         if function not in self._signatures:
             self._signatures[function] = await self.value(
                 "select pg_get_function_identity_arguments(('public.' || %s)::regproc)", f"scheduler_{function}"
             )
-        signature = self._signatures[function]
+        signature = self._signatures[function] or "nothing text"
         named = ", ".join(f"p_{name} => given.p_{name}" for name in arguments)
         return await self.value(
             f"select public.scheduler_{function}({named}) from json_to_record(%s::json) as given ({signature})",
@@ -87,28 +92,19 @@ class Worker(Session):
         )
 
     async def open_slot(
-        self,
-        due: datetime,
-        following: datetime,
-        requested: datetime | None = None,
-        *,
-        missed_slot_max_gap_hours: int = 12,
-        expires_after_hours: int = 20,
-        max_workers: int = 4,
-    ) -> Json:
-        answer: Json = await self.call(
-            "open_slot",
-            due_slot=due,
-            next_slot=following,
-            requested_slot=requested,
-            missed_slot_max_gap_hours=missed_slot_max_gap_hours,
-            expires_after_hours=expires_after_hours,
-            max_workers=max_workers,
-            time_budget_seconds=25,
-            retention_days=90,
-            config={"batch_size": 100},
+        self, due: datetime, following: datetime, requested: datetime | None = None, **settings: Any
+    ) -> Any:
+        usual = {
+            "missed_slot_max_gap_hours": 12,
+            "expires_after_hours": 20,
+            "max_workers": 4,
+            "time_budget_seconds": 25,
+            "retention_days": 90,
+            "config": {"batch_size": 100},
+        }
+        return await self.call(
+            "open_slot", due_slot=due, next_slot=following, requested_slot=requested, **{**usual, **settings}
         )
-        return answer
 
     async def enqueue(
         self,
@@ -118,7 +114,6 @@ class Worker(Session):
         expected: str | None = None,
         following: str | None = None,
         done: bool = False,
-        skipped: int = 0,
         skip_reasons: Mapping[str, int] | None = None,
     ) -> bool:
         answer = await self.call(
@@ -128,7 +123,7 @@ class Worker(Session):
             next_cursor=following,
             done=done,
             batches=batches,
-            skip_reasons={"no_scenario_applies": skipped} if skip_reasons is None else skip_reasons,
+            skip_reasons=skip_reasons or {},
         )
         assert set(answer) == {"accepted"}
         return bool(answer["accepted"])
@@ -140,28 +135,22 @@ class Worker(Session):
         *,
         manual_only: bool = False,
         poison: str | None = None,
-    ) -> Json:
-        answer: Json = await self.call(
-            "claim",
-            quantity=quantity,
-            visibility_seconds=visibility_seconds,
-            manual_only=manual_only,
-            poison=poison,
+    ) -> Any:
+        return await self.call(
+            "claim", quantity=quantity, visibility_seconds=visibility_seconds, manual_only=manual_only, poison=poison
         )
-        return answer
-
-    async def take_permit(
-        self, permit_id: str, *, calls: int = 4, total: int = 12, manual: bool = False, seconds: float = 30
-    ) -> bool:
-        taken: bool = await self.call(
-            "take_permit", permit_id=permit_id, calls=calls, total=total, is_manual=manual, seconds=seconds
-        )
-        return taken
 
     async def claim_one(self, visibility_seconds: int = VISIBILITY_SECONDS) -> Json:
         (batch,) = (await self.claim(1, visibility_seconds))["batches"]
         assert isinstance(batch, dict)
         return batch
+
+    async def take_permit(
+        self, permit_id: str, *, calls: int = 4, total: int = 12, manual: bool = False, seconds: float = 30
+    ) -> Any:
+        return await self.call(
+            "take_permit", permit_id=permit_id, calls=calls, total=total, is_manual=manual, seconds=seconds
+        )
 
     async def complete(
         self,
@@ -170,22 +159,16 @@ class Worker(Session):
         outcomes: Mapping[str, str] | None = None,
         *,
         rest: Sequence[str] | None = None,
-    ) -> str:
-        """Record a batch: each pair came to `outcome`, but a user's to `outcomes[user id]` where that is given.
-
-        The users in `rest` have no results: they are cut off.
-        """
+    ) -> Any:
+        """Record a batch: each pair came to `outcome`, a user's to `outcomes[user id]`; those in `rest` are cut off."""
         results = [
-            (user_id, scenario_type, (outcomes or {}).get(user_id, outcome))
-            for group in batch["pairs"]
-            for user_id in group["user_ids"]
-            if user_id not in (rest or ())
-            for scenario_type in group["scenario_types"]
+            (*pair, (outcomes or {}).get(pair[0], outcome))
+            for pair in pairs_of(batch["pairs"])
+            if pair[0] not in (rest or ())
         ]
-        counts: dict[str, dict[str, int]] = {}
+        counts: dict[str, Counter[str]] = {}
         for _, scenario_type, came_to in results:
-            of_type = counts.setdefault(scenario_type, {})
-            of_type[came_to] = of_type.get(came_to, 0) + 1
+            counts.setdefault(scenario_type, Counter())[came_to] += 1
         notable = [result for result in results if result[2] != "not_triggered"]
         return await self.complete_with(batch, notable, counts, rest=rest)
 
@@ -196,15 +179,21 @@ class Worker(Session):
         counts: Mapping[str, Any],
         *,
         rest: Sequence[str] | None = None,
-    ) -> str:
-        state: str = await self.call(
+        causes: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Record these results, (user id, scenario type, outcome); `causes`: by user, why they failed."""
+        return await self.call(
             "complete",
             invocation_id=batch["invocation_id"],
             batch_no=batch["batch_no"],
             deliveries=batch.get("deliveries", 1),
             results=[
                 {"scenario_type": scenario_type, "outcome": outcome, "attempts": 1, "user_ids": [user_id]}
-                | ({"error_code": "engine_error", "error_message": "it failed"} if outcome == "failed" else {})
+                | (
+                    {"error_code": (causes or {}).get(user_id, "engine_error"), "error_message": "it failed"}
+                    if outcome == "failed"
+                    else {}
+                )
                 for user_id, scenario_type, outcome in notable
             ],
             scenario_counts=counts,
@@ -212,81 +201,57 @@ class Worker(Session):
             worker="test",
             rest=rest,
         )
-        return state
 
-    async def split(self, batch: Mapping[str, Any]) -> bool:
-        answer: bool = await self.call(
-            "split",
-            invocation_id=batch["invocation_id"],
-            batch_no=batch["batch_no"],
-            read_count=batch["read_count"],
-        )
-        return answer
+    async def split(self, batch: Mapping[str, Any]) -> Any:
+        return await self.call("split", **_held(batch))
 
-    async def release(self, batch: Mapping[str, Any], *, delay_seconds: int = 0, blameless: bool = True) -> bool:
-        answer: bool = await self.call(
-            "release",
-            invocation_id=batch["invocation_id"],
-            batch_no=batch["batch_no"],
-            read_count=batch["read_count"],
-            delay_seconds=delay_seconds,
-            blameless=blameless,
-        )
-        return answer
+    async def release(self, batch: Mapping[str, Any], *, delay_seconds: int = 0, blameless: bool = True) -> Any:
+        return await self.call("release", **_held(batch), delay_seconds=delay_seconds, blameless=blameless)
 
-    async def finish(self, invocation_id: str) -> Json:
-        answer: Json = await self.call("finish", invocation_id=invocation_id)
-        return answer
-
-    async def cancel(self, invocation_id: str) -> Json | None:
-        """Cancel, and answer the invocation as it is afterwards: unchanged where it had ended."""
-        answer = await self.update(invocation_id, cancel=True)
-        return None if answer is None else answer["invocation"]
+    async def finish(self, invocation_id: str) -> Any:
+        return await self.call("finish", invocation_id=invocation_id)
 
     async def update(
         self, invocation_id: str, *, cancel: bool = False, set_note: bool = False, note: str | None = None
-    ) -> Json | None:
-        answer: Json | None = await self.call(
-            "update", invocation_id=invocation_id, cancel=cancel, set_note=set_note, note=note
-        )
-        return answer
+    ) -> Any:
+        return await self.call("update", invocation_id=invocation_id, cancel=cancel, set_note=set_note, note=note)
 
-    async def delete(self, invocation_id: str) -> str | None:
-        answer: str | None = await self.call("delete", invocation_id=invocation_id)
-        return answer
+    async def cancel(self, invocation_id: str) -> Any:
+        """Cancel, and answer the invocation as it is afterwards: unchanged where it had ended."""
+        answer = await self.update(invocation_id, cancel=True)
+        return answer and answer["invocation"]
 
-    async def hand_back(
-        self,
-        *,
-        dispatch_id: int | None = None,
-        progressed: bool = False,
-        engine_answers: bool = False,
-        engine_error: str | None = None,
-        engine_message: str | None = None,
-        retry_after_seconds: int | None = None,
-        engine_permit_id: str | None = None,
-    ) -> None:
-        await self.call(
-            "hand_back",
-            dispatch_id=dispatch_id,
-            progressed=progressed,
-            engine_answers=engine_answers,
-            engine_error=engine_error,
-            engine_message=engine_message,
-            retry_after_seconds=retry_after_seconds,
-            engine_permit_id=engine_permit_id,
-        )
+    async def delete(self, invocation_id: str) -> Any:
+        return await self.call("delete", invocation_id=invocation_id)
+
+    async def hand_back(self, **given: Any) -> None:
+        """Call scheduler_hand_back; what is not given is null, or false."""
+        nothing = {"engine_error": None, "retry_after_seconds": None, "dispatch_id": None}
+        await self.call("hand_back", **{"progressed": False, "engine_answers": False, **nothing, **given})
+
+
+def pairs_of(frozen: Pairs) -> list[tuple[str, str]]:
+    """Each (user id, scenario type) of a batch."""
+    return [
+        (user_id, scenario_type)
+        for group in frozen
+        for user_id in group["user_ids"]
+        for scenario_type in group["scenario_types"]
+    ]
+
+
+def _held(batch: Mapping[str, Any]) -> Json:
+    return {name: batch[name] for name in ("invocation_id", "batch_no", "read_count")}
 
 
 class SqlCore:
-    """A migrated database, its owner's session, and workers that come and go."""
+    """A migrated database, its owner's session, and sessions of workers."""
 
     owner: Session
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._connections = contextlib.AsyncExitStack()
-        self._under_safeupdate: Session | None = None
 
     async def __aenter__(self) -> Self:
         self.owner = await self.session()
@@ -300,11 +265,10 @@ class SqlCore:
         return Session(await self._connections.enter_async_context(connect(self._url)))
 
     async def session_under_safeupdate(self) -> Session:
-        """One session of role postgres, the same each time, with the Data API's rule on that this role has off."""
-        if self._under_safeupdate is None:
-            self._under_safeupdate = await self.session()
-            await self._under_safeupdate.run("set safeupdate.enabled = on")
-        return self._under_safeupdate
+        """One more session of role postgres, with the Data API's rule on that this role has off."""
+        session = await self.session()
+        await session.run("set safeupdate.enabled = on")
+        return session
 
     async def worker(self) -> Worker:
         """One more session as PostgREST has them: with the limits of its own role, and safeupdate loaded."""
@@ -328,76 +292,109 @@ class SqlCore:
 
     async def install_long_ago(self) -> None:
         """Let the function's first start be a week past, so that a slot may be due."""
-        await self.owner.run("update scheduler.settings set slot_high_water_mark = now() - interval '7 days'")
+        await self.change_settings("slot_high_water_mark = now() - interval '7 days'")
 
-    async def open_run(
-        self,
-        worker: Worker,
-        batches: Sequence[Pairs] = (),
-        *,
-        done: bool = True,
-        skipped: int = 0,
-    ) -> str:
-        """A scheduled run that is open, with these batches queued. Does without a slot's rules."""
+    async def open_run(self, worker: Worker, batches: Sequence[Pairs] = (), **enqueued: Any) -> str:
+        """A scheduled run that is open, with these batches queued; without a slot's rules."""
         due, _ = await self.slots()
-        return await self._insert(worker, "schedule", f"slot:{due:%Y-%m-%dT%H:%MZ}", batches, done, skipped)
+        return await self._insert(worker, "schedule", f"slot:{due:%Y-%m-%dT%H:%MZ}", batches, enqueued)
 
-    async def open_manual_run(self, worker: Worker, batches: Sequence[Pairs] = (), *, done: bool = True) -> str:
-        key = await self.owner.value("select 'key:' || gen_random_uuid()")
-        return await self._insert(worker, "manual", key, batches, done, 0)
+    async def open_manual_run(self, worker: Worker, batches: Sequence[Pairs] = (), **enqueued: Any) -> str:
+        return await self._insert(worker, "manual", f"key:{uuid4()}", batches, enqueued)
 
     async def _insert(
-        self, worker: Worker, triggered_by: str, key: str, batches: Sequence[Pairs], done: bool, skipped: int
+        self, worker: Worker, triggered_by: str, key: str, batches: Sequence[Pairs], enqueued: Mapping[str, Any]
     ) -> str:
-        invocation_id = str(
-            await self.owner.value(
-                "insert into public.scheduler_invocations"
-                " (idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)"
-                " values (%s, %s, 'running', now(), now(), now() + interval '1 day', %s) returning id",
-                key,
-                triggered_by,
-                key,
-            )
+        insert = (
+            "insert into public.scheduler_invocations"
+            " (idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)"
+            " values (%s, %s, 'running', now(), now(), now() + interval '1 day', %s) returning id::text"
         )
-        if batches or done or skipped:
-            assert await worker.enqueue(invocation_id, batches, done=done, skipped=skipped)
+        invocation_id = str(await self.owner.value(insert, key, triggered_by, key))
+        if batches or enqueued != {"done": False}:
+            assert await worker.enqueue(invocation_id, batches, **{"done": True, **enqueued})
         return invocation_id
 
-    async def describe(self, invocation_id: str) -> Json:
-        described = await self.owner.value("select scheduler.describe_invocation(%s)", invocation_id)
-        assert isinstance(described, dict)
-        return described
+    async def describe(self, invocation_id: str) -> Any:
+        return await self.owner.value("select scheduler.describe_invocation(%s)", invocation_id)
 
-    async def summarize(self, invocation_id: str) -> Json:
-        summary = await self.owner.value("select scheduler.summarize_invocation(%s)", invocation_id)
-        assert isinstance(summary, dict)
-        return summary
+    async def summarize(self, invocation_id: str) -> Any:
+        return await self.owner.value("select scheduler.summarize_invocation(%s)", invocation_id)
+
+    async def change(self, invocation_id: str, columns: str) -> None:
+        """Set columns of a run behind the functions' back."""
+        await self.owner.run(f"update public.scheduler_invocations set {columns} where id = %s", invocation_id)
+
+    async def change_settings(self, columns: str) -> None:
+        """Set columns of scheduler.settings."""
+        await self.owner.run(f"update scheduler.settings set {columns} where singleton")
+
+    async def settings(self, columns: str) -> tuple[Any, ...]:
+        (row,) = await self.owner.rows(f"select {columns} from scheduler.settings")
+        return row
+
+    async def batches(self, columns: str) -> list[tuple[Any, ...]]:
+        return await self.owner.rows(f"select {columns} from public.scheduler_invocation_batches order by batch_no")
 
     async def expire_now(self, invocation_id: str) -> None:
-        """Let its time be over; nothing has noticed yet."""
-        await self.owner.run(
-            "update public.scheduler_invocations set expires_at = now() - interval '1 second' where id = %s",
-            invocation_id,
-        )
+        """Let its time be over; no function has noticed yet."""
+        await self.change(invocation_id, "expires_at = now() - interval '1 second'")
+
+    async def expire(self, invocation_id: str) -> Any:
+        """Let it expire, and return what it came to."""
+        await self.expire_now(invocation_id)
+        await self.owner.run("select scheduler.expire()")
+        return await self.describe(invocation_id)
 
     async def let_batches_reappear(self) -> None:
         """Let the visibility time of every claimed batch be over."""
         for queue in QUEUES:
             await self.owner.run(f"update pgmq.q_{queue} set vt = clock_timestamp()")
 
+    async def lose_messages(self) -> None:
+        """Empty all queues, as by hand."""
+        for queue in QUEUES:
+            await self.owner.run(f"select pgmq.purge_queue('{queue}')")
+
+    async def messages(self) -> list[tuple[Any, ...]]:
+        """Return what is in all queues, hidden messages too."""
+        every = " union all ".join(f"select msg_id, read_ct, vt, message from pgmq.q_{queue}" for queue in QUEUES)
+        return await self.owner.rows(f"{every} order by 1, 4")
+
     async def queued(self) -> int:
-        """Messages in all queues, hidden ones too."""
-        number = await self.owner.value(
-            f"select (select count(*) from pgmq.q_{QUEUES[0]})"
-            f" + (select count(*) from pgmq.q_{QUEUES[1]}) + (select count(*) from pgmq.q_{QUEUES[2]})"
-        )
-        assert isinstance(number, int)
-        return number
+        return len(await self.messages())
+
+    async def everything(self) -> list[list[tuple[Any, ...]]]:
+        """Return all that recording, splitting and enqueueing may change."""
+        return [
+            await self.messages(),
+            await self.batches("*"),
+            await self.owner.rows("select * from public.scheduler_evaluations order by user_id, scenario_type"),
+            await self.owner.rows("select id, status, next_batch_no from public.scheduler_invocations order by id"),
+        ]
+
+    async def posted(self) -> Any:
+        """Return how many requests wait in pg_net."""
+        return await self.owner.value("select count(*) from net.http_request_queue")
+
+    async def make_callable(self) -> None:
+        """Tell Vault where the function is; nothing is due."""
+        for name in ("scheduler_function_url", "scheduler_invoke_token"):
+            await self.owner.run("select vault.create_secret(%s, %s)", "https://function.example/", name)
+        await self.change_settings("next_due_at = now() + interval '1 hour'")
+
+    async def race(self, first: Session, act: Awaitable[Any], second: Session, call: Coroutine[Any, Any, Any]) -> Any:
+        """Return what both were answered, where `second` calls while `first` has acted and not yet committed."""
+        async with first.transaction():
+            acted = await act
+            calling = asyncio.create_task(call)
+            await self.until_waiting_for_a_lock(second, or_done=calling)
+        return acted, await calling
 
     async def until_waiting_for_a_lock(self, session: Session, *, or_done: asyncio.Task[Any] | None = None) -> None:
         """Return when the session's statement stands in the queue for a lock, or when the task that runs it is done."""
         async with asyncio.timeout(LOCK_WAIT_SECONDS):
-            # the server alone knows, and tells nobody unasked
+            # only the server knows, and it sends no notice
             while not await self.owner.value("select cardinality(pg_blocking_pids(%s)) > 0", session.pid):
                 if or_done is not None and or_done.done():
                     return

@@ -1,185 +1,176 @@
-"""scheduler_complete: results, counts and the queue's acknowledgement in one transaction, once."""
+"""scheduler_complete: results, counts and acknowledgement in one transaction, once; the rest goes on in a new batch."""
 
 from __future__ import annotations
 
-import asyncio
-from uuid import uuid4
+from collections.abc import Sequence
 
 import psycopg
 import pytest
 
-from .sql_core import SCENARIO, Session, SqlCore, Worker, assert_counts_add_up, mentor, pairs
+from .asked import undone
+from .sql_core import SCENARIO, SqlCore, Worker, assert_counts_add_up, mentor, pairs
+
+QUEUE = "pgmq.q_scenario_evaluation_batches"
+A_CONSTRAINT = f"check (user_id <> '{mentor(2)}')"
+REFUSALS = {
+    "the rows": (
+        f"alter table public.scheduler_evaluations add constraint no {A_CONSTRAINT}",
+        "alter table public.scheduler_evaluations drop constraint no",
+    ),
+    "the message": (f"alter table {QUEUE} rename to away", "alter table pgmq.away rename to " + QUEUE[5:]),
+}
 
 
-async def evaluations(core: SqlCore) -> list[tuple[object, ...]]:
-    return await core.owner.rows(
-        "select user_id::text, scenario_type, outcome, error_code from public.scheduler_evaluations order by 1, 2"
-    )
-
-
-async def states(core: SqlCore) -> list[tuple[object, ...]]:
-    return await core.owner.rows(
-        "select batch_no, state, triggered, not_triggered, suppressed, skipped, failed, not_evaluated"
-        " from public.scheduler_invocation_batches order by batch_no"
-    )
+def mentors(*numbers: int) -> list[str]:
+    return [mentor(number) for number in numbers]
 
 
 async def test_rows_counts_and_acknowledgement_come_together(core: SqlCore, worker: Worker) -> None:
-    invocation = await core.open_run(worker, [pairs(range(1, 7))])
-    outcomes = dict(
-        zip(map(mentor, range(1, 6)), ["triggered", "not_triggered", "suppressed", "skipped", "failed"], strict=True)
-    )
-    assert await worker.complete(await worker.claim_one(), "not_triggered", outcomes) == "done"
-    assert await evaluations(core) == [
-        (mentor(1), SCENARIO, "triggered", None),
-        (mentor(3), SCENARIO, "suppressed", None),
-        (mentor(4), SCENARIO, "skipped", None),
-        (mentor(5), SCENARIO, "failed", "engine_error"),
+    run = await core.open_run(worker, [pairs(range(1, 7))])
+    outcomes = dict(zip(mentors(1, 3, 4, 5), ["triggered", "suppressed", "skipped", "failed"], strict=True))
+    batch = {**await worker.claim_one(), "deliveries": 3}
+    assert await worker.complete(batch, "not_triggered", outcomes) == "done"
+    assert await core.owner.rows(
+        "select user_id::text, scenario_type, outcome, error_code from public.scheduler_evaluations order by 1"
+    ) == [
+        (user_id, SCENARIO, outcome, "engine_error" if outcome == "failed" else None)
+        for user_id, outcome in outcomes.items()
     ]
-    assert await states(core) == [(1, "done", 1, 2, 1, 1, 1, 0)]
+    assert await core.batches(
+        "state, triggered, not_triggered, suppressed, skipped, failed, not_evaluated,"
+        " deliveries, duration_ms, worker, finished_at is not null"
+    ) == [("done", 1, 2, 1, 1, 1, 0, 3, 5, "test", True)]
     assert await core.queued() == 0
-    described = await core.describe(invocation)
-    assert_counts_add_up(described)
-    assert described["failures"] == [
-        {
-            "code": "engine_error",
-            "count": 1,
-            "is_lower_bound": False,
-            "message": "it failed",
-            "sample_user_ids": [mentor(5)],
-        }
-    ]
+    assert_counts_add_up(await core.describe(run))
 
 
-async def test_when_the_rows_cannot_be_written_nothing_has_changed(core: SqlCore, worker: Worker) -> None:
-    await core.open_run(worker, [pairs([1, 2])])
-    batch = await worker.claim_one()
-    before = await states(core)
-    await core.owner.run(
-        "alter table public.scheduler_evaluations add constraint not_this_one check (user_id <> %s::uuid)".replace(
-            "%s", f"'{mentor(2)}'"
-        )
-    )
-    with pytest.raises(psycopg.errors.CheckViolation):
-        await worker.complete(batch)
-    assert (await states(core), await evaluations(core), await core.queued()) == (before, [], 1)
-    await core.owner.run("alter table public.scheduler_evaluations drop constraint not_this_one")
-    assert await worker.complete(batch) == "done"
-
-
-async def test_when_the_acknowledgement_fails_nothing_has_changed(core: SqlCore, worker: Worker) -> None:
-    await core.open_run(worker, [pairs([1, 2])])
-    batch = await worker.claim_one()
-    before = await states(core)
-    await core.owner.run("alter table pgmq.q_scenario_evaluation_batches rename to away")
-    with pytest.raises(psycopg.errors.UndefinedTable):
-        await worker.complete(batch)
-    assert (await states(core), await evaluations(core)) == (before, [])
-    await core.owner.run("alter table pgmq.away rename to q_scenario_evaluation_batches")
-    assert await core.queued() == 1
-
-
-async def test_the_first_to_record_wins(core: SqlCore) -> None:
-    first, second = await core.workers(2)
-    invocation = await core.open_run(first, [pairs([1])])
-    batch = await first.claim_one()
-    await core.let_batches_reappear()
-    again = await second.claim_one()
-    assert await first.complete(batch, "triggered") == "done"
-    assert await second.complete(again, "failed") == "already_done"
-    assert await first.complete(batch, "triggered") == "already_done"
-    assert await evaluations(core) == [(mentor(1), SCENARIO, "triggered", None)]
-    assert_counts_add_up(await core.describe(invocation))
-
-
-async def test_of_two_simultaneous_records_one_wins(core: SqlCore) -> None:
-    workers = await core.workers(2)
-    invocation = await core.open_run(workers[0], [pairs([number]) for number in range(30)])
-    for _ in range(30):
-        batch = await workers[0].claim_one()
-        answers = await asyncio.gather(*(worker.complete(batch) for worker in workers))
-        assert sorted(answers) == ["already_done", "done"]
-    described = await core.describe(invocation)
-    assert described["counts"]["triggered"] == 30
-    assert_counts_add_up(described)
-    assert await core.queued() == 0
-
-
-@pytest.mark.parametrize("cancelled", [True, False])
-async def test_a_late_result_moves_counts_but_neither_status_nor_end(
-    core: SqlCore, worker: Worker, cancelled: bool
+@pytest.mark.parametrize("rest", [None, mentors(3)], ids=["whole", "cut off"])
+@pytest.mark.parametrize("refused", REFUSALS)
+async def test_what_cannot_be_written_changes_nothing(
+    core: SqlCore, worker: Worker, refused: str, rest: list[str] | None
 ) -> None:
-    invocation = await core.open_run(worker, [pairs([1]), pairs([2])])
-    late = await worker.claim_one()
-    if cancelled:
-        await worker.cancel(invocation)
-    else:
-        await core.expire_now(invocation)
-        await core.owner.run("select scheduler.expire()")
-    before = await core.describe(invocation)
-    assert before["counts"]["not_evaluated"] == 2
-    assert await worker.complete(late, "triggered") == "done"
-    after = await core.describe(invocation)
-    assert (after["status"], after["finished_at"]) == (before["status"], before["finished_at"])
-    assert (after["counts"]["triggered"], after["counts"]["not_evaluated"]) == (1, 1)
-    assert after["scenarios"] == {SCENARIO: {"triggered": 1, "not_evaluated": 1}}
-    assert_counts_add_up(after)
-    assert not (await worker.finish(invocation))["ended_now"]
-    assert await worker.complete(late, "triggered") == "already_done"
-
-
-async def test_a_batch_of_a_deleted_invocation_is_gone(core: SqlCore, worker: Worker) -> None:
-    await core.open_run(worker, [pairs([1])])
+    await core.open_run(worker, [pairs([1, 2, 3])])
     batch = await worker.claim_one()
-    await core.owner.run("delete from public.scheduler_invocations")
-    assert await worker.complete(batch) == "gone"
-    assert await worker.complete({**batch, "invocation_id": str(uuid4())}) == "gone"
-    assert await evaluations(core) == []
+    before = await core.everything()
+    refuse, allow = REFUSALS[refused]
+    await core.owner.run(refuse)
+    with pytest.raises(psycopg.DatabaseError):
+        await worker.complete(batch, rest=rest)
+    await core.owner.run(allow)
+    assert await core.everything() == before
+    assert await worker.complete(batch, rest=rest) == "done"
+
+
+@pytest.mark.parametrize("rests", [(None, None), (mentors(1, 2), mentors(5))], ids=["whole", "cut off"])
+async def test_of_two_simultaneous_records_one_wins(core: SqlCore, rests: tuple[list[str] | None, ...]) -> None:
+    first, second = await core.workers(2)
+    run = await core.open_run(first, [pairs(range(10))])
+    batch = await first.claim_one()
+    late = second.complete(batch, "failed", rest=rests[1])
+    assert await core.race(first, first.complete(batch, rest=rests[0]), second, late) == ("done", "already_done")
+    counts = (await core.describe(run))["counts"]
+    assert (counts["mentors"], counts["failed"], await core.queued()) == (10, 0, 0 if rests[0] is None else 1)
+
+
+WRONG: list[tuple[list[int], dict[str, int]]] = [
+    ([], {}),
+    ([1], {"triggered": 1}),
+    ([1], {"triggered": 2}),
+    ([1], {"triggered": 1, "not_triggered": 2}),
+    ([1, 2], {"triggered": 1}),
+    ([1, 2, 3], {"triggered": 3}),
+    ([1, 2], {"triggered": 1, "failed": 2}),
+    ([1, 1], {"triggered": 2}),
+]
 
 
 @pytest.mark.parametrize(
-    ("notable", "counts"),
+    ("rest", "users", "counts"),
     [
-        ([], {}),
-        ([(mentor(1), SCENARIO, "triggered")], {SCENARIO: {"triggered": 1}}),
-        ([(mentor(1), SCENARIO, "triggered")], {SCENARIO: {"triggered": 2}}),
-        ([(mentor(1), SCENARIO, "triggered")], {SCENARIO: {"triggered": 1, "not_triggered": 2}}),
-        ([(mentor(1), SCENARIO, "triggered"), (mentor(2), SCENARIO, "triggered")], {SCENARIO: {"triggered": 1}}),
-        (
-            [(mentor(number), SCENARIO, "triggered") for number in (1, 2, 3)],
-            {SCENARIO: {"triggered": 3}},
-        ),
-        (
-            [(mentor(number), SCENARIO, "triggered") for number in (1, 2)],
-            {SCENARIO: {"triggered": 1, "failed": 2}},
-        ),
-        ([(mentor(1), SCENARIO, "triggered")] * 2, {SCENARIO: {"triggered": 2}}),
+        *((None, *case) for case in WRONG),
+        *((mentors(3), *case) for case in WRONG),
+        (mentors(3), [1, 3], {"triggered": 2}),
     ],
 )
 async def test_results_that_do_not_cover_the_pairs_are_refused(
-    core: SqlCore, worker: Worker, notable: list[tuple[str, str, str]], counts: dict[str, dict[str, int]]
+    core: SqlCore, worker: Worker, rest: list[str] | None, users: list[int], counts: dict[str, int]
 ) -> None:
-    await core.open_run(worker, [pairs([1, 2])])
+    await core.open_run(worker, [pairs([1, 2, 3] if rest else [1, 2])])
     batch = await worker.claim_one()
-    before = await states(core)
+    before = await core.everything()
+    notable = [(mentor(number), SCENARIO, "triggered") for number in users]
     with pytest.raises(psycopg.DatabaseError):
-        await worker.complete_with(batch, notable, counts)
-    assert (await states(core), await evaluations(core), await core.queued()) == (before, [], 1)
+        await worker.complete_with(batch, notable, {SCENARIO: counts}, rest=rest)
+    assert await core.everything() == before
 
 
-async def test_how_the_batch_was_delivered_is_kept(core: SqlCore, worker: Worker) -> None:
-    await core.open_run(worker, [pairs([1])])
-    await worker.complete({**await worker.claim_one(), "deliveries": 3})
-    assert await core.owner.rows(
-        "select deliveries, duration_ms, worker, finished_at is not null from public.scheduler_invocation_batches"
-    ) == [(3, 5, "test", True)]
-
-
-async def test_recording_waits_for_nobody_but_its_own_batch(core: SqlCore, worker: Worker) -> None:
-    """A finish, a hand-back or a cancellation that holds the invocation does not hold up those that record."""
-    invocation = await core.open_run(worker, [pairs([1])])
+async def test_recording_does_not_wait_for_its_invocation(core: SqlCore, worker: Worker) -> None:
+    """A finish, a hand-back or a cancellation that holds it does not hold up workers that record."""
+    run = await core.open_run(worker, [pairs([1])])
     batch = await worker.claim_one()
-    holder: Session = await core.session()
+    holder = await core.session()
     async with holder.transaction():
-        await holder.run("select from public.scheduler_invocations where id = %s for no key update", invocation)
+        await holder.run("select from public.scheduler_invocations where id = %s for no key update", run)
         assert await worker.complete(batch) == "done"
+
+
+# Where users are cut off
+
+
+async def test_users_cut_off_keep_their_groups_and_queue(core: SqlCore, worker: Worker) -> None:
+    skipped = {**pairs([5, 6], ["onboarding"])[0], "skip": "mentor_not_active"}
+    run = await core.open_manual_run(worker, [[*pairs([1, 2], ["lapsed"]), *pairs([3, 4], ["milestone"]), skipped]])
+    batch = {**await worker.claim_one(), "deliveries": 2}
+    outcomes = dict.fromkeys(mentors(5), "skipped")
+    assert await worker.complete(batch, "triggered", outcomes, rest=mentors(2, 3, 4, 6)) == "done"
+    assert await core.batches("state, pairs, mentors, evaluations") == [
+        ("done", [*pairs([1], ["lapsed"]), skipped | {"user_ids": mentors(5)}], 2, 2),
+        ("open", [*pairs([2], ["lapsed"]), *pairs([3, 4], ["milestone"]), skipped | {"user_ids": mentors(6)}], 4, 4),
+    ]
+    (again,) = (await worker.claim(manual_only=True))["batches"]
+    assert (again["batch_no"], again["deliveries"], again["invocation_id"]) == (2, 1, run)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [[], mentors(1, 2, 3), mentors(4), mentors(3, 4), mentors(2, 2, 9)],
+    ids=["none", "all", "an unknown user", "an unknown user as well", "an unknown user beside one named twice"],
+)
+async def test_a_rest_that_is_no_part_of_the_batch_is_refused(
+    core: SqlCore, worker: Worker, rest: Sequence[str]
+) -> None:
+    await core.open_run(worker, [pairs([1, 2, 3])])
+    batch = await worker.claim_one()
+    before = await core.everything()
+    with pytest.raises(psycopg.errors.DataException, match="expected a rest of some but not all of its users"):
+        await worker.complete(batch, rest=rest)
+    assert await core.everything() == before
+
+
+async def test_users_cut_off_while_a_retry_reads_come_once(core: SqlCore, worker: Worker) -> None:
+    """The retry has read the abandoned batch as a whole; its rest, which has a later number, was in it."""
+    run = await core.open_run(worker, [pairs([1, 2, 3]), pairs([4])])
+    late, _ = (await worker.claim())["batches"]
+    await worker.cancel(run)
+    first = await undone(worker, run, mentors=1)
+    await worker.complete(late, rest=mentors(3))
+    second = await undone(worker, run, after=first["last_user_id"], mentors=1)
+    assert [[row["user_id"] for row in page["mentors"]] for page in (first, second)] == [mentors(1, 2, 3), mentors(4)]
+    assert (await undone(worker, run, after=second["last_user_id"], mentors=1))["last_user_id"] is None
+
+
+async def test_a_run_does_not_end_between_record_and_rest(core: SqlCore) -> None:
+    recorder, finisher = await core.workers(2)
+    run = await core.open_run(recorder, [pairs([1, 2])])
+    batch = await recorder.claim_one()
+    _, finished = await core.race(recorder, recorder.complete(batch, rest=mentors(2)), finisher, finisher.finish(run))
+    assert not finished["ended_now"]
+
+
+async def test_a_rest_beside_a_cancellation_is_abandoned_with_it(core: SqlCore) -> None:
+    recorder, canceller = await core.workers(2)
+    run = await core.open_run(recorder, [pairs([1, 2])])
+    batch = await recorder.claim_one()
+    _, recorded = await core.race(canceller, canceller.cancel(run), recorder, recorder.complete(batch, rest=mentors(2)))
+    counts = (await core.describe(run))["counts"]
+    assert (recorded, counts["triggered"], counts["not_evaluated"], await core.queued()) == ("done", 1, 1, 0)

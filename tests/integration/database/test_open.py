@@ -1,16 +1,17 @@
-"""scheduler_open: a run that somebody asks for; the same key is the same run, however often it comes at once."""
+"""scheduler_open: a run on request, or a retry of one; the same key is the same run, however often it comes at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
-from .asked import ask, ended_run, opened, refusal
+from .asked import TTL_HOURS, Undone, add_mentors, all_undone, ask, ended_run, opened, refusal, undone
 from .sql_core import SCENARIO, SqlCore, Worker, mentor, pairs
 
 
@@ -18,10 +19,11 @@ async def runs(core: SqlCore) -> object:
     return await core.owner.value("select count(*) from public.scheduler_invocations")
 
 
-async def test_what_was_asked_for_is_kept_and_waits_for_its_first_page(core: SqlCore, worker: Worker) -> None:
-    request = {"user_ids": [mentor(1), mentor(2)], "scenario_types": [SCENARIO]}
+@pytest.mark.parametrize(("dry_run", "scope"), [(False, "manual"), (True, "dry")])
+async def test_what_was_asked_for_is_kept(core: SqlCore, worker: Worker, dry_run: bool, scope: str) -> None:
+    request = {"user_ids": [mentor(number) for number in range(10_000)], "scenario_types": [SCENARIO]}
     run = await opened(
-        worker, key="k1", request_hash="h1", request=request, note="look at these", expires_after_hours=3
+        worker, key="k1", request_hash="h1", request=request, note="look", dry_run=dry_run, expires_after_hours=3
     )
     (row,) = await core.owner.rows(
         "select idempotency_key, request_hash, triggered_by, status, dry_run, retry_of, request, config, engine_scope,"
@@ -29,141 +31,73 @@ async def test_what_was_asked_for_is_kept_and_waits_for_its_first_page(core: Sql
         " scheduled_for = created_at, engine_scope_since = created_at from public.scheduler_invocations"
     )
     assert row == (
-        *("key:k1", "h1", "manual", "pending", False, None, request, {"batch_size": 100}, f"manual:{run}"),
-        *(None, False, "look at these", None, 3 * 3600, True, True),
+        *("key:k1", "h1", "manual", "pending", dry_run, None, request, {"batch_size": 100}, f"{scope}:{run}"),
+        *(None, False, "look", None, 3 * 3600, True, True),
     )
-
-
-async def test_its_batches_go_to_the_queue_of_those_for_whom_a_person_waits(core: SqlCore, worker: Worker) -> None:
-    run = await opened(worker)
-    assert await worker.enqueue(run, [pairs([1])], following=mentor(1))
-    (batch,) = (await worker.claim(manual_only=True))["batches"]
-    assert (batch["invocation_id"], batch["engine_scope"]) == (run, f"manual:{run}")
-
-
-async def test_a_dry_run_has_a_scope_that_collides_with_nothing(core: SqlCore, worker: Worker) -> None:
-    run = await opened(worker, dry_run=True)
-    assert await core.owner.rows("select dry_run, engine_scope from public.scheduler_invocations") == [
-        (True, f"dry:{run}")
-    ]
-
-
-async def test_without_a_key_every_call_is_a_run_of_its_own(core: SqlCore, worker: Worker) -> None:
-    assert await opened(worker) != await opened(worker)
-    assert await runs(core) == 2
+    (given,) = (await worker.open_slot(*await core.slots()))["open"]
+    assert (given["id"], given["request"]) == (run, request)
 
 
 async def test_twenty_simultaneous_calls_with_one_key_open_one_run(core: SqlCore) -> None:
-    answers = await asyncio.gather(*(ask(worker, key="k") for worker in await core.workers(20)))
-    assert Counter(answer["outcome"] for answer in answers) == {"opened": 1, "same": 19}
-    assert len({answer["invocation"]["id"] for answer in answers}) == 1
-    assert await runs(core) == 1
-
-
-async def test_of_twenty_simultaneous_different_requests_with_one_key_one_is_carried_out(core: SqlCore) -> None:
     workers = await core.workers(20)
     answers = await asyncio.gather(
         *(ask(worker, key="k", request_hash=f"h{number % 4}") for number, worker in enumerate(workers))
     )
     (winner,) = (number % 4 for number, answer in enumerate(answers) if answer["outcome"] == "opened")
+    assert Counter(answer["outcome"] for answer in answers) == {"opened": 1, "same": 4, "other_request": 15}
     for number, answer in enumerate(answers):
-        assert answer["outcome"] in ({"opened", "same"} if number % 4 == winner else {"other_request"})
-        assert (answer["invocation"] is None) == (answer["outcome"] == "other_request")
+        assert (answer["invocation"] is None) == (number % 4 != winner)
     assert await runs(core) == 1
 
 
-async def test_a_call_repeated_after_a_lost_answer_finds_what_it_opened_itself(core: SqlCore, worker: Worker) -> None:
-    for key in (None, "k"):
-        run = str(uuid4())
-        first = await ask(worker, invocation_id=run, key=key)
-        again = await ask(worker, invocation_id=run, key=key)
-        assert (first["outcome"], again["outcome"]) == ("opened", "opened")
-        assert first["invocation"] == again["invocation"]
-        assert first["invocation"]["id"] == run
-    assert await runs(core) == 2
-
-
-async def test_a_call_and_its_own_repetition_at_once_are_one_run(core: SqlCore) -> None:
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_call_repeated_after_a_lost_answer_opens_once(core: SqlCore, key: str | None) -> None:
     run = str(uuid4())
-    answers = await asyncio.gather(*(ask(worker, invocation_id=run) for worker in await core.workers(10)))
-    assert [answer["outcome"] for answer in answers] == ["opened"] * 10
+    workers = await core.workers(10)
+    answers = await asyncio.gather(*(ask(worker, invocation_id=run, key=key) for worker in workers))
+    answers.append(await ask(workers[0], invocation_id=run, key=key))
+    assert {(answer["outcome"], answer["invocation"]["id"]) for answer in answers} == {("opened", run)}
     assert await runs(core) == 1
 
 
-async def test_who_comes_second_waits_and_takes_over_where_the_first_is_undone(core: SqlCore) -> None:
-    first, second = await core.workers(2)
-    await first.run("begin")
-    await opened(first, key="k")
-    waiting = asyncio.create_task(ask(second, key="k"))
-    await core.until_waiting_for_a_lock(second)
-    await first.run("rollback")
-    assert (await waiting)["outcome"] == "opened"
-    assert await runs(core) == 1
+async def test_without_a_key_every_call_opens_a_run(core: SqlCore, worker: Worker) -> None:
+    assert await opened(worker) != await opened(worker)
 
 
-async def test_the_same_key_shows_the_runs_current_state(core: SqlCore, worker: Worker) -> None:
+async def test_the_key_of_an_ended_or_deleted_run_stays_spent(core: SqlCore, worker: Worker) -> None:
     run = await opened(worker, key="k")
-    await worker.cancel(run)
-    again = await ask(worker, key="k")
-    assert again == {"outcome": "same", "invocation": await core.describe(run), "witness": None}
-    assert again["invocation"]["status"] == "cancelled"
-
-
-async def test_the_key_of_a_deleted_run_stays_spent(core: SqlCore, worker: Worker) -> None:
-    run = await opened(worker, key="k")
-    await worker.cancel(run)
+    cancelled = await worker.cancel(run)
+    assert await ask(worker, key="k") == {"outcome": "same", "invocation": cancelled, "witness": None}
     await worker.delete(run)
     assert await refusal(worker, key="k") == "deleted"
     assert await refusal(worker, key="k", request_hash="another") == "deleted"
     assert await runs(core) == 1
 
 
-async def test_no_clients_key_collides_with_a_slot_or_with_a_run_without_one(core: SqlCore, worker: Worker) -> None:
-    night, keyless = await core.open_run(worker), await opened(worker)
-    slot = await core.owner.value("select idempotency_key from public.scheduler_invocations where id = %s", night)
-    for key in (str(slot), keyless, f"id:{keyless}"):
-        assert await opened(worker, key=key) not in {night, keyless}
+async def test_a_clients_key_collides_with_no_other_name(core: SqlCore, worker: Worker) -> None:
+    await core.open_run(worker)
+    keyless = await opened(worker)
+    taken = await core.owner.column("select idempotency_key from public.scheduler_invocations")
+    for key in (*taken, keyless):
+        await opened(worker, key=key)
+    assert await runs(core) == 2 + 3
 
 
-async def test_whom_the_engine_has_answered_before_is_told_to_who_opens(core: SqlCore, worker: Worker) -> None:
+async def test_a_pair_that_the_engine_answered_comes_along(core: SqlCore, worker: Worker) -> None:
     assert (await ask(worker))["witness"] is None
     await ended_run(core, worker, ["triggered"])
     assert (await ask(worker))["witness"] == {"user_id": mentor(0), "scenario_type": SCENARIO}
 
 
-async def test_nothing_open_past_its_time_stays_open(core: SqlCore, worker: Worker) -> None:
-    expired = await core.open_manual_run(worker, [pairs([1])])
-    await core.expire_now(expired)
-    await opened(worker)
-    assert (await core.describe(expired))["status"] == "failed"
-
-
-async def posted(core: SqlCore) -> object:
-    return await core.owner.value("select count(*) from net.http_request_queue")
-
-
-async def test_a_slice_is_asked_for_once_where_nobody_works_on_it(core: SqlCore, worker: Worker) -> None:
-    for name in ("scheduler_function_url", "scheduler_invoke_token"):
-        await core.owner.run("select vault.create_secret(%s, %s)", "https://function.example", name)
-    await core.owner.run("update scheduler.settings set next_due_at = now() + interval '1 hour'")
-    await opened(worker, key="k0")
-    assert await posted(core) == 0
-    await opened(worker, key="k", post_slice=True)
-    await ask(worker, key="k", post_slice=True)
-    assert await posted(core) == 1
-
-
-async def test_a_run_is_opened_although_no_slice_can_be_asked_for(core: SqlCore, worker: Worker) -> None:
+async def test_a_slice_is_posted_once_and_only_if_asked(core: SqlCore, worker: Worker) -> None:
     await opened(worker, post_slice=True)
     assert await core.owner.column("select error from scheduler.dispatches") == ["vault_secret_missing"]
-
-
-async def test_ten_thousand_chosen_mentors_are_kept_as_they_are(core: SqlCore, worker: Worker) -> None:
-    request = {"user_ids": [mentor(number) for number in range(10_000)], "scenario_types": None}
-    run = await opened(worker, request=request)
-    await core.install_long_ago()
-    answer = await worker.open_slot(*await core.slots())
-    assert {row["id"]: row["request"] for row in answer["open"]}[run] == request
+    await core.make_callable()
+    await opened(worker, key="k0")
+    assert await core.posted() == 0
+    for _ in range(2):
+        await ask(worker, key="k", post_slice=True)
+    assert await core.posted() == 1
 
 
 @pytest.mark.parametrize(
@@ -174,3 +108,115 @@ async def test_what_makes_no_sense_opens_nothing(core: SqlCore, worker: Worker, 
     with pytest.raises(psycopg.Error):
         await ask(worker, **senseless)
     assert await runs(core) == 0
+
+
+# Retries
+
+
+async def scope(core: SqlCore, run: str) -> tuple[object, ...]:
+    (row,) = await core.owner.rows(
+        "select engine_scope, engine_scope_since from public.scheduler_invocations where id = %s", run
+    )
+    return row
+
+
+async def make_keys_old(core: SqlCore, run: str, hours: float) -> None:
+    await core.change(run, f"engine_scope_since = now() - make_interval(secs => {hours * 3600})")
+
+
+async def cut_off(core: SqlCore, run: str) -> None:
+    """End it as if its enumeration had been stopped in the middle."""
+    await core.change(run, "status = 'cancelled', finished_at = now()")
+
+
+@pytest.mark.parametrize(("source_is_dry", "asked_dry"), [(True, False), (True, True), (False, True)])
+async def test_dry_runs_and_their_retries_use_no_real_key(
+    core: SqlCore, worker: Worker, source_is_dry: bool, asked_dry: bool
+) -> None:
+    run = await opened(worker, dry_run=source_is_dry)
+    for dry in (asked_dry, False):
+        await cut_off(core, run)
+        run = await opened(worker, retry_of=run, dry_run=dry)
+        assert (await core.describe(run))["dry_run"]
+        assert (await scope(core, run))[0] == f"dry:{run}"
+
+
+async def test_a_retry_is_over_before_the_engine_forgets_keys(core: SqlCore, worker: Worker) -> None:
+    source = await ended_run(core, worker)
+    lasts = "select expires_at - created_at, expires_at - engine_scope_since from scheduler_invocations where id = %s"
+    ((time_enough, _),) = await core.owner.rows(lasts, await opened(worker, retry_of=source, expires_after_hours=20))
+    assert time_enough == timedelta(hours=20)
+    await core.owner.run("delete from public.scheduler_invocations where retry_of is not null")
+    await make_keys_old(core, source, TTL_HOURS - 3)
+    retry = await opened(worker, retry_of=source, expires_after_hours=20)
+    ((_, after_first_key),) = await core.owner.rows(lasts, retry)
+    assert after_first_key == timedelta(hours=TTL_HOURS)
+    # the window of a chain is that of its first run
+    await cut_off(core, retry)
+    await make_keys_old(core, retry, TTL_HOURS)
+    assert await refusal(worker, retry_of=retry) == "retry_window_closed"
+    assert await opened(worker, retry_of=retry, dry_run=True)
+
+
+async def test_a_slot_skipped_for_overlap_can_be_retried(core: SqlCore, worker: Worker) -> None:
+    await core.install_long_ago()
+    due, following = await core.slots()
+    await core.change(await core.open_run(worker), "idempotency_key = 'slot:another'")
+    skipped = (await worker.open_slot(due, following))["invocation"]
+    assert skipped["status"] == "skipped"
+    retry = await opened(worker, retry_of=skipped["id"])
+    assert (await scope(core, retry))[0] == f"slot:{due:%Y-%m-%dT%H:%MZ}"
+
+
+@pytest.mark.parametrize(("key", "others"), [(None, "retry_already_open"), ("k", "same")])
+async def test_of_many_simultaneous_retries_one_is_opened(
+    core: SqlCore, worker: Worker, key: str | None, others: str
+) -> None:
+    source = await ended_run(core, worker)
+    answers = await asyncio.gather(*(ask(one, retry_of=source, key=key) for one in await core.workers(12)))
+    assert Counter(answer["outcome"] for answer in answers) == {"opened": 1, others: 11}
+
+
+# scheduler_undone, which a retry reads
+
+
+async def test_only_failed_and_not_evaluated_pairs_are_read(core: SqlCore, worker: Worker) -> None:
+    await add_mentors(core, [4, 6])
+    run = await ended_run(core, worker, ["triggered", "not_triggered", "suppressed", "skipped", "failed", None, None])
+    await worker.delete(run)
+    assert await all_undone(worker, run) == [
+        Undone(mentor(4), SCENARIO, active=True),
+        Undone(mentor(5), SCENARIO, active=False),
+        Undone(mentor(6), SCENARIO, active=True),
+    ]
+
+
+async def test_the_state_of_the_enumeration_comes_along(core: SqlCore, worker: Worker) -> None:
+    request = {"user_ids": [mentor(1), mentor(2)], "scenario_types": [SCENARIO]}
+    run = await opened(worker, request=request)
+    await worker.enqueue(run, [pairs([1])], following=mentor(1))
+    await worker.cancel(run)
+    expected = {
+        "triggered_by": "manual",
+        "retry_of": None,
+        "request": request,
+        "enumeration_cursor": mentor(1),
+        "enumeration_done": False,
+    }
+    assert (await undone(worker, run))["rest"] == expected
+    last = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+    assert await undone(worker, run, after=last) == {"mentors": [], "last_user_id": None, "rest": expected}
+    rest = (await undone(worker, await opened(worker, retry_of=run)))["rest"]
+    assert (rest["triggered_by"], rest["retry_of"], rest["enumeration_cursor"]) == ("retry", run, None)
+    assert await undone(worker, str(uuid4())) is None
+
+
+async def test_a_page_is_about_as_large_as_asked(core: SqlCore, worker: Worker) -> None:
+    run = await core.open_run(worker, [pairs(range(start, start + 10)) for start in range(0, 100, 10)])
+    await worker.cancel(run)
+    sizes = {
+        asked: len((await undone(worker, run, mentors=asked))["mentors"])
+        for asked in (None, -1, 0, 1, 10, 11, 45, 10**6)
+    }
+    # no page is empty before the end
+    assert sizes == {None: 10, -1: 10, 0: 10, 1: 10, 10: 10, 11: 20, 45: 50, 10**6: 100}

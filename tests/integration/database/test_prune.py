@@ -1,4 +1,4 @@
-"""scheduler.prune: retention, as cron runs it."""
+"""scheduler.prune: retention as cron runs it, beside what still reads or writes what it takes away."""
 
 from __future__ import annotations
 
@@ -7,137 +7,85 @@ import asyncio
 import psycopg
 import pytest
 
-from .sql_core import QUEUES, SqlCore, Worker, pairs
+from .asked import ask, ended_run, opened, refusal
+from .sql_core import QUEUES, Session, SqlCore, Worker, pairs
 
 DAYS_KEPT = 30
+REFUSE_A_SMALL_CHUNK = """
+create function public.refuse() returns trigger language plpgsql as $$ begin
+  if (select count(*) from gone) < 20000 then raise 'broken off'; end if; return null; end $$;
+create trigger refuse after delete on public.scheduler_evaluations referencing old table as gone
+for each statement execute function public.refuse()
+"""
 
 
-async def prune(core: SqlCore) -> None:
-    """What cron runs every night, word for word."""
+async def prune(core: SqlCore, session: Session | None = None) -> None:
+    """What cron runs every day, word for word."""
     command = await core.owner.value("select command from cron.job where jobname = 'scheduler-prune'")
-    await (await core.session_under_safeupdate()).run(command)
+    await (session or await core.session_under_safeupdate()).run(command)
 
 
 @pytest.fixture(autouse=True)
 async def retention(core: SqlCore) -> None:
-    await core.owner.run("update scheduler.settings set retention_days = %s", DAYS_KEPT)
+    await core.change_settings(f"retention_days = {DAYS_KEPT}")
+
+
+async def grow_old(core: SqlCore, run: str, days: float = 365) -> str:
+    await core.change(run, f"finished_at = now() - make_interval(secs => {days * 86400})")
+    return run
 
 
 async def ended_days_ago(core: SqlCore, worker: Worker, days: float) -> str:
-    invocation = await core.open_manual_run(worker, [pairs([1, 2]), pairs([3])])
+    run = await core.open_manual_run(worker, [pairs([1, 2]), pairs([3])])
     for outcome in ("triggered", "failed"):
         await worker.complete(await worker.claim_one(), outcome)
-    await worker.finish(invocation)
-    await core.owner.run(
-        "update public.scheduler_invocations set finished_at = now() - make_interval(secs => %s) where id = %s",
-        days * 86400,
-        invocation,
-    )
-    return invocation
+    await worker.finish(run)
+    return await grow_old(core, run, days)
 
 
-async def left(core: SqlCore) -> set[str]:
-    return set(await core.owner.column("select id::text from public.scheduler_invocations"))
+async def left(core: SqlCore, table: str = "invocations", column: str = "id") -> set[str]:
+    return set(await core.owner.column(f"select {column}::text from public.scheduler_{table}"))
 
 
-async def test_it_is_called_as_a_procedure_every_day(core: SqlCore) -> None:
-    assert await core.owner.column("select command from cron.job where jobname = 'scheduler-prune'") == [
-        "call scheduler.prune()"
-    ]
-
-
-async def test_only_what_ended_before_the_retention_goes_with_all_its_rows(core: SqlCore, worker: Worker) -> None:
-    old = [await ended_days_ago(core, worker, days) for days in (DAYS_KEPT + 0.1, DAYS_KEPT + 300)]
+async def test_what_ended_before_the_retention_goes_with_its_rows(core: SqlCore, worker: Worker) -> None:
+    for days in (DAYS_KEPT + 0.1, DAYS_KEPT + 300):
+        await ended_days_ago(core, worker, days)
     young = await ended_days_ago(core, worker, DAYS_KEPT - 0.1)
+    deleted = await ended_days_ago(core, worker, 1)
+    await worker.delete(deleted)
+    waiting = await core.open_run(worker, [pairs([1])])
+    long_ago = "now() - interval '1 year'"
+    await core.change(waiting, f"created_at = {long_ago}, started_at = {long_ago}, scheduled_for = {long_ago}")
     await prune(core)
-    assert await left(core) == {young}
-    for table in ("scheduler_invocation_batches", "scheduler_evaluations"):
-        assert await core.owner.column(f"select distinct invocation_id::text from public.{table}") == [young]
-    assert not set(old) & await left(core)
+    assert await left(core) == {young, waiting}
+    assert await left(core, "invocation_batches", "invocation_id") == {young, waiting}
+    assert await left(core, "evaluations", "invocation_id") == {young}
 
 
-async def test_what_is_open_stays_however_old(core: SqlCore, worker: Worker) -> None:
-    invocation = await core.open_run(worker, [pairs([1])])
-    await core.owner.run(
-        "update public.scheduler_invocations set created_at = now() - interval '1 year',"
-        " started_at = now() - interval '1 year', scheduled_for = now() - interval '1 year'"
-    )
-    await prune(core)
-    assert await left(core) == {invocation}
-    assert await core.queued() == 1
-
-
-async def test_a_pruned_slot_stays_spent(core: SqlCore, worker: Worker) -> None:
-    await core.install_long_ago()
-    due, following = await core.slots()
-    opened = await worker.open_slot(due, following)
-    await worker.cancel(opened["invocation"]["id"])
-    await core.owner.run("update public.scheduler_invocations set finished_at = now() - interval '1 year'")
-    await core.owner.run("update scheduler.settings set retention_days = 1")
-    await prune(core)
-    assert await left(core) == set()
-    assert not (await worker.open_slot(due, following))["opened"]
-
-
-async def test_a_retry_outlives_what_it_retried(core: SqlCore, worker: Worker) -> None:
-    old = await ended_days_ago(core, worker, DAYS_KEPT + 1)
-    young = await ended_days_ago(core, worker, 1)
-    await core.owner.run(
-        "update public.scheduler_invocations set retry_of = %s, triggered_by = 'retry' where id = %s", old, young
-    )
-    await prune(core)
-    assert await core.owner.rows("select id::text, retry_of from public.scheduler_invocations") == [(young, None)]
-
-
-async def test_each_invocation_is_a_transaction_of_its_own(core: SqlCore, worker: Worker) -> None:
-    """A night that cannot be deleted, or a statement timeout, does not undo what was pruned before it.
-
-    Where that happens every day, what grows every minute goes all the same.
-    """
-    await core.owner.run(
-        "insert into scheduler.dispatches (requested_at, error) values (now() - interval '1 year', 'old')"
-    )
-    oldest = await ended_days_ago(core, worker, DAYS_KEPT + 20)
-    stuck = await ended_days_ago(core, worker, DAYS_KEPT + 10)
-    await core.owner.run(
-        "create table public.kept (invocation_id uuid references public.scheduler_invocations);"
-        f"insert into public.kept values ('{stuck}')"
-    )
-    with pytest.raises(psycopg.errors.ForeignKeyViolation):
-        await prune(core)
-    assert await left(core) == {stuck}
-    assert oldest != stuck
-    assert await core.owner.value("select count(*) from scheduler.dispatches") == 0
-
-
-async def test_a_large_night_goes_in_chunks_and_out_of_the_api_before_the_first(core: SqlCore, worker: Worker) -> None:
+async def test_a_large_run_goes_in_chunks_after_leaving_the_api(core: SqlCore, worker: Worker) -> None:
     """Broken off between two chunks it is not shown with a part of its rows, and the next day's prune goes on."""
-    night = await ended_days_ago(core, worker, DAYS_KEPT + 1)
+    run = await ended_days_ago(core, worker, DAYS_KEPT + 1)
     await core.owner.run(
         "insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome)"
         " select %s, gen_random_uuid(), 'contact_lapsed', 'triggered' from generate_series(1, 45000)",
-        night,
+        run,
     )
-    # Of 45,003 rows two chunks go, and the third is refused.
-    await core.owner.run(
-        "create function public.refuse() returns trigger language plpgsql as $$ begin"
-        " if (select count(*) from gone) < 20000 then raise 'broken off'; end if; return null; end $$;"
-        "create trigger refuse after delete on public.scheduler_evaluations referencing old table as gone"
-        " for each statement execute function public.refuse()"
-    )
-
+    await core.owner.run(REFUSE_A_SMALL_CHUNK)
     with pytest.raises(psycopg.errors.RaiseException):
         await prune(core)
-
-    assert await core.owner.value("select count(*) from public.scheduler_evaluations") == 5003
-    assert await worker.call("get", invocation_id=night) is None
+    assert await core.owner.value("select count(*) from public.scheduler_evaluations") == 45_003 - 2 * 20_000
+    assert await worker.call("get", invocation_id=run) is None
     await core.owner.run("drop trigger refuse on public.scheduler_evaluations")
     await prune(core)
-    assert await left(core) == set()
-    assert await core.owner.value("select count(*) from public.scheduler_evaluations") == 0
+    assert await left(core) == await left(core, "evaluations", "user_id") == set()
 
 
-async def test_messages_that_somebody_archived_by_hand_go(core: SqlCore) -> None:
+async def test_old_dispatches_and_archived_messages_go(core: SqlCore) -> None:
+    await core.owner.run(
+        "insert into scheduler.dispatches (requested_at, error) values"
+        f" (now() - interval '{DAYS_KEPT} days 1 minute', 'old'),"
+        f" (now() - interval '{DAYS_KEPT - 1} days 23 hours', 'young')"
+    )
     for queue in QUEUES:
         for _ in range(2):
             await core.owner.run(f"select pgmq.archive('{queue}', (select pgmq.send('{queue}', '{{}}')))")
@@ -146,18 +94,9 @@ async def test_messages_that_somebody_archived_by_hand_go(core: SqlCore) -> None
             f" where msg_id = (select min(msg_id) from pgmq.a_{queue})"
         )
     await prune(core)
+    assert await core.owner.column("select error from scheduler.dispatches") == ["young"]
     for queue in QUEUES:
         assert await core.owner.column(f"select count(*) from pgmq.a_{queue}") == [1]
-
-
-async def test_old_dispatches_go(core: SqlCore) -> None:
-    await core.owner.run(
-        "insert into scheduler.dispatches (requested_at, error) values"
-        f" (now() - interval '{DAYS_KEPT} days 1 minute', 'old'),"
-        f" (now() - interval '{DAYS_KEPT - 1} days 23 hours', 'young')"
-    )
-    await prune(core)
-    assert await core.owner.column("select error from scheduler.dispatches") == ["young"]
 
 
 async def log_of_cron(core: SqlCore, job: str, status: str, ended: str, database: str = "current_database()") -> None:
@@ -168,60 +107,75 @@ async def log_of_cron(core: SqlCore, job: str, status: str, ended: str, database
     )
 
 
-async def test_crons_own_log_of_our_jobs_is_kept_for_a_week(core: SqlCore) -> None:
-    await core.owner.run("select cron.schedule('somebody-elses', '0 0 * * *', 'select 1')")
-    for job in ("scheduler-dispatch", "scheduler-prune", "somebody-elses"):
-        await log_of_cron(core, job, "old", "now() - interval '7 days 1 minute'")
+async def test_crons_log_of_our_jobs_is_kept_a_week(core: SqlCore) -> None:
+    await core.owner.run("select cron.schedule('another', '0 0 * * *', 'select 1')")
+    old = "now() - interval '7 days 1 minute'"
+    for job in ("scheduler-dispatch", "scheduler-prune", "another"):
+        await log_of_cron(core, job, "old", old)
         await log_of_cron(core, job, "young", "now() - interval '6 days 23 hours'")
-    await log_of_cron(core, "scheduler-dispatch", "of another database", "now() - interval '8 days'", "'another'")
-    await prune(core)
-    assert await core.owner.rows(
-        "select jobname, status from cron.job_run_details join cron.job using (jobid) order by 1, 2"
-    ) == [
-        ("scheduler-dispatch", "of another database"),
-        ("scheduler-dispatch", "young"),
-        ("scheduler-prune", "young"),
-        ("somebody-elses", "old"),
-        ("somebody-elses", "young"),
-    ]
-
-
-async def test_what_an_earlier_installations_jobs_left_in_crons_log_goes(core: SqlCore) -> None:
-    await log_of_cron(core, "scheduler-dispatch", "old", "now() - interval '7 days 1 minute'")
+    await log_of_cron(core, "scheduler-dispatch", "of another database", old, "'another'")
+    # a crash left it without an end
+    await log_of_cron(core, "scheduler-dispatch", "running", "null")
+    # the jobs of an earlier installation had other ids
     await core.owner.run("select cron.unschedule('scheduler-dispatch')")
     await core.owner.run("select scheduler.schedule_jobs()")
     await prune(core)
-    assert await core.owner.column("select status from cron.job_run_details") == []
+    assert await core.owner.rows("select command, status from cron.job_run_details order by 1, 2") == [
+        ("call scheduler.prune()", "young"),
+        ("select 1", "old"),
+        ("select 1", "young"),
+        ("select scheduler.dispatch()", "of another database"),
+        ("select scheduler.dispatch()", "young"),
+    ]
 
 
-async def test_runs_that_a_crash_broke_off_leave_crons_log_too(core: SqlCore) -> None:
-    await log_of_cron(core, "scheduler-dispatch", "running", "null")
+async def test_the_last_good_run_stays_though_deleted(core: SqlCore, worker: Worker) -> None:
+    """Or a weekly schedule with a short retention would look dead."""
+    runs = []
+    for days in (20, 10):
+        runs.append(await grow_old(core, await ended_run(core, worker, ["triggered"]), days))
+        await core.change(runs[-1], "idempotency_key = id::text")
+        await worker.delete(runs[-1])
     await prune(core)
-    assert await core.owner.column("select status from cron.job_run_details") == []
+    assert await left(core) == {runs[-1]}
 
 
-async def test_no_role_of_the_data_api_may_prune(worker: Worker) -> None:
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        await worker.run("call scheduler.prune()")
+# Beside retries and records
 
 
-async def test_deleting_an_invocation_by_hand_takes_its_evaluations_along_and_no_others(
-    core: SqlCore, worker: Worker
-) -> None:
-    """There is no foreign key to see to it."""
-    runs = [await ended_days_ago(core, worker, 1) for _ in range(2)]
-    await core.owner.run("delete from public.scheduler_invocations where id = %s", runs[0])
-    assert await core.owner.column("select distinct invocation_id::text from public.scheduler_evaluations") == [runs[1]]
-
-
-async def test_what_is_recorded_while_its_invocation_is_deleted_goes_with_it(core: SqlCore) -> None:
-    recorder, _ = await core.workers(2)
-    run = await core.open_run(recorder, [pairs([1])])
+async def test_deleting_an_invocation_by_hand_takes_only_its_evaluations(core: SqlCore) -> None:
+    """There is no foreign key to see to it; nor is what is recorded at that moment left behind."""
+    recorder, deleter = await core.worker(), await core.session()
+    kept = await ended_days_ago(core, recorder, 1)
+    run = await core.open_run(recorder, [pairs([1]), pairs([2])])
+    await recorder.complete(await recorder.claim_one())
     batch = await recorder.claim_one()
-    deleter = await core.session()
-    async with recorder.transaction():
-        assert await recorder.complete(batch) == "done"
-        deleting = asyncio.create_task(deleter.run("delete from public.scheduler_invocations where id = %s", run))
-        await core.until_waiting_for_a_lock(deleter)
-    await deleting
-    assert await core.owner.value("select count(*) from public.scheduler_evaluations") == 0
+    delete = deleter.run("delete from public.scheduler_invocations where id = %s", run)
+    assert await core.race(recorder, recorder.complete(batch), deleter, delete) == ("done", None)
+    assert await left(core, "evaluations", "invocation_id") == {kept}
+
+
+async def test_a_retry_being_opened_keeps_its_source(core: SqlCore, worker: Worker) -> None:
+    source = await grow_old(core, await ended_run(core, worker, ["failed"]))
+    pruner = await core.session()
+    retry, _ = await core.race(worker, opened(worker, retry_of=source), pruner, prune(core, pruner))
+    assert await left(core) == {source, retry}
+    assert (await core.describe(retry))["retry_of"] == source
+
+
+async def test_a_source_chosen_while_others_are_pruned_stays(core: SqlCore, worker: Worker) -> None:
+    """All candidates are read at the start; the last one's turn may come an hour later."""
+    first = await grow_old(core, await ended_run(core, worker, ["failed"]), 700)
+    source = await opened(worker)
+    await worker.cancel(source)
+    await grow_old(core, source)
+    pruner = await core.session()
+    async with core.owner.transaction():
+        # the rows of the first are on their way out, chunk by chunk
+        await core.owner.run("select from public.scheduler_evaluations for update")
+        pruning = asyncio.create_task(prune(core, pruner))
+        await core.until_waiting_for_a_lock(pruner)
+        assert await refusal(worker, retry_of=first) == "retry_source_unknown"
+        retry = (await ask(worker, retry_of=source))["invocation"]["id"]
+    await pruning
+    assert await left(core) == {source, retry}

@@ -1,4 +1,4 @@
-"""Walks the catalogues for everything of ours, and tells who may do what with it."""
+"""Walks the catalogues for everything of ours: which role may do what with it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from .sql_core import Session
 
 # Of a product's database everything in these two schemas is ours; in pgmq only the tables of our queues.
 OURS = """
-  n.nspname in ('public', 'scheduler')
-  or (n.nspname = 'pgmq' and relname like '%scenario_evaluation_batches%')
+  n.nspname in ('public', 'scheduler') or (n.nspname = 'pgmq' and c.relname like '%scenario_evaluation_batches%')
 """
-
-API_ROLES = "(0::oid, 'anon'::regrole::oid, 'authenticated'::regrole::oid, 'service_role'::regrole::oid)"
 
 GRANTS = f"""
 select grants.kind, grants.name, case acl.grantee when 0 then 'PUBLIC' else acl.grantee::regrole::text end,
@@ -22,34 +19,27 @@ select grants.kind, grants.name, case acl.grantee when 0 then 'PUBLIC' else acl.
       from pg_namespace as n
      where n.nspname = 'scheduler'
     union all
-    select case c.relkind when 'S' then 'sequence' else 'relation' end, format('%%I.%%I', n.nspname, c.relname),
+    select case c.relkind when 'S' then 'sequence' else 'relation' end, format('%I.%I', n.nspname, c.relname),
            coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner))
       from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
      where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and ({OURS})
     union all
-    select 'column', format('%%I.%%I.%%I', n.nspname, c.relname, a.attname), a.attacl
+    select 'column', format('%I.%I.%I', n.nspname, c.relname, a.attname), a.attacl
       from pg_attribute as a join pg_class as c on c.oid = a.attrelid join pg_namespace as n on n.oid = c.relnamespace
      where a.attacl is not null and ({OURS})
     union all
-    select 'function', format('%%I.%%I', n.nspname, p.proname), coalesce(p.proacl, acldefault('f', p.proowner))
+    select 'function', format('%I.%I', n.nspname, p.proname), coalesce(p.proacl, acldefault('f', p.proowner))
       from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
      where n.nspname in ('public', 'scheduler')
   ) as grants (kind, name, acl)
  cross join aclexplode(grants.acl) as acl
- where acl.grantee in {API_ROLES}
-""".replace("%%", "%")
+ where acl.grantee in (0::oid, 'anon'::regrole::oid, 'authenticated'::regrole::oid, 'service_role'::regrole::oid)
+"""
 
 TABLES_WITHOUT_RLS = f"""
 select format('%I.%I', n.nspname, c.relname)
   from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
  where c.relkind in ('r', 'p') and not c.relrowsecurity and ({OURS})
-"""
-
-FUNCTIONS_WITH_A_SEARCH_PATH = """
-select format('%I.%I', n.nspname, p.proname)
-  from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
- where n.nspname in ('public', 'scheduler')
-   and not 'search_path=""' = any (coalesce(p.proconfig, '{}'))
 """
 
 
@@ -67,8 +57,3 @@ async def grants(session: Session) -> set[Grant]:
 
 async def tables_without_rls(session: Session) -> set[str]:
     return set(await session.column(TABLES_WITHOUT_RLS))
-
-
-async def functions_with_a_search_path(session: Session) -> set[str]:
-    """Functions whose search_path is not empty: what they name without a schema, their caller may replace."""
-    return set(await session.column(FUNCTIONS_WITH_A_SEARCH_PATH))

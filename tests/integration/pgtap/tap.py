@@ -4,48 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 PLAN = re.compile(r"1\.\.(\d+)")
-RESULT = re.compile(r"(?P<not>not )?ok (?P<number>\d+)\b")
+RESULT = re.compile(r"(?P<not>not )?ok \d+\b")
 
 
-@dataclass(frozen=True)
-class TapReport:
-    """How many tests were planned (None: nobody said), how many passed, and all that speaks against it."""
-
-    planned: int | None
-    passed: int
-    complaints: tuple[str, ...]
-
-
-def read_tap(answers: Iterable[str]) -> TapReport:
-    """Reads a file's answers, each of one or several lines, in their order.
-
-    A test that is expected to fail, or skipped, counts as what it says: `not ok` is a failure whatever stands behind.
-    """
-    planned: int | None = None
+def complaints_of(answers: Iterable[str]) -> list[str]:
+    """All that speaks against a file's answers, each of one or several lines."""
+    planned: list[int] = []
     ran = 0
-    passed = 0
     complaints: list[str] = []
     for answer in answers:
         first, _, diagnostics = answer.strip().partition("\n")
         if plan := PLAN.fullmatch(first):
-            if planned is not None:
-                complaints.append(f"a second plan: {first}")
-            planned = int(plan[1])
+            planned.append(int(plan[1]))
         elif result := RESULT.match(first):
             ran += 1
-            if int(result["number"]) != ran:
-                complaints.append(f"expected test {ran}, found: {first}")
+            # also where it is expected to fail, or skipped
             if result["not"]:
                 complaints.append(f"{first}\n{diagnostics}".rstrip())
-            else:
-                passed += 1
         elif first.startswith("Bail out!"):
             complaints.append(first)
-    if planned != ran:
+    if planned != [ran] or not ran:
         complaints.append(f"planned {planned} tests, ran {ran}")
-    if not ran:
-        complaints.append("nothing was tested")
-    return TapReport(planned, passed, tuple(complaints))
+    return complaints

@@ -1,0 +1,49 @@
+"""Every SQL function runs on the oldest PostgreSQL of hosted projects; what they do is tested on the newest."""
+
+from __future__ import annotations
+
+from tests.emulator.project import ProjectFactory
+from tests.integration.database.asked import add_mentors, ask, listed, undone
+from tests.integration.database.sql_core import SqlCore, mentor, pairs
+
+FUNCTIONS = "select substr(proname, 11) from pg_proc where oid::regprocedure::text ~ '^scheduler_'"
+CONFIG = """config = '{"alerts": true, "alert_partial_above": 0, "alert_late_above_minutes": 9}'"""
+
+
+async def test_every_function_runs_on_the_oldest_postgres(oldest: ProjectFactory) -> None:
+    async with oldest.database() as name, SqlCore(oldest.server.url(name)) as core:
+        worker = await core.worker()
+        await core.install_long_ago()
+        await core.make_callable()
+        await add_mentors(core, [1, 2, 3])
+        run = (await worker.open_slot(*await core.slots()))["invocation"]["id"]
+        await core.change(run, CONFIG)
+        assert await worker.call("active_mentors_page", after=None, rows=9)
+        assert await worker.call("active_mentors", user_ids=[mentor(1)])
+        assert await worker.call("mentors_without_user_id") == 0
+        assert await worker.call("mentors_view_fault") is None
+        await worker.call("check_mentors_view")
+        assert await worker.enqueue(run, [pairs([1]), pairs([2, 3])], done=True)
+        assert await worker.take_permit(run)
+        first, second = (await worker.claim())["batches"]
+        assert await worker.release(first)
+        assert await worker.split(first)
+        assert await worker.complete(second, "failed", rest=[mentor(3)]) == "done"
+        assert await core.owner.value("select scheduler.dispatch()") == 2
+        for _ in range(2):
+            (batch,) = (await worker.claim(poison="last"))["batches"]
+            assert await worker.complete(batch) == "done"
+        assert (await worker.finish(run))["invocation"]["status"] == "partial"
+        await worker.hand_back(progressed=True, engine_answers=True, engine_permit_id=run)
+        assert (await worker.call("claim_alert"))["reason"] == "partial"
+        await worker.call("settle_alert", invocation_id=run, error=None)
+        assert (await listed(worker, user_id=mentor(2)))["items"]
+        assert (await worker.call("get", invocation_id=run))["failures"]
+        assert (await undone(worker, run))["mentors"]
+        assert (await worker.call("last_good_run"))["run"]
+        assert await worker.call("spent_slots", **{"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"})
+        retry = (await ask(worker, retry_of=run))["invocation"]["id"]
+        assert (await worker.cancel(retry))["status"] == "cancelled"
+        assert await worker.delete(retry) == "deleted"
+        await core.owner.run("call scheduler.prune()")
+        assert set(await core.owner.column(FUNCTIONS)) == worker.called
