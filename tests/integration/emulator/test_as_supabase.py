@@ -42,7 +42,6 @@ WITHOUT_WHERE = """
 create function public.forget() returns void language sql security definer set search_path = '' as $$
   with gone as (delete from public.peer_mentors returning 1) select from gone $$;
 grant execute on function public.forget() to service_role;
-notify pgrst, 'reload schema';
 """
 
 

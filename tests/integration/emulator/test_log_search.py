@@ -29,7 +29,8 @@ async def test_a_secret_in_the_log_of_a_function_or_database_is_found(projects: 
     (tmp_path / "functions" / "__init__.py").touch()
     (tmp_path / "functions" / "main.py").write_text(TALKATIVE_FUNCTION)
     async with projects.project() as project, project.connect() as database:
-        env = {"SAYS": f"{project.secret_key}\n{project.admin_token}\nits-own-token", "SCENARIO_ENGINE_TOKEN": "its-own-token"}
+        own = "a-token-that-is-not-the-projects"
+        env = {"SAYS": f"{project.secret_key}\n{project.admin_token}\n{own}", "SCENARIO_ENGINE_TOKEN": own}
         function = await project.start_function(env, root=tmp_path)
         await function.kill()
         await function.until_ready()

@@ -33,9 +33,9 @@ async def database(projects: ProjectFactory) -> AsyncIterator[Connection]:
 async def mentor(database: Connection, columns: dict[str, str]) -> str:
     """A new mentor with these columns, each an SQL expression."""
     user_id = str(uuid4())
-    values = ESTABLISHED | columns
-    statement = f"insert into public.peer_mentors (user_id, {', '.join(values)}) values (%s, {', '.join(values.values())})"
-    await database.execute(statement.encode(), (user_id,))
+    row = {"user_id": f"'{user_id}'"} | ESTABLISHED | columns
+    statement = f"insert into public.peer_mentors ({', '.join(row)}) values ({', '.join(row.values())})"
+    await database.execute(statement.encode())
     return user_id
 
 

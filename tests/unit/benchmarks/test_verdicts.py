@@ -9,7 +9,7 @@ import pytest
 
 from tests.benchmarks.__main__ import OUT, QUICK_OUT, parse
 from tests.benchmarks.peers.fast_engine import EngineStats
-from tests.benchmarks.peers.figures import Load, ideal_seconds
+from tests.benchmarks.peers.figures import Load
 from tests.benchmarks.peers.measured_call import check
 from tests.benchmarks.results import Results, SectionResult, read_results
 from tests.benchmarks.scale_out import SCENARIOS
@@ -41,11 +41,6 @@ def test_a_run_that_did_not_do_what_was_asked_has_no_figures(seen: EngineStats, 
         check("it", Load.single(100, in_flight=64), seen, results)
 
 
-def test_the_ideal_is_latency_shared_by_places_or_the_longest_call() -> None:
-    assert ideal_seconds(30_000 * 0.02, 0.02, 64) == pytest.approx(9.375)
-    assert ideal_seconds(10.0, 1.5, 64) == 1.5
-
-
 def test_ratios_are_taken_round_by_round_and_judged_by_their_median() -> None:
     ratio = Spread.of([1.0, 9.0, 2.0]).over(Spread.of([2.0, 9.0, 8.0]))
     assert (ratio.values, ratio.median) == ((0.5, 1.0, 0.25), 0.5)
@@ -57,7 +52,7 @@ def test_ratios_are_taken_round_by_round_and_judged_by_their_median() -> None:
 
 def test_results_of_another_machine_or_of_quick_runs_are_not_mixed_with_these(tmp_path: Path) -> None:
     measured = Measured([], [Target("share of wrk's", 0.94, 0.95, at_least=True, digits=3)], ["a note"])
-    result = SectionResult("tail", "a title", "what it is", "2026-11-25T02:00:00+00:00", 12.5, "abc", 3, False, measured)
+    result = SectionResult("tail", "a title", "about", "2026-11-25T02:00:00+00:00", 12.5, "abc", 3, False, measured)
     results = Results(MACHINE, {}).with_section(result, ["fan-out", "tail"])
     results.write(tmp_path / "results.json")
     assert read_results(tmp_path / "results.json", MACHINE) == results
