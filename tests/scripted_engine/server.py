@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
@@ -41,14 +40,13 @@ class Act:
     """A notification that a real engine would have queued."""
 
     key: str
-    user_id: str
-    scenario_type: str
+    pair: Pair
     notification_id: str
     call_number: int
 
     @property
-    def pair(self) -> Pair:
-        return self.user_id, self.scenario_type
+    def user_id(self) -> str:
+        return self.pair[0]
 
 
 @dataclass
@@ -58,33 +56,19 @@ class CallRecord:
     number: int
     authorized: bool
     headers: Mapping[str, str]
-    call: Call | None = None
     status: int | None = None
     violations: list[str] = field(default_factory=list)
+    # Where it could be read:
+    call: Call | None = None
+    invocation_id: str | None = None
+    dry_run: bool | None = None
+    user_ids: list[str] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
 
     @property
     def traceparent(self) -> str | None:
         return self.headers.get("traceparent")
-
-    @property
-    def user_ids(self) -> list[str]:
-        return self.call.user_ids if self.call else []
-
-    @property
-    def pairs(self) -> list[Pair]:
-        return self.call.pairs if self.call else []
-
-    @property
-    def keys(self) -> list[str]:
-        return self.call.keys if self.call else []
-
-    @property
-    def invocation_id(self) -> str | None:
-        return self.call.invocation_id if self.call else None
-
-    @property
-    def dry_run(self) -> bool | None:
-        return self.call.dry_run if self.call else None
 
 
 class ScriptedEngine:
@@ -161,9 +145,7 @@ class ScriptedEngine:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         await self.stop()
         if self._script_errors and error is None:
             raise ExceptionGroup("rules of the scripted engine failed", self._script_errors)
@@ -235,21 +217,17 @@ class ScriptedEngine:
         await self._exchange(scope, bytes(body), transport, send)
 
     async def _exchange(self, scope: Scope, body: bytes, transport: asyncio.Transport, send: Send) -> None:
-        route = (scope["method"], scope["path"])
-        if route == ("GET", "/health"):
-            await _send_reply(send, transport, Reply(body=b'{"status":"ok"}'))
+        if (scope["method"], scope["path"]) != ("POST", "/v1/evaluations"):
+            is_health = (scope["method"], scope["path"]) == ("GET", "/health")
+            await _send_reply(send, transport, Reply(status=200 if is_health else 404, body=b"{}"))
             return
-        if route != ("POST", "/v1/evaluations"):
-            await _send_reply(send, transport, Reply(status=404, body=b"{}"))
-            return
-
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         given = headers.pop("authorization", "").encode("latin-1")
         authorized = hmac.compare_digest(given, f"Bearer {self.token}".encode())
         record = CallRecord(number=len(self.calls) + 1, authorized=authorized, headers=headers)
         self.calls.append(record)
 
-        task = asyncio.create_task(self._reply_to(record, body, in_flight=len(self._answering) + 1))
+        task = asyncio.create_task(self._reply_to(record, body, len(self._answering) + 1))
         self._answering.add(task)
         self.peak_in_flight = max(self.peak_in_flight, len(self._answering))
         self._tell()
@@ -272,9 +250,7 @@ class ScriptedEngine:
     async def _reply_to(self, record: CallRecord, body: bytes, in_flight: int) -> Reply:
         call = self._read(record, body, in_flight)
         if not record.authorized:
-            return Reply(
-                status=401, headers={"www-authenticate": "Bearer"}, body=b'{"error": {"code": "unauthorized"}}'
-            )
+            return Reply(status=401, headers={"www-authenticate": "Bearer"}, body=b"{}")
         if call is None:
             return Reply(status=400, body=json.dumps({"error": {"message": record.violations[-1]}}).encode())
         self.keys_seen.update(call.keys)
@@ -290,32 +266,31 @@ class ScriptedEngine:
 
     def _read(self, record: CallRecord, body: bytes, in_flight: int) -> Call | None:
         try:
-            record.call = parse_call(
-                json.loads(body), number=record.number, in_flight=in_flight, headers=record.headers
-            )
+            call = parse_call(json.loads(body), number=record.number, in_flight=in_flight, headers=record.headers)
         except (ValueError, RecursionError) as exc:
             record.violations.append(str(exc))
             return None
-        record.violations += oddities(record.call)
-        return record.call
+        record.call = call
+        record.violations += oddities(call)
+        record.invocation_id, record.dry_run = call.invocation_id, call.dry_run
+        record.user_ids, record.pairs, record.keys = call.user_ids, call.pairs, call.keys
+        return call
 
     def _evaluate(self, record: CallRecord, call: Call) -> list[Result]:
         results = []
-        for item in call.items:
-            for scenario_type in item.scenario_types:
-                outcome = self._outcome_of(item.user_id, scenario_type)
-                result: Result = {"user_id": item.user_id, "scenario_type": scenario_type, "outcome": outcome}
-                if outcome == "triggered" and not call.dry_run:
-                    act = self._act_once(item.key(scenario_type), (item.user_id, scenario_type), record)
-                    result["notification_id"] = act.notification_id
-                results.append(result)
+        for pair, key in zip(call.pairs, call.keys, strict=True):
+            outcome = self._outcome_of(*pair)
+            result: Result = {"user_id": pair[0], "scenario_type": pair[1], "outcome": outcome}
+            if outcome == "triggered" and not call.dry_run:
+                result["notification_id"] = self._act_once(key, pair, record).notification_id
+            results.append(result)
         self._tell()
         return results
 
     def _act_once(self, key: str, pair: Pair, record: CallRecord) -> Act:
         act = self.acts.get(key)
         if act is None:
-            act = self.acts[key] = Act(key, *pair, str(uuid5(NAMESPACE_URL, key)), record.number)
+            act = self.acts[key] = Act(key, pair, str(uuid5(NAMESPACE_URL, key)), record.number)
         elif act.pair != pair:
             record.violations.append(f"uses the key {key!r} of {act.pair} for {pair}")
         return act

@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from tests.engine_conformance.engine import Engine
+from tests.engine_conformance.engine import NOTHING, Engine
 from tests.engine_conformance.engine import Reply as Seen
 from tests.engine_conformance.examination import UNKNOWN_TYPE, Transcript, examine
 from tests.engine_conformance.rules import judge, names
@@ -122,7 +122,7 @@ async def test_an_engine_that_keeps_the_contract_passes_every_rule_and_each_can_
     lax = Seen(seen.one.asked, status=200)
     for reply in ("wrong_token", "longer_token", "no_token"):
         assert verdicts(replace(seen, **{reply: lax}), "FAIL") == {"token"}  # type: ignore[arg-type]
-    crashed = Seen(None, status=500)
+    crashed = Seen(NOTHING, status=500)
     assert verdicts(replace(seen, malformed={**seen.malformed, "no JSON": crashed}), "FAIL") == {"malformed"}
     assert verdicts(replace(seen, afterwards=crashed), "FAIL") == {"malformed"}
 
