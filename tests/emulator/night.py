@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from .connections import Connection
+from .connections import Connection, has_table
 from .errors import EmulatorError
 from .progress import Shows, evaluated, has_ended
 from .stack import Stack
@@ -144,8 +144,7 @@ async def _follow(progress: Shows, database: Connection, invocation_id: Any) -> 
 
 async def _notifications(database: Connection) -> int | None:
     """How many notifications are queued; None where another engine queues them elsewhere."""
-    row = await (await database.execute(b"select to_regclass('public.engagement_notifications')")).fetchone()
-    if row is None or row[0] is None:
+    if not await has_table(database, "public.engagement_notifications"):
         return None
     counted = await (await database.execute(b"select count(*) from public.engagement_notifications")).fetchone()
     return int(counted[0]) if counted else None

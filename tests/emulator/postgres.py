@@ -66,7 +66,7 @@ class PostgresBinaries:
                 f"no PostgreSQL server in {folder}: set EMULATOR_POSTGRES_BIN to a folder with `postgres`"
             )
         version = _version(folder)
-        if not account.can_read(folder / "postgres"):
+        if not account.can_use(folder / "postgres"):
             folder = _readable_copy(folder, version)
         return cls(folder, version, account)
 
@@ -126,13 +126,12 @@ class PostgresServer:
         data_dir: DataDir,
         *,
         binaries: PostgresBinaries | None = None,
-        port: int | None = None,
         durable: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.binaries = binaries or PostgresBinaries.find()
-        self.port = port or free_port()
+        self.port = free_port()
         self.cluster = data_dir.path / "postgres"
         self._password_file = data_dir.path / "postgres-password"
         self._durable = durable
@@ -142,11 +141,13 @@ class PostgresServer:
 
     @property
     def pid(self) -> int:
-        return self._running.pid
+        return self.process.pid
 
     @property
     def process(self) -> ChildProcess:
-        return self._running
+        if self._process is None:
+            raise RuntimeError("PostgreSQL was not started")
+        return self._process
 
     @property
     def log_path(self) -> Path:
@@ -161,12 +162,6 @@ class PostgresServer:
     def has_safeupdate(self) -> bool:
         """Whether roles load safeupdate as on Supabase; a cluster that was made without a compiler has none to load."""
         return (self.cluster / LIBRARIES / LIBRARY).exists()
-
-    @property
-    def _running(self) -> ChildProcess:
-        if self._process is None:
-            raise RuntimeError("PostgreSQL was not started")
-        return self._process
 
     def url(self, database: str = "postgres", role: str = "postgres") -> str:
         """A connection string; roles that may log in are postgres, authenticator and supabase_admin (superuser)."""
@@ -183,7 +178,7 @@ class PostgresServer:
                     "name another --data-dir, or set EMULATOR_POSTGRES_BIN to a PostgreSQL of that version"
                 )
             return False
-        if not self.binaries.account.can_enter(self.data_dir.path):
+        if not self.binaries.account.can_use(self.data_dir.path):
             raise EmulatorError(
                 f"the account {self.binaries.account.name}, which runs PostgreSQL since root may not, cannot reach "
                 f"{self.data_dir.path}: choose a folder below one that all may enter, such as /tmp"
@@ -192,17 +187,14 @@ class PostgresServer:
         write_private(self._password_file, (self._prepared / "password").read_text())
         return True
 
-    async def _copy_prepared(self, prepared: Path) -> None:
-        # a copy that was interrupted is not taken for a cluster: the name comes last
-        draft = self.data_dir.path / "postgres.new"
-        shutil.rmtree(draft, ignore_errors=True)
-        await asyncio.to_thread(_copy_cluster, prepared / "cluster", draft, self.binaries.account)
-        draft.rename(self.cluster)
-
     async def start(self) -> None:
         """Return when it takes connections."""
         if self._prepared is not None:
-            await self._copy_prepared(self._prepared)
+            # a copy that was interrupted is not taken for a cluster: the name comes last
+            draft = self.data_dir.path / "postgres.new"
+            shutil.rmtree(draft, ignore_errors=True)
+            await asyncio.to_thread(_copy_cluster, self._prepared / "cluster", draft, self.binaries.account)
+            draft.rename(self.cluster)
             self._prepared = None
         # a killed server leaves this; its processes are known to be gone, and its number may be somebody else's by now
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
@@ -240,8 +232,12 @@ class PostgresServer:
 
     async def revive(self) -> None:
         """Start again after a death that nobody asked for."""
-        await asyncio.to_thread(_wait_until_gone, self.cluster)
+        await self._until_gone()
         await self.start()
+
+    async def _until_gone(self) -> None:
+        """Backends notice by themselves that the postmaster is gone; a new one may not start before they have."""
+        await asyncio.to_thread(wait_until_gone, with_working_folder(str(self.cluster)), BACKENDS_END_SECONDS)
 
     async def restart(self) -> None:
         await self.stop()
@@ -249,8 +245,8 @@ class PostgresServer:
 
     async def stop_immediately(self) -> None:
         """`pg_ctl stop -m immediate`: no checkpoint and no goodbyes, so that the next start is a recovery."""
-        self._running.signal(signal.SIGQUIT)
-        await self._running.wait()
+        self.process.signal(signal.SIGQUIT)
+        await self.process.wait()
 
     async def restart_as_standby(self) -> None:
         """Take no writes from here on, as a server that somebody else is to take over from."""
@@ -267,17 +263,14 @@ class PostgresServer:
 
     async def kill(self) -> None:
         """Crash the server; what is unlogged will be empty afterwards."""
-        await self._running.kill()
-        await asyncio.to_thread(_wait_until_gone, self.cluster)
+        await self.process.kill()
+        await self._until_gone()
 
     async def create_database(self, name: str, template: str = "postgres") -> None:
         """Clone a database that nobody is connected to; role postgres owns the clone."""
+        query = sql.SQL("create database {} template {} owner postgres strategy file_copy")
         async with connect(self.url(role=SUPERUSER)) as connection:
-            await connection.execute(
-                sql.SQL("create database {} template {} owner postgres strategy file_copy").format(
-                    sql.Identifier(name), sql.Identifier(template)
-                )
-            )
+            await connection.execute(query.format(sql.Identifier(name), sql.Identifier(template)))
 
     async def drop_database(self, name: str) -> None:
         async with connect(self.url(role=SUPERUSER)) as connection:
@@ -409,8 +402,3 @@ def _copy_cluster(source: Path, target: Path, account: Account) -> None:
     )
     if done.returncode != 0:
         raise EmulatorError(f"cannot write the database to {target}: {done.stderr.strip()}")
-
-
-def _wait_until_gone(cluster: Path) -> None:
-    """Backends notice by themselves that the postmaster is gone; a new one may not start before they have."""
-    wait_until_gone(with_working_folder(str(cluster)), BACKENDS_END_SECONDS)

@@ -16,12 +16,12 @@ from .errors import EmulatorError
 from .function import FunctionProcess
 from .gateway import find_caddy
 from .keys import Keys, Tokens
-from .migrations import require_unchanged
+from .migrations import require_unchanged, run_script
 from .ports import require_free
 from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
 from .processes import ChildProcess
-from .project import MIGRATIONS, Project
+from .project import MIGRATIONS, SEED, Project
 from .staging import ROOT, require_function
 
 DEFAULT_MENTORS = 500
@@ -53,8 +53,6 @@ class StackOptions:
     data_dir: Path | None = None
     port_function: int | None = None
     port_gateway: int | None = None
-    migrations: Path = MIGRATIONS
-    root: Path = ROOT
 
 
 class Stack:
@@ -93,17 +91,11 @@ class Stack:
     def _processes(self) -> list[ChildProcess]:
         project = self.project
         engine = [project.engine] if project.engine else []
-        return [self.server.process, project.postgrest, project.gateway, *engine, self.function]
+        return [self.server.process, project.postgrest, project.gateway, self.function, *engine]
 
     @property
-    def pids(self) -> dict[str, int | None]:
-        return {
-            "postgres": self.server.pid,
-            "postgrest": self.project.postgrest.pid,
-            "gateway": self.project.gateway.pid,
-            "function": self.function.pid,
-            "engine": self.project.engine.pid if self.project.engine else None,
-        }
+    def pids(self) -> dict[str, int]:
+        return {process.name: process.pid for process in self._processes}
 
     async def __aenter__(self) -> Self:
         try:
@@ -153,7 +145,6 @@ class Stack:
             {"EVALUATION_SCHEDULE": self.schedule, **options.function_env},
             engine_url=options.engine_url,
             port=options.port_function,
-            root=options.root,
         )
         # none of these asks another at its own start; what takes longest is thus all that one waits for
         await _together(
@@ -177,13 +168,13 @@ class Stack:
 
     async def _start_database(self) -> None:
         await self.server.start()
-        await require_unchanged(self.project.database_url, self.options.migrations)
-        await self.project.migrate(self.options.migrations)
+        await require_unchanged(self.project.database_url, MIGRATIONS)
+        await self.project.migrate()
         seeded = self.project.data_dir.path / SEEDED
         if not seeded.exists():
-            mentors = DEFAULT_MENTORS if self.options.mentors is None else self.options.mentors
-            await self.project.seed(mentors)
-            write_private(seeded, str(mentors))
+            mentors = str(DEFAULT_MENTORS if self.options.mentors is None else self.options.mentors)
+            await run_script(self.project.database_url, SEED, {"seed.mentors": mentors})
+            write_private(seeded, mentors)
         await self.project.postgrest.start()
 
     async def _resume(self) -> None:
@@ -202,13 +193,9 @@ def _check(options: StackOptions) -> PostgresBinaries:
             CronSim(options.schedule, datetime.now(UTC))
         except CronSimError as error:
             raise EmulatorError(f"--schedule {options.schedule!r}: {error}; five fields are expected") from error
-    if options.mentors is not None and options.mentors < 0:
-        raise EmulatorError(f"--mentors {options.mentors}: a number from 0 on is expected")
-    if options.port_function is not None:
-        require_free(options.port_function, "--port-function")
-    if options.port_gateway is not None:
-        require_free(options.port_gateway, "--port-gateway")
-    require_function(options.root)
+    require_free(options.port_function, "--port-function")
+    require_free(options.port_gateway, "--port-gateway")
+    require_function(ROOT)
     find_postgrest()
     find_caddy()
     return PostgresBinaries.find()
