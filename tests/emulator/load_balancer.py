@@ -38,7 +38,7 @@ class LoadBalancer(CaddyProcess):
 
     def __init__(self, data_dir: DataDir, ports: Sequence[int], *, name: str = "load-balancer") -> None:
         port = free_port()
-        upstreams = " ".join(f"{LOCALHOST}:{port}" for port in ports)
+        upstreams = " ".join(f"{LOCALHOST}:{instance}" for instance in ports)
         super().__init__(
             data_dir, name, port, CADDYFILE.format(host=LOCALHOST, port=port, upstreams=upstreams), "/balancer"
         )

@@ -104,11 +104,10 @@ async def _send(
 ) -> dict[str, Any]:
     """One request, with a time limit for the whole of it. Failures are rows, as pg_net writes them."""
     started = time.monotonic()
+    sent = {"User-Agent": "pg_net", **(headers or {})}
     try:
         async with asyncio.timeout(timeout_milliseconds / 1000):
-            response = await client.request(
-                method, url, headers={"User-Agent": "pg_net", **(headers or {})}, content=body, timeout=None
-            )
+            response = await client.request(method, url, headers=sent, content=body, timeout=None)
     except TimeoutError:
         elapsed = (time.monotonic() - started) * 1000
         return _failure(request_id, f"Timeout of {timeout_milliseconds} ms reached. Total time: {elapsed:f} ms")

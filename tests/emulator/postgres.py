@@ -19,7 +19,7 @@ from pathlib import Path
 from psycopg import sql
 
 from .account import Account
-from .cache import cache_folder, draft_entry, is_there, keep, make_once
+from .cache import cache_folder, draft_of, is_there, make_once
 from .connections import connect
 from .data_dir import DataDir, write_private
 from .errors import EmulatorError
@@ -73,8 +73,12 @@ class PostgresBinaries:
     @cached_property
     def extensions(self) -> Path:
         """The folder of the extensions that this installation came with."""
-        found = subprocess.run([self.bin / "pg_config", "--sharedir"], capture_output=True, text=True, check=True)
-        return Path(found.stdout.strip()) / "extension"
+        return Path(self.config("--sharedir")) / "extension"
+
+    def config(self, option: str) -> str:
+        """What pg_config says."""
+        found = subprocess.run([self.bin / "pg_config", option], capture_output=True, text=True, check=True)
+        return found.stdout.strip()
 
     def has_own(self, extension: str) -> bool:
         """Whether it has the real extension, and no stand-in of ours."""
@@ -330,19 +334,14 @@ def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
 
 async def _prepared_cluster(binaries: PostgresBinaries) -> Path:
     """A stopped cluster with the baseline in it, made once: initdb and the baseline take a second, a copy a tenth."""
-    safeupdate = safeupdate_library(binaries.bin, binaries.version)
+    safeupdate = safeupdate_library(binaries.version, binaries.config("--includedir-server"))
     parts = (binaries, extensions_folder().name, binaries.has_own("pg_cron"), INITDB_OPTIONS, safeupdate)
     digest = hashlib.sha256(repr(parts).encode() + BASELINE.read_bytes()).hexdigest()[:16]
-    name = f"cluster-{digest}"
-    entry = cache_folder() / name
-    if is_there(entry):
-        return entry
-    draft = draft_entry(name)
-    try:
-        await _prepare_cluster(draft, binaries, safeupdate)
-        return keep(draft, entry)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    entry = cache_folder() / f"cluster-{digest}"
+    if not is_there(entry):
+        with draft_of(entry) as draft:
+            await _prepare_cluster(draft, binaries, safeupdate)
+    return entry
 
 
 async def _prepare_cluster(folder: Path, binaries: PostgresBinaries, safeupdate: Path | None) -> None:
@@ -372,24 +371,18 @@ async def _prepare_cluster(folder: Path, binaries: PostgresBinaries, safeupdate:
         shutil.copy(safeupdate, cluster / LIBRARIES)
         for path in (cluster / LIBRARIES, cluster / LIBRARIES / LIBRARY):
             binaries.account.own(path)
-    await _apply_baseline(folder, cluster, password, binaries)
-
-
-async def _apply_baseline(folder: Path, cluster: Path, password: str, binaries: PostgresBinaries) -> None:
-    """Start the draft for a moment, without a data directory of its own, and run the baseline in it."""
+    # the draft is started for a moment, without a data directory of its own, and the baseline run in it
     workshop = DataDir.new_temporary()
+    server = PostgresServer(workshop, binaries=binaries)
+    server.cluster = cluster
+    server._password_file = folder / "password"
     try:
-        server = PostgresServer(workshop, binaries=binaries)
-        server.cluster = cluster
-        server._password_file = folder / "password"
         await server.start()
-        try:
-            async with connect(server.url(role=SUPERUSER)) as connection:
-                script = BASELINE.read_text().replace(":password", sql.Literal(password).as_string(connection))
-                await connection.execute(script.encode())
-        finally:
-            await server.stop()
+        async with connect(server.url(role=SUPERUSER)) as connection:
+            script = BASELINE.read_text().replace(":password", sql.Literal(password).as_string(connection))
+            await connection.execute(script.encode())
     finally:
+        await server.stop()
         workshop.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,6 @@ from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
 from .processes import ChildProcess
 from .project import MIGRATIONS, SEED, Project
-from .staging import ROOT, require_function
 
 DEFAULT_MENTORS = 500
 # A file in the data directory: how many sample mentors were put into its database.
@@ -83,9 +82,7 @@ class Stack:
 
     @property
     def engine_url(self) -> str:
-        if self.options.engine_url is not None:
-            return self.options.engine_url
-        return self.project.engine.url if self.project.engine else ""
+        return self.project.engine.url if self.project.engine else str(self.options.engine_url)
 
     @property
     def _processes(self) -> list[ChildProcess]:
@@ -126,7 +123,12 @@ class Stack:
         options = self.options
         binaries = _check(options)
         data_dir = self._data_dir = DataDir.kept(options.data_dir) if options.data_dir else DataDir.new_temporary()
-        _check_mentors(options, data_dir)
+        seeded = data_dir.path / SEEDED
+        if options.mentors is not None and seeded.exists() and int(seeded.read_text()) != options.mentors:
+            raise EmulatorError(
+                f"--mentors {options.mentors}: {data_dir.path} was made with {seeded.read_text()} mentors; "
+                "leave --mentors out, or name another --data-dir"
+            )
         server = self._server = PostgresServer(data_dir, binaries=binaries, durable=not data_dir.temporary)
         is_new = await server.prepare()
         project = self._project = Project(
@@ -147,20 +149,15 @@ class Stack:
             port=options.port_function,
         )
         # none of these asks another at its own start; what takes longest is thus all that one waits for
-        await _together(
-            *([self._start_database()] if is_new else []),
-            project.gateway.start(),
-            function.start(),
-            *([engine.start()] if engine else []),
-        )
+        starts = [project.gateway.start(), function.start()]
+        starts += [self._start_database()] if is_new else []
+        starts += [engine.start()] if engine else []
+        await _together(starts)
         for process in self._processes:
             if process.supervision is None:
                 process.keep_alive(server.revive if process is server.process else None)
         await project.write_vault_secrets(function.url)
-        if options.due_slot:
-            await project.make_slot_due()
-        else:
-            await project.make_no_slot_due()
+        await (project.make_slot_due() if options.due_slot else project.make_no_slot_due())
         self.ready_at = datetime.now(UTC)
         await project.start_net()
         if options.tick and not server.has_own_pg_cron:
@@ -195,22 +192,12 @@ def _check(options: StackOptions) -> PostgresBinaries:
             raise EmulatorError(f"--schedule {options.schedule!r}: {error}; five fields are expected") from error
     require_free(options.port_function, "--port-function")
     require_free(options.port_gateway, "--port-gateway")
-    require_function(ROOT)
     find_postgrest()
     find_caddy()
     return PostgresBinaries.find()
 
 
-def _check_mentors(options: StackOptions, data_dir: DataDir) -> None:
-    seeded = data_dir.path / SEEDED
-    if options.mentors is not None and seeded.exists() and int(seeded.read_text()) != options.mentors:
-        raise EmulatorError(
-            f"--mentors {options.mentors}: {data_dir.path} was made with {seeded.read_text()} mentors; "
-            "leave --mentors out, or name another --data-dir"
-        )
-
-
-async def _together(*starts: Coroutine[Any, Any, None]) -> None:
+async def _together(starts: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run all; the first failure stops the others and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:

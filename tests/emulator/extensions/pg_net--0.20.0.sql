@@ -89,19 +89,6 @@ as $$
   returning id
 $$;
 
-create function net.http_delete(
-  url text,
-  params jsonb default '{}',
-  headers jsonb default '{}',
-  timeout_milliseconds int default 5000
-) returns bigint
-language sql strict volatile parallel safe set search_path = ''
-as $$
-  insert into net.http_request_queue (method, url, headers, timeout_milliseconds)
-  values ('DELETE', net._url_with_params(url, params), headers, timeout_milliseconds)
-  returning id
-$$;
-
 create function net.http_post(
   url text,
   body jsonb default '{}',
