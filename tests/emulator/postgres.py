@@ -208,27 +208,25 @@ class PostgresServer:
         await self._process.until_ready(self._is_ready)
 
     def _new_process(self) -> ChildProcess:
+        # the time zone and the language of messages must not depend on who runs this
+        env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        if self.has_own_pg_cron:
+            # a real pg_cron logs in as any client does, unless told to use background workers
+            passwords = self.data_dir.path / "postgres-passwords"
+            write_private(passwords, f"*:*:*:*:{self._password_file.read_text()}\n")
+            self.binaries.account.own(passwords)
+            env["PGPASSFILE"] = str(passwords)
         settings = (part for name, value in self._all_settings().items() for part in ("-c", f"{name}={value}"))
         return ChildProcess(
             "postgres",
             [self.binaries.bin / "postgres", "-D", self.cluster, *settings],
             data_dir=self.data_dir,
-            # the time zone and the language of messages must not depend on who runs this
-            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **self._login_for_cron()},
+            env=env,
             cwd=self.cluster,
             account=self.binaries.account,
             # a fast shutdown: the polite one would wait for every client to go
             stop_signal=signal.SIGINT,
         )
-
-    def _login_for_cron(self) -> dict[str, str]:
-        """A real pg_cron logs in as any client does, unless told to use background workers."""
-        if not self.has_own_pg_cron:
-            return {}
-        passwords = self.data_dir.path / "postgres-passwords"
-        write_private(passwords, f"*:*:*:*:{self._password_file.read_text()}\n")
-        self.binaries.account.own(passwords)
-        return {"PGPASSFILE": str(passwords)}
 
     async def stop(self) -> None:
         if self._process is not None:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 from uuid import NAMESPACE_URL, uuid5
-
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .exchange import Call, Pair, Reply, Result, Rule, oddities, parse_call
 
 LOOPBACK = "127.0.0.1"
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Any]
-Send = Callable[[dict[str, Any]], Any]
 
 
 def innocent_outcome(user_id: str, scenario_type: str) -> str:
@@ -93,7 +87,8 @@ class ScriptedEngine:
         self.peak_in_flight = 0
         self._outcome_of = outcome_of
         self._port = 0
-        self._server: uvicorn.Server | None = None
+        self._server: asyncio.Server | None = None
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._answering: set[asyncio.Task[Reply]] = set()
         self._news = asyncio.Event()
         self._script_errors: list[Exception] = []
@@ -152,45 +147,21 @@ class ScriptedEngine:
 
     async def start(self) -> None:
         """Listens, on the same port as before if it was stopped. The ledger goes on."""
-        # The protocol is named: asyncio switches Nagle's algorithm off only where it is, and calls take 40 ms with it.
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((LOOPBACK, self._port))
-        self._port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            self._app,
-            interface="asgi3",
-            http=_OpenTransport,
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,
-            access_log=False,
-            log_config=None,  # the process's logging is the test's
-        )
-        config.load()
-        server = uvicorn.Server(config)
-        # Not serve() and shutdown(): they take over the process's signals, and sleep a tenth of a second to stop.
-        server.lifespan = config.lifespan_class(config)
-        await server.startup(sockets=[listener])
-        self._server = server
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, self._port, backlog=1024)
+        self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Stops listening and resets every connection that waits for an answer."""
         server, self._server = self._server, None
         if server is None:
             return
-        for listening in server.servers:
-            listening.close()
+        server.close()
         for task in self._answering:
             task.cancel()
-        for connection in server.server_state.connections:
-            if isinstance(connection, _OpenTransport):
-                connection.transport.abort()
-        # An aborted connection is closed in the loop's next turn; a caller must not find it open any more.
-        await asyncio.sleep(0)
-        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
-        for listening in server.servers:
-            await listening.wait_closed()
+        for writer in self._connections.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await server.wait_closed()
 
     @asynccontextmanager
     async def unreachable(self) -> AsyncIterator[None]:
@@ -203,25 +174,26 @@ class ScriptedEngine:
 
     # ---- answering
 
-    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        transport: asyncio.Transport = scope["transport"]
-        body = bytearray()
-        while (message := await receive())["type"] == "http.request":
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
-        else:
-            return
-        await self._exchange(scope, bytes(body), transport, send)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, request after request."""
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections[connection] = writer
+        if self._server is None:  # it was stopped meanwhile
+            writer.transport.abort()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while not writer.is_closing():
+                request, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                fields = (line.partition(":") for line in lines if line)
+                headers = {name.lower(): value.strip() for name, _, value in fields}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                await _send(writer, await self._reply(request, headers, body))
+        writer.close()
+        del self._connections[connection]
 
-    async def _exchange(self, scope: Scope, body: bytes, transport: asyncio.Transport, send: Send) -> None:
-        if (scope["method"], scope["path"]) != ("POST", "/v1/evaluations"):
-            is_health = (scope["method"], scope["path"]) == ("GET", "/health")
-            await _send_reply(send, transport, Reply(status=200 if is_health else 404, body=b"{}"))
-            return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    async def _reply(self, request: str, headers: dict[str, str], body: bytes) -> Reply:
+        if not request.startswith("POST /v1/evaluations "):
+            return Reply(status=200 if request.startswith("GET /health ") else 404, body=b"{}")
         given = headers.pop("authorization", "").encode("latin-1")
         authorized = hmac.compare_digest(given, f"Bearer {self.token}".encode())
         record = CallRecord(number=len(self.calls) + 1, authorized=authorized, headers=headers)
@@ -234,18 +206,17 @@ class ScriptedEngine:
         try:
             reply = await task
         except asyncio.CancelledError:
-            return  # by stop(), which resets the connection
+            return Reply(reset=True)  # by stop()
         except Exception as exc:
             # Kept for the end of the test: a 500 would look like part of the script.
             self._script_errors.append(exc)
-            transport.abort()
-            return
+            return Reply(reset=True)
         finally:
             self._answering.discard(task)
         # Noted before it is sent: whoever has the answer finds it in the ledger.
         record.status = None if reply.reset or reply.raw else reply.status
         self._tell()
-        await _send_reply(send, transport, reply)
+        return reply
 
     async def _reply_to(self, record: CallRecord, body: bytes, in_flight: int) -> Reply:
         call = self._read(record, body, in_flight)
@@ -300,67 +271,35 @@ class ScriptedEngine:
         self._news = asyncio.Event()
 
 
-class _OpenTransport(H11Protocol):
-    """Puts the connection's transport into the scope: ASGI has no word for dropping a connection."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        app = self.app
-
-        async def with_transport(scope: Any, receive: Any, send: Any) -> None:
-            scope["transport"] = transport
-            await app(scope, receive, send)
-
-        self.app = with_transport
-
-
-async def _send_reply(send: Send, transport: asyncio.Transport, reply: Reply) -> None:
+async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    """Writes the answer; a connection that is of no use afterwards is closed."""
     if reply.raw is not None:
-        await _send_raw(transport, reply.raw)
-        return
-    if reply.reset and reply.body is None:
-        _drop(transport)
-        return
-    body = json.dumps({"results": reply.results}).encode() if reply.body is None else reply.body
-    headers = {"content-type": "application/json"} | reply.headers
-    if isinstance(body, bytes):
-        headers.setdefault("content-length", str(len(body)))
-    await send(
-        {
-            "type": "http.response.start",
-            "status": reply.status,
-            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
-        }
-    )
-    if isinstance(body, bytes):
-        await send({"type": "http.response.body", "body": body, "more_body": reply.reset})
+        await _write(writer, reply.raw)
+        writer.close()
+    elif reply.reset and reply.body is None:
+        # A reset and not an orderly close: lingering for no time makes the kernel send RST.
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+    else:
+        body = json.dumps({"results": reply.results}).encode() if reply.body is None else reply.body
+        length = {"content-length": str(len(body))} if isinstance(body, bytes) else {"transfer-encoding": "chunked"}
+        headers = {"content-type": "application/json", **length, **reply.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"HTTP/1.1 {reply.status} \r\n{head}\r\n".encode("latin-1"))
+        if isinstance(body, bytes):
+            writer.write(body)
+            await writer.drain()
+        else:
+            await _write(writer, (b"%x\r\n%b\r\n" % (len(chunk), chunk) async for chunk in body))
+            writer.write(b"0\r\n\r\n")
         if reply.reset:
-            transport.close()
-        return
-    async for chunk in body:
-        if transport.is_closing():
-            return
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        # Sending waits only for a slow reader: without this a fast one would have the event loop to itself.
-        await asyncio.sleep(0)
-    await send({"type": "http.response.body", "body": b""})
+            writer.close()
 
 
-async def _send_raw(transport: asyncio.Transport, chunks: AsyncIterator[bytes]) -> None:
+async def _write(writer: asyncio.StreamWriter, chunks: AsyncIterator[bytes]) -> None:
     async for chunk in chunks:
-        transport.write(chunk)
-        # The protocol would tell when the caller has read it, and is passed over.
-        while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        writer.write(chunk)
+        await writer.drain()
+        # Draining waits only for a slow reader: without this a fast one would have the event loop to itself.
         await asyncio.sleep(0)
-        if transport.is_closing():
-            return
-    transport.close()
-
-
-def _drop(transport: asyncio.Transport) -> None:
-    """A reset and not an orderly close: lingering for no time makes the kernel send RST."""
-    connection = transport.get_extra_info("socket")
-    if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
