@@ -94,9 +94,9 @@ class Project:
         async with connect(self.superuser_url if superuser else self.database_url) as connection:
             yield connection
 
-    async def migrate(self, migrations: Path = MIGRATIONS) -> None:
+    async def migrate(self) -> None:
         """Apply the migrations that are new, and the schema of the reference engine."""
-        await apply_migrations(self.database_url, migrations)
+        await apply_migrations(self.database_url, MIGRATIONS)
         await run_script(self.database_url, ENGINE_SCHEMA)
 
     async def start(self) -> Self:

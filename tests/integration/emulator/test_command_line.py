@@ -96,8 +96,8 @@ def with_engine(engine: ScriptedEngine) -> list[str]:
 
 def running(pids: list[int]) -> list[int]:
     """Which of these still run; a zombie that was not collected does not."""
-    return [process.pid for process in psutil.process_iter(["status"])
-        if process.pid in pids and process.info["status"] != psutil.STATUS_ZOMBIE]
+    found = psutil.process_iter(["status"])
+    return [one.pid for one in found if one.pid in pids and one.info["status"] != psutil.STATUS_ZOMBIE]
 
 
 async def execute(stack: dict[str, Any], query: bytes) -> list[Any]:

@@ -24,10 +24,12 @@ def outcome_of(_: str, scenario_type: str) -> str:
 
 
 async def fails_the_unknown(call: Call, proceed: Proceed) -> Reply:
-    items = (item for item in call.items if item.user_id in USERS)
-    known = replace(
-        call, items=tuple(replace(item, scenario_types=tuple(set(item.scenario_types) & set(TYPES))) for item in items)
+    items = (
+        replace(item, scenario_types=tuple(name for name in item.scenario_types if name in TYPES))
+        for item in call.items
+        if item.user_id in USERS
     )
+    known = replace(call, items=tuple(items))
     reply = await proceed(known)
     error = {"code": "unknown", "retryable": False}
     reply.results += [
