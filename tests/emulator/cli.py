@@ -92,15 +92,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="DIR",
             help="keep the database here, or go on with the one that is kept (default: a new one, removed at the end)",
         )
-        add("--port-function", type=_port, metavar="PORT", help="where the function listens (default: free)")
-        add("--port-gateway", type=_port, metavar="PORT", help="where the gateway listens (default: free)")
     return parser
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r}: a port from 1 to 65535 is expected")
-    return int(text)
 
 
 def _count(text: str) -> int:

@@ -124,10 +124,8 @@ class CaddyProcess(ChildProcess):
 class Gateway(CaddyProcess):
     """`/rest/v1/*` for those who have a key."""
 
-    def __init__(
-        self, data_dir: DataDir, keys: Keys, upstream_port: int, *, port: int | None = None, name: str = "gateway"
-    ) -> None:
-        port = port or free_port()
+    def __init__(self, data_dir: DataDir, keys: Keys, upstream_port: int, *, name: str = "gateway") -> None:
+        port = free_port()
         known = [keys.secret_key, keys.publishable_key, keys.anon_jwt, keys.service_role_jwt]
         refusals = "\n".join(_refusal(matcher, *answer) for matcher, answer in REFUSALS.items())
         text = CADDYFILE.format(

@@ -63,7 +63,6 @@ class Project:
         keys: Keys | None = None,
         tokens: Tokens | None = None,
         label: str = "",
-        gateway_port: int | None = None,
     ) -> None:
         self.server = server
         self.data_dir = server.data_dir
@@ -84,7 +83,7 @@ class Project:
         self._label = label
         authenticator = server.url(database, "authenticator")
         self.postgrest = PostgREST(self.data_dir, authenticator, self.keys.jwt_secret, name=f"postgrest{label}")
-        self.gateway = Gateway(self.data_dir, self.keys, self.postgrest.port, port=gateway_port, name=f"gateway{label}")
+        self.gateway = Gateway(self.data_dir, self.keys, self.postgrest.port, name=f"gateway{label}")
         self.supabase_url = self.gateway.url
         self.rest_url = f"{self.gateway.url}/rest/v1"
 

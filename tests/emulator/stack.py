@@ -17,7 +17,6 @@ from .function import FunctionProcess
 from .gateway import find_caddy
 from .keys import Keys, Tokens
 from .migrations import require_unchanged, run_script
-from .ports import require_free
 from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
 from .processes import ChildProcess
@@ -50,8 +49,6 @@ class StackOptions:
     tick: bool = True
     due_slot: bool = True
     data_dir: Path | None = None
-    port_function: int | None = None
-    port_gateway: int | None = None
 
 
 class Stack:
@@ -131,22 +128,15 @@ class Stack:
             )
         server = self._server = PostgresServer(data_dir, binaries=binaries, durable=not data_dir.temporary)
         is_new = await server.prepare()
-        project = self._project = Project(
-            server,
-            "postgres",
-            keys=Keys.kept(data_dir.path / "keys.json"),
-            tokens=Tokens.kept(data_dir.path / "tokens.json"),
-            gateway_port=options.port_gateway,
-        )
+        keys, tokens = Keys.kept(data_dir.path / "keys.json"), Tokens.kept(data_dir.path / "tokens.json")
+        project = self._project = Project(server, "postgres", keys=keys, tokens=tokens)
         if not is_new:
             # what it holds decides which slot can be due, and the function is told at its start
             await self._start_database()
             await self._resume()
         engine = project.new_engine() if options.engine_url is None else None
         function = project.new_function(
-            {"EVALUATION_SCHEDULE": self.schedule, **options.function_env},
-            engine_url=options.engine_url,
-            port=options.port_function,
+            {"EVALUATION_SCHEDULE": self.schedule, **options.function_env}, engine_url=options.engine_url
         )
         # none of these asks another at its own start; what takes longest is thus all that one waits for
         starts = [project.gateway.start(), function.start()]
@@ -190,8 +180,6 @@ def _check(options: StackOptions) -> PostgresBinaries:
             CronSim(options.schedule, datetime.now(UTC))
         except CronSimError as error:
             raise EmulatorError(f"--schedule {options.schedule!r}: {error}; five fields are expected") from error
-    require_free(options.port_function, "--port-function")
-    require_free(options.port_gateway, "--port-gateway")
     find_postgrest()
     find_caddy()
     return PostgresBinaries.find()

@@ -239,7 +239,6 @@ async def test_a_pipe_gets_plain_lines_and_failed_has_its_exit_code() -> None:
     ("arguments", "said"),
     [
         (["--mentors", "-1"], "a number of mentors is expected"),
-        (["--port-function", "70000"], "a port from 1 to 65535 is expected"),
         (["--function-env", "NAME"], "NAME=VALUE is expected"),
         (["--schedule", "at noon"], "--schedule 'at noon'"),
         (["--data-dir", str(ROOT)], "holds files of something else"),
