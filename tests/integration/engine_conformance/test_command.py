@@ -55,7 +55,8 @@ async def test_the_reference_engine_keeps_every_rule_and_notifies_once(project: 
 async def test_what_is_broken_is_said_with_what_to_do() -> None:
     async with ScriptedEngine() as engine:
         engine.rules.append(rules.foreign_results({f"{engine.token}\x1b[2J"}))
-        code, output = await run(engine.url, "--user-ids", "x", "--scenario-types", "x", "--json", token=engine.token)
+        arguments = ("--user-ids", "00000000-0000-4000-8000-000000000001", "--scenario-types", "a_type", "--json")
+        code, output = await run(engine.url, *arguments, token=engine.token)
     foreign = next(found for found in json.loads(output)["findings"] if found["rule"] == "nothing-foreign")
     assert (code, foreign["verdict"]) == (1, "FAIL")
     assert foreign["found"].startswith("a result for [token] [2J")
