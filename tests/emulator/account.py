@@ -39,7 +39,7 @@ class Account:
         return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def can_use(self, path: Path) -> bool:
-        """Whether this account may execute or enter it: every folder above it counts, which its own mode does not say."""
+        """Whether this account may execute or enter it: every folder above it counts, not its own mode alone."""
         if self.uid is None:
             return os.access(path, os.X_OK)
         test = subprocess.run(["/bin/sh", "-c", 'test -x "$1"', "sh", path], cwd="/", **self.popen_options)

@@ -249,9 +249,7 @@ class ProjectFactory:
     # A real pg_cron keeps the database open whose jobs it runs, and what is open cannot be cloned: not ours, then.
     SETTINGS: Mapping[str, str] = {"max_connections": "200", "cron.database_name": "template1"}
 
-    def __init__(
-        self, *, settings: Mapping[str, str] | None = None, binaries: PostgresBinaries | None = None
-    ) -> None:
+    def __init__(self, *, settings: Mapping[str, str] | None = None, binaries: PostgresBinaries | None = None) -> None:
         self._binaries = binaries
         self._settings = {**self.SETTINGS, **(settings or {})}
         self._numbers = itertools.count(1)

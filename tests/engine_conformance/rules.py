@@ -316,9 +316,7 @@ def _repeats(seen: Transcript, reply: Reply, pairs: list[Pair], when: str, fix: 
         outcome, notification = reply.outcome_of(pair), reply.notification_of(pair)
         if outcome != "triggered" or notification not in met:
             was = ", ".join(sorted(map(str, met)))
-            raise _BrokenError(
-                f"{_name(pair)} was triggered as {was}, and is {outcome} as {notification} {when}", fix
-            )
+            raise _BrokenError(f"{_name(pair)} was triggered as {was}, and is {outcome} as {notification} {when}", fix)
 
 
 @_rule("other-key", "another key is another question")

@@ -108,9 +108,7 @@ async def test_statements_have_the_time_that_supabase_gives(projects: ProjectFac
         assert await rows(database, "show statement_timeout") == [(limit,)]
 
 
-async def test_the_data_api_refuses_a_delete_without_where(
-    projects: ProjectFactory, http: httpx.AsyncClient
-) -> None:
+async def test_the_data_api_refuses_a_delete_without_where(projects: ProjectFactory, http: httpx.AsyncClient) -> None:
     if not projects.server.has_safeupdate:
         not_there("safeupdate was not compiled", without_safeupdate(projects.server.binaries.major))
     async with projects.database() as template:
@@ -125,7 +123,9 @@ async def test_the_data_api_refuses_a_delete_without_where(
 async def test_jobs_run_as_their_owner_and_failures_are_recorded(project: Project) -> None:
     async with project.connect(superuser=True) as superuser, project.connect() as owner:
         await superuser.execute(b"delete from cron.job")
-        await owner.execute(b"select cron.schedule('who', '* * * * *', 'select 1 / (session_user = ''postgres'')::int')")
+        await owner.execute(
+            b"select cron.schedule('who', '* * * * *', 'select 1 / (session_user = ''postgres'')::int')"
+        )
         await owner.execute(b"select cron.schedule('asleep', '* * * * *', 'select 1')")
         await owner.execute(b"select cron.alter_job(jobid, active => false) from cron.job where jobname = 'asleep'")
         await owner.execute(b"select cron.schedule('bad', '* * * * *', 'select 1/0')")

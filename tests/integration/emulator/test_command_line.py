@@ -152,13 +152,15 @@ async def test_kill_9_leaves_nothing_running_and_a_directory_to_go_on_with(data_
 
 
 async def test_an_interrupted_run_goes_on_and_the_next_has_a_slot_of_its_own(data_dir: Path) -> None:
-    async with ScriptedEngine(token=ENGINE_TOKEN, rules=[rules.retry_after(3600, times=1000)]) as engine:
-        async with command("run", "--data-dir", data_dir, "--mentors", "10", *with_engine(engine)) as process:
-            assert process.stdout is not None
-            while b"(engine_unavailable)" not in await process.stdout.readline():
-                assert process.returncode is None
-            process.send_signal(signal.SIGINT)
-            await process.communicate()
+    async with (
+        ScriptedEngine(token=ENGINE_TOKEN, rules=[rules.retry_after(3600, times=1000)]) as engine,
+        command("run", "--data-dir", data_dir, "--mentors", "10", *with_engine(engine)) as process,
+    ):
+        assert process.stdout is not None
+        while b"(engine_unavailable)" not in await process.stdout.readline():
+            assert process.returncode is None
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
     assert process.returncode == 130
 
     exit_code, output, errors = await run("--data-dir", data_dir)
@@ -273,12 +275,17 @@ def paste(line: str, folder: Path) -> str:
     return subprocess.run(shell, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-async def test_every_line_that_up_prints_works_as_it_stands(tmp_path: Path, data_dir: Path) -> None:
-    require_curl()
-    # A system without psql. The folder is open to PostgreSQL's account.
+@pytest.fixture
+def path_without_psql(data_dir: Path) -> str:
+    """All that the emulator asks of a system."""
     data_dir.mkdir()
     (data_dir / "cp").symlink_to(str(shutil.which("cp")))
-    async with command("up", "--mentors", "20", "--no-tick", env={"PATH": str(data_dir)}) as process:
+    return str(data_dir)
+
+
+async def test_every_line_that_up_prints_works_as_it_stands(tmp_path: Path, path_without_psql: str) -> None:
+    require_curl()
+    async with command("up", "--mentors", "20", "--no-tick", env={"PATH": path_without_psql}) as process:
         assert process.stdout is not None
         lines = await lines_until(process.stdout, "Read a table")
         lines += await lines_until(process.stdout, "  curl")
@@ -292,4 +299,8 @@ async def test_every_line_that_up_prints_works_as_it_stands(tmp_path: Path, data
     assert [item["id"] for item in listed["items"]] == [latest["id"]] == [fired["id"]]
     assert (started["status"], started["triggered_by"], dry_run["dry_run"]) == ("succeeded", "manual", True)
     assert len(read) == 1
-    assert [line.partition(":")[0] for line in shown if "succeeded" in line] == ["scheduled run", "manual run", "dry run"]
+    assert [line.partition(":")[0] for line in shown if "succeeded" in line] == [
+        "scheduled run",
+        "manual run",
+        "dry run",
+    ]
