@@ -130,8 +130,8 @@ async def _started(parsed: argparse.Namespace, console: Console) -> AsyncIterato
     """The stack, up inside the block; a terminal shows that it is coming."""
     async with AsyncExitStack() as exits:
         with console.status("starting PostgreSQL, PostgREST, the gateway, the engine and the function"):
-            options = {field.name: getattr(parsed, field.name, field.default) for field in fields(StackOptions)}
-            options["function_env"] = dict(parsed.function_env)
+            given = vars(parsed) | {"function_env": dict(parsed.function_env)}
+            options = {field.name: given[field.name] for field in fields(StackOptions) if field.name in given}
             stack = await exits.enter_async_context(Stack(StackOptions(**options)))
         if not stack.server.has_safeupdate:
             print(f"emulator: {without_safeupdate(stack.server.binaries.major)}", file=sys.stderr)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -69,6 +71,15 @@ class FunctionProcess(ChildProcess):
 
     async def is_ready(self) -> bool:
         return await http_status(self.port, "/health") == 200
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The instance gets no CPU for as long as the block runs."""
+        os.killpg(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.pid, signal.SIGCONT)
 
     async def stop(self, timeout_seconds: float = 0) -> None:
         """End it for good, at once: it holds nothing that is not in the database, and gunicorn takes a second to go."""

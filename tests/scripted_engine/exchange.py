@@ -86,8 +86,7 @@ Rule = Callable[[Call, Proceed], Awaitable[Reply]]
 
 def parse_call(body: Any, *, number: int, in_flight: int, headers: Mapping[str, str]) -> Call:
     """The call in this decoded body. Raises MalformedCallError."""
-    members = body if isinstance(body, dict) else {}
-    evaluations, dry_run, invocation_id = (members.get(n) for n in ("evaluations", "dry_run", "invocation_id"))
+    evaluations, dry_run, invocation_id = _values(body, ("evaluations", "dry_run", "invocation_id"))
     _require(isinstance(evaluations, list) and bool(evaluations), "evaluations: expected a list", evaluations)
     _require(isinstance(dry_run, bool), "dry_run: expected a boolean", dry_run)
     _require(isinstance(invocation_id, str | None), "invocation_id: expected a string", invocation_id)
@@ -96,8 +95,7 @@ def parse_call(body: Any, *, number: int, in_flight: int, headers: Mapping[str, 
 
 
 def _item(evaluation: Any) -> Item:
-    members = evaluation if isinstance(evaluation, dict) else {}
-    user_id, types, prefix = (members.get(n) for n in ("user_id", "scenario_types", "idempotency_key_prefix"))
+    user_id, types, prefix = _values(evaluation, ("user_id", "scenario_types", "idempotency_key_prefix"))
     try:
         UUID(user_id)
     except (ValueError, TypeError, AttributeError) as exc:
@@ -106,6 +104,10 @@ def _item(evaluation: Any) -> Item:
     _require(are_names, "scenario_types: expected a list of names", types)
     _require(isinstance(prefix, str) and bool(prefix), "idempotency_key_prefix: expected a string", prefix)
     return Item(user_id, tuple(types), prefix)
+
+
+def _values(value: Any, names: tuple[str, ...]) -> list[Any]:
+    return [value.get(name) if isinstance(value, dict) else None for name in names]
 
 
 def _require(holds: bool, expected: str, found: Any) -> None:
