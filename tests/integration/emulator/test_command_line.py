@@ -168,10 +168,10 @@ async def test_an_interrupted_run_goes_on_and_the_next_has_a_slot_of_its_own(dat
     assert output.startswith("going on with the run of ")
     assert "every active mentor was evaluated for every scenario type that applies" in output
     assert "fired again: deduplicated, same counts, no new notification" in output
-    # Of what the processes of a whole run log, no line holds a secret, and each is one of the documented events.
-    assert check_folder(data_dir) > 0
 
     next_run = json.loads((await run("--data-dir", data_dir, "--json"))[1])["invocation"]
+    # Of what the processes of a whole run log, no line holds a secret, and each is one of the documented events.
+    assert check_folder(data_dir) > 0
     async with up("--data-dir", data_dir, "--no-due-slot", "--no-tick") as (_, stack):
         runs = await execute(stack, b"select id::text, status from public.scheduler_invocations order by created_at")
     assert [status for _, status in runs] == ["succeeded", "succeeded"]
