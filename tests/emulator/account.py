@@ -34,27 +34,15 @@ class Account:
         raise EmulatorError("no account `postgres` or `nobody` to run PostgreSQL as: run the emulator without root")
 
     @property
-    def is_other(self) -> bool:
-        return self.uid is not None
-
-    @property
     def popen_options(self) -> dict[str, Any]:
         """What subprocess needs to start a process as this account, without the groups of root."""
-        if not self.is_other:
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+        return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
-    def can_read(self, path: Path) -> bool:
-        """Whether this account reaches `path`: every folder above it counts, which no look at its own mode tells."""
-        return self._test("-r", path)
-
-    def can_enter(self, folder: Path) -> bool:
-        return self._test("-x", folder)
-
-    def _test(self, operator: str, path: Path) -> bool:
-        if not self.is_other:
-            return os.access(path, os.R_OK if operator == "-r" else os.X_OK)
-        test = subprocess.run(["/bin/sh", "-c", f'test {operator} "$1"', "sh", path], cwd="/", **self.popen_options)
+    def can_use(self, path: Path) -> bool:
+        """Whether this account may execute or enter it: every folder above it counts, not its own mode alone."""
+        if self.uid is None:
+            return os.access(path, os.X_OK)
+        test = subprocess.run(["/bin/sh", "-c", 'test -x "$1"', "sh", path], cwd="/", **self.popen_options)
         return test.returncode == 0
 
     def own(self, path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import EmulatorError
@@ -35,42 +35,37 @@ def cache_folder() -> Path:
 def make_once(name: str, make: Callable[[Path], None]) -> Path:
     """The cache entry `name`, which `make` fills if it is not there. Two emulators may do so at once: one wins."""
     entry = cache_folder() / name
-    if is_there(entry):
-        return entry
-    draft = draft_entry(name)
-    try:
-        make(draft)
-        return keep(draft, entry)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    if not is_there(entry):
+        with draft_of(entry) as draft:
+            make(draft)
+    return entry
 
 
 def is_there(entry: Path) -> bool:
     """Whether the entry was made earlier; asking keeps it from growing old."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.utime(entry)
-    except FileNotFoundError:
-        return False
-    return True
+        return True
+    return False
 
 
-def draft_entry(name: str) -> Path:
-    """A new folder beside the entry, to be filled and then kept. Entries of a month ago make room for it."""
+@contextlib.contextmanager
+def draft_of(entry: Path) -> Iterator[Path]:
+    """A folder to be filled, which becomes the entry in one step. Entries of a month ago make room for it."""
     for old in cache_folder().iterdir():
         # another process may just have kept or removed a draft of its own
         with contextlib.suppress(FileNotFoundError):
             if time.time() - old.lstat().st_mtime > KEPT_SECONDS:
                 shutil.rmtree(old, ignore_errors=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache_folder()))
+    draft = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=cache_folder()))
     draft.chmod(0o755)
-    return draft
-
-
-def keep(draft: Path, entry: Path) -> Path:
-    """Turn a filled draft into the entry in one step, unless somebody was faster."""
     try:
-        draft.rename(entry)
-    except OSError:
-        if not entry.exists():
-            raise
-    return entry
+        yield draft
+        try:
+            draft.rename(entry)
+        except OSError:
+            # another process was faster, unless the entry is still not there
+            if not entry.exists():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

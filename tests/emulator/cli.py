@@ -9,8 +9,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -21,7 +22,9 @@ from .progress import console_for, progress_on
 from .safeupdate import without_safeupdate
 from .stack import DEFAULT_MENTORS, Stack, StackOptions
 from .summary import EXIT_OTHER
-from .watch import RunWatch
+from .watch import watch
+
+T = TypeVar("T")
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -55,7 +58,6 @@ def _parser() -> argparse.ArgumentParser:
         description="A Supabase project on this machine, without Docker, with the function as it is deployed.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-
     run = commands.add_parser(
         "run",
         help="play one night and stop",
@@ -63,54 +65,34 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES_OF_RUN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("--json", action="store_true", help="stdout: the summary as one object; progress goes to stderr")
     up = commands.add_parser(
         "up",
         help="stay up until Ctrl-C",
         description="Boot, print where everything is and lines to paste, show how far each run is, until Ctrl-C.",
     )
-    for command in (run, up):
-        _add_common(command)
-    up.add_argument("--no-tick", action="store_true", help="no pg_cron: only what you call happens")
-    up.add_argument("--no-due-slot", action="store_true", help="leave the schedule alone: no run is due")
-    up.add_argument(
-        "--json", action="store_true", help="stdout, once all is ready: one line, one JSON object; nothing else"
-    )
+    run.add_argument("--json", action="store_true", help="stdout: the summary as one object; progress goes to stderr")
+    up.add_argument("--json", action="store_true", help="stdout, once all is ready: one line, one object; nothing else")
+    up.add_argument("--no-tick", dest="tick", action="store_false", help="no pg_cron: only what you call happens")
+    up.add_argument("--no-due-slot", dest="due_slot", action="store_false", help="leave the schedule: no run is due")
+    for add in (run.add_argument, up.add_argument):
+        add("--mentors", type=_count, metavar="N", help=f"sample mentors in a new database ({DEFAULT_MENTORS})")
+        add("--engine-url", metavar="URL", help="your own trigger engine instead of the reference one")
+        add("--schedule", metavar="CRON", help="EVALUATION_SCHEDULE, in UTC (default: daily, due a minute ago)")
+        add(
+            "--function-env",
+            action="append",
+            default=[],
+            type=_name_and_value,
+            metavar="K=V",
+            help="a variable of the function's environment; repeat it for more",
+        )
+        add(
+            "--data-dir",
+            type=Path,
+            metavar="DIR",
+            help="keep the database here, or go on with the one that is kept (default: a new one, removed at the end)",
+        )
     return parser
-
-
-def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--mentors", type=_count, metavar="N", help=f"sample mentors in a new database ({DEFAULT_MENTORS})"
-    )
-    command.add_argument("--engine-url", metavar="URL", help="your own trigger engine instead of the reference one")
-    command.add_argument(
-        "--schedule", metavar="CRON", help="EVALUATION_SCHEDULE, in UTC (default: daily, due a minute ago)"
-    )
-    command.add_argument(
-        "--function-env",
-        action="append",
-        default=[],
-        type=_name_and_value,
-        metavar="K=V",
-        help="a variable of the function's environment; repeat it for more",
-    )
-    command.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="keep the database here, or go on with the one that is kept (default: a new one, removed at the end)",
-    )
-    command.add_argument(
-        "--port-function", type=_port, metavar="PORT", help="where the function listens (default: free)"
-    )
-    command.add_argument("--port-gateway", type=_port, metavar="PORT", help="where the gateway listens (default: free)")
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r}: a port from 1 to 65535 is expected")
-    return int(text)
 
 
 def _count(text: str) -> int:
@@ -126,30 +108,13 @@ def _name_and_value(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _options(parsed: argparse.Namespace) -> StackOptions:
-    return StackOptions(
-        mentors=parsed.mentors,
-        engine_url=parsed.engine_url,
-        schedule=parsed.schedule,
-        function_env=dict(parsed.function_env),
-        tick=not getattr(parsed, "no_tick", False),
-        due_slot=not getattr(parsed, "no_due_slot", False),
-        data_dir=parsed.data_dir,
-        port_function=parsed.port_function,
-        port_gateway=parsed.port_gateway,
-    )
-
-
 async def _until_signal(command: Coroutine[Any, Any, int], *, when_told: int) -> int:
     """Run the command; SIGINT or SIGTERM makes it stop in order, and more of them do not disturb that."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(command)
-    told = False
 
     def stop() -> None:
-        nonlocal told
-        if not told:
-            told = True
+        if not task.cancelling():
             task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -165,7 +130,9 @@ async def _started(parsed: argparse.Namespace, console: Console) -> AsyncIterato
     """The stack, up inside the block; a terminal shows that it is coming."""
     async with AsyncExitStack() as exits:
         with console.status("starting PostgreSQL, PostgREST, the gateway, the engine and the function"):
-            stack = await exits.enter_async_context(Stack(_options(parsed)))
+            given = vars(parsed) | {"function_env": dict(parsed.function_env)}
+            options = {field.name: given[field.name] for field in fields(StackOptions) if field.name in given}
+            stack = await exits.enter_async_context(Stack(StackOptions(**options)))
         if not stack.server.has_safeupdate:
             print(f"emulator: {without_safeupdate(stack.server.binaries.major)}", file=sys.stderr)
         yield stack
@@ -188,11 +155,9 @@ async def _run(parsed: argparse.Namespace) -> int:
             if stack.server.has_own_pg_cron:
                 console.print("waiting for pg_cron, which runs its jobs once a minute")
             with progress_on(console) as progress:
-                night = asyncio.create_task(play_night(stack, progress))
-                await _first_of(night, asyncio.create_task(stack.broken()))
+                summary = await _unless_broken(stack, play_night(stack, progress))
         except EmulatorError as error:
             return _failed(error)
-        summary = await night
         if parsed.json:
             print(json.dumps(summary.as_object()), flush=True)
         else:
@@ -208,27 +173,22 @@ async def _up(parsed: argparse.Namespace) -> int:
             if parsed.json:
                 await stack.broken()
             with progress_on(console) as progress:
-                watch = RunWatch(stack.project, progress, stack.ready_at)
-                await _first_of(asyncio.create_task(stack.broken()), asyncio.create_task(watch.watch()))
+                await _unless_broken(stack, watch(stack.project, progress, stack.ready_at))
         except EmulatorError as error:
             return _failed(error)
     raise AssertionError("it stays up until it is told to stop, or something is broken")
 
 
-async def _first_of(*tasks: asyncio.Task[Any]) -> None:
-    """Returns when the first of them has ended well, raises what it raised otherwise; the others of ours end too."""
+async def _unless_broken(stack: Stack, work: Coroutine[Any, Any, T]) -> T:
+    """What this work comes to; a part of the stack that cannot be kept alive ends it."""
+    working, broken = asyncio.create_task(work), asyncio.create_task(stack.broken())
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            await task
+        await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
+        return await (working if working.done() else broken)
     finally:
-        await _end(*tasks)
-
-
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        for task in (working, broken):
+            task.cancel()
+        await asyncio.gather(working, broken, return_exceptions=True)
 
 
 def _failed(error: EmulatorError) -> int:

@@ -19,3 +19,8 @@ async def connect(url: str) -> AsyncIterator[Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+async def has_table(connection: Connection, name: str) -> bool:
+    row = await (await connection.execute(b"select to_regclass(%s) is not null", (name,))).fetchone()
+    return bool(row and row[0])

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -33,13 +32,13 @@ class DataDir:
 
     @classmethod
     def new_temporary(cls, *, in_memory: bool = False) -> DataDir:
-        """A new folder that `close` removes; folders that killed emulators left behind go with it.
+        """A new folder that `close` removes; in memory, if there is room, cloning databases is twice as fast.
 
-        Args:
-            in_memory: put it where files are memory, if there is room: cloning databases is twice as fast there.
+        Folders that killed emulators left behind go with it.
         """
         _remove_abandoned()
-        parent = MEMORY if in_memory and _has_room(MEMORY) else None
+        has_room = os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free >= ENOUGH_MEMORY_BYTES
+        parent = MEMORY if in_memory and has_room else None
         data_dir = cls(Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent)), temporary=True)
         data_dir._open()
         return data_dir
@@ -71,19 +70,12 @@ class DataDir:
         if not marker.exists():
             write_private(marker, json.dumps({"format": 1}))
         end_leftovers(self.path)
-        self._put_earlier_logs_aside()
-
-    def _put_earlier_logs_aside(self) -> None:
-        """What is in `logs` is of this start; those of the one before it are kept beside them."""
-        earlier = self.path / EARLIER_LOGS
         if (self.path / LOGS).exists():
-            shutil.rmtree(earlier, ignore_errors=True)
-            (self.path / LOGS).rename(earlier)
+            shutil.rmtree(self.path / EARLIER_LOGS, ignore_errors=True)
+            (self.path / LOGS).rename(self.path / EARLIER_LOGS)
 
     def log_path(self, name: str) -> Path:
-        folder = self.path / LOGS
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder / f"{name}.log"
+        return self.folder(LOGS) / f"{name}.log"
 
     def folder(self, name: str) -> Path:
         folder = self.path / name
@@ -105,17 +97,6 @@ def write_private(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
-
-
-def private_secret(path: Path) -> str:
-    """The secret kept in this file, made up on first use."""
-    if not path.exists():
-        write_private(path, secrets.token_urlsafe(32))
-    return path.read_text()
-
-
-def _has_room(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free >= ENOUGH_MEMORY_BYTES
 
 
 def _try_lock(path: Path) -> int | None:

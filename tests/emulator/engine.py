@@ -11,16 +11,13 @@ from .ports import LOCALHOST, free_port
 from .processes import ChildProcess, http_status
 from .staging import ROOT
 
-READY = 200
-
 
 class EngineProcess(ChildProcess):
     """`python -m tests.emulator.reference_engine`, ready when GET /health answers 200."""
 
-    def __init__(
-        self, data_dir: DataDir, env: Mapping[str, str], *, port: int | None = None, name: str = "engine"
-    ) -> None:
-        self.port = port or free_port()
+    def __init__(self, data_dir: DataDir, env: Mapping[str, str], *, name: str = "engine") -> None:
+        self.port = free_port()
+        self.url = f"http://{LOCALHOST}:{self.port}"
         super().__init__(
             name,
             [sys.executable, "-m", "tests.emulator.reference_engine", "--host", LOCALHOST, "--port", str(self.port)],
@@ -29,9 +26,5 @@ class EngineProcess(ChildProcess):
             cwd=ROOT,
         )
 
-    @property
-    def url(self) -> str:
-        return f"http://{LOCALHOST}:{self.port}"
-
     async def is_ready(self) -> bool:
-        return await http_status(self.port, "/health") == READY
+        return await http_status(self.port, "/health") == 200

@@ -16,8 +16,6 @@ from .ports import LOCALHOST, free_port
 from .processes import ChildProcess, http_status
 from .staging import ROOT, TARGET, stage
 
-READY = 200
-
 
 class FunctionProcess(ChildProcess):
     """One instance of the function on a fixed port, started again when it dies unless told otherwise.
@@ -38,6 +36,8 @@ class FunctionProcess(ChildProcess):
         python: str | Path = sys.executable,
     ) -> None:
         self.port = port or free_port()
+        # Without a slash at its end.
+        self.url = f"http://{LOCALHOST}:{self.port}"
         self.env = dict(env)
         self.root = root
         self._restart = restart
@@ -53,11 +53,6 @@ class FunctionProcess(ChildProcess):
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._staged), **env},
             cwd=self._staged,
         )
-
-    @property
-    def url(self) -> str:
-        """Without a slash at its end."""
-        return f"http://{LOCALHOST}:{self.port}"
 
     async def start(self) -> None:
         """Stage, start, and return once GET /health answers 200."""
@@ -75,7 +70,7 @@ class FunctionProcess(ChildProcess):
             self.keep_alive()
 
     async def is_ready(self) -> bool:
-        return await http_status(self.port, "/health") == READY
+        return await http_status(self.port, "/health") == 200
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

@@ -74,31 +74,16 @@ http://{host}:{port} {{
 """
 )
 
-REFUSALS = (
-    ("elsewhere", 404, {"message": "no Route matched with those values"}),
-    (
-        "no_key",
-        401,
-        {"message": "No API key found in request", "hint": "No `apikey` request header or url param was found."},
-    ),
-    (
-        "browser",
-        401,
-        {
-            "message": "Forbidden use of secret API key in browser",
-            "hint": "Secret API keys can only be used in a protected environment, never in a browser.",
-        },
-    ),
-    (
-        "unknown",
-        401,
-        {"message": "Invalid API key", "hint": "Double check your Supabase `anon` or `service_role` API key."},
-    ),
-)
+REFUSALS = {
+    "elsewhere": (404, "no Route matched with those values"),
+    "no_key": (401, "No API key found in request"),
+    "browser": (401, "Forbidden use of secret API key in browser"),
+    "unknown": (401, "Invalid API key"),
+}
 
 
-def _refusal(matcher: str, status: int, body: dict[str, str]) -> str:
-    text = json.dumps(body).replace('"', '\\"')
+def _refusal(matcher: str, status: int, message: str) -> str:
+    text = json.dumps({"message": message}).replace('"', '\\"')
     return f'handle @{matcher} {{\n header Content-Type application/json\n respond "{text}" {status}\n}}'
 
 
@@ -110,36 +95,40 @@ def find_caddy() -> Path:
     return Path(found)
 
 
-class Gateway(ChildProcess):
-    """`/rest/v1/*` for those who have a key."""
+class CaddyProcess(ChildProcess):
+    """Caddy with this Caddyfile, ready when it answers a path."""
 
-    def __init__(
-        self, data_dir: DataDir, keys: Keys, upstream_port: int, *, port: int | None = None, name: str = "gateway"
-    ) -> None:
-        self.port = port or free_port()
-        config = data_dir.folder("gateway") / f"{name}.Caddyfile"
-        known = [keys.secret_key, keys.publishable_key, keys.anon_jwt, keys.service_role_jwt]
-        refusals = "\n".join(_refusal(*refusal) for refusal in REFUSALS)
-        text = CADDYFILE.format(
-            host=LOCALHOST, port=self.port, upstream=upstream_port, keys=keys, known=known, refusals=refusals
-        )
-        write_private(config, text)
-        home = str(data_dir.folder("gateway"))
+    def __init__(self, data_dir: DataDir, name: str, port: int, caddyfile: str, answers: str) -> None:
+        self.port = port
+        self.url = f"http://{LOCALHOST}:{port}"
+        self._answers = answers
+        # it writes its own state below the home folder, which must not be the user's
+        home = data_dir.folder(f"{name}-home")
+        config = home / "Caddyfile"
+        write_private(config, caddyfile)
         super().__init__(
             name,
             [find_caddy(), "run", "--adapter", "caddyfile", "--config", config],
             data_dir=data_dir,
-            # it writes its own state below the home folder, which must not be the user's
-            env={"PATH": os.defpath, "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home},
+            env={"PATH": os.defpath, "HOME": str(home), "XDG_DATA_HOME": str(home), "XDG_CONFIG_HOME": str(home)},
         )
 
-    @property
-    def url(self) -> str:
-        return f"http://{LOCALHOST}:{self.port}"
-
     async def is_ready(self) -> bool:
-        return await http_status(self.port, "/rest/v1/") is not None
+        return await http_status(self.port, self._answers) is not None
 
     async def stop(self, timeout_seconds: float = 1) -> None:
         # its polite stop waits for idle connections of clients that keep theirs open
         await super().stop(timeout_seconds)
+
+
+class Gateway(CaddyProcess):
+    """`/rest/v1/*` for those who have a key."""
+
+    def __init__(self, data_dir: DataDir, keys: Keys, upstream_port: int, *, name: str = "gateway") -> None:
+        port = free_port()
+        known = [keys.secret_key, keys.publishable_key, keys.anon_jwt, keys.service_role_jwt]
+        refusals = "\n".join(_refusal(matcher, *answer) for matcher, answer in REFUSALS.items())
+        text = CADDYFILE.format(
+            host=LOCALHOST, port=port, upstream=upstream_port, keys=keys, known=known, refusals=refusals
+        )
+        super().__init__(data_dir, name, port, text, "/rest/v1/")

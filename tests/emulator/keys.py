@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import jwt
 
@@ -15,8 +16,23 @@ from .data_dir import write_private
 TEN_YEARS = 10 * 365 * 24 * 3600
 
 
+class _Kept:
+    """A dataclass that a data directory keeps."""
+
+    @classmethod
+    def generate(cls) -> Self:
+        raise NotImplementedError
+
+    @classmethod
+    def kept(cls, path: Path) -> Self:
+        """Those in this file, made up on first use."""
+        if not path.exists():
+            write_private(path, json.dumps(vars(cls.generate())))
+        return cls(**json.loads(path.read_text()))
+
+
 @dataclass(frozen=True)
-class Keys:
+class Keys(_Kept):
     """Both kinds of API key, and the secret that signs the JWTs."""
 
     jwt_secret: str
@@ -26,7 +42,7 @@ class Keys:
     service_role_jwt: str
 
     @classmethod
-    def generate(cls) -> Keys:
+    def generate(cls) -> Self:
         jwt_secret = secrets.token_urlsafe(48)
         return cls(
             jwt_secret=jwt_secret,
@@ -36,16 +52,9 @@ class Keys:
             service_role_jwt=_jwt("service_role", jwt_secret),
         )
 
-    @classmethod
-    def kept(cls, path: Path) -> Keys:
-        """The keys in this file, made up on first use: a kept data directory keeps its keys."""
-        if not path.exists():
-            write_private(path, json.dumps(asdict(cls.generate())))
-        return cls(**json.loads(path.read_text()))
-
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(_Kept):
     """What the callers of the function and of the engine prove themselves with; 43 characters each."""
 
     invoke: str
@@ -53,15 +62,8 @@ class Tokens:
     engine: str
 
     @classmethod
-    def generate(cls) -> Tokens:
+    def generate(cls) -> Self:
         return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
-
-    @classmethod
-    def kept(cls, path: Path) -> Tokens:
-        """The tokens in this file, made up on first use."""
-        if not path.exists():
-            write_private(path, json.dumps(asdict(cls.generate())))
-        return cls(**json.loads(path.read_text()))
 
 
 def _opaque(prefix: str) -> str:

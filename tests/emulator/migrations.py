@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 
-from .connections import Connection, connect
+from .connections import connect
 from .errors import EmulatorError
 
 FILE_NAME = re.compile(r"(?P<version>\d+)_(?P<name>.+)\.sql")
@@ -25,8 +25,10 @@ create table if not exists supabase_migrations.schema_migrations (
 """
 
 
-@dataclass(frozen=True)
-class Migration:
+NOTE = b"insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s)"
+
+
+class Migration(NamedTuple):
     """One file, as it is on disk."""
 
     version: str
@@ -42,19 +44,23 @@ async def apply_migrations(database_url: str, folder: Path) -> list[str]:
         await connection.execute(HISTORY)
         cursor = await connection.execute(b"select version from supabase_migrations.schema_migrations")
         known = {row[0] for row in await cursor.fetchall()}
-        for migration in _migrations(folder):
-            if migration.version not in known:
-                await _apply(connection, migration)
-                applied.append(migration.version)
+        for version, name, file_name, text in _migrations(folder):
+            if version in known:
+                continue
+            try:
+                async with connection.transaction():
+                    await connection.execute(text)
+                    await connection.execute(NOTE, (version, [text.decode()], name))
+                # each file begins in a session as good as new; a `set` must not leak into the next
+                await connection.execute(b"reset all")
+            except psycopg.Error as error:
+                raise EmulatorError(f"{file_name}: {describe(error, text)}") from error
+            applied.append(version)
     return applied
 
 
 async def require_unchanged(database_url: str, folder: Path) -> None:
-    """Check that what `apply_migrations` applied to a database that was kept is what the files say now.
-
-    Raises:
-        EmulatorError: a file has changed since.
-    """
+    """Refuse a database that was kept where a file has changed since it was applied."""
     async with connect(database_url) as connection:
         await connection.execute(HISTORY)
         cursor = await connection.execute(b"select version, statements from supabase_migrations.schema_migrations")
@@ -71,20 +77,6 @@ def _migrations(folder: Path) -> list[Migration]:
     return [
         Migration(match["version"], match["name"], path.name, path.read_bytes()) for path, match in matches if match
     ]
-
-
-async def _apply(connection: Connection, migration: Migration) -> None:
-    try:
-        async with connection.transaction():
-            await connection.execute(migration.text)
-            await connection.execute(
-                b"insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s)",
-                (migration.version, [migration.text.decode()], migration.name),
-            )
-        # each file begins in a session as good as new; a `set` must not leak into the next
-        await connection.execute(b"reset all")
-    except psycopg.Error as error:
-        raise EmulatorError(f"{migration.file_name}: {describe(error, migration.text)}") from error
 
 
 async def run_script(database_url: str, path: Path, settings: Mapping[str, str] | None = None) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import httpx
 
-from .connections import Connection
+from .connections import Connection, has_table
 from .errors import EmulatorError
 from .progress import Shows, evaluated, has_ended
 from .stack import Stack
@@ -80,7 +81,7 @@ async def _appearance(stack: Stack, database: Connection) -> Any:
         async with asyncio.timeout(APPEARS_WITHIN_SECONDS):
             while True:
                 # in this order: an answer comes after the run that the call opened
-                reason = await reason_for_none(database, since)
+                reason = await _reason_for_none(database, since)
                 row = await (await database.execute(SCHEDULED, {"since": since})).fetchone()
                 if row:
                     return row[0]
@@ -94,7 +95,7 @@ async def _appearance(stack: Stack, database: Connection) -> Any:
         ) from error
 
 
-async def reason_for_none(database: Connection, since: datetime) -> str | None:
+async def _reason_for_none(database: Connection, since: datetime) -> str | None:
     """Why pg_cron's call opened no run; None where it did, or has not been answered yet."""
     row = await (await database.execute(FIRST_CALL, {"since": since})).fetchone()
     if row is None:
@@ -116,18 +117,23 @@ async def reason_for_none(database: Connection, since: datetime) -> str | None:
     )
 
 
-async def describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
-    row = await (await database.execute(b"select scheduler.describe_invocation(%s)", (invocation_id,))).fetchone()
-    if row is None or not isinstance(row[0], dict):
+async def _value(database: Connection, query: bytes, *parameters: Any) -> Any:
+    row = await (await database.execute(query, parameters)).fetchone()
+    return row and row[0]
+
+
+async def _describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
+    found = await _value(database, b"select scheduler.describe_invocation(%s)", invocation_id)
+    if not isinstance(found, dict):
         raise EmulatorError(f"the invocation {invocation_id} is gone")
-    return row[0]
+    return found
 
 
 async def _follow(progress: Shows, database: Connection, invocation_id: Any) -> dict[str, Any]:
     """Show how far it is until it has ended."""
     before, changed_at = -1, time.monotonic()
     while True:
-        invocation = await describe(database, invocation_id)
+        invocation = await _describe(database, invocation_id)
         progress.show(invocation)
         if has_ended(invocation):
             return invocation
@@ -144,11 +150,9 @@ async def _follow(progress: Shows, database: Connection, invocation_id: Any) -> 
 
 async def _notifications(database: Connection) -> int | None:
     """How many notifications are queued; None where another engine queues them elsewhere."""
-    row = await (await database.execute(b"select to_regclass('public.engagement_notifications')")).fetchone()
-    if row is None or row[0] is None:
+    if not await has_table(database, "public.engagement_notifications"):
         return None
-    counted = await (await database.execute(b"select count(*) from public.engagement_notifications")).fetchone()
-    return int(counted[0]) if counted else None
+    return int(await _value(database, b"select count(*) from public.engagement_notifications"))
 
 
 async def _fire_again(
@@ -162,7 +166,7 @@ async def _fire_again(
             headers={"Authorization": f"Bearer {stack.project.invoke_token}"},
         )
     body = answer.json() if answer.status_code < httpx.codes.BAD_REQUEST else {}
-    after = await describe(database, before["id"])
+    after = await _describe(database, before["id"])
     return Repeat(
         status_code=answer.status_code,
         deduplicated=bool(body.get("deduplicated")) and body.get("id") == before["id"],
@@ -181,11 +185,8 @@ async def _missing(database: Connection, invocation: Mapping[str, Any]) -> list[
     if invocation["counts"]["mentors"] != mentors:
         found.append(f"{mentors} active mentors, {invocation['counts']['mentors']} in the run")
     for scenario, expected in scenarios.items():
-        evaluated = sum(
-            number
-            for outcome, number in invocation["scenarios"].get(scenario, {}).items()
-            if outcome not in ("failed", "not_evaluated")
-        )
+        outcomes = Counter(invocation["scenarios"].get(scenario, {}))
+        evaluated = outcomes.total() - outcomes["failed"] - outcomes["not_evaluated"]
         if evaluated != expected:
             found.append(f"{scenario}: {expected} mentors, {evaluated} evaluated")
     return found

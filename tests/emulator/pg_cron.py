@@ -15,7 +15,7 @@ import psycopg
 from cronsim import CronSim, CronSimError
 from psycopg.conninfo import make_conninfo
 
-from .connections import Connection, connect
+from .connections import connect, has_table
 
 RECONNECT_SECONDS = 0.05
 MINUTE = timedelta(minutes=1)
@@ -100,7 +100,7 @@ class CronDriver:
         while True:
             with contextlib.suppress(psycopg.OperationalError, OSError):
                 async with connect(self._url) as connection:
-                    if not await _is_installed(connection):
+                    if not await has_table(connection, "cron.job"):
                         return []
                     cursor = await connection.execute(ACTIVE_JOBS)
                     return [Job(*row) for row in await cursor.fetchall()]
@@ -127,9 +127,3 @@ class CronDriver:
                 return pid, "succeeded", cursor.statusmessage or ""
         except psycopg.Error as error:
             return pid, "failed", f"ERROR:  {error.diag.message_primary or error}"
-
-
-async def _is_installed(connection: Connection) -> bool:
-    cursor = await connection.execute(b"select to_regclass('cron.job') is not null")
-    row = await cursor.fetchone()
-    return bool(row and row[0])

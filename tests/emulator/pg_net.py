@@ -15,7 +15,7 @@ import httpx
 import psycopg
 from psycopg.types.json import Jsonb
 
-from .connections import Connection, connect
+from .connections import Connection, connect, has_table
 
 BATCH_SIZE = 200
 TIME_TO_LIVE = "6 hours"
@@ -42,9 +42,8 @@ from jsonb_populate_recordset(null::net._http_response, %s)
 class NetDriver:
     """One database's pg_net worker, as a task of this process."""
 
-    def __init__(self, superuser_url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, superuser_url: str) -> None:
         self._url = superuser_url
-        self._transport = transport
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -63,9 +62,7 @@ class NetDriver:
     async def _run(self, listening: asyncio.Event) -> None:
         """Work until cancelled; a database that goes away is waited for."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        async with httpx.AsyncClient(
-            transport=self._transport, limits=limits, follow_redirects=True, trust_env=False
-        ) as client:
+        async with httpx.AsyncClient(limits=limits, follow_redirects=True, trust_env=False) as client:
             while True:
                 # a database that stops, crashes or is not there yet: whatever was in hand was rolled back with it
                 with contextlib.suppress(psycopg.Error, OSError):
@@ -78,16 +75,10 @@ class NetDriver:
 
 async def _work(connection: Connection, client: httpx.AsyncClient) -> None:
     while True:
-        if await _is_installed(connection) and await _round(connection, client):
+        if await has_table(connection, "net.http_request_queue") and await _round(connection, client):
             continue
         async for _ in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
             pass
-
-
-async def _is_installed(connection: Connection) -> bool:
-    cursor = await connection.execute(b"select to_regclass('net.http_request_queue') is not null")
-    row = await cursor.fetchone()
-    return bool(row and row[0])
 
 
 async def _round(connection: Connection, client: httpx.AsyncClient) -> int:
@@ -113,11 +104,10 @@ async def _send(
 ) -> dict[str, Any]:
     """One request, with a time limit for the whole of it. Failures are rows, as pg_net writes them."""
     started = time.monotonic()
+    sent = {"User-Agent": "pg_net", **(headers or {})}
     try:
         async with asyncio.timeout(timeout_milliseconds / 1000):
-            response = await client.request(
-                method, url, headers={"User-Agent": "pg_net", **(headers or {})}, content=body, timeout=None
-            )
+            response = await client.request(method, url, headers=sent, content=body, timeout=None)
     except TimeoutError:
         elapsed = (time.monotonic() - started) * 1000
         return _failure(request_id, f"Timeout of {timeout_milliseconds} ms reached. Total time: {elapsed:f} ms")

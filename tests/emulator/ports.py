@@ -34,13 +34,6 @@ def free_port() -> int:
     raise EmulatorError(f"no port from {FIRST_PORT} to {LAST_PORT} is free: stop what listens there")
 
 
-def require_free(port: int, option: str) -> int:
-    """The port, if it can be listened on; else the error names the option that chose it."""
-    if not _is_free(port):
-        raise EmulatorError(f"port {port} is taken: stop what listens there, or choose another with {option}")
-    return port
-
-
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -19,7 +19,7 @@ from pathlib import Path
 from psycopg import sql
 
 from .account import Account
-from .cache import cache_folder, draft_entry, is_there, keep, make_once
+from .cache import cache_folder, draft_of, is_there, make_once
 from .connections import connect
 from .data_dir import DataDir, write_private
 from .errors import EmulatorError
@@ -66,15 +66,19 @@ class PostgresBinaries:
                 f"no PostgreSQL server in {folder}: set EMULATOR_POSTGRES_BIN to a folder with `postgres`"
             )
         version = _version(folder)
-        if not account.can_read(folder / "postgres"):
+        if not account.can_use(folder / "postgres"):
             folder = _readable_copy(folder, version)
         return cls(folder, version, account)
 
     @cached_property
     def extensions(self) -> Path:
         """The folder of the extensions that this installation came with."""
-        found = subprocess.run([self.bin / "pg_config", "--sharedir"], capture_output=True, text=True, check=True)
-        return Path(found.stdout.strip()) / "extension"
+        return Path(self.config("--sharedir")) / "extension"
+
+    def config(self, option: str) -> str:
+        """What pg_config says."""
+        found = subprocess.run([self.bin / "pg_config", option], capture_output=True, text=True, check=True)
+        return found.stdout.strip()
 
     def has_own(self, extension: str) -> bool:
         """Whether it has the real extension, and no stand-in of ours."""
@@ -126,13 +130,12 @@ class PostgresServer:
         data_dir: DataDir,
         *,
         binaries: PostgresBinaries | None = None,
-        port: int | None = None,
         durable: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.binaries = binaries or PostgresBinaries.find()
-        self.port = port or free_port()
+        self.port = free_port()
         self.cluster = data_dir.path / "postgres"
         self._password_file = data_dir.path / "postgres-password"
         self._durable = durable
@@ -142,11 +145,13 @@ class PostgresServer:
 
     @property
     def pid(self) -> int:
-        return self._running.pid
+        return self.process.pid
 
     @property
     def process(self) -> ChildProcess:
-        return self._running
+        if self._process is None:
+            raise RuntimeError("PostgreSQL was not started")
+        return self._process
 
     @property
     def log_path(self) -> Path:
@@ -161,12 +166,6 @@ class PostgresServer:
     def has_safeupdate(self) -> bool:
         """Whether roles load safeupdate as on Supabase; a cluster that was made without a compiler has none to load."""
         return (self.cluster / LIBRARIES / LIBRARY).exists()
-
-    @property
-    def _running(self) -> ChildProcess:
-        if self._process is None:
-            raise RuntimeError("PostgreSQL was not started")
-        return self._process
 
     def url(self, database: str = "postgres", role: str = "postgres") -> str:
         """A connection string; roles that may log in are postgres, authenticator and supabase_admin (superuser)."""
@@ -183,7 +182,7 @@ class PostgresServer:
                     "name another --data-dir, or set EMULATOR_POSTGRES_BIN to a PostgreSQL of that version"
                 )
             return False
-        if not self.binaries.account.can_enter(self.data_dir.path):
+        if not self.binaries.account.can_use(self.data_dir.path):
             raise EmulatorError(
                 f"the account {self.binaries.account.name}, which runs PostgreSQL since root may not, cannot reach "
                 f"{self.data_dir.path}: choose a folder below one that all may enter, such as /tmp"
@@ -192,17 +191,14 @@ class PostgresServer:
         write_private(self._password_file, (self._prepared / "password").read_text())
         return True
 
-    async def _copy_prepared(self, prepared: Path) -> None:
-        # a copy that was interrupted is not taken for a cluster: the name comes last
-        draft = self.data_dir.path / "postgres.new"
-        shutil.rmtree(draft, ignore_errors=True)
-        await asyncio.to_thread(_copy_cluster, prepared / "cluster", draft, self.binaries.account)
-        draft.rename(self.cluster)
-
     async def start(self) -> None:
         """Return when it takes connections."""
         if self._prepared is not None:
-            await self._copy_prepared(self._prepared)
+            # a copy that was interrupted is not taken for a cluster: the name comes last
+            draft = self.data_dir.path / "postgres.new"
+            shutil.rmtree(draft, ignore_errors=True)
+            await asyncio.to_thread(_copy_cluster, self._prepared / "cluster", draft, self.binaries.account)
+            draft.rename(self.cluster)
             self._prepared = None
         # a killed server leaves this; its processes are known to be gone, and its number may be somebody else's by now
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
@@ -212,27 +208,25 @@ class PostgresServer:
         await self._process.until_ready(self._is_ready)
 
     def _new_process(self) -> ChildProcess:
+        # the time zone and the language of messages must not depend on who runs this
+        env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        if self.has_own_pg_cron:
+            # a real pg_cron logs in as any client does, unless told to use background workers
+            passwords = self.data_dir.path / "postgres-passwords"
+            write_private(passwords, f"*:*:*:*:{self._password_file.read_text()}\n")
+            self.binaries.account.own(passwords)
+            env["PGPASSFILE"] = str(passwords)
         settings = (part for name, value in self._all_settings().items() for part in ("-c", f"{name}={value}"))
         return ChildProcess(
             "postgres",
             [self.binaries.bin / "postgres", "-D", self.cluster, *settings],
             data_dir=self.data_dir,
-            # the time zone and the language of messages must not depend on who runs this
-            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", **self._login_for_cron()},
+            env=env,
             cwd=self.cluster,
             account=self.binaries.account,
             # a fast shutdown: the polite one would wait for every client to go
             stop_signal=signal.SIGINT,
         )
-
-    def _login_for_cron(self) -> dict[str, str]:
-        """A real pg_cron logs in as any client does, unless told to use background workers."""
-        if not self.has_own_pg_cron:
-            return {}
-        passwords = self.data_dir.path / "postgres-passwords"
-        write_private(passwords, f"*:*:*:*:{self._password_file.read_text()}\n")
-        self.binaries.account.own(passwords)
-        return {"PGPASSFILE": str(passwords)}
 
     async def stop(self) -> None:
         if self._process is not None:
@@ -240,8 +234,12 @@ class PostgresServer:
 
     async def revive(self) -> None:
         """Start again after a death that nobody asked for."""
-        await asyncio.to_thread(_wait_until_gone, self.cluster)
+        await self._until_gone()
         await self.start()
+
+    async def _until_gone(self) -> None:
+        """Backends notice by themselves that the postmaster is gone; a new one may not start before they have."""
+        await asyncio.to_thread(wait_until_gone, with_working_folder(str(self.cluster)), BACKENDS_END_SECONDS)
 
     async def restart(self) -> None:
         await self.stop()
@@ -249,8 +247,8 @@ class PostgresServer:
 
     async def stop_immediately(self) -> None:
         """`pg_ctl stop -m immediate`: no checkpoint and no goodbyes, so that the next start is a recovery."""
-        self._running.signal(signal.SIGQUIT)
-        await self._running.wait()
+        self.process.signal(signal.SIGQUIT)
+        await self.process.wait()
 
     async def restart_as_standby(self) -> None:
         """Take no writes from here on, as a server that somebody else is to take over from."""
@@ -267,17 +265,14 @@ class PostgresServer:
 
     async def kill(self) -> None:
         """Crash the server; what is unlogged will be empty afterwards."""
-        await self._running.kill()
-        await asyncio.to_thread(_wait_until_gone, self.cluster)
+        await self.process.kill()
+        await self._until_gone()
 
     async def create_database(self, name: str, template: str = "postgres") -> None:
         """Clone a database that nobody is connected to; role postgres owns the clone."""
+        query = sql.SQL("create database {} template {} owner postgres strategy file_copy")
         async with connect(self.url(role=SUPERUSER)) as connection:
-            await connection.execute(
-                sql.SQL("create database {} template {} owner postgres strategy file_copy").format(
-                    sql.Identifier(name), sql.Identifier(template)
-                )
-            )
+            await connection.execute(query.format(sql.Identifier(name), sql.Identifier(template)))
 
     async def drop_database(self, name: str) -> None:
         async with connect(self.url(role=SUPERUSER)) as connection:
@@ -337,19 +332,14 @@ def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
 
 async def _prepared_cluster(binaries: PostgresBinaries) -> Path:
     """A stopped cluster with the baseline in it, made once: initdb and the baseline take a second, a copy a tenth."""
-    safeupdate = safeupdate_library(binaries.bin, binaries.version)
+    safeupdate = safeupdate_library(binaries.version, binaries.config("--includedir-server"))
     parts = (binaries, extensions_folder().name, binaries.has_own("pg_cron"), INITDB_OPTIONS, safeupdate)
     digest = hashlib.sha256(repr(parts).encode() + BASELINE.read_bytes()).hexdigest()[:16]
-    name = f"cluster-{digest}"
-    entry = cache_folder() / name
-    if is_there(entry):
-        return entry
-    draft = draft_entry(name)
-    try:
-        await _prepare_cluster(draft, binaries, safeupdate)
-        return keep(draft, entry)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    entry = cache_folder() / f"cluster-{digest}"
+    if not is_there(entry):
+        with draft_of(entry) as draft:
+            await _prepare_cluster(draft, binaries, safeupdate)
+    return entry
 
 
 async def _prepare_cluster(folder: Path, binaries: PostgresBinaries, safeupdate: Path | None) -> None:
@@ -379,24 +369,18 @@ async def _prepare_cluster(folder: Path, binaries: PostgresBinaries, safeupdate:
         shutil.copy(safeupdate, cluster / LIBRARIES)
         for path in (cluster / LIBRARIES, cluster / LIBRARIES / LIBRARY):
             binaries.account.own(path)
-    await _apply_baseline(folder, cluster, password, binaries)
-
-
-async def _apply_baseline(folder: Path, cluster: Path, password: str, binaries: PostgresBinaries) -> None:
-    """Start the draft for a moment, without a data directory of its own, and run the baseline in it."""
+    # the draft is started for a moment, without a data directory of its own, and the baseline run in it
     workshop = DataDir.new_temporary()
+    server = PostgresServer(workshop, binaries=binaries)
+    server.cluster = cluster
+    server._password_file = folder / "password"
     try:
-        server = PostgresServer(workshop, binaries=binaries)
-        server.cluster = cluster
-        server._password_file = folder / "password"
         await server.start()
-        try:
-            async with connect(server.url(role=SUPERUSER)) as connection:
-                script = BASELINE.read_text().replace(":password", sql.Literal(password).as_string(connection))
-                await connection.execute(script.encode())
-        finally:
-            await server.stop()
+        async with connect(server.url(role=SUPERUSER)) as connection:
+            script = BASELINE.read_text().replace(":password", sql.Literal(password).as_string(connection))
+            await connection.execute(script.encode())
     finally:
+        await server.stop()
         workshop.close()
 
 
@@ -409,8 +393,3 @@ def _copy_cluster(source: Path, target: Path, account: Account) -> None:
     )
     if done.returncode != 0:
         raise EmulatorError(f"cannot write the database to {target}: {done.stderr.strip()}")
-
-
-def _wait_until_gone(cluster: Path) -> None:
-    """Backends notice by themselves that the postmaster is gone; a new one may not start before they have."""
-    wait_until_gone(with_working_folder(str(cluster)), BACKENDS_END_SECONDS)

@@ -12,7 +12,6 @@ from .ports import LOCALHOST, free_port
 from .processes import ChildProcess, http_status
 
 NODE_MODULES = Path(__file__).parent / "node_modules"
-READY = 200
 
 
 def find_postgrest() -> Path:
@@ -29,9 +28,7 @@ def find_postgrest() -> Path:
 class PostgREST(ChildProcess):
     """The server with the settings of a hosted project: schema public, 1,000 rows per answer, ten connections."""
 
-    def __init__(
-        self, data_dir: DataDir, authenticator_url: str, jwt_secret: str, *, name: str = "postgrest", pool: int = 10
-    ) -> None:
+    def __init__(self, data_dir: DataDir, authenticator_url: str, jwt_secret: str, *, name: str = "postgrest") -> None:
         self.port = free_port()
         self._admin_port = free_port()
         super().__init__(
@@ -44,7 +41,7 @@ class PostgREST(ChildProcess):
                 "PGRST_DB_SCHEMAS": "public",
                 "PGRST_DB_EXTRA_SEARCH_PATH": "public,extensions",
                 "PGRST_DB_MAX_ROWS": "1000",
-                "PGRST_DB_POOL": str(pool),
+                "PGRST_DB_POOL": "10",
                 "PGRST_DB_CONFIG": "false",
                 "PGRST_DB_ANON_ROLE": "anon",
                 "PGRST_JWT_SECRET": jwt_secret,
@@ -57,4 +54,4 @@ class PostgREST(ChildProcess):
 
     async def is_ready(self) -> bool:
         """Whether the schema is loaded and the database answers."""
-        return await http_status(self._admin_port, "/ready") == READY
+        return await http_status(self._admin_port, "/ready") == 200

@@ -1,8 +1,4 @@
-"""Child processes that cannot outlive the emulator, and that are started again when they die.
-
-No package does this: mirakuru blocks the event loop, passes on this process's environment, and ends nothing after a
-kill -9; honcho ends everything when one process dies.
-"""
+"""Child processes that cannot outlive the emulator, and that are started again when they die."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import ctypes
 import http.client
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -178,14 +173,11 @@ class ChildProcess:
         return EmulatorError(f"{self.name} {what}; its log says:\n{self.log_tail()}")
 
 
-def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+def _die_with_parent(number: signal.Signals) -> Callable[[], None]:
     """What the child runs before exec: have the kernel signal it when the emulator is gone, kill -9 included.
 
-    subprocess calls it after the change of account, which would have cleared the setting. Linux only; elsewhere the
-    next start on the data directory ends what is left.
+    subprocess calls it after the change of account, which would have cleared the setting.
     """
-    if not sys.platform.startswith("linux"):
-        return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
@@ -202,13 +194,12 @@ async def http_status(port: int, path: str) -> int | None:
     """The status that a GET is answered with, or None where nothing answers within two seconds."""
 
     def get() -> int | None:
-        connection = http.client.HTTPConnection(LOCALHOST, port, timeout=2)
-        try:
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            contextlib.closing(http.client.HTTPConnection(LOCALHOST, port, timeout=2)) as connection,
+        ):
             connection.request("GET", path)
             return connection.getresponse().status
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
+        return None
 
     return await asyncio.to_thread(get)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Protocol, TextIO
 
@@ -70,27 +70,26 @@ def progress_on(console: Console) -> Iterator[Shows]:
 
 
 class Pace:
-    """How fast one run is.
+    """How fast one run is."""
 
-    Args:
-        clock: monotonic seconds; replaced in tests.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
-    def rate(self, run: Run) -> float | None:
-        """Evaluations a second: lately, or of all of it once it has ended. None: not known yet."""
-        if has_ended(run):
-            return overall_rate(run)
-        now = self._clock()
-        self._seen.append((now, evaluated(run)))
+    def rate(self, run: Run) -> str:
+        """Evaluations a second: lately, or of all of it once it has ended; empty while it is not known."""
+        rate = overall_rate(run) if has_ended(run) else self._lately(evaluated(run))
+        if rate is None:
+            return ""
+        return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:,.1f}/s"
+
+    def _lately(self, done: int) -> float | None:
+        now = time.monotonic()
+        self._seen.append((now, done))
         # the first look before the window stays: it says where the window began
         while len(self._seen) > 2 and self._seen[1][0] <= now - RATE_SECONDS:
             self._seen.popleft()
-        (since, before), (until, after) = self._seen[0], self._seen[-1]
-        return (after - before) / (until - since) if until > since else None
+        since, before = self._seen[0]
+        return (done - before) / (now - since) if now > since else None
 
 
 class Bars:
@@ -115,7 +114,7 @@ class Bars:
             # of how many is known once somebody was read, or nobody will be
             total=total if total or has_ended(run) else None,
             counts=f"{done:,} of {total:,} evaluations",
-            rate=_rate_text(self._paces[run["id"]].rate(run)),
+            rate=self._paces[run["id"]].rate(run),
         )
         if has_ended(run):
             (task,) = (task for task in self._progress.tasks if task.id == bar)
@@ -126,33 +125,22 @@ class Bars:
 
 
 class Lines:
-    """A line when something has changed, at most one a second for each run, and one at its end.
+    """A line when something has changed, at most one a second for each run, and one at its end."""
 
-    Args:
-        console: where they go.
-        clock: monotonic seconds; replaced in tests.
-    """
-
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._clock = clock
-        self._paces: dict[str, Pace] = {}
-        self._said: dict[str, str] = {}
-        self._next_at: dict[str, float] = {}
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
+        self._said: dict[str, tuple[str, float]] = {}
 
     def show(self, run: Run) -> None:
-        """Says how far it is, if that is news and the last line is old enough."""
-        run_id = run["id"]
-        rate = self._paces.setdefault(run_id, Pace(self._clock)).rate(run)
+        """Says it, if it is news, and the last line is old enough."""
+        rate = self._paces[run["id"]].rate(run)
         news = f"{_name(run)}: {_state(run)}, {evaluated(run):,} of {run['counts']['evaluations']:,} evaluations"
-        if not has_ended(run) and (news == self._said.get(run_id) or self._clock() < self._next_at.get(run_id, 0.0)):
+        said, at = self._said.get(run["id"], ("", 0.0))
+        if not has_ended(run) and (news == said or time.monotonic() < at + SECONDS_BETWEEN_LINES):
             return
-        line = f"{news}, {text}" if (text := _rate_text(rate)) else news
-        self._console.print(line, markup=False)
-        self._said[run_id] = news
-        self._next_at[run_id] = self._clock() + SECONDS_BETWEEN_LINES
-        if has_ended(run):
-            del self._paces[run_id], self._said[run_id], self._next_at[run_id]
+        self._console.print(f"{news}, {rate}" if rate else news, markup=False)
+        self._said[run["id"]] = (news, time.monotonic())
 
 
 def _bars(console: Console) -> Progress:
@@ -177,9 +165,3 @@ def _name(run: Run) -> str:
 
 def _state(run: Run) -> str:
     return f"{run['status']} ({run['error']})" if run["error"] else str(run["status"])
-
-
-def _rate_text(rate: float | None) -> str:
-    if rate is None:
-        return ""
-    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:,.1f}/s"

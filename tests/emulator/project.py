@@ -8,7 +8,7 @@ import itertools
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, LiteralString, Self
 
 from .connections import Connection, connect
 from .data_dir import DataDir
@@ -63,68 +63,29 @@ class Project:
         keys: Keys | None = None,
         tokens: Tokens | None = None,
         label: str = "",
-        gateway_port: int | None = None,
-        pool: int = 10,
     ) -> None:
         self.server = server
+        self.data_dir = server.data_dir
         self.database = database
+        # As role postgres, who owns the database and is no superuser.
+        self.database_url = server.url(database)
+        self.superuser_url = server.url(database, SUPERUSER)
         self.keys = keys or Keys.generate()
+        self.secret_key, self.publishable_key = self.keys.secret_key, self.keys.publishable_key
+        # The legacy keys.
+        self.anon_jwt, self.service_role_jwt = self.keys.anon_jwt, self.keys.service_role_jwt
         tokens = tokens or Tokens.generate()
-        self.invoke_token = tokens.invoke
-        self.admin_token = tokens.admin
-        self.engine_token = tokens.engine
+        self.invoke_token, self.admin_token, self.engine_token = tokens.invoke, tokens.admin, tokens.engine
         self.net: NetDriver | None = None
         self.cron: CronDriver | None = None
         self.functions: list[FunctionProcess] = []
         self.engine: EngineProcess | None = None
         self._label = label
-        self.postgrest = PostgREST(
-            self.data_dir,
-            server.url(database, "authenticator"),
-            self.keys.jwt_secret,
-            name=f"postgrest{label}",
-            pool=pool,
-        )
-        self.gateway = Gateway(self.data_dir, self.keys, self.postgrest.port, port=gateway_port, name=f"gateway{label}")
-
-    @property
-    def data_dir(self) -> DataDir:
-        return self.server.data_dir
-
-    @property
-    def database_url(self) -> str:
-        """As role postgres, who owns the database and is no superuser."""
-        return self.server.url(self.database)
-
-    @property
-    def superuser_url(self) -> str:
-        return self.server.url(self.database, SUPERUSER)
-
-    @property
-    def supabase_url(self) -> str:
-        return self.gateway.url
-
-    @property
-    def rest_url(self) -> str:
-        return f"{self.gateway.url}/rest/v1"
-
-    @property
-    def secret_key(self) -> str:
-        return self.keys.secret_key
-
-    @property
-    def publishable_key(self) -> str:
-        return self.keys.publishable_key
-
-    @property
-    def anon_jwt(self) -> str:
-        """The legacy anon key."""
-        return self.keys.anon_jwt
-
-    @property
-    def service_role_jwt(self) -> str:
-        """The legacy service_role key."""
-        return self.keys.service_role_jwt
+        authenticator = server.url(database, "authenticator")
+        self.postgrest = PostgREST(self.data_dir, authenticator, self.keys.jwt_secret, name=f"postgrest{label}")
+        self.gateway = Gateway(self.data_dir, self.keys, self.postgrest.port, name=f"gateway{label}")
+        self.supabase_url = self.gateway.url
+        self.rest_url = f"{self.gateway.url}/rest/v1"
 
     @contextlib.asynccontextmanager
     async def connect(self, *, superuser: bool = False) -> AsyncIterator[Connection]:
@@ -132,16 +93,10 @@ class Project:
         async with connect(self.superuser_url if superuser else self.database_url) as connection:
             yield connection
 
-    async def migrate(self, migrations: Path = MIGRATIONS) -> list[str]:
-        """Apply the migrations that are new, and the schema of the reference engine when it is there."""
-        applied = await apply_migrations(self.database_url, migrations)
-        if ENGINE_SCHEMA.exists() and migrations == MIGRATIONS:
-            await run_script(self.database_url, ENGINE_SCHEMA)
-        return applied
-
-    async def seed(self, mentors: int = 500, script: Path = SEED) -> None:
-        """Run the sample data's script for this many mentors."""
-        await run_script(self.database_url, script, {"seed.mentors": str(mentors)})
+    async def migrate(self) -> None:
+        """Apply the migrations that are new, and the schema of the reference engine."""
+        await apply_migrations(self.database_url, MIGRATIONS)
+        await run_script(self.database_url, ENGINE_SCHEMA)
 
     async def start(self) -> Self:
         """Serve the Data API; the database must be there."""
@@ -172,7 +127,7 @@ class Project:
         return self.cron
 
     def cron_driver(self) -> CronDriver:
-        """A driver that does not tick: `await driver.run_all()` runs every job once."""
+        """One that does not tick: `await driver.run_all()` runs every job once."""
         return CronDriver(self.superuser_url)
 
     def function_env(self, engine_url: str, overrides: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -214,37 +169,25 @@ class Project:
         self.functions.append(function)
         return function
 
-    async def start_function(
-        self,
-        env: Mapping[str, str] | None = None,
-        *,
-        engine_url: str | None = None,
-        port: int | None = None,
-        root: Path = ROOT,
-        restart: bool = True,
-    ) -> FunctionProcess:
+    async def start_function(self, env: Mapping[str, str] | None = None, **options: Any) -> FunctionProcess:
         """Start one more instance and wait until it serves; see `new_function`."""
-        function = self.new_function(env, engine_url=engine_url, port=port, root=root, restart=restart)
+        function = self.new_function(env, **options)
         await function.start()
         return function
 
-    def new_engine(self, env: Mapping[str, str] | None = None) -> EngineProcess:
+    def new_engine(self) -> EngineProcess:
         """The reference trigger engine on this project's Data API, not started yet."""
-        self.engine = EngineProcess(
-            self.data_dir,
-            {
-                "SUPABASE_URL": self.supabase_url,
-                "SUPABASE_SECRET_KEY": self.secret_key,
-                "SCENARIO_ENGINE_TOKEN": self.engine_token,
-                **(env or {}),
-            },
-            name=f"engine{self._label}",
-        )
+        env = {
+            "SUPABASE_URL": self.supabase_url,
+            "SUPABASE_SECRET_KEY": self.secret_key,
+            "SCENARIO_ENGINE_TOKEN": self.engine_token,
+        }
+        self.engine = EngineProcess(self.data_dir, env, name=f"engine{self._label}")
         return self.engine
 
-    async def start_engine(self, env: Mapping[str, str] | None = None) -> EngineProcess:
+    async def start_engine(self) -> EngineProcess:
         """Start the reference trigger engine and wait until it serves."""
-        engine = self.new_engine(env)
+        engine = self.new_engine()
         await engine.start()
         return engine
 
@@ -255,10 +198,8 @@ class Project:
                 ("scheduler_function_url", f"{function_url.rstrip('/')}/"),
                 ("scheduler_invoke_token", self.invoke_token),
             ):
-                found = await (
-                    await connection.execute(b"select id from vault.secrets where name = %s", (name,))
-                ).fetchone()
-                if found:
+                cursor = await connection.execute(b"select id from vault.secrets where name = %s", (name,))
+                if found := await cursor.fetchone():
                     await connection.execute(b"select vault.update_secret(%s, %s)", (found[0], value))
                 else:
                     await connection.execute(b"select vault.create_secret(%s, %s)", (value, name))
@@ -268,20 +209,16 @@ class Project:
 
         The next tick then calls the function even where an earlier schedule says that nothing is due yet.
         """
-        async with self.connect() as connection:
-            await connection.execute(
-                b"update scheduler.settings set slot_high_water_mark = now() - make_interval(days => %s), "
-                b"next_due_at = null where singleton",
-                (days,),
-            )
+        await self._count_as_used("now() - make_interval(days => %s)", days)
 
     async def make_no_slot_due(self) -> None:
         """Count every slot until now as used. The next tick calls the function, which says when the next one is."""
+        await self._count_as_used("greatest(slot_high_water_mark, now())")
+
+    async def _count_as_used(self, until: LiteralString, *parameters: int) -> None:
+        statement: LiteralString = "update scheduler.settings set next_due_at = null, slot_high_water_mark = "
         async with self.connect() as connection:
-            await connection.execute(
-                b"update scheduler.settings set slot_high_water_mark = greatest(slot_high_water_mark, now()), "
-                b"next_due_at = null where singleton"
-            )
+            await connection.execute(statement + until + " where singleton", parameters)
 
     async def unfinished_slot(self) -> datetime | None:
         """The slot of the scheduled run that an earlier start of this database left open; None if there is none."""
@@ -312,14 +249,7 @@ class ProjectFactory:
     # A real pg_cron keeps the database open whose jobs it runs, and what is open cannot be cloned: not ours, then.
     SETTINGS: Mapping[str, str] = {"max_connections": "200", "cron.database_name": "template1"}
 
-    def __init__(
-        self,
-        migrations: Path = MIGRATIONS,
-        *,
-        settings: Mapping[str, str] | None = None,
-        binaries: PostgresBinaries | None = None,
-    ) -> None:
-        self._migrations = migrations
+    def __init__(self, *, settings: Mapping[str, str] | None = None, binaries: PostgresBinaries | None = None) -> None:
         self._binaries = binaries
         self._settings = {**self.SETTINGS, **(settings or {})}
         self._numbers = itertools.count(1)
@@ -338,7 +268,9 @@ class ProjectFactory:
         try:
             await self._server.prepare()
             await self._server.start()
-            await self.build_template(self.TEMPLATE, self._migrations)
+            await self._server.create_database(self.TEMPLATE)
+            await apply_migrations(self._server.url(self.TEMPLATE), MIGRATIONS)
+            await run_script(self._server.url(self.TEMPLATE), ENGINE_SCHEMA)
         except BaseException:
             await self.__aexit__()
             raise
@@ -349,13 +281,6 @@ class ProjectFactory:
         if server is not None:
             await server.stop()
             server.data_dir.close()
-
-    async def build_template(self, name: str, migrations: Path) -> None:
-        """Make a database with these migrations applied and nothing seeded."""
-        await self.server.create_database(name)
-        await apply_migrations(self.server.url(name), migrations)
-        if ENGINE_SCHEMA.exists() and migrations == MIGRATIONS:
-            await run_script(self.server.url(name), ENGINE_SCHEMA)
 
     @contextlib.asynccontextmanager
     async def database(self, template: str = TEMPLATE) -> AsyncIterator[str]:

@@ -26,12 +26,8 @@ def without_safeupdate(major: int) -> str:
     )
 
 
-def safeupdate_library(bin_folder: Path, version: str) -> Path | None:
+def safeupdate_library(version: str, headers: str) -> Path | None:
     """The library for this server, compiled once; None where that is impossible, which is an error in CI."""
-    found = subprocess.run(
-        [bin_folder / "pg_config", "--includedir-server"], capture_output=True, text=True, check=True
-    )
-    headers = found.stdout.strip()
 
     def compile_in(folder: Path) -> None:
         command = ["cc", *OPTIONS, "-isystem", headers, "-o", str(folder / LIBRARY), str(SOURCE)]

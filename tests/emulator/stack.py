@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,13 +16,11 @@ from .errors import EmulatorError
 from .function import FunctionProcess
 from .gateway import find_caddy
 from .keys import Keys, Tokens
-from .migrations import require_unchanged
-from .ports import require_free
+from .migrations import require_unchanged, run_script
 from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
 from .processes import ChildProcess
-from .project import MIGRATIONS, Project
-from .staging import ROOT, require_function
+from .project import MIGRATIONS, SEED, Project
 
 DEFAULT_MENTORS = 500
 # A file in the data directory: how many sample mentors were put into its database.
@@ -51,10 +49,6 @@ class StackOptions:
     tick: bool = True
     due_slot: bool = True
     data_dir: Path | None = None
-    port_function: int | None = None
-    port_gateway: int | None = None
-    migrations: Path = MIGRATIONS
-    root: Path = ROOT
 
 
 class Stack:
@@ -85,25 +79,17 @@ class Stack:
 
     @property
     def engine_url(self) -> str:
-        if self.options.engine_url is not None:
-            return self.options.engine_url
-        return self.project.engine.url if self.project.engine else ""
+        return self.project.engine.url if self.project.engine else str(self.options.engine_url)
 
     @property
     def _processes(self) -> list[ChildProcess]:
         project = self.project
         engine = [project.engine] if project.engine else []
-        return [self.server.process, project.postgrest, project.gateway, *engine, self.function]
+        return [self.server.process, project.postgrest, project.gateway, self.function, *engine]
 
     @property
-    def pids(self) -> dict[str, int | None]:
-        return {
-            "postgres": self.server.pid,
-            "postgrest": self.project.postgrest.pid,
-            "gateway": self.project.gateway.pid,
-            "function": self.function.pid,
-            "engine": self.project.engine.pid if self.project.engine else None,
-        }
+    def pids(self) -> dict[str, int]:
+        return {process.name: process.pid for process in self._processes}
 
     async def __aenter__(self) -> Self:
         try:
@@ -134,42 +120,34 @@ class Stack:
         options = self.options
         binaries = _check(options)
         data_dir = self._data_dir = DataDir.kept(options.data_dir) if options.data_dir else DataDir.new_temporary()
-        _check_mentors(options, data_dir)
+        seeded = data_dir.path / SEEDED
+        if options.mentors is not None and seeded.exists() and int(seeded.read_text()) != options.mentors:
+            raise EmulatorError(
+                f"--mentors {options.mentors}: {data_dir.path} was made with {seeded.read_text()} mentors; "
+                "leave --mentors out, or name another --data-dir"
+            )
         server = self._server = PostgresServer(data_dir, binaries=binaries, durable=not data_dir.temporary)
         is_new = await server.prepare()
-        project = self._project = Project(
-            server,
-            "postgres",
-            keys=Keys.kept(data_dir.path / "keys.json"),
-            tokens=Tokens.kept(data_dir.path / "tokens.json"),
-            gateway_port=options.port_gateway,
-        )
+        keys, tokens = Keys.kept(data_dir.path / "keys.json"), Tokens.kept(data_dir.path / "tokens.json")
+        project = self._project = Project(server, "postgres", keys=keys, tokens=tokens)
         if not is_new:
             # what it holds decides which slot can be due, and the function is told at its start
             await self._start_database()
             await self._resume()
         engine = project.new_engine() if options.engine_url is None else None
         function = project.new_function(
-            {"EVALUATION_SCHEDULE": self.schedule, **options.function_env},
-            engine_url=options.engine_url,
-            port=options.port_function,
-            root=options.root,
+            {"EVALUATION_SCHEDULE": self.schedule, **options.function_env}, engine_url=options.engine_url
         )
         # none of these asks another at its own start; what takes longest is thus all that one waits for
-        await _together(
-            *([self._start_database()] if is_new else []),
-            project.gateway.start(),
-            function.start(),
-            *([engine.start()] if engine else []),
-        )
+        starts = [project.gateway.start(), function.start()]
+        starts += [self._start_database()] if is_new else []
+        starts += [engine.start()] if engine else []
+        await _together(starts)
         for process in self._processes:
             if process.supervision is None:
                 process.keep_alive(server.revive if process is server.process else None)
         await project.write_vault_secrets(function.url)
-        if options.due_slot:
-            await project.make_slot_due()
-        else:
-            await project.make_no_slot_due()
+        await (project.make_slot_due() if options.due_slot else project.make_no_slot_due())
         self.ready_at = datetime.now(UTC)
         await project.start_net()
         if options.tick and not server.has_own_pg_cron:
@@ -177,13 +155,13 @@ class Stack:
 
     async def _start_database(self) -> None:
         await self.server.start()
-        await require_unchanged(self.project.database_url, self.options.migrations)
-        await self.project.migrate(self.options.migrations)
+        await require_unchanged(self.project.database_url, MIGRATIONS)
+        await self.project.migrate()
         seeded = self.project.data_dir.path / SEEDED
         if not seeded.exists():
-            mentors = DEFAULT_MENTORS if self.options.mentors is None else self.options.mentors
-            await self.project.seed(mentors)
-            write_private(seeded, str(mentors))
+            mentors = str(DEFAULT_MENTORS if self.options.mentors is None else self.options.mentors)
+            await run_script(self.project.database_url, SEED, {"seed.mentors": mentors})
+            write_private(seeded, mentors)
         await self.project.postgrest.start()
 
     async def _resume(self) -> None:
@@ -202,28 +180,12 @@ def _check(options: StackOptions) -> PostgresBinaries:
             CronSim(options.schedule, datetime.now(UTC))
         except CronSimError as error:
             raise EmulatorError(f"--schedule {options.schedule!r}: {error}; five fields are expected") from error
-    if options.mentors is not None and options.mentors < 0:
-        raise EmulatorError(f"--mentors {options.mentors}: a number from 0 on is expected")
-    if options.port_function is not None:
-        require_free(options.port_function, "--port-function")
-    if options.port_gateway is not None:
-        require_free(options.port_gateway, "--port-gateway")
-    require_function(options.root)
     find_postgrest()
     find_caddy()
     return PostgresBinaries.find()
 
 
-def _check_mentors(options: StackOptions, data_dir: DataDir) -> None:
-    seeded = data_dir.path / SEEDED
-    if options.mentors is not None and seeded.exists() and int(seeded.read_text()) != options.mentors:
-        raise EmulatorError(
-            f"--mentors {options.mentors}: {data_dir.path} was made with {seeded.read_text()} mentors; "
-            "leave --mentors out, or name another --data-dir"
-        )
-
-
-async def _together(*starts: Coroutine[Any, Any, None]) -> None:
+async def _together(starts: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run all; the first failure stops the others and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:

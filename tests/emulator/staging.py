@@ -7,8 +7,6 @@ import shutil
 from functools import lru_cache
 from pathlib import Path
 
-from .errors import EmulatorError
-
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("functions", "shared")
 TARGET = "handle_scheduled_invocation"
@@ -19,19 +17,11 @@ NOT_DEPLOYED = "deployment"
 MAIN = f"from functions.main import {TARGET} as {TARGET}\n"
 
 
-def require_function(root: Path) -> None:
-    """Refuse a root that holds no function."""
-    main = root / "functions" / "main.py"
-    if not main.exists():
-        raise EmulatorError(f"no function to run: {main} is not there")
-
-
 def stage(target: Path, root: Path = ROOT) -> Path:
     """Copy what is deployed from `root` into a fresh folder, and return the source file to serve.
 
     The platform puts only the source file's own folder on the import path; this layout needs nothing else.
     """
-    require_function(root)
     _compile(root)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)

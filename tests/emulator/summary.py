@@ -31,13 +31,9 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Summary:
-    """One night.
+    """One night: the run as `scheduler.describe_invocation` has it, and what became of it.
 
-    Args:
-        invocation: as `scheduler.describe_invocation` has it.
-        notifications: how many are queued; None where another engine queues them elsewhere.
-        missing: whom the run should have evaluated and did not, in words.
-        repeat: what the second fire did.
+    `notifications` is None where another engine queues them elsewhere; `missing` says in words whom the run missed.
     """
 
     invocation: Mapping[str, Any]
@@ -69,33 +65,29 @@ class Summary:
     def print_on(self, console: Console) -> None:
         """The same for a person."""
         invocation, counts = self.invocation, self.invocation["counts"]
-        console.print()
-        console.print(_headline(invocation))
-        if invocation["error"]:
-            console.print(f"  {'error':<13}  {invocation['error']}", markup=False)
-        console.print(f"  mentors        {counts['mentors']:>9,}")
-        console.print(
-            f"  evaluations    {counts['evaluations']:>9,}  in {counts['batches']:,}"
-            f" batch{'es' if counts['batches'] != 1 else ''}, {self._duration}"
-        )
+        seconds = seconds_taken(invocation)
+        duration = "never started" if seconds is None else f"{seconds:.2f} s"
+        batches = f"{counts['batches']:,} batch{'es' if counts['batches'] != 1 else ''}"
+        lines = [f"  {'error':<13}  {invocation['error']}"] if invocation["error"] else []
+        lines.append(f"  mentors        {counts['mentors']:>9,}")
+        lines.append(f"  evaluations    {counts['evaluations']:>9,}  in {batches}, {duration}")
         for outcome in ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"):
-            if counts[outcome]:
-                console.print(f"    {outcome:<13}{counts[outcome]:>9,}")
+            lines += [f"    {outcome:<13}{counts[outcome]:>9,}"] if counts[outcome] else []
         for scenario, outcomes in sorted(invocation["scenarios"].items()):
             words = ", ".join(f"{number:,} {outcome}" for outcome, number in sorted(outcomes.items()))
-            console.print(f"  {scenario}: {words}", markup=False)
+            lines.append(f"  {scenario}: {words}")
         for failure in invocation["failures"]:
-            console.print(f"  failed: {failure['count']:,} x {failure['code']}: {failure['message']}", markup=False)
+            lines.append(f"  failed: {failure['count']:,} x {failure['code']}: {failure['message']}")
         if invocation["other_failures"]["count"]:
-            console.print(f"  failed: {invocation['other_failures']['count']:,} besides")
+            lines.append(f"  failed: {invocation['other_failures']['count']:,} besides")
         if self.notifications is not None:
-            console.print(f"  notifications  {self.notifications:>9,}  queued")
-        self._print_verdict(console)
-
-    def _print_verdict(self, console: Console) -> None:
+            lines.append(f"  notifications  {self.notifications:>9,}  queued")
+        console.print()
+        console.print(_headline(invocation))
+        console.print("\n".join(lines), markup=False)
         if self.missing:
             console.print(f"  [red]not everybody:[/red] {'; '.join(self.missing)}")
-        elif not self.invocation["counts"]["mentors"]:
+        elif not counts["mentors"]:
             console.print("  there was nobody to evaluate")
         else:
             console.print("  every active mentor was evaluated for every scenario type that applies")
@@ -103,11 +95,6 @@ class Summary:
             console.print("  fired again: deduplicated, same counts, no new notification")
         else:
             console.print(f"  [red]fired again, and something changed:[/red] {self.repeat}")
-
-    @property
-    def _duration(self) -> str:
-        seconds = seconds_taken(self.invocation)
-        return "never started" if seconds is None else f"{seconds:.2f} s"
 
 
 def _headline(invocation: Mapping[str, Any]) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import psycopg
 
-from .connections import Connection
 from .progress import Shows, has_ended
 from .project import Project
 
@@ -28,42 +27,22 @@ order by created_at
 """
 
 
-class RunWatch:
-    """Shows each run from its opening to its end.
+async def watch(project: Project, progress: Shows, since: datetime) -> NoReturn:
+    """Shows each run from its opening to its end, also across a restart of the database.
 
-    Args:
-        project: whose runs.
-        progress: who is told.
-        since: runs that had ended by then are history.
+    Runs that had ended by `since` are history.
     """
-
-    def __init__(self, project: Project, progress: Shows, since: datetime) -> None:
-        self._project = project
-        self._progress = progress
-        self._since = since
-        self._known: set[str] = set()
-        self._under_way: set[str] = set()
-
-    async def watch(self) -> NoReturn:
-        """For as long as it is let, also across a restart of the database."""
-        while True:
-            with contextlib.suppress(psycopg.OperationalError, OSError):
-                async with self._project.connect() as database:
-                    while True:
-                        await self._look(database)
-                        await asyncio.sleep(LOOK_SECONDS)
-            await asyncio.sleep(AWAY_SECONDS)
-
-    async def _look(self, database: Connection) -> None:
-        found: dict[str, dict[str, Any]] = dict(
-            await (
-                await database.execute(
-                    UNDER_WAY_OR_NEW,
-                    {"under_way": list(self._under_way), "after": self._since, "known": list(self._known)},
-                )
-            ).fetchall()
-        )
-        self._known |= found.keys()
-        self._under_way = {run_id for run_id, run in found.items() if not has_ended(run)}
-        for run in found.values():
-            self._progress.show(run)
+    known: set[str] = set()
+    under_way: list[str] = []
+    while True:
+        with contextlib.suppress(psycopg.OperationalError, OSError):
+            async with project.connect() as database:
+                while True:
+                    asked = {"under_way": under_way, "after": since, "known": list(known)}
+                    found = await (await database.execute(UNDER_WAY_OR_NEW, asked)).fetchall()
+                    known |= {run_id for run_id, _ in found}
+                    under_way = [run_id for run_id, run in found if not has_ended(run)]
+                    for _, run in found:
+                        progress.show(run)
+                    await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(AWAY_SECONDS)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,18 +33,19 @@ For how long an engine keeps keys cannot be seen from outside.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; answers its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     token = os.environ.get(TOKEN, "")
-    users, scenario_types = options.user_ids, options.scenario_types
-    if not token or not users or not scenario_types:
-        kind = "user id" if not users else "scenario type"
-        what = f"{TOKEN} in the environment" if not token else f"at least one {kind}"
-        sys.stderr.write(f"expected {what}, found none\n")
-        return 2
+    for what, given in (
+        (f"{TOKEN} in the environment", token),
+        ("at least one user id", options.user_ids),
+        ("at least one scenario type", options.scenario_types),
+    ):
+        if not given:
+            parser.error(f"expected {what}, found none")
     if not token.isascii() or not token.isprintable():
-        sys.stderr.write(f"expected {TOKEN} to be of characters that a header may hold\n")
-        return 2
-    findings = [_shown(finding, token) for finding in asyncio.run(_examined(options, token, users))]
+        parser.error(f"expected {TOKEN} to be of characters that a header may hold")
+    findings = [_shown(finding, token) for finding in asyncio.run(_examined(options, token))]
     sys.stdout.write(_in_json(findings) if options.json else _in_lines(findings))
     return 1 if any(finding.verdict == "FAIL" for finding in findings) else 0
 
@@ -92,13 +95,9 @@ def _url(text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 3600, found {text!r}")
-    return seconds
+    if not re.fullmatch(r"\d{1,3}(\.\d+)?", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and below 1000, found {text!r}")
+    return float(text)
 
 
 def _listed(text: str) -> list[str]:
@@ -110,15 +109,10 @@ def _listed(text: str) -> list[str]:
     return list(dict.fromkeys(content.replace(",", " ").split()))
 
 
-async def _examined(options: argparse.Namespace, token: str, users: Sequence[str]) -> list[Finding]:
-    engine = Engine(options.url, token, timeout_seconds=options.timeout)
-    try:
-        transcript = await examine(
-            engine, users=users, scenario_types=options.scenario_types, dry_run_only=options.dry_run_only
-        )
-    finally:
-        await engine.aclose()
-    return list(judge(transcript))
+async def _examined(options: argparse.Namespace, token: str) -> list[Finding]:
+    async with contextlib.aclosing(Engine(options.url, token, timeout_seconds=options.timeout)) as engine:
+        about = {"users": options.user_ids, "scenario_types": options.scenario_types}
+        return list(judge(await examine(engine, **about, dry_run_only=options.dry_run_only)))
 
 
 def _in_json(findings: Sequence[Finding]) -> str:
@@ -137,12 +131,8 @@ def _in_lines(findings: Sequence[Finding]) -> str:
 
 
 def _numbers(findings: Sequence[Finding]) -> dict[str, int]:
-    verdicts = [finding.verdict for finding in findings]
-    return {
-        "kept": verdicts.count("pass"),
-        "broken": verdicts.count("FAIL"),
-        "not_judged": verdicts.count("not judged"),
-    }
+    found = Counter(finding.verdict for finding in findings)
+    return {"kept": found["pass"], "broken": found["FAIL"], "not_judged": found["not judged"]}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,7 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What a call asks.
-
-    Args:
-        users: each once.
-        scenario_types: for each of them.
-        scope: the first part of every idempotency key.
-        dry_run: nobody is to be notified.
-        keys_of: the user whose keys are used; None: everybody's own.
-    """
+    """What a call asks, under the keys of each user, or under those of `keys_of`."""
 
     users: Sequence[str]
     scenario_types: Sequence[str]
@@ -40,11 +32,9 @@ class Evaluations:
 
     @property
     def pairs(self) -> list[Pair]:
-        """What has to be answered."""
         return [(user_id, scenario_type) for user_id in self.users for scenario_type in self.scenario_types]
 
     def body(self) -> dict[str, Any]:
-        """As the contract says."""
         return {
             "invocation_id": self.scope.partition(":")[2],
             "scheduled_for": "2026-01-01T02:00:00+00:00",
@@ -60,19 +50,21 @@ class Evaluations:
         }
 
 
+NOTHING = Evaluations((), (), "", dry_run=True)
+
+
 @dataclass(frozen=True)
 class Reply:
     """What came of a call.
 
     Args:
-        asked: what it asked; None: nothing that could be answered.
         failure: why there was no answer at all; None: there was one.
         is_too_long: it is longer than the scheduler reads; what it says was not read either.
         items: the results that name a pair, in the order in which they came.
         oddities: what is wrong with the answer's form.
     """
 
-    asked: Evaluations | None
+    asked: Evaluations
     status: int = 0
     failure: str | None = None
     media_type: str = ""
@@ -86,7 +78,6 @@ class Reply:
         return self.failure is None and self.status == 200
 
     def described(self) -> str:
-        """For a reader who did not see it."""
         return self.failure or f"status {self.status}"
 
     def of(self, pair: Pair) -> Item | None:
@@ -94,63 +85,47 @@ class Reply:
         return next((item for item in self.items if (item["user_id"], item["scenario_type"]) == pair), None)
 
     def outcome_of(self, pair: Pair) -> str | None:
-        """What the first result for a pair says."""
         item = self.of(pair)
         return None if item is None else str(item.get("outcome"))
 
     def notification_of(self, pair: Pair) -> str | None:
-        """The notification of the first result for a pair."""
         item = self.of(pair) or {}
         return None if item.get("notification_id") is None else str(item["notification_id"])
 
 
 class Engine:
-    """Sends calls.
-
-    Args:
-        url: the engine's base URL.
-        token: its bearer token.
-        timeout_seconds: for one call, the whole answer included.
-    """
+    """Calls an engine, each time for so many seconds, the whole answer included."""
 
     def __init__(self, url: str, token: str, *, timeout_seconds: float) -> None:
         self._url = f"{url.rstrip('/')}/v1/evaluations"
-        self._token = token
+        self.token = token
         self._timeout_seconds = timeout_seconds
         # As the scheduler: no proxies from the environment, and no redirects.
         self._client = httpx.AsyncClient(timeout=timeout_seconds, trust_env=False, verify=ssl.create_default_context())
 
     async def aclose(self) -> None:
-        """Closes the connections."""
         await self._client.aclose()
 
     async def ask(self, asked: Evaluations) -> Reply:
         """Asks as the scheduler does."""
-        return await self._send(json.dumps(asked.body()).encode(), self._bearer(self._token), asked)
+        return await self.ask_as(asked, self.token)
 
     async def ask_as(self, asked: Evaluations, token: str | None) -> Reply:
         """Asks with another token, or with none."""
-        return await self._send(json.dumps(asked.body()).encode(), {} if token is None else self._bearer(token), asked)
-
-    async def ask_with_longer_token(self, asked: Evaluations) -> Reply:
-        """Asks with the right token and something behind it."""
-        return await self.ask_as(asked, f"{self._token}x")
+        return await self._send(json.dumps(asked.body()).encode(), token, asked)
 
     async def send(self, body: bytes) -> Reply:
         """Sends what is no call."""
-        return await self._send(body, self._bearer(self._token), None)
+        return await self._send(body, self.token, NOTHING)
 
-    def _bearer(self, token: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {token}"}
-
-    async def _send(self, body: bytes, authorization: Mapping[str, str], asked: Evaluations | None) -> Reply:
+    async def _send(self, body: bytes, token: str | None, asked: Evaluations) -> Reply:
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
             "traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
-            **authorization,
+            **({} if token is None else {"Authorization": f"Bearer {token}"}),
         }
-        limit = BODY_BYTES + BYTES_PER_PAIR * (len(asked.pairs) if asked else 0)
+        limit = BODY_BYTES + BYTES_PER_PAIR * len(asked.pairs)
         content = bytearray()
         try:
             # httpx bounds each read, which an engine that sends a byte now and then never exceeds.
@@ -169,7 +144,7 @@ class Engine:
         return _read(response, bytes(content), asked, is_too_long=len(content) > limit)
 
 
-def _read(response: httpx.Response, content: bytes, asked: Evaluations | None, *, is_too_long: bool) -> Reply:
+def _read(response: httpx.Response, content: bytes, asked: Evaluations, *, is_too_long: bool) -> Reply:
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     items, oddities = _items_of(content) if response.status_code == 200 and not is_too_long else ((), ())
     return Reply(asked, response.status_code, None, media_type, is_too_long, items, oddities)

@@ -6,9 +6,9 @@ import asyncio
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .engine import Engine, Evaluations, Reply
+from .engine import NOTHING, Engine, Evaluations, Reply
 
 MANY = 100
 AT_ONCE = 4
@@ -17,15 +17,16 @@ SOME = 5
 UNKNOWN_TYPE = "no_such_scenario_type"
 
 
+# What was not asked, and so was not answered.
+NOT_ASKED = Reply(NOTHING, failure="not asked")
+
+
 @dataclass
 class Transcript:
-    """What was asked and answered, by what it was asked for; None: it was not asked.
-
-    Args:
-        dry_run_only: nobody was to be notified.
-    """
+    """The replies, by what they were asked for."""
 
     dry_run_only: bool
+    unknown_user: str
     one: Reply
     wrong_token: Reply
     longer_token: Reply
@@ -34,50 +35,35 @@ class Transcript:
     known_again: Reply
     with_unknown_user: Reply
     with_unknown_type: Reply
-    many: Reply | None = None
+    many: Reply = NOT_ASKED
     malformed: dict[str, Reply] = field(default_factory=dict)
-    afterwards: Reply | None = None
-    dry_before: Reply | None = None
-    dry_again: Reply | None = None
+    afterwards: Reply = NOT_ASKED
+    dry_before: Reply = NOT_ASKED
+    dry_again: Reply = NOT_ASKED
     at_once: list[Reply] = field(default_factory=list)
-    repeated: Reply | None = None
-    beside_others: Reply | None = None
-    under_other_keys: Reply | None = None
-    before_failure: Reply | None = None
-    failure: Reply | None = None
-    after_failure: Reply | None = None
-    unknown_user: str = ""
+    repeated: Reply = NOT_ASKED
+    beside_others: Reply = NOT_ASKED
+    under_other_keys: Reply = NOT_ASKED
+    before_failure: Reply = NOT_ASKED
+    failure: Reply = NOT_ASKED
+    after_failure: Reply = NOT_ASKED
 
     def calls(self) -> list[Reply]:
         """Every call that should have been answered with results."""
         asked = [
-            *(
-                self.one,
-                self.known,
-                self.known_again,
-                self.with_unknown_user,
-                self.with_unknown_type,
-                self.many,
-                self.afterwards,
-            ),
-            *(self.dry_before, self.dry_again, *self.at_once, self.repeated),
-            *(self.beside_others, self.under_other_keys),
-            *(self.before_failure, self.failure, self.after_failure),
+            *(self.one, self.known, self.known_again, self.with_unknown_user, self.with_unknown_type, self.many),
+            *(self.afterwards, self.dry_before, self.dry_again, *self.at_once, self.repeated, self.beside_others),
+            *(self.under_other_keys, self.before_failure, self.failure, self.after_failure),
         ]
-        return [reply for reply in asked if reply is not None]
+        return [reply for reply in asked if reply is not NOT_ASKED]
 
 
 async def examine(
     engine: Engine, *, users: Sequence[str], scenario_types: Sequence[str], dry_run_only: bool
 ) -> Transcript:
-    """Asks the engine all that the rules have to know.
+    """Asks the engine all that the rules have to know, about users and types that it knows.
 
-    Args:
-        engine: whom to ask.
-        users: whom to ask about, each once. Unless it is dry, those of the first six whom a scenario applies to are
-            notified.
-        scenario_types: that the engine knows.
-        dry_run_only: nobody is to be notified.
+    Unless it is dry, those of the first six users whom a scenario applies to are notified.
     """
     run = str(uuid.uuid4())
     unknown_user = str(uuid.uuid4())
@@ -92,15 +78,15 @@ async def examine(
 
     transcript = Transcript(
         dry_run_only=dry_run_only,
+        unknown_user=unknown_user,
         one=await engine.ask(dry(some[:1])),
         wrong_token=await engine.ask_as(dry(some[:1]), "not-the-token"),
-        longer_token=await engine.ask_with_longer_token(dry(some[:1])),
+        longer_token=await engine.ask_as(dry(some[:1]), f"{engine.token}x"),
         no_token=await engine.ask_as(dry(some[:1]), None),
         known=await engine.ask(dry(some)),
         known_again=await engine.ask(dry(some, scope=later)),
         with_unknown_user=await engine.ask(dry([*some, unknown_user], scope=later)),
         with_unknown_type=await engine.ask(dry(some, [*types, UNKNOWN_TYPE], later)),
-        unknown_user=unknown_user,
     )
     if len(users) >= MANY or transcript.with_unknown_user.is_answer:
         strangers = [str(uuid.uuid4()) for _ in range(MANY - len(users))]
@@ -118,19 +104,15 @@ async def examine(
     transcript.afterwards = await engine.ask(dry(some))
 
     real = Evaluations(some, types, f"manual:{run}", dry_run=False)
-    as_if = Evaluations(some, types, f"manual:{run}", dry_run=True)
+    as_if = replace(real, dry_run=True)
     transcript.dry_before = await engine.ask(as_if)
     transcript.dry_again = await engine.ask(as_if)
     if not dry_run_only:
         transcript.at_once = await asyncio.gather(*(engine.ask(real) for _ in range(AT_ONCE)))
         transcript.repeated = await engine.ask(real)
         # The same pairs and keys in another call, which begins with somebody else.
-        transcript.beside_others = await engine.ask(
-            Evaluations([unknown_user, *some], types, real.scope, dry_run=False)
-        )
-        transcript.under_other_keys = await engine.ask(
-            Evaluations(some, types, f"manual:{uuid.uuid4()}", dry_run=False)
-        )
+        transcript.beside_others = await engine.ask(replace(real, users=[unknown_user, *some]))
+        transcript.under_other_keys = await engine.ask(replace(real, scope=f"manual:{uuid.uuid4()}"))
         if len(users) > SOME:
             await _ask_after_failure(engine, transcript, users[SOME], types)
     return transcript
@@ -139,7 +121,7 @@ async def examine(
 async def _ask_after_failure(engine: Engine, transcript: Transcript, user: str, types: Sequence[str]) -> None:
     """Keys that failed, for a user whom nobody can know, are used again for one who was not asked about for real."""
     stranger = transcript.unknown_user
-    scope = f"manual:{uuid.uuid4()}"
-    transcript.before_failure = await engine.ask(Evaluations([user], types, scope, dry_run=True))
-    transcript.failure = await engine.ask(Evaluations([stranger], types, scope, dry_run=False))
-    transcript.after_failure = await engine.ask(Evaluations([user], types, scope, dry_run=False, keys_of=stranger))
+    real = Evaluations([user], types, f"manual:{uuid.uuid4()}", dry_run=False)
+    transcript.before_failure = await engine.ask(replace(real, dry_run=True))
+    transcript.failure = await engine.ask(replace(real, users=[stranger]))
+    transcript.after_failure = await engine.ask(replace(real, keys_of=stranger))

@@ -8,21 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .engine import BODY_BYTES, BYTES_PER_PAIR, Item, Pair, Reply
-from .examination import UNKNOWN_TYPE, Transcript
+from .examination import NOT_ASKED, UNKNOWN_TYPE, Transcript
 
 Verdict = Literal["pass", "FAIL", "not judged"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of a rule.
-
-    Args:
-        rule: its name.
-        demands: what the contract demands.
-        found: what was found instead, or why it could not be judged.
-        fix: what to do about it.
-    """
+    """What came of a rule: `found` instead of what it demands, or why it could not be judged; how to fix it."""
 
     rule: str
     demands: str
@@ -81,7 +74,7 @@ def _one_user(seen: Transcript) -> None:
 @_rule("hundred-users", "a call about a hundred users is answered with 200, in time")
 def _hundred_users(seen: Transcript) -> None:
     _needs(seen.one, "not even one user was answered")
-    if seen.many is None:
+    if seen.many is NOT_ASKED:
         raise _NotSeenError("fewer than a hundred users are given, and users whom it does not know are not answered")
     if not seen.many.is_answer:
         raise _BrokenError(
@@ -105,7 +98,6 @@ def _json(seen: Transcript) -> None:
 @_rule("every-pair-once", "each pair that is asked for has exactly one result")
 def _every_pair_once(seen: Transcript) -> None:
     for reply in _answers(seen):
-        assert reply.asked is not None
         met = Counter((item["user_id"], item["scenario_type"]) for item in reply.items)
         asked = reply.asked.pairs
         missing = [pair for pair in asked if not met[pair]]
@@ -124,7 +116,6 @@ def _every_pair_once(seen: Transcript) -> None:
 @_rule("nothing-foreign", "there is no result for a pair that was not asked for")
 def _nothing_foreign(seen: Transcript) -> None:
     for reply in _answers(seen):
-        assert reply.asked is not None
         asked = set(reply.asked.pairs)
         for item in reply.items:
             pair = (item["user_id"], item["scenario_type"])
@@ -138,7 +129,6 @@ def _nothing_foreign(seen: Transcript) -> None:
 @_rule("bounded", "an answer is no longer than 1 MiB and 4 KiB for each pair")
 def _bounded(seen: Transcript) -> None:
     for reply in _answers(seen):
-        assert reply.asked is not None
         if reply.is_too_long:
             limit = BODY_BYTES + BYTES_PER_PAIR * len(reply.asked.pairs)
             raise _BrokenError(
@@ -151,7 +141,6 @@ def _bounded(seen: Transcript) -> None:
 )
 def _unknown_user(seen: Transcript) -> None:
     _needs(seen.known_again, "the same call without her is not answered either")
-    assert seen.known.asked is not None
     _costs_only_itself(seen, seen.with_unknown_user, "a user whom it does not know")
     for scenario_type in seen.known.asked.scenario_types:
         _is_settled(seen.with_unknown_user, (seen.unknown_user, scenario_type), "an unknown user")
@@ -160,7 +149,6 @@ def _unknown_user(seen: Transcript) -> None:
 @_rule("unknown-type", "a scenario type that the engine does not know costs no other, and is not worth another attempt")
 def _unknown_type(seen: Transcript) -> None:
     _needs(seen.known_again, "the same call without it is not answered either")
-    assert seen.known.asked is not None
     _costs_only_itself(seen, seen.with_unknown_type, "a scenario type that it does not know")
     for user_id in seen.known.asked.users:
         pair = (user_id, UNKNOWN_TYPE)
@@ -178,7 +166,6 @@ def _costs_only_itself(seen: Transcript, reply: Reply, what: str) -> None:
             f"{reply.described()} for a whole call with {what}",
             "answer 200, and that pair as failed, retryable false: else the scheduler has to halve the call to find it",
         )
-    assert seen.known.asked is not None
     for pair in seen.known.asked.pairs:
         before, after = seen.known_again.outcome_of(pair), reply.outcome_of(pair)
         if before is not None and after is not None and after != before:
@@ -202,12 +189,9 @@ def _is_settled(reply: Reply, pair: Pair, what: str) -> None:
 
 @_rule("token", "a wrong token is refused with 401, and so is none")
 def _token(seen: Transcript) -> None:
-    tokens = {
-        "a wrong token": seen.wrong_token,
-        "the right token with something behind it": seen.longer_token,
-        "no token": seen.no_token,
-    }
-    for what, reply in tokens.items():
+    replies = (seen.wrong_token, seen.longer_token, seen.no_token)
+    tokens = ("a wrong token", "the right token with something behind it", "no token")
+    for what, reply in zip(tokens, replies, strict=True):
         if reply.failure is not None or reply.status != 401:
             raise _BrokenError(
                 f"{reply.described()} for {what}", "compare the whole bearer token before anything else, and answer 401"
@@ -223,7 +207,6 @@ def _malformed(seen: Transcript) -> None:
                 f"{reply.described()} for {what}",
                 "check the body before anything is evaluated: a 5xx would be tried again and again",
             )
-    assert seen.afterwards is not None
     if not seen.afterwards.is_answer:
         raise _BrokenError(f"{seen.afterwards.described()} for the next call", "a bad call must not break the process")
 
@@ -231,13 +214,10 @@ def _malformed(seen: Transcript) -> None:
 @_rule("dry-run", "a dry run decides, and stores and sends nothing")
 def _dry_run(seen: Transcript) -> None:
     before, again = seen.dry_before, seen.dry_again
-    assert before is not None
-    assert again is not None
     _needs(before, "dry runs are not answered")
     _needs(again, "dry runs are not answered a second time")
-    assert before.asked is not None
     for reply in seen.calls():
-        for pair in _triggered(reply) if reply.asked and reply.asked.dry_run else []:
+        for pair in _triggered(reply) if reply.asked.dry_run else []:
             if reply.notification_of(pair) is not None:
                 raise _BrokenError(
                     f"a dry run of {_name(pair)} has a notification id", "queue nothing in a dry run, so there is no id"
@@ -271,7 +251,7 @@ def _dry_run(seen: Transcript) -> None:
 def _notification_id(seen: Transcript) -> None:
     if seen.dry_run_only:
         raise _NotSeenError("only dry runs were asked for")
-    acted = {pair: None for reply in seen.at_once if reply.is_answer for pair in _triggered(reply)}
+    acted = dict.fromkeys(pair for reply in seen.at_once for pair in _triggered(reply))
     if not acted:
         raise _NotSeenError("nobody was triggered: give users whom a scenario applies to")
     for pair in acted:
@@ -285,8 +265,7 @@ def _notification_id(seen: Transcript) -> None:
 def _is_nameless(seen: Transcript, pair: Pair) -> bool:
     """Whether it is triggered for real, and under no key with a notification id."""
     triggered = [reply for reply in seen.at_once if reply.is_answer and reply.outcome_of(pair) == "triggered"]
-    elsewhere = [] if seen.under_other_keys is None else [seen.under_other_keys]
-    return bool(triggered) and not any(reply.notification_of(pair) for reply in [*triggered, *elsewhere])
+    return bool(triggered) and not any(reply.notification_of(pair) for reply in [*triggered, seen.under_other_keys])
 
 
 @_rule("same-key-at-once", "of equal calls at the same instant one acts, and all name its notification")
@@ -312,44 +291,38 @@ def _same_key_at_once(seen: Transcript) -> None:
 )
 def _same_key_again(seen: Transcript) -> None:
     _was_meant(seen)
-    assert seen.repeated is not None
     if not seen.repeated.is_answer:
         raise _BrokenError(
             f"{seen.repeated.described()} for a call that came before", "answer a repeat as the first time"
         )
-    for pair in _acted_on(seen):
-        met = {reply.notification_of(pair) for reply in seen.at_once}
-        outcome, notification = seen.repeated.outcome_of(pair), seen.repeated.notification_of(pair)
-        if outcome != "triggered" or notification not in met:
-            raise _BrokenError(
-                f"{_name(pair)} was triggered as {', '.join(sorted(map(str, met)))}, and is {outcome} as {notification}"
-                " when asked again under its key",
-                "look the key up before you decide, and repeat its outcome and notification id",
-            )
+    fix = "look the key up before you decide, and repeat its outcome and notification id"
+    _repeats(seen, seen.repeated, _acted_on(seen), "when asked again under its key", fix)
 
 
 @_rule("key-of-the-pair", "a pair's key is known again in whatever call it comes")
 def _key_of_the_pair(seen: Transcript) -> None:
     _was_meant(seen)
     reply = seen.beside_others
-    assert reply is not None
     _needs(reply, "the call with somebody else first is not answered")
-    for pair in _acted_on(seen):
+    answered = [pair for pair in _acted_on(seen) if reply.of(pair) is not None]
+    fix = "keep a key for each pair, which is prefix, colon and scenario type, and none for the call"
+    _repeats(seen, reply, answered, "in a call about others as well", fix)
+
+
+def _repeats(seen: Transcript, reply: Reply, pairs: list[Pair], when: str, fix: str) -> None:
+    """Whether a reply says of each pair what the calls at once did."""
+    for pair in pairs:
         met = {once.notification_of(pair) for once in seen.at_once}
-        again = (reply.outcome_of(pair), reply.notification_of(pair))
-        if reply.of(pair) is not None and (again[0] != "triggered" or again[1] not in met):
-            raise _BrokenError(
-                f"{_name(pair)} was triggered as {', '.join(sorted(map(str, met)))}, and is {again[0]} as {again[1]}"
-                " in a call about others as well",
-                "keep a key for each pair, which is prefix, colon and scenario type, and none for the call",
-            )
+        outcome, notification = reply.outcome_of(pair), reply.notification_of(pair)
+        if outcome != "triggered" or notification not in met:
+            was = ", ".join(sorted(map(str, met)))
+            raise _BrokenError(f"{_name(pair)} was triggered as {was}, and is {outcome} as {notification} {when}", fix)
 
 
 @_rule("other-key", "another key is another question")
 def _other_key(seen: Transcript) -> None:
     _was_meant(seen)
     reply = seen.under_other_keys
-    assert reply is not None
     _needs(reply, "the call under other keys is not answered")
     for pair in _acted_on(seen):
         again = reply.notification_of(pair)
@@ -365,7 +338,7 @@ def _failed_anew(seen: Transcript) -> None:
     if seen.dry_run_only:
         raise _NotSeenError("only dry runs were asked for")
     before, failure, after = seen.before_failure, seen.failure, seen.after_failure
-    if before is None or failure is None or after is None:
+    if before is NOT_ASKED:
         raise _NotSeenError("fewer than six users are given")
     for reply in (before, failure, after):
         _needs(reply, "not all of its calls are answered")
@@ -387,9 +360,8 @@ def _failed_anew(seen: Transcript) -> None:
         )
 
 
-def _code_of(item: Item) -> str | None:
-    error = item.get("error")
-    return str(error.get("code")) if isinstance(error, dict) else None
+def _code_of(item: Item) -> object:
+    return item["error"].get("code") if isinstance(item.get("error"), dict) else None
 
 
 def _was_meant(seen: Transcript) -> None:
@@ -403,14 +375,11 @@ def _was_meant(seen: Transcript) -> None:
 
 def _acted_on(seen: Transcript) -> list[Pair]:
     """The pairs that were triggered, with a notification, by any of the calls at once."""
-    acted = {
-        pair: None for reply in seen.at_once for pair in _triggered(reply) if reply.notification_of(pair) is not None
-    }
-    return list(acted)
+    named = (pair for reply in seen.at_once for pair in _triggered(reply) if reply.notification_of(pair) is not None)
+    return list(dict.fromkeys(named))
 
 
 def _triggered(reply: Reply) -> list[Pair]:
-    assert reply.asked is not None
     return [pair for pair in reply.asked.pairs if reply.outcome_of(pair) == "triggered"]
 
 

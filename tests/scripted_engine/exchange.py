@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,7 +39,6 @@ class Call:
     in_flight: int
     headers: Mapping[str, str]
     invocation_id: str | None
-    scheduled_for: str | None
     dry_run: bool
     items: tuple[Item, ...]
 
@@ -86,49 +86,39 @@ Rule = Callable[[Call, Proceed], Awaitable[Reply]]
 
 def parse_call(body: Any, *, number: int, in_flight: int, headers: Mapping[str, str]) -> Call:
     """The call in this decoded body. Raises MalformedCallError."""
-    members = _object(body, "the body")
-    evaluations = members.get("evaluations")
-    if not isinstance(evaluations, list) or not evaluations:
-        raise MalformedCallError(f"evaluations: expected a list that is not empty, found {evaluations!r:.80}")
-    if not isinstance(members.get("dry_run"), bool):
-        raise MalformedCallError(f"dry_run: expected a boolean, found {members.get('dry_run')!r:.80}")
-    for name in ("invocation_id", "scheduled_for"):
-        if not isinstance(members.get(name), str | None):
-            raise MalformedCallError(f"{name}: expected a string, found {members[name]!r:.80}")
-    return Call(
-        number=number,
-        in_flight=in_flight,
-        headers=headers,
-        invocation_id=members.get("invocation_id"),
-        scheduled_for=members.get("scheduled_for"),
-        dry_run=members["dry_run"],
-        items=tuple(_item(evaluation) for evaluation in evaluations),
-    )
+    evaluations, dry_run, invocation_id = _values(body, ("evaluations", "dry_run", "invocation_id"))
+    _require(isinstance(evaluations, list) and bool(evaluations), "evaluations: expected a list", evaluations)
+    _require(isinstance(dry_run, bool), "dry_run: expected a boolean", dry_run)
+    _require(isinstance(invocation_id, str | None), "invocation_id: expected a string", invocation_id)
+    items = tuple(_item(evaluation) for evaluation in evaluations)
+    return Call(number, in_flight, headers, invocation_id, dry_run, items)
 
 
 def _item(evaluation: Any) -> Item:
-    members = _object(evaluation, "an evaluation")
-    user_id, types, prefix = (members.get(n) for n in ("user_id", "scenario_types", "idempotency_key_prefix"))
+    user_id, types, prefix = _values(evaluation, ("user_id", "scenario_types", "idempotency_key_prefix"))
     try:
         UUID(user_id)
     except (ValueError, TypeError, AttributeError) as exc:
         raise MalformedCallError(f"user_id: expected a UUID, found {user_id!r:.80}") from exc
-    if not isinstance(types, list) or not types or not all(isinstance(name, str) and name for name in types):
-        raise MalformedCallError(f"scenario_types: expected a list of names, found {types!r:.80}")
-    if not isinstance(prefix, str) or not prefix:
-        raise MalformedCallError(f"idempotency_key_prefix: expected a string, found {prefix!r:.80}")
-    return Item(user_id=str(user_id), scenario_types=tuple(types), idempotency_key_prefix=prefix)
+    are_names = isinstance(types, list) and bool(types) and all(isinstance(name, str) and name for name in types)
+    _require(are_names, "scenario_types: expected a list of names", types)
+    _require(isinstance(prefix, str) and bool(prefix), "idempotency_key_prefix: expected a string", prefix)
+    return Item(user_id, tuple(types), prefix)
 
 
-def _object(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise MalformedCallError(f"{name}: expected an object, found {value!r:.80}")
-    return value
+def _values(value: Any, names: tuple[str, ...]) -> list[Any]:
+    return [value.get(name) if isinstance(value, dict) else None for name in names]
+
+
+def _require(holds: bool, expected: str, found: Any) -> None:
+    if not holds:
+        raise MalformedCallError(f"{expected}, found {found!r:.80}")
 
 
 def oddities(call: Call) -> list[str]:
     """What an engine would put up with, and no correct scheduler does."""
     found = []
+    content_type, traceparent = call.headers.get("content-type", ""), call.headers.get("traceparent", "")
     if len(set(call.user_ids)) != len(call.user_ids):
         found.append("names a user twice")
     for item in call.items:
@@ -136,16 +126,9 @@ def oddities(call: Call) -> list[str]:
             found.append(f"names a scenario type twice for {item.user_id}")
         if not item.idempotency_key_prefix.endswith(f":{item.user_id}"):
             found.append(f"the key prefix {item.idempotency_key_prefix!r} does not end in its user {item.user_id}")
-    if not call.headers.get("content-type", "").startswith("application/json"):
-        found.append(f"content-type is {call.headers.get('content-type')!r}")
-    if not _is_traceparent(call.headers.get("traceparent", "")):
-        found.append(f"traceparent is {call.headers.get('traceparent')!r}")
+    if not content_type.startswith("application/json"):
+        found.append(f"content-type is {content_type!r}")
+    # https://www.w3.org/TR/trace-context/: version, trace id, parent id, flags; no id is all zeros
+    if not re.fullmatch(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", traceparent):
+        found.append(f"traceparent is {traceparent!r}")
     return found
-
-
-def _is_traceparent(value: str) -> bool:
-    """https://www.w3.org/TR/trace-context/: version, trace id, parent id, flags; no id is all zeros."""
-    parts = value.split("-")
-    if [len(part) for part in parts] != [2, 32, 16, 2] or set("".join(parts)) - set("0123456789abcdef"):
-        return False
-    return parts[0] != "ff" and bool(parts[1].strip("0")) and bool(parts[2].strip("0"))

@@ -1,4 +1,4 @@
-"""Misbehaviour that is meant: rules like those of `rules`, whose answers wear out whoever reads them, or are none.
+"""Misbehaviour that is meant: rules like those of `rules`, whose answers wear out their reader, or are none.
 
 Each acts before it answers.
 """
@@ -9,50 +9,39 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Callable, Collection
 
-from .exchange import Call, Proceed, Reply, Rule
-from .rules import with_body
-
-# ---- bodies
+from .exchange import Call, Reply, Rule
+from .rules import act_and_change, with_body
 
 
 def compressed_body(size: int) -> Rule:
     """So long once it is unpacked, and a thousand times shorter on the wire."""
     packed = gzip.compress(b'{"results": [' + b" " * (size - 15) + b"]}")
+    return with_body(lambda: packed, {"content-encoding": "gzip"})
 
-    async def rule(call: Call, proceed: Proceed) -> Reply:
-        reply = await proceed(call)
-        reply.body = packed
-        reply.headers["content-encoding"] = "gzip"
-        return reply
 
-    return rule
+async def _again_and_again(first: bytes, then: bytes, pause_seconds: float) -> AsyncIterator[bytes]:
+    yield first
+    while True:
+        await asyncio.sleep(pause_seconds)
+        yield then
 
 
 def dripping_body(pause_seconds: float = 0.02) -> Rule:
     """A byte at a time, until the caller hangs up: never idle for long, never ready."""
-
-    async def drops() -> AsyncIterator[bytes]:
-        yield b'{"results": ['
-        while True:
-            await asyncio.sleep(pause_seconds)
-            yield b" "
-
-    return with_body(drops)
+    return with_body(lambda: _again_and_again(b'{"results": [', b" ", pause_seconds))
 
 
 def speaking_for(users: Collection[str], scenario_type: str = "milestone_reached") -> Rule:
     """Adds failures of these users, as far as the call does not name them."""
 
-    async def rule(call: Call, proceed: Proceed) -> Reply:
-        reply = await proceed(call)
+    def answer(call: Call, reply: Reply) -> None:
         reply.results += [
             {"user_id": user_id, "scenario_type": scenario_type, "outcome": "failed", "error": {"code": "forged"}}
             for user_id in users
             if user_id not in call.user_ids
         ]
-        return reply
 
-    return rule
+    return act_and_change(answer)
 
 
 # ---- below HTTP
@@ -70,13 +59,8 @@ def raw(*chunks: bytes) -> Rule:
 
 def endless_interim_answers(pause_seconds: float = 0.02) -> Rule:
     """Always about to answer (RFC 9110, 15.2), until the caller hangs up."""
-
-    async def interim() -> AsyncIterator[bytes]:
-        while True:
-            await asyncio.sleep(pause_seconds)
-            yield b"HTTP/1.1 102 Processing\r\n\r\n"
-
-    return _raw(interim)
+    interim = b"HTTP/1.1 102 Processing\r\n\r\n"
+    return _raw(lambda: _again_and_again(interim, interim, pause_seconds))
 
 
 def longer_than_promised() -> Rule:
@@ -91,9 +75,7 @@ def huge_headers(size: int = 4 * 1024 * 1024) -> Rule:
 
 
 def _raw(make: Callable[[], AsyncIterator[bytes]]) -> Rule:
-    async def rule(call: Call, proceed: Proceed) -> Reply:
-        reply = await proceed(call)
+    def answer(_: Call, reply: Reply) -> None:
         reply.raw = make()
-        return reply
 
-    return rule
+    return act_and_change(answer)

@@ -20,7 +20,7 @@ When = Callable[[Call], bool]
 
 
 def first(times: int) -> When:
-    """True for the first calls that it is asked about; behind `both`, only those that passed the test before it."""
+    """True for the first calls that it is asked about."""
     asked = 0
 
     def when(_: Call) -> bool:
@@ -52,15 +52,6 @@ def naming(users: Collection[str]) -> When:
     return lambda call: call.names_any(users)
 
 
-def larger_than(users: int) -> When:
-    return lambda call: len(call.items) > users
-
-
-def both(one: When, other: When) -> When:
-    """`other` is asked only where `one` holds."""
-    return lambda call: one(call) and other(call)
-
-
 def only(when: When, rule: Rule) -> Rule:
     """The rule, for the calls that the condition picks."""
 
@@ -68,6 +59,19 @@ def only(when: When, rule: Rule) -> Rule:
         return await (rule(call, proceed) if when(call) else proceed(call))
 
     return applied
+
+
+# ---- whole calls
+
+
+def respond(status: int, *, headers: Mapping[str, str] | None = None) -> Rule:
+    """Answers without acting."""
+
+    async def rule(_: Call, __: Proceed) -> Reply:
+        text = b'{"error": {"code": "scripted", "message": "the script says so"}}'
+        return Reply(status=status, headers=dict(headers or {}), body=text)
+
+    return rule
 
 
 def act_then(rule: Rule) -> Rule:
@@ -80,24 +84,9 @@ def act_then(rule: Rule) -> Rule:
     return acted
 
 
-# ---- whole calls
-
-
-def respond(status: int, *, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> Rule:
-    async def rule(_: Call, __: Proceed) -> Reply:
-        text = b'{"error": {"code": "scripted", "message": "the script says so"}}' if body is None else body
-        return Reply(status=status, headers=dict(headers or {}), body=text)
-
-    return rule
-
-
 def refuse_calls_with(users: Collection[str], status: int = 422) -> Rule:
     """Poison: one such user spoils the call of all others."""
     return only(naming(users), respond(status))
-
-
-def refuse_calls_larger_than(users: int, status: int = 413) -> Rule:
-    return only(larger_than(users), respond(status))
 
 
 def fail_every(n: int, status: int = 500) -> Rule:
@@ -106,13 +95,6 @@ def fail_every(n: int, status: int = 500) -> Rule:
 
 def fail_share(of_calls: float, seed: int = 0, status: int = 500) -> Rule:
     return only(share(of_calls, seed), respond(status))
-
-
-def down_until(end: asyncio.Event | int, status: int = 503) -> Rule:
-    """Down for everyone until the event is set, or for the first calls."""
-    if isinstance(end, asyncio.Event):
-        return only(before(end), respond(status))
-    return only(first(end), respond(status))
 
 
 def retry_after(seconds: float | str, times: int, status: int = 503) -> Rule:
@@ -128,6 +110,10 @@ def capacity(max_in_flight: int, *, retry_after: float | None = None, status: in
 
 def act_then_fail(times: int, status: int = 500) -> Rule:
     return only(first(times), act_then(respond(status)))
+
+
+def redirect_to(location: str, status: int = 307) -> Rule:
+    return respond(status, headers={"location": location})
 
 
 # ---- time and connections
@@ -155,17 +141,11 @@ def hold_until(event: asyncio.Event) -> Rule:
 
 def never_answer() -> Rule:
     """Until the engine stops."""
-
-    async def rule(_: Call, __: Proceed) -> Reply:
-        await asyncio.Event().wait()
-        raise AssertionError("nobody sets this event")
-
-    return rule
+    return hold_until(asyncio.Event())
 
 
-def hang(users: Collection[str], times: int | None = None) -> Rule:
-    when = naming(users) if times is None else both(naming(users), first(times))
-    return only(when, never_answer())
+def hang(users: Collection[str]) -> Rule:
+    return only(naming(users), never_answer())
 
 
 def reset() -> Rule:
@@ -173,19 +153,6 @@ def reset() -> Rule:
 
     async def rule(_: Call, __: Proceed) -> Reply:
         return Reply(reset=True)
-
-    return rule
-
-
-def cut_short() -> Rule:
-    """Acts, promises the whole answer and drops the connection in the middle of it."""
-
-    async def rule(call: Call, proceed: Proceed) -> Reply:
-        reply = await proceed(call)
-        reply.headers["content-length"] = "100000"
-        reply.body = b'{"results": [{"user_id": "'
-        reply.reset = True
-        return reply
 
     return rule
 
@@ -200,11 +167,10 @@ def items_failed(
     asked: Counter[str] = Counter()
 
     async def rule(call: Call, proceed: Proceed) -> Reply:
-        failing = {
-            user_id for user_id in call.user_ids if user_id in users and (times is None or asked[user_id] < times)
-        }
+        failing = {user for user in call.user_ids if user in users and (times is None or asked[user] < times)}
         asked.update(failing)
-        reply = await _proceed_without(failing, call, proceed)
+        others = call.without(failing)
+        reply = await proceed(others) if others.items else Reply()
         error = {"code": code, "message": "the script says so", "retryable": retryable}
         reply.results += [
             {"user_id": user_id, "scenario_type": scenario_type, "outcome": "failed", "error": error}
@@ -224,43 +190,38 @@ def items_refused(users: Collection[str], code: str = "scripted_refusal") -> Rul
     return items_failed(users, retryable=False, code=code)
 
 
-def missing(users: Collection[str], times: int | None = None, *, acted: bool = True) -> Rule:
-    """Leaves these users out of the answer, each the first times, though it acted on them (or did not, if told so)."""
-    asked: Counter[str] = Counter()
+# ---- answers; each acts truthfully before it answers
+
+
+def act_and_change(change: Callable[[Call, Reply], None]) -> Rule:
+    """Changes the reply in place."""
 
     async def rule(call: Call, proceed: Proceed) -> Reply:
-        left_out = {
-            user_id for user_id in call.user_ids if user_id in users and (times is None or asked[user_id] < times)
-        }
-        asked.update(left_out)
-        reply = await (proceed(call) if acted else _proceed_without(left_out, call, proceed))
-        reply.results = [result for result in reply.results if result["user_id"] not in left_out]
+        reply = await proceed(call)
+        change(call, reply)
         return reply
 
     return rule
 
 
 def alter_results(change: Callable[[list[Result]], list[Any]]) -> Rule:
-    """Acts truthfully and answers what the function makes of it."""
-
-    async def rule(call: Call, proceed: Proceed) -> Reply:
-        reply = await proceed(call)
+    def answer(_: Call, reply: Reply) -> None:
         reply.results = change(reply.results)
-        return reply
 
-    return rule
+    return act_and_change(answer)
+
+
+def missing(users: Collection[str]) -> Rule:
+    """Leaves these users out of the answer."""
+    return alter_results(lambda results: [result for result in results if result["user_id"] not in users])
 
 
 def repeated_results() -> Rule:
     return alter_results(lambda results: results + results)
 
 
-def shuffled_results(seed: int = 0) -> Rule:
-    return alter_results(lambda results: random.Random(seed).sample(results, len(results)))
-
-
 def foreign_results(users: Collection[str], scenario_type: str = "inactivity_30_days") -> Rule:
-    """Adds results of users that nobody asked about."""
+    """Adds results of users that the call does not ask about."""
     foreign = [
         {"user_id": user_id, "scenario_type": scenario_type, "outcome": "triggered", "notification_id": "foreign"}
         for user_id in users
@@ -268,40 +229,36 @@ def foreign_results(users: Collection[str], scenario_type: str = "inactivity_30_
     return alter_results(lambda results: [*foreign, *results])
 
 
-def unknown_outcomes(users: Collection[str], outcome: str = "perhaps") -> Rule:
-    return alter_results(lambda results: [r | {"outcome": outcome} if r["user_id"] in users else r for r in results])
-
-
 def wrong_types() -> Rule:
     """Valid JSON of the right depth, with every type wrong."""
-    return alter_results(
-        lambda results: [
-            None,
-            17,
-            "text",
-            [],
-            *[{"user_id": 4711, "scenario_type": None, "outcome": {"deep": True}, "error": "text"} for _ in results],
-        ]
-    )
+    wrong = {"user_id": 4711, "scenario_type": None, "outcome": {"deep": True}, "error": "text"}
+    return alter_results(lambda results: [None, 17, "text", [], *[wrong for _ in results]])
 
 
-# ---- bodies; each acts before it answers
-
-
-def with_body(make: Callable[[], bytes | AsyncIterator[bytes]], content_type: str = "application/json") -> Rule:
+def with_body(make: Callable[[], bytes | AsyncIterator[bytes]], headers: Mapping[str, str] | None = None) -> Rule:
     """Answers 200 with this in place of the results."""
 
-    async def rule(call: Call, proceed: Proceed) -> Reply:
-        reply = await proceed(call)
+    def answer(_: Call, reply: Reply) -> None:
         reply.body = make()
-        reply.headers["content-type"] = content_type
-        return reply
+        reply.headers.update(headers or {})
 
-    return rule
+    return act_and_change(answer)
+
+
+def cut_short() -> Rule:
+    """Promises the whole answer and drops the connection in the middle of it."""
+
+    def answer(_: Call, reply: Reply) -> None:
+        reply.headers["content-length"] = "100000"
+        reply.body = b'{"results": [{"user_id": "'
+        reply.reset = True
+
+    return act_and_change(answer)
 
 
 def not_json() -> Rule:
-    return with_body(lambda: b"<html><title>Service temporarily fine</title></html>", "text/html")
+    page = b"<html><title>Service temporarily fine</title></html>"
+    return with_body(lambda: page, {"content-type": "text/html"})
 
 
 def other_json(text: bytes = b"[]") -> Rule:
@@ -330,12 +287,3 @@ def endless_body() -> Rule:
 
 def deep_json(depth: int = 100_000) -> Rule:
     return with_body(lambda: b'{"results": ' + b"[" * depth + b"]" * depth + b"}")
-
-
-def redirect_to(location: str, status: int = 307) -> Rule:
-    return respond(status, headers={"location": location})
-
-
-async def _proceed_without(users: Collection[str], call: Call, proceed: Proceed) -> Reply:
-    rest = call.without(users)
-    return await proceed(rest) if rest.items else Reply()

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import NAMESPACE_URL, uuid5
-
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .exchange import Call, Pair, Reply, Result, Rule, oddities, parse_call
 
 LOOPBACK = "127.0.0.1"
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Any]
-Send = Callable[[dict[str, Any]], Any]
 
 
 def innocent_outcome(user_id: str, scenario_type: str) -> str:
@@ -41,14 +34,13 @@ class Act:
     """A notification that a real engine would have queued."""
 
     key: str
-    user_id: str
-    scenario_type: str
+    pair: Pair
     notification_id: str
     call_number: int
 
     @property
-    def pair(self) -> Pair:
-        return self.user_id, self.scenario_type
+    def user_id(self) -> str:
+        return self.pair[0]
 
 
 @dataclass
@@ -58,33 +50,19 @@ class CallRecord:
     number: int
     authorized: bool
     headers: Mapping[str, str]
-    call: Call | None = None
     status: int | None = None
     violations: list[str] = field(default_factory=list)
+    # Where it could be read:
+    call: Call | None = None
+    invocation_id: str | None = None
+    dry_run: bool | None = None
+    user_ids: list[str] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
 
     @property
     def traceparent(self) -> str | None:
         return self.headers.get("traceparent")
-
-    @property
-    def user_ids(self) -> list[str]:
-        return self.call.user_ids if self.call else []
-
-    @property
-    def pairs(self) -> list[Pair]:
-        return self.call.pairs if self.call else []
-
-    @property
-    def keys(self) -> list[str]:
-        return self.call.keys if self.call else []
-
-    @property
-    def invocation_id(self) -> str | None:
-        return self.call.invocation_id if self.call else None
-
-    @property
-    def dry_run(self) -> bool | None:
-        return self.call.dry_run if self.call else None
 
 
 class ScriptedEngine:
@@ -109,7 +87,8 @@ class ScriptedEngine:
         self.peak_in_flight = 0
         self._outcome_of = outcome_of
         self._port = 0
-        self._server: uvicorn.Server | None = None
+        self._server: asyncio.Server | None = None
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._answering: set[asyncio.Task[Reply]] = set()
         self._news = asyncio.Event()
         self._script_errors: list[Exception] = []
@@ -161,54 +140,28 @@ class ScriptedEngine:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         await self.stop()
         if self._script_errors and error is None:
             raise ExceptionGroup("rules of the scripted engine failed", self._script_errors)
 
     async def start(self) -> None:
         """Listens, on the same port as before if it was stopped. The ledger goes on."""
-        # The protocol is named: asyncio switches Nagle's algorithm off only where it is, and calls take 40 ms with it.
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((LOOPBACK, self._port))
-        self._port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            self._app,
-            interface="asgi3",
-            http=_OpenTransport,
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,
-            access_log=False,
-            log_config=None,  # the process's logging is the test's
-        )
-        config.load()
-        server = uvicorn.Server(config)
-        # Not serve() and shutdown(): they take over the process's signals, and sleep a tenth of a second to stop.
-        server.lifespan = config.lifespan_class(config)
-        await server.startup(sockets=[listener])
-        self._server = server
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, self._port, backlog=1024)
+        self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Stops listening and resets every connection that waits for an answer."""
         server, self._server = self._server, None
         if server is None:
             return
-        for listening in server.servers:
-            listening.close()
+        server.close()
         for task in self._answering:
             task.cancel()
-        for connection in server.server_state.connections:
-            if isinstance(connection, _OpenTransport):
-                connection.transport.abort()
-        # An aborted connection is closed in the loop's next turn; a caller must not find it open any more.
-        await asyncio.sleep(0)
-        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
-        for listening in server.servers:
-            await listening.wait_closed()
+        for writer in self._connections.values():
+            writer.transport.abort()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await server.wait_closed()
 
     @asynccontextmanager
     async def unreachable(self) -> AsyncIterator[None]:
@@ -221,60 +174,54 @@ class ScriptedEngine:
 
     # ---- answering
 
-    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        transport: asyncio.Transport = scope["transport"]
-        body = bytearray()
-        while (message := await receive())["type"] == "http.request":
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
-        else:
-            return
-        await self._exchange(scope, bytes(body), transport, send)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, request after request."""
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections[connection] = writer
+        if self._server is None:  # it was stopped meanwhile
+            writer.transport.abort()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while not writer.is_closing():
+                request, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                fields = (line.partition(":") for line in lines if line)
+                headers = {name.lower(): value.strip() for name, _, value in fields}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                await _send(writer, await self._reply(request, headers, body))
+        writer.close()
+        del self._connections[connection]
 
-    async def _exchange(self, scope: Scope, body: bytes, transport: asyncio.Transport, send: Send) -> None:
-        route = (scope["method"], scope["path"])
-        if route == ("GET", "/health"):
-            await _send_reply(send, transport, Reply(body=b'{"status":"ok"}'))
-            return
-        if route != ("POST", "/v1/evaluations"):
-            await _send_reply(send, transport, Reply(status=404, body=b"{}"))
-            return
-
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    async def _reply(self, request: str, headers: dict[str, str], body: bytes) -> Reply:
+        if not request.startswith("POST /v1/evaluations "):
+            return Reply(status=200 if request.startswith("GET /health ") else 404, body=b"{}")
         given = headers.pop("authorization", "").encode("latin-1")
         authorized = hmac.compare_digest(given, f"Bearer {self.token}".encode())
         record = CallRecord(number=len(self.calls) + 1, authorized=authorized, headers=headers)
         self.calls.append(record)
 
-        task = asyncio.create_task(self._reply_to(record, body, in_flight=len(self._answering) + 1))
+        task = asyncio.create_task(self._reply_to(record, body, len(self._answering) + 1))
         self._answering.add(task)
         self.peak_in_flight = max(self.peak_in_flight, len(self._answering))
         self._tell()
         try:
             reply = await task
         except asyncio.CancelledError:
-            return  # by stop(), which resets the connection
+            return Reply(reset=True)  # by stop()
         except Exception as exc:
             # Kept for the end of the test: a 500 would look like part of the script.
             self._script_errors.append(exc)
-            transport.abort()
-            return
+            return Reply(reset=True)
         finally:
             self._answering.discard(task)
         # Noted before it is sent: whoever has the answer finds it in the ledger.
         record.status = None if reply.reset or reply.raw else reply.status
         self._tell()
-        await _send_reply(send, transport, reply)
+        return reply
 
     async def _reply_to(self, record: CallRecord, body: bytes, in_flight: int) -> Reply:
         call = self._read(record, body, in_flight)
         if not record.authorized:
-            return Reply(
-                status=401, headers={"www-authenticate": "Bearer"}, body=b'{"error": {"code": "unauthorized"}}'
-            )
+            return Reply(status=401, headers={"www-authenticate": "Bearer"}, body=b"{}")
         if call is None:
             return Reply(status=400, body=json.dumps({"error": {"message": record.violations[-1]}}).encode())
         self.keys_seen.update(call.keys)
@@ -290,32 +237,31 @@ class ScriptedEngine:
 
     def _read(self, record: CallRecord, body: bytes, in_flight: int) -> Call | None:
         try:
-            record.call = parse_call(
-                json.loads(body), number=record.number, in_flight=in_flight, headers=record.headers
-            )
+            call = parse_call(json.loads(body), number=record.number, in_flight=in_flight, headers=record.headers)
         except (ValueError, RecursionError) as exc:
             record.violations.append(str(exc))
             return None
-        record.violations += oddities(record.call)
-        return record.call
+        record.call = call
+        record.violations += oddities(call)
+        record.invocation_id, record.dry_run = call.invocation_id, call.dry_run
+        record.user_ids, record.pairs, record.keys = call.user_ids, call.pairs, call.keys
+        return call
 
     def _evaluate(self, record: CallRecord, call: Call) -> list[Result]:
         results = []
-        for item in call.items:
-            for scenario_type in item.scenario_types:
-                outcome = self._outcome_of(item.user_id, scenario_type)
-                result: Result = {"user_id": item.user_id, "scenario_type": scenario_type, "outcome": outcome}
-                if outcome == "triggered" and not call.dry_run:
-                    act = self._act_once(item.key(scenario_type), (item.user_id, scenario_type), record)
-                    result["notification_id"] = act.notification_id
-                results.append(result)
+        for pair, key in zip(call.pairs, call.keys, strict=True):
+            outcome = self._outcome_of(*pair)
+            result: Result = {"user_id": pair[0], "scenario_type": pair[1], "outcome": outcome}
+            if outcome == "triggered" and not call.dry_run:
+                result["notification_id"] = self._act_once(key, pair, record).notification_id
+            results.append(result)
         self._tell()
         return results
 
     def _act_once(self, key: str, pair: Pair, record: CallRecord) -> Act:
         act = self.acts.get(key)
         if act is None:
-            act = self.acts[key] = Act(key, *pair, str(uuid5(NAMESPACE_URL, key)), record.number)
+            act = self.acts[key] = Act(key, pair, str(uuid5(NAMESPACE_URL, key)), record.number)
         elif act.pair != pair:
             record.violations.append(f"uses the key {key!r} of {act.pair} for {pair}")
         return act
@@ -325,67 +271,35 @@ class ScriptedEngine:
         self._news = asyncio.Event()
 
 
-class _OpenTransport(H11Protocol):
-    """Puts the connection's transport into the scope: ASGI has no word for dropping a connection."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        app = self.app
-
-        async def with_transport(scope: Any, receive: Any, send: Any) -> None:
-            scope["transport"] = transport
-            await app(scope, receive, send)
-
-        self.app = with_transport
-
-
-async def _send_reply(send: Send, transport: asyncio.Transport, reply: Reply) -> None:
+async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    """Writes the answer; a connection that is of no use afterwards is closed."""
     if reply.raw is not None:
-        await _send_raw(transport, reply.raw)
-        return
-    if reply.reset and reply.body is None:
-        _drop(transport)
-        return
-    body = json.dumps({"results": reply.results}).encode() if reply.body is None else reply.body
-    headers = {"content-type": "application/json"} | reply.headers
-    if isinstance(body, bytes):
-        headers.setdefault("content-length", str(len(body)))
-    await send(
-        {
-            "type": "http.response.start",
-            "status": reply.status,
-            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
-        }
-    )
-    if isinstance(body, bytes):
-        await send({"type": "http.response.body", "body": body, "more_body": reply.reset})
+        await _write(writer, reply.raw)
+        writer.close()
+    elif reply.reset and reply.body is None:
+        # A reset and not an orderly close: lingering for no time makes the kernel send RST.
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+    else:
+        body = json.dumps({"results": reply.results}).encode() if reply.body is None else reply.body
+        length = {"content-length": str(len(body))} if isinstance(body, bytes) else {"transfer-encoding": "chunked"}
+        headers = {"content-type": "application/json", **length, **reply.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"HTTP/1.1 {reply.status} \r\n{head}\r\n".encode("latin-1"))
+        if isinstance(body, bytes):
+            writer.write(body)
+            await writer.drain()
+        else:
+            await _write(writer, (b"%x\r\n%b\r\n" % (len(chunk), chunk) async for chunk in body))
+            writer.write(b"0\r\n\r\n")
         if reply.reset:
-            transport.close()
-        return
-    async for chunk in body:
-        if transport.is_closing():
-            return
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        # Sending waits only for a slow reader: without this a fast one would have the event loop to itself.
-        await asyncio.sleep(0)
-    await send({"type": "http.response.body", "body": b""})
+            writer.close()
 
 
-async def _send_raw(transport: asyncio.Transport, chunks: AsyncIterator[bytes]) -> None:
+async def _write(writer: asyncio.StreamWriter, chunks: AsyncIterator[bytes]) -> None:
     async for chunk in chunks:
-        transport.write(chunk)
-        # The protocol would tell when the caller has read it, and is passed over.
-        while transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        writer.write(chunk)
+        await writer.drain()
+        # Draining waits only for a slow reader: without this a fast one would have the event loop to itself.
         await asyncio.sleep(0)
-        if transport.is_closing():
-            return
-    transport.close()
-
-
-def _drop(transport: asyncio.Transport) -> None:
-    """A reset and not an orderly close: lingering for no time makes the kernel send RST."""
-    connection = transport.get_extra_info("socket")
-    if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

@@ -78,22 +78,17 @@ begin
 end
 $$;
 
-create function cron._alter_job(
-  job_id bigint, new_schedule text, new_command text, new_database text, new_username text, new_active boolean, owner text
-) returns void
+create function cron._alter_job(job_id bigint, new_schedule text, new_command text, new_active boolean, owner text)
+returns void
 language plpgsql security definer set search_path = ''
 as $$
 begin
-  if new_username <> owner then
-    raise exception 'must be superuser to alter username';
-  end if;
   if new_schedule is not null then
     perform cron._require_schedule(new_schedule);
   end if;
   update cron.job
   set schedule = coalesce(new_schedule, schedule),
       command = coalesce(new_command, command),
-      database = coalesce(new_database, database),
       active = coalesce(new_active, active)
   where jobid = job_id and username = owner;
   if not found then
@@ -106,10 +101,6 @@ create function cron.schedule(job_name text, schedule text, command text) return
 language sql set search_path = ''
 return cron._schedule(job_name, schedule, command, current_user::text);
 
-create function cron.schedule(schedule text, command text) returns bigint
-language sql set search_path = ''
-return cron._schedule(null, schedule, command, current_user::text);
-
 create function cron.unschedule(job_name text) returns boolean
 language sql set search_path = ''
 return cron._unschedule(null, job_name, current_user::text);
@@ -119,15 +110,10 @@ language sql set search_path = ''
 return cron._unschedule(job_id, null, current_user::text);
 
 create function cron.alter_job(
-  job_id bigint,
-  schedule text default null,
-  command text default null,
-  database text default null,
-  username text default null,
-  active boolean default null
+  job_id bigint, schedule text default null, command text default null, active boolean default null
 ) returns void
 language sql set search_path = ''
-return cron._alter_job(job_id, schedule, command, database, username, active, current_user::text);
+return cron._alter_job(job_id, schedule, command, active, current_user::text);
 
 -- pg_cron's own grants; without USAGE on the schema they are out of reach.
 grant select on cron.job to public;

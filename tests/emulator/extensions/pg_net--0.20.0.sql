@@ -1,5 +1,5 @@
--- Stand-in for pg_net (https://github.com/supabase/pg_net): the same tables, columns and functions, without its
--- background worker. The emulator process takes the requests out of the queue; see tests/emulator/pg_net.py.
+-- Stand-in for pg_net (https://github.com/supabase/pg_net): the same tables and columns, and http_post, without params and
+-- without a background worker. The emulator process takes the requests out of the queue; see tests/emulator/pg_net.py.
 --
 -- Trusted, so that role postgres may create it and a superuser owns what it creates, as on hosted Supabase: postgres cannot
 -- revoke what is granted here.
@@ -46,62 +46,6 @@ create trigger wake_driver
 after insert on net.http_request_queue
 for each statement execute function net._wake_driver();
 
-create function net._urlencode(plain text) returns text
-language sql immutable strict set search_path = ''
-as $$
-  select coalesce(
-    string_agg(
-      case
-        when letter ~ '^[A-Za-z0-9_.~-]$' then letter
-        else regexp_replace(upper(encode(convert_to(letter, 'UTF8'), 'hex')), '(..)', '%\1', 'g')
-      end,
-      '' order by position
-    ),
-    ''
-  )
-  from regexp_split_to_table(plain, '') with ordinality as letters (letter, position)
-$$;
-
-create function net._url_with_params(url text, params jsonb) returns text
-language sql immutable set search_path = ''
-as $$
-  select case
-    when query is null then url
-    when position('?' in url) > 0 then url || '&' || query
-    else url || '?' || query
-  end
-  from (
-    select string_agg(net._urlencode(key) || '=' || net._urlencode(value), '&') as query
-    from jsonb_each_text(params)
-  ) as encoded
-$$;
-
-create function net.http_get(
-  url text,
-  params jsonb default '{}',
-  headers jsonb default '{}',
-  timeout_milliseconds int default 5000
-) returns bigint
-language sql strict volatile parallel safe set search_path = ''
-as $$
-  insert into net.http_request_queue (method, url, headers, timeout_milliseconds)
-  values ('GET', net._url_with_params(url, params), headers, timeout_milliseconds)
-  returning id
-$$;
-
-create function net.http_delete(
-  url text,
-  params jsonb default '{}',
-  headers jsonb default '{}',
-  timeout_milliseconds int default 5000
-) returns bigint
-language sql strict volatile parallel safe set search_path = ''
-as $$
-  insert into net.http_request_queue (method, url, headers, timeout_milliseconds)
-  values ('DELETE', net._url_with_params(url, params), headers, timeout_milliseconds)
-  returning id
-$$;
-
 create function net.http_post(
   url text,
   body jsonb default '{}',
@@ -117,13 +61,16 @@ declare
   );
   request_id bigint;
 begin
+  if params <> '{}' then
+    raise exception 'the stand-in for pg_net sends no params';
+  end if;
   if content_type is null then
     headers := coalesce(headers, '{}') || '{"Content-Type": "application/json"}';
   elsif content_type <> 'application/json' then
     raise exception 'Content-Type header must be "application/json"';
   end if;
   insert into net.http_request_queue (method, url, headers, body, timeout_milliseconds)
-  values ('POST', net._url_with_params(url, params), headers, convert_to(body::text, 'UTF8'), timeout_milliseconds)
+  values ('POST', url, headers, convert_to(body::text, 'UTF8'), timeout_milliseconds)
   returning id into request_id;
   return request_id;
 end

@@ -3,21 +3,13 @@
 -- nothing else. As with the real one, `secret` is of no use to whoever may not call the function that decrypts it.
 
 -- What the real one has in C.
-create function vault._crypto_aead_det_noncegen() returns bytea
-language sql volatile set search_path = ''
-return decode(replace(gen_random_uuid()::text, '-', ''), 'hex');
+create function vault._crypto_aead_det_encrypt(message text) returns text
+language sql immutable strict set search_path = ''
+return encode(convert_to(message, 'UTF8'), 'base64');
 
-create function vault._crypto_aead_det_encrypt(
-  message bytea, additional bytea, key_id bigint, context bytea default 'pgsodium', nonce bytea default null
-) returns bytea
+create function vault._crypto_aead_det_decrypt(message text) returns text
 language sql immutable set search_path = ''
-return message;
-
-create function vault._crypto_aead_det_decrypt(
-  message bytea, additional bytea, key_id bigint, context bytea default 'pgsodium', nonce bytea default null
-) returns bytea
-language sql immutable set search_path = ''
-return message;
+return convert_from(decode(message, 'base64'), 'UTF8');
 
 create table vault.secrets (
   id uuid primary key default gen_random_uuid(),
@@ -25,7 +17,7 @@ create table vault.secrets (
   description text not null default '',
   secret text not null,
   key_id uuid,
-  nonce bytea default vault._crypto_aead_det_noncegen(),
+  nonce bytea,
   created_at timestamptz not null default current_timestamp,
   updated_at timestamptz not null default current_timestamp
 );
@@ -34,25 +26,9 @@ create unique index on vault.secrets (name) where name is not null;
 
 create view vault.decrypted_secrets as
 select
-  id, name, description, secret,
-  convert_from(
-    vault._crypto_aead_det_decrypt(
-      message => decode(secret, 'base64'), additional => convert_to(id::text, 'UTF8'), key_id => 0, nonce => nonce
-    ),
-    'UTF8'
-  ) as decrypted_secret,
+  id, name, description, secret, vault._crypto_aead_det_decrypt(secret) as decrypted_secret,
   key_id, nonce, created_at, updated_at
 from vault.secrets;
-
--- The text of a new secret as it is stored.
-create function vault._encrypted(secret_id uuid, plain text, nonce bytea) returns text
-language sql immutable set search_path = ''
-return encode(
-  vault._crypto_aead_det_encrypt(
-    message => convert_to(plain, 'UTF8'), additional => convert_to(secret_id::text, 'UTF8'), key_id => 0, nonce => nonce
-  ),
-  'base64'
-);
 
 -- SECURITY DEFINER, because role postgres may read and delete secrets, but writes them through these two only.
 create function vault.create_secret(
@@ -63,9 +39,8 @@ create function vault.create_secret(
 ) returns uuid
 language sql security definer set search_path = ''
 as $$
-  with new as materialized (select gen_random_uuid() as id, vault._crypto_aead_det_noncegen() as nonce)
-  insert into vault.secrets (id, secret, nonce, name, description)
-  select id, vault._encrypted(id, new_secret, nonce), nonce, new_name, new_description from new
+  insert into vault.secrets (secret, name, description)
+  values (vault._crypto_aead_det_encrypt(new_secret), new_name, new_description)
   returning id
 $$;
 
@@ -79,7 +54,7 @@ create function vault.update_secret(
 language sql security definer set search_path = ''
 as $$
   update vault.secrets as s
-  set secret = coalesce(vault._encrypted(s.id, new_secret, s.nonce), s.secret),
+  set secret = coalesce(vault._crypto_aead_det_encrypt(new_secret), s.secret),
       name = coalesce(new_name, s.name),
       description = coalesce(new_description, s.description),
       updated_at = now()

@@ -7,8 +7,7 @@ import os
 
 import uvicorn
 
-from .app import create_app
-from .outbox import data_api_client
+from .app import create_app, data_api_client
 
 REQUIRED = ("SUPABASE_URL", "SUPABASE_SECRET_KEY", "SCENARIO_ENGINE_TOKEN")
 
@@ -23,18 +22,10 @@ def main() -> None:
     if missing:
         parser.error(f"missing in the environment: {', '.join(missing)}")
 
-    app = create_app(
-        token=os.environ["SCENARIO_ENGINE_TOKEN"],
-        database=data_api_client(os.environ["SUPABASE_URL"], os.environ["SUPABASE_SECRET_KEY"]),
-    )
-    uvicorn.run(
-        app,
-        host=arguments.host,
-        port=arguments.port,
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=5,
-    )
+    database = data_api_client(os.environ["SUPABASE_URL"], os.environ["SUPABASE_SECRET_KEY"])
+    app = create_app(token=os.environ["SCENARIO_ENGINE_TOKEN"], database=database)
+    where = {"host": arguments.host, "port": arguments.port}
+    uvicorn.run(app, **where, access_log=False, log_level="warning", timeout_graceful_shutdown=5)
 
 
 if __name__ == "__main__":

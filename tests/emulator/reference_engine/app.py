@@ -1,55 +1,68 @@
-"""The engine's HTTP face: `POST /v1/evaluations` and `GET /health`."""
+"""The engine: `POST /v1/evaluations` and `GET /health` in front of public.evaluate_scenarios, once for each call."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Annotated
+from uuid import UUID
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .contract import EvaluationCall
-from .outbox import DatabaseRefusedError, DatabaseUnavailableError, Outbox
-
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
+RPC_TIMEOUT_SECONDS = 10.0
+# The Data API answers from a pool of ten connections that it shares with the scheduler, and refuses what waits too long
+# for one. Calls beyond these wait here, where waiting costs nothing.
+MAX_CALLS_IN_FLIGHT = 4
+
+# PostgreSQL's text cannot hold a NUL, and no honest name or key has control characters.
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
+KeyPrefix = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00-\x1f]+$")]
 
 
-class CallRefusedError(Exception):
-    """A call that is answered with an error, and what the caller is told about it."""
+class Evaluation(BaseModel):
+    """One mentor, and the scenarios to decide for them."""
 
-    def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
+    user_id: UUID
+    scenario_types: list[Name]
+    idempotency_key_prefix: KeyPrefix
+
+
+class EvaluationCall(BaseModel):
+    """`dry_run` has no default: guessing wrong would notify people. Unknown members are ignored."""
+
+    dry_run: bool = Field(strict=True)
+    evaluations: list[Evaluation]
+
+
+class RefusedError(HTTPException):
+    """A call that is answered with an error, and what its caller is told about it."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, message, headers)
         self.code = code
-        self.headers = headers
 
 
 def create_app(*, token: str, database: httpx.AsyncClient) -> Starlette:
     """The engine over this Data API client, which it closes when it stops."""
-    outbox = Outbox(database)
+    in_flight = asyncio.Semaphore(MAX_CALLS_IN_FLIGHT)
 
     async def evaluations(request: Request) -> Response:
         _require_token(request, token)
         call = _parsed(await _bounded_body(request))
-        try:
-            results = await outbox.evaluate(call)
-        except DatabaseUnavailableError as exc:
-            logger.warning("evaluation not possible now: %s", exc)
-            raise CallRefusedError(
-                503, "database_unavailable", "the engine cannot reach its database", headers={"retry-after": "1"}
-            ) from exc
-        except DatabaseRefusedError as exc:
-            logger.error("evaluation failed: %s", exc)
-            raise CallRefusedError(500, "internal_error", "the engine could not evaluate this call") from exc
+        async with in_flight:
+            results = await _evaluated(call, database)
         # Already the JSON array of the contract: decoding it only to encode it again would be the costliest step here.
         return Response(b'{"results":' + results + b"}", media_type="application/json")
 
@@ -62,17 +75,45 @@ def create_app(*, token: str, database: httpx.AsyncClient) -> Starlette:
             yield
 
     return Starlette(
-        routes=[
-            Route("/v1/evaluations", evaluations, methods=["POST"]),
-            Route("/health", health, methods=["GET"]),
-        ],
-        exception_handlers={
-            CallRefusedError: _answer_refusal,
-            HTTPException: _answer_routing_error,
-            ClientDisconnect: _answer_nobody,
-        },
+        routes=[Route("/v1/evaluations", evaluations, methods=["POST"]), Route("/health", health, methods=["GET"])],
+        exception_handlers={HTTPException: _answer_error, ClientDisconnect: _answer_nobody},
         lifespan=lifespan,
     )
+
+
+async def _evaluated(call: EvaluationCall, database: httpx.AsyncClient) -> bytes:
+    """The JSON array of results, in the order of the call's pairs. No retries: the scheduler owns them."""
+    pairs = [(item, scenario_type) for item in call.evaluations for scenario_type in item.scenario_types]
+    arguments = {
+        "user_ids": [str(item.user_id) for item, _ in pairs],
+        "scenario_types": [scenario_type for _, scenario_type in pairs],
+        "idempotency_keys": [f"{item.idempotency_key_prefix}:{scenario_type}" for item, scenario_type in pairs],
+        "dry_run": call.dry_run,
+    }
+    status: int | None = None
+    try:
+        response = await database.post("rpc/evaluate_scenarios", json=arguments)
+        status = response.status_code
+        if response.is_success:
+            return response.content
+        # Its code alone: its message may quote rows.
+        problem = f"the Data API answered {status} ({response.json()['code']})"
+    except (httpx.TransportError, ValueError, KeyError, TypeError) as exc:
+        problem = f"no answer of the Data API that could be read: {type(exc).__name__}"
+    logger.warning("evaluation not possible: %s", problem)
+    if status is None or status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
+        headers = {"retry-after": "1"}
+        raise RefusedError(503, "database_unavailable", "the engine cannot reach its database", headers)
+    raise RefusedError(500, "internal_error", "the engine could not evaluate this call")
+
+
+def data_api_client(supabase_url: str, secret_key: str) -> httpx.AsyncClient:
+    """A client for the project's Data API. Its opaque keys are no JWTs and belong on `apikey` alone."""
+    headers = {"apikey": secret_key}
+    if secret_key.startswith("eyJ"):
+        headers["authorization"] = f"Bearer {secret_key}"
+    base_url = f"{supabase_url.rstrip('/')}/rest/v1/"
+    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=RPC_TIMEOUT_SECONDS)
 
 
 def _require_token(request: Request, token: str) -> None:
@@ -80,9 +121,7 @@ def _require_token(request: Request, token: str) -> None:
     # Compared as bytes: a header may hold any byte, and compare_digest refuses text beyond ASCII.
     right = hmac.compare_digest(given.strip().encode(), token.encode())
     if scheme.lower() != "bearer" or not right:
-        raise CallRefusedError(
-            401, "unauthorized", "a known bearer token is required", headers={"www-authenticate": "Bearer"}
-        )
+        raise RefusedError(401, "unauthorized", "a known bearer token is required", {"www-authenticate": "Bearer"})
 
 
 async def _bounded_body(request: Request) -> bytes:
@@ -90,12 +129,8 @@ async def _bounded_body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise CallRefusedError(
-                413,
-                "body_too_large",
-                f"the body is larger than {MAX_BODY_BYTES} bytes",
-                headers={"connection": "close"},
-            )
+            message = f"the body is larger than {MAX_BODY_BYTES} bytes"
+            raise RefusedError(413, "body_too_large", message, {"connection": "close"})
     return bytes(body)
 
 
@@ -105,22 +140,17 @@ def _parsed(body: bytes) -> EvaluationCall:
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
         if first["type"] == "json_invalid":
-            raise CallRefusedError(400, "malformed_json", first["msg"]) from exc
+            raise RefusedError(400, "malformed_json", first["msg"]) from exc
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise CallRefusedError(422, "invalid_call", f"{where}: {first['msg']}") from exc
+        raise RefusedError(422, "invalid_call", f"{where}: {first['msg']}") from exc
 
 
-async def _answer_refusal(_: Request, exc: Exception) -> Response:
-    assert isinstance(exc, CallRefusedError)
-    return JSONResponse({"error": {"code": exc.code, "message": str(exc)}}, exc.status, exc.headers)
-
-
-async def _answer_routing_error(_: Request, exc: Exception) -> Response:
+async def _answer_error(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    code = exc.detail.lower().replace(" ", "_")
+    code = exc.code if isinstance(exc, RefusedError) else exc.detail.lower().replace(" ", "_")
     return JSONResponse({"error": {"code": code, "message": exc.detail}}, exc.status_code, exc.headers)
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:
-    """The caller went away while sending its body: nothing was evaluated, and nobody reads this."""
+    """The caller went away while sending its body: nothing was evaluated."""
     return Response(status_code=400)

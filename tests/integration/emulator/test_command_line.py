@@ -1,0 +1,306 @@
+"""`run` and `up` as a user runs them: what they print, what they survive, and what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.emulator.cli import main
+from tests.emulator.connections import connect
+from tests.emulator.errors import EmulatorError
+from tests.emulator.safeupdate import WHEELS_SERVER, without_safeupdate
+from tests.emulator.stack import Stack, StackOptions
+from tests.emulator.staging import ROOT
+from tests.faults.system_packages import require_curl
+from tests.integration.nightly.night import eventually
+from tests.integration.project_logs import check_folder
+from tests.scripted_engine import ScriptedEngine, rules
+
+WITHIN_SECONDS = 60
+ENGINE_TOKEN = "an-engine-that-a-test-scripts"
+# What only terminals read: colours, the cursor's moves.
+CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COUNT_MENTORS = b"select count(*) from public.peer_mentors"
+NO_COMPILER = f"emulator: {without_safeupdate(WHEELS_SERVER)}\n"
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """Where PostgreSQL's account gets to as well, which pytest's own temporary folders are closed to."""
+    with TemporaryDirectory(prefix="emulator-test-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder) / "data"
+
+
+@contextlib.asynccontextmanager
+async def command(
+    *arguments: str | Path, stdout: int = asyncio.subprocess.PIPE, env: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command while it runs, stopped at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.emulator", *map(str, arguments)),
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm-256color", **(env or {})},
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.communicate()
+
+
+async def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> tuple[int | None, str, str]:
+    """Exit code, standard output and standard error, the latter without the line of a system that has no compiler."""
+    async with command("run", *arguments, env=env) as process:
+        output, errors = await process.communicate()
+    return process.returncode, output.decode(), errors.decode().replace(NO_COMPILER, "")
+
+
+@contextlib.asynccontextmanager
+async def up(*arguments: str | Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, Any]]]:
+    """A stack that is up, with what it says of itself."""
+    async with command("up", "--json", *arguments) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = await process.stdout.readline()
+        assert line, (await process.stderr.read()).decode()
+        yield process, json.loads(line)
+
+
+def with_engine(engine: ScriptedEngine) -> list[str]:
+    return ["--engine-url", engine.url, "--function-env", f"SCENARIO_ENGINE_TOKEN={ENGINE_TOKEN}"]
+
+
+def running(pids: list[int]) -> list[int]:
+    """Which of these still run; a zombie that was not collected does not."""
+    found = psutil.process_iter(["status"])
+    return [one.pid for one in found if one.pid in pids and one.info["status"] != psutil.STATUS_ZOMBIE]
+
+
+async def execute(stack: dict[str, Any], query: bytes) -> list[Any]:
+    async with connect(stack["database_url"]) as database:
+        cursor = await database.execute(query)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def test_up_serves_what_it_prints_and_sigterm_leaves_nothing(http: httpx.AsyncClient) -> None:
+    async with up("--mentors", "10", "--no-due-slot", "--no-tick") as (emulator, stack):
+        assert (await http.get(f"{stack['function_url']}/health")).status_code == 200
+        assert (await http.get(f"{stack['engine_url']}/health")).status_code == 200
+        read = await http.get(f"{stack['rest_url']}/peer_mentors", headers={"apikey": stack["secret_key"]})
+        assert len(read.json()) == 10
+        assert await execute(stack, COUNT_MENTORS) == [(10,)]
+        pids = list(stack["pids"].values())
+        assert sorted(running(pids)) == sorted(pids)
+        folder = Path(psutil.Process(stack["pids"]["postgres"]).cwd()).parent
+        emulator.send_signal(signal.SIGTERM)
+        await emulator.wait()
+    assert (emulator.returncode, running(pids), folder.exists()) == (0, [], False)
+
+
+async def refusal(**options: Any) -> str:
+    """What a stack says when it refuses to start with these options."""
+    with pytest.raises(EmulatorError) as caught:
+        async with Stack(StackOptions(**options)):
+            pass
+    return str(caught.value)
+
+
+async def test_kill_9_leaves_nothing_running_and_a_directory_to_go_on_with(data_dir: Path) -> None:
+    async with up("--data-dir", data_dir, "--mentors", "7", "--no-due-slot") as (emulator, first):
+        pids = list(first["pids"].values())
+        pids += [child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True)]
+        emulator.kill()
+        await emulator.wait()
+
+    async def all_gone() -> bool:
+        return not running(pids)
+
+    await eventually(all_gone)
+    async with up("--data-dir", data_dir, "--no-due-slot") as (_, second):
+        assert second["secret_key"] == first["secret_key"]
+        assert await execute(second, COUNT_MENTORS) == [(7,)]
+        assert "is in use by a running emulator" in await refusal(data_dir=data_dir)
+        await execute(second, b"update supabase_migrations.schema_migrations set statements = '{}'")
+    assert "was made with 7 mentors" in await refusal(data_dir=data_dir, mentors=8)
+    assert "has changed since it was applied" in await refusal(data_dir=data_dir)
+    (data_dir / "postgres" / "PG_VERSION").write_text("12\n")
+    assert "was made by PostgreSQL 12" in await refusal(data_dir=data_dir)
+
+
+async def test_an_interrupted_run_goes_on_and_the_next_has_a_slot_of_its_own(data_dir: Path) -> None:
+    async with (
+        ScriptedEngine(token=ENGINE_TOKEN, rules=[rules.retry_after(3600, times=1000)]) as engine,
+        command("run", "--data-dir", data_dir, "--mentors", "10", *with_engine(engine)) as process,
+    ):
+        assert process.stdout is not None
+        while b"(engine_unavailable)" not in await process.stdout.readline():
+            assert process.returncode is None
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
+    assert process.returncode == 130
+
+    exit_code, output, errors = await run("--data-dir", data_dir)
+    assert (exit_code, errors) == (0, "")
+    assert output.startswith("going on with the run of ")
+    assert "every active mentor was evaluated for every scenario type that applies" in output
+    assert "fired again: deduplicated, same counts, no new notification" in output
+
+    next_run = json.loads((await run("--data-dir", data_dir, "--json"))[1])["invocation"]
+    # Of what the processes of a whole run log, no line holds a secret, and each is one of the documented events.
+    assert check_folder(data_dir) > 0
+    async with up("--data-dir", data_dir, "--no-due-slot", "--no-tick") as (_, stack):
+        runs = await execute(stack, b"select id::text, status from public.scheduler_invocations order by created_at")
+    assert [status for _, status in runs] == ["succeeded", "succeeded"]
+    assert runs[1][0] == next_run["id"]
+
+
+async def shown_on(terminal: int) -> AsyncIterator[str]:
+    """All that was written to a terminal, without colours and moves of the cursor; again after each piece."""
+    written = b""
+    with contextlib.suppress(OSError):  # Linux says EIO where the other end is closed
+        while piece := await asyncio.to_thread(os.read, terminal, 65536):
+            written += piece
+            yield CONTROL_SEQUENCE.sub("", written.decode(errors="replace"))
+    os.close(terminal)
+
+
+async def test_a_terminal_gets_a_bar_that_moves() -> None:
+    halfway = asyncio.Event()
+    terminal, its_other_end = pty.openpty()
+    fcntl.ioctl(its_other_end, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    shown = ""
+    one_by_one = ["--function-env", "ENGINE_MAX_CONCURRENCY=1", "--function-env", "EVALUATION_BATCH_SIZE=10"]
+    async with ScriptedEngine(token=ENGINE_TOKEN) as engine:
+        engine.rules.append(rules.only(lambda call: call.number > 4, rules.hold_until(halfway)))
+        arguments = ("run", "--mentors", "100", *with_engine(engine), *one_by_one)
+        async with command(*arguments, stdout=its_other_end) as process:
+            os.close(its_other_end)
+            async for shown in shown_on(terminal):
+                bars = re.findall(r"scheduled run: running ━*[╸╺]?━* +(\d+) of (\d+) evaluations", shown)
+                if any(0 < int(done) < int(total) for done, total in bars):
+                    halfway.set()
+            assert await process.wait() == 0
+
+    ended = re.findall(r"scheduled run: succeeded ━+ (\d+) of (\d+) evaluations +[\d.,]+/s \d+:\d\d:\d\d", shown)
+    assert len(ended) == 1, shown
+    assert ended[0][0] == ended[0][1]
+    assert "every active mentor was evaluated for every scenario type that applies" in shown
+
+
+async def test_json_is_one_object_and_partial_has_its_exit_code() -> None:
+    def first_one_failed(results: list[dict[str, Any]]) -> list[Any]:
+        error = {"code": "no_device", "message": "no device is registered", "retryable": False}
+        return [{**results[0], "outcome": "failed", "error": error}, *results[1:]]
+
+    async with ScriptedEngine(token=ENGINE_TOKEN, rules=[rules.alter_results(first_one_failed)]) as engine:
+        exit_code, output, errors = await run("--json", "--mentors", "20", *with_engine(engine))
+
+    summary = json.loads(output)
+    assert output.count("\n") == 1
+    assert (exit_code, summary["status"], summary["exit_code"]) == (3, "partial", 3)
+    assert [(cause["code"], cause["count"]) for cause in summary["invocation"]["failures"]] == [("no_device", 1)]
+    assert summary["fired_again"]["changed_nothing"] is True
+    assert len(summary["missing"]) == 1
+    assert errors.splitlines()[-1].startswith("scheduled run: partial, ")
+
+
+async def test_a_pipe_gets_plain_lines_and_failed_has_its_exit_code() -> None:
+    exit_code, output, errors = await run("--mentors", "0", env={"FORCE_COLOR": "1"})
+    assert (exit_code, errors) == (4, "")
+    assert not {"\x1b", "\r"} & set(output)
+    lines = output.splitlines()
+    assert "scheduled run: failed (no_active_mentors), 0 of 0 evaluations" in lines
+    assert "  there was nobody to evaluate" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--mentors", "-1"], "a number of mentors is expected"),
+        (["--function-env", "NAME"], "NAME=VALUE is expected"),
+        (["--schedule", "at noon"], "--schedule 'at noon'"),
+        (["--data-dir", str(ROOT)], "holds files of something else"),
+        (["--function-env", "ENGINE_TIMEOUT_SECONDS=soon"], "function died 3 times at its start"),
+    ],
+)
+def test_what_cannot_start_says_so_and_prints_no_object(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        exit_code: object = main(["run", "--json", *arguments])
+    except SystemExit as refused:
+        exit_code = refused.code
+    output, errors = capsys.readouterr()
+    assert (exit_code, output) == (2, "")
+    assert said in errors
+
+
+async def lines_until(stream: asyncio.StreamReader, start: str) -> list[str]:
+    """Everything up to a line that starts like this, which is the last."""
+    lines: list[str] = []
+    while not (lines and lines[-1].startswith(start)):
+        line = await stream.readline()
+        assert line, lines
+        lines.append(line.decode().rstrip("\n"))
+    return lines
+
+
+def paste(line: str, folder: Path) -> str:
+    """Runs it in a shell as it stands, anywhere."""
+    shell = ["bash", "-euo", "pipefail", "-c", line]
+    return subprocess.run(shell, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+@pytest.fixture
+def path_without_psql(data_dir: Path) -> str:
+    """All that the emulator asks of a system."""
+    data_dir.mkdir()
+    (data_dir / "cp").symlink_to(str(shutil.which("cp")))
+    return str(data_dir)
+
+
+async def test_every_line_that_up_prints_works_as_it_stands(tmp_path: Path, path_without_psql: str) -> None:
+    require_curl()
+    async with command("up", "--mentors", "20", "--no-tick", env={"PATH": path_without_psql}) as process:
+        assert process.stdout is not None
+        lines = await lines_until(process.stdout, "Read a table")
+        lines += await lines_until(process.stdout, "  curl")
+        pasted = [line.strip() for line in lines if re.match(r"  (curl|\S*psql) ", line)]
+        outputs = [await asyncio.to_thread(paste, line, tmp_path) for line in pasted]
+        shown = await lines_until(process.stdout, "dry run: succeeded")
+
+    fired, health, last_run, listed, latest, started, dry_run, read = map(json.loads, [*outputs[:7], outputs[-1]])
+    assert (fired["status"], fired["deduplicated"], fired["triggered_by"]) == ("succeeded", False, "schedule")
+    assert (health["status"], last_run["run_status"]) == ("ok", "succeeded")
+    assert [item["id"] for item in listed["items"]] == [latest["id"]] == [fired["id"]]
+    assert (started["status"], started["triggered_by"], dry_run["dry_run"]) == ("succeeded", "manual", True)
+    assert len(read) == 1
+    assert [line.partition(":")[0] for line in shown if "succeeded" in line] == [
+        "scheduled run",
+        "manual run",
+        "dry run",
+    ]
