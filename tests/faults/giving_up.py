@@ -12,8 +12,7 @@ from tests.emulator.function import FunctionProcess
 from tests.faults.clockwork import Clockwork
 from tests.integration.nightly.night import Night
 
-# Every slice has ended, and what is left is hidden: who claimed it does not know, for the answer was lost on its way.
-# Only the visibility timeout brings it back.
+# Every slice has ended, and what is left is hidden, since the answer to its claim was lost: only time brings it back.
 ALL_LEFT_IS_HIDDEN = b"""
 select not exists (select from scheduler.dispatches where ended_at is null)
    and exists (select from public.scheduler_invocation_batches where state = 'open')
@@ -28,11 +27,10 @@ def gave_up(night: Night, function: FunctionProcess) -> int:
 
 @contextlib.asynccontextmanager
 async def minutes_when_stuck(night: Night, clockwork: Clockwork, function: FunctionProcess) -> AsyncIterator[None]:
-    """Within the block no time passes, unless the function has given up: from then on it is minute after minute.
+    """Within the block no time passes, unless a slice gave up or a claim's answer was lost: then minute after minute.
 
     So a test can ask that a short outage costs nothing, and still ends where the machine makes a long one of it. Its
-    function needs many `MAX_BATCH_DELIVERIES`, since the minutes do not wait for a slow worker. A minute passes as well
-    when an outage took the answer to a claim with it, and all other work is done.
+    function needs many `MAX_BATCH_DELIVERIES`, since the minutes do not wait for a slow worker.
     """
 
     async def look_after() -> None:

@@ -39,6 +39,13 @@ async def check_promises(night: Night, invocation: Mapping[str, Any]) -> dict[Pa
     return pairs
 
 
+async def check_success(night: Night, invocation: Mapping[str, Any] | None) -> None:
+    """It succeeded, with the engine's answer for every pair, and keeps every promise."""
+    assert invocation is not None
+    assert (invocation["status"], invocation.get("failures", [])) == ("succeeded", [])
+    assert await check_promises(night, invocation) == night.expected_pairs()
+
+
 async def check_chain(
     night: Night, chain: Sequence[Mapping[str, Any]], *, recorded_late: Collection[Pair] = ()
 ) -> dict[Pair, str]:
