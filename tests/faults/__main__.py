@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -25,7 +25,7 @@ import httpx
 from tests.emulator.project import ProjectFactory
 from tests.faults.conftest import DURABLE
 from tests.faults.played_night import play
-from tests.faults.random_night import KINDS, Fault, Kind, draw
+from tests.faults.random_night import KINDS, Kind, draw
 from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import project_without_leaks
 
@@ -51,12 +51,7 @@ class Turn(NamedTuple):
 
 
 class Soak:
-    """Takes turns until the time is over; a turn that has begun is played to its end.
-
-    Args:
-        turns: what to play, in this order.
-        minutes: when no other turn is begun.
-    """
+    """Takes turns, in this order, until the minutes are over; a turn that has begun is played to its end."""
 
     def __init__(self, turns: Iterator[Turn], minutes: float) -> None:
         self._turns = turns
@@ -101,12 +96,9 @@ async def _play_night(turn: Turn) -> str:
         a_night(project, http) as night,
     ):
         played = await play(drawn, night)
-    return f"{drawn.mentors:3} mentors  {played.status:<9}  {_in_words(played.struck)}"
-
-
-def _in_words(faults: Iterable[Fault]) -> str:
-    times = Counter(fault.what for fault in faults)
-    return ", ".join(f"{what} x{n}" if n > 1 else what for what, n in times.items())
+    times = Counter(fault.what for fault in played.struck)
+    struck = ", ".join(f"{what} x{n}" if n > 1 else what for what, n in times.items())
+    return f"{drawn.mentors:3} mentors  {played.status:<9}  {struck}"
 
 
 async def _tell_stories(turn: Turn) -> str:
@@ -148,26 +140,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def _until_told(work: Coroutine[Any, Any, None]) -> bool:
-    """Runs it to its end, or to the first SIGINT or SIGTERM; answers whether it was left in peace."""
+async def _until_signalled(work: Coroutine[Any, Any, None]) -> bool:
+    """Runs it to its end, or to the first SIGINT or SIGTERM; answers whether there was none."""
     task = asyncio.ensure_future(work)
-    told = False
+    signals: list[int] = []
 
-    def stop() -> None:
-        nonlocal told
-        # Once: a second one would disturb those who are just clearing up.
-        if not told:
-            told = True
+    def stop(number: int) -> None:
+        # Once: a second one would disturb the clearing up.
+        if not signals:
             task.cancel()
+        signals.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
         await task
     except asyncio.CancelledError:
-        if not told:
+        if not signals:
             raise
-    return not told
+    return not signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
     kinds = [options.kind] if options.kind else [*KINDS, SQL]
     soak = Soak(_turns(kinds, seed, options.nights), options.minutes)
-    in_peace = asyncio.run(_until_told(soak.run()))
+    in_peace = asyncio.run(_until_signalled(soak.run()))
     print(soak.summary())
     if soak.failed:
         return EXIT_FAILED

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import psycopg
+
+from tests.emulator.function import FunctionProcess
 from tests.faults.breakpoint import breakpoint_at
 from tests.faults.clockwork import Clockwork
-from tests.faults.giving_up import gave_up, minutes_when_stuck
 from tests.faults.lossy_proxy import LossyProxy
 from tests.faults.oracle import check_success
 from tests.integration.nightly.night import Night, eventually
@@ -27,6 +29,44 @@ SMALL = {
 }
 # Fewer than there are batches, so that some wait; the others are in the hands of this one slice.
 MENTORS = 120
+
+
+# Every slice has ended, and what is left is hidden, since the answer to its claim was lost: only time brings it back.
+ALL_LEFT_IS_HIDDEN = b"""
+select not exists (select from scheduler.dispatches where ended_at is null)
+   and exists (select from public.scheduler_invocation_batches where state = 'open')
+   and scheduler.visible_batches(1) = 0
+"""
+
+
+def gave_up(night: Night, function: FunctionProcess) -> int:
+    """How many calls the function has answered with 503 because the database was away."""
+    return len([line for line in night.log_lines(function) if line["event"] == "database_unavailable"])
+
+
+@contextlib.asynccontextmanager
+async def minutes_when_stuck(night: Night, clockwork: Clockwork, function: FunctionProcess) -> AsyncIterator[None]:
+    """Within the block no time passes, unless a slice gave up or a claim's answer was lost: then minute after minute.
+
+    So a test can ask that a short outage costs nothing, and still ends where the machine makes a long one of it. Its
+    function needs many `MAX_BATCH_DELIVERIES`, since the minutes do not wait for a slow worker.
+    """
+
+    async def look_after() -> None:
+        while True:
+            await asyncio.sleep(1)
+            # Not while the database is away, or takes no writes.
+            with contextlib.suppress(psycopg.Error):
+                if gave_up(night, function) or await night.rows(ALL_LEFT_IS_HIDDEN) == [(True,)]:
+                    await clockwork.let_time_pass()
+                    await clockwork.tick()
+
+    looking = asyncio.create_task(look_after())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
