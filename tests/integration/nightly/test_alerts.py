@@ -96,27 +96,3 @@ async def test_a_run_that_expires_without_a_slice_is_alerted(night: Night, recei
 
     assert [delivery.told["error"] for delivery in receiver.deliveries] == ["engine_unavailable"]
     assert await alerts(night) == [("failed", 1, True, None)]
-
-
-async def test_an_alert_outlives_the_function_that_was_sending_it(night: Night, receiver: WebhookReceiver) -> None:
-    receiver.answers.append(None)
-    function = await start(night, receiver)
-    clockwork = Clockwork(night)
-    await clockwork.start()
-    await night.execute(b"update scheduler.settings set next_due_at = null")
-
-    await clockwork.tick()
-    await receiver.until_delivered()
-    await function.kill()
-    await clockwork.until_quiet()
-    await function.until_ready()
-    await night.execute(LATER)
-    await night.execute(b"update scheduler.dispatches set ended_at = now() where ended_at is null")
-    await clockwork.tick()
-    await receiver.until_delivered(2)
-    await clockwork.until_quiet()
-
-    first, second = receiver.deliveries
-    assert first.id == second.id
-    assert (second.told["reason"], second.told["error"]) == ("failed", "no_active_mentors")
-    assert await alerts(night) == [("failed", 2, True, None)]

@@ -6,9 +6,6 @@ What our own code makes of each kind of answer is in tests/unit/shared; here it 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 from tests.integration.manual.caller import Caller
@@ -36,21 +33,6 @@ NO_ANSWERS: dict[str, tuple[Rule, str]] = {
 }
 
 
-@contextlib.asynccontextmanager
-async def listener() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Somewhere else: its address, and what arrived there."""
-    received: list[bytes] = []
-
-    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        received.append(await reader.read(65536))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\nConnection: close\r\n\r\n" + b'{"results": []}')
-        writer.close()
-
-    server = await asyncio.start_server(listen, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/evaluations", received
-
-
 async def test_hostile_answers_cost_only_the_users_they_are_for(night: Night) -> None:
     """All calls besides speak for users whom they do not name, and say everything twice."""
     mentors = await night.add_mentors(8 * len(NO_ANSWERS))
@@ -76,24 +58,6 @@ async def test_hostile_answers_cost_only_the_users_they_are_for(night: Night) ->
     lines = night.log_lines(function)
     assert sorted(line["user_id"] for line in lines if line["event"] == "user_failed") == sorted(poor)
     assert [line for line in lines if line["event"] == "engine_results_dropped"]
-
-
-async def test_a_redirect_gets_no_token(night: Night) -> None:
-    await night.add_mentors(20)
-    async with listener() as (elsewhere, received):
-        night.engine.rules.append(rules.redirect_to(elsewhere, 307))
-        function = await night.start_function()
-
-        answer = await night.fire(function)
-
-        assert (answer.status_code, answer.json()["error"]) == (202, "engine_rejected")
-        assert answer.json()["counts"]["failed"] == 0
-        night.engine.rules.clear()
-        await night.execute(b"update scheduler.settings set engine_paused_until = now()")
-        answer = await night.fire(function)
-        assert answer.json()["status"] == "succeeded"
-        await night.check_truth(answer.json())
-        assert received == []
 
 
 async def test_texts_made_to_harm_are_kept_harmless(night: Night) -> None:

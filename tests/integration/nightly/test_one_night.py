@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import json
+from datetime import UTC, datetime
 
 from functions.peer_mentors import PAGE_SIZE
-from tests.integration.nightly.night import Night
+from tests.integration.nightly.night import Night, mentor_ids
 
+# Whatever a programme calls its groups; two are the same to the eye.
+ODD_SEGMENTS = [
+    "bereavement 🕊️ 家族",
+    "caf\u00e9",
+    "cafe\u0301",
+    '{brace,"quoted"}',
+    "back\\slash \\u0000 %s $1 ${HOME}",
+    '"}\n{"severity": "ERROR", "event": "forged"}\t\u2028\x1b[31m',
+    "'; drop table public.peer_mentors; --",
+    "null",
+    "NULL",
+    " ",
+    "",
+    "x" * 20_000,
+]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 EVENTS = {"invocation_opened", "mentors_enumerated", "batch_recorded", "invocation_finished", "slice_ended"}
 
@@ -59,17 +75,26 @@ async def test_every_active_mentor_is_evaluated_for_every_applicable_type(night:
     assert datetime.fromisoformat(finished["slot"]) == datetime.fromisoformat(invocation["scheduled_for"])
 
 
-async def test_mentors_without_an_applicable_type_are_counted_as_skipped(night: Night) -> None:
-    mentors = await night.add_mentors(20)
-    function = await night.start_function(
-        {"SCENARIO_TYPES": '[{"type": "onboarding_incomplete", "segments": ["onboarding"]}]'}
-    )
+async def test_each_mentor_gets_the_types_of_the_own_segments(night: Night) -> None:
+    idle, *others = night.mentors = mentor_ids(1 + len(ODD_SEGMENTS))
+    segments = dict(zip(others, ODD_SEGMENTS, strict=True))
+    async with night.project.connect() as connection, connection.cursor() as cursor:
+        await cursor.executemany(
+            b"insert into public.peer_mentors (user_id, segments, onboarding_completed_at) values (%s, %s, %s)",
+            [(user_id, [segments.get(user_id, "other"), "all"], datetime.now(UTC)) for user_id in night.mentors],
+        )
+    types = [{"type": f"scenario_{n}", "segments": [segment]} for n, segment in enumerate(ODD_SEGMENTS)]
+    function = await night.start_function({"SCENARIO_TYPES": json.dumps(types)})
 
     invocation = (await night.fire(function)).json()
 
-    assert invocation["status"] == "succeeded"
-    assert (invocation["counts"]["mentors"], invocation["counts"]["mentors_skipped"]) == (20, 18)
-    assert set(await night.recorded_pairs(invocation["id"])) == {
-        (mentors[9], "onboarding_incomplete"),
-        (mentors[19], "onboarding_incomplete"),
+    assert (invocation["status"], invocation["counts"]["mentors_skipped"]) == ("succeeded", 1)
+    assert await night.recorded_pairs(invocation["id"]) == {
+        (user_id, f"scenario_{n}"): night.engine.expected_outcome(user_id, f"scenario_{n}")
+        for n, user_id in enumerate(others)
     }
+    assert idle not in {user_id for user_id, _ in night.engine.pairs_seen}
+    assert night.engine.violations == []
+    assert {line["event"] for line in night.log_lines(function)} == EVENTS
+    log = function.log_path.read_text()
+    assert not [segment for segment in ODD_SEGMENTS if len(segment) > 5 and segment in log]
