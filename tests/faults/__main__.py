@@ -16,9 +16,9 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import httpx
 
@@ -140,27 +140,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def _until_signalled(work: Coroutine[Any, Any, None]) -> bool:
-    """Runs it to its end, or to the first SIGINT or SIGTERM; answers whether there was none."""
-    task = asyncio.ensure_future(work)
-    signals: list[int] = []
-
-    def stop(number: int) -> None:
-        # Once: a second one would disturb the clearing up.
-        if not signals:
-            task.cancel()
-        signals.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not signals:
-            raise
-    return not signals
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plays, tells, and returns the exit code."""
     options = _options(arguments)
@@ -169,11 +148,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
     kinds = [options.kind] if options.kind else [*KINDS, SQL]
     soak = Soak(_turns(kinds, seed, options.nights), options.minutes)
-    in_peace = asyncio.run(_until_signalled(soak.run()))
+    code = 0
+    # SIGINT cancels what runs; so does SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        asyncio.run(soak.run())
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
     print(soak.summary())
-    if soak.failed:
-        return EXIT_FAILED
-    return 0 if in_peace else EXIT_INTERRUPTED
+    return EXIT_FAILED if soak.failed else code
 
 
 if __name__ == "__main__":

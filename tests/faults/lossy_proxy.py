@@ -1,4 +1,4 @@
-"""A proxy before the Data API that loses answers: what was asked for has happened, and the caller does not hear of it."""
+"""A proxy before the Data API that loses answers: what was asked for has happened, unknown to the caller."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ async def restarted_at(
 
 
 async def test_a_restart_of_any_layer_costs_nothing(own_night: Night) -> None:
-    """No batch is evaluated again and no second tick is needed, unless the machine is so slow that the slice gave up."""
+    """No batch is evaluated again and no second tick is needed, unless a slow machine made the slice give up."""
     night, project, clockwork = own_night, own_night.project, Clockwork(own_night)
     await night.add_mentors(MENTORS)
     gates = asyncio.Event(), asyncio.Event()

@@ -52,7 +52,7 @@ class Exploration:
     ways: dict[str, int] = field(default_factory=dict)
 
     async def explore(self, state: State) -> int:
-        """Return how many interleavings there are; raise ViolationError, with the steps that led to it, for a bad one."""
+        """Return how many interleavings there are, or raise ViolationError with the steps that led to it."""
         ways = 0
         async with self.world.returning_here() as back:
             for step in self.steps:

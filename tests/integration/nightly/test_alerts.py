@@ -1,4 +1,4 @@
-"""A run that ended badly is told of once, over a real webhook, by whichever slice comes; the webhook can harm no run."""
+"""A run that ended badly is alerted once, over a real webhook, by whichever slice comes; no webhook harms a run."""
 
 from __future__ import annotations
 

@@ -74,9 +74,8 @@ async def test_users_who_kill_every_worker_fail_alone(night: Night) -> None:
     assert await night.recorded_pairs(invocation["id"]) == {
         pair: "failed" if pair[0] in lost else outcome for pair, outcome in night.expected_pairs().items()
     }
-    assert await night.rows(b"select distinct error_code from public.scheduler_evaluations where outcome = 'failed'") == [
-        ("worker_lost",)
-    ]
+    causes = b"select distinct error_code from public.scheduler_evaluations where outcome = 'failed'"
+    assert await night.rows(causes) == [("worker_lost",)]
     await night.check_truth(invocation)
     assert killer.deaths <= DEATHS_OF_A_KILLER * len(lost)
     failed = b"select distinct queue, mentors from public.scheduler_invocation_batches where failed > 0"
