@@ -25,7 +25,7 @@ import httpx
 from tests.emulator.project import ProjectFactory
 from tests.faults.conftest import DURABLE
 from tests.faults.played_night import play
-from tests.faults.random_night import KINDS, Kind, draw
+from tests.faults.random_night import KINDS, Kind, command, draw
 from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import project_without_leaks
 
@@ -44,10 +44,6 @@ class Turn(NamedTuple):
 
     kind: str
     seed: int
-
-    def command(self) -> str:
-        """What to type to have it again."""
-        return f"make soak KIND={self.kind} SEED={self.seed} NIGHTS=1"
 
 
 class Soak:
@@ -69,7 +65,7 @@ class Soak:
     def summary(self) -> str:
         """How many there were, and how to have those that failed again."""
         lines = [f"{self._played} in {(time.monotonic() - self._began) / 60:.1f} minutes, {len(self.failed)} failed"]
-        return "\n".join([*lines, *(f"  {turn.command()}" for turn in self.failed)])
+        return "\n".join([*lines, *(f"  {command(*turn)}" for turn in self.failed)])
 
     async def _take_turns(self) -> None:
         while time.monotonic() - self._began < self._seconds:

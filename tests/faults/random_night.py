@@ -115,6 +115,11 @@ class EngineManners:
         ]
 
 
+def command(kind: str, seed: int) -> str:
+    """What to type to have this again."""
+    return f"make soak KIND={kind} SEED={seed} NIGHTS=1"
+
+
 @dataclass(frozen=True)
 class RandomNight:
     """Everything that was drawn.
@@ -140,15 +145,11 @@ class RandomNight:
     def _some(self, mentors: Sequence[str], number: int, why: str) -> list[str]:
         return random.Random(f"{self.seed} {why}").sample(mentors, number)
 
-    def command(self) -> str:
-        """What to type to have this night again."""
-        return f"make soak KIND={self.kind} SEED={self.seed} NIGHTS=1"
-
     def __str__(self) -> str:
         manners = {name: value for name, value in asdict(self.engine).items() if value}
         return "\n".join(
             (
-                f"{self.kind} {self.seed}: {self.mentors} mentors, {self.functions} functions; again: {self.command()}",
+                f"{self.kind} {self.seed}: {self.mentors} mentors, {self.functions} functions; again: {command(self.kind, self.seed)}",
                 f"  settings  {' '.join(f'{name}={value}' for name, value in self.env.items())}",
                 f"  engine    {' '.join(f'{name}={value}' for name, value in manners.items())}",
                 *(f"  drawn     {fault}" for fault in self.faults),

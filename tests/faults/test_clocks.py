@@ -6,12 +6,10 @@ The function runs as deployed, with wall_clock.c between it and the wall clock. 
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.emulator.function import FunctionProcess
@@ -55,14 +53,6 @@ async def until_hours_ahead(night: Night, function: FunctionProcess, hours: int)
         return round((parsedate_to_datetime(answer.headers["Date"]) - datetime.now(UTC)) / timedelta(hours=1)) == hours
 
     await eventually(look, within=20)
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    # No connection is used twice: the server closes idle ones, sometimes just when the next request sets out.
-    limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(trust_env=False, timeout=60, limits=limits) as client:
-        yield client
 
 
 @pytest.mark.parametrize(

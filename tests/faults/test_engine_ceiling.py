@@ -43,9 +43,8 @@ async def test_the_total_of_calls_holds_over_eight_processes_and_kills(night: Ni
     some = {"user_ids": mentors[:10], "dry_run": True}
     gate = asyncio.Event()
     night.engine.rules += [rules.hold_until(gate), rules.slow(None, 0.02)]
-    functions = await asyncio.gather(
-        *(night.start_function(SETTINGS | pace, restart=False) for pace in [{}] * 7 + [HASTY])
-    )
+    paces = [SETTINGS] * 7 + [SETTINGS | HASTY]
+    functions = await asyncio.gather(*(night.start_function(pace, restart=False) for pace in paces))
     await clockwork.start()
 
     # Seven slices at once: three have a permit, and the fourth permit is kept for a manual run.

@@ -9,8 +9,8 @@ from tests.faults.oracle import check_success
 from tests.integration.nightly.night import Night
 
 SMALL = {
-    "EVALUATION_BATCH_SIZE": "50",
-    "ENGINE_USERS_PER_CALL": "50",
+    "EVALUATION_BATCH_SIZE": "100",
+    "ENGINE_USERS_PER_CALL": "100",
     "ENGINE_MAX_CONCURRENCY": "4",
     "MAX_WORKERS": "1",
 }

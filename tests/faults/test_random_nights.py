@@ -1,4 +1,4 @@
-"""Nights drawn from seeds: whatever breaks and whenever, every pair is accounted for once. `make soak` has more."""
+"""Runs drawn from seeds: whatever breaks and whenever, every pair is accounted for once. `make soak` has more."""
 
 from __future__ import annotations
 

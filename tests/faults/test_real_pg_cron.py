@@ -6,6 +6,7 @@ one, that it runs both jobs, and what it writes down about them.
 
 from __future__ import annotations
 
+import shutil
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -73,7 +74,9 @@ class ServerBeforeTheMinute(PostgresServer):
     def _login_for_cron(self) -> dict[str, str]:
         self._offset = self.data_dir.path / "clock-offset"
         self._offset.write_bytes(struct.pack("q", 0))
-        clock = {"LD_PRELOAD": str(wall_clock_library()), "WALL_CLOCK_OFFSET": str(self._offset)}
+        # a copy where the account that runs PostgreSQL can read it
+        library = shutil.copy(wall_clock_library(), self.data_dir.path)
+        clock = {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(self._offset)}
         return super()._login_for_cron() | clock
 
     def set_forward(self, seconds: int) -> None:

@@ -23,7 +23,10 @@ BATCHES = 4
 
 def refused(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     error = {"code": "scripted_refusal", "message": "the script says so", "retryable": False}
-    return [result | {"outcome": "failed", "notification_id": None, "error": error} for result in results]
+    return [
+        {"user_id": result["user_id"], "scenario_type": result["scenario_type"], "outcome": "failed", "error": error}
+        for result in results
+    ]
 
 
 def record_states(night: Night, function: FunctionProcess) -> list[str]:

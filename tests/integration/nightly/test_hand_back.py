@@ -39,7 +39,7 @@ async def test_slices_follow_one_another_after_one_tick(night: Night) -> None:
     assert max(night.engine.keys_seen.values()) == 1
 
 
-async def test_a_queue_emptied_in_mid_run_is_filled_by_the_next_tick(night: Night) -> None:
+async def test_an_emptied_queue_is_filled_by_the_next_tick(night: Night) -> None:
     await night.add_mentors(200)
     gate = asyncio.Event()
     night.engine.rules.append(rules.hold_until(gate))

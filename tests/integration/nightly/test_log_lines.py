@@ -14,7 +14,7 @@ from tests.integration.nightly.night import Night, eventually
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
-async def test_lines_have_the_platforms_trace_and_the_server_writes_the_same(night: Night) -> None:
+async def test_every_line_has_the_platforms_trace_and_form(night: Night) -> None:
     """A killed worker is reported by gunicorn's own process, in which nothing of ours runs but its log's filter."""
     function = await night.start_function({"GOOGLE_CLOUD_PROJECT": "my-project"})
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functions.peer_mentors import PAGE_SIZE
 from tests.integration.nightly.night import Night, mentor_ids
 
-# Whatever a programme calls its groups; two are the same to the eye.
+# A programme may call its groups anything; two are the same to the eye.
 ODD_SEGMENTS = [
     "bereavement 🕊️ 家族",
     "caf\u00e9",
@@ -65,7 +65,7 @@ async def test_every_active_mentor_is_evaluated_for_every_applicable_type(night:
     assert max(night.engine.keys_seen.values()) == 1
     assert night.engine.violations == []
 
-    # The log tells of the run, and not of each evaluation.
+    # The log has lines for the run, and none for each evaluation.
     lines = {line["event"]: line for line in night.log_lines(function)}
     assert lines.keys() == EVENTS
     assert {line["trace_id"] for line in lines.values()} == {TRACE}
@@ -75,7 +75,7 @@ async def test_every_active_mentor_is_evaluated_for_every_applicable_type(night:
     assert datetime.fromisoformat(finished["slot"]) == datetime.fromisoformat(invocation["scheduled_for"])
 
 
-async def test_each_mentor_gets_the_types_of_the_own_segments(night: Night) -> None:
+async def test_segments_decide_the_types_however_odd_they_are(night: Night) -> None:
     idle, *others = night.mentors = mentor_ids(1 + len(ODD_SEGMENTS))
     segments = dict(zip(others, ODD_SEGMENTS, strict=True))
     async with night.project.connect() as connection, connection.cursor() as cursor:
