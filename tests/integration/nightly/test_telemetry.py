@@ -1,4 +1,4 @@
-"""Traces and metrics of a run on the real stack, as a collector receives them; and a run whose collector is away."""
+"""Traces and metrics of a run on the real stack, as a collector receives them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.emulator.function import FunctionProcess
-from tests.emulator.ports import free_port
 from tests.integration.manual.caller import Caller
 from tests.integration.nightly.night import Night
 from tests.otlp_collector import OtlpCollector, attributes_of
@@ -124,15 +123,3 @@ async def test_the_sdks_own_variables_are_obeyed(night: Night, collector: OtlpCo
     assert {headers["x-tenant"] for headers in collector.headers} == {"seven"}
     # A trace that is not kept here is not to be kept elsewhere.
     assert {call.traceparent.split("-")[3] for call in night.engine.calls if call.traceparent} == {"00"}
-
-
-async def test_a_missing_collector_costs_no_run_and_is_said_once(night: Night) -> None:
-    await night.add_mentors(20)
-    function = await start(night, f"http://127.0.0.1:{free_port()}")
-
-    answer = await night.fire(function)
-    await night.fire(function)
-
-    assert answer.json()["status"] == "succeeded"
-    await night.check_truth(answer.json())
-    assert sum(line["event"] == "telemetry_lost" for line in night.log_lines(function)) == 1

@@ -6,8 +6,6 @@ import asyncio
 import os
 import sys
 
-import pytest
-
 from tests.emulator.staging import ROOT
 from tests.integration.nightly.night import Night
 from tests.integration.project_logs import secrets_of
@@ -53,20 +51,16 @@ async def test_bad_settings_are_all_named_and_nothing_starts(night: Night) -> No
     assert leaks_in(output.splitlines(), "output", secrets_of(night.project)) == []
 
 
-@pytest.mark.parametrize("kind", ["another project's", "publishable_key"])
-async def test_a_wrong_api_key_is_said_and_can_do_nothing(night: Night, kind: str) -> None:
+async def test_a_wrong_api_key_is_said_and_can_do_nothing(night: Night) -> None:
     await night.add_mentors(5)
-    key = getattr(night.project, kind, "sb_secret_of_another_project")
-    function = await night.start_function({"SUPABASE_SECRET_KEY": key})
+    function = await night.start_function({"SUPABASE_SECRET_KEY": "sb_secret_of_another_project"})
 
     answer = await night.fire(function)
 
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
-    codes = ("database_key_rejected", "database_refused")
-    assert answer.json()["code"] in (codes if kind == "publishable_key" else codes[:1])
-    assert await night.invocations() == []
-    assert night.engine.calls == []
+    assert answer.json()["code"] == "database_key_rejected"
+    assert (await night.invocations(), night.engine.calls) == ([], [])
 
 
 async def test_installing_at_noon_starts_no_run_of_the_last_slot(night: Night) -> None:
@@ -78,9 +72,5 @@ async def test_installing_at_noon_starts_no_run_of_the_last_slot(night: Night) -
         answer = await night.fire(function)
         assert (answer.status_code, answer.json()) == (200, {"status": "idle"})
     refused = await night.fire(function, {"scheduled_for": "2026-02-30T02:00:00Z"})
-    assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (
-        422,
-        "invalid_field",
-        "scheduled_for",
-    )
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_field")
     assert night.engine.calls == []
