@@ -21,14 +21,14 @@ from .world import State, Step, ViolationError, World, name_of, world
 SCHEDULED, MANUAL, FIRED_AGAIN = partial(steps.fire, which=1), partial(steps.open_run), partial(steps.fire, which=0)
 ENQUEUED = partial(steps.enqueue, page=steps.TWO_USERS, done=True)
 BY_WORKERS: tuple[Step, ...] = (
-    *map(partial, (steps.claim, steps.complete, steps.release, steps.split, steps.die)),
+    *(partial(step) for step in (steps.claim, steps.complete, steps.release, steps.split, steps.die)),
     partial(steps.complete, rest=1),
     partial(steps.release, blameless=False),
 )
 BY_OTHERS = (steps.finish, steps.cancel, steps.run_out_of_time, steps.expire, steps.delete, steps.prune)
 STEPS: tuple[Step, ...] = (
     *(partial(step, worker=worker) for worker in ("A", "B") for step in BY_WORKERS),
-    *map(partial, BY_OTHERS),
+    *(partial(step) for step in BY_OTHERS),
     *(partial(steps.reappear, which=number) for number in (0, 1)),
 )
 
