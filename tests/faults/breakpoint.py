@@ -65,9 +65,7 @@ async def breakpoint_at(project: Project, table: str, event: str) -> AsyncIterat
     async with project.connect(superuser=True) as connection:
         await connection.execute(STOP)
         await connection.execute(b"select pg_advisory_lock(%s)", (NUMBER,))
-        await connection.execute(
-            sql.SQL(AFTER_STATEMENT).format(sql.SQL(event), sql.Identifier(*table.split(".")))
-        )
+        await connection.execute(sql.SQL(AFTER_STATEMENT).format(sql.SQL(event), sql.Identifier(*table.split("."))))
         try:
             yield Breakpoint(connection)
         finally:

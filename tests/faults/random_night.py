@@ -149,7 +149,8 @@ class RandomNight:
         manners = {name: value for name, value in asdict(self.engine).items() if value}
         return "\n".join(
             (
-                f"{self.kind} {self.seed}: {self.mentors} mentors, {self.functions} functions; again: {command(self.kind, self.seed)}",
+                f"{self.kind} {self.seed}: {self.mentors} mentors, {self.functions} functions",
+                f"  again     {command(self.kind, self.seed)}",
                 f"  settings  {' '.join(f'{name}={value}' for name, value in self.env.items())}",
                 f"  engine    {' '.join(f'{name}={value}' for name, value in manners.items())}",
                 *(f"  drawn     {fault}" for fault in self.faults),

@@ -33,7 +33,8 @@ async def test_late_answers_count_beside_the_retry_of_a_cancelled_run(night: Nig
     ((run_id,),) = await night.rows(b"select id::text from public.scheduler_invocations")
     caller = Caller(night, bystander)
 
-    cancelled = (await caller.cancel(run_id)).json()
+    assert (await caller.cancel(run_id)).status_code == 200
+    cancelled = await night.describe(run_id)
     assert (cancelled["status"], cancelled["counts"]["not_evaluated"]) == ("cancelled", 400)
     assert await night.queue_lengths() == [0, 0, 0]
     retry = await caller.run({"retry_of": run_id})

@@ -42,6 +42,7 @@ async def test_a_run_survives_a_kill_at_every_stage(night: Night, clockwork: Clo
         await stop.until_reached()
         await function.kill()
         await stop.release()
+    await night.execute(b"drop trigger faults_stop on public.scheduler_invocation_batches")
     await clockwork.until_quiet()
     assert night.engine.calls == []
 
