@@ -41,7 +41,7 @@ async def test_the_last_of_three_missed_slots_is_caught_up(night: Night, clockwo
     await check_success(night, invocation)
     seen = await Caller(night, function).see(invocation["id"])
     met = {answer["status_code"]: answer for answer in seen["dispatches"]}
-    assert (met.keys(), met[401]["count"]) == ({401, 200}, MISSED_TICKS)
+    assert (set(met), met[401]["count"]) == ({401, 200}, MISSED_TICKS)
     assert met[401]["first_at"] < met[401]["last_at"] < met[200]["first_at"]
     assert (await night.http.get(f"{function.url}/health/last-run")).status_code == 200
 
