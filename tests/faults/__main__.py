@@ -16,16 +16,16 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import httpx
 
 from tests.emulator.project import ProjectFactory
 from tests.faults.conftest import DURABLE
 from tests.faults.played_night import play
-from tests.faults.random_night import KINDS, Fault, Kind, draw
+from tests.faults.random_night import KINDS, Kind, command, draw
 from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import project_without_leaks
 
@@ -45,18 +45,9 @@ class Turn(NamedTuple):
     kind: str
     seed: int
 
-    def command(self) -> str:
-        """What to type to have it again."""
-        return f"make soak KIND={self.kind} SEED={self.seed} NIGHTS=1"
-
 
 class Soak:
-    """Takes turns until the time is over; a turn that has begun is played to its end.
-
-    Args:
-        turns: what to play, in this order.
-        minutes: when no other turn is begun.
-    """
+    """Takes turns, in this order, until the minutes are over; a turn that has begun is played to its end."""
 
     def __init__(self, turns: Iterator[Turn], minutes: float) -> None:
         self._turns = turns
@@ -74,7 +65,7 @@ class Soak:
     def summary(self) -> str:
         """How many there were, and how to have those that failed again."""
         lines = [f"{self._played} in {(time.monotonic() - self._began) / 60:.1f} minutes, {len(self.failed)} failed"]
-        return "\n".join([*lines, *(f"  {turn.command()}" for turn in self.failed)])
+        return "\n".join([*lines, *(f"  {command(*turn)}" for turn in self.failed)])
 
     async def _take_turns(self) -> None:
         while time.monotonic() - self._began < self._seconds:
@@ -101,12 +92,9 @@ async def _play_night(turn: Turn) -> str:
         a_night(project, http) as night,
     ):
         played = await play(drawn, night)
-    return f"{drawn.mentors:3} mentors  {played.status:<9}  {_in_words(played.struck)}"
-
-
-def _in_words(faults: Iterable[Fault]) -> str:
-    times = Counter(fault.what for fault in faults)
-    return ", ".join(f"{what} x{n}" if n > 1 else what for what, n in times.items())
+    times = Counter(fault.what for fault in played.struck)
+    struck = ", ".join(f"{what} x{n}" if n > 1 else what for what, n in times.items())
+    return f"{drawn.mentors:3} mentors  {played.status:<9}  {struck}"
 
 
 async def _tell_stories(turn: Turn) -> str:
@@ -148,28 +136,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def _until_told(work: Coroutine[Any, Any, None]) -> bool:
-    """Runs it to its end, or to the first SIGINT or SIGTERM; answers whether it was left in peace."""
-    task = asyncio.ensure_future(work)
-    told = False
-
-    def stop() -> None:
-        nonlocal told
-        # Once: a second one would disturb those who are just clearing up.
-        if not told:
-            told = True
-            task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not told:
-            raise
-    return not told
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plays, tells, and returns the exit code."""
     options = _options(arguments)
@@ -178,11 +144,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
     kinds = [options.kind] if options.kind else [*KINDS, SQL]
     soak = Soak(_turns(kinds, seed, options.nights), options.minutes)
-    in_peace = asyncio.run(_until_told(soak.run()))
+    code = 0
+    # SIGINT cancels what runs; so does SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        asyncio.run(soak.run())
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
     print(soak.summary())
-    if soak.failed:
-        return EXIT_FAILED
-    return 0 if in_peace else EXIT_INTERRUPTED
+    return EXIT_FAILED if soak.failed else code
 
 
 if __name__ == "__main__":

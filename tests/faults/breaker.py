@@ -20,13 +20,9 @@ select engine_outages,
 
 
 class Breaker(NamedTuple):
-    """How the breaker stands.
+    """How many pauses have followed one another, whether one is on, for how long, and how many slices were asked for.
 
-    Args:
-        outages: how many pauses have followed one another.
-        paused: nobody may call the engine now.
-        seconds: how long the pause is from the end of the slice that asked for it; None: there is none.
-        posts: how many slices dispatch has asked for so far.
+    `seconds` only means something when the last slice to end was called by dispatch; None: there is no pause.
     """
 
     outages: int
@@ -36,6 +32,5 @@ class Breaker(NamedTuple):
 
 
 async def breaker(night: Night) -> Breaker:
-    """Look at it. `seconds` only means something when the last slice to end was called by dispatch."""
     (row,) = await night.rows(STATE)
     return Breaker(*row)

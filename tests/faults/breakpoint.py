@@ -57,32 +57,15 @@ AFTER_STATEMENT = """
 create or replace trigger faults_stop after {} on {}
 for each statement execute function faults.stop()
 """
-IN_COMMIT = """
-create constraint trigger faults_stop_in_commit after {} on {} deferrable initially deferred
-for each row execute function faults.stop()
-"""
 
 
 @contextlib.asynccontextmanager
-async def breakpoint_at(
-    project: Project, table: str, event: str, *, in_commit: bool = False
-) -> AsyncIterator[Breakpoint]:
-    """A stop after every statement that inserts into, updates or deletes from a table, within its transaction.
-
-    Args:
-        project: whose database; stopping its server lets everything through.
-        table: with its schema.
-        event: `insert`, `update`, `delete`, or several joined by ` or `.
-        in_commit: stop within the transaction's COMMIT instead: who waits there commits even if his client is gone.
-    """
+async def breakpoint_at(project: Project, table: str, event: str) -> AsyncIterator[Breakpoint]:
+    """A stop after every statement that does this (`insert`, `update`) to a table, within its transaction."""
     async with project.connect(superuser=True) as connection:
         await connection.execute(STOP)
         await connection.execute(b"select pg_advisory_lock(%s)", (NUMBER,))
-        await connection.execute(
-            sql.SQL(IN_COMMIT if in_commit else AFTER_STATEMENT).format(
-                sql.SQL(event), sql.Identifier(*table.split("."))
-            )
-        )
+        await connection.execute(sql.SQL(AFTER_STATEMENT).format(sql.SQL(event), sql.Identifier(*table.split("."))))
         try:
             yield Breakpoint(connection)
         finally:

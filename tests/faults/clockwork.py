@@ -46,6 +46,11 @@ class Clockwork:
         """The minute's tick: every cron job runs once."""
         await self._cron.run_all()
 
+    async def tick_and_wait(self) -> None:
+        """One tick, and the slices that follow from it."""
+        await self.tick()
+        await self.until_quiet()
+
     async def until_quiet(self) -> None:
         """Return when every post has its answer, also those that slices ask for at their ends."""
         async with asyncio.timeout(60):
@@ -67,8 +72,7 @@ class Clockwork:
         async with asyncio.timeout(within):
             while True:
                 await self._until_functions_are_up()
-                await self.tick()
-                await self.until_quiet()
+                await self.tick_and_wait()
                 invocations = await self._night.invocations()
                 if invocations and all(invocation["finished_at"] for invocation in invocations):
                     return invocations[0]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.emulator.project import Project, ProjectFactory
+from tests.emulator.project import ProjectFactory
 from tests.faults.clockwork import Clockwork
 from tests.integration.nightly.night import Night
 from tests.integration.nightly.night import night as a_night
@@ -23,13 +23,11 @@ async def clockwork(night: Night) -> Clockwork:
 
 
 @pytest.fixture
-async def own_project() -> AsyncIterator[Project]:
-    """A project whose database server may be stopped, and crashed: nobody else is on it."""
-    async with ProjectFactory(settings=DURABLE) as factory, project_without_leaks(factory) as project:
-        yield project
-
-
-@pytest.fixture
-async def own_night(own_project: Project, http: httpx.AsyncClient) -> AsyncIterator[Night]:
-    async with a_night(own_project, http) as prepared:
+async def own_night(http: httpx.AsyncClient) -> AsyncIterator[Night]:
+    """Its database server may be stopped, and crashed: nothing else is on it."""
+    async with (
+        ProjectFactory(settings=DURABLE) as factory,
+        project_without_leaks(factory) as project,
+        a_night(project, http) as prepared,
+    ):
         yield prepared

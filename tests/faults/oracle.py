@@ -11,7 +11,6 @@ from datetime import UTC
 from typing import Any
 
 from tests.integration.nightly.night import Night, Pair
-from tests.scripted_engine.server import Act
 
 OUTCOMES = ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated")
 EVALUATED = ("triggered", "not_triggered", "suppressed")
@@ -20,23 +19,28 @@ UNKNOWN = ("failed", "not_evaluated")
 
 
 async def check_promises(night: Night, invocation: Mapping[str, Any]) -> dict[Pair, str]:
-    """Every promise, for an invocation that has ended and is about all of the night's mentors.
+    """Every promise, for an invocation that has ended and is about all mentors; returns the outcome of every pair.
 
-    Everybody accounted for once, counts equal to rows and ledger, one key a pair, acts equal to what the database
+    Every pair accounted for once, counts equal to rows and ledger, one key a pair, acts equal to what the database
     calls triggered, nothing left in a queue, no batch open, and a status that is the truth.
-
-    Returns:
-        The outcome of every pair.
     """
     invocation = await night.describe(invocation["id"])
     assert invocation["finished_at"] is not None, invocation
     await night.check_truth(invocation)
     pairs = await night.recorded_pairs(invocation["id"])
-    await check_ledger(night, invocation["id"], pairs)
-    await check_rest(night)
+    await check_keys(night, invocation["id"], pairs)
+    await check_acts(night, [invocation["id"]], pairs)
+    await check_nothing_is_left(night)
     if invocation["status"] != "cancelled":
         assert invocation["status"] == true_status(pairs), (invocation["status"], Counter(pairs.values()))
     return pairs
+
+
+async def check_success(night: Night, invocation: Mapping[str, Any] | None) -> None:
+    """It succeeded, with the engine's answer for every pair, and keeps every promise."""
+    assert invocation is not None
+    assert (invocation["status"], invocation.get("failures", [])) == ("succeeded", [])
+    assert await check_promises(night, invocation) == night.expected_pairs()
 
 
 async def check_chain(
@@ -44,14 +48,8 @@ async def check_chain(
 ) -> dict[Pair, str]:
     """Every promise for a run that was cut off and the retries that took it up, oldest first: together they are one.
 
-    Args:
-        night: whose mentors the first run was about, all of them.
-        chain: each a retry of the one before it; all have ended.
-        recorded_late: pairs that may be settled twice, because a worker recorded them after its run had ended, when the
-            retry had taken them up. Both say the same.
-
-    Returns:
-        What every pair came to in the end.
+    Pairs that a worker recorded late, when the retry had taken them up, may be settled twice, and both say the same.
+    Returns what every pair came to in the end.
     """
     together: dict[Pair, str] = {}
     for invocation in chain:
@@ -72,7 +70,7 @@ async def check_chain(
     await check_acts(night, [invocation["id"] for invocation in chain], together)
     assert night.engine.notified_twice == []
     assert night.engine.violations == []
-    await check_rest(night)
+    await check_nothing_is_left(night)
     return together
 
 
@@ -92,12 +90,6 @@ def check_counts(invocation: Mapping[str, Any], pairs: Mapping[Pair, str]) -> No
     assert sum(cause["count"] for cause in invocation["failures"]) == counts["failed"]
 
 
-async def check_ledger(night: Night, invocation_id: str, pairs: Mapping[Pair, str]) -> None:
-    """What the engine saw and did for this invocation is what the database says of it."""
-    await check_keys(night, invocation_id, pairs)
-    await check_acts(night, [invocation_id], pairs)
-
-
 async def check_keys(night: Night, invocation_id: str, pairs: Mapping[Pair, str]) -> None:
     """The engine was asked about each pair under one key, and about every pair of which there is an answer.
 
@@ -112,7 +104,11 @@ async def check_keys(night: Night, invocation_id: str, pairs: Mapping[Pair, str]
     if triggered_by == "schedule":
         # The engine would do nothing in a night whose keys it knows from another one.
         assert scope == f"slot:{slot.astimezone(UTC):%Y-%m-%dT%H:%MZ}", scope
-    keys = keys_by_pair(night, invocation_id)
+    keys: defaultdict[Pair, set[str]] = defaultdict(set)
+    for record in night.engine.calls:
+        if record.invocation_id == invocation_id and not record.dry_run:
+            for pair, key in zip(record.pairs, record.keys, strict=True):
+                keys[pair].add(key)
     for pair, seen in keys.items():
         assert seen == {f"{scope}:{pair[0]}:{pair[1]}"}, f"{pair} was asked about under {seen}"
     evaluated = {pair for pair, outcome in pairs.items() if outcome in EVALUATED}
@@ -125,10 +121,10 @@ async def check_acts(night: Night, invocation_ids: Sequence[str], pairs: Mapping
         b"select distinct engine_scope, dry_run from public.scheduler_invocations where id = any(%s)",
         [list(invocation_ids)],
     )
+    acts = {act.pair: act for key, act in night.engine.acts.items() if key.startswith(f"{scope}:")}
     if dry_run:
-        assert acts_of(night, scope) == {}
+        assert acts == {}
         return
-    acts = acts_of(night, scope)
     triggered = {pair for pair, outcome in pairs.items() if outcome == "triggered"}
     assert triggered <= acts.keys(), "recorded as triggered, and the engine did nothing"
     unaccounted = {pair: pairs.get(pair) for pair in acts.keys() - triggered}
@@ -144,25 +140,10 @@ async def check_acts(night: Night, invocation_ids: Sequence[str], pairs: Mapping
     assert recorded_ids == {(pair, acts[pair].notification_id) for pair in triggered}
 
 
-async def check_rest(night: Night) -> None:
-    """Nothing is left lying: no message in a queue, and no batch open."""
+async def check_nothing_is_left(night: Night) -> None:
+    """No message in a queue, and no batch open."""
     assert await night.queue_lengths() == [0, 0, 0]
     assert await night.rows(b"select 1 from public.scheduler_invocation_batches where state = 'open'") == []
-
-
-def keys_by_pair(night: Night, invocation_id: str) -> dict[Pair, set[str]]:
-    """Under which idempotency keys the engine was asked about each pair, dry runs left out: they do nothing."""
-    keys: defaultdict[Pair, set[str]] = defaultdict(set)
-    for record in night.engine.calls:
-        if record.invocation_id == invocation_id and not record.dry_run:
-            for pair, key in zip(record.pairs, record.keys, strict=True):
-                keys[pair].add(key)
-    return dict(keys)
-
-
-def acts_of(night: Night, scope: str) -> dict[Pair, Act]:
-    """What the engine did under the keys of one scope."""
-    return {act.pair: act for key, act in night.engine.acts.items() if key.startswith(f"{scope}:")}
 
 
 def true_status(pairs: Mapping[Pair, str]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -50,12 +50,7 @@ DISPATCHES = b"select id, requested_at::time, ended_at::time, status_code, error
 
 @dataclass(frozen=True)
 class Played:
-    """What became of a night.
-
-    Args:
-        status: how its run ended.
-        struck: the faults that found it under way.
-    """
+    """How the run ended, and the faults that found it under way."""
 
     status: str
     struck: tuple[Fault, ...]
@@ -64,8 +59,7 @@ class Played:
 async def play(drawn: RandomNight, night: Night) -> Played:
     """From the first tick to the end that the run comes to by itself, and then every promise.
 
-    Raises:
-        Exception: whatever is wrong, with a note that tells what was drawn, how to have it again, and what happened.
+    An error has a note that tells what was drawn, how to have it again, and what happened.
     """
     playing = _Playing(drawn, night)
     try:
@@ -86,15 +80,13 @@ class _Playing:
         # Requests of somebody else than pg_net that are under way.
         self._served: set[asyncio.Task[str]] = set()
         # What is taken away twice at a time comes back once.
-        self._away: dict[What, asyncio.Lock] = {
-            what: asyncio.Lock() for what in ("postgrest_away", "gateway_away", "engine_away", "postgres_crash")
-        }
+        self._away: defaultdict[What, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._strikes: dict[What, Callable[[Fault], Awaitable[None]]] = {
             "kill": self._kill,
-            "postgrest_away": self._take_postgrest_away,
-            "gateway_away": self._take_gateway_away,
+            "postgrest_away": self._take_away,
+            "gateway_away": self._take_away,
             "connections_cut": self._cut_connections,
-            "engine_away": self._take_engine_away,
+            "engine_away": self._take_away,
             "fire": self._fire,
             "dispatch": self._dispatch,
             "time_passes": self._let_time_pass,
@@ -106,8 +98,6 @@ class _Playing:
     def _project(self) -> Project:
         return self._night.project
 
-    # ---- the night
-
     async def to_the_end(self) -> Played:
         await self._prepare()
         faults = [asyncio.create_task(self._when_its_moment_comes(fault)) for fault in self._drawn.faults]
@@ -118,7 +108,9 @@ class _Playing:
             for fault, task in zip(self._drawn.faults, faults, strict=True):
                 if fault not in self._struck:
                     task.cancel()
-            _raise_first(await asyncio.gather(*faults, return_exceptions=True))
+            for result in await asyncio.gather(*faults, return_exceptions=True):
+                if isinstance(result, Exception):
+                    raise result
         finally:
             for task in faults:
                 task.cancel()
@@ -143,8 +135,7 @@ class _Playing:
             while True:
                 with self._lost_without_a_database():
                     await asyncio.gather(*(function.until_ready() for function in self._project.functions))
-                    await self._clockwork.tick()
-                    await self._clockwork.until_quiet()
+                    await self._clockwork.tick_and_wait()
                     invocations = await self._night.invocations()
                     if invocations and all(invocation["finished_at"] for invocation in invocations):
                         return invocations[0]
@@ -169,12 +160,10 @@ class _Playing:
         """Whoever may still record something has done so, also for a function that was killed meanwhile."""
         await self._clockwork.until_quiet()
         await self._night.engine.until(lambda engine: engine.in_flight == 0)
-        await eventually(self._nobody_records)
+        await eventually(self._no_backend_works)
 
-    async def _nobody_records(self) -> bool:
+    async def _no_backend_works(self) -> bool:
         return await self._night.rows(AT_WORK) == []
-
-    # ---- what must hold
 
     async def _check(self, run: dict[str, Any]) -> None:
         night = self._night
@@ -208,8 +197,6 @@ class _Playing:
         await self._until_still()
         return [await self._night.describe(answer.json()["id"])]
 
-    # ---- what happens to it
-
     async def _when_its_moment_comes(self, fault: Fault) -> None:
         await self._until(fault.moment)
         self._struck[fault] = datetime.now(UTC)
@@ -239,21 +226,20 @@ class _Playing:
     async def _kill(self, fault: Fault) -> None:
         await self._project.functions[fault.function].kill()
 
-    async def _take_postgrest_away(self, fault: Fault) -> None:
-        async with self._away[fault.what]:
-            await self._project.postgrest.kill()
+    async def _take_away(self, fault: Fault) -> None:
+        async with self._away[fault.what], self._without(fault.what):
             await asyncio.sleep(fault.seconds)
-            await self._project.postgrest.start()
 
-    async def _take_gateway_away(self, fault: Fault) -> None:
-        async with self._away[fault.what]:
-            await self._project.gateway.kill()
-            await asyncio.sleep(fault.seconds)
-            await self._project.gateway.start()
-
-    async def _take_engine_away(self, fault: Fault) -> None:
-        async with self._away[fault.what], self._night.engine.unreachable():
-            await asyncio.sleep(fault.seconds)
+    @contextlib.asynccontextmanager
+    async def _without(self, what: What) -> AsyncIterator[None]:
+        if what == "engine_away":
+            async with self._night.engine.unreachable():
+                yield
+            return
+        layer = self._project.postgrest if what == "postgrest_away" else self._project.gateway
+        await layer.kill()
+        yield
+        await layer.start()
 
     async def _crash_postgres(self, fault: Fault) -> None:
         async with self._away[fault.what]:
@@ -307,8 +293,6 @@ class _Playing:
                         return answer
                 await asyncio.sleep(0.05)
 
-    # ---- what is told when something is wrong
-
     def _note(self, event: str) -> None:
         self._events.append(f"{time.monotonic() - self._began:8.3f} s  {event}")
 
@@ -321,14 +305,7 @@ class _Playing:
         return "\n".join(parts)
 
 
-def _raise_first(results: Sequence[object]) -> None:
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-
-
 def _differences(pairs: Mapping[Pair, str], expected: Mapping[Pair, str]) -> str:
-    """How often what came instead of what."""
     wrong = Counter(
         f"{pairs.get(pair)} in place of {expected.get(pair)}"
         for pair in pairs.keys() | expected.keys()

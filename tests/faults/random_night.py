@@ -64,15 +64,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens, and when.
-
-    Args:
-        what: happens.
-        moment: when.
-        function: which of the instances, where it is about one.
-        seconds: how long something stays away.
-        times: how many at once.
-    """
+    """What happens, and when; to which instance, for how long, and how many at once, where it has such a thing."""
 
     what: What
     moment: Moment
@@ -91,19 +83,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class EngineManners:
-    """How the engine behaves. Shares are of its calls, numbers are of mentors.
+    """How the engine behaves: shares of its calls, numbers of mentors. A slow call may be slower than its caller waits.
 
-    Args:
-        latency: seconds that each answer takes, at least.
-        slow: takes `slow_seconds` longer.
-        slow_seconds: may be longer than the function waits; it acts all the same.
-        fails: answers 500.
-        acts_and_fails: acts, and answers 500.
-        resets: drops the connection.
-        cuts_short: acts, and drops the connection in the middle of the answer.
-        capacity: answers 429 to what goes beyond it.
-        undecided: mentors of whom it says "again" twice.
-        poison: mentors whose calls it refuses.
+    What goes beyond its capacity is answered 429; the undecided are answered "again" twice; a call with a poison mentor
+    is refused.
     """
 
     latency: float
@@ -132,18 +115,17 @@ class EngineManners:
         ]
 
 
+def command(kind: str, seed: int) -> str:
+    """What to type to have this again."""
+    return f"make soak KIND={kind} SEED={seed} NIGHTS=1"
+
+
 @dataclass(frozen=True)
 class RandomNight:
     """Everything that was drawn.
 
-    Args:
-        kind: what it was drawn from.
-        seed: from which it was drawn.
-        mentors: how many.
-        functions: how many instances. pg_net calls the first; the others are called by the faults that fire.
-        env: the function's settings.
-        engine: how the engine behaves.
-        faults: what happens. The first one is certain to find the night under way, unless it is cancelled before.
+    pg_net calls the first of the functions; the others are called by the faults that fire. The first fault is certain
+    to find the run under way, unless it is cancelled before.
     """
 
     kind: Kind
@@ -163,15 +145,12 @@ class RandomNight:
     def _some(self, mentors: Sequence[str], number: int, why: str) -> list[str]:
         return random.Random(f"{self.seed} {why}").sample(mentors, number)
 
-    def command(self) -> str:
-        """What to type to have this night again."""
-        return f"make soak KIND={self.kind} SEED={self.seed} NIGHTS=1"
-
     def __str__(self) -> str:
         manners = {name: value for name, value in asdict(self.engine).items() if value}
         return "\n".join(
             (
-                f"{self.kind} {self.seed}: {self.mentors} mentors, {self.functions} functions; again: {self.command()}",
+                f"{self.kind} {self.seed}: {self.mentors} mentors, {self.functions} functions",
+                f"  again     {command(self.kind, self.seed)}",
                 f"  settings  {' '.join(f'{name}={value}' for name, value in self.env.items())}",
                 f"  engine    {' '.join(f'{name}={value}' for name, value in manners.items())}",
                 *(f"  drawn     {fault}" for fault in self.faults),

@@ -1,1 +1,1 @@
-"""The mornings of docs/operations.md: brought about, seen as it says, and mended by what it says to press."""
+"""The sections of docs/operations.md: brought about, seen as it says, and mended by what it says to press."""

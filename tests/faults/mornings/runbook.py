@@ -16,14 +16,7 @@ _SHOWN_BY = re.compile(r"^Shown by \[a test\]\((\S+)\)\.$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Morning:
-    """One section.
-
-    Args:
-        number: its place.
-        title: as in its heading.
-        parts: the text of each of PARTS.
-        shown_by: the file of its test, as it is linked.
-    """
+    """One section: its place, its heading, the text of each of PARTS, and the file of its test as it is linked."""
 
     number: int
     title: str
@@ -57,18 +50,6 @@ def mornings() -> list[Morning]:
         heading, _, body = section.partition("\n")
         number, _, title = heading.partition(". ")
         pieces = re.split(rf"^\*\*({'|'.join(PARTS)})(?:\.\*\*|\*\*)", body, flags=re.MULTILINE)
-        shown_by = _SHOWN_BY.search(body)
-        found.append(
-            Morning(
-                number=int(number),
-                title=title,
-                parts=dict(zip(pieces[1::2], pieces[2::2], strict=True)),
-                shown_by=shown_by[1] if shown_by else "",
-            )
-        )
-    return found
-
-
-def morning_called(title: str) -> Morning:
-    (found,) = (morning for morning in mornings() if morning.title == title)
+        parts = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+        found.append(Morning(int(number), title, parts, "".join(_SHOWN_BY.findall(body))))
     return found

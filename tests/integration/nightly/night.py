@@ -36,16 +36,12 @@ def mentor_ids(count: int) -> list[str]:
 
 
 async def eventually(look: Callable[[], Awaitable[T]], within: float = 60) -> T:
-    """Looks until it finds something: for what another process does and tells nobody.
-
-    Raises:
-        TimeoutError: there was nothing to be found.
-    """
+    """Looks until it finds something, or raises TimeoutError: for what another process does without an event."""
     pause = 0.02
     async with asyncio.timeout(within):
         while not (found := await look()):  # another process has no Event to set
             await asyncio.sleep(pause)
-            # To look costs a connection each time: what takes long is not made longer by those who wait for it.
+            # To look costs a connection each time: what takes long is not made longer by waiting for it.
             pause = min(pause * 1.2, 0.2)
         return found
 

@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
 from functions.http.schemas import Counts, FailureCause, InvocationDetail, InvocationSummary
 from tests.emulator.staging import ROOT
@@ -20,19 +21,14 @@ TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 STATUSES = [200, 200, 200, 200, 200, 200, 201, 201, 202, 201, 200, 204, 200, 200, 200, 200]
 
 
-class Example(NamedTuple):
-    """A command, and the answer that is shown after it, if one is."""
-
-    command: str
-    answer: Any
-
-
-def examples() -> Iterator[Example]:
+def examples() -> list[tuple[str, Any]]:
+    """The commands, and the answer that is shown after each, None where there is none."""
     blocks = re.findall(r"^```(bash|json)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
-    for number, (language, text) in enumerate(blocks):
-        if language == "bash":
-            shown = blocks[number + 1 : number + 2]
-            yield Example(text, json.loads(shown[0][1]) if shown and shown[0][0] == "json" else None)
+    return [
+        (text, json.loads(following[1]) if following[0] == "json" else None)
+        for (language, text), following in pairwise([*blocks, ("", "")])
+        if language == "bash"
+    ]
 
 
 async def run(command: str, variables: Mapping[str, str]) -> tuple[int, Any]:
@@ -69,9 +65,7 @@ async def test_the_examples_do_what_they_say(night: Night) -> None:
     mentors = await night.add_mentors(10)
     night.engine.rules.append(rules.refuse_calls_with(mentors[:1]))
     function = await night.start_function()
-    all_examples = list(examples())
-    preamble = all_examples[0].command
-    assert len(all_examples) - 1 == len(STATUSES)
+    (preamble, _), *others = examples()
     variables = {
         "FUNCTION_URL": function.url,
         "INVOKE_TOKEN": night.project.invoke_token,
@@ -82,24 +76,24 @@ async def test_the_examples_do_what_they_say(night: Night) -> None:
         b"insert into scheduler.dispatches (requested_at, ended_at, status_code) values (now(), now(), 200)"
     )
 
-    for example, expected in zip(all_examples[1:], STATUSES, strict=True):
-        command = example.command.replace("2026-11-23T02:00:00Z", night.slot.isoformat())
+    for (command, shown), expected in zip(others, STATUSES, strict=True):
+        command = command.replace("2026-11-23T02:00:00Z", night.slot.isoformat())
         status, answer = await run(preamble + command, variables)
         assert status == expected, (command, answer)
-        if example.answer is not None:
-            members(example.answer, answer, "answer")
+        if shown is not None:
+            members(shown, answer, "answer")
         if answer and "triggered_by" in answer:
             name = "NIGHT" if answer["triggered_by"] == "schedule" else "RUN"
-            # A retry is through at once; the run to be cancelled and deleted is the one that nobody works on.
+            # A retry is through at once; the run to be cancelled and deleted is the one that is not worked on.
             if name not in variables or answer["triggered_by"] == "manual":
                 variables[name] = answer["id"]
 
 
 def test_the_examples_show_every_member() -> None:
-    shown = next(example.answer for example in examples() if example.answer)
-    assert list(shown) == list(InvocationSummary.model_fields)
-    assert list(shown["counts"]) == list(Counts.model_fields)
-    detail = next(example.answer for example in examples() if example.answer and "failures" in example.answer)
+    summary, *_ = shown = [answer for _, answer in examples() if answer]
+    assert list(summary) == list(InvocationSummary.model_fields)
+    assert list(summary["counts"]) == list(Counts.model_fields)
+    detail = next(answer for answer in shown if "failures" in answer)
     assert detail.keys() == {"id"} | (InvocationDetail.model_fields.keys() - InvocationSummary.model_fields.keys())
     assert list(detail["failures"][0]) == list(FailureCause.model_fields)
 

@@ -2,82 +2,62 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.integration.nightly.night import Night, eventually
 from tests.scripted_engine import rules
 
+SETTINGS = {
+    "TIME_BUDGET_SECONDS": "2",
+    "ENGINE_TIMEOUT_SECONDS": "1",
+    "EVALUATION_BATCH_SIZE": "10",
+    "ENGINE_MAX_CONCURRENCY": "2",
+    "ENGINE_USERS_PER_CALL": "10",
+    "MAX_WORKERS": "1",
+}
 
-async def test_dispatch_starts_the_due_run_and_slices_follow_one_another_to_its_end(night: Night) -> None:
+
+async def test_slices_follow_one_another_after_one_tick(night: Night) -> None:
     await night.add_mentors(300)
     night.engine.rules.append(rules.slow(None, 0.2))
-    function = await night.start_function(
-        {
-            "TIME_BUDGET_SECONDS": "2",
-            "ENGINE_TIMEOUT_SECONDS": "1",
-            "EVALUATION_BATCH_SIZE": "10",
-            "ENGINE_MAX_CONCURRENCY": "2",
-            "ENGINE_USERS_PER_CALL": "10",
-            "MAX_WORKERS": "1",
-        }
-    )
+    function = await night.start_function(SETTINGS)
     await night.project.write_vault_secrets(function.url)
     await night.project.start_net()
 
-    # The only thing that is called: one tick of the minute's job.
     await night.project.cron_driver().run_all()
+    # What a slice does not give back would be hidden for longer than this waits.
+    invocation = await eventually(night.ended, within=50)
+
+    assert invocation is not None
+    assert invocation["status"] == "succeeded"
+    await night.check_truth(invocation)
+    ((dispatches, open_ones),) = await night.rows(
+        b"select count(*), count(*) filter (where ended_at is null) from scheduler.dispatches"
+    )
+    assert dispatches > 1
+    assert open_ones <= 1  # the last one's answer is harvested by the next tick
+    assert max(night.engine.keys_seen.values()) == 1
+
+
+async def test_an_emptied_queue_is_filled_by_the_next_tick(night: Night) -> None:
+    await night.add_mentors(200)
+    gate = asyncio.Event()
+    night.engine.rules.append(rules.hold_until(gate))
+    function = await night.start_function(SETTINGS | {"TIME_BUDGET_SECONDS": "25", "ENGINE_TIMEOUT_SECONDS": "20"})
+    await night.project.write_vault_secrets(function.url)
+    await night.project.start_net()
+    driver = night.project.cron_driver()
+    firing = asyncio.create_task(night.fire(function))
+    await night.engine.until_called(2)
+    await eventually(lambda: night.rows(b"select from public.scheduler_invocations where enumeration_done"))
+
+    await night.execute(b"select pgmq.purge_queue('scenario_evaluation_batches')")
+    gate.set()
+    assert (await firing).json()["status"] == "running"
+    assert await night.queue_lengths() == [0, 0, 0]
+    await driver.run_all()
     invocation = await eventually(night.ended)
 
     assert invocation is not None
     assert invocation["status"] == "succeeded"
     await night.check_truth(invocation)
-    ((dispatches, wrong),) = await night.rows(
-        b"select count(*), count(*) filter (where ended_at is null) from scheduler.dispatches"
-    )
-    assert dispatches > 1
-    assert wrong <= 1  # the last one's answer is harvested by the next tick
-    ((ticks,),) = await night.rows(
-        b"select count(*) from cron.job_run_details as d join cron.job as j using (jobid)"
-        b" where j.jobname = 'scheduler-dispatch'"
-    )
-    assert ticks == 1
-
-
-async def test_a_slice_ends_with_its_time_budget_and_gives_back_what_it_holds(night: Night) -> None:
-    await night.add_mentors(200)
-    night.engine.rules.append(rules.slow(None, 0.3))
-    function = await night.start_function(
-        {
-            "TIME_BUDGET_SECONDS": "1",
-            "ENGINE_TIMEOUT_SECONDS": "0.9",
-            "EVALUATION_BATCH_SIZE": "10",
-            "ENGINE_MAX_CONCURRENCY": "1",
-            "ENGINE_USERS_PER_CALL": "10",
-        }
-    )
-
-    answer = await night.fire(function)
-
-    assert answer.status_code == 202
-    assert answer.json()["status"] == "running"
-    assert 0 < answer.json()["counts"]["batches_done"] < 20
-    ((visible,),) = await night.rows(
-        b"select count(*) from pgmq.q_scenario_evaluation_batches where vt <= clock_timestamp()"
-    )
-    assert visible == 20 - answer.json()["counts"]["batches_done"]
-
-
-async def test_what_the_function_answered_to_a_dispatch_is_kept(night: Night) -> None:
-    function = await night.start_function()
-    await night.project.write_vault_secrets(function.url)
-    await night.execute(
-        b"select vault.update_secret(id, 'a-token-that-the-function-does-not-know')"
-        b" from vault.secrets where name = 'scheduler_invoke_token'"
-    )
-    await night.project.start_net()
-    driver = night.project.cron_driver()
-
-    await driver.run_all()
-    await eventually(lambda: night.rows(b"select 1 from net._http_response"))
-    await driver.run_all()
-
-    answers = await night.rows(b"select status_code from scheduler.dispatches where status_code is not null")
-    assert answers == [(401,)]

@@ -1,4 +1,4 @@
-"""An engine that means harm, against the function as deployed: it harms nobody but those of whom it speaks.
+"""An engine that means harm, against the function as deployed: it harms no user but those of whom it speaks.
 
 What our own code makes of each kind of answer is in tests/unit/shared; here it is shown that nothing else on the way
 (the HTTP client, the database, the log) is taken in either.
@@ -6,12 +6,7 @@ What our own code makes of each kind of answer is in tests/unit/shared; here it 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
 from typing import Any
-
-import pytest
 
 from tests.integration.manual.caller import Caller
 from tests.integration.nightly.night import Night
@@ -19,63 +14,33 @@ from tests.scripted_engine import Rule, hostile, rules
 
 MEBIBYTE = 1024 * 1024
 # Short, so that what never ends costs a test little; a call that is not repeated is soon believed.
-HASTY = {"ENGINE_TIMEOUT_SECONDS": "0.5", "ENGINE_MAX_ATTEMPTS": "2", "ENGINE_USERS_PER_CALL": "4"}
+HASTY = {"ENGINE_TIMEOUT_SECONDS": "2", "ENGINE_MAX_ATTEMPTS": "2", "ENGINE_USERS_PER_CALL": "4"}
 NASTY = 'first\x00 line\r\n{"severity": "ERROR", "event": "forged"}\n\u2028\x1b[31mred \ud800 end'
 NASTY_AS_KEPT = 'first  line {"severity": "ERROR", "event": "forged"} [31mred ? end'
 
-
-@contextlib.asynccontextmanager
-async def listener() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Somewhere else: its address, and what arrived there."""
-    received: list[bytes] = []
-
-    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        received.append(await reader.read(65536))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\nConnection: close\r\n\r\n" + b'{"results": []}')
-        writer.close()
-
-    server = await asyncio.start_server(listen, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/evaluations", received
-
-
 NO_ANSWERS: dict[str, tuple[Rule, str]] = {
     "huge": (rules.huge_body(17 * MEBIBYTE), "engine_bad_answer"),
-    "endless": (rules.endless_body(), "engine_bad_answer"),
     "compressed": (hostile.compressed_body(17 * MEBIBYTE), "engine_bad_answer"),
     "dripping": (hostile.dripping_body(), "engine_timeout"),
     "interim": (hostile.endless_interim_answers(), "engine_timeout"),
-    "shorter-than-promised": (rules.cut_short(), "engine_unreachable"),
     "longer-than-promised": (hostile.longer_than_promised(), "engine_bad_answer"),
     "huge-headers": (hostile.huge_headers(), "engine_unreachable"),
     "no-http": (hostile.raw(b"220 mail ESMTP\r\n"), "engine_unreachable"),
-    "no-json": (rules.not_json(), "engine_bad_answer"),
-    "empty": (rules.empty_body(), "engine_bad_answer"),
     "deep": (rules.deep_json(), "engine_bad_answer"),
     "number": (rules.other_json(b'{"results": [' + b"9" * 100_000 + b"]}"), "engine_bad_answer"),
-    "no-number": (rules.other_json(b'{"results": [1e999999, NaN, -0]}'), "engine_missing_result"),
     "not-utf-8": (rules.other_json(b'\xff\xfe{"results": []}'), "engine_bad_answer"),
     "wrong-types": (rules.wrong_types(), "engine_missing_result"),
-    "odd-status": (rules.respond(299), "engine_bad_answer"),
 }
 
 
-LARGE = ("huge", "endless", "compressed")
-
-
-@pytest.mark.parametrize(
-    ("names", "seconds"),
-    [(LARGE, "10"), ([name for name in NO_ANSWERS if name not in LARGE], "0.5")],
-    ids=["large", "others"],
-)
-async def test_answers_that_are_none_cost_only_the_users_they_are_given_for(
-    night: Night, names: Sequence[str], seconds: str
-) -> None:
-    mentors = await night.add_mentors(8 * len(names))
-    poor = dict(zip(mentors[::8], names, strict=True))
-    for user_id, name in poor.items():
-        night.engine.rules.append(rules.only(rules.naming({user_id}), NO_ANSWERS[name][0]))
-    function = await night.start_function(HASTY | {"ENGINE_TIMEOUT_SECONDS": seconds})
+async def test_hostile_answers_cost_only_the_users_they_are_for(night: Night) -> None:
+    """All calls besides speak for users whom they do not name, and say everything twice."""
+    mentors = await night.add_mentors(8 * len(NO_ANSWERS))
+    poor = dict(zip(mentors[::8], NO_ANSWERS.values(), strict=True))
+    for user_id, (rule, _) in poor.items():
+        night.engine.rules.append(rules.only(rules.naming({user_id}), rule))
+    night.engine.rules += [hostile.speaking_for(mentors), rules.repeated_results()]
+    function = await night.start_function(HASTY)
 
     answer = await night.fire(function)
 
@@ -85,58 +50,22 @@ async def test_answers_that_are_none_cost_only_the_users_they_are_given_for(
     found = await night.rows(
         b"select distinct user_id::text, error_code from public.scheduler_evaluations where outcome = 'failed'"
     )
-    assert {poor.get(user_id, user_id): code for user_id, code in found} == {
-        name: NO_ANSWERS[name][1] for name in names
-    }
+    assert dict(found) == {user_id: code for user_id, (_, code) in poor.items()}
     assert await night.recorded_pairs(invocation["id"]) == {
         pair: "failed" if pair[0] in poor else outcome for pair, outcome in night.expected_pairs().items()
     }
     await night.check_truth(invocation)
-    failed = [line["user_id"] for line in night.log_lines(function) if line["event"] == "user_failed"]
-    assert sorted(failed) == sorted(poor)
+    lines = night.log_lines(function)
+    assert sorted(line["user_id"] for line in lines if line["event"] == "user_failed") == sorted(poor)
+    assert [line for line in lines if line["event"] == "engine_results_dropped"]
 
 
-@pytest.mark.parametrize("status", [302, 307], ids=["would become a GET", "would stay a POST"])
-async def test_nobody_is_told_our_token_by_a_redirect(night: Night, status: int) -> None:
-    await night.add_mentors(20)
-    async with listener() as (elsewhere, received):
-        redirect = rules.redirect_to(elsewhere, status)
-        night.engine.rules.append(redirect)
-        function = await night.start_function()
-
-        answer = await night.fire(function)
-
-        assert (answer.status_code, answer.json()["error"]) == (202, "engine_rejected")
-        assert answer.json()["counts"]["failed"] == 0
-        night.engine.rules.remove(redirect)
-        await night.execute(b"update scheduler.settings set engine_paused_until = now()")
-        answer = await night.fire(function)
-        assert answer.json()["status"] == "succeeded"
-        await night.check_truth(answer.json())
-        assert received == []
-
-
-async def test_the_answer_to_one_call_does_not_speak_for_the_users_of_another(night: Night) -> None:
-    mentors = await night.add_mentors(40)
-    night.engine.rules += [hostile.speaking_for(mentors), rules.repeated_results()]
-    function = await night.start_function(HASTY)
-
-    invocation = (await night.fire(function)).json()
-
-    assert invocation["status"] == "succeeded"
-    assert await night.recorded_pairs(invocation["id"]) == night.expected_pairs()
-    await night.check_truth(invocation)
-    dropped = [line["dropped"] for line in night.log_lines(function) if line["event"] == "engine_results_dropped"]
-    # of each of ten calls: its own results once more, and the 36 users whom it did not name; one line for the batch
-    assert dropped == [(8 + 36) * 10]
-
-
-async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the_batch_unharmed(night: Night) -> None:
+async def test_texts_made_to_harm_are_kept_harmless(night: Night) -> None:
     mentors = await night.add_mentors(30)
     words: dict[str, dict[str, Any]] = {
         mentors[0]: {"outcome": "failed", "error": {"code": NASTY, "message": NASTY, "retryable": "no"}},
         mentors[1]: {"outcome": "failed", "error": {"code": "c" * 100_000, "message": "m" * 100_000}},
-        mentors[2]: {"outcome": "failed", "error": [NASTY]},
+        mentors[2]: {"outcome": "failed", "error": {"code": "No Device", "message": "ann@example.org\nhas none"}},
         mentors[3]: {"outcome": "triggered", "notification_id": NASTY},
         mentors[4]: {"outcome": "triggered", "notification_id": 10**4000},
         mentors[5]: {"outcome": "triggered", "notification_id": {NASTY: [NASTY]}},
@@ -148,31 +77,26 @@ async def test_texts_that_are_made_to_harm_are_kept_harmless_and_the_rest_of_the
 
     invocation = (await night.fire(function)).json()
 
-    assert invocation["status"] == "partial"
-    told = {user_id: word["outcome"] for user_id, word in words.items()}
+    outcomes = {user_id: word["outcome"] for user_id, word in words.items()}
     assert await night.recorded_pairs(invocation["id"]) == {
-        pair: told.get(pair[0], outcome) for pair, outcome in night.expected_pairs().items()
+        pair: outcomes.get(pair[0], outcome) for pair, outcome in night.expected_pairs().items()
     }
     messages = {cause["code"]: cause["message"] for cause in await night.failures(invocation)}
     assert messages == {
         "first_line_severity_error_event_forged_31mred_end": NASTY_AS_KEPT,
         "c" * 64: "m" * 300,
-        "engine_failed": None,
+        "no_device": "[address] has none",
     }
-    kept = dict(
-        await night.rows(
-            b"select distinct user_id::text, notification_id from public.scheduler_evaluations"
-            b" where user_id = any(%s::uuid[])",
-            [mentors[3:6]],
-        )
+    kept = await night.rows(
+        b"select distinct user_id::text, notification_id from public.scheduler_evaluations"
+        b" where user_id = any(%s::uuid[])",
+        [mentors[3:6]],
     )
-    assert kept == {mentors[3]: NASTY_AS_KEPT, mentors[4]: "1" + "0" * 299, mentors[5]: None}
+    assert dict(kept) == {mentors[3]: NASTY_AS_KEPT, mentors[4]: "1" + "0" * 299, mentors[5]: None}
     assert await night.queue_lengths() == [0, 0, 0]
     lines = night.log_lines(function)
     assert [line["event"] for line in lines if line["event"] in ("forged", "log")] == []
-    failed = [line for line in lines if line["event"] == "user_failed"]
-    assert sorted(line["user_id"] for line in failed) == sorted(mentors[:3])
-    assert {line["error_code"] for line in failed} == messages.keys()
+    assert "ann@example.org" not in function.log_path.read_text()
 
 
 async def test_a_code_for_each_pair_keeps_answers_short(night: Night) -> None:
@@ -205,22 +129,5 @@ async def test_a_code_for_each_pair_keeps_answers_short(night: Night) -> None:
     assert not any(user_id in fired_again.text for user_id in mentors)
     lines = night.log_lines(function)
     assert len([line for line in lines if line["event"] == "user_failed"]) == 3 * 20
-    assert [line["users"] for line in lines if line["event"] == "other_users_failed"] == [480] * 3
     (finished,) = (line for line in lines if line["event"] == "invocation_finished")
     assert (len(finished["failures"]), finished["other_failures"]) == (20, 3000 - 20)
-
-
-async def test_every_answer_hostile_is_an_outage_and_nobodys_failure(night: Night) -> None:
-    await night.add_mentors(20)
-    night.engine.rules.append(hostile.compressed_body(17 * MEBIBYTE))
-    function = await night.start_function(HASTY)
-
-    answer = await night.fire(function)
-
-    assert (answer.status_code, answer.json()["error"]) == (202, "engine_unavailable")
-    assert set((await night.recorded_pairs(answer.json()["id"])).values()) == {"open"}
-    night.engine.rules.clear()
-    await night.execute(b"update scheduler.settings set engine_paused_until = now()")
-    answer = await night.fire(function)
-    assert answer.json()["status"] == "succeeded"
-    await night.check_truth(answer.json())

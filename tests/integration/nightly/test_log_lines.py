@@ -1,4 +1,4 @@
-"""What the function as deployed writes: each line one JSON object, whoever wrote it, and in its request's trace.
+"""What the function as deployed writes: each line one JSON object, whatever wrote it, and in its request's trace.
 
 That every line is one that docs/log-events.schema.json describes is checked of every test (tests/log_schema.py).
 """
@@ -14,7 +14,8 @@ from tests.integration.nightly.night import Night, eventually
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
-async def test_google_cloud_groups_the_lines_of_a_request_by_the_platforms_own_trace(night: Night) -> None:
+async def test_every_line_has_the_platforms_trace_and_form(night: Night) -> None:
+    """A killed worker is reported by gunicorn's own process, in which nothing of ours runs but its log's filter."""
     function = await night.start_function({"GOOGLE_CLOUD_PROJECT": "my-project"})
 
     answer = await night.http.post(f"{function.url}/", headers={"X-Cloud-Trace-Context": f"{TRACE}/17;o=1"})
@@ -26,18 +27,13 @@ async def test_google_cloud_groups_the_lines_of_a_request_by_the_platforms_own_t
     assert line["logging.googleapis.com/spanId"] == f"{17:016x}"
     assert line["logging.googleapis.com/trace_sampled"] is True
 
-
-async def test_what_the_server_says_of_a_worker_that_was_killed_is_a_line_like_the_others(night: Night) -> None:
-    """It is said by gunicorn's own process, in which nothing of ours runs but its log's filter."""
-    function = await night.start_function()
     (worker,) = psutil.Process(function.pid).children()
-
     worker.kill()
 
-    async def told() -> list[dict[str, Any]]:
+    async def said() -> list[dict[str, Any]]:
         return [line for line in night.log_lines(function) if line["event"] == "log"]
 
-    (line,) = await eventually(told)
+    (line,) = await eventually(said)
     assert (line["logger"], line["severity"]) == ("gunicorn.error", "ERROR")
     assert f"(pid:{worker.pid}) was sent SIGKILL" in line["message"]
     await function.until_ready()
