@@ -21,25 +21,17 @@ _numbers = itertools.count(1)
 
 
 async def run_child(argv: Sequence[str | Path], *, root: Path, data_dir: DataDir) -> Any:
-    """Runs it and returns the JSON that it wrote.
+    """Runs it and returns the JSON that it wrote; raises `EmulatorError` where it wrote none.
 
     Args:
         argv: the command; the name of the file for its figures is added.
         root: of the checkout whose code it imports; its working directory.
         data_dir: keeps its log and its figures.
-
-    Raises:
-        EmulatorError: it wrote no figures.
     """
     name = f"child-{next(_numbers)}"
     result = data_dir.path / f"{name}.json"
-    process = ChildProcess(
-        name,
-        [*argv, result],
-        data_dir=data_dir,
-        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data_dir.path), "PYTHONPATH": str(root)},
-        cwd=root,
-    )
+    env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data_dir.path), "PYTHONPATH": str(root)}
+    process = ChildProcess(name, [*argv, result], data_dir=data_dir, env=env, cwd=root)
     await process.start()
     try:
         await process.wait()

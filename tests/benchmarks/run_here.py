@@ -22,12 +22,12 @@ from tests.emulator.project import ProjectFactory
 WARM_UP_MENTORS = 1000
 
 
-async def main(task: dict[str, Any], result: Path) -> None:
-    """Runs it and writes the figures."""
-    task_here = asyncio.current_task()
-    assert task_here is not None
+async def run(task: dict[str, Any]) -> dict[str, Any]:
+    """Runs it and returns the figures."""
+    this_task = asyncio.current_task()
+    assert this_task is not None
     # It has a stack to stop.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task_here.cancel)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this_task.cancel)
     load = Load(**task["load"] | {"types": tuple(task["load"]["types"])})
     scheduler = Scheduler(task["env"])
     async with (
@@ -36,9 +36,9 @@ async def main(task: dict[str, Any], result: Path) -> None:
         fast_engine(project.data_dir, **task["engine"]) as engine,
     ):
         await scheduler.run(project, engine, replace(load, mentors=min(load.mentors, WARM_UP_MENTORS)))
-        figures = await scheduler.run(project, engine, load)
-    await asyncio.to_thread(result.write_text, json.dumps(asdict(figures)), encoding="utf-8")
+        return asdict(await scheduler.run(project, engine, load))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1]), Path(sys.argv[2])))
+    figures = asyncio.run(run(json.loads(sys.argv[1])))
+    Path(sys.argv[2]).write_text(json.dumps(figures), encoding="utf-8")

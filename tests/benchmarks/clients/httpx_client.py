@@ -30,7 +30,6 @@ class HttpxClient:
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
     ) -> HttpAnswer:
-        """See `PostClient`."""
         try:
             async with (
                 asyncio.timeout(timeout_seconds),
@@ -44,8 +43,7 @@ class HttpxClient:
                         return HttpAnswer(response.status_code, response.headers, unreadable=too_long)
                 return HttpAnswer(response.status_code, response.headers, body)
         except (httpx.TimeoutException, TimeoutError) as error:
-            is_connecting = isinstance(error, httpx.ConnectTimeout)
-            raise HttpTimeoutError(self._connect_seconds if is_connecting else None) from None
+            raise HttpTimeoutError(self._connect_seconds if isinstance(error, httpx.ConnectTimeout) else None) from None
         except httpx.HTTPError as error:
             raise HttpError(f"{type(error).__name__}: {error}") from None
 

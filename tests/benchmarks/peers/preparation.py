@@ -6,10 +6,9 @@ import asyncio
 
 import httpx
 
-from tests.emulator.connections import Connection
 from tests.emulator.project import Project
 
-# The people of supabase/seed.sql, all of them active: there one in eight is not, and contenders are to be asked about a
+# The mentors of supabase/seed.sql, all of them active: there one in eight is not, and contenders are to be asked about a
 # round number.
 PLANT = b"""
 insert into public.peer_mentors (user_id, onboarding_completed_at)
@@ -48,22 +47,23 @@ notify pgrst, 'reload schema';
 
 async def prepare(project: Project, mentors: int) -> None:
     """Leaves exactly this many active mentors and an empty `benchmark_results` that the Data API knows."""
+    planted = await count(project, b"select count(*) from public.peer_mentors")
     async with project.connect() as connection:
-        if await _count(connection, b"select count(*) from public.peer_mentors") != mentors:
+        if planted != mentors:
             await connection.execute(b"truncate public.peer_mentors cascade")
             await connection.execute(PLANT, (mentors,))
-            # or autovacuum does it while somebody is measured
+            # or autovacuum does it during a measurement
             await connection.execute(b"vacuum (analyze) public.peer_mentors")
         await connection.execute(CREATE)
     headers = {"apikey": project.secret_key}
     async with httpx.AsyncClient(trust_env=False, headers=headers) as client, asyncio.timeout(10):
         table = f"{project.rest_url}/benchmark_results?limit=1"
-        while (await client.get(table)).status_code != httpx.codes.OK:  # noqa: ASYNC110  # nobody tells us
+        while (await client.get(table)).status_code != httpx.codes.OK:  # noqa: ASYNC110  # it has no Event to set
             await asyncio.sleep(0.05)
 
 
 async def user_ids(project: Project) -> list[str]:
-    """Of everybody who is to be evaluated."""
+    """Of all mentors who are to be evaluated."""
     async with project.connect() as connection:
         cursor = await connection.execute(b"select user_id::text from public.active_peer_mentors order by user_id")
         return [row[0] for row in await cursor.fetchall()]
@@ -71,11 +71,12 @@ async def user_ids(project: Project) -> list[str]:
 
 async def count_rows(project: Project) -> int:
     """Results that are stored."""
+    return await count(project, b"select count(*) from public.benchmark_results")
+
+
+async def count(project: Project, query: bytes, *parameters: str) -> int:
+    """The one number that a query answers."""
     async with project.connect() as connection:
-        return await _count(connection, b"select count(*) from public.benchmark_results")
-
-
-async def _count(connection: Connection, query: bytes) -> int:
-    row = await (await connection.execute(query)).fetchone()
+        row = await (await connection.execute(query, parameters)).fetchone()
     assert row is not None
     return int(row[0])

@@ -1,23 +1,22 @@
-"""Whether a night stays as fast as the first one, and a look back quick, after years."""
+"""Whether a run stays as fast as the first one, and a look back quick, after years."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import quote
 
 import httpx
 
 from functions.http.invocations import cursor_of
+from shared.invocation_records import Position
 from tests.emulator.errors import EmulatorError
 from tests.emulator.project import Project, ProjectFactory
 
-from ..contest import Contest, Entry, in_turn, wall
+from ..contest import Contest, Entry, in_turn
 from ..peers.contenders import THIS_FUNCTION
 from ..peers.fast_engine import fast_engine
 from ..peers.figures import Figures, Load
-from ..peers.old_nights import EVALUATIONS_PER_NIGHT, find_night, forget_new_nights, plant_nights
-from ..peers.requirements import require_deno
 from ..peers.scheduler import SCHEDULER, Scheduler
 from ..section import Conditions, Measured, Row, Section, at_most
 from ..spread import Spread, percentile
@@ -33,38 +32,81 @@ FEW_REQUESTS = 10
 FILTERED = "filtered list"
 INVOCATIONS = "/api/v1/scheduler-invocations"
 
+MENTORS_PER_RUN = 25
+ROWS_PER_RUN = 2 * MENTORS_PER_RUN
+TABLES = b"public.scheduler_invocations, public.scheduler_invocation_batches, public.scheduler_evaluations"
+# A minute apart, the last of them two days ago: their number matters here, and not their age.
+PLANT_RUNS = b"""
+insert into public.scheduler_invocations (
+  id, idempotency_key, triggered_by, status, scheduled_for, created_at, started_at, finished_at, expires_at,
+  engine_scope, engine_scope_since, enumeration_done, next_batch_no
+)
+select
+  scheduler.time_ordered_id(run.at), 'slot:old-' || n, 'schedule', 'succeeded', run.at, run.at, run.at,
+  run.at + interval '10 seconds', run.at + interval '20 hours', 'slot:old-' || n, run.at, true, 2
+from generate_series(1, %(runs)s::integer) as n
+cross join lateral (select now() - interval '2 days' - make_interval(mins => n) as at) as run
+"""
+PLANT_BATCHES = b"""
+with users as (
+  select jsonb_agg(user_id order by user_id) as ids, min(user_id::text)::uuid as first, max(user_id::text)::uuid as last
+  from (select md5('peer-mentor-' || m)::uuid as user_id from generate_series(1, %(mentors)s::integer) as m) as chosen
+)
+insert into public.scheduler_invocation_batches (
+  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
+  triggered, scenario_counts, duration_ms, worker, finished_at
+)
+select
+  i.id, 1, jsonb_build_array(jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', users.ids)),
+  users.first, users.last, %(mentors)s, 2 * %(mentors)s, 'scenario_evaluation_batches', 0, 'done', 1, 2 * %(mentors)s,
+  (
+    select jsonb_object_agg(type.value, jsonb_build_object('triggered', %(mentors)s::integer))
+    from jsonb_array_elements_text(%(types)s::jsonb) as type
+  ),
+  500, 'old', i.finished_at
+from public.scheduler_invocations as i
+cross join users
+where i.idempotency_key like 'slot:old-%%'
+"""
+PLANT_ROWS = b"""
+insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome, notification_id)
+select i.id, md5('peer-mentor-' || m)::uuid, type.value, 'triggered', 'n-' || m
+from public.scheduler_invocations as i
+cross join generate_series(1, %(mentors)s::integer) as m
+cross join jsonb_array_elements_text(%(types)s::jsonb) as type
+where i.idempotency_key like 'slot:old-%%'
+"""
+
 
 async def measure(conditions: Conditions) -> Measured:
-    """The same night without history and with it, then looks back at it."""
+    """The same run without history and with it, then looks back at it."""
     # A run of some seconds: shorter ones differ more from one another than history makes of them.
-    mentors, nights = conditions.sized(300_000, 2_000), conditions.sized(100_000, 2_000)
-    without, with_history = "no history", f"{nights * EVALUATIONS_PER_NIGHT:,} old rows"
-    entries = [
-        Entry(THIS_FUNCTION, label, Load.shared(mentors, IN_FLIGHT, USERS_PER_CALL))
-        for label in (without, with_history)
-    ]
+    mentors, runs = conditions.sized(300_000, 2_000), conditions.sized(100_000, 2_000)
+    without, with_history = "no history", f"{runs * ROWS_PER_RUN:,} old rows"
+    load = Load.shared(mentors, IN_FLIGHT, USERS_PER_CALL)
     async with (
         ProjectFactory() as projects,
         projects.project() as young,
         projects.project() as old,
-        fast_engine(young.data_dir, notable=1, expect=3 * mentors) as engine,
+        fast_engine(young.data_dir, notable=1, expect=load.evaluations) as engine,
     ):
         started = time.monotonic()
-        await plant_nights(old, nights)
-        conditions.say(f"{nights:,} old nights were planted in {time.monotonic() - started:.0f} s")
-        measured = {without: (young, SCHEDULER), with_history: (old, Scheduler(forget=forget_new_nights))}
+        await _plant(old, runs)
+        conditions.say(f"{runs:,} old runs were planted in {time.monotonic() - started:.0f} s")
+        measured = {without: (young, SCHEDULER), with_history: (old, Scheduler(forget=_forget_new_runs))}
 
         async def run(entry: Entry) -> Figures:
             project, scheduler = measured[entry.label]
             return await scheduler.run(project, engine, entry.load)
 
-        contest = await Contest.run(conditions, entries, run)
-        looks = await _look_back(conditions, old, nights)
-    ratio = contest.spread(THIS_FUNCTION, with_history, wall).over(contest.spread(THIS_FUNCTION, without, wall))
+        contest = await Contest.run(conditions, [Entry(THIS_FUNCTION, label, load) for label in measured], run)
+        looks = await _look_back(conditions, old, runs)
+    wall = {label: contest.spread(THIS_FUNCTION, label, "wall_seconds") for label in measured}
+    growth = wall[with_history].over(wall[without])
     return Measured(
-        [*contest.rows(), *looks],
+        [*contest.rows, *looks],
         [
-            at_most(f"wall time, as a share of that without history, {with_history}", ratio, GROWTH),
+            at_most(f"wall time, as a share of that without history, {with_history}", growth, GROWTH),
             *(
                 at_most(f"{row.label}, {what}", row.figures[figure], LOOK_BACK_MS, digits=1)
                 for row in looks
@@ -73,17 +115,50 @@ async def measure(conditions: Conditions) -> Measured:
             ),
         ],
         [
-            f"{mentors:,} mentors x 3 types, {USERS_PER_CALL} users a call. The history is {nights:,} nights of one"
-            f" batch and {EVALUATIONS_PER_NIGHT} rows.",
+            f"{mentors:,} mentors x 3 types, {USERS_PER_CALL} users a call. The history is {runs:,} nights of one"
+            f" batch and {ROWS_PER_RUN} rows.",
             f"Requests go over HTTP, one after the other: {REQUESTS} of each kind a round, {FEW_REQUESTS} if filtered.",
         ],
     )
 
 
-async def _look_back(conditions: Conditions, project: Project, nights: int) -> list[Row]:
-    middle = await find_night(project, nights // 2)
-    newest = await find_night(project, 1)
-    await forget_new_nights(project)
+async def _plant(project: Project, runs: int) -> None:
+    """So many runs that succeeded, each with one batch and its rows."""
+    types = '["inactivity_30_days", "milestone_reached"]'
+    values = {"runs": runs, "mentors": MENTORS_PER_RUN, "types": types}
+    async with project.connect(superuser=True) as connection:
+        # what is inserted here is consistent: to look each row's run up would take longer than everything else
+        await connection.execute(b"set session_replication_role = replica")
+        for statement in (PLANT_RUNS, PLANT_BATCHES, PLANT_ROWS):
+            await connection.execute(statement, values)
+        # nothing of this is to be left to autovacuum during a measurement
+        await connection.execute(b"vacuum (analyze) " + TABLES)
+        await connection.execute(b"checkpoint")
+
+
+async def _forget_new_runs(project: Project) -> None:
+    """Leaves the old runs alone."""
+    async with project.connect(superuser=True) as connection:
+        await connection.execute(
+            b"delete from public.scheduler_invocations where idempotency_key not like 'slot:old-%'"
+        )
+        await connection.execute(b"vacuum (analyze) " + TABLES)
+    async with project.connect() as connection:
+        await connection.execute(b"select pgmq.purge_queue(queue_name) from pgmq.list_queues()")
+
+
+async def _find(project: Project, number: int) -> Position:
+    """An old run's place in the list; 1 is the newest."""
+    query = b"select created_at, id from public.scheduler_invocations where idempotency_key = %s"
+    async with project.connect() as connection:
+        row = await (await connection.execute(query, (f"slot:old-{number}",))).fetchone()
+    assert row is not None
+    return Position(row[0].isoformat(), str(row[1]))
+
+
+async def _look_back(conditions: Conditions, project: Project, runs: int) -> list[Row]:
+    middle, newest = await _find(project, runs // 2), await _find(project, 1)
+    await _forget_new_runs(project)
     paths = {
         "list, the newest 20": "?limit=20",
         "list, 20 from half-way back": f"?limit=20&cursor={cursor_of(middle.created_at, middle.id)}",
@@ -92,18 +167,16 @@ async def _look_back(conditions: Conditions, project: Project, nights: int) -> l
         f"{FILTERED}, failed ones (there are none)": "?limit=20&status=failed",
         f"{FILTERED}, a mentor who is in none": f"?limit=20&user_id={newest.id}",
     }
+    requests = {
+        label: FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS for label in paths
+    }
     function = await project.start_function(restart=False)
     headers = {"Authorization": f"Bearer {project.admin_token}"}
     try:
         async with httpx.AsyncClient(trust_env=False, base_url=function.url, headers=headers, timeout=60) as client:
             found = await in_turn(
                 conditions,
-                {
-                    label: _bind(
-                        client, path, FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS
-                    )
-                    for label, path in paths.items()
-                },
+                {label: partial(_ask, client, path, requests[label]) for label, path in paths.items()},
                 lambda label, took: f"{label}: {took[0]:.1f} ms, p95 {took[1]:.1f} ms",
             )
     finally:
@@ -122,14 +195,10 @@ async def _look_back(conditions: Conditions, project: Project, nights: int) -> l
     ]
 
 
-def _bind(client: httpx.AsyncClient, path: str, requests: int) -> Callable[[], Awaitable[tuple[float, float]]]:
-    async def look() -> tuple[float, float]:
-        """Milliseconds: the median, and the 95th percentile."""
-        await _timed(client, path)
-        took = [await _timed(client, path) for _ in range(requests)]
-        return percentile(took, 0.5), percentile(took, 0.95)
-
-    return look
+async def _ask(client: httpx.AsyncClient, path: str, requests: int) -> tuple[float, float]:
+    """Milliseconds: the median, and the 95th percentile; a first request is not counted."""
+    took = [await _timed(client, path) for _ in range(requests + 1)][1:]
+    return percentile(took, 0.5), percentile(took, 0.95)
 
 
 async def _timed(client: httpx.AsyncClient, path: str) -> float:
@@ -146,6 +215,5 @@ HISTORY = Section(
     "after years",
     "The same night in a database without history and in one with 5,000,000 old rows, in turn; then looks back at"
     " 100,000 nights.",
-    require_deno,
     measure,
 )
