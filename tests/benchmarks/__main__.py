@@ -43,15 +43,11 @@ def parse(arguments: Sequence[str]) -> tuple[list[Section], Conditions, Path]:
     """What is asked for on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     known = {section.name: section for section in SECTIONS}
-    comparable = [section.name for section in SECTIONS if section.tasks]
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"all, or some of: {', '.join(known)}")
     parser.add_argument("--rounds", type=int, help=f"of each contender ({ROUNDS}; 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="small loads: only whether everything works")
     parser.add_argument(
-        "--beside",
-        type=Path,
-        metavar="CHECKOUT",
-        help=f"instead: this function and that of another checkout in turn; {', '.join(comparable)}",
+        "--beside", type=Path, metavar="CHECKOUT", help="this function beside that of another checkout, in turn"
     )
     parser.add_argument("--out", type=Path, help=f"folder ({OUT.relative_to(ROOT)})")
     options = parser.parse_args(arguments)
@@ -62,9 +58,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[Section], Conditions, Path]:
         parser.error("--rounds: at least one is expected")
     chosen = [section for section in SECTIONS if not options.sections or section.name in options.sections]
     if options.beside is not None:
-        if alone := [name for name in options.sections if name not in comparable]:
-            parser.error(f"--beside: {', '.join(alone)} cannot be run so; {', '.join(comparable)} can")
-        chosen = [beside(section, options.beside.resolve()) for section in chosen if section.tasks]
+        chosen = [beside(section, options.beside.resolve()) for section in chosen]
     conditions = Conditions(rounds, options.quick, lambda text: print(f"  {text}", flush=True))
     return chosen, conditions, options.out or (QUICK_OUT if options.quick else OUT)
 

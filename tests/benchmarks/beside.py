@@ -1,15 +1,9 @@
-"""This checkout's function beside another commit's, in turn, each on its own checkout's emulator: ratios of both.
-
-`run_here.py` is started in each checkout for each run. It uses what the commits have in common, the emulator and
-`peers/scheduler.py`, so that a run of either goes exactly the same way.
-"""
+"""A section run by this checkout and by another commit's, in turn, each with its own code: ratios of both functions."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,65 +12,74 @@ from tests.emulator.errors import EmulatorError
 from tests.emulator.staging import ROOT
 
 from .child_run import run_child
-from .contest import Contest, Entry
+from .contest import in_turn
 from .machine import describe_commit
 from .peers.contenders import THIS_FUNCTION
-from .peers.figures import Figures, ProcessUse
-from .section import Conditions, Measured, Section, Target, Task, at_least, reported
+from .report import Stored
+from .section import Conditions, Measured, Row, Section, Target, at_least, reported
+from .spread import Spread
 
-RUNNER = Path(__file__).with_name("run_here.py")
-RATE = "evaluations_per_second"
+RATE, CPU, MEMORY = "evaluations_per_second", "cpu_seconds", "peak_megabytes"
+# Of the other commit's evaluations a second, with as many mentors as a section has.
+LEAST_SHARE_OF_RATE = {"million": 0.8}
 
 
 def beside(section: Section, checkout: Path) -> Section:
-    """A section that runs the tasks of one that has some on this function and on that of another checkout's root."""
-    assert section.tasks is not None
+    """The section as both checkouts run it; the other one's root is given."""
     other = f"commit {describe_commit(checkout)[:7] or checkout.name}"
     return Section(
         f"{section.name}, {other}",
         f"{section.title}, beside {other}",
         f"This function and that of {other} in turn, each with its own emulator. {section.about}",
-        partial(_measure, section.tasks, other, checkout),
+        partial(_measure, section.name, other, checkout),
     )
 
 
-async def _measure(
-    tasks_of: Callable[[Conditions], Sequence[Task]], other: str, checkout: Path, conditions: Conditions
-) -> Measured:
+async def _measure(name: str, other: str, checkout: Path, conditions: Conditions) -> Measured:
     python = checkout / ".venv" / "bin" / "python"
     if not python.exists():
         raise EmulatorError(f"{python} is not there: run `make -C {checkout} bench ARGS=--help`, which installs it")
-    sides = {THIS_FUNCTION: (Path(sys.executable), ROOT), other: (python, checkout)}
-    tasks = {task.label: task for task in tasks_of(conditions)}
     data_dir = DataDir.new_temporary()
 
-    async def run(entry: Entry) -> Figures:
-        python, root = sides[entry.contender]
-        task = tasks[entry.label]
-        asked = json.dumps({"load": asdict(entry.load), "engine": task.engine, "env": task.env})
-        # without the script's own folder on the import path: it is this checkout's
-        found = await run_child([python, "-P", RUNNER, asked], root=root, data_dir=data_dir)
-        processes = {name: ProcessUse(**use) for name, use in found["processes"].items()}
-        use = ProcessUse(**found["use"])
-        return Figures(found["wall_seconds"], found["ideal_seconds"], use, found["evaluations"], processes)
+    async def run(python: str | Path, root: Path) -> Mapping[str, Stored]:
+        """The rows of that checkout's function, by their labels, of one round."""
+        command = [python, "-m", "tests.benchmarks", name, "--rounds", "1", "--out", data_dir.path]
+        command += ["--quick"] if conditions.quick else []
+        results = await run_child(command, data_dir.path / "results.json", root=root, data_dir=data_dir)
+        rows = results["sections"][name]["rows"]
+        return {row["label"]: row for row in rows if row["contender"] == THIS_FUNCTION and CPU in row["figures"]}
 
     try:
-        entries = [Entry(side, task.label, task.load) for task in tasks.values() for side in sides]
-        contest = await Contest.run(conditions, entries, run)
+        sides = {THIS_FUNCTION: partial(run, sys.executable, ROOT), other: partial(run, python, checkout)}
+        found = await in_turn(conditions, sides, lambda side, rows: f"{side}: {len(rows)} loads")
     finally:
         data_dir.close()
+    ours, theirs = ({label: _row(side, label, found[side]) for label in found[side][0]} for side in sides)
+    if not ours:
+        raise EmulatorError(f"{name} has no loads whose figures could be compared")
+    both = [(ours[label], theirs[label]) for label in ours if label in theirs]
+    most = max(row.load["mentors"] for row in ours.values())
     return Measured(
-        contest.rows,
-        [target for task in tasks.values() for target in _targets(contest, task, other)],
-        ["Each run has a new stack, on which a short run goes before."],
+        [row for rows in both for row in rows],
+        [target for rows in both for target in _targets(*rows, LEAST_SHARE_OF_RATE.get(name), most)],
+        ["Each round of each commit has a new stack."],
     )
 
 
-def _targets(contest: Contest, task: Task, other: str) -> Sequence[Target]:
-    label = task.label
-    claim, rate = f"evaluations/s, as a share of the other's, {label}", contest.share(RATE, label, other)
+def _row(side: str, label: str, runs: Sequence[Mapping[str, Stored]]) -> Row:
+    first = runs[0][label]
+    figures = {name: Spread.of(run[label]["figures"][name]["median"] for run in runs) for name in first["figures"]}
+    return Row(side, label, first["load"], figures)
+
+
+def _targets(ours: Row, theirs: Row, least_share: float | None, most: int) -> list[Target]:
+    def share(figure: str) -> Spread:
+        return ours.figures[figure].over(theirs.figures[figure])
+
+    claim = f"evaluations/s, as a share of the other's, {ours.label}"
+    has_target = least_share is not None and ours.load["mentors"] == most
     return [
-        reported(claim, rate) if task.least_share is None else at_least(claim, rate, task.least_share),
-        reported(f"CPU, as a share of the other's, {label}", contest.share("cpu_seconds", label, other)),
-        reported(f"peak memory, as a share of the other's, {label}", contest.share("peak_megabytes", label, other)),
+        at_least(claim, share(RATE), least_share) if has_target else reported(claim, share(RATE)),
+        reported(f"CPU, as a share of the other's, {ours.label}", share(CPU)),
+        reported(f"peak memory, as a share of the other's, {ours.label}", share(MEMORY)),
     ]

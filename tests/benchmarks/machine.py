@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -12,7 +11,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.emulator.errors import EmulatorError
 from tests.emulator.gateway import find_caddy
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.postgrest import find_postgrest
@@ -54,16 +52,16 @@ def describe_commit(root: Path = ROOT) -> str:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"Python": platform.python_version(), "PostgreSQL": PostgresBinaries.find().version}
-    for name, (find, argument) in PROGRAMS.items():
-        # what is not installed takes no part
-        with contextlib.suppress(EmulatorError):
-            versions[name] = _version(_output(find(), argument))
-    supabase = HERE / "node_modules" / "@supabase" / "supabase-js" / "package.json"
-    if supabase.exists():
-        versions["supabase-js"] = json.loads(supabase.read_text(encoding="utf-8"))["version"]
-    installed = {package.metadata["Name"].lower(): package.version for package in importlib.metadata.distributions()}
-    return versions | {name: installed[name] for name in PACKAGES if name in installed}
+    """Of what takes part; all of it is installed."""
+    commands = {name: [find(), argument] for name, (find, argument) in PROGRAMS.items()}
+    supabase = json.loads((HERE / "node_modules/@supabase/supabase-js/package.json").read_text(encoding="utf-8"))
+    return {
+        "Python": platform.python_version(),
+        "PostgreSQL": PostgresBinaries.find().version,
+        **{name: _version(_output(command)) for name, command in commands.items()},
+        "supabase-js": supabase["version"],
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
 
 
 def _version(text: str) -> str:
@@ -71,7 +69,7 @@ def _version(text: str) -> str:
     return found.group() if found else text.strip()
 
 
-def _output(*command: str | Path) -> str:
+def _output(command: list[str | Path]) -> str:
     """All that it writes: wrk says its version as an error."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from .peers.figures import Load
 from .spread import Spread
 
 
@@ -85,25 +83,6 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What this function and that of another checkout can both be asked to do.
-
-    Args:
-        label: the load in short.
-        load: as contenders get it.
-        engine: arguments of `fast_engine`.
-        env: of the function, over what the load asks for.
-        least_share: of the other side's evaluations a second; None: there is no target.
-    """
-
-    label: str
-    load: Load
-    engine: Mapping[str, Any]
-    env: Mapping[str, str] = field(default_factory=dict)
-    least_share: float | None = None
-
-
-@dataclass(frozen=True)
 class Section:
     """A part of the benchmark that can be run alone.
 
@@ -112,11 +91,9 @@ class Section:
         title: above its table.
         about: what it runs, in a sentence or two.
         measure: runs it. Raises `EmulatorError` where a contender does not do what it was asked to.
-        tasks: what it has another checkout do with `--beside`; None: it cannot be run so.
     """
 
     name: str
     title: str
     about: str
     measure: Callable[[Conditions], Awaitable[Measured]]
-    tasks: Callable[[Conditions], Sequence[Task]] | None = None

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import httpx
 
@@ -25,7 +25,7 @@ from tests.emulator.staging import ROOT
 
 from .fast_engine import HERE, EngineStats, answers, deno_command, deno_env, read_stats, reset
 from .figures import Figures, Load, ProcessUse, ideal_seconds
-from .measured_call import call, check, figures_of, pids_of
+from .measured_call import check, measured_call, pids_of
 from .preparation import count_rows, prepare, user_ids
 from .process_use import FamilyMemory, ProcessMeter, cpu_seconds
 from .scheduler import SCHEDULER, settings_for
@@ -63,14 +63,6 @@ def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]
     }
 
 
-class Served(NamedTuple):
-    """A process that serves. `log_tail`: the last of what it wrote."""
-
-    url: str
-    pid: int
-    log_tail: Callable[[], str]
-
-
 @dataclass(frozen=True)
 class ServedContender:
     """A program that evaluates all mentors when it is sent a POST; its settings are its environment but for the port."""
@@ -81,23 +73,26 @@ class ServedContender:
 
     async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
         await prepare(project, load.mentors)
-        async with self.serve(project, self.settings(project, engine_url, load)) as served:
-            answered = await call(served.url, pid=served.pid, project=project, engine_url=engine_url)
-            status = answered.response.status_code
-            if status != httpx.codes.OK:
-                raise EmulatorError(f"{self.name} answered {status}; its log says:\n{served.log_tail()}")
-        return await figures_of(self.name, load, engine_url, answered, await count_rows(project))
+        async with self.serve(project, self.settings(project, engine_url, load)) as (url, process):
+
+            async def count_results(response: httpx.Response) -> int:
+                if response.status_code != httpx.codes.OK:
+                    said = f"{response.status_code}; its log says:\n{process.log_tail()}"
+                    raise EmulatorError(f"{self.name} answered {said}")
+                return await count_rows(project)
+
+            return await measured_call(self.name, url, process.pid, project, engine_url, load, count_results)
 
     @contextlib.asynccontextmanager
-    async def serve(self, project: Project, settings: Mapping[str, str]) -> AsyncIterator[Served]:
-        """One process of it that serves, for as long as the block runs."""
+    async def serve(self, project: Project, settings: Mapping[str, str]) -> AsyncIterator[tuple[str, ChildProcess]]:
+        """The URL of one process of it that serves, for as long as the block runs."""
         port = free_port()
         env = {**deno_env(project.data_dir), **settings, "PORT": str(port)}
         process = ChildProcess(self.name, self.command(), data_dir=project.data_dir, env=env, cwd=ROOT)
         await process.start()
         try:
             await process.until_ready(lambda: answers(port))
-            yield Served(f"http://{LOCALHOST}:{port}/", process.pid, process.log_tail)
+            yield f"http://{LOCALHOST}:{port}/", process
         finally:
             await process.stop()
 

@@ -8,7 +8,7 @@
 - Workflows run in threads: coroutines DBOS hands from thread to thread several times, and the whole took half as long
   again (measured).
 
-Run as `python -m tests.benchmarks.peers.dbos_peer` with the environment that `served.py` gives its contenders.
+Run as `python -m tests.benchmarks.peers.dbos_peer` with the environment that `contenders.py` gives it.
 """
 
 from __future__ import annotations
@@ -41,18 +41,16 @@ LOOK_SECONDS = 0.05
 MORE_THREADS = 16
 # How long a statement waits for company: as long as a call takes, and twice as many workflows are claimed as may call.
 LINGER_SECONDS = 0.02
-TIMEOUT = timedelta(seconds=10)
 MOST_ATTEMPTS = 5
 LONGEST_PAUSE_SECONDS = 8.0
-OK, TIMED_OUT, TOO_MANY, SERVER_ERROR = 200, 408, 429, 500
 
 DATABASE_URL = os.environ["DATABASE_URL"]
 TYPES = os.environ["SCENARIO_TYPES"].split(",")
-IN_FLIGHT = int(os.environ["IN_FLIGHT"])
+IN_FLIGHT, USERS_PER_CALL, TYPES_PER_CALL = (
+    int(os.environ[name]) for name in ("IN_FLIGHT", "USERS_PER_CALL", "TYPES_PER_CALL")
+)
 # Each takes a thread. More than these were never busy, however many calls were allowed, and only cost time (measured).
 CLAIMED = min(2 * IN_FLIGHT, 128)
-USERS_PER_CALL = int(os.environ["USERS_PER_CALL"])
-TYPES_PER_CALL = int(os.environ["TYPES_PER_CALL"])
 ENGINE_URL = f"{os.environ['SCENARIO_ENGINE_URL']}/v1/evaluations"
 HEADERS = {"Authorization": f"Bearer {os.environ['SCENARIO_ENGINE_TOKEN']}"}
 
@@ -75,8 +73,8 @@ set outcome = excluded.outcome, notification_id = excluded.notification_id, atte
 
 Row = tuple[str, str, str, str | None, int]
 
-client = SyncClientBuilder().timeout(TIMEOUT).build()
-# Calls at once; one that comes when there are as many waits.
+client = SyncClientBuilder().timeout(timedelta(seconds=10)).build()
+# A call that comes when there are as many waits.
 places = threading.BoundedSemaphore(IN_FLIGHT)
 waiting: queue.SimpleQueue[tuple[list[Row], Future[None]]] = queue.SimpleQueue()
 app = FastAPI()
@@ -102,44 +100,34 @@ def ask_about(run: dict[str, str], users: Sequence[str], types: Sequence[str]) -
         return [(users[0], name, f"failed:{error.code}", None, error.attempts) for name in types]
     found = {(result["user_id"], result["scenario_type"]): result for result in results}
     missing = {"outcome": "failed:engine_missing_result"}
-    return [
-        (user, name, result["outcome"], result.get("notification_id"), attempts)
-        for user in users
-        for name in types
-        for result in [found.get((user, name), missing)]
-    ]
+    pairs = [(user, name, found.get((user, name), missing)) for user in users for name in types]
+    return [(user, name, one["outcome"], one.get("notification_id"), attempts) for user, name, one in pairs]
 
 
 def ask(run: dict[str, str], users: Sequence[str], types: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
     """The engine's results, and at which attempt they came."""
-    body = {
-        "invocation_id": run["id"],
-        "scheduled_for": run["scheduled_for"],
-        "dry_run": False,
-        "evaluations": [
-            {"user_id": user, "scenario_types": types, "idempotency_key_prefix": f"{run['scope']}:{user}"}
-            for user in users
-        ],
-    }
-    attempt = 0
-    while True:
-        attempt += 1
+    evaluations = [
+        {"user_id": user, "scenario_types": types, "idempotency_key_prefix": f"{run['scope']}:{user}"} for user in users
+    ]
+    about = {"invocation_id": run["id"], "scheduled_for": run["scheduled_for"], "dry_run": False}
+    for attempt in range(1, MOST_ATTEMPTS + 1):
         retry_after = 0.0
         try:
             with places:
-                answer = client.post(ENGINE_URL).headers(HEADERS).body_json(body).build().send()
-            if answer.status == OK:
+                post = client.post(ENGINE_URL).headers(HEADERS).body_json(about | {"evaluations": evaluations})
+                answer = post.build().send()
+            if answer.status == 200:
                 return answer.json()["results"], attempt
             code = f"engine_http_{answer.status}"
-            if answer.status not in (TIMED_OUT, TOO_MANY) and answer.status < SERVER_ERROR:
-                raise CallFailedError(code, attempt)
+            if answer.status not in (408, 429) and answer.status < 500:
+                break
             after = answer.headers.get("retry-after") or ""
             retry_after = float(after) if after.isdecimal() else 0
         except PyreqwestError as error:
             code = "engine_timeout" if isinstance(error, RequestTimeoutError) else "engine_unreachable"
-        if attempt == MOST_ATTEMPTS:
-            raise CallFailedError(code, attempt)
-        time.sleep(retry_after or random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.2 * 2**attempt)))
+        if attempt < MOST_ATTEMPTS:
+            time.sleep(retry_after or random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.2 * 2**attempt)))
+    raise CallFailedError(code, attempt)
 
 
 def store() -> None:
@@ -161,14 +149,12 @@ def store() -> None:
                     stored.set_result(None)
 
 
+@DBOS.workflow(name="evaluate")
 def evaluate(run: dict[str, str], users: list[str], types: list[str]) -> None:
-    """The workflow: one call, and its rows, which are committed before it ends."""
+    """One call, and its rows, which are committed before it ends."""
     stored: Future[None] = Future()
     waiting.put((ask_about(run, users, types), stored))
     stored.result()
-
-
-DBOS.workflow(name="evaluate")(evaluate)
 
 
 def calls_for(run: dict[str, str], users: Sequence[str]) -> list[dict[str, Any]]:
@@ -185,51 +171,39 @@ def calls_for(run: dict[str, str], users: Sequence[str]) -> list[dict[str, Any]]
     ]
 
 
-def enqueue_all(run: dict[str, str]) -> int:
-    """A page of mentors at a time, so that the first are evaluated while the others are still read."""
-    mentors = 0
-    after: str | None = None
-    with psycopg.connect(DATABASE_URL, autocommit=True) as connection:
-        while users := [row[0] for row in connection.execute(READ, {"after": after, "page": PAGE})]:
-            calls = Json(calls_for(run, users))
-            connection.execute(ENQUEUE, {"queue": QUEUE, "version": DBOS.application_version, "calls": calls})
-            mentors += len(users)
-            after = users[-1]
-    return mentors
-
-
 @app.get("/")
 def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
 @app.post("/")
-def evaluate_all() -> dict[str, Any]:
-    """One run, from enqueueing to the last stored row."""
+def evaluate_all() -> dict[str, str]:
+    """One run: enqueued a page at a time, so that the first are evaluated while the others are still read."""
     identity = str(uuid.uuid4())
     run = {"id": identity, "scope": f"manual:{identity}", "scheduled_for": datetime.now(UTC).isoformat()}
-    mentors = enqueue_all(run)
+    after: str | None = None
+    with psycopg.connect(DATABASE_URL, autocommit=True) as connection:
+        while users := [row[0] for row in connection.execute(READ, {"after": after, "page": PAGE})]:
+            calls = Json(calls_for(run, users))
+            connection.execute(ENQUEUE, {"queue": QUEUE, "version": DBOS.application_version, "calls": calls})
+            after = users[-1]
     # asking for each workflow's result would be a query for each, again and again
     while DBOS.list_queued_workflows(queue_name=QUEUE, limit=1, load_input=False):
         time.sleep(LOOK_SECONDS)
-    return {"id": identity, "mentors": mentors}
+    return {"id": identity}
 
 
-def main() -> None:
-    """Serves until the process ends."""
+if __name__ == "__main__":
     threading.Thread(target=store, name="results", daemon=True).start()
-    threads = CLAIMED + MORE_THREADS
-    DBOS(
-        config=DBOSConfig(
-            name="peer", system_database_url=DATABASE_URL, max_executor_threads=threads, log_level="WARNING"
-        )
+    config = DBOSConfig(
+        name="peer",
+        system_database_url=DATABASE_URL,
+        max_executor_threads=CLAIMED + MORE_THREADS,
+        log_level="WARNING",
     )
+    DBOS(config=config)
     DBOS.launch()
     DBOS.register_queue(QUEUE, worker_concurrency=CLAIMED, polling_interval_sec=POLLING_SECONDS)
     # DBOS looks for new queues every second; the first run must not wait for that
     time.sleep(1.5)
     uvicorn.run(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="warning")
-
-
-if __name__ == "__main__":
-    main()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
 
 import httpx
 
@@ -12,25 +11,28 @@ from tests.emulator.errors import EmulatorError
 from tests.emulator.project import Project
 
 from .fast_engine import EngineStats, read_stats, reset
-from .figures import Figures, Load, ProcessUse, ideal_seconds
+from .figures import Figures, Load, ideal_seconds
 from .process_use import ProcessMeter
 
 ANSWER_SECONDS = 900
 CONTENDER = "contender"
 
 
-class Answered(NamedTuple):
-    """A contender's answer, and what it and those that work for it used meanwhile."""
+async def measured_call(
+    name: str,
+    url: str,
+    pid: int,
+    project: Project,
+    engine_url: str,
+    load: Load,
+    count_results: Callable[[httpx.Response], Awaitable[int]],
+    headers: Mapping[str, str] | None = None,
+) -> Figures:
+    """Sends a POST to a contender's process, waits for its answer, and checks what it did.
 
-    response: httpx.Response
-    wall_seconds: float
-    processes: dict[str, ProcessUse]
-
-
-async def call(
-    url: str, *, pid: int, project: Project, engine_url: str, headers: Mapping[str, str] | None = None
-) -> Answered:
-    """Sends a POST to a contender, and waits for its answer; the engine's counts are reset before."""
+    `count_results`: those that are stored, each in a row of its own or counted; raises `EmulatorError` if the answer
+    is none of a run that succeeded.
+    """
     pids = {CONTENDER: pid, **pids_of(project, await reset(engine_url))}
     # made before the clock runs: a client reads certificates when it is made
     async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_SECONDS, headers=headers) as client:
@@ -38,16 +40,11 @@ async def call(
             started = time.perf_counter()
             response = await client.post(url)
             wall = time.perf_counter() - started
-            return Answered(response, wall, meter.read())
-
-
-async def figures_of(name: str, load: Load, engine_url: str, answered: Answered, results: int) -> Figures:
-    """A run's figures; `results` are those that are stored, each in a row of its own or counted. See `check`."""
+            processes = meter.read()
     stats = await read_stats(engine_url)
-    check(name, load, stats, results)
+    check(name, load, stats, await count_results(response))
     ideal = ideal_seconds(stats.latency_seconds, stats.longest_seconds, load.in_flight)
-    use = answered.processes.pop(CONTENDER)
-    return Figures(answered.wall_seconds, ideal, use, stats.distinct, answered.processes)
+    return Figures(wall, ideal, processes.pop(CONTENDER), stats.distinct, processes)
 
 
 def pids_of(project: Project, stats: EngineStats) -> dict[str, int]:

@@ -15,7 +15,7 @@ from tests.emulator.project import Project
 from tests.emulator.staging import ROOT
 
 from .figures import Figures, Load
-from .measured_call import ANSWER_SECONDS, call, figures_of
+from .measured_call import ANSWER_SECONDS, measured_call
 from .preparation import count, prepare
 
 # Pairs of batches that are done, with a row of their own or counted in their batch.
@@ -58,18 +58,18 @@ class Scheduler:
             root=self.root,
             restart=False,
         )
+
+        async def count_results(response: httpx.Response) -> int:
+            if response.status_code != httpx.codes.OK or response.json()["status"] != "succeeded":
+                raise EmulatorError(f"the run did not succeed: {response.status_code} {response.text}")
+            return await count(project, RESULTS, response.json()["id"])
+
+        name, url = "this function", f"{function.url}/"
+        headers = {"Authorization": f"Bearer {project.invoke_token}"}
         try:
-            headers = {"Authorization": f"Bearer {project.invoke_token}"}
-            answered = await call(
-                f"{function.url}/", pid=function.pid, project=project, engine_url=engine_url, headers=headers
-            )
+            return await measured_call(name, url, function.pid, project, engine_url, load, count_results, headers)
         finally:
             await function.stop()
-        response = answered.response
-        if response.status_code != httpx.codes.OK or response.json()["status"] != "succeeded":
-            raise EmulatorError(f"the run did not succeed: {response.status_code} {response.text}")
-        results = await count(project, RESULTS, response.json()["id"])
-        return await figures_of("this function", load, engine_url, answered, results)
 
 
 def settings_for(load: Load) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from ..peers.contenders import THIS_FUNCTION
 from ..peers.fast_engine import read_stats, reset
 from ..peers.figures import Load
 from ..peers.scheduler import Scheduler
-from ..section import Conditions, Measured, Row, Section, Target, reported
+from ..section import Conditions, Measured, Row, Section, reported
 from ..spread import Spread
 
 LATENCY_SECONDS = 0.020
@@ -42,7 +42,6 @@ class Client(NamedTuple):
 CHOSEN = Client("pyreqwest", "shared.http_client", "HttpClient", 10_000)
 CANDIDATE = Client("aiohttp", "tests.benchmarks.clients.aiohttp_client", "AiohttpClient", 10_000)
 PLAIN = Client("httpx", "tests.benchmarks.clients.httpx_client", "HttpxClient", 1_000)
-CLIENTS = (CHOSEN, CANDIDATE, PLAIN)
 OVER_CANDIDATE = f"this function over {CANDIDATE.name}"
 
 
@@ -54,14 +53,12 @@ async def measure(conditions: Conditions) -> Measured:
             {
                 (client.name, in_flight): partial(_calls, conditions, client, in_flight, engine, project.data_dir)
                 for in_flight in IN_FLIGHT
-                for client in CLIENTS
+                for client in (CHOSEN, CANDIDATE, PLAIN)
             },
             lambda key, found: f"{key[0]}, {key[1]} in flight: {found['cpu_microseconds']:.0f} µs CPU a call",
         )
-        schedulers = {
-            THIS_FUNCTION: Scheduler(),
-            OVER_CANDIDATE: Scheduler(root=await asyncio.to_thread(_root_over, CANDIDATE, project.data_dir)),
-        }
+        over_candidate = Scheduler(root=await asyncio.to_thread(_root_over, CANDIDATE, project.data_dir))
+        schedulers = {THIS_FUNCTION: Scheduler(), OVER_CANDIDATE: over_candidate}
         entries = [
             Entry(side, _label(in_flight), Load.single(conditions.sized(10_000, 300), in_flight))
             for in_flight in PRODUCT_IN_FLIGHT
@@ -70,10 +67,37 @@ async def measure(conditions: Conditions) -> Measured:
         contest = await Contest.run(
             conditions, entries, lambda entry: schedulers[entry.contender].run(project, engine, entry.load)
         )
-    rows = {key: _row(*key, found) for key, found in alone.items()}
+    rows = {
+        (name, in_flight): Row(
+            name,
+            f"client alone, {in_flight} in flight",
+            {"in_flight": in_flight},
+            {figure: Spread.of(one[figure] for one in found) for figure in found[0]},
+        )
+        for (name, in_flight), found in alone.items()
+    }
+    cost = {key: row.figures["cpu_microseconds"] for key, row in rows.items()}
+    figures = {"wall time": "wall_seconds", "CPU": "cpu_seconds", "peak memory": "peak_megabytes"}
     return Measured(
         [*rows.values(), *contest.rows],
-        [*_targets_alone(rows), *_targets_of_product(contest)],
+        [
+            *(
+                reported(
+                    f"CPU a call, as a share of {client.name}'s, {in_flight} in flight",
+                    cost[CHOSEN.name, in_flight].over(cost[client.name, in_flight]),
+                )
+                for in_flight in IN_FLIGHT
+                for client in (CANDIDATE, PLAIN)
+            ),
+            *(
+                reported(
+                    f"{what}, as a share of that over {CANDIDATE.name}, {_label(in_flight)}",
+                    contest.share(figure, _label(in_flight), OVER_CANDIDATE),
+                )
+                for in_flight in PRODUCT_IN_FLIGHT
+                for what, figure in figures.items()
+            ),
+        ],
         [
             "A client alone: calls about one user and one type on a loop of uvloop, over warm connections; bodies are"
             " made before. CPU is that of all threads; memory and import are those of a process that does no more.",
@@ -88,7 +112,8 @@ async def _calls(
     calls = conditions.sized(client.calls, client.calls // 10)
     await reset(engine)
     asked = [f"{client.module}:{client.cls}", f"{engine}/v1/evaluations", str(calls), str(in_flight)]
-    found = await run_child([sys.executable, "-P", DRIVER, *asked], root=ROOT, data_dir=data_dir)
+    result = data_dir.path / "client.json"
+    found = await run_child([sys.executable, "-P", DRIVER, *asked, result], result, root=ROOT, data_dir=data_dir)
     stats = await read_stats(engine)
     if (stats.calls, stats.distinct) != (calls + in_flight,) * 2 or stats.max_in_flight > in_flight:
         raise EmulatorError(
@@ -115,34 +140,6 @@ def _root_over(client: Client, data_dir: DataDir) -> Path:
 
 def _label(in_flight: int) -> str:
     return f"whole product, {in_flight} in flight"
-
-
-def _row(name: str, in_flight: int, found: Sequence[Mapping[str, float]]) -> Row:
-    figures = {figure: Spread.of(one[figure] for one in found) for figure in found[0]}
-    return Row(name, f"client alone, {in_flight} in flight", {"in_flight": in_flight}, figures)
-
-
-def _targets_alone(rows: Mapping[tuple[str, int], Row]) -> list[Target]:
-    cost = {key: row.figures["cpu_microseconds"] for key, row in rows.items()}
-    return [
-        reported(
-            f"CPU a call, as a share of {client.name}'s, {in_flight} in flight",
-            cost[CHOSEN.name, in_flight].over(cost[client.name, in_flight]),
-        )
-        for in_flight in IN_FLIGHT
-        for client in (CANDIDATE, PLAIN)
-    ]
-
-
-def _targets_of_product(contest: Contest) -> list[Target]:
-    return [
-        reported(
-            f"{what}, as a share of that over {CANDIDATE.name}, {_label(in_flight)}",
-            contest.share(figure, _label(in_flight), OVER_CANDIDATE),
-        )
-        for in_flight in PRODUCT_IN_FLIGHT
-        for what, figure in (("wall time", "wall_seconds"), ("CPU", "cpu_seconds"), ("peak memory", "peak_megabytes"))
-    ]
 
 
 CLIENTS_SECTION = Section(

@@ -51,6 +51,9 @@ PLANT_BATCHES = b"""
 with users as (
   select jsonb_agg(user_id order by user_id) as ids, min(user_id::text)::uuid as first, max(user_id::text)::uuid as last
   from (select md5('peer-mentor-' || m)::uuid as user_id from generate_series(1, %(mentors)s::integer) as m) as chosen
+), counts as (
+  select jsonb_object_agg(type.value, jsonb_build_object('triggered', %(mentors)s::integer)) as by_type
+  from jsonb_array_elements_text(%(types)s::jsonb) as type
 )
 insert into public.scheduler_invocation_batches (
   invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
@@ -59,14 +62,8 @@ insert into public.scheduler_invocation_batches (
 select
   i.id, 1, jsonb_build_array(jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', users.ids)),
   users.first, users.last, %(mentors)s, 2 * %(mentors)s, 'scenario_evaluation_batches', 0, 'done', 1, 2 * %(mentors)s,
-  (
-    select jsonb_object_agg(type.value, jsonb_build_object('triggered', %(mentors)s::integer))
-    from jsonb_array_elements_text(%(types)s::jsonb) as type
-  ),
-  500, 'old', i.finished_at
-from public.scheduler_invocations as i
-cross join users
-where i.idempotency_key like 'slot:old-%%'
+  counts.by_type, 500, 'old', i.finished_at
+from public.scheduler_invocations as i, users, counts where i.idempotency_key like 'slot:old-%%'
 """
 PLANT_ROWS = b"""
 insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome, notification_id)
@@ -125,12 +122,11 @@ async def measure(conditions: Conditions) -> Measured:
 async def _plant(project: Project, runs: int) -> None:
     """So many runs that succeeded, each with one batch and its rows."""
     types = '["inactivity_30_days", "milestone_reached"]'
-    values = {"runs": runs, "mentors": MENTORS_PER_RUN, "types": types}
     async with project.connect(superuser=True) as connection:
         # what is inserted here is consistent: to look each row's run up would take longer than everything else
         await connection.execute(b"set session_replication_role = replica")
         for statement in (PLANT_RUNS, PLANT_BATCHES, PLANT_ROWS):
-            await connection.execute(statement, values)
+            await connection.execute(statement, {"runs": runs, "mentors": MENTORS_PER_RUN, "types": types})
         # nothing of this is to be left to autovacuum during a measurement
         await connection.execute(b"vacuum (analyze) " + TABLES)
         await connection.execute(b"checkpoint")
@@ -139,11 +135,8 @@ async def _plant(project: Project, runs: int) -> None:
 async def _forget_new_runs(project: Project) -> None:
     """Leaves the old runs alone."""
     async with project.connect(superuser=True) as connection:
-        await connection.execute(
-            b"delete from public.scheduler_invocations where idempotency_key not like 'slot:old-%'"
-        )
+        await connection.execute(b"delete from public.scheduler_invocations where idempotency_key not like 'slot:old-%'")
         await connection.execute(b"vacuum (analyze) " + TABLES)
-    async with project.connect() as connection:
         await connection.execute(b"select pgmq.purge_queue(queue_name) from pgmq.list_queues()")
 
 
@@ -167,47 +160,36 @@ async def _look_back(conditions: Conditions, project: Project, runs: int) -> lis
         f"{FILTERED}, failed ones (there are none)": "?limit=20&status=failed",
         f"{FILTERED}, a mentor who is in none": f"?limit=20&user_id={newest.id}",
     }
-    requests = {
-        label: FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS for label in paths
-    }
     function = await project.start_function(restart=False)
     headers = {"Authorization": f"Bearer {project.admin_token}"}
-    try:
-        async with httpx.AsyncClient(trust_env=False, base_url=function.url, headers=headers, timeout=60) as client:
-            found = await in_turn(
-                conditions,
-                {label: partial(_ask, client, path, requests[label]) for label, path in paths.items()},
-                lambda label, took: f"{label}: {took[0]:.1f} ms, p95 {took[1]:.1f} ms",
-            )
-    finally:
-        await function.stop()
-    return [
-        Row(
-            THIS_FUNCTION,
-            label,
-            {},
+    async with httpx.AsyncClient(trust_env=False, base_url=function.url, headers=headers, timeout=60) as client:
+        found = await in_turn(
+            conditions,
             {
-                "milliseconds": Spread.of(median for median, _ in took),
-                "p95_milliseconds": Spread.of(p95 for _, p95 in took),
+                label: partial(
+                    _ask, client, path, FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS
+                )
+                for label, path in paths.items()
             },
+            lambda label, took: f"{label}: {took[0]:.1f} ms, p95 {took[1]:.1f} ms",
         )
+    names = ("milliseconds", "p95_milliseconds")
+    return [
+        Row(THIS_FUNCTION, label, {}, {name: Spread.of(one[at] for one in took) for at, name in enumerate(names)})
         for label, took in found.items()
     ]
 
 
 async def _ask(client: httpx.AsyncClient, path: str, requests: int) -> tuple[float, float]:
     """Milliseconds: the median, and the 95th percentile; a first request is not counted."""
-    took = [await _timed(client, path) for _ in range(requests + 1)][1:]
-    return percentile(took, 0.5), percentile(took, 0.95)
-
-
-async def _timed(client: httpx.AsyncClient, path: str) -> float:
-    started = time.perf_counter()
-    answer = await client.get(INVOCATIONS + path)
-    took = time.perf_counter() - started
-    if answer.status_code != httpx.codes.OK:
-        raise EmulatorError(f"GET {path} was answered {answer.status_code}: {answer.text}")
-    return took * 1000
+    took = []
+    for _ in range(requests + 1):
+        started = time.perf_counter()
+        answer = await client.get(INVOCATIONS + path)
+        took.append((time.perf_counter() - started) * 1000)
+        if answer.status_code != httpx.codes.OK:
+            raise EmulatorError(f"GET {path} was answered {answer.status_code}: {answer.text}")
+    return percentile(took[1:], 0.5), percentile(took[1:], 0.95)
 
 
 HISTORY = Section(

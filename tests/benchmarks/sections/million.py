@@ -13,7 +13,7 @@ from ..peers.counting_gateway import counting_gateway
 from ..peers.fast_engine import fast_engine
 from ..peers.figures import Load
 from ..peers.scheduler import Scheduler
-from ..section import Conditions, Measured, Row, Section, Target, Task, at_most, reported
+from ..section import Conditions, Measured, Row, Section, Target, at_most, reported
 from ..spread import Spread
 
 IN_FLIGHT = 32
@@ -28,79 +28,46 @@ MEMORY_MEGABYTES = 160
 # From 100,000 mentors on.
 MEMORY_GROWTH = 1.05
 REQUESTS_PER_BATCH = 3
-# Of another commit's evaluations a second, with a million mentors.
-SHARE_OF_RATE = 0.8
-
-
-def million_tasks(conditions: Conditions) -> list[Task]:
-    sizes = _sizes(conditions)
-    return [
-        Task(
-            _label(mentors, outcomes),
-            Load.shared(mentors, IN_FLIGHT, USERS_PER_CALL),
-            {"notable": notable, "expect": 3 * mentors},
-            SETTINGS,
-            SHARE_OF_RATE if mentors == sizes[-1] else None,
-        )
-        for outcomes, notable in OUTCOMES.items()
-        for mentors in sizes
-    ]
 
 
 async def measure(conditions: Conditions) -> Measured:
     """This function alone."""
-    tasks = {task.label: task for task in million_tasks(conditions)}
-    _, middle, largest = _sizes(conditions)
-    scheduler = Scheduler(SETTINGS)
+    sizes = [conditions.sized(full, full // 100) for full in MENTORS]
+    _, middle, largest = sizes
+    outcomes_of = {_label(mentors, outcomes): outcomes for outcomes in OUTCOMES for mentors in sizes}
     async with contextlib.AsyncExitStack() as stack:
         projects = await stack.enter_async_context(ProjectFactory())
         project = await stack.enter_async_context(projects.project())
         engines = {
-            notable: await stack.enter_async_context(
+            outcomes: await stack.enter_async_context(
                 fast_engine(project.data_dir, notable=notable, expect=3 * largest)
             )
-            for notable in OUTCOMES.values()
+            for outcomes, notable in OUTCOMES.items()
         }
         contest = await Contest.run(
             conditions,
-            [Entry(THIS_FUNCTION, task.label, task.load) for task in tasks.values()],
-            lambda entry: scheduler.run(project, engines[tasks[entry.label].engine["notable"]], entry.load),
+            [
+                Entry(THIS_FUNCTION, _label(mentors, outcomes), Load.shared(mentors, IN_FLIGHT, USERS_PER_CALL))
+                for outcomes in OUTCOMES
+                for mentors in sizes
+            ],
+            lambda entry: Scheduler(SETTINGS).run(project, engines[outcomes_of[entry.label]], entry.load),
         )
-        counted = {
-            outcomes: await _count_requests(project, engines[notable], middle) for outcomes, notable in OUTCOMES.items()
-        }
-    per_batch = {
-        outcomes: Spread.of([requests.total() / -(-middle // BATCH_SIZE)]) for outcomes, requests in counted.items()
-    }
-    rows = [
-        Row(
-            THIS_FUNCTION,
-            f"{_label(middle, outcomes)}, requests counted",
-            {"mentors": middle},
-            {"requests_per_batch": requests},
-        )
-        for outcomes, requests in per_batch.items()
-    ]
-    return Measured(
-        [*contest.rows, *rows],
-        [
-            target
-            for outcomes in OUTCOMES
-            for target in (
-                *_targets(contest, outcomes, middle, largest),
-                at_most(f"Data API requests a batch, {outcomes}", per_batch[outcomes], REQUESTS_PER_BATCH),
-            )
-        ],
-        [
-            "Requests are counted by a gateway, in a run of their own whose time does not count. "
-            + "; ".join(f"{outcomes}: {_in_words(requests)}" for outcomes, requests in counted.items())
-        ],
+        counted = {outcomes: await _count_requests(project, engines[outcomes], middle) for outcomes in OUTCOMES}
+    batches = -(-middle // BATCH_SIZE)
+    per_batch = {outcomes: Spread.of([requests.total() / batches]) for outcomes, requests in counted.items()}
+    rows, targets = list(contest.rows), []
+    for outcomes, requests in per_batch.items():
+        label = f"{_label(middle, outcomes)}, requests counted"
+        rows.append(Row(THIS_FUNCTION, label, {"mentors": middle}, {"requests_per_batch": requests}))
+        targets += _targets(contest, outcomes, middle, largest)
+        targets.append(at_most(f"Data API requests a batch, {outcomes}", requests, REQUESTS_PER_BATCH))
+    in_words = "; ".join(
+        f"{outcomes}: {', '.join(f'{count:,} {path}' for path, count in requests.most_common())}"
+        for outcomes, requests in counted.items()
     )
-
-
-def _sizes(conditions: Conditions) -> list[int]:
-    """The numbers of mentors, in rising order."""
-    return [conditions.sized(full, full // 100) for full in MENTORS]
+    note = f"Requests are counted by a gateway, in a run of their own whose time does not count. {in_words}"
+    return Measured(rows, targets, [note])
 
 
 def _label(mentors: int, outcomes: str) -> str:
@@ -116,18 +83,15 @@ async def _count_requests(project: Project, engine: str, mentors: int) -> Counte
 
 def _targets(contest: Contest, outcomes: str, middle: int, largest: int) -> list[Target]:
     label = _label(largest, outcomes)
-    rate = contest.spread(THIS_FUNCTION, label, "evaluations_per_second")
-    peak = contest.spread(THIS_FUNCTION, label, "peak_megabytes")
-    growth = peak.over(contest.spread(THIS_FUNCTION, _label(middle, outcomes), "peak_megabytes"))
+    peak, peak_of_middle = (
+        contest.spread(THIS_FUNCTION, _label(mentors, outcomes), "peak_megabytes") for mentors in (largest, middle)
+    )
+    growth = f"peak memory, as a share of that with {middle:,}, {label}"
     return [
-        reported(f"evaluations/s, {label}", rate, digits=0),
+        reported(f"evaluations/s, {label}", contest.spread(THIS_FUNCTION, label, "evaluations_per_second"), digits=0),
         at_most(f"peak memory in MB, {label}", peak, MEMORY_MEGABYTES, digits=1),
-        at_most(f"peak memory, as a share of that with {middle:,}, {label}", growth, MEMORY_GROWTH),
+        at_most(growth, peak.over(peak_of_middle), MEMORY_GROWTH),
     ]
-
-
-def _in_words(requests: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {path}" for path, count in requests.most_common())
 
 
 MILLION = Section(
@@ -136,5 +100,4 @@ MILLION = Section(
     "100 users x 3 types a call, 32 in flight, engine latency 20 ms; with a row of its own for each outcome, and for a"
     " quarter of them while the others are counted in their batch.",
     measure,
-    million_tasks,
 )
