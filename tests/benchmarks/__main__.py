@@ -42,17 +42,15 @@ TABLE_WIDTH = 160
 def parse(arguments: Sequence[str]) -> tuple[list[Section], Conditions, Path]:
     """What is asked for on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    known = {section.name: section for section in SECTIONS}
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"all, or some of: {', '.join(known)}")
+    known = ", ".join(section.name for section in SECTIONS)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"all, or some of: {known}")
     parser.add_argument("--rounds", type=int, help=f"of each contender ({ROUNDS}; 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="small loads: only whether everything works")
-    parser.add_argument(
-        "--beside", type=Path, metavar="CHECKOUT", help="this function beside that of another checkout, in turn"
-    )
+    parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="beside another checkout's function, in turn")
     parser.add_argument("--out", type=Path, help=f"folder ({OUT.relative_to(ROOT)})")
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.sections if name not in known]:
-        parser.error(f"no section is called {', '.join(unknown)}; there are {', '.join(known)}")
+    if unknown := set(options.sections) - {section.name for section in SECTIONS}:
+        parser.error(f"no section is called {', '.join(unknown)}; there are {known}")
     rounds = options.rounds if options.rounds is not None else (1 if options.quick else ROUNDS)
     if rounds < 1:
         parser.error("--rounds: at least one is expected")
@@ -66,15 +64,14 @@ def parse(arguments: Sequence[str]) -> tuple[list[Section], Conditions, Path]:
 async def measure(section: Section, conditions: Conditions) -> Stored:
     """Runs one section; raises `EmulatorError` where it broke or did not end in time."""
     started_at, started = datetime.now(UTC), time.monotonic()
-    limit = ROUND_SECONDS * conditions.rounds
-    whole = asyncio.timeout(limit)
+    limit = asyncio.timeout(ROUND_SECONDS * conditions.rounds)
     try:
-        async with whole:
+        async with limit:
             measured = await section.measure(conditions)
     except TimeoutError as error:
-        if not whole.expired():
+        if not limit.expired():
             raise
-        raise EmulatorError(f"expected an end within {limit} s, found none") from error
+        raise EmulatorError(f"expected an end within {ROUND_SECONDS} s a round, found none") from error
     return {
         "title": section.title,
         "about": section.about,
@@ -88,7 +85,7 @@ async def measure(section: Section, conditions: Conditions) -> Stored:
 
 
 async def main(sections: Sequence[Section], conditions: Conditions, out: Path) -> int:
-    """Runs what is asked for; 1 where something broke, whatever the figures are."""
+    """Runs what is asked for, and writes and prints after each section; 1 where something broke, whatever the figures."""
     try:
         require_all()
     except EmulatorError as error:
@@ -97,6 +94,7 @@ async def main(sections: Sequence[Section], conditions: Conditions, out: Path) -
     machine, broken = describe_machine(), []
     results = read_results(out / "results.json", machine)
     console = Console(width=max(Console().width, TABLE_WIDTH))
+    out.mkdir(parents=True, exist_ok=True)
     for section in sections:
         print(f"{section.name}: {section.title}", flush=True)
         try:
@@ -107,14 +105,11 @@ async def main(sections: Sequence[Section], conditions: Conditions, out: Path) -
             continue
         names = dict.fromkeys((*(known.name for known in SECTIONS), *results))
         results = {name: results[name] for name in names if name in results}
-        out.mkdir(parents=True, exist_ok=True)
         write_results(out / "results.json", machine, results)
         (out / "results.md").write_text(to_markdown(machine, results), encoding="utf-8")
         draw(machine, results, out / "chart.png")
         console.print(Markdown(section_markdown(section.name, results[section.name])))
-    if broken:
-        print(f"broken: {', '.join(broken)}", file=sys.stderr)
-    print(f"the results are in {out}")
+    print(f"broken: {', '.join(broken)}" if broken else f"the results are in {out}")
     return 1 if broken else 0
 
 

@@ -30,16 +30,17 @@ def draw(machine: Stored, sections: Mapping[str, Stored], path: Path) -> None:
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     rows = {name: result["rows"] for name, result in sections.items()}
     tail = [{**row, "label": f"{row['label']}, latency with a tail"} for row in rows.get("tail", [])]
-    _draw_bars(panels["efficiency"], [*rows.get("fan-out", []), *tail], "efficiency", digits=2)
+    million = [row for row in rows.get("million", []) if "peak_megabytes" in row["figures"]]
+    _draw(panels["efficiency"], [*rows.get("fan-out", []), *tail], "efficiency", digits=2)
     panels["efficiency"].set_title("One user a call: the ideal's share of the wall time", loc="left")
-    _draw_bars(panels["rates"], rows.get("batched", []), "evaluations_per_second", digits=0)
+    _draw(panels["rates"], rows.get("batched", []), "evaluations_per_second", digits=0)
     panels["rates"].set_title("Many users a call: evaluations a second, all rows stored", loc="left")
-    _draw_memory(panels["memory"], [row for row in rows.get("million", []) if "peak_megabytes" in row["figures"]])
-    panels["memory"].set_title("Peak memory of this function, MB, by mentors", loc="left")
+    _draw(panels["memory"], million, "peak_megabytes", digits=0)
+    panels["memory"].set_title("This function's peak memory in MB, all of its processes", loc="left")
     figure.savefig(path, dpi=110)
 
 
-def _draw_bars(axes: Axes, rows: Collection[Stored], figure: str, *, digits: int) -> None:
+def _draw(axes: Axes, rows: Collection[Stored], figure: str, *, digits: int) -> None:
     """A bar for each row, below the name of its load."""
     places: list[float] = []
     at, label = -1.4, None
@@ -49,28 +50,12 @@ def _draw_bars(axes: Axes, rows: Collection[Stored], figure: str, *, digits: int
             axes.text(0, at, label, fontweight="bold", va="center")
         at += 1
         places.append(at)
-    medians, whiskers = _medians_and_whiskers([row["figures"][figure] for row in rows])
+    spreads = [row["figures"][figure] for row in rows]
+    medians = [spread["median"] for spread in spreads]
+    below, above = [one["median"] - one["min"] for one in spreads], [one["max"] - one["median"] for one in spreads]
     colours = [COLOURS[row["contender"]] for row in rows]
-    bars = axes.barh(places, medians, height=0.72, color=colours, xerr=whiskers, capsize=2.5)
+    bars = axes.barh(places, medians, height=0.72, color=colours, xerr=[below, above], capsize=2.5)
     axes.bar_label(bars, [f"{median:,.{digits}f}" for median in medians], padding=5, fontsize=9)
     axes.set_yticks(places, [row["contender"] for row in rows])
     axes.set_ylim(at + 0.7, -0.7)
     axes.margins(x=0.15)
-
-
-def _draw_memory(axes: Axes, rows: Collection[Stored]) -> None:
-    for outcomes in dict.fromkeys(row["label"].partition(", ")[2] for row in rows):
-        line = [row for row in rows if row["label"].endswith(outcomes)]
-        mentors = [row["load"]["mentors"] for row in line]
-        medians, whiskers = _medians_and_whiskers([row["figures"]["peak_megabytes"] for row in line])
-        axes.errorbar(mentors, medians, yerr=whiskers, marker="o", capsize=3, label=outcomes)
-        axes.set_xscale("log")
-        axes.set_xticks(mentors, [f"{number:,}" for number in mentors])
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, loc="lower right")
-
-
-def _medians_and_whiskers(spreads: Collection[Stored]) -> tuple[list[float], list[list[float]]]:
-    medians = [spread["median"] for spread in spreads]
-    below = [spread["median"] - spread["min"] for spread in spreads]
-    return medians, [below, [spread["max"] - spread["median"] for spread in spreads]]

@@ -40,7 +40,7 @@ async def in_turn(
 
 
 @asynccontextmanager
-async def project_and_engine(engine: Mapping[str, Any]) -> AsyncIterator[tuple[Project, str]]:
+async def project_and_engine(**engine: Any) -> AsyncIterator[tuple[Project, str]]:
     """A project on a stack of its own, and the URL of a `fast_engine` with these arguments."""
     async with (
         ProjectFactory() as projects,
@@ -76,12 +76,10 @@ class Contest:
         return cls([_row(entry, figures) for entry, figures in found.items()])
 
     @classmethod
-    async def on_one_project(cls, conditions: Conditions, entries: Sequence[Entry], engine: Mapping[str, Any]) -> Contest:
-        """Measures contenders by their names; `engine`: arguments of `fast_engine`."""
-        async with project_and_engine(engine) as (project, url):
-            return await cls.run(
-                conditions, entries, lambda entry: CONTENDERS[entry.contender].run(project, url, entry.load)
-            )
+    async def on_one_project(cls, conditions: Conditions, entries: Sequence[Entry], **engine: Any) -> Contest:
+        """Measures contenders by their names."""
+        async with project_and_engine(**engine) as (project, url):
+            return await cls.run(conditions, entries, lambda one: CONTENDERS[one.contender].run(project, url, one.load))
 
     def spread(self, contender: str, label: str, figure: str) -> Spread:
         """A figure of one entry."""
@@ -93,11 +91,8 @@ class Contest:
 
 
 def _describe(entry: Entry, figures: Figures) -> str:
-    share = f"{figures.efficiency:.3f} of the ideal, " if entry.load.users_per_call == 1 else ""
-    return (
-        f"{entry.contender}, {entry.label}: {figures.wall_seconds:.2f} s, {share}"
-        f"{figures.use.cpu_seconds:.2f} s CPU, {figures.use.peak_megabytes:.0f} MB"
-    )
+    cpu, memory = f"{figures.use.cpu_seconds:.2f} s CPU", f"{figures.use.peak_megabytes:.0f} MB"
+    return f"{entry.contender}, {entry.label}: {figures.wall_seconds:.2f} s, {cpu}, {memory}"
 
 
 def _row(entry: Entry, runs: Sequence[Figures]) -> Row:
@@ -114,8 +109,8 @@ def _row(entry: Entry, runs: Sequence[Figures]) -> Row:
     }
     processes = {
         name: {
-            "cpu_seconds": Spread.of(run.processes[name].cpu_seconds for run in runs),
-            "peak_megabytes": Spread.of(run.processes[name].peak_megabytes for run in runs),
+            use: Spread.of(getattr(run.processes[name], use) for run in runs)
+            for use in ("cpu_seconds", "peak_megabytes")
         }
         for name in runs[0].processes
     }

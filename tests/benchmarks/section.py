@@ -23,14 +23,9 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's figures under one load.
+    """One contender's figures, by their names in `report.py`, under one load, in short and in numbers.
 
-    Args:
-        contender: its name.
-        label: the load in short.
-        load: the load in numbers, by name.
-        figures: by their names in `report.py`.
-        processes: CPU seconds and peak megabytes of the processes that worked for it.
+    `processes`: CPU seconds and peak megabytes of those that worked for it.
     """
 
     contender: str
@@ -44,13 +39,8 @@ class Row:
 class Target:
     """What was to be reached, or with no bound a figure to read beside it.
 
-    Args:
-        claim: in words, with its unit.
-        found: the median, of a ratio the median of the rounds' ratios.
-        wanted: "at least" or "at most" the bound.
-        bound: what it was to be.
-        digits: after the point, when it is shown.
-        met: whether it was reached.
+    `found`: the median, of a ratio the median of the rounds' ratios. `wanted`: "at least" or "at most" the bound.
+    `digits`: after the point, when it is shown.
     """
 
     claim: str
@@ -84,13 +74,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the benchmark that can be run alone.
+    """A part of the benchmark that can be run alone by its name on the command line, and what stands above its table.
 
-    Args:
-        name: on the command line.
-        title: above its table.
-        about: what it runs, in a sentence or two.
-        measure: runs it. Raises `EmulatorError` where a contender does not do what it was asked to.
+    `measure` runs it, and raises `EmulatorError` where a contender does not do what it was asked to.
     """
 
     name: str

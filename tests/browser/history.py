@@ -14,10 +14,7 @@ CONFIG = {
     "evaluation_batch_size": 100,
     "evaluation_timezone": "UTC",
     "engine_max_concurrency_total": None,
-    "scenario_types": [
-        {"type": TYPES[0], "enabled": True, "segments": ["established"]},
-        {"type": TYPES[1], "enabled": True, "segments": []},
-    ],
+    "scenario_types": [{"type": name, "enabled": True, "segments": []} for name in TYPES],
 }
 INSERT_RUN = b"""
 insert into public.scheduler_invocations (
@@ -49,16 +46,9 @@ select %s, user_id, 'milestone_reached', 'failed', 5, %s, %s from unnest(%s::uui
 
 @dataclass(frozen=True)
 class Past:
-    """One run that is over.
+    """One run that is over: `ago` days before the newest slot, with so many mentors failed (by cause) or not evaluated.
 
-    Args:
-        ago: how many days before the newest slot.
-        status: how it ended.
-        failed: so many mentors, by the cause of their failure.
-        not_evaluated: so many mentors, both types.
-        late: how long after its slot it started.
-        took: from start to end.
-        error: why it ended so.
+    It started `late` after its slot, `took` so long, and has an `error` if that is why it ended so.
     """
 
     ago: int

@@ -73,12 +73,8 @@ class OperatorPage:
     async def axe_violations(self) -> list[str]:
         """What axe calls serious or critical in what is shown."""
         found: dict[str, Any] = (await Axe().run(self.page, options={"resultTypes": ["violations"]})).response
-        return [
-            f"{violation['id']}: {node['html'][:200]} {node['failureSummary'][:200]}"
-            for violation in found["violations"]
-            if violation["impact"] in ("serious", "critical")
-            for node in violation["nodes"]
-        ]
+        serious = [violation for violation in found["violations"] if violation["impact"] in ("serious", "critical")]
+        return [f"{one['id']}: {node['html'][:200]}" for one in serious for node in one["nodes"]]
 
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not _FAILED_LOAD.match(message.text):

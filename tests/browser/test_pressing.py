@@ -75,20 +75,6 @@ async def test_only_failed_evaluations_are_retried(night: Night, history: Histor
     await expect(operator.page.locator(".verdict")).to_contain_text("Retried")
 
 
-async def test_refused_retry_is_shown_in_the_words_of_the_api(
-    night: Night, history: History, operator: OperatorPage
-) -> None:
-    await night.add_mentors(20)
-    (run,) = await history.add(Past(30, "partial", {"engine_timeout": 2}))
-    await operator.open(f"#/runs/{run}")
-    dialog = await operator.press("Retry the failed only", "Retry")
-    await expect(dialog.get_by_role("alert")).to_contain_text("retry_window_closed")
-    await expect(dialog.get_by_role("alert")).to_contain_text("Conflict (409)")
-    await dialog.get_by_role("button", name="Not now").click()
-    await expect(dialog).to_have_count(0)
-    await expect(operator.button("Retry the failed only")).to_be_focused()
-
-
 async def test_run_is_cancelled_only_after_confirmation(night: Night, operator: OperatorPage) -> None:
     await night.add_mentors(300)
     await let_no_slot_be_due(night)

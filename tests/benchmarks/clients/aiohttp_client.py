@@ -1,4 +1,4 @@
-"""The engine's HTTP client with aiohttp: the other candidate."""
+"""The engine's HTTP client with aiohttp, the other candidate; it does not translate errors or limit bodies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
-from shared.post_client import HttpAnswer, HttpBodyError, HttpError, HttpTimeoutError
+from shared.post_client import HttpAnswer
 
 
 class AiohttpClient:
@@ -34,23 +34,10 @@ class AiohttpClient:
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
     ) -> HttpAnswer:
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=self._connect_seconds)
-        try:
-            async with self._session.post(
-                self._url, data=content, headers=headers, allow_redirects=False, timeout=timeout
-            ) as response:
-                body = b""
-                async for piece in response.content.iter_any():
-                    body += piece
-                    if len(body) > max_bytes:
-                        response.close()
-                        too_long = HttpBodyError(f"the body is longer than {max_bytes} bytes")
-                        return HttpAnswer(response.status, response.headers, unreadable=too_long)
-                return HttpAnswer(response.status, response.headers, body)
-        except TimeoutError as error:
-            connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-            raise HttpTimeoutError(self._connect_seconds if connecting else None) from None
-        except aiohttp.ClientError as error:
-            raise HttpError(f"{type(error).__name__}: {error}") from None
+        async with self._session.post(
+            self._url, data=content, headers=headers, allow_redirects=False, timeout=timeout
+        ) as response:
+            return HttpAnswer(response.status, response.headers, await response.read())
 
     async def close(self) -> None:
         await self._session.close()

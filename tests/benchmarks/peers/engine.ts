@@ -27,52 +27,36 @@ const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 const queue = new LatencyQueue();
 
-/** What was seen since the last reset. */
-class Seen {
-  keys = new KeySet(expect);
-  calls = 0;
-  evaluations = 0;
-  duplicates = 0;
-  maxInFlight: number;
-  connections = 0;
-  firstCall = 0;
-  lastAnswer = 0;
-  latency = 0;
-  longest = 0;
-
-  constructor(public inFlight: number) {
-    this.maxInFlight = inFlight;
-  }
-
-  /**
-   * `busy_seconds`: from the first call's arrival to the last answer; `latency_seconds`: what all calls together were
-   * meant to take, `longest_seconds`: the longest of them.
-   */
-  stats(): string {
-    return JSON.stringify({
-      pid: Deno.pid,
-      calls: this.calls,
-      evaluations: this.evaluations,
-      distinct: this.keys.size,
-      duplicates: this.duplicates,
-      in_flight: this.inFlight,
-      max_in_flight: this.maxInFlight,
-      connections: this.connections,
-      busy_seconds: Math.max(0, this.lastAnswer - this.firstCall) / 1000,
-      latency_seconds: this.latency / 1000,
-      longest_seconds: this.longest / 1000,
-    });
-  }
+function nothingSeen(in_flight: number) {
+  const moments = { first_call: 0, last_answer: 0, latency: 0, longest: 0 };
+  return { calls: 0, evaluations: 0, duplicates: 0, in_flight, max_in_flight: in_flight, connections: 0, ...moments };
 }
 
-let seen = new Seen(0);
+let seen = nothingSeen(0);
+let keys = new KeySet(expect);
+
+/**
+ * What was seen since the last reset. `busy_seconds`: from the first call's arrival to the last answer;
+ * `latency_seconds`: what all calls together were meant to take, `longest_seconds`: the longest of them.
+ */
+function stats(): string {
+  const { first_call, last_answer, latency, longest, ...counts } = seen;
+  return JSON.stringify({
+    pid: Deno.pid,
+    ...counts,
+    distinct: keys.size,
+    busy_seconds: Math.max(0, last_answer - first_call) / 1000,
+    latency_seconds: latency / 1000,
+    longest_seconds: longest / 1000,
+  });
+}
 
 /** Answers a call, after the latency that its first pair has for every contender. */
 async function evaluate(body: string): Promise<string> {
   const call: Call = JSON.parse(body);
   if (!Array.isArray(call.evaluations)) throw new Error("evaluations: a list is expected");
-  if (seen.calls++ === 0) seen.firstCall = performance.now();
-  if (++seen.inFlight > seen.maxInFlight) seen.maxInFlight = seen.inFlight;
+  if (seen.calls++ === 0) seen.first_call = performance.now();
+  if (++seen.in_flight > seen.max_in_flight) seen.max_in_flight = seen.in_flight;
   let results = "";
   let isDuplicate = false;
   let seed = -1;
@@ -83,7 +67,7 @@ async function evaluate(body: string): Promise<string> {
       if (seed < 0) seed = pair;
       if (!call.dry_run) {
         seen.evaluations++;
-        if (!seen.keys.add(hash53(`${idempotency_key_prefix}:${type}`))) {
+        if (!keys.add(hash53(`${idempotency_key_prefix}:${type}`))) {
           seen.duplicates++;
           isDuplicate = true;
         }
@@ -96,8 +80,8 @@ async function evaluate(body: string): Promise<string> {
   seen.latency += milliseconds;
   if (milliseconds > seen.longest) seen.longest = milliseconds;
   if (milliseconds > 0) await queue.after(milliseconds);
-  seen.inFlight--;
-  seen.lastAnswer = performance.now();
+  seen.in_flight--;
+  seen.last_answer = performance.now();
   return isDuplicate
     ? respond("409 Conflict", `{"code":"duplicate_idempotency_key"}`)
     : respond("200 OK", `{"results":[${results}]}`);
@@ -112,9 +96,10 @@ async function answer(request: string, body: string): Promise<string> {
         return respond("400 Bad Request", JSON.stringify({ code: "bad_request", detail: String(error) }));
       }
     case "GET /stats":
-      return respond("200 OK", seen.stats());
+      return respond("200 OK", stats());
     case "POST /reset":
-      seen = new Seen(seen.inFlight);
+      seen = nothingSeen(seen.in_flight);
+      keys = new KeySet(expect);
       return respond("200 OK", "{}");
     case "GET /":
       return respond("200 OK", "{}");

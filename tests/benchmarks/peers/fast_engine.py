@@ -67,12 +67,8 @@ async def fast_engine(
 ) -> AsyncIterator[str]:
     """Its URL, for as long as the block runs.
 
-    Args:
-        data_dir: where its log goes.
-        latency_ms: of each call, unless `tail`.
-        tail: latencies are log-normal, p50 20 ms, p99 400 ms, the same for each contender.
-        notable: share of pairs that are `triggered`.
-        expect: the most idempotency keys that it has to remember.
+    `tail`: latencies are log-normal, p50 20 ms, p99 400 ms, the same for each contender. `notable`: the share of pairs
+    that are `triggered`. `expect`: the most idempotency keys that it has to remember.
     """
     port = free_port()
     options = [f"--latency={latency_ms}", f"--notable={notable}", f"--expect={expect}", *(["--tail"] if tail else [])]

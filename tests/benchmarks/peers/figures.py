@@ -62,14 +62,10 @@ class ProcessUse:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one run.
+    """Of one run, from the HTTP call to its answer.
 
-    Args:
-        wall_seconds: from the HTTP call to its answer.
-        ideal_seconds: see `ideal_seconds`, of the calls that were made.
-        use: the contender's own.
-        evaluations: counted by the engine, each idempotency key once.
-        processes: by name: those that worked for it.
+    `ideal_seconds`: of the calls that were made. `use`: the contender's own; `processes`: of those that worked for it.
+    `evaluations`: counted by the engine, each idempotency key once.
     """
 
     wall_seconds: float

@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import httpx
 
+from tests.emulator.migrations import run_script
 from tests.emulator.project import Project
 
+RESULTS_TABLE = Path(__file__).with_name("results_table.sql")
 # The mentors of supabase/seed.sql, all of them active: there one in eight is not, and contenders are to be asked about a
 # round number.
 PLANT = b"""
 insert into public.peer_mentors (user_id, onboarding_completed_at)
 select md5('peer-mentor-' || n)::uuid, now() from generate_series(1, %s::integer) as n on conflict do nothing
 """
-CREATE = b"""
-create table if not exists public.benchmark_results (
-  user_id uuid not null,
-  scenario_type text not null,
-  outcome text not null,
-  notification_id text,
-  attempts integer not null,
-  primary key (user_id, scenario_type)
-);
-revoke all on table public.benchmark_results from anon, authenticated;
--- For who sends results as this function does.
-create or replace function public.benchmark_upsert(p_results jsonb) returns void
-language sql volatile set search_path = '' as $$
-  insert into public.benchmark_results (user_id, scenario_type, outcome, notification_id, attempts)
-  select member.user_id::uuid, grouped.scenario_type, grouped.outcome, member.notification_id, grouped.attempts
-    from jsonb_to_recordset(p_results) as grouped (
-      scenario_type text, outcome text, attempts integer, user_ids jsonb, notification_ids jsonb
-    )
-   cross join lateral rows from (
-     jsonb_array_elements_text(grouped.user_ids), jsonb_array_elements_text(grouped.notification_ids)
-   ) as member (user_id, notification_id)
-  on conflict (user_id, scenario_type) do update
-    set outcome = excluded.outcome, notification_id = excluded.notification_id, attempts = excluded.attempts
-$$;
-revoke all on function public.benchmark_upsert(jsonb) from public, anon, authenticated;
-grant execute on function public.benchmark_upsert(jsonb) to service_role;
-truncate public.benchmark_results;
-notify pgrst, 'reload schema';
-"""
-
 
 async def prepare(project: Project, mentors: int) -> None:
     """Leaves exactly this many active mentors and an empty `benchmark_results` that the Data API knows."""
@@ -54,7 +27,7 @@ async def prepare(project: Project, mentors: int) -> None:
             await connection.execute(PLANT, (mentors,))
             # or autovacuum does it during a measurement
             await connection.execute(b"vacuum (analyze) public.peer_mentors")
-        await connection.execute(CREATE)
+    await run_script(project.database_url, RESULTS_TABLE)
     headers = {"apikey": project.secret_key}
     async with httpx.AsyncClient(trust_env=False, headers=headers) as client, asyncio.timeout(10):
         table = f"{project.rest_url}/benchmark_results?limit=1"

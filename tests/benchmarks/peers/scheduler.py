@@ -34,12 +34,9 @@ async def forget_everything(project: Project) -> None:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """The function, started anew for each run.
+    """The function, started anew for each run; `env` goes over the environment that the load asks for.
 
-    Args:
-        env: goes over the environment that the load asks for.
-        root: of the checkout whose function it is.
-        forget: makes the database forget the runs before this one.
+    `root` holds its code; `forget` makes the database forget the runs before this one.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)

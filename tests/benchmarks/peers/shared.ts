@@ -15,18 +15,8 @@ export interface Pairs {
   types: string[];
 }
 
-export interface Run {
-  id: string;
-  scope: string;
-  scheduledFor: string;
-}
-
-interface EngineResult {
-  user_id: string;
-  scenario_type: string;
-  outcome: string;
-  notification_id?: string;
-}
+type Run = ReturnType<typeof newRun>;
+type EngineResult = Omit<ResultRow, "attempts">;
 
 const TIMEOUT_MS = 10_000;
 const MOST_ATTEMPTS = 5;
@@ -57,7 +47,7 @@ class CallFailed extends Error {
   }
 }
 
-export function newRun(): Run {
+export function newRun() {
   const id = crypto.randomUUID();
   return { id, scope: `manual:${id}`, scheduledFor: new Date().toISOString() };
 }
@@ -96,11 +86,9 @@ async function ask(run: Run, users: string[], types: string[]): Promise<{ result
     invocation_id: run.id,
     scheduled_for: run.scheduledFor,
     dry_run: false,
-    evaluations: users.map((user_id) => ({
-      user_id,
-      scenario_types: types,
-      idempotency_key_prefix: `${run.scope}:${user_id}`,
-    })),
+    evaluations: users.map((user_id) => (
+      { user_id, scenario_types: types, idempotency_key_prefix: `${run.scope}:${user_id}` }
+    )),
   });
   for (let attempt = 1;; attempt++) {
     let code: string;

@@ -47,7 +47,7 @@ OVER_CANDIDATE = f"this function over {CANDIDATE.name}"
 
 async def measure(conditions: Conditions) -> Measured:
     """Measures each client alone, then the function with either candidate."""
-    async with project_and_engine({"latency_ms": LATENCY_SECONDS * 1000, "notable": 1}) as (project, engine):
+    async with project_and_engine(latency_ms=LATENCY_SECONDS * 1000, notable=1) as (project, engine):
         alone = await in_turn(
             conditions,
             {

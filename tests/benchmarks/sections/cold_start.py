@@ -42,7 +42,7 @@ RUN_MS, FIRE_MS = 2_000, 20
 async def measure(conditions: Conditions) -> Measured:
     """Starts this function, an empty one and the good Deno program, time and again."""
     python = await asyncio.to_thread(_deployed_python)
-    async with project_and_engine({"notable": 1}) as (project, engine):
+    async with project_and_engine(notable=1) as (project, engine):
         stage = _Stage(project, engine, python)
         await prepare(project, MENTORS)
         starts = {THIS_FUNCTION: stage.run, EMPTY: stage.start_empty, GOOD_DENO: stage.start_deno}

@@ -38,7 +38,7 @@ async def measure_fan_out(conditions: Conditions) -> Measured:
         for in_flight, names in contenders.items()
         for name in names
     ]
-    contest = await Contest.on_one_project(conditions, entries, {"latency_ms": 20, "notable": 1})
+    contest = await Contest.on_one_project(conditions, entries, latency_ms=20, notable=1)
     return Measured(
         contest.rows,
         [target for in_flight, names in contenders.items() for target in _fan_out_targets(contest, in_flight, names)],
@@ -75,7 +75,7 @@ async def measure_tail(conditions: Conditions) -> Measured:
         Entry(name, label, _single(conditions, IN_FLIGHT, share=10 if name in SLOW else 1))
         for name in (THIS_FUNCTION, GOOD_DENO, *SLOW, WRK)
     ]
-    contest = await Contest.on_one_project(conditions, entries, {"tail": True, "notable": 1})
+    contest = await Contest.on_one_project(conditions, entries, tail=True, notable=1)
     efficiency = contest.spread(THIS_FUNCTION, label, "efficiency")
     return Measured(
         contest.rows,
@@ -98,7 +98,7 @@ async def measure_batched(conditions: Conditions) -> Measured:
         *(Entry(name, few, few_load) for name in (THIS_FUNCTION, GOOD_DENO, *SLOW)),
         *(Entry(name, most, many_load) for name in (THIS_FUNCTION, GOOD_DENO)),
     ]
-    contest = await Contest.on_one_project(conditions, entries, {"notable": 1, "expect": many_load.evaluations})
+    contest = await Contest.on_one_project(conditions, entries, notable=1, expect=many_load.evaluations)
     rate, rate_of_one = (contest.spread(THIS_FUNCTION, label, "evaluations_per_second") for label in (few, one))
     times = f"evaluations/s, in those of one user a call ({mentors:,} mentors)"
     claim = "wall time, as a share of the good Deno program's"
@@ -123,7 +123,7 @@ async def measure_durability(conditions: Conditions) -> Measured:
     few = _single(conditions, IN_FLIGHT)
     loads = {f"{few.mentors:,} mentors, 1 user a call": few, _batched_label(many.mentors): many}
     entries = [Entry(name, label, load) for label, load in loads.items() for name in (THIS_FUNCTION, PLAIN)]
-    contest = await Contest.on_one_project(conditions, entries, {"notable": 1, "expect": many.evaluations})
+    contest = await Contest.on_one_project(conditions, entries, notable=1, expect=many.evaluations)
     claim = "wall time, as a share of the loop's that is not durable"
     shares = {label: contest.share("wall_seconds", label, PLAIN) for label in loads}
     return Measured(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -11,6 +12,7 @@ import httpx
 from functions.http.invocations import cursor_of
 from shared.invocation_records import Position
 from tests.emulator.errors import EmulatorError
+from tests.emulator.migrations import run_script
 from tests.emulator.project import Project, ProjectFactory
 
 from ..contest import Contest, Entry, in_turn
@@ -32,47 +34,9 @@ FEW_REQUESTS = 10
 FILTERED = "filtered list"
 INVOCATIONS = "/api/v1/scheduler-invocations"
 
-MENTORS_PER_RUN = 25
-ROWS_PER_RUN = 2 * MENTORS_PER_RUN
+OLD_RUNS = Path(__file__).with_name("old_runs.sql")
+ROWS_PER_RUN = 50
 TABLES = b"public.scheduler_invocations, public.scheduler_invocation_batches, public.scheduler_evaluations"
-# A minute apart, the last of them two days ago: their number matters here, and not their age.
-PLANT_RUNS = b"""
-insert into public.scheduler_invocations (
-  id, idempotency_key, triggered_by, status, scheduled_for, created_at, started_at, finished_at, expires_at,
-  engine_scope, engine_scope_since, enumeration_done, next_batch_no
-)
-select
-  scheduler.time_ordered_id(run.at), 'slot:old-' || n, 'schedule', 'succeeded', run.at, run.at, run.at,
-  run.at + interval '10 seconds', run.at + interval '20 hours', 'slot:old-' || n, run.at, true, 2
-from generate_series(1, %(runs)s::integer) as n
-cross join lateral (select now() - interval '2 days' - make_interval(mins => n) as at) as run
-"""
-PLANT_BATCHES = b"""
-with users as (
-  select jsonb_agg(user_id order by user_id) as ids, min(user_id::text)::uuid as first, max(user_id::text)::uuid as last
-  from (select md5('peer-mentor-' || m)::uuid as user_id from generate_series(1, %(mentors)s::integer) as m) as chosen
-), counts as (
-  select jsonb_object_agg(type.value, jsonb_build_object('triggered', %(mentors)s::integer)) as by_type
-  from jsonb_array_elements_text(%(types)s::jsonb) as type
-)
-insert into public.scheduler_invocation_batches (
-  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
-  triggered, scenario_counts, duration_ms, worker, finished_at
-)
-select
-  i.id, 1, jsonb_build_array(jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', users.ids)),
-  users.first, users.last, %(mentors)s, 2 * %(mentors)s, 'scenario_evaluation_batches', 0, 'done', 1, 2 * %(mentors)s,
-  counts.by_type, 500, 'old', i.finished_at
-from public.scheduler_invocations as i, users, counts where i.idempotency_key like 'slot:old-%%'
-"""
-PLANT_ROWS = b"""
-insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome, notification_id)
-select i.id, md5('peer-mentor-' || m)::uuid, type.value, 'triggered', 'n-' || m
-from public.scheduler_invocations as i
-cross join generate_series(1, %(mentors)s::integer) as m
-cross join jsonb_array_elements_text(%(types)s::jsonb) as type
-where i.idempotency_key like 'slot:old-%%'
-"""
 
 
 async def measure(conditions: Conditions) -> Measured:
@@ -88,7 +52,8 @@ async def measure(conditions: Conditions) -> Measured:
         fast_engine(young.data_dir, notable=1, expect=load.evaluations) as engine,
     ):
         started = time.monotonic()
-        await _plant(old, runs)
+        await run_script(old.superuser_url, OLD_RUNS, {"benchmark.runs": str(runs)})
+        await _forget_new_runs(old)
         conditions.say(f"{runs:,} old runs were planted in {time.monotonic() - started:.0f} s")
         measured = {without: (young, SCHEDULER), with_history: (old, Scheduler(forget=_forget_new_runs))}
 
@@ -119,24 +84,13 @@ async def measure(conditions: Conditions) -> Measured:
     )
 
 
-async def _plant(project: Project, runs: int) -> None:
-    """So many runs that succeeded, each with one batch and its rows."""
-    types = '["inactivity_30_days", "milestone_reached"]'
-    async with project.connect(superuser=True) as connection:
-        # what is inserted here is consistent: to look each row's run up would take longer than everything else
-        await connection.execute(b"set session_replication_role = replica")
-        for statement in (PLANT_RUNS, PLANT_BATCHES, PLANT_ROWS):
-            await connection.execute(statement, {"runs": runs, "mentors": MENTORS_PER_RUN, "types": types})
-        # nothing of this is to be left to autovacuum during a measurement
-        await connection.execute(b"vacuum (analyze) " + TABLES)
-        await connection.execute(b"checkpoint")
-
-
 async def _forget_new_runs(project: Project) -> None:
     """Leaves the old runs alone."""
     async with project.connect(superuser=True) as connection:
         await connection.execute(b"delete from public.scheduler_invocations where idempotency_key not like 'slot:old-%'")
+        # nothing of this is to be left to autovacuum during a measurement
         await connection.execute(b"vacuum (analyze) " + TABLES)
+        await connection.execute(b"checkpoint")
         await connection.execute(b"select pgmq.purge_queue(queue_name) from pgmq.list_queues()")
 
 
