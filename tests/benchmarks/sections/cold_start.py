@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -42,10 +44,19 @@ RUN_MS, FIRE_MS = 2_000, 20
 async def measure(conditions: Conditions) -> Measured:
     """Starts this function, an empty one and the good Deno program, time and again."""
     python = await asyncio.to_thread(_deployed_python)
+    serve = ("-P", "-m", "functions_framework", "--target", "answer", "--asgi", "--host", LOCALHOST)
+    empty = ServedContender("empty-function", lambda: [python, *serve, "--source", HERE / "empty_function.py"])
+    slot = datetime.now(UTC) - timedelta(minutes=1)
+    types = json.dumps([{"type": name} for name in TYPES])
+    settings = {"EVALUATION_SCHEDULE": f"{slot.minute} {slot.hour} * * *", "SCENARIO_TYPES": types}
     async with project_and_engine(notable=1) as (project, engine):
-        stage = _Stage(project, engine, python)
         await prepare(project, MENTORS)
-        starts = {THIS_FUNCTION: stage.run, EMPTY: stage.start_empty, GOOD_DENO: stage.start_deno}
+        env = project.function_env(engine, settings)
+        starts: dict[str, Callable[[], Awaitable[dict[str, float]]]] = {
+            THIS_FUNCTION: partial(_run, project, engine, env, python),
+            EMPTY: partial(_start, project, engine, empty),
+            GOOD_DENO: partial(_start, project, engine, GOOD),
+        }
         for warm_up in starts.values():
             await warm_up()
         found = await in_turn(
@@ -54,7 +65,9 @@ async def measure(conditions: Conditions) -> Measured:
             starts,
             lambda contender, took: f"{contender}: {', '.join(f'{what} {ms:.1f} ms' for what, ms in took.items())}",
         )
-        requests = Spread.of([await stage.count_requests()])
+        async with counting_gateway(project) as gateway:
+            await _spawn_and_call(project, env | {"SUPABASE_URL": gateway.url}, python, calls=1)
+    requests = Spread.of([gateway.requests.total()])
     ours = {what: Spread.of(took[what] for took in found[THIS_FUNCTION]) for what in found[THIS_FUNCTION][0]}
     start = {contender: Spread.of(took["start"] for took in runs) for contender, runs in found.items()}
     small_run = f"night of {MENTORS} mentors, from the spawn"
@@ -80,68 +93,35 @@ async def measure(conditions: Conditions) -> Measured:
     )
 
 
-class _Stage:
-    """Starts each of them on a project, with the interpreter of the deployed function's environment."""
+async def _run(project: Project, engine: str, env: dict[str, str], python: Path) -> dict[str, float]:
+    """A start, a run, and calls after it: milliseconds, the run's with those of the start."""
+    await forget_everything(project)
+    await project.make_slot_due()
+    # it has seen the keys of the slot
+    await reset(engine)
+    start, run, *fires = await _spawn_and_call(project, env, python, calls=1 + FIRES)
+    return {"start": start, "run": start + run, "fire": percentile(fires, 0.5), "fire p95": percentile(fires, 0.95)}
 
-    def __init__(self, project: Project, engine: str, python: Path) -> None:
-        self._project = project
-        self._engine = engine
-        self._python = python
-        self._schedule = ""
 
-    async def run(self) -> dict[str, float]:
-        """A start, a run, and calls after it: milliseconds, the run's with those of the start."""
-        await forget_everything(self._project)
-        await self._project.make_slot_due()
-        slot = datetime.now(UTC) - timedelta(minutes=1)
-        self._schedule = f"{slot.minute} {slot.hour} * * *"
-        # the slot of the start before may have been the same: the engine has seen its keys
-        await reset(self._engine)
-        async with self._client() as client:
-            start, run, *fires = await self._fire(client, self._project.supabase_url, FIRES)
-        return {"start": start, "run": run, "fire": percentile(fires, 0.5), "fire p95": percentile(fires, 0.95)}
+async def _start(project: Project, engine: str, contender: ServedContender) -> dict[str, float]:
+    settings = settings_of(project, engine, Load.single(MENTORS, 1))
+    started = time.perf_counter()
+    async with contender.serve(project, settings):
+        return {"start": (time.perf_counter() - started) * 1000}
 
-    async def count_requests(self) -> int:
-        """What a call after the run asks of the Data API, in a process that is new."""
-        async with counting_gateway(self._project) as gateway, self._client() as client:
-            await self._fire(client, gateway.url, 0)
-        return gateway.requests.total()
 
-    async def start_empty(self) -> dict[str, float]:
-        serve = ("-P", "-m", "functions_framework", "--target", "answer", "--asgi", "--host", LOCALHOST)
-        command = [self._python, *serve, "--source", HERE / "empty_function.py"]
-        return await self._start(ServedContender("empty-function", lambda: command))
-
-    async def start_deno(self) -> dict[str, float]:
-        return await self._start(GOOD)
-
-    async def _start(self, contender: ServedContender) -> dict[str, float]:
-        settings = settings_of(self._project, self._engine, Load.single(MENTORS, 1))
+async def _spawn_and_call(project: Project, env: dict[str, str], python: Path, *, calls: int) -> list[float]:
+    """Milliseconds from the spawn to the first answer, and of each call of the slot."""
+    function = FunctionProcess(project.data_dir, env, name="cold-function", restart=False, python=python)
+    headers = {"Authorization": f"Bearer {project.invoke_token}"}
+    async with httpx.AsyncClient(trust_env=False, timeout=30, headers=headers) as client:
         started = time.perf_counter()
-        async with contender.serve(self._project, settings):
-            return {"start": (time.perf_counter() - started) * 1000}
-
-    def _client(self) -> httpx.AsyncClient:
-        """Made before the clock runs: it reads certificates."""
-        headers = {"Authorization": f"Bearer {self._project.invoke_token}"}
-        return httpx.AsyncClient(trust_env=False, timeout=30, headers=headers)
-
-    async def _fire(self, client: httpx.AsyncClient, supabase_url: str, more: int) -> list[float]:
-        """Milliseconds from the spawn to the first answer and to that of the slot's call, and of more such calls."""
-        types = json.dumps([{"type": name} for name in TYPES])
-        settings = {"EVALUATION_SCHEDULE": self._schedule, "SCENARIO_TYPES": types, "SUPABASE_URL": supabase_url}
-        env = self._project.function_env(self._engine, settings)
-        function = FunctionProcess(
-            self._project.data_dir, env, name="cold-function", restart=False, python=self._python
-        )
-        spawned = time.perf_counter()
         try:
             await function.start()
-            first_answer = time.perf_counter() - spawned
-            calls = [await _call(client, function.url) for _ in range(1 + more)]
+            first_answer = (time.perf_counter() - started) * 1000
+            return [first_answer, *[await _call(client, function.url) for _ in range(calls)]]
         finally:
             await function.stop()
-        return [first_answer * 1000, first_answer * 1000 + calls[0], *calls[1:]]
 
 
 async def _call(client: httpx.AsyncClient, url: str) -> float:
