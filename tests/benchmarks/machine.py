@@ -16,19 +16,13 @@ from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.postgrest import find_postgrest
 from tests.emulator.staging import ROOT
 
-from .peers.contenders import find_wrk
-from .peers.fast_engine import HERE, find_deno
+from .peers.contenders import WRK_BINARY
+from .peers.fast_engine import NODE_MODULES, find_deno
 
 PACKAGES = (
     *("functions-framework", "fastapi", "uvicorn", "uvloop", "h11", "supabase", "postgrest", "httpx", "pyreqwest"),
     *("aiohttp", "dbos"),
 )
-PROGRAMS = {
-    "PostgREST": (find_postgrest, "--version"),
-    "Caddy": (find_caddy, "version"),
-    "Deno": (find_deno, "--version"),
-    "wrk": (find_wrk, "-v"),
-}
 VERSION = re.compile(r"\d+(?:\.\d+)+")
 CPU_MODEL = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
 
@@ -53,12 +47,14 @@ def describe_commit(root: Path = ROOT) -> str:
 
 def _versions() -> dict[str, str]:
     """Of what takes part; all of it is installed."""
-    commands = {name: [find(), argument] for name, (find, argument) in PROGRAMS.items()}
-    supabase = json.loads((HERE / "node_modules/@supabase/supabase-js/package.json").read_text(encoding="utf-8"))
+    supabase = json.loads((NODE_MODULES / "@supabase/supabase-js/package.json").read_text(encoding="utf-8"))
     return {
         "Python": platform.python_version(),
         "PostgreSQL": PostgresBinaries.find().version,
-        **{name: _version(_output(command)) for name, command in commands.items()},
+        "PostgREST": _version_of(find_postgrest(), "--version"),
+        "Caddy": _version_of(find_caddy(), "version"),
+        "Deno": _version_of(find_deno(), "--version"),
+        "wrk": _version_of(str(WRK_BINARY), "-v"),
         "supabase-js": supabase["version"],
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
@@ -69,7 +65,7 @@ def _version(text: str) -> str:
     return found.group() if found else text.strip()
 
 
-def _output(command: list[str | Path]) -> str:
-    """All that it writes: wrk says its version as an error."""
+def _version_of(*command: str | Path) -> str:
+    """By what it writes: wrk says its version as an error."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
+    return _version(done.stdout + done.stderr)

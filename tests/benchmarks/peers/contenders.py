@@ -23,13 +23,14 @@ from tests.emulator.processes import ChildProcess
 from tests.emulator.project import Project
 from tests.emulator.staging import ROOT
 
-from .fast_engine import HERE, EngineStats, answers, deno_command, deno_env, read_stats, reset
+from .fast_engine import HERE, EngineStats, answers, deno_command, deno_env, find_deno, read_stats, reset
 from .figures import Figures, Load, ProcessUse, ideal_seconds
 from .measured_call import check, measured_call, pids_of
 from .preparation import count_rows, prepare, user_ids
 from .process_use import FamilyMemory, ProcessMeter, cpu_seconds
 from .scheduler import SCHEDULER, settings_for
 
+WRK_BINARY = shutil.which("wrk")
 WRK_THREADS = 2
 WRK_SECONDS = 300
 LOOK_SECONDS = 0.1
@@ -105,10 +106,10 @@ class Wrk:
         users = project.data_dir.folder("wrk") / f"users-{uuid.uuid4().hex[:8]}.txt"
         await asyncio.to_thread(users.write_text, "\n".join(await user_ids(project)))
         threads = min(WRK_THREADS, load.in_flight)
-        command: list[str | Path] = [find_wrk(), f"-t{threads}", f"-c{load.in_flight}", f"-d{WRK_SECONDS}s"]
+        command: list[str | Path] = [f"-t{threads}", f"-c{load.in_flight}", f"-d{WRK_SECONDS}s"]
         command += ["-s", HERE / "limit.lua", f"{engine_url}/v1/evaluations", "--", users]
         command += [str(threads), f"manual:{uuid.uuid4()}", ",".join(load.types), project.engine_token]
-        process = ChildProcess("wrk", command, data_dir=project.data_dir, env={})
+        process = ChildProcess("wrk", [str(WRK_BINARY), *command], data_dir=project.data_dir, env={})
         with ProcessMeter(pids_of(project, await reset(engine_url))) as meter:
             await process.start()
             try:
@@ -133,22 +134,13 @@ class Wrk:
         raise EmulatorError(f"wrk did not make its calls within {WRK_SECONDS} s; its log says:\n{process.log_tail()}")
 
 
-def find_wrk() -> Path:
-    """`wrk` on PATH."""
-    found = shutil.which("wrk")
-    if found is None:
-        raise EmulatorError("wrk is not installed: it is Debian's package `wrk`, and Homebrew's")
-    return Path(found)
-
-
 def require_all() -> None:
     """Raises `EmulatorError`, which says how to get it, where something is not installed."""
-    deno_command("engine.ts")
-    find_wrk()
+    find_deno()
+    if WRK_BINARY is None:
+        raise EmulatorError("wrk is not installed: it is Debian's package `wrk`, and Homebrew's")
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise EmulatorError(
-            f"{', '.join(missing)}: not installed; run `pip install -r tests/benchmarks/requirements.txt`"
-        )
+        raise EmulatorError(f"run `pip install -r tests/benchmarks/requirements.txt`: no {', '.join(missing)}")
 
 
 # Served as the function is; the port comes by its environment.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from tests.emulator.ports import LOCALHOST, free_port
 from tests.emulator.processes import ChildProcess, http_status
 
 HERE = Path(__file__).parent
+NODE_MODULES = HERE / "node_modules"
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,14 @@ class EngineStats:
 
 
 def find_deno() -> Path:
-    """The binary that npm brought, else the wheel's beside this Python, else `deno` on PATH."""
-    # not node_modules/.bin/deno, which keeps a Node.js process around it
-    for binary in sorted(HERE.glob("node_modules/@deno/*/deno")):
+    """The binary that npm brought; not node_modules/.bin/deno, which keeps a Node.js process around it."""
+    for binary in NODE_MODULES.glob("@deno/*/deno"):
         return binary
-    found = shutil.which("deno", path=str(Path(sys.executable).parent)) or shutil.which("deno")
-    if found is None:
-        raise EmulatorError("Deno is not installed: run `npm install` in tests/benchmarks/peers, or put `deno` on PATH")
-    return Path(found)
+    raise EmulatorError("Deno and supabase-js are not installed: run `npm install` in tests/benchmarks/peers")
 
 
 def deno_command(program: str) -> list[str | Path]:
     """Runs a program of this folder: it may use the loopback interface and its environment, and downloads nothing."""
-    if not (HERE / "node_modules" / "@supabase" / "supabase-js").is_dir():
-        raise EmulatorError("supabase-js is not installed: run `npm install` in tests/benchmarks/peers")
     offline = ("--no-remote", "--cached-only", "--no-prompt", "--node-modules-dir=manual")
     return [find_deno(), "run", *offline, "--allow-env", "--allow-net=127.0.0.1", HERE / program]
 
