@@ -78,8 +78,8 @@ async def measure(conditions: Conditions) -> Measured:
     async with ProjectFactory(settings=POSTGRES) as projects, projects.project() as project:
         for scenario in SCENARIOS:
             runs: dict[int, list[tuple[float, ...]]] = {}
-            options = {"latency_ms": scenario.latency_ms, "expect": scenario.load_of(max(PROCESSES)).evaluations}
-            async with fast_engine(project.data_dir, notable=1, **options) as engine:
+            most, latency = scenario.load_of(max(PROCESSES)).evaluations, scenario.latency_ms
+            async with fast_engine(project.data_dir, latency_ms=latency, notable=1, expect=most) as engine:
                 for _ in range(conditions.rounds):
                     for number in PROCESSES[:2] if conditions.quick else PROCESSES:
                         together, busy = await _drain(project, engine, scenario, number)

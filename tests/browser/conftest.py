@@ -7,7 +7,7 @@ to another host.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Literal
 
 import pytest
 from playwright.async_api import Browser, Error, async_playwright
@@ -20,6 +20,7 @@ from tests.integration.nightly.night import Night, slot_minutes_ago
 
 TIMEZONE = "Europe/Oslo"
 
+ColorScheme = Literal["light", "dark"]
 Tab = Callable[..., Awaitable[OperatorPage]]
 
 
@@ -64,10 +65,13 @@ async def tab(chromium: Browser, night: Night, function: FunctionProcess) -> Asy
     """Opens tabs, each in a context of its own: by default as wide as a laptop's screen and light."""
     opened: list[OperatorPage] = []
 
-    async def open_tab(width: int = 1280, height: int = 900, scheme: str = "light") -> OperatorPage:
-        options: dict[str, Any] = {"color_scheme": scheme, "reduced_motion": "reduce"}
+    async def open_tab(width: int = 1280, height: int = 900, scheme: ColorScheme = "light") -> OperatorPage:
         context = await chromium.new_context(
-            viewport={"width": width, "height": height}, locale="en-GB", timezone_id=TIMEZONE, **options
+            viewport={"width": width, "height": height},
+            locale="en-GB",
+            timezone_id=TIMEZONE,
+            color_scheme=scheme,
+            reduced_motion="reduce",
         )
         context.set_default_timeout(PATIENCE_MS)
         opened.append(OperatorPage(await context.new_page(), night, function))
