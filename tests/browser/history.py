@@ -130,4 +130,11 @@ def _done(users: Sequence[str], causes: dict[str, int]) -> dict[str, object]:
 def _abandoned(users: Sequence[str]) -> dict[str, object]:
     counts = json.dumps({name: {"not_evaluated": len(users)} for name in TYPES})
     nothing = {"triggered": 0, "not_triggered": 0, "failed": 0, "not_evaluated": 2 * len(users)}
-    return {"state": "abandoned", "users": users, "types": json.dumps(TYPES), "counts": counts, "causes": "{}", **nothing}
+    return {
+        "state": "abandoned",
+        "users": users,
+        "types": json.dumps(TYPES),
+        "counts": counts,
+        "causes": "{}",
+        **nothing,
+    }

@@ -23,9 +23,7 @@ def shown(moment: datetime) -> str:
     return f"{local.day} {local:%b %Y, %H:%M}"
 
 
-async def test_slots_are_told_apart_in_strip_and_charts(
-    night: Night, history: History, operator: OperatorPage
-) -> None:
+async def test_slots_are_told_apart_in_strip_and_charts(night: Night, history: History, operator: OperatorPage) -> None:
     await night.add_mentors(20)
     runs = await history.add(
         Past(5),

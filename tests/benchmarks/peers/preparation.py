@@ -18,6 +18,7 @@ insert into public.peer_mentors (user_id, onboarding_completed_at)
 select md5('peer-mentor-' || n)::uuid, now() from generate_series(1, %s::integer) as n on conflict do nothing
 """
 
+
 async def prepare(project: Project, mentors: int) -> None:
     """Leaves exactly this many active mentors and an empty `benchmark_results` that the Data API knows."""
     planted = await count(project, b"select count(*) from public.peer_mentors")

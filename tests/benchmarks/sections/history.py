@@ -87,7 +87,9 @@ async def measure(conditions: Conditions) -> Measured:
 async def _forget_new_runs(project: Project) -> None:
     """Leaves the old runs alone."""
     async with project.connect(superuser=True) as connection:
-        await connection.execute(b"delete from public.scheduler_invocations where idempotency_key not like 'slot:old-%'")
+        await connection.execute(
+            b"delete from public.scheduler_invocations where idempotency_key not like 'slot:old-%'"
+        )
         # nothing of this is to be left to autovacuum during a measurement
         await connection.execute(b"vacuum (analyze) " + TABLES)
         await connection.execute(b"checkpoint")
