@@ -85,7 +85,7 @@ async def measure(section: Section, conditions: Conditions) -> Stored:
 
 
 async def main(sections: Sequence[Section], conditions: Conditions, out: Path) -> int:
-    """Runs what is asked for, and writes and prints after each section; 1 where something broke, whatever the figures."""
+    """Runs what is asked for, and writes and prints after each section; 1 where something broke."""
     try:
         require_all()
     except EmulatorError as error:
@@ -94,7 +94,6 @@ async def main(sections: Sequence[Section], conditions: Conditions, out: Path) -
     machine, broken = describe_machine(), []
     results = read_results(out / "results.json", machine)
     console = Console(width=max(Console().width, TABLE_WIDTH))
-    out.mkdir(parents=True, exist_ok=True)
     for section in sections:
         print(f"{section.name}: {section.title}", flush=True)
         try:

@@ -26,8 +26,14 @@ async def run_child(argv: Sequence[str | Path], result: Path, *, root: Path, dat
         await process.wait()
     finally:
         await process.stop(STOP_SECONDS)
-    if not result.exists():
-        raise EmulatorError(f"{' '.join(map(str, argv))} failed in {root}; its log ends:\n{process.log_tail()}")
-    figures = json.loads(await asyncio.to_thread(result.read_text, encoding="utf-8"))
+    try:
+        return json.loads(await asyncio.to_thread(_take, result))
+    except FileNotFoundError:
+        said = f"{' '.join(map(str, argv))} failed in {root}; its log ends:\n{process.log_tail()}"
+        raise EmulatorError(said) from None
+
+
+def _take(result: Path) -> str:
+    text = result.read_text(encoding="utf-8")
     result.unlink()
-    return figures
+    return text

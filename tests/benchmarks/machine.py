@@ -41,7 +41,7 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_commit(root: Path = ROOT) -> str:
     """Of a checkout; with `+` where files differ from it, empty where it is none."""
-    command = ["git", "-C", root, "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    command: list[str | Path] = ["git", "-C", root, "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 

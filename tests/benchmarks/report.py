@@ -46,6 +46,7 @@ def read_results(path: Path, machine: Stored) -> dict[str, Stored]:
 def write_results(path: Path, machine: Stored, sections: Mapping[str, Stored]) -> None:
     """Writes the file, at once or not at all."""
     stored = {"format": FORMAT, "machine": machine, "sections": sections}
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     draft.replace(path)

@@ -20,7 +20,8 @@ UNKNOWN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
 def shown(moment: datetime) -> str:
     """A time as the page writes it, in the reader's zone."""
     local = moment.astimezone(ZoneInfo(TIMEZONE))
-    return f"{local.day} {local:%b %Y, %H:%M}"
+    month = "Sept" if local.month == 9 else f"{local:%b}"
+    return f"{local.day} {month} {local:%Y, %H:%M}"
 
 
 async def test_slots_are_told_apart_in_strip_and_charts(night: Night, history: History, operator: OperatorPage) -> None:

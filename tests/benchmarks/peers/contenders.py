@@ -66,7 +66,7 @@ def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]
 
 @dataclass(frozen=True)
 class ServedContender:
-    """A program that evaluates all mentors when it is sent a POST; its settings are its environment but for the port."""
+    """A program that evaluates all mentors when it is sent a POST; settings: its environment but for the port."""
 
     name: str
     command: Callable[[], Sequence[str | Path]]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.emulator.gateway import GLOBAL_OPTIONS, find_caddy
@@ -51,7 +52,7 @@ async def counting_gateway(project: Project) -> AsyncIterator[CountingGateway]:
     folder = project.data_dir.folder("counting-gateway")
     log, config = folder / f"{port}.requests", folder / f"{port}.Caddyfile"
     config.write_text(CADDYFILE.format(host=LOCALHOST, port=port, log=log, upstream=project.gateway.port))
-    command = [find_caddy(), "run", "--adapter", "caddyfile", "--config", config]
+    command: list[str | Path] = [find_caddy(), "run", "--adapter", "caddyfile", "--config", config]
     env = {"PATH": "", "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     process = ChildProcess(f"counting-{port}", command, data_dir=project.data_dir, env=env)
     gateway = CountingGateway(f"http://{LOCALHOST}:{port}")

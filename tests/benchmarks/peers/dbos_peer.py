@@ -110,6 +110,7 @@ def ask(run: dict[str, str], users: Sequence[str], types: Sequence[str]) -> tupl
         {"user_id": user, "scenario_types": types, "idempotency_key_prefix": f"{run['scope']}:{user}"} for user in users
     ]
     about = {"invocation_id": run["id"], "scheduled_for": run["scheduled_for"], "dry_run": False}
+    code, attempt = "", 0
     for attempt in range(1, MOST_ATTEMPTS + 1):
         retry_after = 0.0
         try:

@@ -1,4 +1,4 @@
-"""The fast fake engine (`engine.ts`) as a process, what it counted, and how the Deno programs of this folder are run."""
+"""The fast fake engine (`engine.ts`) as a process, what it counted, and how Deno programs of this folder are run."""
 
 from __future__ import annotations
 

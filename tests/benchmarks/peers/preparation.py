@@ -11,8 +11,7 @@ from tests.emulator.migrations import run_script
 from tests.emulator.project import Project
 
 RESULTS_TABLE = Path(__file__).with_name("results_table.sql")
-# The mentors of supabase/seed.sql, all of them active: there one in eight is not, and contenders are to be asked about a
-# round number.
+# The mentors of supabase/seed.sql, all of them active: there one in eight is not, and a round number is wanted.
 PLANT = b"""
 insert into public.peer_mentors (user_id, onboarding_completed_at)
 select md5('peer-mentor-' || n)::uuid, now() from generate_series(1, %s::integer) as n on conflict do nothing

@@ -4,9 +4,9 @@ Memory is what a family of processes holds in pages, each page once, whatever el
 
 - Anonymous pages and shared memory are shared within the family only. The kernel divides each page by the number of
   processes that map it (`Pss_Anon`, `Pss_Shmem`), so that the family's sum has each once.
-- Pages of files are shared with every process that has the same library or binary open, even with the one that measures.
-  So the kernel's division would charge a contender less because another one runs beside it. They are counted in full,
-  as many as that member has in memory that has most of them (`RssFile`): a family runs one program.
+- Pages of files are shared with every process that has the same library or binary open, even with the one that
+  measures. So the kernel's division would charge a contender less because another one runs beside it. They are counted
+  in full, as many as that member has in memory that has most of them (`RssFile`): a family runs one program.
 
 A family's peak is the high-water mark of the largest member (`VmHWM`, which misses no moment) and the most that the
 others were seen to hold beside it, twice a second. Both need not have been at the same moment, so the peak is not too

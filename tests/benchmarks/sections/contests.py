@@ -1,4 +1,4 @@
-"""Contenders on one project: one user a call, a latency with a tail, a hundred users a call, the price of durability."""
+"""Contenders on one project: one user a call, a latency with a tail, a hundred users a call, and durability's price."""
 
 from __future__ import annotations
 
