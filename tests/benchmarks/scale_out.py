@@ -1,8 +1,8 @@
 """Past one process: two, four and eight drain one run, against an engine of fixed latency.
 
 All mentors are enumerated while the engine is paused; then dispatch posts a slice for each process at once, through a
-load balancer that gives each process one. As many mentors for each process, however many there are, so that beginning and
-end weigh the same. The heavier loads come to where the machine's CPU is full. What it bears say processes that have
+load balancer that gives each process one. As many mentors for each process, however many there are, so that beginning
+and end weigh the same. The heavier loads come to where the machine's CPU is full. What it bears say processes that have
 nothing in common but the machine and are given the same load: the loop of the benchmark of durability, once in each
 process, each with mentors of its own.
 """

@@ -142,7 +142,16 @@ def _deployed_python() -> Path:
     python, complete = folder / "bin" / "python", folder / ".complete"
     if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements]
+        pip: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+            requirements,
+        ]
         for command in ([sys.executable, "-m", "venv", folder], pip):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
