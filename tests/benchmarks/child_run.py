@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -17,34 +16,24 @@ from tests.emulator.processes import ChildProcess
 # A program may have a stack of its own to stop.
 STOP_SECONDS = 30
 
-_numbers = itertools.count(1)
 
-
-async def run_child(argv: Sequence[str | Path], *, root: Path, data_dir: DataDir) -> Any:
-    """Runs it and returns the JSON that it wrote.
-
-    Args:
-        argv: the command; the name of the file for its figures is added.
-        root: of the checkout whose code it imports; its working directory.
-        data_dir: keeps its log and its figures.
-
-    Raises:
-        EmulatorError: it wrote no figures.
-    """
-    name = f"child-{next(_numbers)}"
-    result = data_dir.path / f"{name}.json"
-    process = ChildProcess(
-        name,
-        [*argv, result],
-        data_dir=data_dir,
-        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data_dir.path), "PYTHONPATH": str(root)},
-        cwd=root,
-    )
+async def run_child(argv: Sequence[str | Path], result: Path, *, root: Path, data_dir: DataDir) -> Any:
+    """Runs it in a checkout, whose code it imports, and returns the JSON that it wrote into a file."""
+    env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data_dir.path), "PYTHONPATH": str(root)}
+    process = ChildProcess("child", argv, data_dir=data_dir, env=env, cwd=root)
     await process.start()
     try:
         await process.wait()
     finally:
         await process.stop(STOP_SECONDS)
-    if not result.exists():
-        raise EmulatorError(f"{' '.join(map(str, argv))} failed in {root}; its log ends:\n{process.log_tail()}")
-    return json.loads(await asyncio.to_thread(result.read_text, encoding="utf-8"))
+    try:
+        return json.loads(await asyncio.to_thread(_take, result))
+    except FileNotFoundError:
+        said = f"{' '.join(map(str, argv))} failed in {root}; its log ends:\n{process.log_tail()}"
+        raise EmulatorError(said) from None
+
+
+def _take(result: Path) -> str:
+    text = result.read_text(encoding="utf-8")
+    result.unlink()
+    return text

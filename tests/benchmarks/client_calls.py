@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shared.post_client import PostClient
 
-TOKEN = "not-a-secret"
-TIMEOUT_SECONDS = 60.0
-MOST_BYTES = 1024 * 1024
-OK = 200
-HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", "Accept": "application/json"}
+HEADERS = {"Authorization": "Bearer not-a-secret", "Content-Type": "application/json", "Accept": "application/json"}
 # Changes with every call of the product.
 CALL_HEADERS = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+# About one user and one type, and all of them different.
+BODY = (
+    b'{"invocation_id":"00000000-0000-0000-0000-000000000000","scheduled_for":"2026-01-01T02:00:00+00:00",'
+    b'"dry_run":false,"evaluations":[{"user_id":"%08x-0000-4000-8000-000000000000",'
+    b'"scenario_types":["inactivity_30_days"],"idempotency_key_prefix":"benchmark:%08x"}]}'
+)
 
 
 async def call_all(client: PostClient, bodies: Iterator[bytes], in_flight: int) -> None:
@@ -33,8 +35,8 @@ async def call_all(client: PostClient, bodies: Iterator[bytes], in_flight: int) 
 
     async def worker() -> None:
         for body in bodies:
-            answer = await client.post(body, CALL_HEADERS, timeout_seconds=TIMEOUT_SECONDS, max_bytes=MOST_BYTES)
-            if answer.status != OK or not answer.content:
+            answer = await client.post(body, CALL_HEADERS, timeout_seconds=60, max_bytes=2**20)
+            if answer.status != 200 or not answer.content:
                 raise RuntimeError(f"expected 200 and a body, found {answer.status}")
 
     async with asyncio.TaskGroup() as workers:
@@ -42,30 +44,13 @@ async def call_all(client: PostClient, bodies: Iterator[bytes], in_flight: int) 
             workers.create_task(worker())
 
 
-def bodies_of(calls: int) -> list[bytes]:
-    """Returns calls about one user and one type each, all of them different."""
-    return [
-        b'{"invocation_id":"00000000-0000-0000-0000-000000000000","scheduled_for":"2026-01-01T02:00:00+00:00",'
-        b'"dry_run":false,"evaluations":[{"user_id":"%08x-0000-4000-8000-000000000000",'
-        b'"scenario_types":["inactivity_30_days"],"idempotency_key_prefix":"benchmark:%08x"}]}' % (number, number)
-        for number in range(calls)
-    ]
-
-
 async def measure(client: PostClient, calls: int, in_flight: int) -> dict[str, float]:
-    """Returns seconds and CPU seconds of all threads, after a first call on each connection."""
-    bodies = bodies_of(calls + in_flight)
+    """Seconds and CPU seconds of all threads, after a first call on each connection."""
+    bodies = [BODY % (number, number) for number in range(calls + in_flight)]
     await call_all(client, iter(bodies[:in_flight]), in_flight)
     cpu, started = time.process_time(), time.perf_counter()
     await call_all(client, iter(bodies[in_flight:]), in_flight)
     return {"wall_seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
-
-
-def peak_megabytes() -> float:
-    """Returns this process's high-water mark."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
-    assert found is not None
-    return int(found.group(1)) / 1024
 
 
 def main(client_name: str, url: str, calls: int, in_flight: int, result: Path) -> None:
@@ -76,8 +61,10 @@ def main(client_name: str, url: str, calls: int, in_flight: int, result: Path) -
     imported = time.perf_counter() - started
     import uvloop  # as the product's server does; after the clock
 
-    found = uvloop.run(measure(connect(url, HEADERS, connect_seconds=5), calls, in_flight))
-    figures = found | {"import_seconds": imported, "peak_megabytes": peak_megabytes()}
+    figures = uvloop.run(measure(connect(url, HEADERS, connect_seconds=5), calls, in_flight))
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    assert peak is not None
+    figures |= {"import_seconds": imported, "peak_megabytes": int(peak.group(1)) / 1024}
     result.write_text(json.dumps(figures), encoding="utf-8")
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
-from .peers.figures import Figures, Load, ProcessUse
+from tests.emulator.project import Project, ProjectFactory
+
+from .peers.contenders import CONTENDERS, THIS_FUNCTION
+from .peers.fast_engine import fast_engine
+from .peers.figures import Figures, Load
 from .section import Conditions, Row
 from .spread import Spread
 
@@ -22,11 +28,6 @@ async def in_turn(
     """Runs each once a round, and every second round the other way round.
 
     So all of them meet the same slow and fast moments of the machine, and none always comes after the same other one.
-
-    Args:
-        conditions: how many rounds.
-        runs: what to run, by key.
-        describe: what is said about a run that is through.
     """
     found: dict[K, list[T]] = {key: [] for key in runs}
     for number in range(conditions.rounds):
@@ -38,15 +39,20 @@ async def in_turn(
     return found
 
 
+@asynccontextmanager
+async def project_and_engine(**engine: Any) -> AsyncIterator[tuple[Project, str]]:
+    """A project on a stack of its own, and the URL of a `fast_engine` with these arguments."""
+    async with (
+        ProjectFactory() as projects,
+        projects.project() as project,
+        fast_engine(project.data_dir, **engine) as url,
+    ):
+        yield project, url
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A contender under a load.
-
-    Args:
-        contender: its name.
-        label: the load in short.
-        load: what it is asked to do.
-    """
+    """A contender, by its name, under a load, and that load in short."""
 
     contender: str
     label: str
@@ -54,96 +60,59 @@ class Entry:
 
 
 class Contest:
-    """What came of all entries."""
+    """What came of all entries: a row for each, in their order."""
 
-    def __init__(self, found: Mapping[Entry, Sequence[Figures]]) -> None:
-        self._found = found
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
 
     @classmethod
     async def run(
         cls, conditions: Conditions, entries: Sequence[Entry], run: Callable[[Entry], Awaitable[Figures]]
     ) -> Contest:
-        """Measures all entries in turn, after a short run that nobody counts: engine and database are new."""
+        """Measures all entries in turn, after a short run that does not count: engine and database are new."""
         first = entries[0]
         await run(replace(first, load=replace(first.load, mentors=min(first.load.mentors, WARM_UP_MENTORS))))
-        return cls(await in_turn(conditions, {entry: _bind(run, entry) for entry in entries}, _describe))
+        found = await in_turn(conditions, {entry: partial(run, entry) for entry in entries}, _describe)
+        return cls([_row(entry, figures) for entry, figures in found.items()])
 
-    def spread(self, contender: str, label: str, figure: Callable[[Figures], float]) -> Spread:
+    @classmethod
+    async def on_one_project(cls, conditions: Conditions, entries: Sequence[Entry], **engine: Any) -> Contest:
+        """Measures contenders by their names."""
+        async with project_and_engine(**engine) as (project, url):
+            return await cls.run(conditions, entries, lambda one: CONTENDERS[one.contender].run(project, url, one.load))
+
+    def spread(self, contender: str, label: str, figure: str) -> Spread:
         """A figure of one entry."""
-        for entry, figures in self._found.items():
-            if (entry.contender, entry.label) == (contender, label):
-                return Spread.of(figure(one) for one in figures)
-        raise KeyError((contender, label))
+        return next(row.figures[figure] for row in self.rows if (row.contender, row.label) == (contender, label))
 
-    def rows(self) -> list[Row]:
-        """A row for each entry, in their order."""
-        return [_row(entry, figures) for entry, figures in self._found.items()]
-
-
-def wall(figures: Figures) -> float:
-    """Seconds."""
-    return figures.wall_seconds
-
-
-def efficiency(figures: Figures) -> float:
-    """The ideal's share of the time that it took."""
-    return figures.efficiency
-
-
-def rate(figures: Figures) -> float:
-    """Evaluations a second."""
-    return figures.evaluations_per_second
-
-
-def cpu(figures: Figures) -> float:
-    """CPU seconds of the contender's own processes."""
-    return figures.use.cpu_seconds
-
-
-def cores(figures: Figures) -> float:
-    """Returns how many of the machine's cores the contender's own processes kept busy."""
-    return figures.use.cpu_seconds / figures.wall_seconds
-
-
-def memory(figures: Figures) -> float:
-    """Peak megabytes of the contender's own processes."""
-    return figures.use.peak_megabytes
-
-
-def _bind(run: Callable[[Entry], Awaitable[Figures]], entry: Entry) -> Callable[[], Awaitable[Figures]]:
-    return lambda: run(entry)
+    def share(self, figure: str, label: str, other: str) -> Spread:
+        """This function's figure as a share of another contender's, round by round."""
+        return self.spread(THIS_FUNCTION, label, figure).over(self.spread(other, label, figure))
 
 
 def _describe(entry: Entry, figures: Figures) -> str:
-    share = f"{figures.efficiency:.3f} of the ideal, " if entry.load.users_per_call == 1 else ""
-    return (
-        f"{entry.contender}, {entry.label}: {figures.wall_seconds:.2f} s, {share}"
-        f"{figures.use.cpu_seconds:.2f} s CPU, {figures.use.peak_megabytes:.0f} MB"
-    )
+    cpu, memory = f"{figures.use.cpu_seconds:.2f} s CPU", f"{figures.use.peak_megabytes:.0f} MB"
+    return f"{entry.contender}, {entry.label}: {figures.wall_seconds:.2f} s, {cpu}, {memory}"
 
 
-def _row(entry: Entry, figures: Sequence[Figures]) -> Row:
-    load = {name: value for name, value in asdict(entry.load).items() if name != "types"}
-    return Row(
-        entry.contender,
-        entry.label,
-        load | {"types": len(entry.load.types)},
-        # where many users share a call, the calls' latency is not what takes the time
-        ({"efficiency": Spread.of(map(efficiency, figures))} if entry.load.users_per_call == 1 else {})
-        | {
-            "wall_seconds": Spread.of(map(wall, figures)),
-            "evaluations_per_second": Spread.of(map(rate, figures)),
-            "cpu_seconds": Spread.of(map(cpu, figures)),
-            "cores": Spread.of(map(cores, figures)),
-            "peak_megabytes": Spread.of(map(memory, figures)),
-            "largest_megabytes": Spread.of(one.use.largest_megabytes for one in figures),
-        },
-        {name: _uses([one.processes[name] for one in figures]) for name in figures[0].processes},
-    )
-
-
-def _uses(uses: Sequence[ProcessUse]) -> dict[str, Spread]:
-    return {
-        "cpu_seconds": Spread.of(use.cpu_seconds for use in uses),
-        "peak_megabytes": Spread.of(use.peak_megabytes for use in uses),
+def _row(entry: Entry, runs: Sequence[Figures]) -> Row:
+    load = entry.load
+    # where many users share a call, the calls' latency is not what takes the time
+    figures = {"efficiency": Spread.of(run.efficiency for run in runs)} if load.users_per_call == 1 else {}
+    figures |= {
+        "wall_seconds": Spread.of(run.wall_seconds for run in runs),
+        "evaluations_per_second": Spread.of(run.evaluations / run.wall_seconds for run in runs),
+        "cpu_seconds": Spread.of(run.use.cpu_seconds for run in runs),
+        "cores": Spread.of(run.use.cpu_seconds / run.wall_seconds for run in runs),
+        "peak_megabytes": Spread.of(run.use.peak_megabytes for run in runs),
+        "largest_megabytes": Spread.of(run.use.largest_megabytes for run in runs),
     }
+    processes = {
+        name: {
+            use: Spread.of(getattr(run.processes[name], use) for run in runs)
+            for use in ("cpu_seconds", "peak_megabytes")
+        }
+        for name in runs[0].processes
+    }
+    numbers = {name: getattr(load, name) for name in ("mentors", "in_flight", "users_per_call", "types_per_call")}
+    return Row(entry.contender, entry.label, numbers | {"types": len(load.types)}, figures, processes)

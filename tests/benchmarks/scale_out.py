@@ -1,177 +1,219 @@
 """Past one process: two, four and eight drain one run, against an engine of fixed latency.
 
-As many mentors for each process, however many there are, so that beginning and end weigh the same. Three loads, the
-heavier of which come to where the machine's CPU is full; where that is, processes that have nothing in common but the
-machine tell, which are given the same load. Then one run in which processes are killed again and again.
+All mentors are enumerated while the engine is paused; then dispatch posts a slice for each process at once, through a
+load balancer that gives each process one. As many mentors for each process, however many there are, so that beginning
+and end weigh the same. The heavier loads come to where the machine's CPU is full. What it bears say processes that have
+nothing in common but the machine and are given the same load: the loop of the benchmark of durability, once in each
+process, each with mentors of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import median
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from tests.emulator.project import ProjectFactory
+import httpx
+import psutil
 
-from .drained_run import SETTINGS, DrainFigures, DrainLoad, drain_once
-from .independent import IndependentFigures, run_independent
-from .peers.fast_engine import fast_engine
+from tests.emulator.connections import Connection
+from tests.emulator.errors import EmulatorError
+from tests.emulator.load_balancer import LoadBalancer
+from tests.emulator.project import Project, ProjectFactory
+
+from .peers.contenders import PLAIN_LOOP, THIS_FUNCTION
+from .peers.fast_engine import fast_engine, read_stats, reset
+from .peers.figures import TYPES, Load
+from .peers.measured_call import ANSWER_SECONDS, check
+from .peers.preparation import count, count_rows, prepare, user_ids
+from .peers.scheduler import RESULTS, forget_everything, settings_for
+from .section import Conditions, Measured, Row, Section, at_least
+from .spread import Spread
 
 PROCESSES = (1, 2, 4, 8)
 # Of linear throughput, as long as there is CPU; and always, of what independent processes reach.
 WANTED_SHARE = 0.85
-KILLS = 6
-KILLED_MENTORS = 4800
+# How PostgreSQL writes where a crash must not lose anything, but for waiting for the disk.
+POSTGRES = {"synchronous_commit": "on", "full_page_writes": "on"}
+LOOK_SECONDS = 0.05
+QUIET = b"select not exists (select from net.http_request_queue)"
+ENDED = b"select finished_at is not null from public.scheduler_invocations"
+END = b"select id::text, status, finished_at from public.scheduler_invocations"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A load, by its name in tables; of one process."""
+    """A load by its name in tables, in numbers of one process."""
 
     name: str
-    load: DrainLoad
+    mentors: int
+    in_flight: int
+    batch_size: int
+    latency_ms: float
+
+    def load_of(self, processes: int) -> Load:
+        """What so many are given together: one user and all types a call."""
+        return Load(processes * self.mentors, processes * self.in_flight, 1, len(TYPES))
+
+    def settings_of(self, processes: int) -> dict[str, str]:
+        """What each of so many is told by its environment."""
+        sizes = {"EVALUATION_BATCH_SIZE": str(self.batch_size), "MAX_WORKERS": str(processes)}
+        return settings_for(self.load_of(1)) | sizes
 
 
 SCENARIOS = (
-    Scenario(
-        "8 calls in flight each, 50 ms",
-        DrainLoad(1_000, 1, in_flight=8, users_per_call=1, batch_size=20, latency_ms=50),
-    ),
-    Scenario(
-        "16 calls in flight each, 20 ms",
-        DrainLoad(5_000, 1, in_flight=16, users_per_call=1, batch_size=200, latency_ms=20),
-    ),
-    Scenario(
-        "32 calls in flight each, 20 ms",
-        DrainLoad(10_000, 1, in_flight=32, users_per_call=1, batch_size=200, latency_ms=20),
-    ),
+    Scenario("8 calls in flight each, 50 ms", 1_000, 8, 20, 50),
+    Scenario("16 calls in flight each, 20 ms", 5_000, 16, 200, 20),
+    Scenario("32 calls in flight each, 20 ms", 10_000, 32, 200, 20),
 )
 
 
-@dataclass(frozen=True)
-class ScaleOutPoint:
-    """So many processes under one load; medians of the rounds.
-
-    Args:
-        processes: of the function.
-        seconds: to drain the run.
-        evaluations_per_second: meanwhile.
-        share_of_linear: of as many times the throughput of one process.
-        independent_share: the same of processes that share nothing but the machine.
-        machine_share: of the machine's CPU, used by all there is.
-        workers: processes that recorded something, at least.
-    """
-
-    processes: int
-    seconds: float
-    evaluations_per_second: float
-    share_of_linear: float
-    independent_share: float
-    machine_share: float
-    workers: int
-
-    @property
-    def is_cpu_full(self) -> bool:
-        """Whether even processes that do nothing in common do not come as near to linear as is wanted.
-
-        That is so before all of the CPU is used: the nearer it comes, the longer each process waits for its turn.
-        """
-        return self.independent_share < WANTED_SHARE
-
-    @property
-    def share_of_independent(self) -> float:
-        """Of what the machine bears: the price of a common run, queue and record."""
-        return self.share_of_linear / self.independent_share
-
-
-@dataclass(frozen=True)
-class ScaleOutFigures:
-    """What was measured.
-
-    Args:
-        points: by scenario, by rising number of processes.
-        killed: the run in which processes were killed.
-    """
-
-    points: Mapping[str, Sequence[ScaleOutPoint]]
-    killed: DrainFigures
-
-    def least_share_of_linear(self, scenario: str) -> float:
-        """Of the points at which there is CPU."""
-        return min(point.share_of_linear for point in self.points[scenario] if not point.is_cpu_full)
-
-    def least_share_of_independent(self) -> float:
-        """Of all points."""
-        return min(point.share_of_independent for points in self.points.values() for point in points)
-
-
-async def measure_scale_out(
-    *, rounds: int = 3, processes: Sequence[int] = PROCESSES, say: Callable[[str], None] = lambda _: None
-) -> ScaleOutFigures:
-    """Measures all of it, on a stack of its own.
-
-    Args:
-        rounds: how often; the runs of a round follow one another, so that what slows the machine slows all of them.
-        processes: how many; the first is what the others are compared with.
-        say: is told of each run.
-
-    Raises:
-        EmulatorError: something is not installed, or somebody was not evaluated exactly once.
-    """
-    runs: dict[str, dict[int, list[DrainFigures]]] = {}
-    independent: dict[str, dict[int, list[IndependentFigures]]] = {}
-    async with ProjectFactory(settings=SETTINGS) as projects, projects.project() as project:
+async def measure(conditions: Conditions) -> Measured:
+    """This function alone, on a stack of its own."""
+    rows: dict[str, list[Row]] = {}
+    async with ProjectFactory(settings=POSTGRES) as projects, projects.project() as project:
         for scenario in SCENARIOS:
-            async with fast_engine(project.data_dir, latency_ms=scenario.load.latency_ms, notable=1) as engine_url:
-                for _ in range(rounds):
-                    for number in processes:
-                        load = _of_processes(scenario.load, number)
-                        together = await drain_once(project, engine_url, load)
-                        apart = await run_independent(project, engine_url, load)
-                        runs.setdefault(scenario.name, {}).setdefault(number, []).append(together)
-                        independent.setdefault(scenario.name, {}).setdefault(number, []).append(apart)
-                        say(
-                            f"{scenario.name}, {number} processes: {together.seconds:.2f} s, "
-                            f"independent ones {apart.seconds:.2f} s"
-                        )
-        load = replace(SCENARIOS[0].load, mentors=KILLED_MENTORS, processes=4)
-        async with fast_engine(project.data_dir, latency_ms=load.latency_ms, notable=1, repeat=True) as engine_url:
-            killed = await drain_once(project, engine_url, load, kills=KILLS)
-            say(f"killed {killed.killed} processes: {killed.repeated} evaluations asked for again, each acted on once")
-    return ScaleOutFigures(
-        {scenario.name: points_of(runs[scenario.name], independent[scenario.name]) for scenario in SCENARIOS}, killed
+            runs: dict[int, list[tuple[float, ...]]] = {}
+            most, latency = scenario.load_of(max(PROCESSES)).evaluations, scenario.latency_ms
+            async with fast_engine(project.data_dir, latency_ms=latency, notable=1, expect=most) as engine:
+                for _ in range(conditions.rounds):
+                    for number in PROCESSES[:2] if conditions.quick else PROCESSES:
+                        together, busy = await _drain(project, engine, scenario, number)
+                        apart = await _run_apart(project, engine, scenario, number)
+                        runs.setdefault(number, []).append((together, apart, busy))
+                        said = f"{together:.2f} s, independent ones {apart:.2f} s"
+                        conditions.say(f"{scenario.name}, {number} processes: {said}")
+            rows[scenario.name] = [_row(scenario, number, found, runs[1]) for number, found in runs.items()]
+    every = [row for of_scenario in rows.values() for row in of_scenario]
+    full = [row.label for row in every if _is_cpu_full(row)]
+    reached = [row.figures["share_of_linear"].over(row.figures["independent_share"]) for row in every]
+    until_full = {
+        name: [row.figures["share_of_linear"] for row in of_scenario if not _is_cpu_full(row)]
+        for name, of_scenario in rows.items()
+    }
+    return Measured(
+        every,
+        [
+            *(
+                at_least(f"share of linear throughput until the CPU is full, {name}", _least(shares), WANTED_SHARE)
+                for name, shares in until_full.items()
+            ),
+            at_least("share of what independent processes reach, whatever the CPU", _least(reached), WANTED_SHARE),
+        ],
+        [
+            "Independent processes share nothing but the machine: each has mentors of its own, and no queue. Where even"
+            f" they stay below {WANTED_SHARE} of linear, the machine's CPU is full: {'; '.join(full) or 'nowhere'}."
+        ],
     )
 
 
-def _of_processes(load: DrainLoad, processes: int) -> DrainLoad:
-    return replace(load, mentors=processes * load.mentors, processes=processes)
+def _row(scenario: Scenario, processes: int, runs: list[tuple[float, ...]], of_one: list[tuple[float, ...]]) -> Row:
+    """With as many mentors for each, the share of linear is the ratio of one process's time to that of several."""
+    wall, wall_apart, busy = (Spread.of(values) for values in zip(*runs, strict=True))
+    wall_of_one, apart_of_one, _ = (Spread.of(values) for values in zip(*of_one, strict=True))
+    evaluations = scenario.load_of(processes).evaluations
+    figures = {
+        "wall_seconds": wall,
+        "evaluations_per_second": Spread.of(evaluations / seconds for seconds in wall.values),
+        "share_of_linear": wall_of_one.over(wall),
+        "independent_share": apart_of_one.over(wall_apart),
+        "machine_share": busy,
+    }
+    return Row(THIS_FUNCTION, f"{scenario.name}: {processes} processes", {"processes": processes}, figures)
 
 
-def points_of(
-    runs: Mapping[int, Sequence[DrainFigures]], independent: Mapping[int, Sequence[IndependentFigures]]
-) -> list[ScaleOutPoint]:
-    """The first is the measure: of each round the ratio to the same round's first, so that rounds may differ."""
-    return [
-        ScaleOutPoint(
-            number,
-            median(run.seconds for run in figures),
-            median(run.evaluations_per_second for run in figures),
-            _share_of_linear(number, figures, min(runs), runs[min(runs)]),
-            _share_of_linear(number, independent[number], min(runs), independent[min(runs)]),
-            median(run.machine_share for run in figures),
-            min(run.workers for run in figures),
-        )
-        for number, figures in runs.items()
-    ]
+def _is_cpu_full(row: Row) -> bool:
+    """Before all of the CPU is used: the nearer it comes, the longer each process waits for its turn."""
+    return row.figures["independent_share"].median < WANTED_SHARE
 
 
-def _share_of_linear(
-    processes: int,
-    runs: Sequence[DrainFigures | IndependentFigures],
-    fewest: int,
-    runs_of_fewest: Sequence[DrainFigures | IndependentFigures],
-) -> float:
-    return median(
-        run.evaluations_per_second / base.evaluations_per_second * fewest / processes
-        for run, base in zip(runs, runs_of_fewest, strict=True)
-    )
+def _least(spreads: Iterable[Spread]) -> Spread:
+    return min(spreads, key=lambda spread: spread.median)
+
+
+async def _drain(project: Project, engine: str, scenario: Scenario, processes: int) -> tuple[float, float]:
+    """Seconds from dispatch to the recorded end, on the machine's clock; and the share of the CPU that was used."""
+    load = scenario.load_of(processes)
+    await prepare(project, load.mentors)
+    await forget_everything(project)
+    await project.make_slot_due()
+    slot = datetime.now(UTC) - timedelta(minutes=1)
+    env = scenario.settings_of(processes) | {"EVALUATION_SCHEDULE": f"{slot.minute} {slot.hour} * * *"}
+    functions = [project.new_function(env, engine_url=engine, restart=False) for _ in range(processes)]
+    balancer = LoadBalancer(project.data_dir, [function.port for function in functions])
+    try:
+        await asyncio.gather(balancer.start(), *(function.start() for function in functions))
+        await project.write_vault_secrets(balancer.url)
+        if project.net is None:
+            await project.start_net()
+        await reset(engine)
+        async with project.connect(superuser=True) as connection:
+            await connection.execute(b"truncate scheduler.dispatches cascade")
+            # one slice reads and queues all mentors; the pause keeps it from the engine
+            await _dispatch(connection, paused_until=b"now() + interval '1 hour'")
+            await _until(connection, QUIET)
+            psutil.cpu_percent()
+            started = datetime.now(UTC)
+            await _dispatch(connection, paused_until=b"null")
+            await _until(connection, ENDED)
+            busy = psutil.cpu_percent() / 100
+            await _until(connection, QUIET)
+            run, status, finished = await _first(connection, END)
+    finally:
+        await asyncio.gather(balancer.stop(), *(function.stop() for function in functions))
+    if status != "succeeded":
+        raise EmulatorError(f"the run did not succeed: it is {status}")
+    check(scenario.name, load, await read_stats(engine), await count(project, RESULTS, run))
+    return (finished - started).total_seconds(), busy
+
+
+async def _dispatch(connection: Connection, *, paused_until: bytes) -> None:
+    await connection.execute(b"update scheduler.settings set engine_paused_until = " + paused_until)
+    await connection.execute(b"select scheduler.dispatch()")
+
+
+async def _until(connection: Connection, condition: bytes) -> None:
+    while (await _first(connection, condition)) != (True,):  # noqa: ASYNC110  # the database has no Event to set
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _first(connection: Connection, query: bytes) -> tuple[Any, ...]:
+    row = await (await connection.execute(query)).fetchone()
+    assert row is not None
+    return row
+
+
+async def _run_apart(project: Project, engine: str, scenario: Scenario, processes: int) -> float:
+    """Seconds from the calls of all independent processes to the last one's answer."""
+    load = scenario.load_of(processes)
+    await prepare(project, load.mentors)
+    users = await user_ids(project)
+    last = [users[scenario.mentors * number - 1] for number in range(1, processes + 1)]
+    async with AsyncExitStack() as stack:
+        urls: list[str] = []
+        for after, up_to in zip(["", *last], last, strict=False):
+            env = scenario.settings_of(processes) | {"MENTORS_AFTER": after, "MENTORS_UP_TO": up_to}
+            served = PLAIN_LOOP.serve(project, project.function_env(engine, env))
+            urls.append((await stack.enter_async_context(served))[0])
+        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=ANSWER_SECONDS))
+        await reset(engine)
+        started = time.perf_counter()
+        answers = await asyncio.gather(*map(client.post, urls))
+        seconds = time.perf_counter() - started
+        if failed := [answer.text for answer in answers if answer.status_code != httpx.codes.OK]:
+            raise EmulatorError(f"{len(failed)} of {processes} independent processes failed: {failed[0]}")
+    check(f"independent processes, {scenario.name}", load, await read_stats(engine), await count_rows(project))
+    return seconds
+
+
+SCALE_OUT = Section(
+    "scale-out",
+    "several processes drain one run",
+    "One to eight processes of the function, started at once, against an engine of fixed latency; as many mentors for"
+    " each process, however many there are.",
+    measure,
+)

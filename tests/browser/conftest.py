@@ -7,19 +7,20 @@ to another host.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Literal
 
 import pytest
 from playwright.async_api import Browser, Error, async_playwright
 
 from tests.browser.history import History
-from tests.browser.operator_page import PATIENCE_MS, OperatorPage, new_tab
+from tests.browser.operator_page import PATIENCE_MS, OperatorPage
 from tests.emulator.function import FunctionProcess
 from tests.faults.system_packages import find_chromium, not_there
 from tests.integration.nightly.night import Night, slot_minutes_ago
 
 TIMEZONE = "Europe/Oslo"
 
+ColorScheme = Literal["light", "dark"]
 Tab = Callable[..., Awaitable[OperatorPage]]
 
 
@@ -40,7 +41,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 def night(night: Night) -> Night:
-    """A night whose slot was so long ago that it is missed if it has no run."""
+    """With a slot so long ago that it is missed if it has no run."""
     night.schedule, night.slot = slot_minutes_ago(10)
     return night
 
@@ -61,18 +62,19 @@ async def function(night: Night) -> FunctionProcess:
 
 @pytest.fixture
 async def tab(chromium: Browser, night: Night, function: FunctionProcess) -> AsyncIterator[Tab]:
-    """Opens tabs, each in a context of its own: as wide as a laptop's screen and light, unless told otherwise."""
+    """Opens tabs, each in a context of its own: by default as wide as a laptop's screen and light."""
     opened: list[OperatorPage] = []
 
-    async def open_tab(width: int = 1280, height: int = 900, **options: Any) -> OperatorPage:
+    async def open_tab(width: int = 1280, height: int = 900, scheme: ColorScheme = "light") -> OperatorPage:
         context = await chromium.new_context(
             viewport={"width": width, "height": height},
             locale="en-GB",
             timezone_id=TIMEZONE,
-            **{"color_scheme": "light", "reduced_motion": "reduce", **options},
+            color_scheme=scheme,
+            reduced_motion="reduce",
         )
         context.set_default_timeout(PATIENCE_MS)
-        opened.append(await new_tab(context, night, function))
+        opened.append(OperatorPage(await context.new_page(), night, function))
         return opened[-1]
 
     yield open_tab
@@ -83,5 +85,4 @@ async def tab(chromium: Browser, night: Night, function: FunctionProcess) -> Asy
 
 @pytest.fixture
 async def operator(tab: Tab) -> OperatorPage:
-    """Somebody before a laptop."""
     return await tab()

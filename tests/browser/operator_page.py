@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, and whoever sits before it."""
+"""The dashboard in a real browser, and what an operator does with it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from playwright.async_api import ConsoleMessage, Locator, Page, Request, expect
 
 from tests.emulator.function import FunctionProcess
 from tests.integration.nightly.night import Night
 
 # What Chromium says of every answer that is no success; the page has to say it in words of its own.
 _FAILED_LOAD = re.compile(r"^Failed to load resource: ")
-_AXE = {"resultTypes": ["violations"]}
 # Real work is done behind the page, by processes that share a machine with other tests.
 PATIENCE_MS = 30_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
 class OperatorPage:
-    """A tab with the dashboard, and a record of whatever the browser complained of.
-
-    Args:
-        page: the tab.
-        night: whose project it shows.
-        function: that serves it.
-    """
+    """A tab with the dashboard that a function serves, and a record of what the browser complained of."""
 
     def __init__(self, page: Page, night: Night, function: FunctionProcess) -> None:
         self.page = page
@@ -47,7 +40,6 @@ class OperatorPage:
             await self.sign_in(token)
 
     async def sign_in(self, token: str) -> None:
-        """Enters a token."""
         await self.page.get_by_label("Admin token").fill(token)
         await self.page.get_by_role("button", name="Sign in").click()
 
@@ -64,31 +56,25 @@ class OperatorPage:
         await dialog.get_by_role("button", name=confirm, exact=True).click()
         return dialog
 
+    def text(self, text: str) -> Locator:
+        return self.page.get_by_text(text)
+
     def heading(self, text: str | re.Pattern[str]) -> Locator:
-        """A heading of the page."""
         return self.page.get_by_role("heading", name=text)
 
     def status(self) -> Locator:
         """The status of the run that is shown."""
         return self.page.locator(".place-heading .badge").first
 
-    def figure(self, outcome: str) -> Locator:
-        """How many of the shown run's evaluations came to this."""
-        return self.page.locator(f".tile.outcome-{outcome} strong")
+    def runs(self) -> Locator:
+        """The rows of the list of runs."""
+        return self.page.locator(".runs tbody tr")
 
     async def axe_violations(self) -> list[str]:
         """What axe calls serious or critical in what is shown."""
-        found: dict[str, Any] = (await Axe().run(self.page, options=_AXE)).response
-        return [
-            f"{violation['id']}: {node['html'][:200]} {node['failureSummary'][:200]}"
-            for violation in found["violations"]
-            if violation["impact"] in ("serious", "critical")
-            for node in violation["nodes"]
-        ]
-
-    async def too_wide_by(self) -> int:
-        """By how many pixels the page is wider than the screen."""
-        return int(await self.page.evaluate("document.documentElement.scrollWidth - innerWidth"))
+        found: dict[str, Any] = (await Axe().run(self.page, options={"resultTypes": ["violations"]})).response
+        serious = [violation for violation in found["violations"] if violation["impact"] in ("serious", "critical")]
+        return [f"{one['id']}: {node['html'][:200]}" for one in serious for node in one["nodes"]]
 
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not _FAILED_LOAD.match(message.text):
@@ -98,8 +84,3 @@ class OperatorPage:
         self.asked.append(request)
         if not request.url.startswith((f"{self.function.url}/", "data:")):
             self.complaints.append(f"asked for {request.url}")
-
-
-async def new_tab(context: BrowserContext, night: Night, function: FunctionProcess) -> OperatorPage:
-    """One more tab."""
-    return OperatorPage(await context.new_page(), night, function)

@@ -1,4 +1,4 @@
-"""What an operator presses: run now, dry run, retry, cancel; what she sees meanwhile and at the end."""
+"""What an operator presses: run now, dry run, retry, cancel; what the page shows meanwhile and at the end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from playwright.async_api import Route, expect
 from tests.browser.history import History, Past
 from tests.browser.operator_page import OperatorPage
 from tests.integration.manual.caller import let_no_slot_be_due
-from tests.integration.nightly.night import Night, eventually
+from tests.integration.nightly.night import Night
 from tests.scripted_engine import rules
 
 
-async def test_a_run_is_watched_from_its_beginning_to_its_end(night: Night, operator: OperatorPage) -> None:
+async def test_run_is_watched_from_its_beginning_to_its_end(night: Night, operator: OperatorPage) -> None:
     await night.add_mentors(300)
     await let_no_slot_be_due(night)
     gate = asyncio.Event()
     night.engine.rules.append(rules.only(lambda call: call.number > 1, rules.hold_until(gate)))
     await operator.open()
     dialog = await operator.press("Run now", "Run now", {"Note": "after the outage"})
-
     progress = operator.page.get_by_role("progressbar")
     await expect(progress).to_be_visible()
     await expect(dialog).to_have_count(0)
@@ -34,17 +33,17 @@ async def test_a_run_is_watched_from_its_beginning_to_its_end(night: Night, oper
     await night.check_truth(run)
     assert (run["note"], run["dry_run"]) == ("after the outage", False)
     for outcome in ("triggered", "not_triggered"):
-        await expect(operator.figure(outcome)).to_have_text(str(run["counts"][outcome]))
+        figure = operator.page.locator(f".tile.outcome-{outcome} strong")
+        await expect(figure).to_have_text(str(run["counts"][outcome]))
     await night.project.cron_driver().run_all()  # which reads what the function answered
     await operator.page.reload()
-    await expect(operator.page.get_by_role("row").filter(has_text="worked, ")).not_to_have_count(0)
-    await operator.page.get_by_text("The configuration in force").click()
-    await expect(operator.page.get_by_role("row").filter(has_text="EVALUATION_SCHEDULE")).to_contain_text(
-        night.schedule
-    )
+    row = operator.page.get_by_role("row")
+    await expect(row.filter(has_text="worked, ")).not_to_have_count(0)
+    await operator.text("The configuration in force").click()
+    await expect(row.filter(has_text="EVALUATION_SCHEDULE")).to_contain_text(night.schedule)
 
 
-async def test_a_dry_run_of_chosen_mentors_says_that_it_notifies_nobody(night: Night, operator: OperatorPage) -> None:
+async def test_dry_run_of_chosen_mentors_notifies_none(night: Night, operator: OperatorPage) -> None:
     mentors = await night.add_mentors(5)
     await let_no_slot_be_due(night)
     await operator.open()
@@ -53,16 +52,14 @@ async def test_a_dry_run_of_chosen_mentors_says_that_it_notifies_nobody(night: N
     assert await night.invocations() == []
     await dialog.get_by_label("Only these mentors").fill("\n".join(mentors[:2]))
     await dialog.get_by_role("button", name="Start dry run").click()
-    await expect(operator.page.get_by_text("dry run: nobody is notified")).to_be_visible()
+    await expect(operator.text("dry run: nobody is notified")).to_be_visible()
     await expect(operator.status()).to_have_text("succeeded")
     (run,) = await night.invocations()
     assert (run["dry_run"], run["counts"]["mentors"]) == (True, 2)
     assert night.engine.acts == {}
 
 
-async def test_only_what_failed_is_retried_and_the_morning_says_so(
-    night: Night, history: History, operator: OperatorPage
-) -> None:
+async def test_only_failed_evaluations_are_retried(night: Night, history: History, operator: OperatorPage) -> None:
     await night.add_mentors(20)
     await history.add(Past(1), Past(0, "partial", {"engine_http_422": 3}))
     await history.settle()
@@ -72,28 +69,13 @@ async def test_only_what_failed_is_retried_and_the_morning_says_so(
     await expect(operator.heading("Retry of")).to_be_visible()
     await expect(operator.status()).to_have_text("succeeded")
     assert len(night.engine.pairs_seen) == 3
-
     await operator.page.get_by_role("link", name="the run before").click()
-    await expect(operator.page.get_by_text("Retried:")).to_contain_text("succeeded")
+    await expect(operator.text("Retried:")).to_contain_text("succeeded")
     await operator.page.get_by_role("link", name="All runs").click()
     await expect(operator.page.locator(".verdict")).to_contain_text("Retried")
 
 
-async def test_what_cannot_be_retried_is_refused_in_the_apis_words(
-    night: Night, history: History, operator: OperatorPage
-) -> None:
-    await night.add_mentors(20)
-    (run,) = await history.add(Past(30, "partial", {"engine_timeout": 2}))
-    await operator.open(f"#/runs/{run}")
-    dialog = await operator.press("Retry the failed only", "Retry")
-    await expect(dialog.get_by_role("alert")).to_contain_text("retry_window_closed")
-    await expect(dialog.get_by_role("alert")).to_contain_text("Conflict (409)")
-    await dialog.get_by_role("button", name="Not now").click()
-    await expect(dialog).to_have_count(0)
-    await expect(operator.button("Retry the failed only")).to_be_focused()
-
-
-async def test_a_run_is_cancelled_only_once_that_is_confirmed(night: Night, operator: OperatorPage) -> None:
+async def test_run_is_cancelled_only_after_confirmation(night: Night, operator: OperatorPage) -> None:
     await night.add_mentors(300)
     await let_no_slot_be_due(night)
     gate = asyncio.Event()
@@ -106,24 +88,23 @@ async def test_a_run_is_cancelled_only_once_that_is_confirmed(night: Night, oper
     await operator.press("Cancel this run", "Cancel the run")
     await expect(operator.status()).to_have_text("cancelled")
     gate.set()
-    (run,) = await night.invocations()
-    assert run["status"] == "cancelled"
+    assert [run["status"] for run in await night.invocations()] == ["cancelled"]
     await expect(operator.button("Retry the failed only")).to_be_visible()
 
 
-async def test_an_answer_that_is_lost_on_its_way_opens_no_second_run(night: Night, operator: OperatorPage) -> None:
+async def test_lost_answer_opens_no_second_run(night: Night, operator: OperatorPage) -> None:
     await night.add_mentors(5)
     await let_no_slot_be_due(night)
     lost = 0
 
     async def lose_the_first(route: Route) -> None:
         nonlocal lost
-        if route.request.method == "POST" and not lost:
-            lost += 1
-            await route.fetch()
-            await route.abort()
+        if route.request.method != "POST" or lost:
+            await route.continue_()
             return
-        await route.continue_()
+        lost += 1
+        await route.fetch()
+        await route.abort()
 
     await operator.open()
     await expect(operator.heading("No scheduled run yet")).to_be_visible()
@@ -132,11 +113,10 @@ async def test_an_answer_that_is_lost_on_its_way_opens_no_second_run(night: Nigh
     await expect(dialog.get_by_role("alert")).to_contain_text("The function cannot be reached")
     await dialog.get_by_role("button", name="Run now").click()
     await expect(operator.status()).to_have_text("succeeded")
-    assert len(await night.invocations()) == 1
-    assert lost == 1
+    assert (len(await night.invocations()), lost) == (1, 1)
 
 
-async def test_everything_can_be_done_with_the_keyboard_alone(night: Night, operator: OperatorPage) -> None:
+async def test_keyboard_alone_starts_a_run(night: Night, operator: OperatorPage) -> None:
     await night.add_mentors(5)
     await let_no_slot_be_due(night)
     await operator.open(token="")
@@ -157,4 +137,3 @@ async def test_everything_can_be_done_with_the_keyboard_alone(night: Night, oper
     await expect(operator.page.get_by_role("dialog").get_by_role("button", name="Run now")).to_be_focused()
     await keyboard.press("Enter")
     await expect(operator.status()).to_have_text("succeeded")
-    assert await eventually(night.ended)

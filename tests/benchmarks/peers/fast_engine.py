@@ -1,18 +1,21 @@
-"""The fast fake engine (`engine.ts`) as a process, and what it counted."""
+"""The fast fake engine (`engine.ts`) as a process, what it counted, and how Deno programs of this folder are run."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from tests.emulator.data_dir import DataDir
+from tests.emulator.errors import EmulatorError
 from tests.emulator.ports import LOCALHOST, free_port
 from tests.emulator.processes import ChildProcess, http_status
 
-from .deno import deno_command, deno_env
+HERE = Path(__file__).parent
+NODE_MODULES = HERE / "node_modules"
 
 
 @dataclass(frozen=True)
@@ -32,45 +35,48 @@ class EngineStats:
     longest_seconds: float
 
 
+def find_deno() -> Path:
+    """The binary that npm brought; not node_modules/.bin/deno, which keeps a Node.js process around it."""
+    for binary in NODE_MODULES.glob("@deno/*/deno"):
+        return binary
+    raise EmulatorError("Deno and supabase-js are not installed: run `npm install` in tests/benchmarks/peers")
+
+
+def deno_command(program: str) -> list[str | Path]:
+    """Runs a program of this folder: it may use the loopback interface and its environment, and downloads nothing."""
+    offline = ("--no-remote", "--cached-only", "--no-prompt", "--node-modules-dir=manual")
+    return [find_deno(), "run", *offline, "--allow-env", "--allow-net=127.0.0.1", HERE / program]
+
+
+def deno_env(data_dir: DataDir) -> dict[str, str]:
+    """Deno keeps what it compiled in a folder of the run's own."""
+    home = str(data_dir.folder("deno"))
+    return {"HOME": home, "DENO_DIR": home, "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
+
+
 @contextlib.asynccontextmanager
 async def fast_engine(
-    data_dir: DataDir,
-    *,
-    latency_ms: float = 20,
-    tail: bool = False,
-    notable: float = 0.1,
-    expect: int = 100_000,
-    repeat: bool = False,
+    data_dir: DataDir, *, latency_ms: float = 20, tail: bool = False, notable: float = 0.1, expect: int = 100_000
 ) -> AsyncIterator[str]:
     """Its URL, for as long as the block runs.
 
-    Args:
-        data_dir: where its log goes.
-        latency_ms: of each call, unless `tail`.
-        tail: latencies are log-normal, p50 20 ms, p99 400 ms, the same for each contender.
-        notable: share of pairs that are `triggered`.
-        expect: idempotency keys for which there is room from the start.
-        repeat: answer a key that was seen before as the first time; a duplicate is a second key for a pair then. Else a
-            key that was seen before is one, and its call is refused.
+    `tail`: latencies are log-normal, p50 20 ms, p99 400 ms, the same for each contender. `notable`: the share of pairs
+    that are `triggered`. `expect`: the most idempotency keys that it has to remember.
     """
     port = free_port()
-    options = [f"--latency={latency_ms}", f"--notable={notable}", f"--expect={expect}"]
-    options += [f"--{name}" for name, wanted in (("tail", tail), ("repeat", repeat)) if wanted]
-    process = ChildProcess(
-        "fast-engine",
-        [*deno_command("engine.ts"), str(port), *options],
-        data_dir=data_dir,
-        env=deno_env(data_dir),
-    )
+    options = [f"--latency={latency_ms}", f"--notable={notable}", f"--expect={expect}", *(["--tail"] if tail else [])]
+    command = [*deno_command("engine.ts"), str(port), *options]
+    process = ChildProcess("fast-engine", command, data_dir=data_dir, env=deno_env(data_dir))
     await process.start()
     try:
-        await process.until_ready(lambda: _answers(port))
+        await process.until_ready(lambda: answers(port))
         yield f"http://{LOCALHOST}:{port}"
     finally:
         await process.stop()
 
 
-async def _answers(port: int) -> bool:
+async def answers(port: int) -> bool:
+    """Whether a process serves there."""
     return await http_status(port, "/") == httpx.codes.OK
 
 

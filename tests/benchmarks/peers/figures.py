@@ -11,15 +11,7 @@ TYPES = ("inactivity_30_days", "milestone_reached", "onboarding_incomplete")
 
 @dataclass(frozen=True)
 class Load:
-    """What every contender is asked to do.
-
-    Args:
-        mentors: active ones, all of whom every type applies to.
-        in_flight: calls to the engine at once.
-        users_per_call: users that share a call.
-        types_per_call: types that a call asks about.
-        types: the scenario types.
-    """
+    """What every contender is asked to do: so many active mentors, to all of whom every type applies."""
 
     mentors: int
     in_flight: int
@@ -49,26 +41,18 @@ class Load:
 
 
 def ideal_seconds(latency_seconds: float, longest_seconds: float, in_flight: int) -> float:
-    """The least time that calls can take when nothing but their latency counts.
+    """The least time in which so many calls at once can have this latency in all, and the longest one its own.
 
     It is what no schedule can beat, and for many short calls what a perfect one comes close to.
-
-    Args:
-        latency_seconds: of all calls together.
-        longest_seconds: of the longest one.
-        in_flight: calls at once.
     """
     return max(latency_seconds / in_flight, longest_seconds)
 
 
 @dataclass(frozen=True)
 class ProcessUse:
-    """What a process and its children used; see `process_use.py` for what counts.
+    """What a process and its children used between a call and its answer; memory's peaks are those since their start.
 
-    Args:
-        cpu_seconds: between the call and its answer.
-        peak_megabytes: memory's high-water mark since they were started, each page once.
-        largest_megabytes: the high-water mark of the largest one of them, alone.
+    `largest_megabytes`: the peak of the largest one of them, alone. See `process_use.py` for what counts.
     """
 
     cpu_seconds: float
@@ -78,35 +62,19 @@ class ProcessUse:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one run.
+    """Of one run, from the HTTP call to its answer.
 
-    Args:
-        wall_seconds: from the HTTP call to its answer; for the limit from the first call's arrival at the engine to the
-            last answer.
-        ideal_seconds: see `ideal_seconds`, of the calls that were made.
-        use: the contender's own.
-        rows_stored: counted in the database.
-        engine_calls: counted by the engine.
-        evaluations: counted by the engine, each idempotency key once.
-        max_in_flight: counted by the engine.
-        processes: by name: what it had work for it.
+    `ideal_seconds`: of the calls that were made. `use`: the contender's own; `processes`: of those that worked for it.
+    `evaluations`: counted by the engine, each idempotency key once.
     """
 
     wall_seconds: float
     ideal_seconds: float
     use: ProcessUse
-    rows_stored: int
-    engine_calls: int
     evaluations: int
-    max_in_flight: int
     processes: Mapping[str, ProcessUse]
 
     @property
     def efficiency(self) -> float:
         """The ideal's share of the time that it took."""
         return self.ideal_seconds / self.wall_seconds
-
-    @property
-    def evaluations_per_second(self) -> float:
-        """From the call to the answer."""
-        return self.evaluations / self.wall_seconds

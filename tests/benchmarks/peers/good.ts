@@ -1,9 +1,8 @@
-// The Edge Function that somebody who knows Deno and Supabase well writes for this task: workers that live as long as
+// The Edge Function that a developer who knows Deno and Supabase well writes for this task: workers that live as long as
 // the run and pull their next call, mentors read a page ahead by keyset, results upserted in batches by a few writers.
 
 import { createClient } from "@supabase/supabase-js";
-import { evaluate, newRun, type Pairs, type ResultRow } from "./engine_call.ts";
-import { settings } from "./settings.ts";
+import { callsFor, evaluate, newRun, type Pairs, type ResultRow, serve, settings } from "./shared.ts";
 
 const PAGE = 1000;
 // supabase-js gathers the columns of all rows in time that grows with the square of their number. So 500 rows take a fifth
@@ -30,14 +29,14 @@ async function* pages(): AsyncGenerator<string[]> {
   let page = await readPage(null);
   while (page.length > 0) {
     const next = readPage(page[page.length - 1]);
-    // it may fail while nobody waits for it yet
+    // it may fail before it is waited for
     next.catch(() => {});
     yield page;
     page = await next;
   }
 }
 
-/** Hands out calls one by one; only at the end of a page does anybody wait. */
+/** Hands out calls one by one; a worker waits only at the end of a page. */
 class Calls {
   mentors = 0;
   private ready: Pairs[] = [];
@@ -56,13 +55,7 @@ class Calls {
     const { done, value: users } = await this.pages.next();
     if (done) return false;
     this.mentors += users.length;
-    for (let at = 0; at < users.length; at += settings.usersPerCall) {
-      const together = users.slice(at, at + settings.usersPerCall);
-      for (let type = 0; type < settings.scenarioTypes.length; type += settings.typesPerCall) {
-        const types = settings.scenarioTypes.slice(type, type + settings.typesPerCall);
-        this.ready.push({ users: together, types });
-      }
-    }
+    this.ready.push(...callsFor(users));
     return true;
   }
 }
@@ -122,7 +115,7 @@ async function upsert(rows: ResultRow[]): Promise<void> {
   }
 }
 
-async function evaluateEverybody(): Promise<Record<string, unknown>> {
+serve(async () => {
   const run = newRun();
   const calls = new Calls();
   const results = new Results();
@@ -134,14 +127,4 @@ async function evaluateEverybody(): Promise<Record<string, unknown>> {
   await Promise.all(Array.from({ length: settings.inFlight }, work));
   await results.finish();
   return { id: run.id, mentors: calls.mentors, counts: results.counts };
-}
-
-Deno.serve({ hostname: "127.0.0.1", port: settings.port, onListen: () => {} }, async (request) => {
-  if (request.method !== "POST") return Response.json({ status: "ok" });
-  try {
-    return Response.json(await evaluateEverybody());
-  } catch (error) {
-    console.error(error);
-    return Response.json({ error: "the run did not complete" }, { status: 500 });
-  }
 });

@@ -20,32 +20,20 @@ export class KeySet {
   private slots: Float64Array;
 
   constructor(expected: number) {
-    this.slots = new Float64Array(2 ** Math.ceil(Math.log2(Math.max(expected, 512) * 2)));
+    this.slots = new Float64Array(2 ** Math.ceil(Math.log2(expected * 2)));
   }
 
   /** Whether it is new. */
   add(key: number): boolean {
-    if (this.size * 2 >= this.slots.length) this.grow();
-    // zero marks a free slot
-    if (!this.put(key || 1)) return false;
-    this.size++;
-    return true;
-  }
-
-  private put(key: number): boolean {
     const mask = this.slots.length - 1;
     let at = key & mask;
+    // zero marks a free slot
     for (let found = this.slots[at]; found !== 0; found = this.slots[at]) {
       if (found === key) return false;
       at = (at + 1) & mask;
     }
-    this.slots[at] = key;
+    if (++this.size * 2 > this.slots.length) throw new Error("more keys than were expected");
+    this.slots[at] = key || 1;
     return true;
-  }
-
-  private grow(): void {
-    const old = this.slots;
-    this.slots = new Float64Array(old.length * 2);
-    for (const key of old) if (key !== 0) this.put(key);
   }
 }

@@ -1,8 +1,8 @@
 // Waits for many calls with one timer: a timer for each call would cost as much as answering it.
 
 const SLOTS = 2048;
-// The runtime's timer turns every 2.2 ms or so although it is asked for every one (measured): whoever is due before half
-// of the next turn goes with this one, so that the mean latency is what was asked for.
+// The runtime's timer turns every 2.2 ms or so although it is asked for every one (measured): what is due before half of
+// the next turn goes with this one, so that the mean latency is what was asked for.
 const AHEAD = 1.2;
 
 /** Resolves promises after a delay of up to two seconds, in steps of a millisecond. */
@@ -33,4 +33,20 @@ export class LatencyQueue {
     }
     if (this.waiting === 0) clearInterval(this.timer);
   }
+}
+
+const P50 = 20;
+const P99 = 400;
+// By the 99th percentile of the normal distribution.
+const SIGMA = Math.log(P99 / P50) / 2.3263478740408408;
+// A quantile that is met once in ten thousand calls ends the tail: one call must not decide a run.
+const LONGEST = 1500;
+
+/** Log-normal milliseconds for the call whose first pair has this hash. */
+export function tailLatency(hash: number): number {
+  // two independent draws in (0, 1) of one 53-bit hash, and Box and Muller's way from them to a normal one
+  const first = ((hash % 0x4000000) + 0.5) / 0x4000000;
+  const second = (Math.floor(hash / 0x4000000) + 0.5) / 0x8000000;
+  const normal = Math.sqrt(-2 * Math.log(first)) * Math.cos(2 * Math.PI * second);
+  return Math.min(P50 * Math.exp(SIGMA * normal), LONGEST);
 }

@@ -3,7 +3,7 @@
 --   wrk -t2 -c64 -d30s -s limit.lua http://127.0.0.1:PORT/v1/evaluations -- USERS_FILE THREADS SCOPE TYPE,TYPE TOKEN
 --
 -- USERS_FILE has a user id on each line. Every thread takes its share of the pairs. wrk knows only how long to send; when
--- all is sent, an empty request leaves a connection idle, and whoever started wrk ends it once the engine has counted all.
+-- all is sent, an empty request leaves a connection idle, and the benchmark ends wrk once the engine has counted all.
 
 local numbered = 0
 
@@ -14,9 +14,8 @@ end
 
 function init(args)
   local threads, scope = tonumber(args[2]), args[3]
-  types = {}
+  types, mine, at = {}, {}, 0
   for name in args[4]:gmatch("[^,]+") do types[#types + 1] = name end
-  mine = {}
   local line = 0
   for user in io.lines(args[1]) do
     if line % threads == number then mine[#mine + 1] = user end
@@ -27,7 +26,6 @@ function init(args)
   opening = '{"invocation_id":"00000000-0000-0000-0000-000000000000","scheduled_for":"2026-01-01T02:00:00+00:00",'
     .. '"dry_run":false,"evaluations":[{"user_id":"'
   key = '"],"idempotency_key_prefix":"' .. scope .. ":"
-  at = 0
   -- wrk asks the first thread for one request that it only looks at
   looked_at = number ~= 0
 end

@@ -2,7 +2,7 @@
 
 The same mentors' pages, the same batches evaluated by the same client, the same Data API client, results sent in the
 same form; but no queue, no frozen batches, no visibility time-outs, and rows that are upserted instead of recorded once
-and with their batch. A crash loses what was not written, and a second call evaluates everybody again.
+and with their batch. A crash loses what was not written, and a second call evaluates all mentors again.
 
 Served as the function is and in its environment, with `evaluate_everybody` as the target. Where `MENTORS_AFTER` and
 `MENTORS_UP_TO` are set it is given a share of the mentors, those whose ids lie between.
@@ -37,78 +37,68 @@ AFTER = os.environ.get("MENTORS_AFTER") or None
 UP_TO = os.environ.get("MENTORS_UP_TO") or "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
-class PlainLoop:
-    """One run of everybody."""
+async def run() -> dict[str, Any]:
+    """Reads, evaluates and writes side by side."""
+    work, budget = build_work(CONFIG), TimeBudget(CONFIG.time_budget_seconds)
+    run_id, scheduled_for = str(uuid.uuid4()), datetime.now(UTC).isoformat(timespec="seconds")
+    size = CONFIG.evaluation_batch_size
+    # Enough batches in hand to fill the engine's concurrency, and half as many again that are about to be written.
+    busy = math.ceil(CONFIG.engine_max_concurrency * CONFIG.engine_users_per_call / size)
+    workers = min(MOST_IN_HAND, busy + max(2, busy // 2))
+    batches: asyncio.Queue[EvaluationBatch | None] = asyncio.Queue(2 * MOST_IN_HAND)
+    outcomes: Counter[str] = Counter()
+    mentors = 0
 
-    def __init__(self) -> None:
-        self._work = build_work(CONFIG)
-        self._budget = TimeBudget(CONFIG.time_budget_seconds)
-        self._id = str(uuid.uuid4())
-        self._scheduled_for = datetime.now(UTC).isoformat(timespec="seconds")
-        self._workers = _worker_count()
-        self._batches: asyncio.Queue[EvaluationBatch | None] = asyncio.Queue(2 * MOST_IN_HAND)
-        self._outcomes: Counter[str] = Counter()
-        self._mentors = 0
-
-    async def run(self) -> dict[str, Any]:
-        """Reads, evaluates and writes side by side."""
-        await gather_or_cancel([self._read(), *(self._evaluate() for _ in range(self._workers))])
-        return {"id": self._id, "mentors": self._mentors, "counts": dict(self._outcomes)}
-
-    async def _read(self) -> None:
+    async def read() -> None:
+        nonlocal mentors
         number = 0
-        async with aclosing(read_ahead(fetch_active_peer_mentors(self._work.slices, after=AFTER))) as pages:
+        async with aclosing(read_ahead(fetch_active_peer_mentors(work.slices, after=AFTER))) as pages:
             async for page in pages:
                 users = [
                     MentorScenarios(user_id, CONFIG.scenario_types_for(segments))
                     for user_id, segments, *_ in page.mentors
                     if user_id <= UP_TO
                 ]
-                self._mentors += len(users)
-                for start in range(0, len(users), CONFIG.evaluation_batch_size):
+                mentors += len(users)
+                for start in range(0, len(users), size):
                     number += 1
-                    await self._batches.put(self._batch(number, users[start : start + CONFIG.evaluation_batch_size]))
+                    batch = EvaluationBatch(
+                        invocation_id=run_id,
+                        batch_no=number,
+                        users=tuple(users[start : start + size]),
+                        deliveries=1,
+                        read_count=1,
+                        engine_scope=f"manual:{run_id}",
+                        scheduled_for=scheduled_for,
+                        dry_run=False,
+                    )
+                    await batches.put(batch)
                 if len(users) < len(page):
                     break
-        for _ in range(self._workers):
-            await self._batches.put(None)
+        for _ in range(workers):
+            await batches.put(None)
 
-    def _batch(self, number: int, users: list[MentorScenarios]) -> EvaluationBatch:
-        return EvaluationBatch(
-            invocation_id=self._id,
-            batch_no=number,
-            users=tuple(users),
-            deliveries=1,
-            read_count=1,
-            engine_scope=f"manual:{self._id}",
-            scheduled_for=self._scheduled_for,
-            dry_run=False,
-        )
-
-    async def _evaluate(self) -> None:
-        while (batch := await self._batches.get()) is not None:
+    async def evaluate() -> None:
+        while (batch := await batches.get()) is not None:
             evaluated = await run_evaluation_batch(
                 batch,
-                engine=self._work.engine,
-                budget=self._budget,
+                engine=work.engine,
+                budget=budget,
                 users_per_call=CONFIG.engine_users_per_call,
                 types_per_call=CONFIG.engine_types_per_call,
                 max_deliveries=CONFIG.max_batch_deliveries,
             )
             results = GroupedResults(evaluated.results)
-            self._outcomes.update(results.outcomes())
-            await self._work.slices.call("benchmark_upsert", results=results.notable())
+            outcomes.update(results.outcomes())
+            await work.slices.call("benchmark_upsert", results=results.notable())
 
-
-def _worker_count() -> int:
-    """Enough batches in hand to fill the engine's concurrency, and half as many again that are about to be written."""
-    busy = math.ceil(CONFIG.engine_max_concurrency * CONFIG.engine_users_per_call / CONFIG.evaluation_batch_size)
-    return min(MOST_IN_HAND, busy + max(2, busy // 2))
+    await gather_or_cancel([read(), *(evaluate() for _ in range(workers))])
+    return {"id": run_id, "mentors": mentors, "counts": dict(outcomes)}
 
 
 async def evaluate_everybody(request: Request) -> Response:
-    """GET: it serves. POST: one run of everybody."""
+    """GET: it serves. POST: one run of all mentors."""
     if request.method != "POST":
         return JSONResponse({"status": "ok"})
     start_trace(None)
-    return JSONResponse(await PlainLoop().run())
+    return JSONResponse(await run())

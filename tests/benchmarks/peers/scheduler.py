@@ -15,8 +15,14 @@ from tests.emulator.project import Project
 from tests.emulator.staging import ROOT
 
 from .figures import Figures, Load
-from .measured_call import ANSWER_SECONDS, call, figures_of
-from .preparation import prepare
+from .measured_call import ANSWER_SECONDS, measured_call
+from .preparation import count, prepare
+
+# Pairs of batches that are done, with a row of their own or counted in their batch.
+RESULTS = b"""
+select coalesce(sum(evaluations - not_evaluated), 0) from public.scheduler_invocation_batches
+where state = 'done' and invocation_id = %s
+"""
 
 
 async def forget_everything(project: Project) -> None:
@@ -28,12 +34,9 @@ async def forget_everything(project: Project) -> None:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """The function, started anew for each run.
+    """The function, started anew for each run; `env` goes over the environment that the load asks for.
 
-    Args:
-        env: goes over the environment that the load asks for.
-        root: of the checkout whose function it is.
-        forget: makes the database forget the runs before this one.
+    `root` holds its code; `forget` makes the database forget the runs before this one.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +44,7 @@ class Scheduler:
     forget: Callable[[Project], Awaitable[None]] = forget_everything
 
     async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
-        """One run of everybody; see `Contender`. The engine has to answer with what gets a row of its own."""
+        """One run of all mentors; see `Contender`. The engine has to answer with what gets a row of its own."""
         await prepare(project, load.mentors)
         await self.forget(project)
         await project.make_slot_due()
@@ -52,27 +55,18 @@ class Scheduler:
             root=self.root,
             restart=False,
         )
+
+        async def count_results(response: httpx.Response) -> int:
+            if response.status_code != httpx.codes.OK or response.json()["status"] != "succeeded":
+                raise EmulatorError(f"the run did not succeed: {response.status_code} {response.text}")
+            return await count(project, RESULTS, response.json()["id"])
+
+        name, url = "this function", f"{function.url}/"
+        headers = {"Authorization": f"Bearer {project.invoke_token}"}
         try:
-            answered = await call(
-                f"{function.url}/",
-                pid=function.pid,
-                project=project,
-                engine_url=engine_url,
-                headers={"Authorization": f"Bearer {project.invoke_token}"},
-            )
+            return await measured_call(name, url, function.pid, project, engine_url, load, count_results, headers)
         finally:
             await function.stop()
-        response = answered.response
-        if response.status_code != httpx.codes.OK or response.json()["status"] != "succeeded":
-            raise EmulatorError(f"the run did not succeed: {response.status_code} {response.text}")
-        return await figures_of(
-            "this function",
-            load,
-            engine_url,
-            answered,
-            results=await _count_results(project, response.json()["id"]),
-            rows=await _count_rows(project, response.json()["id"]),
-        )
 
 
 def settings_for(load: Load) -> dict[str, str]:
@@ -85,29 +79,6 @@ def settings_for(load: Load) -> dict[str, str]:
         "TIME_BUDGET_SECONDS": str(ANSWER_SECONDS),
         "BATCH_VISIBILITY_SECONDS": str(ANSWER_SECONDS + 60),
     }
-
-
-async def _count_rows(project: Project, invocation_id: str) -> int:
-    return await _count(
-        project, b"select count(*) from public.scheduler_evaluations where invocation_id = %s", invocation_id
-    )
-
-
-async def _count_results(project: Project, invocation_id: str) -> int:
-    """Pairs of batches that are done, with a row of their own or counted in their batch."""
-    return await _count(
-        project,
-        b"select coalesce(sum(evaluations - not_evaluated), 0) from public.scheduler_invocation_batches"
-        b" where state = 'done' and invocation_id = %s",
-        invocation_id,
-    )
-
-
-async def _count(project: Project, query: bytes, invocation_id: str) -> int:
-    async with project.connect() as connection:
-        row = await (await connection.execute(query, (invocation_id,))).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 SCHEDULER = Scheduler()

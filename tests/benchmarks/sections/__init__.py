@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..scale_out import SCALE_OUT
 from ..section import Section
-from .batched import BATCHED
 from .clients import CLIENTS_SECTION
 from .cold_start import COLD_START
-from .durability import DURABILITY
-from .fan_out import FAN_OUT
+from .contests import BATCHED, DURABILITY, FAN_OUT, TAIL
 from .history import HISTORY
 from .million import MILLION
-from .scale_out import SCALE_OUT
-from .tail import TAIL
 
 SECTIONS: Sequence[Section] = (
-    FAN_OUT,
-    TAIL,
-    BATCHED,
-    MILLION,
-    DURABILITY,
-    COLD_START,
-    HISTORY,
-    CLIENTS_SECTION,
-    SCALE_OUT,
+    *(FAN_OUT, TAIL, BATCHED, MILLION, DURABILITY),
+    *(COLD_START, HISTORY, CLIENTS_SECTION, SCALE_OUT),
 )

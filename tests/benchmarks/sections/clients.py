@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.emulator.data_dir import DataDir
 from tests.emulator.errors import EmulatorError
-from tests.emulator.project import ProjectFactory
 from tests.emulator.staging import PACKAGES, ROOT
 
 from ..child_run import run_child
-from ..contest import Contest, Entry, cpu, in_turn, memory, wall
+from ..contest import Contest, Entry, in_turn, project_and_engine
 from ..peers.contenders import THIS_FUNCTION
-from ..peers.fast_engine import fast_engine, read_stats, reset
+from ..peers.fast_engine import read_stats, reset
 from ..peers.figures import Load
-from ..peers.requirements import require_deno
 from ..peers.scheduler import Scheduler
-from ..section import Conditions, Measured, Row, Section, Target, reported
+from ..section import Conditions, Measured, Row, Section, reported
 from ..spread import Spread
 
 LATENCY_SECONDS = 0.020
@@ -33,16 +30,8 @@ PRODUCT_IN_FLIGHT = (64, 256)
 DRIVER = Path(__file__).parents[1] / "client_calls.py"
 
 
-@dataclass(frozen=True)
-class Client:
-    """One of them.
-
-    Args:
-        name: in tables.
-        module: which holds it.
-        cls: a `Connect`.
-        calls: enough for a second or two.
-    """
+class Client(NamedTuple):
+    """One of them: its name, where its class is, and calls enough for a second or two."""
 
     name: str
     module: str
@@ -53,45 +42,62 @@ class Client:
 CHOSEN = Client("pyreqwest", "shared.http_client", "HttpClient", 10_000)
 CANDIDATE = Client("aiohttp", "tests.benchmarks.clients.aiohttp_client", "AiohttpClient", 10_000)
 PLAIN = Client("httpx", "tests.benchmarks.clients.httpx_client", "HttpxClient", 1_000)
-CLIENTS = (CHOSEN, CANDIDATE, PLAIN)
 OVER_CANDIDATE = f"this function over {CANDIDATE.name}"
 
 
 async def measure(conditions: Conditions) -> Measured:
     """Measures each client alone, then the function with either candidate."""
-    async with (
-        ProjectFactory() as projects,
-        projects.project() as project,
-        fast_engine(project.data_dir, latency_ms=LATENCY_SECONDS * 1000, notable=1) as engine,
-    ):
+    async with project_and_engine(latency_ms=LATENCY_SECONDS * 1000, notable=1) as (project, engine):
         alone = await in_turn(
             conditions,
             {
                 (client.name, in_flight): partial(_calls, conditions, client, in_flight, engine, project.data_dir)
                 for in_flight in IN_FLIGHT
-                for client in CLIENTS
+                for client in (CHOSEN, CANDIDATE, PLAIN)
             },
             lambda key, found: f"{key[0]}, {key[1]} in flight: {found['cpu_microseconds']:.0f} µs CPU a call",
         )
-        schedulers = {
-            THIS_FUNCTION: Scheduler(),
-            OVER_CANDIDATE: Scheduler(root=await asyncio.to_thread(_root_over, CANDIDATE, project.data_dir)),
-        }
+        over_candidate = Scheduler(root=await asyncio.to_thread(_root_over, CANDIDATE, project.data_dir))
+        schedulers = {THIS_FUNCTION: Scheduler(), OVER_CANDIDATE: over_candidate}
+        entries = [
+            Entry(side, _label(in_flight), Load.single(conditions.sized(10_000, 300), in_flight))
+            for in_flight in PRODUCT_IN_FLIGHT
+            for side in schedulers
+        ]
         contest = await Contest.run(
-            conditions,
-            [
-                Entry(side, _label(in_flight), Load.single(conditions.sized(10_000, 300), in_flight))
-                for in_flight in PRODUCT_IN_FLIGHT
-                for side in schedulers
-            ],
-            lambda entry: schedulers[entry.contender].run(project, engine, entry.load),
+            conditions, entries, lambda entry: schedulers[entry.contender].run(project, engine, entry.load)
         )
+    rows = {
+        (name, in_flight): Row(
+            name,
+            f"client alone, {in_flight} in flight",
+            {"in_flight": in_flight},
+            {figure: Spread.of(one[figure] for one in found) for figure in found[0]},
+        )
+        for (name, in_flight), found in alone.items()
+    }
+    cost = {key: row.figures["cpu_microseconds"] for key, row in rows.items()}
+    figures = {"wall time": "wall_seconds", "CPU": "cpu_seconds", "peak memory": "peak_megabytes"}
     return Measured(
+        [*rows.values(), *contest.rows],
         [
-            *(_row(name, in_flight, found) for (name, in_flight), found in alone.items()),
-            *contest.rows(),
+            *(
+                reported(
+                    f"CPU a call, as a share of {client.name}'s, {in_flight} in flight",
+                    cost[CHOSEN.name, in_flight].over(cost[client.name, in_flight]),
+                )
+                for in_flight in IN_FLIGHT
+                for client in (CANDIDATE, PLAIN)
+            ),
+            *(
+                reported(
+                    f"{what}, as a share of that over {CANDIDATE.name}, {_label(in_flight)}",
+                    contest.share(figure, _label(in_flight), OVER_CANDIDATE),
+                )
+                for in_flight in PRODUCT_IN_FLIGHT
+                for what, figure in figures.items()
+            ),
         ],
-        _targets(alone, contest),
         [
             "A client alone: calls about one user and one type on a loop of uvloop, over warm connections; bodies are"
             " made before. CPU is that of all threads; memory and import are those of a process that does no more.",
@@ -106,7 +112,8 @@ async def _calls(
     calls = conditions.sized(client.calls, client.calls // 10)
     await reset(engine)
     asked = [f"{client.module}:{client.cls}", f"{engine}/v1/evaluations", str(calls), str(in_flight)]
-    found = await run_child([sys.executable, "-P", DRIVER, *asked], root=ROOT, data_dir=data_dir)
+    result = data_dir.path / "client.json"
+    found = await run_child([sys.executable, "-P", DRIVER, *asked, result], result, root=ROOT, data_dir=data_dir)
     stats = await read_stats(engine)
     if (stats.calls, stats.distinct) != (calls + in_flight,) * 2 or stats.max_in_flight > in_flight:
         raise EmulatorError(
@@ -122,7 +129,7 @@ async def _calls(
 
 
 def _root_over(client: Client, data_dir: DataDir) -> Path:
-    """Returns a copy of what is deployed in which another client stands in the place of the chosen one."""
+    """A copy of what is deployed in which another client stands in the place of the chosen one."""
     root = data_dir.path / f"over-{client.name}"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -135,51 +142,10 @@ def _label(in_flight: int) -> str:
     return f"whole product, {in_flight} in flight"
 
 
-def _row(name: str, in_flight: int, found: Sequence[Mapping[str, float]]) -> Row:
-    figures = {figure: Spread.of(one[figure] for one in found) for figure in found[0]}
-    return Row(name, f"client alone, {in_flight} in flight", {"in_flight": in_flight}, figures)
-
-
-def _targets(alone: Mapping[tuple[str, int], Sequence[Mapping[str, float]]], contest: Contest) -> list[Target]:
-    def cost(client: Client, in_flight: int) -> Spread:
-        return Spread.of(found["cpu_microseconds"] for found in alone[client.name, in_flight])
-
-    return [
-        *(
-            reported(
-                f"CPU a call, as a share of {client.name}'s, {in_flight} in flight",
-                cost(CHOSEN, in_flight).over(cost(client, in_flight)),
-            )
-            for in_flight in IN_FLIGHT
-            for client in (CANDIDATE, PLAIN)
-        ),
-        *(
-            reported(
-                f"{what}, as a share of that over {CANDIDATE.name}, {_label(in_flight)}",
-                contest.spread(THIS_FUNCTION, _label(in_flight), figure).over(
-                    contest.spread(OVER_CANDIDATE, _label(in_flight), figure)
-                ),
-            )
-            for in_flight in PRODUCT_IN_FLIGHT
-            for what, figure in (("wall time", wall), ("CPU", cpu), ("peak memory", memory))
-        ),
-    ]
-
-
-def _require() -> None:
-    require_deno()
-    for client in CLIENTS:
-        if importlib.util.find_spec(client.name) is None:
-            raise EmulatorError(
-                f"{client.name} is not installed: run `pip install -r tests/benchmarks/requirements.txt`"
-            )
-
-
 CLIENTS_SECTION = Section(
     "clients",
     "HTTP clients",
     "The client that was chosen, the other candidate and plain httpx behind the same small protocol call a loopback"
     " engine in another process, latency 20 ms; then the whole product with either candidate, one user a call.",
-    _require,
     measure,
 )

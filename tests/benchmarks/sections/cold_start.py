@@ -1,32 +1,34 @@
-"""From nothing to the first answer, a small night, and a fire that has nothing to do."""
+"""From nothing to the first answer, a small run, and a call that has nothing to do."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 
 import httpx
 
 from tests.emulator.errors import EmulatorError
 from tests.emulator.function import FunctionProcess
-from tests.emulator.ports import LOCALHOST, free_port
-from tests.emulator.processes import ChildProcess, http_status
-from tests.emulator.project import Project, ProjectFactory
+from tests.emulator.ports import LOCALHOST
+from tests.emulator.project import Project
+from tests.emulator.staging import ROOT
 
-from ..contest import in_turn
-from ..environment import deployed_python
-from ..peers.contenders import GOOD_DENO, THIS_FUNCTION
-from ..peers.counting_gateway import CountingGateway
-from ..peers.deno import HERE, deno_command, deno_env
-from ..peers.fast_engine import fast_engine, reset
+from ..contest import in_turn, project_and_engine
+from ..peers.contenders import GOOD, GOOD_DENO, THIS_FUNCTION, ServedContender, settings_of
+from ..peers.counting_gateway import counting_gateway
+from ..peers.fast_engine import HERE, reset
 from ..peers.figures import TYPES, Load
 from ..peers.preparation import prepare
-from ..peers.requirements import require_deno
 from ..peers.scheduler import forget_everything
-from ..peers.served import settings_of
 from ..section import Conditions, Measured, Row, Section, at_most
 from ..spread import Spread, percentile
 
@@ -34,64 +36,54 @@ EMPTY = "empty function that imports supabase and FastAPI"
 STARTS = 5
 MENTORS = 300
 FIRES = 40
-LOOK_SECONDS = 0.002
-GIVE_UP_SECONDS = 30
 # Of the empty function's time.
 SHARE_OF_EMPTY = 1.25
-NIGHT_MS, FIRE_MS = 2_000, 20
-
-Run = Callable[[], Awaitable[Mapping[str, float]]]
+RUN_MS, FIRE_MS = 2_000, 20
 
 
 async def measure(conditions: Conditions) -> Measured:
     """Starts this function, an empty one and the good Deno program, time and again."""
-    python = str(await deployed_python())
-    async with (
-        ProjectFactory() as projects,
-        projects.project() as project,
-        fast_engine(project.data_dir, notable=1) as engine,
-    ):
-        stage = _Stage(project, engine, python)
+    python = await asyncio.to_thread(_deployed_python)
+    serve = ("-P", "-m", "functions_framework", "--target", "answer", "--asgi", "--host", LOCALHOST)
+    empty = ServedContender("empty-function", lambda: [python, *serve, "--source", HERE / "empty_function.py"])
+    slot = datetime.now(UTC) - timedelta(minutes=1)
+    types = json.dumps([{"type": name} for name in TYPES])
+    settings = {"EVALUATION_SCHEDULE": f"{slot.minute} {slot.hour} * * *", "SCENARIO_TYPES": types}
+    async with project_and_engine(notable=1) as (project, engine):
         await prepare(project, MENTORS)
-        starts = {THIS_FUNCTION: stage.night, EMPTY: stage.start_empty, GOOD_DENO: stage.start_deno}
-        for start in starts.values():
-            await start()
+        env = project.function_env(engine, settings)
+        starts: dict[str, Callable[[], Awaitable[dict[str, float]]]] = {
+            THIS_FUNCTION: partial(_run, project, engine, env, python),
+            EMPTY: partial(_start, project, engine, empty),
+            GOOD_DENO: partial(_start, project, engine, GOOD),
+        }
+        for warm_up in starts.values():
+            await warm_up()
         found = await in_turn(
             # each start is short: several make a round
             Conditions(conditions.rounds * conditions.sized(STARTS, 1), conditions.quick, conditions.say),
             starts,
             lambda contender, took: f"{contender}: {', '.join(f'{what} {ms:.1f} ms' for what, ms in took.items())}",
         )
-        requests = await stage.count_requests()
+        async with counting_gateway(project) as gateway:
+            await _spawn_and_call(project, env | {"SUPABASE_URL": gateway.url}, python, calls=1)
+    requests = Spread.of([gateway.requests.total()])
     ours = {what: Spread.of(took[what] for took in found[THIS_FUNCTION]) for what in found[THIS_FUNCTION][0]}
-    rows = [
-        *(
-            Row(contender, "spawn to first answer", {}, {"milliseconds": Spread.of(took["start"] for took in runs)})
-            for contender, runs in found.items()
-        ),
-        Row(THIS_FUNCTION, f"night of {MENTORS} mentors, from the spawn", {}, {"milliseconds": ours["night"]}),
-        Row(
-            THIS_FUNCTION,
-            "second fire",
-            {},
-            {
-                "milliseconds": ours["fire"],
-                "p95_milliseconds": ours["fire p95"],
-                "requests": Spread.of([requests]),
-            },
-        ),
-    ]
+    start = {contender: Spread.of(took["start"] for took in runs) for contender, runs in found.items()}
+    small_run = f"night of {MENTORS} mentors, from the spawn"
+    fires = {"milliseconds": ours["fire"], "p95_milliseconds": ours["fire p95"], "requests": requests}
+    share = start[THIS_FUNCTION].over(start[EMPTY])
     return Measured(
-        rows,
         [
-            at_most(
-                "spawn to first answer, as a share of the empty function's",
-                ours["start"].over(Spread.of(took["start"] for took in found[EMPTY])),
-                SHARE_OF_EMPTY,
-            ),
-            at_most(f"night of {MENTORS} mentors, from the spawn, ms", ours["night"], NIGHT_MS, digits=0),
+            *(Row(contender, "spawn to first answer", {}, {"milliseconds": took}) for contender, took in start.items()),
+            Row(THIS_FUNCTION, small_run, {}, {"milliseconds": ours["run"]}),
+            Row(THIS_FUNCTION, "second fire", {}, fires),
+        ],
+        [
+            at_most("spawn to first answer, as a share of the empty function's", share, SHARE_OF_EMPTY),
+            at_most(f"{small_run}, ms", ours["run"], RUN_MS, digits=0),
             at_most("second fire, ms", ours["fire"], FIRE_MS, digits=1),
-            at_most("Data API requests of a second fire", Spread.of([requests]), 1, digits=0),
+            at_most("Data API requests of a second fire", requests, 1, digits=0),
         ],
         [
             "The environment has nothing but requirements.txt installed. Files are in the system's cache: the first"
@@ -101,125 +93,71 @@ async def measure(conditions: Conditions) -> Measured:
     )
 
 
-class _Stage:
-    """Where they start.
-
-    Args:
-        project: whose night it is.
-        engine: its URL.
-        python: of the environment.
-    """
-
-    def __init__(self, project: Project, engine: str, python: str) -> None:
-        self._project = project
-        self._engine = engine
-        self._python = python
-        self._headers = {"Authorization": f"Bearer {project.invoke_token}"}
-        self._schedule = ""
-
-    async def night(self) -> dict[str, float]:
-        """A start, a night, and fires after it: milliseconds, the night's with those of the start."""
-        await forget_everything(self._project)
-        await self._project.make_slot_due()
-        slot = datetime.now(UTC) - timedelta(minutes=1)
-        self._schedule = f"{slot.minute} {slot.hour} * * *"
-        # the slot of the start before may have been the same: its keys are new to nobody
-        await reset(self._engine)
-        function = self._function({})
-        function.stage()
-        async with httpx.AsyncClient(trust_env=False, timeout=GIVE_UP_SECONDS, headers=self._headers) as client:
-            started = time.perf_counter()
-            await function.spawn()
-            try:
-                await _first_answer(function, function.port, "/health")
-                answered = time.perf_counter()
-                await _fire(client, function)
-                over = time.perf_counter()
-                fires = [await _timed(client, function) for _ in range(FIRES)]
-            finally:
-                await function.stop()
-        return {
-            "start": (answered - started) * 1000,
-            "night": (over - started) * 1000,
-            "fire": percentile(fires, 0.5),
-            "fire p95": percentile(fires, 0.95),
-        }
-
-    async def count_requests(self) -> int:
-        """What a fire after the night asks of the Data API, in a process that is new."""
-        async with CountingGateway(self._project) as gateway:
-            function = self._function({"SUPABASE_URL": gateway.url})
-            await function.start()
-            try:
-                async with httpx.AsyncClient(trust_env=False, headers=self._headers) as client:
-                    await _fire(client, function)
-            finally:
-                await function.stop()
-        return gateway.requests.total()
-
-    async def start_empty(self) -> dict[str, float]:
-        """Milliseconds."""
-        port = free_port()
-        serve = ["-m", "functions_framework", "--target", "answer", "--asgi", "--host", LOCALHOST, "--port", str(port)]
-        home = str(self._project.data_dir.folder("empty-function"))
-        return await self._start(
-            ChildProcess(
-                "empty-function",
-                [self._python, *serve, "--source", HERE / "empty_function.py"],
-                data_dir=self._project.data_dir,
-                env={"PATH": "", "HOME": home},
-            ),
-            port,
-        )
-
-    async def start_deno(self) -> dict[str, float]:
-        """Milliseconds."""
-        port = free_port()
-        env = {
-            **deno_env(self._project.data_dir),
-            **settings_of(self._project, self._engine, Load.single(MENTORS, 1)),
-            "PORT": str(port),
-        }
-        process = ChildProcess("good-deno", deno_command("good.ts"), data_dir=self._project.data_dir, env=env)
-        return await self._start(process, port)
-
-    async def _start(self, process: ChildProcess, port: int) -> dict[str, float]:
-        started = time.perf_counter()
-        await process.start()
-        try:
-            await _first_answer(process, port, "/")
-            return {"start": (time.perf_counter() - started) * 1000}
-        finally:
-            await process.kill()
-
-    def _function(self, env: Mapping[str, str]) -> FunctionProcess:
-        types = json.dumps([{"type": name} for name in TYPES])
-        settings = self._project.function_env(
-            self._engine, {"EVALUATION_SCHEDULE": self._schedule, "SCENARIO_TYPES": types, **env}
-        )
-        return FunctionProcess(
-            self._project.data_dir, settings, name="cold-function", restart=False, python=self._python
-        )
+async def _run(project: Project, engine: str, env: dict[str, str], python: Path) -> dict[str, float]:
+    """A start, a run, and calls after it: milliseconds, the run's with those of the start."""
+    await forget_everything(project)
+    await project.make_slot_due()
+    # it has seen the keys of the slot
+    await reset(engine)
+    start, run, *fires = await _spawn_and_call(project, env, python, calls=1 + FIRES)
+    return {"start": start, "run": start + run, "fire": percentile(fires, 0.5), "fire p95": percentile(fires, 0.95)}
 
 
-async def _first_answer(process: ChildProcess | FunctionProcess, port: int, path: str) -> None:
-    give_up = time.monotonic() + GIVE_UP_SECONDS
-    while await http_status(port, path) != httpx.codes.OK:
-        if time.monotonic() > give_up or not process.alive:
-            raise EmulatorError(f"no answer on port {port}; the process's log ends:\n{process.log_tail()}")
-        await asyncio.sleep(LOOK_SECONDS)
-
-
-async def _fire(client: httpx.AsyncClient, function: FunctionProcess) -> None:
-    answer = await client.post(f"{function.url}/")
-    if answer.status_code != httpx.codes.OK or answer.json()["status"] != "succeeded":
-        raise EmulatorError(f"the night did not succeed: {answer.status_code} {answer.text}")
-
-
-async def _timed(client: httpx.AsyncClient, function: FunctionProcess) -> float:
+async def _start(project: Project, engine: str, contender: ServedContender) -> dict[str, float]:
+    settings = settings_of(project, engine, Load.single(MENTORS, 1))
     started = time.perf_counter()
-    await _fire(client, function)
-    return (time.perf_counter() - started) * 1000
+    async with contender.serve(project, settings):
+        return {"start": (time.perf_counter() - started) * 1000}
+
+
+async def _spawn_and_call(project: Project, env: dict[str, str], python: Path, *, calls: int) -> list[float]:
+    """Milliseconds from the spawn to the first answer, and of each call of the slot."""
+    function = FunctionProcess(project.data_dir, env, name="cold-function", restart=False, python=python)
+    headers = {"Authorization": f"Bearer {project.invoke_token}"}
+    async with httpx.AsyncClient(trust_env=False, timeout=30, headers=headers) as client:
+        started = time.perf_counter()
+        try:
+            await function.start()
+            first_answer = (time.perf_counter() - started) * 1000
+            return [first_answer, *[await _call(client, function.url) for _ in range(calls)]]
+        finally:
+            await function.stop()
+
+
+async def _call(client: httpx.AsyncClient, url: str) -> float:
+    """The milliseconds that the slot's call takes."""
+    started = time.perf_counter()
+    answer = await client.post(f"{url}/")
+    took = time.perf_counter() - started
+    if answer.status_code != httpx.codes.OK or answer.json()["status"] != "succeeded":
+        raise EmulatorError(f"the run did not succeed: {answer.status_code} {answer.text}")
+    return took * 1000
+
+
+def _deployed_python() -> Path:
+    """Of an environment with nothing but what is deployed, made on first use and when the requirements change."""
+    requirements = ROOT / "requirements.txt"
+    digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    folder = ROOT / "build" / f"benchmark-environment-{digest}"
+    python, complete = folder / "bin" / "python", folder / ".complete"
+    if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        pip: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+            requirements,
+        ]
+        for command in ([sys.executable, "-m", "venv", folder], pip):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise EmulatorError(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
+        complete.touch()
+    return python
 
 
 COLD_START = Section(
@@ -228,6 +166,5 @@ COLD_START = Section(
     "The function is spawned as it is deployed and asked until it answers GET /health; then a night of 300 mentors with"
     " three types, and the same slot again. To compare: an empty function that imports supabase and FastAPI, and the"
     " good Deno program.",
-    require_deno,
     measure,
 )

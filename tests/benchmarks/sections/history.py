@@ -1,23 +1,24 @@
-"""Whether a night stays as fast as the first one, and a look back quick, after years."""
+"""Whether a run stays as fast as the first one, and a look back quick, after years."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 
 from functions.http.invocations import cursor_of
+from shared.invocation_records import Position
 from tests.emulator.errors import EmulatorError
+from tests.emulator.migrations import run_script
 from tests.emulator.project import Project, ProjectFactory
 
-from ..contest import Contest, Entry, in_turn, wall
+from ..contest import Contest, Entry, in_turn
 from ..peers.contenders import THIS_FUNCTION
 from ..peers.fast_engine import fast_engine
 from ..peers.figures import Figures, Load
-from ..peers.old_nights import EVALUATIONS_PER_NIGHT, find_night, forget_new_nights, plant_nights
-from ..peers.requirements import require_deno
 from ..peers.scheduler import SCHEDULER, Scheduler
 from ..section import Conditions, Measured, Row, Section, at_most
 from ..spread import Spread, percentile
@@ -33,38 +34,41 @@ FEW_REQUESTS = 10
 FILTERED = "filtered list"
 INVOCATIONS = "/api/v1/scheduler-invocations"
 
+OLD_RUNS = Path(__file__).with_name("old_runs.sql")
+ROWS_PER_RUN = 50
+TABLES = b"public.scheduler_invocations, public.scheduler_invocation_batches, public.scheduler_evaluations"
+
 
 async def measure(conditions: Conditions) -> Measured:
-    """The same night without history and with it, then looks back at it."""
+    """The same run without history and with it, then looks back at it."""
     # A run of some seconds: shorter ones differ more from one another than history makes of them.
-    mentors, nights = conditions.sized(300_000, 2_000), conditions.sized(100_000, 2_000)
-    without, with_history = "no history", f"{nights * EVALUATIONS_PER_NIGHT:,} old rows"
-    entries = [
-        Entry(THIS_FUNCTION, label, Load.shared(mentors, IN_FLIGHT, USERS_PER_CALL))
-        for label in (without, with_history)
-    ]
+    mentors, runs = conditions.sized(300_000, 2_000), conditions.sized(100_000, 2_000)
+    without, with_history = "no history", f"{runs * ROWS_PER_RUN:,} old rows"
+    load = Load.shared(mentors, IN_FLIGHT, USERS_PER_CALL)
     async with (
         ProjectFactory() as projects,
         projects.project() as young,
         projects.project() as old,
-        fast_engine(young.data_dir, notable=1, expect=3 * mentors) as engine,
+        fast_engine(young.data_dir, notable=1, expect=load.evaluations) as engine,
     ):
         started = time.monotonic()
-        await plant_nights(old, nights)
-        conditions.say(f"{nights:,} old nights were planted in {time.monotonic() - started:.0f} s")
-        measured = {without: (young, SCHEDULER), with_history: (old, Scheduler(forget=forget_new_nights))}
+        await run_script(old.superuser_url, OLD_RUNS, {"benchmark.runs": str(runs)})
+        await _forget_new_runs(old)
+        conditions.say(f"{runs:,} old runs were planted in {time.monotonic() - started:.0f} s")
+        measured = {without: (young, SCHEDULER), with_history: (old, Scheduler(forget=_forget_new_runs))}
 
         async def run(entry: Entry) -> Figures:
             project, scheduler = measured[entry.label]
             return await scheduler.run(project, engine, entry.load)
 
-        contest = await Contest.run(conditions, entries, run)
-        looks = await _look_back(conditions, old, nights)
-    ratio = contest.spread(THIS_FUNCTION, with_history, wall).over(contest.spread(THIS_FUNCTION, without, wall))
+        contest = await Contest.run(conditions, [Entry(THIS_FUNCTION, label, load) for label in measured], run)
+        looks = await _look_back(conditions, old, runs)
+    wall = {label: contest.spread(THIS_FUNCTION, label, "wall_seconds") for label in measured}
+    growth = wall[with_history].over(wall[without])
     return Measured(
-        [*contest.rows(), *looks],
+        [*contest.rows, *looks],
         [
-            at_most(f"wall time, as a share of that without history, {with_history}", ratio, GROWTH),
+            at_most(f"wall time, as a share of that without history, {with_history}", growth, GROWTH),
             *(
                 at_most(f"{row.label}, {what}", row.figures[figure], LOOK_BACK_MS, digits=1)
                 for row in looks
@@ -73,17 +77,37 @@ async def measure(conditions: Conditions) -> Measured:
             ),
         ],
         [
-            f"{mentors:,} mentors x 3 types, {USERS_PER_CALL} users a call. The history is {nights:,} nights of one"
-            f" batch and {EVALUATIONS_PER_NIGHT} rows.",
+            f"{mentors:,} mentors x 3 types, {USERS_PER_CALL} users a call. The history is {runs:,} nights of one"
+            f" batch and {ROWS_PER_RUN} rows.",
             f"Requests go over HTTP, one after the other: {REQUESTS} of each kind a round, {FEW_REQUESTS} if filtered.",
         ],
     )
 
 
-async def _look_back(conditions: Conditions, project: Project, nights: int) -> list[Row]:
-    middle = await find_night(project, nights // 2)
-    newest = await find_night(project, 1)
-    await forget_new_nights(project)
+async def _forget_new_runs(project: Project) -> None:
+    """Leaves the old runs alone."""
+    async with project.connect(superuser=True) as connection:
+        await connection.execute(
+            b"delete from public.scheduler_invocations where idempotency_key not like 'slot:old-%'"
+        )
+        # nothing of this is to be left to autovacuum during a measurement
+        await connection.execute(b"vacuum (analyze) " + TABLES)
+        await connection.execute(b"checkpoint")
+        await connection.execute(b"select pgmq.purge_queue(queue_name) from pgmq.list_queues()")
+
+
+async def _find(project: Project, number: int) -> Position:
+    """An old run's place in the list; 1 is the newest."""
+    query = b"select created_at, id from public.scheduler_invocations where idempotency_key = %s"
+    async with project.connect() as connection:
+        row = await (await connection.execute(query, (f"slot:old-{number}",))).fetchone()
+    assert row is not None
+    return Position(row[0].isoformat(), str(row[1]))
+
+
+async def _look_back(conditions: Conditions, project: Project, runs: int) -> list[Row]:
+    middle, newest = await _find(project, runs // 2), await _find(project, 1)
+    await _forget_new_runs(project)
     paths = {
         "list, the newest 20": "?limit=20",
         "list, 20 from half-way back": f"?limit=20&cursor={cursor_of(middle.created_at, middle.id)}",
@@ -94,51 +118,34 @@ async def _look_back(conditions: Conditions, project: Project, nights: int) -> l
     }
     function = await project.start_function(restart=False)
     headers = {"Authorization": f"Bearer {project.admin_token}"}
-    try:
-        async with httpx.AsyncClient(trust_env=False, base_url=function.url, headers=headers, timeout=60) as client:
-            found = await in_turn(
-                conditions,
-                {
-                    label: _bind(
-                        client, path, FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS
-                    )
-                    for label, path in paths.items()
-                },
-                lambda label, took: f"{label}: {took[0]:.1f} ms, p95 {took[1]:.1f} ms",
-            )
-    finally:
-        await function.stop()
-    return [
-        Row(
-            THIS_FUNCTION,
-            label,
-            {},
+    async with httpx.AsyncClient(trust_env=False, base_url=function.url, headers=headers, timeout=60) as client:
+        found = await in_turn(
+            conditions,
             {
-                "milliseconds": Spread.of(median for median, _ in took),
-                "p95_milliseconds": Spread.of(p95 for _, p95 in took),
+                label: partial(
+                    _ask, client, path, FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS
+                )
+                for label, path in paths.items()
             },
+            lambda label, took: f"{label}: {took[0]:.1f} ms, p95 {took[1]:.1f} ms",
         )
+    names = ("milliseconds", "p95_milliseconds")
+    return [
+        Row(THIS_FUNCTION, label, {}, {name: Spread.of(one[at] for one in took) for at, name in enumerate(names)})
         for label, took in found.items()
     ]
 
 
-def _bind(client: httpx.AsyncClient, path: str, requests: int) -> Callable[[], Awaitable[tuple[float, float]]]:
-    async def look() -> tuple[float, float]:
-        """Milliseconds: the median, and the 95th percentile."""
-        await _timed(client, path)
-        took = [await _timed(client, path) for _ in range(requests)]
-        return percentile(took, 0.5), percentile(took, 0.95)
-
-    return look
-
-
-async def _timed(client: httpx.AsyncClient, path: str) -> float:
-    started = time.perf_counter()
-    answer = await client.get(INVOCATIONS + path)
-    took = time.perf_counter() - started
-    if answer.status_code != httpx.codes.OK:
-        raise EmulatorError(f"GET {path} was answered {answer.status_code}: {answer.text}")
-    return took * 1000
+async def _ask(client: httpx.AsyncClient, path: str, requests: int) -> tuple[float, float]:
+    """Milliseconds: the median, and the 95th percentile; a first request is not counted."""
+    took = []
+    for _ in range(requests + 1):
+        started = time.perf_counter()
+        answer = await client.get(INVOCATIONS + path)
+        took.append((time.perf_counter() - started) * 1000)
+        if answer.status_code != httpx.codes.OK:
+            raise EmulatorError(f"GET {path} was answered {answer.status_code}: {answer.text}")
+    return percentile(took[1:], 0.5), percentile(took[1:], 0.95)
 
 
 HISTORY = Section(
@@ -146,6 +153,5 @@ HISTORY = Section(
     "after years",
     "The same night in a database without history and in one with 5,000,000 old rows, in turn; then looks back at"
     " 100,000 nights.",
-    require_deno,
     measure,
 )

@@ -1,11 +1,5 @@
-// One call to the scenario trigger engine, as both Deno contenders make it: time-out, retries, and one user's failure
-// costs only that user.
-
-import { settings } from "./settings.ts";
-
-const TIMEOUT_MS = 10_000;
-const MOST_ATTEMPTS = 5;
-const LONGEST_PAUSE_MS = 8_000;
+// What both Deno contenders have in common: their settings, their calls to the scenario trigger engine with time-outs,
+// retries and one user's failure costing only that user, and their HTTP entry.
 
 export interface ResultRow {
   user_id: string;
@@ -21,12 +15,30 @@ export interface Pairs {
   types: string[];
 }
 
-interface EngineResult {
-  user_id: string;
-  scenario_type: string;
-  outcome: string;
-  notification_id?: string;
+type Run = ReturnType<typeof newRun>;
+type EngineResult = Omit<ResultRow, "attempts">;
+
+const TIMEOUT_MS = 10_000;
+const MOST_ATTEMPTS = 5;
+const LONGEST_PAUSE_MS = 8_000;
+
+function required(name: string): string {
+  const value = Deno.env.get(name);
+  if (!value) throw new Error(`${name} is not set`);
+  return value;
 }
+
+export const settings = {
+  port: Number(required("PORT")),
+  supabaseUrl: required("SUPABASE_URL"),
+  secretKey: required("SUPABASE_SECRET_KEY"),
+  scenarioTypes: required("SCENARIO_TYPES").split(","),
+  inFlight: Number(required("IN_FLIGHT")),
+  usersPerCall: Number(required("USERS_PER_CALL")),
+  typesPerCall: Number(required("TYPES_PER_CALL")),
+};
+const url = `${required("SCENARIO_ENGINE_URL")}/v1/evaluations`;
+const headers = { "Authorization": `Bearer ${required("SCENARIO_ENGINE_TOKEN")}`, "Content-Type": "application/json" };
 
 /** The engine turned the call away, for good or after the last attempt. */
 class CallFailed extends Error {
@@ -35,21 +47,24 @@ class CallFailed extends Error {
   }
 }
 
-export interface Run {
-  id: string;
-  scope: string;
-  scheduledFor: string;
-}
-
-export function newRun(): Run {
+export function newRun() {
   const id = crypto.randomUUID();
   return { id, scope: `manual:${id}`, scheduledFor: new Date().toISOString() };
 }
 
-const url = `${settings.engineUrl}/v1/evaluations`;
-const headers = { "Authorization": `Bearer ${settings.engineToken}`, "Content-Type": "application/json" };
+/** The calls about these users. */
+export function callsFor(users: string[]): Pairs[] {
+  const calls: Pairs[] = [];
+  for (let at = 0; at < users.length; at += settings.usersPerCall) {
+    const together = users.slice(at, at + settings.usersPerCall);
+    for (let type = 0; type < settings.scenarioTypes.length; type += settings.typesPerCall) {
+      calls.push({ users: together, types: settings.scenarioTypes.slice(type, type + settings.typesPerCall) });
+    }
+  }
+  return calls;
+}
 
-/** A row for each pair. A call that fails is halved until whoever it fails for stands alone. */
+/** A row for each pair. A call that fails is halved until the user for whom it fails stands alone. */
 export async function evaluate(run: Run, { users, types }: Pairs): Promise<ResultRow[]> {
   try {
     const { results, attempts } = await ask(run, users, types);
@@ -61,13 +76,8 @@ export async function evaluate(run: Run, { users, types }: Pairs): Promise<Resul
       const first = await evaluate(run, { users: users.slice(0, half), types });
       return first.concat(await evaluate(run, { users: users.slice(half), types }));
     }
-    return types.map((type) => ({
-      user_id: users[0],
-      scenario_type: type,
-      outcome: `failed:${error.code}`,
-      notification_id: null,
-      attempts: error.attempts,
-    }));
+    const failed = { user_id: users[0], outcome: `failed:${error.code}`, notification_id: null };
+    return types.map((scenario_type) => ({ ...failed, scenario_type, attempts: error.attempts }));
   }
 }
 
@@ -76,11 +86,9 @@ async function ask(run: Run, users: string[], types: string[]): Promise<{ result
     invocation_id: run.id,
     scheduled_for: run.scheduledFor,
     dry_run: false,
-    evaluations: users.map((user_id) => ({
-      user_id,
-      scenario_types: types,
-      idempotency_key_prefix: `${run.scope}:${user_id}`,
-    })),
+    evaluations: users.map((user_id) => (
+      { user_id, scenario_types: types, idempotency_key_prefix: `${run.scope}:${user_id}` }
+    )),
   });
   for (let attempt = 1;; attempt++) {
     let code: string;
@@ -120,13 +128,21 @@ function rowsOf(users: string[], types: string[], results: EngineResult[], attem
   return users.flatMap((user_id) =>
     types.map((scenario_type) => {
       const result = byPair.get(`${user_id}:${scenario_type}`);
-      return {
-        user_id,
-        scenario_type,
-        outcome: result?.outcome ?? "failed:engine_missing_result",
-        notification_id: result?.notification_id ?? null,
-        attempts,
-      };
+      const outcome = result?.outcome ?? "failed:engine_missing_result";
+      return { user_id, scenario_type, outcome, notification_id: result?.notification_id ?? null, attempts };
     })
   );
+}
+
+/** GET: it serves. POST: one run of all mentors. */
+export function serve(evaluateAll: () => Promise<Record<string, unknown>>): void {
+  Deno.serve({ hostname: "127.0.0.1", port: settings.port, onListen: () => {} }, async (request) => {
+    if (request.method !== "POST") return Response.json({ status: "ok" });
+    try {
+      return Response.json(await evaluateAll());
+    } catch (error) {
+      console.error(error);
+      return Response.json({ error: "the run did not complete" }, { status: 500 });
+    }
+  });
 }
