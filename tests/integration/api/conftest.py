@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import httpx
 import pytest
 
-from tests.emulator.project import Project
-from tests.integration.api.served import Served, served_by
+from tests.integration.api.served import Served
+from tests.integration.nightly.night import Night
 
 
 @pytest.fixture
-async def served(project: Project, http: httpx.AsyncClient) -> AsyncIterator[Served]:
-    async with served_by(project, http) as function:
-        yield function
+async def served(night: Night) -> Served:
+    """The function on a project with twelve mentors and a slot that is due."""
+    await night.add_mentors(12)
+    return Served(night, await night.start_function())

@@ -10,52 +10,49 @@ import json
 import os
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True)
+@dataclass
 class PropertyRun:
-    """What a run came to.
+    """The exit code (0: nothing was found), what it said, and what was answered.
 
-    Args:
-        exit_code: 0: nothing was found.
-        output: what it said, with a curl line for each failure.
-        answers: how often each (phase, operation, status) was answered; an operation is `GET /health`.
-        followed: the links of the document that led from one answer to the next request, by their names.
+    `statuses` has those of each (phase, operation), an operation is `GET /health`; `followed` the links of the document
+    that led from an answer to the next request, by their names.
     """
 
     exit_code: int
     output: str
-    answers: Counter[tuple[str, str, int]]
-    followed: set[str]
+    statuses: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+    followed: set[str] = field(default_factory=set)
 
     def operations(self, phase: str) -> set[str]:
         """The operations that answered in this phase."""
-        return {operation for asked_in, operation, _ in self.answers if asked_in == phase}
+        return {operation for asked_in, operation in self.statuses if asked_in == phase}
+
+    def read_events(self, report: Path) -> None:
+        """Reads what schemathesis kept."""
+        for line in report.read_text().splitlines():
+            recorder = json.loads(line).get("ScenarioFinished", {"phase": "", "recorder": {}})
+            for case_id, case in recorder["recorder"].get("cases", {}).items():
+                answer = recorder["recorder"].get("interactions", {}).get(case_id, {}).get("response")
+                if answer is not None:
+                    operation = f"{case['value']['method']} {case['value']['path']}"
+                    self.statuses.setdefault((recorder["phase"], operation), set()).add(answer["status_code"])
+                    if case.get("is_transition_applied"):
+                        self.followed.add(case["transition"]["id"])
 
 
 async def run_schemathesis(
-    function_url: str,
-    *,
-    admin_token: str,
-    dictionaries: Mapping[str, Iterable[str]],
-    phases: Iterable[str],
-    folder: Path,
+    function_url: str, *, admin_token: str, dictionaries: Mapping[str, Iterable[str]], folder: Path
 ) -> PropertyRun:
-    """Runs these phases with every check.
+    """Runs all phases with every check, in an empty folder.
 
-    Args:
-        function_url: where the function is.
-        admin_token: what it asks with.
-        dictionaries: what exists, by the name under which schemathesis.toml looks for it.
-        phases: some of examples, coverage, fuzzing, stateful.
-        folder: where it may write; empty.
+    `dictionaries` say what exists, by the name under which schemathesis.toml looks for it.
     """
     shutil.copy(HERE / "schemathesis.toml", folder)
     for name, values in dictionaries.items():
@@ -63,8 +60,7 @@ async def run_schemathesis(
     report = folder / "events.ndjson"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", folder / "schemathesis.toml"),
-        *("run", f"{function_url}/openapi.json", "--checks", "all", "--phases", ",".join(phases)),
-        *("--report-ndjson-path", report, "--no-color"),
+        *("run", f"{function_url}/openapi.json", "--checks", "all", "--report-ndjson-path", report, "--no-color"),
         cwd=folder,
         env={
             "PATH": os.environ["PATH"],
@@ -81,24 +77,7 @@ async def run_schemathesis(
     finally:
         if process.returncode is None:
             process.kill()
-    assert process.returncode is not None
-    return PropertyRun(process.returncode, output.decode(), *_read_events(report))
-
-
-def _read_events(report: Path) -> tuple[Counter[tuple[str, str, int]], set[str]]:
-    answers: Counter[tuple[str, str, int]] = Counter()
-    followed: set[str] = set()
-    for line in report.read_text().splitlines() if report.exists() else ():
-        scenario: dict[str, Any] | None = json.loads(line).get("ScenarioFinished")
-        if scenario is None:
-            continue
-        recorder = scenario["recorder"]
-        for case_id, case in recorder.get("cases", {}).items():
-            answer = recorder.get("interactions", {}).get(case_id, {}).get("response")
-            if answer is None:
-                continue
-            operation = f"{case['value']['method']} {case['value']['path']}"
-            answers[scenario["phase"], operation, answer["status_code"]] += 1
-            if case.get("is_transition_applied"):
-                followed.add(case["transition"]["id"])
-    return answers, followed
+    run = PropertyRun(process.returncode or 0, output.decode())
+    if report.exists():
+        run.read_events(report)
+    return run

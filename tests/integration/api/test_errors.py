@@ -1,0 +1,217 @@
+"""Each error code of docs/api.md over the running function: a problem of RFC 9457 that says nothing of the inside."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from tests.emulator.staging import ROOT
+from tests.integration.api.served import API, ONE_MIB, Served
+from tests.scripted_engine import rules
+
+JSON = {"Content-Type": "application/json"}
+UNKNOWN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
+TABLE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Errors")[2]
+DOCUMENTED = {
+    code for row in re.findall(r"^\| \d{3}[^|]*\|([^|]*)\|", TABLE, re.MULTILINE) for code in re.findall(r"`(\w+)`", row)
+}
+# Of evaluation-batch: tests/unit/functions/test_adhoc_batch.py.
+ELSEWHERE = {"engine_busy", "time_budget_exceeded"}
+
+
+def cursor_of(*content: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+
+# Method, path, status, code, field, and what is sent.
+WRONG_REQUESTS: list[tuple[str, str, int, str, str | None, dict[str, Any]]] = [
+    ("POST", API, 400, "malformed_json", None, {"content": b"{", "headers": JSON}),
+    ("POST", API, 400, "malformed_json", None, {"content": b"[" * 100_000, "headers": JSON}),
+    ("POST", API, 400, "malformed_json", None, {"content": b'{"note": "\xff"}', "headers": JSON}),
+    ("POST", API, 413, "body_too_large", None, {"content": b"{}".ljust(ONE_MIB + 1), "headers": JSON}),
+    ("POST", API, 415, "unsupported_media_type", None, {"content": b"{}", "headers": {"Content-Type": "text/plain"}}),
+    *(
+        ("POST", path, 422, code, field_name, {"content": content, "headers": JSON})
+        for path, code, field_name, content in (
+            (API, "invalid_field", "body", b"[]"),
+            (API, "invalid_field", "note", b'{"note": "\\u0000"}'),
+            (API, "invalid_field", "note", b'{"note": "\\ud800"}'),
+            (API, "invalid_field", "note", json.dumps({"note": "n" * 2001}).encode()),
+            (API, "invalid_field", "scenario_types", b'{"scenario_types": ["unheard_of"]}'),
+            (API, "invalid_field", "retry_of", json.dumps({"retry_of": UNKNOWN}).encode()),
+            (API, "unknown_field", "\N{REPLACEMENT CHARACTER}", b'{"\\u0000": 1}'),
+            ("/", "invalid_field", "scheduled_for", b'{"scheduled_for": "2026-02-30T00:00:00Z"}'),
+            ("/", "not_a_slot", "scheduled_for", b'{"scheduled_for": "0001-01-01T00:00:00Z"}'),
+            ("/", "not_a_slot", "scheduled_for", b'{"scheduled_for": "9999-12-31T23:59:59.999999Z"}'),
+            (f"{API}/evaluation-batch", "invalid_field", "user_ids", b"{}"),
+            (
+                f"{API}/evaluation-batch",
+                "idempotency_key_missing",
+                "Idempotency-Key",
+                json.dumps({"user_ids": [UNKNOWN]}).encode(),
+            ),
+        )
+    ),
+    ("POST", API, 400, "repeated_header", "Idempotency-Key", {"headers": [("Idempotency-Key", k) for k in "ab"]}),
+    ("POST", API, 422, "invalid_field", "Idempotency-Key", {"headers": {"Idempotency-Key": "\xff"}}),
+    ("POST", "/", 422, "invalid_field", "X-Scheduler-Dispatch", {"headers": {"X-Scheduler-Dispatch": str(2**63)}}),
+    *(
+        ("GET", path, 422, "invalid_field", field_name, {})
+        for path, field_name in (
+            (f"{API}?limit=101", "limit"),
+            (f"{API}?limit=%00", "limit"),
+            (f"{API}?status=pending&status=late", "status.1"),
+            (f"{API}?scheduled_to=9999-12-31T23:59:59-23:59", "scheduled_to"),
+            (f"{API}?cursor=%C3%A9", "cursor"),
+            (f"{API}?cursor={cursor_of('0001-01-01T00:00:00+23:59', UNKNOWN)}", "cursor"),
+            (f"{API}/active-peer-mentors?cursor={cursor_of('no id')}", "cursor"),
+            (f"{API}/active-peer-mentors?limit=1001", "limit"),
+            (f"{API}/%00", "invocation_id"),
+            ("/health/last-run?max_age_hours=nan", "max_age_hours"),
+        )
+    ),
+    ("GET", "/health/last-run", 503, "last_run_missing", None, {}),
+    ("GET", "/nothing", 404, "not_found", None, {}),
+    ("GET", f"{API}/..%2f", 404, "not_found", None, {}),
+    ("GET", f"{API}/{UNKNOWN}", 404, "not_found", None, {}),
+    ("PUT", f"{API}/{UNKNOWN}", 404, "not_found", None, {"json": {}}),
+    ("DELETE", f"{API}/{UNKNOWN}", 404, "not_found", None, {}),
+    ("PATCH", f"{API}/{UNKNOWN}", 405, "method_not_allowed", None, {}),
+]
+
+
+@dataclass
+class Catalogue:
+    """Asks what has to be refused, checks the whole answer, and keeps the codes that it saw."""
+
+    served: Served
+    seen: set[str] = field(default_factory=set)
+
+    async def refused(
+        self, status: int, code: str, method: str, path: str, *, of: str | None = None, **options: Any
+    ) -> httpx.Response:
+        answer = await self.served.call(method, path, **options)
+        where = f"{method} {path}: {answer.status_code} {answer.text}"
+        assert answer.headers["content-type"] == "application/problem+json", where
+        problem = answer.json()
+        assert problem.pop("detail"), where
+        expected = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": code}
+        assert (answer.status_code, problem) == (status, expected | ({} if of is None else {"field": of})), where
+        if code.endswith(("_unavailable", "_timeout")):
+            assert int(answer.headers["retry-after"]) > 0
+        self.seen.add(code)
+        return answer
+
+
+async def test_each_documented_error_has_its_status_code_and_field(served: Served) -> None:
+    catalogue = Catalogue(served)
+    for method, path, status, code, of, options in WRONG_REQUESTS:
+        await catalogue.refused(status, code, method, path, of=of, **options)
+    patched = await served.call("PATCH", API)
+    assert set(patched.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
+    await catalogue.refused(401, "unauthorized", "GET", API, token="")
+    await catalogue.refused(403, "forbidden", "GET", API, token=served.night.project.invoke_token)
+    assert await served.night.invocations() == []
+    assert served.night.engine.calls == []
+
+    await refused_by_the_state_of_a_run(catalogue)
+    await refused_by_the_engine(catalogue)
+    assert served.defects() == []
+    await failed_by_the_database(catalogue)
+    assert catalogue.seen == DOCUMENTED - ELSEWHERE
+
+
+async def refused_by_the_state_of_a_run(catalogue: Catalogue) -> None:
+    served = catalogue.served
+
+    async def refused(code: str, request: object, of: str = "retry_of", **options: Any) -> None:
+        status = 422 if code == "idempotency_key_reused" else 409
+        await catalogue.refused(status, code, "POST", API, of=of, json=request, **options)
+
+    async def cancel(run: str) -> None:
+        for _ in range(2):
+            answer = await served.call("PUT", f"{API}/{run}", json={"status": "cancelled"})
+            assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+
+    waits = {"Prefer": "respond-async"}
+    source = await served.open_run(headers=waits)
+    await catalogue.refused(409, "still_open", "DELETE", f"{API}/{source}")
+    await refused("retry_source_open", {"retry_of": source})
+    await cancel(source)
+    retry = await served.open_run({"retry_of": source}, headers=waits)
+    await refused("retry_already_open", {"retry_of": source})
+    await cancel(retry)
+    await served.night.execute(
+        b"update public.scheduler_invocations set engine_scope_since = now() - interval '1 year' where id = %s", [source]
+    )
+    await refused("retry_window_closed", {"retry_of": source})
+
+    key = {"Idempotency-Key": "once"}
+    ended = await served.open_run({"dry_run": True}, headers=key)
+    await catalogue.refused(
+        409, "already_ended", "PUT", f"{API}/{ended}", of="status", json={"status": "cancelled", "note": "late"}
+    )
+    await refused("nothing_to_retry", {"retry_of": ended})
+    await refused("idempotency_key_reused", {}, "Idempotency-Key", headers=key)
+    assert (await served.call("DELETE", f"{API}/{ended}")).status_code == 204
+    await refused("invocation_deleted", {"dry_run": True}, "Idempotency-Key", headers=key)
+
+
+async def refused_by_the_engine(catalogue: Catalogue) -> None:
+    engine = catalogue.served.night.engine
+    for rule, status, code in (
+        (rules.respond(401), 502, "engine_rejected"),
+        (rules.respond(503, headers={"Retry-After": "7"}), 503, "engine_unavailable"),
+    ):
+        engine.rules = [rule]
+        batch = {"user_ids": catalogue.served.night.mentors, "dry_run": True}
+        await catalogue.refused(status, code, "POST", f"{API}/evaluation-batch", json=batch)
+    engine.rules = []
+
+
+async def failed_by_the_database(catalogue: Catalogue) -> None:
+    """As if migrations and function did not belong together; then no database, and a wrong key."""
+    served = catalogue.served
+    await served.night.execute(b"alter view public.active_peer_mentors rename to elsewhere")
+    await catalogue.refused(500, "mentors_view_invalid", "GET", f"{API}/active-peer-mentors")
+    await served.night.execute(b"alter view public.elsewhere rename to active_peer_mentors")
+
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    for body, status, code in (
+        (b"""return '{"private": "Ann"}'::jsonb""", 500, "internal_error"),
+        (b"raise exception 'private: Ann'", 500, "database_refused"),
+        (b"raise exception 'private: Ann' using errcode = '57014'", 503, "database_timeout"),
+    ):
+        await served.night.execute(
+            b"create or replace function public.scheduler_get(p_invocation_id uuid) returns jsonb"
+            b" language plpgsql stable security definer set search_path = '' as $$ begin " + body + b"; end $$"
+        )
+        answer = await catalogue.refused(status, code, "GET", f"{API}/{UNKNOWN}", headers=trace)
+        assert not re.search("Ann|private|pydantic|Traceback|InvocationDetail", answer.text)
+        (line,) = [line for line in served.night.log_lines(served.function) if line["event"] == code]
+        assert line["trace_id"] == trace["traceparent"].split("-")[1]
+        assert status == 503 or line["trace_id"] in answer.json()["detail"]
+        # What no model knows may be about a person: the log names the fields, not what stood in them.
+        assert ("Ann" in json.dumps(line)) == (code != "internal_error")
+
+    await served.night.project.gateway.stop()
+    for method, path, options in (
+        ("POST", "/", {}),
+        ("GET", API, {}),
+        ("POST", API, {"json": {}}),
+        ("GET", f"{API}/active-peer-mentors", {}),
+        ("DELETE", f"{API}/{UNKNOWN}", {}),
+    ):
+        await catalogue.refused(503, "database_unavailable", method, path, **options)
+    assert (await served.call("GET", "/health", token="")).status_code == 200
+    await served.night.project.gateway.start()
+    assert (await served.call("GET", API)).status_code == 200
+
+    wrong = Served(served.night, await served.night.start_function({"SUPABASE_SECRET_KEY": "sb_secret_of_another"}))
+    await Catalogue(wrong, catalogue.seen).refused(500, "database_key_rejected", "POST", "/")
