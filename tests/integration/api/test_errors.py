@@ -29,60 +29,42 @@ def cursor_of(*content: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
 
 
-# Method, path, status, code, field, and what is sent.
-WRONG_REQUESTS: list[tuple[str, str, int, str, str | None, dict[str, Any]]] = [
-    ("POST", API, 400, "malformed_json", None, {"content": b"{", "headers": JSON}),
-    ("POST", API, 400, "malformed_json", None, {"content": b"[" * 100_000, "headers": JSON}),
-    ("POST", API, 400, "malformed_json", None, {"content": b'{"note": "\xff"}', "headers": JSON}),
-    ("POST", API, 413, "body_too_large", None, {"content": b"{}".ljust(ONE_MIB + 1), "headers": JSON}),
-    ("POST", API, 415, "unsupported_media_type", None, {"content": b"{}", "headers": {"Content-Type": "text/plain"}}),
+BATCH = f"{API}/evaluation-batch"
+# Method, path, status, code, field, body and headers.
+Row = tuple[str, str, int, str, str | None, bytes, Any]
+WRONG_REQUESTS: list[Row] = [
+    *(("POST", API, 400, "malformed_json", None, body, JSON) for body in (b"{", b"[" * 100_000, b'{"note": "\xff"}')),
+    ("POST", API, 413, "body_too_large", None, b"{}".ljust(ONE_MIB + 1), JSON),
+    ("POST", API, 415, "unsupported_media_type", None, b"{}", {"Content-Type": "text/plain"}),
+    ("POST", API, 422, "unknown_field", "\N{REPLACEMENT CHARACTER}", b'{"\\u0000": 1}', JSON),
+    ("POST", API, 422, "invalid_field", "note", b'{"note": "\\u0000"}', JSON),
+    ("POST", API, 422, "invalid_field", "scenario_types", b'{"scenario_types": ["unheard_of"]}', JSON),
+    ("POST", API, 422, "invalid_field", "retry_of", json.dumps({"retry_of": UNKNOWN}).encode(), JSON),
+    ("POST", BATCH, 422, "idempotency_key_missing", "Idempotency-Key", json.dumps({"user_ids": [UNKNOWN]}).encode(), JSON),
     *(
-        ("POST", path, 422, code, field_name, {"content": content, "headers": JSON})
-        for path, code, field_name, content in (
-            (API, "invalid_field", "body", b"[]"),
-            (API, "invalid_field", "note", b'{"note": "\\u0000"}'),
-            (API, "invalid_field", "note", b'{"note": "\\ud800"}'),
-            (API, "invalid_field", "note", json.dumps({"note": "n" * 2001}).encode()),
-            (API, "invalid_field", "scenario_types", b'{"scenario_types": ["unheard_of"]}'),
-            (API, "invalid_field", "retry_of", json.dumps({"retry_of": UNKNOWN}).encode()),
-            (API, "unknown_field", "\N{REPLACEMENT CHARACTER}", b'{"\\u0000": 1}'),
-            ("/", "invalid_field", "scheduled_for", b'{"scheduled_for": "2026-02-30T00:00:00Z"}'),
-            ("/", "not_a_slot", "scheduled_for", b'{"scheduled_for": "0001-01-01T00:00:00Z"}'),
-            ("/", "not_a_slot", "scheduled_for", b'{"scheduled_for": "9999-12-31T23:59:59.999999Z"}'),
-            (f"{API}/evaluation-batch", "invalid_field", "user_ids", b"{}"),
-            (
-                f"{API}/evaluation-batch",
-                "idempotency_key_missing",
-                "Idempotency-Key",
-                json.dumps({"user_ids": [UNKNOWN]}).encode(),
-            ),
-        )
+        ("POST", "/", 422, "not_a_slot", "scheduled_for", json.dumps({"scheduled_for": time}).encode(), JSON)
+        for time in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z")
     ),
-    ("POST", API, 400, "repeated_header", "Idempotency-Key", {"headers": [("Idempotency-Key", k) for k in "ab"]}),
-    ("POST", API, 422, "invalid_field", "Idempotency-Key", {"headers": {"Idempotency-Key": "\xff"}}),
-    ("POST", "/", 422, "invalid_field", "X-Scheduler-Dispatch", {"headers": {"X-Scheduler-Dispatch": str(2**63)}}),
+    ("POST", "/", 422, "invalid_field", "X-Scheduler-Dispatch", b"", {"X-Scheduler-Dispatch": str(2**63)}),
+    ("POST", API, 422, "invalid_field", "Idempotency-Key", b"", {"Idempotency-Key": "\xff"}),
+    ("POST", API, 400, "repeated_header", "Idempotency-Key", b"", [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]),
     *(
-        ("GET", path, 422, "invalid_field", field_name, {})
-        for path, field_name in (
-            (f"{API}?limit=101", "limit"),
+        ("GET", path, 422, "invalid_field", at, b"", None)
+        for path, at in (
             (f"{API}?limit=%00", "limit"),
             (f"{API}?status=pending&status=late", "status.1"),
             (f"{API}?scheduled_to=9999-12-31T23:59:59-23:59", "scheduled_to"),
-            (f"{API}?cursor=%C3%A9", "cursor"),
             (f"{API}?cursor={cursor_of('0001-01-01T00:00:00+23:59', UNKNOWN)}", "cursor"),
             (f"{API}/active-peer-mentors?cursor={cursor_of('no id')}", "cursor"),
-            (f"{API}/active-peer-mentors?limit=1001", "limit"),
             (f"{API}/%00", "invocation_id"),
             ("/health/last-run?max_age_hours=nan", "max_age_hours"),
         )
     ),
-    ("GET", "/health/last-run", 503, "last_run_missing", None, {}),
-    ("GET", "/nothing", 404, "not_found", None, {}),
-    ("GET", f"{API}/..%2f", 404, "not_found", None, {}),
-    ("GET", f"{API}/{UNKNOWN}", 404, "not_found", None, {}),
-    ("PUT", f"{API}/{UNKNOWN}", 404, "not_found", None, {"json": {}}),
-    ("DELETE", f"{API}/{UNKNOWN}", 404, "not_found", None, {}),
-    ("PATCH", f"{API}/{UNKNOWN}", 405, "method_not_allowed", None, {}),
+    ("GET", "/health/last-run", 503, "last_run_missing", None, b"", None),
+    *(("GET", path, 404, "not_found", None, b"", None) for path in ("/nothing", f"{API}/..%2f", f"{API}/{UNKNOWN}")),
+    ("PUT", f"{API}/{UNKNOWN}", 404, "not_found", None, b"{}", JSON),
+    ("DELETE", f"{API}/{UNKNOWN}", 404, "not_found", None, b"", None),
+    ("PATCH", f"{API}/{UNKNOWN}", 405, "method_not_allowed", None, b"", None),
 ]
 
 
@@ -111,10 +93,9 @@ class Catalogue:
 
 async def test_each_documented_error_has_its_status_code_and_field(served: Served) -> None:
     catalogue = Catalogue(served)
-    for method, path, status, code, of, options in WRONG_REQUESTS:
-        await catalogue.refused(status, code, method, path, of=of, **options)
-    patched = await served.call("PATCH", API)
-    assert set(patched.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
+    for method, path, status, code, of, body, headers in WRONG_REQUESTS:
+        await catalogue.refused(status, code, method, path, of=of, content=body, headers=headers)
+    assert (await served.call("PATCH", API)).headers["allow"] == "GET, HEAD, POST"
     await catalogue.refused(401, "unauthorized", "GET", API, token="")
     await catalogue.refused(403, "forbidden", "GET", API, token=served.night.project.invoke_token)
     assert await served.night.invocations() == []
@@ -176,7 +157,7 @@ async def refused_by_the_engine(catalogue: Catalogue) -> None:
 
 
 async def failed_by_the_database(catalogue: Catalogue) -> None:
-    """As if migrations and function did not belong together; then no database, and a wrong key."""
+    """As if migrations and function did not belong together; then away; and a wrong key."""
     served = catalogue.served
     await served.night.execute(b"alter view public.active_peer_mentors rename to elsewhere")
     await catalogue.refused(500, "mentors_view_invalid", "GET", f"{API}/active-peer-mentors")
@@ -201,14 +182,14 @@ async def failed_by_the_database(catalogue: Catalogue) -> None:
         assert ("Ann" in json.dumps(line)) == (code != "internal_error")
 
     await served.night.project.gateway.stop()
-    for method, path, options in (
-        ("POST", "/", {}),
-        ("GET", API, {}),
-        ("POST", API, {"json": {}}),
-        ("GET", f"{API}/active-peer-mentors", {}),
-        ("DELETE", f"{API}/{UNKNOWN}", {}),
+    for method, path in (
+        ("POST", "/"),
+        ("GET", API),
+        ("POST", API),
+        ("GET", f"{API}/active-peer-mentors"),
+        ("DELETE", f"{API}/{UNKNOWN}"),
     ):
-        await catalogue.refused(503, "database_unavailable", method, path, **options)
+        await catalogue.refused(503, "database_unavailable", method, path)
     assert (await served.call("GET", "/health", token="")).status_code == 200
     await served.night.project.gateway.start()
     assert (await served.call("GET", API)).status_code == 200

@@ -11,9 +11,7 @@ from tests.integration.api.served import API, ONE_MIB, Served, status_of
 
 CLOSE = b"Host: x\r\nConnection: close\r\n"
 BODY = b'{"dry_run": true}'
-# What the kernel's buffers on both sides may hold beside the 64 KiB that the server takes.
-MOST_SENT = 16 * ONE_MIB
-MAX_GROWTH = 32 * ONE_MIB
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
 async def test_odd_requests_are_answered_or_refused_and_open_nothing(served: Served) -> None:
@@ -25,14 +23,11 @@ async def test_odd_requests_are_answered_or_refused_and_open_nothing(served: Ser
         b"get /health HTTP/1.1": 405,
         b"GET /\xff HTTP/1.1": 400,
         b"GET /%0d%0aX:%20y HTTP/1.1": 404,
-        b"GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1": 404,
         b"GET " + api + b"/%0a HTTP/1.1": 422,
         b"GET " + api + b"?%00=1 HTTP/1.1": 422,
-        b"GET " + api + b"?" + b"a=1&" * 3000 + b" HTTP/1.1": 422,
         b"GET " + api + b"?limit=1&limit=2 HTTP/1.1": 422,
     }.items():
-        assert await served.send_raw(line + b"\r\n" + known + CLOSE + b"\r\n") == status, line[:100]
-
+        assert await served.send_raw(line + b"\r\n" + known + CLOSE + b"\r\n") == status, line
     for headers, status in {
         b"Host: [::1/%00@\xff\r\nConnection: close\r\n": 200,
         CLOSE + b"traceparent: 00-\xff-\r\n": 200,
@@ -47,45 +42,28 @@ async def test_odd_requests_are_answered_or_refused_and_open_nothing(served: Ser
     # Bodies that are not as long as they say.
     head = b"POST " + api + b" HTTP/1.1\r\nContent-Type: application/json\r\n" + known + CLOSE
     assert await served.send_raw(head + b"Content-Length: 400\r\n\r\n" + BODY, then_leave=True) is None
-    chunks = b"Transfer-Encoding: chunked\r\n"
     for rest, status in (
         (b"Content-Length: 17\r\nContent-Length: 18\r\n\r\n" + BODY, 400),
         (b"Content-Length: 99999999999\r\n\r\n" + b" " * (ONE_MIB + 1), 413),
-        (chunks + b"\r\n" + (b"10000\r\n" + b" " * 65536 + b"\r\n") * 17 + b"0\r\n\r\n", 413),
-        (chunks + b"\r\nzz\r\n" + BODY + b"\r\n0\r\n\r\n", 400),
-        (chunks + b"Content-Length: 2\r\n\r\n1\r\n \r\n0\r\n\r\n", 400),
+        (CHUNKED + b"\r\n" + (b"10000\r\n" + b" " * 65536 + b"\r\n") * 17 + b"0\r\n\r\n", 413),
+        (CHUNKED + b"\r\nzz\r\n" + BODY + b"\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"Content-Length: 2\r\n\r\n1\r\n \r\n0\r\n\r\n", 400),
     ):
         assert await served.send_raw(head + rest) == status, rest[:100]
     assert await served.night.invocations() == []
     assert served.defects() == []
 
 
-async def test_what_is_sent_without_end_is_not_kept(served: Served) -> None:
+async def test_a_head_without_end_is_refused_and_not_kept(served: Served) -> None:
     await served.call("GET", "/health", token="")
     before = memory_of(served)
-    start = b"GET /health HTTP/1.1\r\nHost: x\r\n"
-    ended = await asyncio.gather(*(send_without_end(served, start, 200 * ONE_MIB) for _ in range(8)))
-    assert max(sent for sent, _ in ended) < MOST_SENT
-    assert {status for _, status in ended} <= {400, None}
-    assert memory_of(served) - before < MAX_GROWTH
 
-    known = f"Authorization: Bearer {served.night.project.admin_token}\r\n".encode()
-    for line, headers, status in (
-        (b"GET /health", b"", 200),
-        (b"POST /", b"", 401),
-        (b"PATCH " + API.encode(), known, 405),
-    ):
-        head = line + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n" + headers
-        opened = [await asyncio.open_connection("127.0.0.1", served.function.port) for _ in range(40)]
-        for _, writer in opened:
-            # All but the last byte: the answer must not wait for it.
-            writer.write(head + b"\r\n" + b" " * (ONE_MIB - 1))
-        answers = [await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60) for reader, _ in opened]
-        assert {status_of(answer) for answer in answers} == {status}, line
-        assert memory_of(served) - before < MAX_GROWTH, line
-        for _, writer in opened:
-            writer.close()
-    assert served.defects() == []
+    ended = await asyncio.gather(*(send_without_end(served) for _ in range(8)))
+
+    # What the kernel's buffers on both sides may hold beside the 64 KiB that the server takes.
+    assert max(sent for sent, _ in ended) < 16 * ONE_MIB
+    assert {status for _, status in ended} <= {400, None}
+    assert memory_of(served) - before < 32 * ONE_MIB
 
 
 def memory_of(served: Served) -> int:
@@ -94,20 +72,20 @@ def memory_of(served: Served) -> int:
     return sum(process.memory_info().rss for process in (server, *server.children(recursive=True)))
 
 
-async def send_without_end(served: Served, start: bytes, most: int) -> tuple[int, int | None]:
+async def send_without_end(served: Served) -> tuple[int, int | None]:
     """Sends header fields until the connection is closed; returns how many bytes were sent, and the status."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served.function.port)
     piece = b"X-Piece: " + b"a" * 4085 + b"\r\n"
     sent, answer = 0, b""
     try:
         with contextlib.suppress(ConnectionError):
-            writer.write(start)
-            while sent < most:
+            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n")
+            while sent < 200 * ONE_MIB:
                 writer.write(piece)
                 await writer.drain()
                 sent += len(piece)
         with contextlib.suppress(ConnectionError):
             answer = await asyncio.wait_for(reader.read(65536), 60)
-        return sent, status_of(answer)
     finally:
         writer.close()
+    return sent, status_of(answer)

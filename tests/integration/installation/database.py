@@ -64,7 +64,7 @@ class Installation:
         raise AssertionError(f"applied {applied}")
 
     async def dump(self, *options: str) -> str:
-        """Everything in it, but for the history of migrations, which only says that it was asked for."""
+        """Everything in it, but for the history of migrations."""
         process = await asyncio.create_subprocess_exec(
             self.server.binaries.bin / "pg_dump",
             *("--exclude-schema=supabase_migrations", *options),

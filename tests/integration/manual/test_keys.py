@@ -22,6 +22,8 @@ SPELLINGS: tuple[tuple[dict[str, Any], ...], ...] = (
     ),
     ({"user_ids": [ONE], "dry_run": True}, {"dry_run": True, "user_ids": [ONE, ONE.upper()], "note": None}),
 )
+# Comes back as it was sent.
+NOTE = "".join(map(chr, range(1, 32))) + "\x7f\u2028\ufffe\U0010ffff \N{RIGHT-TO-LEFT OVERRIDE}'\"`\\ \\u0041 %s </script> "
 
 
 async def test_one_key_is_one_run_for_any_spelling_and_instance(night: Night) -> None:
@@ -47,5 +49,8 @@ async def test_one_key_is_one_run_for_any_spelling_and_instance(night: Night) ->
     assert max(night.engine.keys_seen.values()) == 1
     assert {key.split(":")[1] for key in night.engine.keys_seen} == set(runs)
 
-    without_key = [(await callers[0].run(SPELLINGS[2][0]))["id"] for _ in range(2)]
-    assert len({*without_key, *runs}) == 5
+    without_key = [await callers[0].run(SPELLINGS[2][0] | {"note": NOTE}) for _ in range(2)]
+    assert len({*(run["id"] for run in without_key), *runs}) == 5
+    seen = await callers[0].see(without_key[1]["id"])
+    (listed,) = (await callers[0].page(limit=1))["items"]
+    assert [run["note"] for run in (*without_key, seen, listed)] == [NOTE] * 4
