@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,36 +39,7 @@ class Served:
         assert answer.status_code in (201, 202), answer.text
         return str(answer.json()["id"])
 
-    async def send_raw(self, request: bytes, *, then_leave: bool = False) -> int | None:
-        """Sends what a client library would refuse to send, over a connection of its own.
-
-        Returns:
-            The status of the answer; None: the connection was closed without one.
-        """
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.function.port)
-        received = b""
-        try:
-            # An answer may come, and the connection go, before the last byte was sent.
-            with contextlib.suppress(ConnectionError):
-                writer.write(request)
-                await writer.drain()
-                if then_leave:
-                    writer.write_eof()
-            with contextlib.suppress(ConnectionError):
-                while chunk := await asyncio.wait_for(reader.read(65536), 60):
-                    received += chunk
-        finally:
-            writer.close()
-        assert b"Traceback" not in received
-        return status_of(received)
-
     def defects(self) -> list[dict[str, Any]]:
         """What the function calls an error in its log. A line that is no JSON object fails the test."""
         lines = self.night.log_lines(self.function)
         return [line for line in lines if line["severity"] not in ("DEBUG", "INFO", "WARNING")]
-
-
-def status_of(answer: bytes) -> int | None:
-    """The status of the first final answer; None if there is none."""
-    found = re.search(rb"^HTTP/1\.1 ([2-5]\d\d) ", answer, re.MULTILINE)
-    return int(found[1]) if found else None

@@ -102,7 +102,11 @@ async def test_each_documented_error_has_its_status_code_and_field(served: Serve
     assert served.night.engine.calls == []
 
     await refused_by_the_state_of_a_run(catalogue)
-    await refused_by_the_engine(catalogue)
+    batch = {"user_ids": served.night.mentors, "dry_run": True}
+    served.night.engine.rules = [rules.respond(401)]
+    await catalogue.refused(502, "engine_rejected", "POST", BATCH, json=batch)
+    served.night.engine.rules = [rules.respond(503, headers={"Retry-After": "7"})]
+    await catalogue.refused(503, "engine_unavailable", "POST", BATCH, json=batch)
     assert served.defects() == []
     await failed_by_the_database(catalogue)
     assert catalogue.seen == DOCUMENTED - ELSEWHERE
@@ -111,9 +115,8 @@ async def test_each_documented_error_has_its_status_code_and_field(served: Serve
 async def refused_by_the_state_of_a_run(catalogue: Catalogue) -> None:
     served = catalogue.served
 
-    async def refused(code: str, request: object, of: str = "retry_of", **options: Any) -> None:
-        status = 422 if code == "idempotency_key_reused" else 409
-        await catalogue.refused(status, code, "POST", API, of=of, json=request, **options)
+    async def refused(code: str, run: str) -> None:
+        await catalogue.refused(409, code, "POST", API, of="retry_of", json={"retry_of": run})
 
     async def cancel(run: str) -> None:
         for _ in range(2):
@@ -123,37 +126,24 @@ async def refused_by_the_state_of_a_run(catalogue: Catalogue) -> None:
     waits = {"Prefer": "respond-async"}
     source = await served.open_run(headers=waits)
     await catalogue.refused(409, "still_open", "DELETE", f"{API}/{source}")
-    await refused("retry_source_open", {"retry_of": source})
+    await refused("retry_source_open", source)
     await cancel(source)
     retry = await served.open_run({"retry_of": source}, headers=waits)
-    await refused("retry_already_open", {"retry_of": source})
+    await refused("retry_already_open", source)
     await cancel(retry)
     await served.night.execute(
         b"update public.scheduler_invocations set engine_scope_since = now() - interval '1 year' where id = %s", [source]
     )
-    await refused("retry_window_closed", {"retry_of": source})
+    await refused("retry_window_closed", source)
 
-    key = {"Idempotency-Key": "once"}
-    ended = await served.open_run({"dry_run": True}, headers=key)
-    await catalogue.refused(
-        409, "already_ended", "PUT", f"{API}/{ended}", of="status", json={"status": "cancelled", "note": "late"}
-    )
-    await refused("nothing_to_retry", {"retry_of": ended})
-    await refused("idempotency_key_reused", {}, "Idempotency-Key", headers=key)
+    key: dict[str, Any] = {"of": "Idempotency-Key", "headers": {"Idempotency-Key": "once"}}
+    ended = await served.open_run({"dry_run": True}, headers=key["headers"])
+    late = {"status": "cancelled", "note": "late"}
+    await catalogue.refused(409, "already_ended", "PUT", f"{API}/{ended}", of="status", json=late)
+    await refused("nothing_to_retry", ended)
+    await catalogue.refused(422, "idempotency_key_reused", "POST", API, json={}, **key)
     assert (await served.call("DELETE", f"{API}/{ended}")).status_code == 204
-    await refused("invocation_deleted", {"dry_run": True}, "Idempotency-Key", headers=key)
-
-
-async def refused_by_the_engine(catalogue: Catalogue) -> None:
-    engine = catalogue.served.night.engine
-    for rule, status, code in (
-        (rules.respond(401), 502, "engine_rejected"),
-        (rules.respond(503, headers={"Retry-After": "7"}), 503, "engine_unavailable"),
-    ):
-        engine.rules = [rule]
-        batch = {"user_ids": catalogue.served.night.mentors, "dry_run": True}
-        await catalogue.refused(status, code, "POST", f"{API}/evaluation-batch", json=batch)
-    engine.rules = []
+    await catalogue.refused(409, "invocation_deleted", "POST", API, json={"dry_run": True}, **key)
 
 
 async def failed_by_the_database(catalogue: Catalogue) -> None:

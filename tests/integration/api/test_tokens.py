@@ -30,7 +30,4 @@ async def test_each_token_may_do_what_its_role_may(night: Night) -> None:
         ):
             statuses = {(await served.call(method, path, token=token)).status_code for token in tokens}
             assert statuses <= allowed, (method, path)
-    for credentials in (b"Bearer \xff\xfe", b"Bearer", b"", b"Basic Og==", b"Bearer " + b"a" * 10_000):
-        head = b"GET /api HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: "
-        assert await served.send_raw(head + credentials + b"\r\n\r\n") == 401, credentials[:100]
     assert served.defects() == []

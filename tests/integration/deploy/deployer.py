@@ -37,7 +37,7 @@ class Deployer:
     engine: ScriptedEngine
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
-    secrets: dict[str, str] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
 
     @property
     def env_file(self) -> Path:
@@ -56,9 +56,8 @@ class Deployer:
         self._keep_secrets()
 
     def _keep_secrets(self) -> None:
-        values = [value for name in sorted(SECRETS) for value in self.settings.get(name, "").split(",")]
-        values.append(self.project.database_url.split(":")[2].partition("@")[0])
-        self.secrets |= {f"secret {number}": value for number, value in enumerate(values, len(self.secrets))}
+        self.secrets |= {value for name in SECRETS for value in self.settings.get(name, "").split(",")}
+        self.secrets.add(self.project.database_url.split(":")[2].partition("@")[0])
 
     async def run(
         self, *arguments: str, env: Mapping[str, str] | None = None, answer: str = ""
@@ -82,7 +81,8 @@ class Deployer:
         lines = [line for line in self.env_file.read_text().splitlines() if line and not line.startswith("#")]
         self.settings = {name: value for name, value in (line.split("=", 1) for line in lines) if value}
         self._keep_secrets()
-        assert leaks_in([*output.splitlines(), *self.cloud.argv], "deploy.sh", Secrets(self.secrets)) == []
+        secrets = Secrets({f"secret {number}": value for number, value in enumerate(sorted(self.secrets))})
+        assert leaks_in([*output.splitlines(), *self.cloud.argv], "deploy.sh", secrets) == []
         return process.returncode, output
 
     async def succeed(self, *arguments: str, answer: str = "") -> str:
@@ -124,16 +124,16 @@ class Deployer:
 
     async def snapshot(self) -> list[tuple[Any, ...]]:
         """What the database holds by way of installation: catalogue, migrations, settings, Vault, cron jobs."""
-        objects = await self.rows(
+        found = await self.rows(
             "select relnamespace::regnamespace::text, relname from pg_class"
             " where relnamespace::regnamespace::text not in ('pg_toast', 'net', 'cron') order by 1, 2"
         )
-        if not await self.rows("select where to_regclass('scheduler.settings') is not null"):
-            return objects
-        return [
-            *objects,
-            *await self.rows("select version from supabase_migrations.schema_migrations order by version"),
-            *await self.rows("select schedule, slot_high_water_mark, next_due_at from scheduler.settings"),
-            *await self.rows("select id, decrypted_secret, updated_at from vault.decrypted_secrets order by id"),
-            *await self.rows("select jobid, jobname, schedule, command from cron.job order by jobid"),
-        ]
+        if ("scheduler", "settings") in found:
+            for query in (
+                "select version from supabase_migrations.schema_migrations order by version",
+                "select schedule, slot_high_water_mark, next_due_at from scheduler.settings",
+                "select id, decrypted_secret, updated_at from vault.decrypted_secrets order by id",
+                "select jobid, jobname, schedule, command from cron.job order by jobid",
+            ):
+                found += await self.rows(query)
+        return found

@@ -62,21 +62,16 @@ class Service:
 
 @dataclass
 class Stored:
-    """A secret: its versions, None for one that was destroyed, and who may read it."""
+    """A secret: its versions that are left, by number, how many there ever were, and who may read it."""
 
-    versions: list[str | None] = field(default_factory=list)
+    versions: dict[int, str] = field(default_factory=dict)
+    ever: int = 0
     readers: set[str] = field(default_factory=set)
 
     @property
     def enabled(self) -> list[int]:
         """The numbers of the versions that are left, the newest first."""
-        return [number for number, value in reversed(list(enumerate(self.versions, 1))) if value is not None]
-
-    def value(self, number: str) -> str:
-        value = self.versions[int(number) - 1]
-        if value is None:
-            raise RefusedError("FAILED_PRECONDITION: destroyed")
-        return value
+        return sorted(self.versions, reverse=True)
 
 
 @dataclass
@@ -135,7 +130,7 @@ class PretendCloud:
                 raise RefusedError(f"the project [{options.get('project')}] is not there")
             printed = await self._carry_out(words, options, given)
             answer["stdout"] = printed if isinstance(printed, str) else "".join(f"{line}\n" for line in printed)
-        except RefusedError as error:
+        except (RefusedError, KeyError) as error:
             answer |= {"stderr": f"ERROR: ({' '.join(words)}) {error}\n", "code": 1}
         writer.write(json.dumps(answer).encode())
         await writer.drain()
@@ -163,25 +158,27 @@ class PretendCloud:
             case ["gcloud", "secrets", "delete", name]:
                 del self.secrets[name]
             case ["gcloud", "secrets", "versions", "list", name]:
-                return [str(number) for number in self._stored(name).enabled][: int(options.get("limit", 1000))]
+                return [str(number) for number in self.secrets[name].enabled][: int(options.get("limit", 1000))]
             case ["gcloud", "secrets", "versions", "add", name]:
-                self._stored(name).versions.append(given)
-                return [f"projects/1/secrets/{name}/versions/{len(self._stored(name).versions)}"]
+                stored = self.secrets[name]
+                stored.ever += 1
+                stored.versions[stored.ever] = given
+                return [f"projects/1/secrets/{name}/versions/{stored.ever}"]
             case ["gcloud", "secrets", "versions", "access", number]:
                 # Exactly as it was put in, without a line's end.
-                return self._stored(options["secret"]).value(number)
+                return self.secrets[options["secret"]].versions[int(number)]
             case ["gcloud", "secrets", "versions", "destroy", number]:
-                self._stored(options["secret"]).versions[int(number) - 1] = None
+                del self.secrets[options["secret"]].versions[int(number)]
             case ["gcloud", "secrets", "get-iam-policy", name]:
-                return sorted(self._stored(name).readers)
+                return sorted(self.secrets[name].readers)
             case ["gcloud", "secrets", "add-iam-policy-binding", name] if (
                 options["role"] == "roles/secretmanager.secretAccessor"
                 and options["member"].removeprefix("serviceAccount:") in self.accounts
             ):
-                self._stored(name).readers.add(options["member"])
+                self.secrets[name].readers.add(options["member"])
             case ["gcloud", "run", "services", "list"]:
                 return sorted(self.services)
-            case ["gcloud", "run", "services", "describe", name] if name in self.services:
+            case ["gcloud", "run", "services", "describe", name]:
                 return [self._described(self.services[name], options["format"])]
             case ["gcloud", "run", "deploy", name] if {"run.googleapis.com", "cloudbuild.googleapis.com"} <= self.enabled:
                 service = self.services.setdefault(name, Service(free_port()))
@@ -203,11 +200,6 @@ class PretendCloud:
         """A build takes a copy, and the folder is gone soon."""
         return Path(shutil.copytree(folder, self.folder / f"copy-of-{Path(folder).parent.name}"))
 
-    def _stored(self, name: str) -> Stored:
-        if name not in self.secrets:
-            raise RefusedError(f"NOT_FOUND: Secret [{name}]")
-        return self.secrets[name]
-
     def _described(self, service: Service, wanted: str) -> str:
         if wanted == "value(status.url)":
             return service.url
@@ -222,9 +214,9 @@ class PretendCloud:
         for told in options["set-secrets"].split(","):
             name, _, place = told.partition("=")
             secret, _, version = place.partition(":")
-            if f"serviceAccount:{account}" not in self._stored(secret).readers:
+            if f"serviceAccount:{account}" not in self.secrets[secret].readers:
                 raise RefusedError(f"{account} may not read {secret}")
-            env[name] = self._stored(secret).value(version)
+            env[name] = self.secrets[secret].versions[int(version)]
         service.revision += 1
         service.options |= options
         if self.before_revision is not None:

@@ -12,21 +12,8 @@ from tests.integration.deploy.deployer import FUNCTION, SECRETS, Deployer, steps
 from tests.integration.deploy.pretend_cloud import PROJECT, RefusedError
 from tests.integration.nightly.night import eventually
 
-STEPS = [
-    "Check prerequisites and settings",
-    "Check credentials",
-    "Stage the function",
-    "Migrate the database",
-    "Check the view of the mentors",
-    "Prepare the schedule",
-    "Prepare Google Cloud: services, account, secrets",
-    "Deploy the function to Cloud Run",
-    "Try the function",
-    "Connect the database to the function",
-    "Have the database call the function",
-    "Smoke test",
-    "State",
-]
+TABLE = (ROOT / "docs" / "deployment.md").read_text().partition("## What deploy.sh does")[2].partition("### ")[0]
+STEPS = [step for step in re.findall(r"^\| ([A-Z][^|]+?) \|", TABLE, re.MULTILINE) if step != "Build the image"]
 
 
 async def test_the_readme_leads_from_an_empty_database_to_a_scheduled_run(
@@ -41,13 +28,12 @@ async def test_the_readme_leads_from_an_empty_database_to_a_scheduled_run(
     ]
     # Of a name that is there twice the later line counts.
     deployer.env_file.write_text((ROOT / ".env.example").read_text() + deployer.env_file.read_text())
-    for statement in (
-        "create schema supabase_migrations",
-        "create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text)",
+    await deployer.rows(
+        "create schema supabase_migrations;"
+        "create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text);"
         "insert into supabase_migrations.schema_migrations (version, name)"
-        " values ('20240101000000', 'of_the_application'), ('20991231000000', 'of_the_application_too')",
-    ):
-        await deployer.rows(statement)
+        " values ('20240101000000', 'of_the_application'), ('20991231000000', 'of_the_application_too')"
+    )
 
     empty = await deployer.snapshot()
     announced = await deployer.succeed("--dry-run")

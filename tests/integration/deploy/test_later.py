@@ -8,6 +8,7 @@ from tests.emulator.migrations import apply_migrations
 from tests.emulator.project import MIGRATIONS
 from tests.integration.deploy.deployer import FUNCTION, Deployer
 from tests.integration.deploy.pretend_cloud import Service
+from tests.integration.nightly.night import slot_minutes_ago
 
 TOKENS = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
 
@@ -16,16 +17,11 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
     await deployer.succeed()
     await deployer.add_mentors(10)
     # Deployed for days, and now scheduled for an hour ago: no mentor is evaluated twice on that day.
-    ((minute, hour),) = await deployer.rows(
-        "select date_part('minute', past)::integer, date_part('hour', past)::integer"
-        " from (select now() at time zone 'UTC' - interval '1 hour') as hour_ago (past)"
-    )
+    schedule, _ = slot_minutes_ago(60)
     await deployer.rows("update scheduler.settings set slot_high_water_mark = now() - interval '10 hours'")
     deployer.engine.token = "another-token-of-the-engine"
     deployer.write_settings(
-        EVALUATION_SCHEDULE=f"{minute} {hour} * * *",
-        EVALUATION_BATCH_SIZE="20",
-        SCENARIO_ENGINE_TOKEN=deployer.engine.token,
+        EVALUATION_SCHEDULE=schedule, EVALUATION_BATCH_SIZE="20", SCENARIO_ENGINE_TOKEN=deployer.engine.token
     )
     settings, before = deployer.env_file.read_text(), await deployer.snapshot()
     deployer.cloud.changes.clear()
@@ -107,7 +103,7 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
     assert all(len(stored.enabled) == 1 for stored in deployer.cloud.secrets.values())
     logged = log.read_bytes()[log_from:].decode()
     assert "select scheduler.connect(" in logged
-    assert [name for name, secret in deployer.secrets.items() if secret in logged] == []
+    assert not any(secret in logged for secret in deployer.secrets if secret)
 
 
 async def test_uninstalling_keeps_what_was_recorded_until_told_otherwise(deployer: Deployer) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 
-import pytest
-
 from tests.emulator.staging import ROOT
 from tests.integration.deploy.deployer import Deployer
 
@@ -57,18 +55,14 @@ async def test_whatever_is_wrong_is_named_before_anything_is_changed(deployer: D
     assert await deployer.rows("select where to_regnamespace('scheduler') is not null") == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
+def test_arguments_that_make_no_sense_are_refused() -> None:
+    for arguments, problem in (
         (["--target", "moon"], "expected cloud-run or container, found moon"),
         (["--target"], "--target: expected a value"),
         (["--yes"], "go with --uninstall"),
         (["--frobnicate"], "found --frobnicate"),
         (["--env-file", "/nowhere"], "/nowhere cannot be read"),
-    ],
-)
-def test_arguments_that_make_no_sense_are_refused(arguments: list[str], problem: str) -> None:
-    refused = subprocess.run([ROOT / "deploy.sh", *arguments], capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert problem in refused.stderr
-    assert "==" not in refused.stdout
+    ):
+        refused = subprocess.run([ROOT / "deploy.sh", *arguments], capture_output=True, text=True)
+        assert (refused.returncode, refused.stdout.count("==")) == (1, 0)
+        assert problem in refused.stderr

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from psycopg import sql
@@ -40,9 +39,7 @@ class Installation:
         self.owner = Session(await self._connections.enter_async_context(connect(self.url)))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._connections.aclose()
 
     @property

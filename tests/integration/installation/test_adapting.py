@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 from pathlib import Path
 
@@ -13,9 +11,9 @@ import pytest
 from tests.emulator.migrations import apply_migrations, run_script
 from tests.emulator.project import MIGRATIONS, Project, ProjectFactory
 from tests.emulator.staging import ROOT
-from tests.faults.system_packages import require_curl
 from tests.integration.database.sql_core import Session
 from tests.integration.database.walk import grants
+from tests.integration.manual.caller import Caller
 from tests.integration.nightly.night import Night
 from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import project_without_leaks
@@ -23,9 +21,7 @@ from tests.integration.project_logs import project_without_leaks
 from .conftest import EMPTY
 
 PAGE = (ROOT / "docs" / "adapting.md").read_text(encoding="utf-8")
-SQL, DOTENV, BASH = [
-    re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for language in ("sql", "dotenv", "bash")
-]
+SQL, DOTENV = [re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for kind in ("sql", "dotenv")]
 # A table of theirs that has the sample's name and nothing else of it.
 THEIR_PEER_MENTORS = "create table public.peer_mentors (id bigint primary key, buddy_of bigint);\n"
 THEIR_ROWS = """
@@ -75,19 +71,10 @@ async def test_a_run_works_on_a_schema_unlike_the_sample(
 
 
 async def dry_and_real_run(night: Night) -> None:
-    require_curl()
     scenarios, engine = [dict(line.split("=", 1) for line in block.splitlines()) for block in DOTENV]
     assert engine.keys() == {"SCENARIO_ENGINE_URL", "SCENARIO_ENGINE_TOKEN"}
     function = await night.start_function(scenarios)
-    # Looked at before any notification, with the page's own command.
-    process = await asyncio.create_subprocess_exec(
-        *("bash", "-euo", "pipefail", "-c", BASH[0].replace("curl ", "curl -sS ")),
-        env={"PATH": os.environ["PATH"], "FUNCTION_URL": function.url, "ADMIN_TOKEN": night.project.admin_token},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await process.communicate()
-    assert b'"dry_run":true' in output
-    assert b'"no_tour_for_14_days"' in output
+    assert (await Caller(night, function).run({"dry_run": True}))["counts"]["mentors"] == len(EXPECTED)
     assert night.engine.acts == {}
 
     run = (await night.fire(function)).json()

@@ -1,21 +1,15 @@
-"""Migrations on databases of others, again, and in several goes; on the oldest and on the newest PostgreSQL."""
+"""Migrations on an empty database, again, and on databases of others; on the oldest and on the newest PostgreSQL."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 
-from tests.emulator.errors import EmulatorError
-from tests.emulator.project import MIGRATIONS, ProjectFactory
+from tests.emulator.project import MIGRATIONS
 from tests.integration.database.walk import grants
 
-from .conftest import EMPTY
 from .database import Installation
 
-FILES = sorted(MIGRATIONS.glob("*.sql"))
-VERSIONS = [file.name.partition("_")[0] for file in FILES]
+VERSIONS = [file.name.partition("_")[0] for file in sorted(MIGRATIONS.glob("*.sql"))]
 # Their own, with rights and a policy that their application lives on.
 THEIRS = """
 create table public.peer_mentors (
@@ -49,23 +43,6 @@ async def test_an_empty_database_gets_everything_once(empty: Installation) -> No
     assert "20261120000100_create_sample_peer_mentors.sql: the scheduler is in this database already" in said
     assert "nothing was changed" in said
     assert "supabase migration repair --status applied" in said
-
-
-async def test_a_push_that_broke_off_goes_on_where_it_was(
-    empty: Installation, server: ProjectFactory, tmp_path: Path
-) -> None:
-    folder = tmp_path / "migrations"
-    shutil.copytree(MIGRATIONS, folder)
-    # Its statements before the last one are undone with it.
-    (folder / FILES[6].name).write_bytes(FILES[6].read_bytes() + b"\nselect no_such_function();\n")
-
-    with pytest.raises(EmulatorError, match=FILES[6].name):
-        await empty.push(folder)
-    assert await empty.push() == VERSIONS[6:]
-
-    async with server.database(EMPTY) as name, Installation(server.server, name) as whole:
-        await whole.push()
-        assert await empty.dump("--schema-only") == await whole.dump("--schema-only")
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,8 @@ async def test_a_cancelled_run_stops_on_every_worker_and_is_retried_and_deleted(
     assert (after["status"], after["finished_at"]) == ("cancelled", cancelled["finished_at"])
     assert after["counts"]["not_evaluated"] == 600 - 2 * len(asked_about)
     named = after["not_evaluated_user_ids"]
-    assert named
     assert not set(named) & asked_about
-    for user_id in (named[0], next(iter(asked_about))):
-        outcomes = set((await caller.history(user_id))[run["id"]].values())
-        assert (outcomes == {"not_evaluated"}) == (user_id in named)
+    assert set((await caller.history(named[0]))[run["id"]].values()) == {"not_evaluated"}
 
     retry = await caller.run({"retry_of": run["id"]})
     first, second = [await night.recorded_pairs(one["id"]) for one in (run, retry)]

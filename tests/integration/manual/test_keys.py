@@ -1,4 +1,4 @@
-"""Idempotency-Key over HTTP: one key is one run, and the engine is asked once."""
+"""Idempotency-Key and the list over HTTP: one key is one run, and each run is shown once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ SPELLINGS: tuple[tuple[dict[str, Any], ...], ...] = (
     ),
     ({"user_ids": [ONE], "dry_run": True}, {"dry_run": True, "user_ids": [ONE, ONE.upper()], "note": None}),
 )
-# Comes back as it was sent.
 NOTE = "".join(map(chr, range(1, 32))) + "\x7f\u2028\ufffe\U0010ffff \N{RIGHT-TO-LEFT OVERRIDE}'\"`\\ \\u0041 %s </script> "
 
 
@@ -38,19 +37,47 @@ async def test_one_key_is_one_run_for_any_spelling_and_instance(night: Night) ->
         assert sorted(answer.json()["deduplicated"] for answer in answers) == [False] + [True] * 11
         (run,) = {answer.json()["id"] for answer in answers}
         runs.append(run)
-    assert len(set(runs)) == len(SPELLINGS)
-
-    for number in range(len(SPELLINGS)):
-        others = [spellings[0] for spellings in SPELLINGS if spellings is not SPELLINGS[number]]
-        for body in (*others, SPELLINGS[number][0] | {"note": "another"}):
+        others = [other[0] for other in SPELLINGS if other is not spellings]
+        for body in (*others, spellings[0] | {"note": "another"}):
             assert (await callers[0].ask(body, key=f"key-{number}")).json()["code"] == "idempotency_key_reused"
+    assert len(set(runs)) == len(SPELLINGS)
     assert (await callers[0].delete(runs[0])).status_code == 204
     assert (await callers[1].ask(SPELLINGS[0][1], key="key-0")).json()["code"] == "invocation_deleted"
     assert max(night.engine.keys_seen.values()) == 1
     assert {key.split(":")[1] for key in night.engine.keys_seen} == set(runs)
+    assert (await callers[0].run(SPELLINGS[2][0]))["id"] not in runs
 
-    without_key = [await callers[0].run(SPELLINGS[2][0] | {"note": NOTE}) for _ in range(2)]
-    assert len({*(run["id"] for run in without_key), *runs}) == 5
-    seen = await callers[0].see(without_key[1]["id"])
-    (listed,) = (await callers[0].page(limit=1))["items"]
-    assert [run["note"] for run in (*without_key, seen, listed)] == [NOTE] * 4
+
+async def test_pages_show_once_and_in_order_what_was_there_throughout(night: Night) -> None:
+    caller = await a_caller(night)
+
+    async def waiting() -> str:
+        """A run that stays open: the database knows no function to call."""
+        return str((await caller.ask({"note": NOTE}, prefer="respond-async")).json()["id"])
+
+    there = [await waiting() for _ in range(12)]
+    # Two and two opened at the same instant.
+    await night.execute(
+        b"update public.scheduler_invocations as i set created_at = now() - interval '1 hour' + pair * interval '1 s'"
+        b" from (select id, row_number() over (order by created_at) / 2 as pair"
+        b" from public.scheduler_invocations) as placed"
+        b" where placed.id = i.id"
+    )
+    items = (await caller.page(limit=100))["items"]
+    assert [item["note"] for item in items] == [NOTE] * 12, "as it was sent"
+    in_order = [item["id"] for item in items]
+    assert sorted(in_order) == sorted(there)
+
+    page = await caller.page(limit=3, status="pending")
+    shown = page["items"]
+    # The first two are not shown yet, the third is where the cursor stands.
+    doomed = in_order[4::3]
+    for run in doomed:
+        await waiting()
+        assert (await caller.cancel(run)).status_code == 200
+        assert (await caller.delete(run)).status_code == 204
+        page = await caller.page(limit=3, status="pending", cursor=page["next_cursor"])
+        shown += page["items"]
+
+    assert page["next_cursor"] is None
+    assert [run["id"] for run in shown if run["id"] not in doomed] == [run for run in in_order if run not in doomed]
