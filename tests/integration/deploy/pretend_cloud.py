@@ -68,18 +68,13 @@ class Stored:
     ever: int = 0
     readers: set[str] = field(default_factory=set)
 
-    @property
-    def enabled(self) -> list[int]:
-        """The numbers of the versions that are left, the newest first."""
-        return sorted(self.versions, reverse=True)
-
 
 @dataclass
 class PretendCloud:
     """`async with`: the two programs are in `bin` and answer inside the block.
 
-    `changes` are the commands that change something, `argv` the arguments of all. A command that begins with `refuse` is
-    refused. `before_revision` runs before a revision takes over from the one before.
+    `changes` are the commands that change something, `argv` the arguments of all. What begins with `refuse` is refused.
+    `before_revision` runs before a revision takes over from the one before.
     """
 
     folder: Path
@@ -158,7 +153,8 @@ class PretendCloud:
             case ["gcloud", "secrets", "delete", name]:
                 del self.secrets[name]
             case ["gcloud", "secrets", "versions", "list", name]:
-                return [str(number) for number in self.secrets[name].enabled][: int(options.get("limit", 1000))]
+                newest_first = sorted(self.secrets[name].versions, reverse=True)
+                return [str(number) for number in newest_first[: int(options.get("limit", 1000))]]
             case ["gcloud", "secrets", "versions", "add", name]:
                 stored = self.secrets[name]
                 stored.ever += 1
@@ -180,7 +176,7 @@ class PretendCloud:
                 return sorted(self.services)
             case ["gcloud", "run", "services", "describe", name]:
                 return [self._described(self.services[name], options["format"])]
-            case ["gcloud", "run", "deploy", name] if {"run.googleapis.com", "cloudbuild.googleapis.com"} <= self.enabled:
+            case ["gcloud", "run", "deploy", name] if "run.googleapis.com" in self.enabled:
                 service = self.services.setdefault(name, Service(free_port()))
                 service.source = self._copied(options["source"])
                 await self._new_revision(service, options)

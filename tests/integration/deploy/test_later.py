@@ -39,7 +39,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
         "gcloud secrets versions destroy 1",
     ], "a new revision without a new build"
     assert deployer.service.env["EVALUATION_BATCH_SIZE"] == "20"
-    assert deployer.cloud.secrets[token].enabled == [2]
+    assert list(deployer.cloud.secrets[token].versions) == [2]
     assert "the schedule is new" in deployed
     assert "a dry run of 10 mentors succeeded" in deployed
     assert {run["triggered_by"] for run in await deployer.invocations()} == {"manual"}, "the smoke test"
@@ -100,7 +100,7 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
         bearer = {"Authorization": f"Bearer {tokens['SCHEDULER_ADMIN_TOKENS']}"}
         answer = await http.get(f"{deployer.service.url}/api/v1/scheduler-invocations", headers=bearer)
         assert answer.status_code == status
-    assert all(len(stored.enabled) == 1 for stored in deployer.cloud.secrets.values())
+    assert all(len(stored.versions) == 1 for stored in deployer.cloud.secrets.values())
     logged = log.read_bytes()[log_from:].decode()
     assert "select scheduler.connect(" in logged
     assert not any(secret in logged for secret in deployer.secrets if secret)

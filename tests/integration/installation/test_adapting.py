@@ -1,4 +1,4 @@
-"""docs/adapting.md, followed to the letter on a schema that looks nothing like the sample: a scheduled run works on it."""
+"""docs/adapting.md, followed to the letter on a schema that looks nothing like the sample."""
 
 from __future__ import annotations
 

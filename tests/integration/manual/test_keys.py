@@ -22,7 +22,7 @@ SPELLINGS: tuple[tuple[dict[str, Any], ...], ...] = (
     ),
     ({"user_ids": [ONE], "dry_run": True}, {"dry_run": True, "user_ids": [ONE, ONE.upper()], "note": None}),
 )
-NOTE = "".join(map(chr, range(1, 32))) + "\x7f\u2028\ufffe\U0010ffff \N{RIGHT-TO-LEFT OVERRIDE}'\"`\\ \\u0041 %s </script> "
+NOTE = "".join(map(chr, range(1, 32))) + "\x7f\u2028\ufffe\U0010ffff \N{RIGHT-TO-LEFT OVERRIDE}'\"`\\ \\u0041 %s "
 
 
 async def test_one_key_is_one_run_for_any_spelling_and_instance(night: Night) -> None:
