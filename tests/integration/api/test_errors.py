@@ -31,7 +31,7 @@ def cursor_of(*content: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
 
 
-BATCH = f"{API}/evaluation-batch"
+BATCH, KEY = f"{API}/evaluation-batch", "Idempotency-Key"
 # Method, path, status, code, field, body and headers.
 Row = tuple[str, str, int, str, str | None, bytes, Any]
 WRONG_REQUESTS: list[Row] = [
@@ -42,12 +42,12 @@ WRONG_REQUESTS: list[Row] = [
     ("POST", API, 422, "invalid_field", "note", b'{"note": "\\u0000"}', JSON),
     ("POST", API, 422, "invalid_field", "scenario_types", b'{"scenario_types": ["unheard_of"]}', JSON),
     ("POST", API, 422, "invalid_field", "retry_of", b'{"retry_of": "%s"}' % UNKNOWN.encode(), JSON),
-    ("POST", BATCH, 422, "idempotency_key_missing", "Idempotency-Key", b'{"user_ids": ["%s"]}' % UNKNOWN.encode(), JSON),
+    ("POST", BATCH, 422, "idempotency_key_missing", KEY, b'{"user_ids": ["%s"]}' % UNKNOWN.encode(), JSON),
     ("POST", "/", 422, "not_a_slot", "scheduled_for", b'{"scheduled_for": "0001-01-01T00:00:00Z"}', JSON),
     ("POST", "/", 422, "not_a_slot", "scheduled_for", b'{"scheduled_for": "9999-12-31T23:59:59.999999Z"}', JSON),
     ("POST", "/", 422, "invalid_field", "X-Scheduler-Dispatch", b"", {"X-Scheduler-Dispatch": str(2**63)}),
-    ("POST", API, 422, "invalid_field", "Idempotency-Key", b"", {"Idempotency-Key": "\xff"}),
-    ("POST", API, 400, "repeated_header", "Idempotency-Key", b"", [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]),
+    ("POST", API, 422, "invalid_field", KEY, b"", {KEY: "\xff"}),
+    ("POST", API, 400, "repeated_header", KEY, b"", [(KEY, "a"), (KEY, "b")]),
     *(
         ("GET", path, 422, "invalid_field", at, b"", None)
         for path, at in (
@@ -133,7 +133,7 @@ async def refused_by_the_state_of_a_run(night: Night, catalogue: Catalogue) -> N
     late = {"status": "cancelled", "note": "late"}
     await catalogue.refused(409, "already_ended", "PUT", f"{API}/{ended}", of="status", json=late)
     await refused("nothing_to_retry", ended)
-    key: dict[str, Any] = {"of": "Idempotency-Key", "headers": {"Idempotency-Key": "once"}}
+    key: dict[str, Any] = {"of": KEY, "headers": {KEY: "once"}}
     await catalogue.refused(422, "idempotency_key_reused", "POST", API, json={}, **key)
     assert (await caller.delete(ended)).status_code == 204
     await catalogue.refused(409, "invocation_deleted", "POST", API, json={"dry_run": True}, **key)

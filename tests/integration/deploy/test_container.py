@@ -41,11 +41,10 @@ async def test_the_image_runs_and_is_connected_once_it_has_an_address(deployer: 
     # As the Dockerfile has it: what is locked is installed, and its command is run in the folder, without rights.
     assert "--require-hashes -r requirements.txt" in DOCKERFILE.partition("\nUSER scheduler\n")[0]
     command = json.loads(re.findall(r"^CMD (.+)$", DOCKERFILE.partition("\nUSER scheduler\n")[2], re.MULTILINE)[0])
-    venv = tmp_path / "venv"
-    uv = Path(sys.executable).parent / "uv"
+    uv, venv = Path(sys.executable).parent / "uv", tmp_path / "venv"
     await run(uv, "venv", "--quiet", "--python", sys.executable, venv)
-    requirements = context / "requirements.txt"
-    await run(uv, "pip", "install", "--quiet", "--python", venv / "bin" / "python", "--require-hashes", "-r", requirements)
+    install = ("pip", "install", "--quiet", "--python", venv / "bin" / "python", "--require-hashes")
+    await run(uv, *install, "-r", context / "requirements.txt")
     argv = [str(venv / "bin" / command[0]), *command[1:]]
     container = Service(free_port(), source=context)
     deployer.cloud.services["container"] = container
