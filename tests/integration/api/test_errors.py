@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -165,14 +166,9 @@ async def failed_by_the_database(night: Night, function: FunctionProcess, catalo
         assert ("Ann" in json.dumps(line)) == (code == "database_refused")
 
     await night.project.gateway.stop()
-    for method, path in (
-        ("POST", "/"),
-        ("GET", API),
-        ("POST", API),
-        ("GET", f"{API}/active-peer-mentors"),
-        ("DELETE", f"{API}/{UNKNOWN}"),
-    ):
-        await catalogue.refused(503, "database_unavailable", method, path)
+    one, mentors = f"{API}/{UNKNOWN}", f"{API}/active-peer-mentors"
+    asked = [("POST", "/"), ("GET", API), ("POST", API), ("GET", mentors), ("GET", one), ("DELETE", one)]
+    await asyncio.gather(*(catalogue.refused(503, "database_unavailable", *request) for request in asked))
     assert (await catalogue.caller.call("GET", "/health", token="")).status_code == 200
     await night.project.gateway.start()
     assert (await catalogue.caller.page())["items"]

@@ -56,10 +56,10 @@ async def test_pages_show_once_and_in_order_what_was_there_throughout(night: Nig
         return str((await caller.ask({"note": NOTE}, prefer="respond-async")).json()["id"])
 
     there = [await waiting() for _ in range(12)]
-    # Two and two opened at the same instant.
+    # Two and two opened at the same instant; a page ends between such two.
     await night.execute(
         b"update public.scheduler_invocations as i set created_at = now() - interval '1 hour' + pair * interval '1 s'"
-        b" from (select id, row_number() over (order by created_at) / 2 as pair"
+        b" from (select id, (row_number() over (order by created_at) + 1) / 2 as pair"
         b" from public.scheduler_invocations) as placed"
         b" where placed.id = i.id"
     )
