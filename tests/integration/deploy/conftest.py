@@ -1,4 +1,4 @@
-"""A project as Supabase makes it, with nothing of ours in it, and somebody who wants to change that."""
+"""A project as Supabase makes it, with nothing of ours in it, and all that deploying into it takes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,31 @@ import pytest
 
 from tests.emulator.project import ProjectFactory
 from tests.integration.deploy.deployer import Deployer
-from tests.integration.deploy.deployer import deployer as somebody
+from tests.integration.deploy.pretend_cloud import PROJECT, PretendCloud
 from tests.integration.project_logs import project_without_leaks
-
-EMPTY = "postgres"
+from tests.scripted_engine import ScriptedEngine
 
 
 @pytest.fixture
 async def deployer(projects: ProjectFactory, tmp_path: Path) -> AsyncIterator[Deployer]:
-    async with project_without_leaks(projects, EMPTY) as project, somebody(project, tmp_path) as deployer:
+    (tmp_path / "home").mkdir()
+    async with (
+        project_without_leaks(projects, "postgres") as project,
+        ScriptedEngine(token=project.engine_token) as engine,
+        PretendCloud(tmp_path / "cloud", project.data_dir, project.database) as cloud,
+    ):
+        deployer = Deployer(project, cloud, engine, tmp_path)
+        deployer.write_settings(
+            DATABASE_URL=project.database_url,
+            SUPABASE_URL=project.supabase_url,
+            SUPABASE_SECRET_KEY=project.secret_key,
+            SCENARIO_ENGINE_URL=engine.url,
+            SCENARIO_ENGINE_TOKEN=project.engine_token,
+            SCHEDULER_INVOKE_TOKENS=project.invoke_token,
+            SCHEDULER_ADMIN_TOKENS=project.admin_token,
+            GOOGLE_CLOUD_PROJECT=PROJECT,
+            GOOGLE_CLOUD_REGION="europe-north1",
+            EVALUATION_BATCH_SIZE="50",
+        )
+        await project.start_net()
         yield deployer

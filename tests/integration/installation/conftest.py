@@ -23,11 +23,10 @@ async def projects_on_oldest() -> AsyncIterator[ProjectFactory]:
         yield factory
 
 
-@pytest.fixture(params=["newest", "oldest"])
+@pytest.fixture(params=["projects", "projects_on_oldest"], ids=["newest", "oldest"])
 def server(request: pytest.FixtureRequest) -> ProjectFactory:
     """Of PostgreSQL 18 and of 15, the templates with the migrations in them."""
-    name = {"newest": "projects", "oldest": "projects_on_oldest"}[request.param]
-    factory: ProjectFactory = request.getfixturevalue(name)
+    factory: ProjectFactory = request.getfixturevalue(request.param)
     return factory
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from psycopg import sql
@@ -40,9 +39,7 @@ class Installation:
         self.owner = Session(await self._connections.enter_async_context(connect(self.url)))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._connections.aclose()
 
     @property
@@ -64,7 +61,7 @@ class Installation:
         raise AssertionError(f"applied {applied}")
 
     async def dump(self, *options: str) -> str:
-        """Everything in it, but for the history of migrations, which only says that it was asked for."""
+        """Everything in it, but for the history of migrations."""
         process = await asyncio.create_subprocess_exec(
             self.server.binaries.bin / "pg_dump",
             *("--exclude-schema=supabase_migrations", *options),

@@ -1,55 +1,43 @@
-"""Migrations on an empty database, again, and in several goes; on the oldest and on the newest PostgreSQL."""
+"""Migrations on an empty database, again, and on databases of others; on the oldest and on the newest PostgreSQL."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-import psycopg
 import pytest
 
-from tests.emulator.errors import EmulatorError
-from tests.emulator.project import MIGRATIONS, ProjectFactory
+from tests.emulator.project import MIGRATIONS
+from tests.integration.database.walk import grants
 
-from .conftest import EMPTY
 from .database import Installation
 
-FILES = sorted(MIGRATIONS.glob("*.sql"))
-VERSIONS = [file.name.partition("_")[0] for file in FILES]
-WORKS = "select public.scheduler_finish(gen_random_uuid()) ->> 'ended_now'"
+VERSIONS = [file.name.partition("_")[0] for file in sorted(MIGRATIONS.glob("*.sql"))]
+# Their own, with rights and a policy that their application lives on.
+THEIRS = """
+create table public.peer_mentors (
+  mentor_no bigint generated always as identity primary key,
+  email text not null unique,
+  retired boolean not null default false
+);
+alter table public.peer_mentors enable row level security;
+create policy who_is_signed_in_reads on public.peer_mentors for select to authenticated using (true);
+insert into public.peer_mentors (email) values ('one@example.org'), ('two@example.org');
+"""
+THEIR_VIEW = """
+create view public.active_peer_mentors with (security_invoker = true) as
+select ('00000000-0000-4000-8000-' || lpad(to_hex(mentor_no), 12, '0'))::uuid as user_id, '{}'::text[] as segments
+  from public.peer_mentors
+ where not retired
+"""
 
 
-async def test_an_empty_database_gets_everything_and_once(empty: Installation) -> None:
+async def test_an_empty_database_gets_everything_once(empty: Installation) -> None:
     assert await empty.push() == VERSIONS
-    assert await empty.owner.value(WORKS) == "false"
+    assert await empty.owner.value("select public.scheduler_finish(gen_random_uuid()) ->> 'ended_now'") == "false"
     jobs = "select jobname from cron.job where jobname like 'scheduler-%' order by jobname"
     assert await empty.owner.column(jobs) == ["scheduler-dispatch", "scheduler-prune"]
-
     before = await empty.dump()
     assert await empty.push() == []
     assert await empty.dump() == before
 
-
-async def test_a_push_that_broke_off_goes_on_where_it_was(
-    empty: Installation, server: ProjectFactory, tmp_path: Path
-) -> None:
-    folder = tmp_path / "migrations"
-    shutil.copytree(MIGRATIONS, folder)
-    broken = folder / FILES[6].name
-    # Its statements before the last one are undone with it.
-    broken.write_bytes(FILES[6].read_bytes() + b"\nselect no_such_function();\n")
-
-    with pytest.raises(EmulatorError, match=FILES[6].name):
-        await empty.push(folder)
-    assert await empty.push() == VERSIONS[6:]
-
-    async with server.database(EMPTY) as name, Installation(server.server, name) as whole:
-        await whole.push()
-        assert await empty.dump("--schema-only") == await whole.dump("--schema-only")
-
-
-async def test_without_its_history_it_is_told_and_left_alone(empty: Installation) -> None:
-    await empty.push()
     await empty.owner.run("drop schema supabase_migrations cascade")
     said = await empty.refusal()
     assert "20261120000100_create_sample_peer_mentors.sql: the scheduler is in this database already" in said
@@ -57,11 +45,34 @@ async def test_without_its_history_it_is_told_and_left_alone(empty: Installation
     assert "supabase migration repair --status applied" in said
 
 
-async def test_no_file_does_anything_a_second_time(empty: Installation) -> None:
-    await empty.push()
-    before = await empty.dump()
-    for file in FILES:
-        with pytest.raises(psycopg.Error):
-            async with empty.owner.connection.transaction():
-                await empty.owner.connection.execute(file.read_bytes())
-    assert await empty.dump() == before
+@pytest.mark.parametrize(
+    ("theirs", "refusal"),
+    [
+        (THEIRS, "public.peer_mentors is a table of your own (mentor_no bigint, email text, retired boolean)"),
+        (
+            "create view public.active_peer_mentors as select 1::bigint as user_id",
+            "public.active_peer_mentors, column user_id: expected uuid, found bigint;"
+            " column segments: expected text[], found none; change the view as docs/adapting.md shows",
+        ),
+        ("create schema scheduler", "is not ours: nothing was changed"),
+        ("create table public.scheduler_invocations (id bigint)", "is not ours: nothing was changed"),
+    ],
+)
+async def test_what_stands_in_the_way_is_named_and_left_alone(empty: Installation, theirs: str, refusal: str) -> None:
+    await empty.owner.run(theirs)
+    assert refusal in await empty.refusal()
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+async def test_a_view_of_theirs_is_enough_and_stays_as_it_was(empty: Installation, has_table: bool) -> None:
+    await empty.owner.run(THEIRS if has_table else THEIRS.replace("public.peer_mentors", "public.people"))
+    await empty.owner.run(THEIR_VIEW if has_table else THEIR_VIEW.replace("public.peer_mentors", "public.people"))
+    table, view = "--table=public.pe*", ("--schema-only", "--no-privileges", "--table=public.active_peer_mentors")
+    before, definition = await empty.dump(table), await empty.dump(*view)
+
+    assert await empty.push() == VERSIONS
+
+    assert (await empty.dump(table), await empty.dump(*view)) == (before, definition)
+    assert await empty.owner.value("select count(*) from public.active_peer_mentors") == 2
+    seam = {grant.role for grant in await grants(empty.owner) if grant.name == "public.active_peer_mentors"}
+    assert seam == {"service_role"}

@@ -1,4 +1,4 @@
-"""Whoever asks for runs over HTTP, with the admin token."""
+"""A caller of the API, with the admin token."""
 
 from __future__ import annotations
 
@@ -22,15 +22,22 @@ class Caller:
         self._night = night
         self._function = function
 
-    async def send(
-        self, method: str, path: str = "", *, headers: Mapping[str, str] | None = None, **options: Any
+    async def call(
+        self, method: str, path: str, *, token: str | None = None, headers: Any = None, **options: Any
     ) -> httpx.Response:
-        return await self._night.http.request(
-            method,
-            f"{self._function.url}{PATH}{path}",
-            headers={"Authorization": f"Bearer {self._night.project.admin_token}", **(headers or {})},
-            **options,
-        )
+        """One request with the admin token, or with another one; "" sends none. Checks what a cache is allowed."""
+        sent = httpx.Headers(headers, encoding="latin-1")
+        if token != "":
+            sent["Authorization"] = f"Bearer {token or self._night.project.admin_token}"
+        answer = await self._night.http.request(method, f"{self._function.url}{path}", headers=sent, **options)
+        if path.startswith(PATH):
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        return answer
+
+    async def send(self, method: str, path: str = "", **options: Any) -> httpx.Response:
+        """The same, below the address of the invocations."""
+        return await self.call(method, f"{PATH}{path}", **options)
 
     async def ask(self, body: object = None, *, key: str | None = None, prefer: str | None = None) -> httpx.Response:
         """POST: a run."""
@@ -44,9 +51,7 @@ class Caller:
         return dict(answer.json())
 
     async def see(self, invocation_id: str) -> Json:
-        answer = await self.send("GET", f"/{invocation_id}")
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+        return await self._read(f"/{invocation_id}")
 
     async def cancel(self, invocation_id: str) -> httpx.Response:
         return await self.send("PUT", f"/{invocation_id}", json={"status": "cancelled"})
@@ -54,8 +59,12 @@ class Caller:
     async def delete(self, invocation_id: str) -> httpx.Response:
         return await self.send("DELETE", f"/{invocation_id}")
 
-    async def page(self, **query: Any) -> Json:
-        answer = await self.send("GET", params=query)
+    async def page(self, path: str = "", **query: Any) -> Json:
+        """A page of the list, or of another one."""
+        return await self._read(path, params=query)
+
+    async def _read(self, path: str, **options: Any) -> Json:
+        answer = await self.send("GET", path, **options)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
@@ -67,7 +76,7 @@ class Caller:
         }
 
     async def until_ended(self, invocation_id: str) -> Json:
-        """The run, once somebody has ended it."""
+        """The run, once it has ended."""
 
         async def look() -> Json | None:
             found = await self.see(invocation_id)
@@ -94,7 +103,7 @@ def keys_since(night: Night, call: int) -> set[str]:
 
 
 async def let_no_slot_be_due(night: Night) -> None:
-    """As after a night: a slice finds only what was asked for."""
+    """As after a run: a slice finds only what was asked for."""
     await night.execute(
         b"update scheduler.settings set slot_high_water_mark = now(), next_due_at = now() + interval '1 day'"
     )

@@ -1,15 +1,16 @@
-"""Runs about chosen mentors, and dry runs."""
+"""Runs about chosen mentors and scenario types, dry runs, batches, and runs that the caller does not wait for."""
 
 from __future__ import annotations
 
 from uuid import uuid4
 
 from tests.integration.manual.caller import a_caller, asked_since, let_no_slot_be_due
-from tests.integration.nightly.night import ESTABLISHED_TYPES, Night
+from tests.integration.nightly.night import Night
 
 
-async def test_only_the_chosen_are_evaluated_and_who_is_unknown_or_inactive_is_skipped(night: Night) -> None:
-    *chosen, _, _, paused = (await night.add_mentors(9))[:6]
+async def test_only_chosen_mentors_and_types_are_evaluated(night: Night) -> None:
+    mentors = await night.add_mentors(20)
+    *chosen, paused = mentors[:6]
     unknown = str(uuid4())
     await night.execute(b"update public.peer_mentors set status = 'paused' where user_id = %s", [paused])
     caller = await a_caller(night)
@@ -20,44 +21,24 @@ async def test_only_the_chosen_are_evaluated_and_who_is_unknown_or_inactive_is_s
     pairs = await night.recorded_pairs(run["id"])
     assert {pair: outcome for pair, outcome in pairs.items() if pair[0] in chosen} == expected
     assert {user_id for user_id, _ in pairs} == {unknown, paused, *chosen}
-    assert set(asked_since(night, 0)) == set(expected)
-    assert (run["status"], run["counts"]["mentors"]) == ("succeeded", 5)
+    assert sorted(asked_since(night, 0)) == sorted(expected)
+    assert (run["status"], run["counts"]["mentors"]) == ("succeeded", 7)
     for user_id in (unknown, paused):
-        outcomes = (await caller.history(user_id))[run["id"]]
-        assert set(outcomes.values()) == {"skipped"}
-    reasons = await night.rows(
+        assert set((await caller.history(user_id))[run["id"]].values()) == {"skipped"}
+    ((reason,),) = await night.rows(
         b"select distinct error_code from public.scheduler_evaluations where outcome = 'skipped'"
     )
-    assert reasons == [("mentor_not_active",)]
+    assert reason == "mentor_not_active"
 
-
-async def test_ten_thousand_can_be_chosen_at_once_in_any_order(night: Night) -> None:
-    mentors = await night.add_mentors(40)
-    chosen = mentors[::2]
-    nobody = [str(uuid4()) for _ in range(10_000 - len(chosen))]
-    caller = await a_caller(night, {"TIME_BUDGET_SECONDS": "60", "BATCH_VISIBILITY_SECONDS": "120"})
-
-    run = await caller.run({"user_ids": [*nobody, *chosen], "scenario_types": ["milestone_reached"]})
-
-    assert (run["status"], run["counts"]["mentors"], run["counts"]["skipped"]) == ("succeeded", 10_000, len(nobody))
-    assert sorted(asked_since(night, 0)) == sorted((user_id, "milestone_reached") for user_id in chosen)
-    asked = (await caller.see(run["id"]))["request"]
-    assert (asked["users"], asked["sample_user_ids"]) == (10_000, sorted([*nobody, *chosen])[:10])
-
-
-async def test_only_the_chosen_scenario_types_are_evaluated(night: Night) -> None:
-    mentors = await night.add_mentors(20)
-    caller = await a_caller(night)
-
+    # Every tenth is onboarding: this type does not apply then.
+    calls = len(night.engine.calls)
     run = await caller.run({"scenario_types": ["inactivity_30_days"]})
-
-    # every tenth is onboarding: that type does not apply to her
-    established = [user_id for number, user_id in enumerate(mentors) if number % 10 != 9]
-    assert sorted(asked_since(night, 0)) == sorted((user_id, "inactivity_30_days") for user_id in established)
-    assert (run["counts"]["mentors"], run["counts"]["mentors_skipped"], run["counts"]["evaluations"]) == (20, 2, 18)
+    established = [user_id for number, user_id in enumerate(mentors) if number % 10 != 9 and user_id != paused]
+    assert sorted(asked_since(night, calls)) == sorted((user_id, "inactivity_30_days") for user_id in established)
+    assert (run["counts"]["mentors"], run["counts"]["mentors_skipped"], run["counts"]["evaluations"]) == (19, 2, 17)
 
 
-async def test_a_dry_run_tells_what_would_happen_and_leaves_nothing_at_the_engine(night: Night) -> None:
+async def test_a_dry_run_leaves_nothing_at_the_engine(night: Night) -> None:
     await night.add_mentors(40)
     caller = await a_caller(night)
 
@@ -68,53 +49,49 @@ async def test_a_dry_run_tells_what_would_happen_and_leaves_nothing_at_the_engin
     assert all(call.dry_run for call in night.engine.calls)
     assert night.engine.acts == {}
     assert all(key.startswith(f"dry:{dry['id']}:") for key in night.engine.keys_seen)
-
     real = await caller.run()
     await night.check_truth(real)
     assert dry["counts"] == real["counts"]
     assert len(night.engine.acts) == real["counts"]["triggered"] > 0
 
 
-async def test_a_run_of_nobody_who_is_active_asks_the_engine_nothing(night: Night) -> None:
+async def test_a_batch_acts_once_under_its_key_and_is_no_run(night: Night) -> None:
+    mentors = sorted(await night.add_mentors(25))
     caller = await a_caller(night)
-    unknown = str(uuid4())
+    first = await caller.page("/active-peer-mentors", limit=20)
+    last = await caller.page("/active-peer-mentors", limit=20, cursor=first["next_cursor"])
+    shown = {item["user_id"]: item["scenario_types"] for item in first["items"] + last["items"]}
+    assert (list(shown), last["next_cursor"], last["user_id_missing"]) == (mentors, None, 0)
+    assert {(user_id, kind) for user_id, kinds in shown.items() for kind in kinds} == night.expected_pairs().keys()
 
-    run = await caller.run({"user_ids": [unknown], "scenario_types": [ESTABLISHED_TYPES[0]]})
+    batch, key = {"user_ids": [*mentors, str(uuid4())]}, {"Idempotency-Key": "once"}
+    notifications = []
+    for headers, dry_run in ((None, True), (key, False), (key, False)):
+        answer = await caller.send("POST", "/evaluation-batch", json=batch | {"dry_run": dry_run}, headers=headers)
+        results = {(result["user_id"], result["scenario_type"]): result for result in answer.json()["results"]}
+        known = {pair: result["outcome"] for pair, result in results.items() if pair[0] in mentors}
+        assert known == night.expected_pairs()
+        assert {results[pair]["error_code"] for pair in results.keys() - known.keys()} == {"mentor_not_active"}
+        notifications.append({pair: result["notification_id"] for pair, result in results.items()})
+        assert dry_run == (night.engine.acts == {})
+    triggered = [pair for pair, outcome in night.expected_pairs().items() if outcome == "triggered"]
+    assert sorted(act.pair for act in night.engine.acts.values()) == sorted(triggered)
+    assert notifications[1] == notifications[2]
+    assert await night.invocations() == []
 
-    assert (run["counts"]["skipped"], run["counts"]["evaluations"]) == (1, 1)
-    assert night.engine.calls == []
 
-
-async def test_a_run_that_nobody_waits_for_is_finished_by_the_slice_that_the_database_asks_for(night: Night) -> None:
+async def test_a_run_without_a_waiting_caller_ends_by_itself(night: Night) -> None:
     await night.add_mentors(30)
-    function = await night.start_function()
     caller = await a_caller(night)
     await let_no_slot_be_due(night)
-    await night.project.write_vault_secrets(function.url)
+    await night.project.write_vault_secrets((await night.start_function()).url)
     await night.project.start_net()
 
     answer = await caller.ask({"note": "no hurry"}, prefer="wait=0, respond-async")
 
-    assert answer.status_code == 202
+    assert (answer.status_code, answer.json()["status"]) == (202, "pending")
     assert answer.headers["preference-applied"] == "respond-async"
     assert answer.headers["location"].endswith(answer.json()["id"])
-    assert answer.json()["status"] == "pending"
     ended = await caller.until_ended(answer.json()["id"])
     assert (ended["status"], ended["note"]) == ("succeeded", "no hurry")
-    await night.check_truth(ended)
-
-
-async def test_where_no_slice_could_be_asked_for_the_next_tick_finishes_it(night: Night) -> None:
-    await night.add_mentors(30)
-    function = await night.start_function()
-    caller = await a_caller(night)
-    await let_no_slot_be_due(night)
-    run = (await caller.ask(prefer="respond-async")).json()
-
-    await night.project.write_vault_secrets(function.url)
-    await night.project.start_net()
-    await night.project.cron_driver().run_all()
-
-    ended = await caller.until_ended(run["id"])
-    assert ended["status"] == "succeeded"
     await night.check_truth(ended)

@@ -1,16 +1,11 @@
-"""Idempotency-Key over HTTP: whatever is sent in whatever order, one key is one run, and the engine is asked once."""
+"""Idempotency-Key and the list over HTTP: one key is one run, and each run is shown once."""
 
 from __future__ import annotations
 
 import asyncio
-from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from tests.integration.manual.caller import Caller, a_caller
+from tests.integration.manual.caller import a_caller
 from tests.integration.nightly.night import Night, mentor_ids
 
 ONE, OTHER = mentor_ids(2)
@@ -27,106 +22,62 @@ SPELLINGS: tuple[tuple[dict[str, Any], ...], ...] = (
     ),
     ({"user_ids": [ONE], "dry_run": True}, {"dry_run": True, "user_ids": [ONE, ONE.upper()], "note": None}),
 )
-names = count()
+NOTE = "".join(map(chr, range(1, 32))) + "\x7f\u2028\ufffe\U0010ffff \N{RIGHT-TO-LEFT OVERRIDE}'\"`\\ \\u0041 %s "
 
 
-class Sent(NamedTuple):
-    """One request; `key`: None is none, `delete_first`: its key's run is deleted before."""
-
-    key: int | None
-    asks_for: int
-    spelling: int
-    delete_first: bool
-
-    def body(self) -> dict[str, Any]:
-        spellings = SPELLINGS[self.asks_for]
-        return spellings[self.spelling % len(spellings)]
-
-
-sent = st.builds(
-    Sent,
-    st.none() | st.integers(0, 1),
-    st.integers(0, len(SPELLINGS) - 1),
-    st.integers(0, 2),
-    st.sampled_from([False, False, False, True]),
-)
-
-
-class Known(NamedTuple):
-    """What a key stands for."""
-
-    id: str
-    asks_for: int
-    deleted: bool = False
-
-
-class Ledger:
-    """Sends requests, and knows what has to be answered."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-        self._name = f"story-{next(names)}"
-        self._known: dict[int, Known] = {}
-        self.created: list[str] = []
-
-    async def send(self, request: Sent) -> None:
-        known = self._known.get(request.key) if request.key is not None else None
-        if known and request.delete_first and not known.deleted:
-            assert (await self._caller.delete(known.id)).status_code == 204
-            assert request.key is not None
-            known = self._known[request.key] = known._replace(deleted=True)
-        key = None if request.key is None else f"{self._name}-{request.key}"
-        answer = await self._caller.ask(request.body(), key=key)
-        body = answer.json()
-        if known is None:
-            assert (answer.status_code, body["deduplicated"]) == (201, False)
-            assert body["status"] == "succeeded"
-            assert body["id"] not in self.created
-            self.created.append(body["id"])
-            if request.key is not None:
-                self._known[request.key] = Known(body["id"], request.asks_for)
-        elif known.deleted:
-            assert (answer.status_code, body["code"]) == (409, "invocation_deleted")
-        elif known.asks_for != request.asks_for:
-            assert (answer.status_code, body["code"]) == (422, "idempotency_key_reused")
-        else:
-            assert (answer.status_code, body["id"], body["deduplicated"]) == (200, known.id, True)
-
-
-@pytest.fixture
-async def caller(night: Night) -> Caller:
+async def test_one_key_is_one_run_for_any_spelling_and_instance(night: Night) -> None:
     await night.add_mentors(2)
-    return await a_caller(night)
-
-
-@settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(story=st.lists(sent, min_size=3, max_size=9))
-async def test_any_story_of_keys_and_bodies_is_answered_by_the_rule_and_asked_of_the_engine_once(
-    night: Night, caller: Caller, story: list[Sent]
-) -> None:
-    before, ledger = set(night.engine.keys_seen), Ledger(caller)
-    for request in story:
-        await ledger.send(request)
-
-    new = set(night.engine.keys_seen) - before
+    callers = [await a_caller(night), await a_caller(night)]
+    runs = []
+    for number, spellings in enumerate(SPELLINGS):
+        answers = await asyncio.gather(
+            *(callers[n % 2].ask(spellings[n % len(spellings)], key=f"key-{number}") for n in range(12))
+        )
+        assert sorted(answer.status_code for answer in answers) == [200] * 11 + [201]
+        assert sorted(answer.json()["deduplicated"] for answer in answers) == [False] + [True] * 11
+        (run,) = {answer.json()["id"] for answer in answers}
+        runs.append(run)
+        others = [other[0] for other in SPELLINGS if other is not spellings]
+        for body in (*others, spellings[0] | {"note": "another"}):
+            assert (await callers[0].ask(body, key=f"key-{number}")).json()["code"] == "idempotency_key_reused"
+    assert len(set(runs)) == len(SPELLINGS)
+    assert (await callers[0].delete(runs[0])).status_code == 204
+    assert (await callers[1].ask(SPELLINGS[0][1], key="key-0")).json()["code"] == "invocation_deleted"
     assert max(night.engine.keys_seen.values()) == 1
-    assert {key.split(":")[1] for key in new} == set(ledger.created)
-    assert all(key.startswith("manual:") for key in night.engine.acts)
+    assert {key.split(":")[1] for key in night.engine.keys_seen} == set(runs)
+    assert (await callers[0].run(SPELLINGS[2][0]))["id"] not in runs
 
 
-async def test_many_simultaneous_requests_with_one_key_are_one_run(night: Night, caller: Caller) -> None:
-    callers = [caller, await a_caller(night)]
+async def test_pages_show_once_and_in_order_what_was_there_throughout(night: Night) -> None:
+    caller = await a_caller(night)
 
-    answers = await asyncio.gather(
-        *(callers[number % 2].ask(SPELLINGS[0][number % 3], key="once") for number in range(20))
+    async def waiting() -> str:
+        """A run that stays open: the database knows no function to call."""
+        return str((await caller.ask({"note": NOTE}, prefer="respond-async")).json()["id"])
+
+    there = [await waiting() for _ in range(12)]
+    # Two and two opened at the same instant; a page ends between such two.
+    await night.execute(
+        b"update public.scheduler_invocations as i set created_at = now() - interval '1 hour' + pair * interval '1 s'"
+        b" from (select id, (row_number() over (order by created_at) + 1) / 2 as pair"
+        b" from public.scheduler_invocations) as placed"
+        b" where placed.id = i.id"
     )
+    items = (await caller.page(limit=100))["items"]
+    assert [item["note"] for item in items] == [NOTE] * 12, "as it was sent"
+    in_order = [item["id"] for item in items]
+    assert sorted(in_order) == sorted(there)
 
-    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
-    assert len({answer.json()["id"] for answer in answers}) == 1
-    assert max(night.engine.keys_seen.values()) == 1
-    assert night.engine.notified_twice == []
+    page = await caller.page(limit=3, status="pending")
+    shown = page["items"]
+    # The first two are not shown yet, the third is where the cursor stands.
+    doomed = in_order[4::3]
+    for run in doomed:
+        await waiting()
+        assert (await caller.cancel(run)).status_code == 200
+        assert (await caller.delete(run)).status_code == 204
+        page = await caller.page(limit=3, status="pending", cursor=page["next_cursor"])
+        shown += page["items"]
+
+    assert page["next_cursor"] is None
+    assert [run["id"] for run in shown if run["id"] not in doomed] == [run for run in in_order if run not in doomed]

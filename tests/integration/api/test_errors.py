@@ -1,0 +1,177 @@
+"""Each error code of docs/api.md over the running function: a problem of RFC 9457 that says nothing of the inside."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from tests.emulator.function import FunctionProcess
+from tests.emulator.staging import ROOT
+from tests.integration.manual.caller import PATH as API
+from tests.integration.manual.caller import Caller, a_caller
+from tests.integration.nightly.night import Night
+from tests.scripted_engine import rules
+
+JSON = {"Content-Type": "application/json"}
+UNKNOWN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
+TABLE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Errors")[2]
+ROWS = re.findall(r"^\| \d{3}[^|]*\|([^|]*)\|", TABLE, re.MULTILINE)
+DOCUMENTED = {code for row in ROWS for code in re.findall(r"`(\w+)`", row)}
+# Of evaluation-batch: tests/unit/functions/test_adhoc_batch.py.
+ELSEWHERE = {"engine_busy", "time_budget_exceeded"}
+
+
+def cursor_of(*content: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+
+BATCH, KEY = f"{API}/evaluation-batch", "Idempotency-Key"
+# Method, path, status, code, field, body and headers.
+Row = tuple[str, str, int, str, str | None, bytes, Any]
+WRONG_REQUESTS: list[Row] = [
+    *(("POST", API, 400, "malformed_json", None, body, JSON) for body in (b"{", b"[" * 100_000, b'{"note": "\xff"}')),
+    ("POST", API, 413, "body_too_large", None, b"{}".ljust(1024 * 1024 + 1), JSON),
+    ("POST", API, 415, "unsupported_media_type", None, b"{}", {"Content-Type": "text/plain"}),
+    ("POST", API, 422, "unknown_field", "\N{REPLACEMENT CHARACTER}", b'{"\\u0000": 1}', JSON),
+    ("POST", API, 422, "invalid_field", "note", b'{"note": "\\u0000"}', JSON),
+    ("POST", API, 422, "invalid_field", "scenario_types", b'{"scenario_types": ["unheard_of"]}', JSON),
+    ("POST", API, 422, "invalid_field", "retry_of", b'{"retry_of": "%s"}' % UNKNOWN.encode(), JSON),
+    ("POST", BATCH, 422, "idempotency_key_missing", KEY, b'{"user_ids": ["%s"]}' % UNKNOWN.encode(), JSON),
+    ("POST", "/", 422, "not_a_slot", "scheduled_for", b'{"scheduled_for": "0001-01-01T00:00:00Z"}', JSON),
+    ("POST", "/", 422, "not_a_slot", "scheduled_for", b'{"scheduled_for": "9999-12-31T23:59:59.999999Z"}', JSON),
+    ("POST", "/", 422, "invalid_field", "X-Scheduler-Dispatch", b"", {"X-Scheduler-Dispatch": str(2**63)}),
+    ("POST", API, 422, "invalid_field", KEY, b"", {KEY: "\xff"}),
+    ("POST", API, 400, "repeated_header", KEY, b"", [(KEY, "a"), (KEY, "b")]),
+    *(
+        ("GET", path, 422, "invalid_field", at, b"", None)
+        for path, at in (
+            (f"{API}?limit=%00", "limit"),
+            (f"{API}?status=pending&status=late", "status.1"),
+            (f"{API}?scheduled_to=9999-12-31T23:59:59-23:59", "scheduled_to"),
+            (f"{API}?cursor={cursor_of('0001-01-01T00:00:00+23:59', UNKNOWN)}", "cursor"),
+            (f"{API}/active-peer-mentors?cursor={cursor_of('no id')}", "cursor"),
+            (f"{API}/%00", "invocation_id"),
+            ("/health/last-run?max_age_hours=nan", "max_age_hours"),
+        )
+    ),
+    ("GET", "/health/last-run", 503, "last_run_missing", None, b"", None),
+    *(("GET", path, 404, "not_found", None, b"", None) for path in ("/nothing", f"{API}/..%2f", f"{API}/{UNKNOWN}")),
+    ("PUT", f"{API}/{UNKNOWN}", 404, "not_found", None, b"{}", JSON),
+    ("DELETE", f"{API}/{UNKNOWN}", 404, "not_found", None, b"", None),
+    ("PATCH", f"{API}/{UNKNOWN}", 405, "method_not_allowed", None, b"", None),
+]
+
+
+@dataclass
+class Catalogue:
+    """Asks what has to be refused, checks the whole answer, and keeps the codes that it saw."""
+
+    caller: Caller
+    seen: set[str] = field(default_factory=set)
+
+    async def refused(
+        self, status: int, code: str, method: str, path: str, *, of: str | None = None, **options: Any
+    ) -> httpx.Response:
+        answer = await self.caller.call(method, path, **options)
+        where = f"{method} {path}: {answer.status_code} {answer.text}"
+        assert answer.headers["content-type"] == "application/problem+json", where
+        problem = answer.json()
+        assert problem.pop("detail"), where
+        expected = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": code}
+        assert (answer.status_code, problem) == (status, expected | ({} if of is None else {"field": of})), where
+        if code.endswith(("_unavailable", "_timeout")):
+            assert int(answer.headers["retry-after"]) > 0
+        self.seen.add(code)
+        return answer
+
+
+async def test_each_documented_error_has_its_status_code_and_field(night: Night) -> None:
+    await night.add_mentors(12)
+    function = await night.start_function({"ENGINE_MAX_ATTEMPTS": "1"})
+    catalogue = Catalogue(Caller(night, function))
+    for method, path, status, code, of, body, headers in WRONG_REQUESTS:
+        await catalogue.refused(status, code, method, path, of=of, content=body, headers=headers)
+    assert (await catalogue.caller.send("PATCH")).headers["allow"] == "GET, HEAD, POST"
+    await catalogue.refused(401, "unauthorized", "GET", API, token="")
+    await catalogue.refused(403, "forbidden", "GET", API, token=night.project.invoke_token)
+    assert await night.invocations() == []
+    assert night.engine.calls == []
+
+    await refused_by_the_state_of_a_run(night, catalogue)
+    batch = {"user_ids": night.mentors, "dry_run": True}
+    night.engine.rules = [rules.respond(401)]
+    await catalogue.refused(502, "engine_rejected", "POST", BATCH, json=batch)
+    night.engine.rules = [rules.respond(503, headers={"Retry-After": "7"})]
+    await catalogue.refused(503, "engine_unavailable", "POST", BATCH, json=batch)
+    await failed_by_the_database(night, function, catalogue)
+    assert catalogue.seen == DOCUMENTED - ELSEWHERE
+
+
+async def refused_by_the_state_of_a_run(night: Night, catalogue: Catalogue) -> None:
+    caller = catalogue.caller
+
+    async def refused(code: str, source: str) -> None:
+        await catalogue.refused(409, code, "POST", API, of="retry_of", json={"retry_of": source})
+
+    source = (await caller.ask(prefer="respond-async")).json()["id"]
+    await catalogue.refused(409, "still_open", "DELETE", f"{API}/{source}")
+    await refused("retry_source_open", source)
+    assert [(await caller.cancel(source)).status_code for _ in range(2)] == [200, 200]
+    retry = (await caller.ask({"retry_of": source}, prefer="respond-async")).json()["id"]
+    await refused("retry_already_open", source)
+    await caller.cancel(retry)
+    await night.execute(b"update public.scheduler_invocations set engine_scope_since = now() - interval '1 year'")
+    await refused("retry_window_closed", source)
+
+    ended = (await caller.ask({"dry_run": True}, key="once")).json()["id"]
+    late = {"status": "cancelled", "note": "late"}
+    await catalogue.refused(409, "already_ended", "PUT", f"{API}/{ended}", of="status", json=late)
+    await refused("nothing_to_retry", ended)
+    key: dict[str, Any] = {"of": KEY, "headers": {KEY: "once"}}
+    await catalogue.refused(422, "idempotency_key_reused", "POST", API, json={}, **key)
+    assert (await caller.delete(ended)).status_code == 204
+    await catalogue.refused(409, "invocation_deleted", "POST", API, json={"dry_run": True}, **key)
+
+
+async def failed_by_the_database(night: Night, function: FunctionProcess, catalogue: Catalogue) -> None:
+    """As if migrations and function did not belong together; then away; and a wrong key."""
+    await night.execute(b"alter view public.active_peer_mentors rename to elsewhere")
+    await catalogue.refused(500, "mentors_view_invalid", "GET", f"{API}/active-peer-mentors")
+    await night.execute(b"alter view public.elsewhere rename to active_peer_mentors")
+
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    for body, status, code in (
+        (b"""return '{"private": "Ann"}'::jsonb""", 500, "internal_error"),
+        (b"raise exception 'private: Ann'", 500, "database_refused"),
+        (b"raise exception 'private: Ann' using errcode = '57014'", 503, "database_timeout"),
+    ):
+        await night.execute(
+            b"create or replace function public.scheduler_get(p_invocation_id uuid) returns jsonb"
+            b" language plpgsql stable security definer set search_path = '' as $$ begin " + body + b"; end $$"
+        )
+        trace = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
+        answer = await catalogue.refused(status, code, "GET", f"{API}/{UNKNOWN}", headers=trace)
+        assert not re.search("Ann|private|pydantic|Traceback|InvocationDetail", answer.text)
+        assert status == 503 or trace_id in answer.json()["detail"]
+        (line,) = [line for line in night.log_lines(function) if line["event"] == code]
+        assert line["trace_id"] == trace_id
+        # What no model knows may be about a person: the log names the fields, not what stood in them.
+        assert ("Ann" in json.dumps(line)) == (code == "database_refused")
+
+    await night.project.gateway.stop()
+    one, mentors = f"{API}/{UNKNOWN}", f"{API}/active-peer-mentors"
+    asked = [("POST", "/"), ("GET", API), ("POST", API), ("GET", mentors), ("GET", one), ("DELETE", one)]
+    await asyncio.gather(*(catalogue.refused(503, "database_unavailable", *request) for request in asked))
+    assert (await catalogue.caller.call("GET", "/health", token="")).status_code == 200
+    await night.project.gateway.start()
+    assert (await catalogue.caller.page())["items"]
+
+    catalogue.caller = await a_caller(night, {"SUPABASE_SECRET_KEY": "sb_secret_of_another_project"})
+    await catalogue.refused(500, "database_key_rejected", "POST", "/")

@@ -1,0 +1,157 @@
+"""What comes after the first deployment: other settings, new tokens, and taking it all away again."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.emulator.migrations import apply_migrations
+from tests.emulator.project import MIGRATIONS
+from tests.integration.deploy.deployer import FUNCTION, Deployer
+from tests.integration.deploy.pretend_cloud import Service
+from tests.integration.nightly.night import slot_minutes_ago
+
+TOKENS = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
+
+
+async def test_changed_settings_are_announced_then_deployed_alone(deployer: Deployer) -> None:
+    await deployer.succeed()
+    await deployer.add_mentors(10)
+    # Deployed for days, and now scheduled for an hour ago: no mentor is evaluated twice on that day.
+    schedule, _ = slot_minutes_ago(60)
+    await deployer.rows("update scheduler.settings set slot_high_water_mark = now() - interval '10 hours'")
+    deployer.engine.token = "another-token-of-the-engine"
+    deployer.write_settings(
+        EVALUATION_SCHEDULE=schedule, EVALUATION_BATCH_SIZE="20", SCENARIO_ENGINE_TOKEN=deployer.engine.token
+    )
+    settings, before = deployer.env_file.read_text(), await deployer.snapshot()
+    deployer.cloud.changes.clear()
+    for arguments in ([], ["--rotate-tokens"], ["--uninstall", "--delete-data"]):
+        assert "would " in await deployer.succeed("--dry-run", *arguments)
+        assert (deployer.cloud.changes, await deployer.snapshot()) == ([], before)
+        assert deployer.env_file.read_text() == settings
+
+    deployed = await deployer.succeed()
+
+    token = f"{FUNCTION}-SCENARIO_ENGINE_TOKEN"
+    assert deployer.cloud.changes == [
+        f"gcloud secrets versions add {token}",
+        f"gcloud run services update {FUNCTION}",
+        "gcloud secrets versions destroy 1",
+    ], "a new revision without a new build"
+    assert deployer.service.env["EVALUATION_BATCH_SIZE"] == "20"
+    assert list(deployer.cloud.secrets[token].versions) == [2]
+    assert "the schedule is new" in deployed
+    assert "a dry run of 10 mentors succeeded" in deployed
+    assert {run["triggered_by"] for run in await deployer.invocations()} == {"manual"}, "the smoke test"
+    assert deployer.engine.acts == {}
+    assert await deployer.rows("select next_due_at > now() + interval '22 hours' from scheduler.settings") == [(True,)]
+
+    # What the function answers the database is shown with its code and its detail.
+    await deployer.rows("revoke all on function public.scheduler_open_slot from service_role")
+    said = await deployer.refused(step="Have the database call the function")
+    refusal = "500 database_refused: the Data API refused a call (42501); the log has it under trace id "
+    assert f"the database's call was answered: {refusal}" in said
+
+    # Nothing is deployed over a view that was changed.
+    await deployer.rows("drop view public.active_peer_mentors")
+    await deployer.rows("create view public.active_peer_mentors as select gen_random_uuid() as user_id, '' as segments")
+    deployer.cloud.changes.clear()
+    said = await deployer.refused(step="Check the view of the mentors")
+    assert "public.active_peer_mentors, column segments: expected text[], found text" in said
+    assert deployer.cloud.changes == []
+
+
+async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, http: httpx.AsyncClient) -> None:
+    await deployer.succeed()
+    log, log_from = deployer.project.server.log_path, deployer.project.server.log_path.stat().st_size
+    async with deployer.project.connect(superuser=True) as superuser:
+        logs_all = f"alter role postgres in database {deployer.project.database} set log_statement = 'all'"
+        await superuser.execute(logs_all.encode())
+    old = {name: deployer.settings[name] for name in TOKENS}
+    elsewhere = {"SCHEDULER_ADMIN_TOKENS": deployer.project.admin_token}
+    said = await deployer.refused("--rotate-tokens", step="Check credentials", env=elsewhere)
+    assert "the environment has the last word" in said
+    assert {name: deployer.settings[name] for name in TOKENS} == old
+    known: list[int] = []
+
+    async def database_is_known(service: Service, env: dict[str, str]) -> None:
+        """The token in Vault is known before and after."""
+        token = (await deployer.vault())["scheduler_invoke_token"]
+        lists = [each["SCHEDULER_INVOKE_TOKENS"].split(",") for each in (service.env, env)]
+        assert all(token in tokens for tokens in lists)
+        known.append(len(lists[1]))
+
+    deployer.cloud.before_revision = database_is_known
+    deployer.cloud.refuse = "gcloud run services update"
+    await deployer.refused("--rotate-tokens", step="Deploy the function to Cloud Run")
+    assert deployer.settings["SCHEDULER_INVOKE_TOKENS"].split(",")[1:] == [old["SCHEDULER_INVOKE_TOKENS"]]
+    assert (await deployer.vault())["scheduler_invoke_token"] == old["SCHEDULER_INVOKE_TOKENS"]
+    deployer.cloud.refuse = None
+
+    await deployer.succeed("--rotate-tokens")
+
+    new = {name: deployer.settings[name] for name in TOKENS}
+    assert known == [3, 1], "first all of them, then the newest alone"
+    assert all("," not in token and len(token) == 43 for token in new.values())
+    assert not set(new.values()) & set(old.values())
+    assert deployer.env_file.stat().st_mode & 0o777 == 0o600
+    assert (await deployer.vault())["scheduler_invoke_token"] == new["SCHEDULER_INVOKE_TOKENS"]
+    for tokens, status in ((new, 200), (old, 401)):
+        bearer = {"Authorization": f"Bearer {tokens['SCHEDULER_ADMIN_TOKENS']}"}
+        answer = await http.get(f"{deployer.service.url}/api/v1/scheduler-invocations", headers=bearer)
+        assert answer.status_code == status
+    assert all(len(stored.versions) == 1 for stored in deployer.cloud.secrets.values())
+    logged = log.read_bytes()[log_from:].decode()
+    assert "select scheduler.connect(" in logged
+    assert not any(secret in logged for secret in deployer.secrets if secret)
+
+
+async def test_uninstalling_keeps_what_was_recorded_until_told_otherwise(deployer: Deployer) -> None:
+    empty = await deployer.snapshot()
+    await deployer.succeed()
+    await deployer.add_mentors(10)
+    await deployer.rows(
+        "insert into public.scheduler_invocations"
+        " (idempotency_key, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope)"
+        " values ('slot:old', 'schedule', 'succeeded', now(), now(), now(), '{}', 'slot:old')"
+    )
+    await deployer.project.cron_driver().run_all()
+    recorded, installed = await deployer.invocations(), await deployer.snapshot()
+    kept = ("cron.job_run_details", "net.http_request_queue", "net._http_response")
+    assert await deployer.rows(f"select where exists (select from {kept[0]}) and exists (select from {kept[2]})")
+    deployer.cloud.changes.clear()
+
+    code, _ = await deployer.run("--uninstall", answer="yes\n")
+    assert (code, deployer.cloud.changes, await deployer.snapshot()) == (1, [], installed)
+
+    uninstalled = await deployer.succeed("--uninstall", answer="uninstall\n")
+    for table in kept:
+        assert await deployer.rows(f"select from {table}") == [], table
+    listed = uninstalled.partition("== What is left")[2]
+    for word in ("schema scheduler", "active_peer_mentors", "pg_cron", "pg_stat_statements", "Google Cloud"):
+        assert word in listed, word
+    assert (deployer.cloud.services, deployer.cloud.secrets, deployer.cloud.accounts) == ({}, {}, set())
+    assert (await deployer.vault(), await deployer.rows("select from cron.job")) == ({}, [])
+    assert await deployer.invocations() == recorded
+
+    # Taken up again days later: the slots between are not made up for.
+    await deployer.rows("update scheduler.settings set slot_high_water_mark = now() - interval '3 days'")
+    await deployer.succeed()
+    first, *others = await deployer.invocations()
+    assert (first, [run["dry_run"] for run in others]) == (recorded[0], [True]), "the smoke test"
+    jobs = await deployer.rows("select jobname from cron.job order by jobname")
+    assert jobs == [("scheduler-dispatch",), ("scheduler-prune",)]
+
+    deleted = await deployer.succeed("--uninstall", "--delete-data", "--yes")
+    assert "NOTICE" not in deleted
+    assert "schema scheduler" not in deleted.partition("== What is left")[2]
+    for table in kept:
+        assert await deployer.rows(f"select from {table}") == [], table
+    left = set(await deployer.snapshot()) - set(empty)
+    ours = {name for schema, name in left if schema in ("public", "scheduler") or "scenario_evaluation" in name}
+    assert {name for name in ours if not name.startswith("peer_mentors_")} == {"peer_mentors", "active_peer_mentors"}
+    assert await deployer.rows("select proname from pg_proc where proname like 'scheduler%'") == []
+    assert await deployer.rows("select count(*) from public.peer_mentors") == [(10,)]
+    # Nothing is in the way of the migrations but what is the application's.
+    versions = [path.name.partition("_")[0] for path in sorted(MIGRATIONS.glob("*.sql"))]
+    assert await apply_migrations(deployer.project.database_url, MIGRATIONS) == versions[1:]
