@@ -251,7 +251,7 @@ SQL
   for ((attempt = 0; attempt < 120; attempt++)); do
     answer=$(
       sql <<SQL
-select from scheduler.harvest_answers() \g /dev/null
+select from scheduler.collect_responses() \g /dev/null
 select coalesce(status_code::text, error) from scheduler.dispatches where id = ${dispatch:-0};
 SQL
     )
@@ -299,7 +299,7 @@ select 'schedule     ' || coalesce(schedule, 'none') || coalesce(', next slot du
 select 'last run     ' || coalesce((
     select to_char(scheduled_for, 'YYYY-MM-DD HH24:MI UTC') || ': ' || status || coalesce(', ' || error, '')
       from public.scheduler_invocations
-     where triggered_by = 'schedule' and deleted_at is null
+     where trigger = 'schedule' and deleted_at is null
      order by created_at desc limit 1
   ), 'none yet');
 select 'cron job     ' || jobname || ', ' || schedule || case when active then '' else ', NOT ACTIVE' end

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from functions.http.app import create_app
-from functions.work import build_work
+from functions.runs.slice import build_services
 from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
 from shared.errors import ConfigError
-from shared.observability import configure_logging, log_event
+from shared.logs import configure_logging, log_event
 
 try:
     CONFIG = ScenarioEvaluationConfig.from_environment(os.environ)
@@ -31,8 +31,8 @@ logging.captureWarnings(True)
 
 
 # Built for the first request that needs it: clients belong to the process and the event loop that use them.
-_work = cache(partial(build_work, CONFIG))
-_app = create_app(_work, TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens))
+_services = cache(partial(build_services, CONFIG))
+_app = create_app(_services, TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens))
 
 
 async def handle_scheduled_invocation(request: Request) -> ASGIApp:

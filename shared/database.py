@@ -20,9 +20,9 @@ from postgrest import APIError
 from supabase import AsyncClient, AsyncClientOptions
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from shared.deadline import Deadline
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.http_client import TRANSPORT_ERROR, httpx_transport
-from shared.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -125,7 +125,7 @@ class Database:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    def patient(self) -> Database:
+    def with_longer_retries(self) -> Database:
         """Returns the same database, over the same connections, for work in hand that is worth `PATIENCE_SECONDS`."""
         return replace(self, patience_seconds=PATIENCE_SECONDS)
 
@@ -140,7 +140,7 @@ class Database:
             DatabaseUnavailableError: the database is away, and was for as long as there was patience.
             DatabaseRefusedError: it answered no; where that may pass by itself, for as long as there was patience.
         """
-        patience = TimeBudget(self.patience_seconds, self.clock)
+        patience = Deadline(self.patience_seconds, self.clock)
         retrying = AsyncRetrying(
             retry=RETRIED,
             wait=PAUSES,

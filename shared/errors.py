@@ -3,7 +3,7 @@
     SchedulerError
     ├── ConfigError                 the environment holds no usable configuration
     ├── RequestError                the caller's request cannot be served; carries the HTTP answer
-    ├── OutOfTimeError              the slice's time budget ended before the work did
+    ├── DeadlineExceededError              the slice's time budget ended before the work did
     ├── AlertNotSentError           the alerts' webhook did not take a message; carries a stable code
     ├── DatabaseError
     │   ├── DatabaseUnavailableError    away, or too busy: try again
@@ -12,12 +12,12 @@
     │   └── MentorsViewError            the view `active_peer_mentors` cannot be read as it is
     └── EngineError                 carries a stable code
         ├── EngineTransientError        this call failed, a repeat may not: time-out, refused, reset, 408, 429, 5xx
-        ├── EngineRefusedCallError      something in this very call is not acceptable: 400, 413, 422
-        ├── EngineRejectedError         the engine turns us away altogether: 401, 403, 404
+        ├── InvalidEngineRequestError      something in this very call is not acceptable: 400, 413, 422
+        ├── EngineAccessError         the engine turns us away altogether: 401, 403, 404
         └── EngineUnavailableError      the engine is down for everyone
 
-Foreign errors are translated where they arise (`database.py`, `http_client.py`, `trigger_engine.py`,
-`engine_answers.py`, `alert_webhook.py`) and nowhere else.
+Foreign errors are translated where they arise (`database.py`, `http_client.py`, `engine_client.py`,
+`engine_response.py`, `webhook.py`) and nowhere else.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RequestError(SchedulerError):
         self.headers = headers or {}
 
 
-class OutOfTimeError(SchedulerError):
+class DeadlineExceededError(SchedulerError):
     """The slice's time budget ended before the work did."""
 
 
@@ -153,7 +153,7 @@ class EngineError(SchedulerError):
         self.overloaded = overloaded
 
     @property
-    def speaks_of_all_calls(self) -> bool:
+    def is_global(self) -> bool:
         """429, and a 503 that says when to come back, never tell anything about those whom the call was about."""
         return self.code == "engine_http_429" or (self.overloaded and self.retry_after is not None)
 
@@ -161,17 +161,17 @@ class EngineError(SchedulerError):
 class EngineTransientError(EngineError):
     """This call failed; the same call may succeed later.
 
-    `too_late`: the time budget ended before it was repeated as often as the policy says, so nobody is to blame yet.
+    `deadline_exceeded`: the time budget ended before it was repeated as often as the policy says, so nobody is to blame yet.
     """
 
-    too_late = False
+    deadline_exceeded = False
 
 
-class EngineRefusedCallError(EngineError):
+class InvalidEngineRequestError(EngineError):
     """Something in this very call is not acceptable to the engine."""
 
 
-class EngineRejectedError(EngineError):
+class EngineAccessError(EngineError):
     """The engine turns us away altogether: a wrong token, a wrong address."""
 
 

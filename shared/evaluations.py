@@ -107,7 +107,7 @@ class GroupedResults:
             counts[outcome] += len(members)
         return counts
 
-    def notable(self) -> list[dict[str, Any]]:
+    def stored_rows(self) -> list[dict[str, Any]]:
         """What gets a row, as it is recorded: everything but `not_triggered`, which is counted."""
         return [
             {

@@ -19,8 +19,8 @@ from pyreqwest.compatibility.httpx import HttpxTransport
 from pyreqwest.exceptions import PyreqwestError, RequestError, RequestTimeoutError
 from pyreqwest.http import Url
 
-from shared.foreign_text import printable
-from shared.post_client import HttpAnswer, HttpBodyError, HttpError, HttpTimeoutError
+from shared.post_client import HttpBodyError, HttpError, HttpResponse, HttpTimeoutError
+from shared.sanitize import sanitize
 
 # Below common servers' idle time-outs: to use a connection that is about to be closed is the commonest cause of resets.
 IDLE = timedelta(seconds=4)
@@ -56,7 +56,7 @@ class HttpClient:
 
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         """See `PostClient`."""
         # Not before the first call: the library's threads would not survive a fork.
         built = client, url, connect_seconds = self._built = self._built or self._build()
@@ -68,11 +68,13 @@ class HttpClient:
                 try:
                     body = await response.body_reader.read(max_bytes + 1) or b""
                 except RequestError as error:
-                    return HttpAnswer(response.status, response.headers, unreadable=_translated(error, connect_seconds))
+                    return HttpResponse(
+                        response.status, response.headers, unreadable=_translated(error, connect_seconds)
+                    )
                 if len(body) > max_bytes:
                     too_long = HttpBodyError(f"the body is longer than {max_bytes} bytes")
-                    return HttpAnswer(response.status, response.headers, unreadable=too_long)
-                return HttpAnswer(response.status, response.headers, bytes(body))
+                    return HttpResponse(response.status, response.headers, unreadable=too_long)
+                return HttpResponse(response.status, response.headers, bytes(body))
         except RequestError as error:
             failure = _translated(error, connect_seconds)
             if isinstance(failure, HttpTimeoutError) and failure.is_connecting and built is self._built:
@@ -84,7 +86,7 @@ def _translated(error: RequestError, connect_seconds: float) -> HttpError:
     """Translates by the causes, the innermost last: the library's classes do not tell connecting from answering."""
     causes = [cause["message"] for cause in error.details["causes"] or () if " for url (" not in cause["message"]]
     # With what is added to it, what the database keeps of an error.
-    said = printable(causes[-1] if causes else error.message, limit=160)
+    said = sanitize(causes[-1] if causes else error.message, limit=160)
     is_connecting = "client error (Connect)" in causes
     if isinstance(error, RequestTimeoutError):
         return HttpTimeoutError(connect_seconds if is_connecting else None)

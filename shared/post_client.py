@@ -26,7 +26,7 @@ class HttpBodyError(HttpError):
     """The body is longer than allowed, or cannot be unpacked."""
 
 
-class HttpAnswer(NamedTuple):
+class HttpResponse(NamedTuple):
     """An answer: its status and headers count whatever became of the body.
 
     Args:
@@ -53,7 +53,7 @@ class PostClient(Protocol):
 
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         """Sends one request, once, and follows no redirect.
 
         Args:

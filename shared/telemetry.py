@@ -46,9 +46,9 @@ from opentelemetry.trace import (
     use_span,
 )
 
-from shared.errors import EngineError, OutOfTimeError, RequestError
+from shared.errors import DeadlineExceededError, EngineError, RequestError
 from shared.evaluations import EvaluationBatch, EvaluationResult
-from shared.observability import Trace, current_trace, log_event, trace_id, traceparent, within_span
+from shared.logs import Trace, current_trace, log_event, trace_id, traceparent, within_span
 from shared.version import VERSION
 
 SERVICE_NAME = "scenario-evaluation-scheduler"
@@ -167,7 +167,7 @@ class Telemetry:
             "scheduler.failures", "{evaluation}", "Evaluations that failed, by scenario type and cause."
         )
         self._invocations = meter.create_counter(
-            "scheduler.invocations", "{invocation}", "Invocations that a slice ended, by status and trigger."
+            "scheduler.invocations", "{invocation}", "QueueRepository that a slice ended, by status and trigger."
         )
         self._lateness = meter.create_histogram(
             "scheduler.invocation.lateness",
@@ -255,9 +255,7 @@ class Telemetry:
 
     def ended(self, invocation: dict[str, Any]) -> None:
         """Counts an invocation that this process ended."""
-        self._invocations.add(
-            1, {"scheduler.status": invocation["status"], "scheduler.triggered_by": invocation["triggered_by"]}
-        )
+        self._invocations.add(1, {"scheduler.status": invocation["status"], "scheduler.trigger": invocation["trigger"]})
 
     def breaker(self, *, is_open: bool) -> None:
         """Notes whether the engine is away."""
@@ -335,7 +333,7 @@ def _mark(span: Span, cause: str) -> None:
 def _cause_of(error: BaseException) -> str:
     if isinstance(error, EngineError):
         return error.code
-    if isinstance(error, OutOfTimeError):
+    if isinstance(error, DeadlineExceededError):
         return "time_budget_exceeded"
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"

@@ -2,7 +2,7 @@
 -- ./deploy.sh --uninstall --delete-data. What was recorded is gone; afterwards the migrations can be applied again.
 -- Left are the mentors' table and view, which are the application's, the extensions, and what the server keeps of its
 -- statements (pg_stat_statements, its log, backups). One transaction: broken off, it has done nothing and is run again.
--- By psql: --set versions=…, those of the migrations that are undone, separated by commas (docs/deployment.md has the command).
+-- By psql: --set versions=…, those of the migrations that are unfinished, separated by commas (docs/deployment.md has the command).
 \set ON_ERROR_STOP 1
 \if :{?versions}
 \else

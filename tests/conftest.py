@@ -15,9 +15,9 @@ import pytest
 
 from tests.emulator.project import Project, ProjectFactory
 from tests.faults.system_packages import summary
-from tests.integration.nightly.night import Night
-from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import project_without_leaks
+from tests.integration.scheduled_runs.harness import Harness
+from tests.integration.scheduled_runs.harness import harness as a_scheduled_run
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -51,6 +51,6 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def night(project: Project, http: httpx.AsyncClient) -> AsyncIterator[Night]:
-    async with a_night(project, http) as prepared:
+async def harness(project: Project, http: httpx.AsyncClient) -> AsyncIterator[Harness]:
+    async with a_scheduled_run(project, http) as prepared:
         yield prepared

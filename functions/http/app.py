@@ -18,8 +18,8 @@ from functions.http.dependencies import refuse_repeated_parameters
 from functions.http.middleware import RequestGate
 from functions.http.problems import answer_http_error, answer_validation_error
 from functions.http.schemas import Problem
-from functions.last_run import LastGoodRun
-from functions.work import Work
+from functions.runs.freshness import LastSuccessCache
+from functions.runs.slice import Services
 from shared.auth import TokenCheck
 from shared.version import VERSION
 
@@ -72,7 +72,7 @@ class Application(FastAPI):
         return super().openapi()
 
 
-def create_app(connect: Callable[[], Work], tokens: TokenCheck) -> FastAPI:
+def create_app(connect: Callable[[], Services], tokens: TokenCheck) -> FastAPI:
     """Builds the application.
 
     Args:
@@ -91,7 +91,7 @@ def create_app(connect: Callable[[], Work], tokens: TokenCheck) -> FastAPI:
         exception_handlers={HTTPException: answer_http_error, RequestValidationError: answer_validation_error},
     )
     app.state.connect = connect
-    app.state.last_good_run = LastGoodRun()
+    app.state.last_success = LastSuccessCache()
     app.add_middleware(RequestGate, tokens=tokens)
     app.include_router(trigger.router)
     app.include_router(invocations.router)

@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from functions.work import Work
+from functions.runs.slice import Services
 from shared.errors import RequestError
 
 # Parameters that may be repeated: any of the values matches.
-LIST_PARAMETERS = {"status", "triggered_by"}
+LIST_PARAMETERS = {"status", "trigger"}
 
 # For the document only: the middleware checks tokens before a route is looked for and before a body is read.
 TOKEN = Depends(
@@ -24,12 +24,12 @@ TOKEN = Depends(
 )
 
 
-async def _work(request: Request) -> Work:
-    work: Work = request.app.state.connect()
-    return work
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.connect()
+    return services
 
 
-Connected = Annotated[Work, Depends(_work)]
+Connected = Annotated[Services, Depends(_services)]
 
 
 async def refuse_repeated_parameters(request: Request) -> None:

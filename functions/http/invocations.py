@@ -13,16 +13,16 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import TypeAdapter
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from functions.adhoc_batch import evaluate_now
 from functions.http import schemas
 from functions.http.dependencies import TOKEN, Connected
 from functions.http.problems import header, problems
-from functions.manual_run import start_run
-from functions.peer_mentors import read_mentors_page
-from functions.work import Work
+from functions.runs.adhoc import evaluate_now
+from functions.runs.manual import start_run
+from functions.runs.peer_mentors import read_mentors_page
+from functions.runs.slice import Services
 from shared.errors import RequestError
-from shared.invocation_records import Listed, Position
-from shared.slots import SpentSlot, missed_slots
+from shared.run_repository import Position, RunPage
+from shared.schedule import UsedSlot, missed_slots
 
 PREFIX = "/api/v1/scheduler-invocations"
 # What can be done with an invocation that an answer describes.
@@ -60,12 +60,12 @@ router = APIRouter(
 
 
 @router.get("", response_model_exclude_unset=True, responses=problems(422))
-async def list_invocations(work: Connected, query: Annotated[schemas.ListQuery, Query()]) -> schemas.InvocationPage:
+async def list_invocations(services: Connected, query: Annotated[schemas.ListQuery, Query()]) -> schemas.InvocationPage:
     """Lists invocations, the newest first. The cursor stays where it is when newer ones are opened meanwhile."""
     after = position_of_cursor(query.cursor) if query.cursor is not None else None
-    listed = await work.records.list(
+    listed = await services.runs.list(
         statuses=query.status or None,
-        triggered_by=query.triggered_by or None,
+        trigger=query.trigger or None,
         scheduled_from=query.scheduled_from,
         scheduled_to=query.scheduled_to,
         user_id=str(query.user_id) if query.user_id else None,
@@ -77,7 +77,7 @@ async def list_invocations(work: Connected, query: Annotated[schemas.ListQuery, 
         "next_cursor": cursor_of(listed.next.created_at, listed.next.id) if listed.next else None,
     }
     return schemas.InvocationPage.model_validate(
-        page | ({"slots": await _slots(work, listed, after)} if query.slots else {})
+        page | ({"slots": await _slots(services, listed, after)} if query.slots else {})
     )
 
 
@@ -98,7 +98,7 @@ async def list_invocations(work: Connected, query: Annotated[schemas.ListQuery, 
     },
 )
 async def create_invocation(
-    work: Connected,
+    services: Connected,
     response: Response,
     request: Annotated[schemas.RunRequest | None, Body()] = None,
     idempotency_key: KeyHeader = None,
@@ -106,12 +106,12 @@ async def create_invocation(
         str | None, Header(description="`respond-async`: answer as soon as it is opened (RFC 7240).")
     ] = None,
 ) -> schemas.Invocation:
-    """Runs at once: everybody or chosen mentors, dry or not, or what another invocation left undone."""
+    """Runs at once: everybody or chosen mentors, dry or not, or what another invocation left unfinished."""
     respond_async = "respond-async" in [
         preference.partition(";")[0].strip().lower() for preference in (prefer or "").split(",")
     ]
     run = await start_run(
-        work, request or schemas.RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async
+        services, request or schemas.RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async
     )
     response.status_code = 200
     if run.created:
@@ -124,18 +124,18 @@ async def create_invocation(
 
 @router.get("/active-peer-mentors", responses=problems(422))
 async def list_active_peer_mentors(
-    work: Connected, query: Annotated[schemas.MentorsQuery, Query()]
+    services: Connected, query: Annotated[schemas.MentorsQuery, Query()]
 ) -> schemas.MentorPage:
     """Who would be evaluated now, and for which scenario types."""
     after = mentor_of_cursor(query.cursor) if query.cursor is not None else None
-    page = await read_mentors_page(work.readers, after=after, limit=query.limit)
+    page = await read_mentors_page(services.readers, after=after, limit=query.limit)
     return schemas.MentorPage.model_validate(
         {
             "items": [
                 {
                     "user_id": mentor.user_id,
                     "segments": sorted(mentor.segments),
-                    "scenario_types": () if mentor.skip_reason else work.config.scenario_types_for(mentor.segments),
+                    "scenario_types": () if mentor.skip_reason else services.config.scenario_types_for(mentor.segments),
                     "skip_reason": mentor.skip_reason,
                 }
                 for mentor in page.mentors
@@ -148,17 +148,17 @@ async def list_active_peer_mentors(
 
 @router.post("/evaluation-batch", responses=problems(413, 415, 422, 502, 504))
 async def evaluate_batch(
-    work: Connected, request: schemas.BatchRequest, idempotency_key: KeyHeader = None
+    services: Connected, request: schemas.BatchRequest, idempotency_key: KeyHeader = None
 ) -> schemas.BatchResults:
     """Evaluates chosen mentors now. Nothing is recorded but by the engine, under the key; a dry run needs none."""
-    results = await evaluate_now(work, request, idempotency_key=idempotency_key)
+    results = await evaluate_now(services, request, idempotency_key=idempotency_key)
     return schemas.BatchResults.model_validate({"results": [result._asdict() for result in results]})
 
 
 @router.get("/{invocation_id:not_an_endpoint}", responses=problems(404, 422))
-async def get_invocation(work: Connected, invocation_id: schemas.Id) -> schemas.InvocationDetail:
+async def get_invocation(services: Connected, invocation_id: schemas.Id) -> schemas.InvocationDetail:
     """One invocation with all that is known of it."""
-    found = await work.records.get(str(invocation_id))
+    found = await services.runs.get(str(invocation_id))
     if found is None:
         raise _unknown(invocation_id)
     return schemas.InvocationDetail.of(found, deduplicated=True)
@@ -169,10 +169,10 @@ async def get_invocation(work: Connected, invocation_id: schemas.Id) -> schemas.
     responses={200: {"links": _LINKS}, **problems(404, 409, 413, 415, 422)},
 )
 async def change_invocation(
-    work: Connected, invocation_id: schemas.Id, change: schemas.InvocationChange
+    services: Connected, invocation_id: schemas.Id, change: schemas.InvocationChange
 ) -> schemas.Invocation:
     """Cancels an open invocation, sets its note, or both; members that are not given stay as they are."""
-    answer = await work.records.update(
+    answer = await services.runs.update(
         str(invocation_id),
         cancel="status" in change.model_fields_set,
         set_note="note" in change.model_fields_set,
@@ -188,29 +188,27 @@ async def change_invocation(
 
 
 @router.delete("/{invocation_id:not_an_endpoint}", status_code=204, responses=problems(404, 409, 422))
-async def delete_invocation(work: Connected, invocation_id: schemas.Id) -> None:
+async def delete_invocation(services: Connected, invocation_id: schemas.Id) -> None:
     """Takes an invocation that has ended out of the API. Its slot and its key stay spent."""
-    outcome = await work.records.delete(str(invocation_id))
+    outcome = await services.runs.delete(str(invocation_id))
     if outcome is None:
         raise _unknown(invocation_id)
     if outcome == "open":
         raise RequestError(409, "still_open", "expected an invocation that has ended; cancel this one first")
 
 
-async def _slots(work: Work, listed: Listed, after: Position | None) -> dict[str, Any]:
+async def _slots(services: Services, listed: RunPage, after: Position | None) -> dict[str, Any]:
     """The slots of a page's time that have no run, and the next one."""
-    now = work.now()
-    spent: Sequence[SpentSlot] = ()
-    shown = [
-        datetime.fromisoformat(item["scheduled_for"]) for item in listed.items if item["triggered_by"] == "schedule"
-    ]
+    now = services.now()
+    used: Sequence[UsedSlot] = ()
+    shown = [datetime.fromisoformat(item["scheduled_for"]) for item in listed.items if item["trigger"] == "schedule"]
     if shown:
         until = datetime.fromisoformat(after.created_at) if after else now
-        spent = await work.records.spent_slots(min(shown), until)
-    in_force = (work.config.evaluation_schedule, work.config.evaluation_timezone)
+        used = await services.runs.used_slots(min(shown), until)
+    in_force = (services.config.evaluation_schedule, services.config.evaluation_timezone)
     return {
-        "missed": missed_slots(spent, in_force=in_force, now=None if after else now),
-        "next": work.config.schedule.around(now)[1],
+        "missed": missed_slots(used, in_force=in_force, now=None if after else now),
+        "next": services.config.schedule.current_and_next(now)[1],
     }
 
 

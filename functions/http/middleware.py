@@ -16,8 +16,8 @@ from functions.http.dashboard import PATHS as DASHBOARD_PATHS
 from functions.http.problems import to_response
 from shared.auth import Role, TokenCheck
 from shared.errors import RequestError
-from shared.foreign_text import printable
-from shared.observability import log_event, log_exception, start_trace
+from shared.logs import log_event, log_exception, start_trace
+from shared.sanitize import sanitize
 
 MAX_BODY_BYTES = 1024 * 1024
 _JSON = re.compile(r"application/([a-z0-9][a-z0-9!#$&^_.-]*\+)?json")
@@ -65,7 +65,7 @@ class RequestGate:
             routed = {**scope, "method": method, "headers": headers.raw}
             await self._app(routed, _limit_body(receive, headers), sender)
         except ClientDisconnect:
-            log_event("caller_left", "The caller left before the request was read")
+            log_event("client_disconnected", "The caller left before the request was read")
         except Exception as error:  # whatever it is, a defect of ours included, becomes an answer here
             if not sender.has_begun:
                 await to_response(error)(scope, receive, sender)
@@ -82,7 +82,7 @@ class RequestGate:
         role = self._tokens.role_of(headers.get("authorization"))
         if role is None:
             # The address is personal data and is not logged.
-            log_event("caller_refused", "A caller without a known token was refused", path=printable(path))
+            log_event("caller_refused", "A caller without a known token was refused", path=sanitize(path))
             raise RequestError(
                 401,
                 "unauthorized",

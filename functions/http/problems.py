@@ -14,10 +14,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 
-from functions.run_log import log_database_error
+from functions.runs.run_log import log_database_error
 from shared.errors import DatabaseError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError, RequestError
-from shared.foreign_text import printable
-from shared.observability import log_exception, trace_id
+from shared.logs import log_exception, trace_id
+from shared.sanitize import sanitize
 
 # Our own words around one piece of a caller's text.
 MAX_DETAIL_LENGTH = 400
@@ -52,10 +52,10 @@ def problem(
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": code,
-        "detail": printable(detail, limit=MAX_DETAIL_LENGTH),
+        "detail": sanitize(detail, limit=MAX_DETAIL_LENGTH),
     }
     if field is not None:
-        content["field"] = printable(field, limit=MAX_FIELD_LENGTH)
+        content["field"] = sanitize(field, limit=MAX_FIELD_LENGTH)
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 

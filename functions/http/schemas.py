@@ -14,8 +14,8 @@ MAX_BATCH_MENTORS = 1_000
 MAX_NOTE_LENGTH = 2_000
 MAX_MAX_AGE_HOURS = 24 * 366
 
-Status = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled", "skipped"]
-TriggeredBy = Literal["schedule", "manual", "retry"]
+Status = Literal["pending", "running", "success", "partial", "failed", "cancelled", "skipped"]
+Trigger = Literal["schedule", "manual", "retry"]
 PairOutcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"]
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -96,7 +96,7 @@ class RunRequest(_Shape):
     dry_run: StrictBool = Field(default=False, description="Evaluate; notify nobody. What retries a dry run is dry.")
     retry_of: Id | None = Field(
         default=None,
-        description="Evaluate what this invocation left undone, and nothing else: failed, not evaluated, not read.",
+        description="Evaluate what this invocation left unfinished, and nothing else: failed, not evaluated, not read.",
     )
     note: Note | None = Field(default=None, description="For people.")
 
@@ -123,7 +123,7 @@ class ListQuery(_Shape):
     """Filters and the place in the list."""
 
     status: list[Status] | None = Field(default=None, description="Any of these.")
-    triggered_by: list[TriggeredBy] | None = Field(default=None, description="Any of these.")
+    trigger: list[Trigger] | None = Field(default=None, description="Any of these.")
     scheduled_from: QueryMoment | None = Field(default=None, description="The earliest slot, itself included.")
     scheduled_to: QueryMoment | None = Field(default=None, description="The latest slot, itself included.")
     user_id: Id | None = Field(default=None, description="Only runs that this mentor was in, with the results.")
@@ -187,7 +187,7 @@ class InvocationSummary(_Shape):
     """One run, as it is now, for holders of an invoke token: without its note, and without user ids."""
 
     id: Id
-    triggered_by: TriggeredBy
+    trigger: Trigger
     status: Status
     dry_run: bool
     deduplicated: bool = Field(default=True, description="False only in the answer to the call that opened it.")
@@ -343,7 +343,7 @@ class LastRun(_Shape):
     max_age_hours: float
     scheduled_for: Moment
     finished_at: Moment
-    run_status: Literal["succeeded", "partial"]
+    run_status: Literal["success", "partial"]
 
 
 class Problem(BaseModel):

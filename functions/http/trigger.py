@@ -10,10 +10,10 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from functions.http import schemas
 from functions.http.dependencies import TOKEN, Connected
 from functions.http.problems import problems
-from functions.last_run import default_max_age_hours
-from functions.scheduled_run import run_slice
+from functions.runs.freshness import default_max_age_hours
+from functions.runs.scheduled import run_slice
 from shared.errors import RequestError
-from shared.slots import to_slot
+from shared.schedule import to_slot
 from shared.version import VERSION
 
 SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
@@ -35,7 +35,7 @@ router = APIRouter(responses=problems(400, 500, 503))
     },
 )
 async def handle_start(
-    work: Connected,
+    services: Connected,
     response: Response,
     body: Annotated[schemas.StartRequest | None, Body()] = None,
     schedule_time: Annotated[schemas.Moment | None, Header(alias=SCHEDULE_TIME_HEADER)] = None,
@@ -46,7 +46,7 @@ async def handle_start(
     if requested is None:
         named_in, requested = SCHEDULE_TIME_HEADER, schedule_time
     ended = await run_slice(
-        work,
+        services,
         requested_slot=to_slot(requested) if requested else None,
         named_in=named_in,
         dispatch_id=dispatch_id,
@@ -67,7 +67,7 @@ async def health() -> schemas.Health:
 @router.get("/health/last-run", responses=problems(422))
 async def last_run(
     request: Request,
-    work: Connected,
+    services: Connected,
     max_age_hours: Annotated[
         schemas.MaxAgeHours | None,
         Query(
@@ -77,11 +77,11 @@ async def last_run(
 ) -> schemas.LastRun:
     """The dead-man's check, for a monitor outside: 503 unless a night ended well in that time.
 
-    A scheduled run with mentors, not dry, that ended `succeeded` or `partial`. Remembered for half a minute.
+    A scheduled run with mentors, not dry, that ended `success` or `partial`. Remembered for half a minute.
     """
-    good = await request.app.state.last_good_run.get(work.records.last_good_run)
+    good = await request.app.state.last_success.get(services.runs.last_success)
     found = good.run
-    hours = max_age_hours or default_max_age_hours(work.config.schedule, good.now)
+    hours = max_age_hours or default_max_age_hours(services.config.schedule, good.now)
     if found is None or good.now - datetime.fromisoformat(found["finished_at"]) > timedelta(hours=hours):
         last = f"the last one ended at {found['finished_at']}" if found else "found none at all"
         raise RequestError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from shared.foreign_text import printable
+from shared.sanitize import sanitize
 
 TIMEOUT_SECONDS = 60.0
 LONGEST_ANSWER = 1024 * 1024
@@ -24,7 +24,7 @@ class NoAnswerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EngineResponse:
     """What came back.
 
     Args:
@@ -51,7 +51,7 @@ class Answer:
         # Before it is cut: half of a secret is one as well.
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "[secret]")
-        return printable(text, limit=limit)
+        return sanitize(text, limit=limit)
 
 
 def call(
@@ -61,7 +61,7 @@ def call(
     headers: Mapping[str, str] | None = None,
     body: object = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
-) -> Answer:
+) -> EngineResponse:
     """Sends one request; a redirect is an answer like any other.
 
     Args:
@@ -88,7 +88,7 @@ def call(
         raise NoAnswerError(f"{error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NoAnswerError(type(error).__name__) from error
-    return Answer(response.status_code, read_json(received), secrets)
+    return EngineResponse(response.status_code, read_json(received), secrets)
 
 
 def read_json(body: bytes) -> Any:

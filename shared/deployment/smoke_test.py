@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from shared.deployment.http_call import Answer, NoAnswerError, call
+from shared.deployment.http_call import EngineResponse, NoAnswerError, call
 
 INVOCATIONS = "/api/v1/scheduler-invocations"
 MENTORS = 10
 START_SECONDS = 120.0
 PAUSE_SECONDS = 0.2
-ENDED = frozenset({"succeeded", "partial", "failed", "cancelled"})
+ENDED = frozenset({"success", "partial", "failed", "cancelled"})
 HINTS = {
     "engine_rejected": "the engine turns the function away: look at SCENARIO_ENGINE_URL and SCENARIO_ENGINE_TOKEN",
     "engine_unavailable": "the engine answers nobody: look at SCENARIO_ENGINE_URL",
@@ -107,7 +107,7 @@ class SmokeTest:
 
     def _judge(self, invocation: dict[str, Any]) -> None:
         counts = invocation["counts"]
-        if invocation["status"] == "succeeded":
+        if invocation["status"] == "success":
             self._say(
                 f"a dry run of {counts['mentors']} mentors succeeded: {counts['evaluations']} evaluations, "
                 f"{counts['triggered']} would have notified"
@@ -132,7 +132,7 @@ class SmokeTest:
             raise SmokeTestError(f"{path}: expected an answer, found {answer.problem}")
         return answer.body
 
-    def _call(self, path: str, **request: Any) -> Answer:
+    def _call(self, path: str, **request: Any) -> EngineResponse:
         try:
             timeout = self._time_budget_seconds + 60
             return call(f"{self._url}{path}", headers=self._headers, timeout_seconds=timeout, **request)

@@ -10,7 +10,7 @@
 
 -- Looks before anything is changed: raises what stands in the way, and what to do about it. The Supabase CLI shows its user
 -- the message and then the statement that failed, and no hint: so the message says it all, and a statement of one line raises it.
-create function pg_temp.look_first() returns void
+create function pg_temp.preflight() returns void
 language plpgsql as $$
 declare
   found_columns constant text := (
@@ -49,8 +49,8 @@ begin
 end
 $$;
 
-select pg_temp.look_first();
-drop function pg_temp.look_first();
+select pg_temp.preflight();
+drop function pg_temp.preflight();
 
 do $$
 begin

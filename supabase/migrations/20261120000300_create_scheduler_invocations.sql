@@ -19,7 +19,7 @@ create table public.scheduler_invocations (
   idempotency_key text not null unique,
   -- What was asked for under a client's key, digested: the same key with another request is a mistake.
   request_hash text,
-  triggered_by text not null,
+  trigger text not null,
   status text not null default 'pending',
   scheduled_for timestamptz not null,
   created_at timestamptz not null default now(),
@@ -36,7 +36,7 @@ create table public.scheduler_invocations (
   engine_scope text not null,
   -- Since when the engine may hold keys of this scope: a retry inherits both.
   engine_scope_since timestamptz not null default now(),
-  -- Keyset position of the enumeration, in the terms of what is enumerated (functions/enumeration.py): everybody up to here
+  -- Keyset position of the enumeration, in the terms of what is enumerated (functions/runs/enumeration.py): everybody up to here
   -- is in a batch or was skipped.
   enumeration_cursor text,
   enumeration_done boolean not null default false,
@@ -54,9 +54,9 @@ create table public.scheduler_invocations (
   note text,
   -- Gone from the API; its slot and its key stay spent. The rows go with prune.
   deleted_at timestamptz,
-  constraint triggered_by_is_known check (triggered_by in ('schedule', 'manual', 'retry')),
+  constraint trigger_is_known check (trigger in ('schedule', 'manual', 'retry')),
   constraint status_is_known check (
-    status in ('pending', 'running', 'succeeded', 'partial', 'failed', 'cancelled', 'skipped')
+    status in ('pending', 'running', 'success', 'partial', 'failed', 'cancelled', 'skipped')
   ),
   constraint error_is_known check (
     error in ('engine_unavailable', 'engine_rejected', 'expired', 'no_active_mentors', 'mentors_view_invalid', 'overlap')
@@ -65,7 +65,7 @@ create table public.scheduler_invocations (
   constraint error_message_is_bounded check (char_length(error_message) <= 300),
   constraint ended_has_a_time check ((status in ('pending', 'running')) = (finished_at is null)),
   constraint running_has_started check (status <> 'running' or started_at is not null),
-  constraint only_a_retry_has_a_source check (retry_of is null or triggered_by = 'retry'),
+  constraint only_a_retry_has_a_source check (retry_of is null or trigger = 'retry'),
   constraint only_what_has_ended_is_deleted check (deleted_at is null or finished_at is not null),
   constraint note_is_bounded check (char_length(note) <= 2000)
 );
@@ -80,7 +80,7 @@ where finished_at is not null;
 
 -- Overlap as a fact of the schema: two scheduled runs cannot be open at once, whoever races.
 create unique index scheduler_invocations_one_scheduled_run on public.scheduler_invocations ((true))
-where status in ('pending', 'running') and triggered_by = 'schedule';
+where status in ('pending', 'running') and trigger = 'schedule';
 
 -- Two retries of one run would ask about the same pairs at the same time.
 create unique index scheduler_invocations_one_retry on public.scheduler_invocations (retry_of)
@@ -107,9 +107,9 @@ create table public.scheduler_invocation_batches (
   deliveries_before integer not null default 0,
   -- How often a worker gave it back unharmed (its time was up, the engine was away): those deliveries are no evidence
   -- that the batch kills its workers.
-  handed_back integer not null default 0,
+  released_count integer not null default 0,
   -- The read of its message that was handed back last, so that a repeated call does not count again.
-  handed_back_read integer not null default 0,
+  last_released_read integer not null default 0,
   deliveries integer not null default 0,
   triggered integer not null default 0,
   not_triggered integer not null default 0,
@@ -142,7 +142,7 @@ alter table public.scheduler_invocation_batches alter column pairs set storage e
 create index scheduler_invocation_batches_by_user on public.scheduler_invocation_batches (invocation_id, first_user_id);
 create index scheduler_invocation_batches_open on public.scheduler_invocation_batches (invocation_id, batch_no)
 where state = 'open';
--- For scheduler.witness, which must not search millions of evaluations after a run in which all failed.
+-- For scheduler.canary, which must not search millions of evaluations after a run in which all failed.
 create index scheduler_invocation_batches_answered on public.scheduler_invocation_batches (finished_at)
 where triggered + suppressed > 0;
 
@@ -160,7 +160,7 @@ create table public.scheduler_evaluations (
   primary key (invocation_id, user_id, scenario_type),
   constraint outcome_is_notable check (outcome in ('triggered', 'suppressed', 'skipped', 'failed')),
   constraint failed_has_a_cause check (outcome <> 'failed' or error_code is not null),
-  -- What an engine sends is cut by the function (shared/engine_answers.py).
+  -- What an engine sends is cut by the function (shared/engine_response.py).
   constraint texts_are_bounded check (
     char_length(error_code) <= 64 and char_length(error_message) <= 300 and char_length(notification_id) <= 300
   )

@@ -11,9 +11,9 @@ language sql immutable set search_path = '' as $$
 $$;
 
 -- Where the batches of an invocation are queued when they are enumerated.
-create function scheduler.queue_of(p_triggered_by text) returns text
+create function scheduler.queue_of(p_trigger text) returns text
 language sql immutable set search_path = '' as $$
-  select (scheduler.queues())[case p_triggered_by when 'schedule' then 2 else 1 end]
+  select (scheduler.queues())[case p_trigger when 'schedule' then 2 else 1 end]
 $$;
 
 create function scheduler.poison_queue() returns text

@@ -22,13 +22,13 @@ from rich.markdown import Markdown
 from tests.emulator.errors import EmulatorError
 from tests.emulator.staging import ROOT
 
-from .beside import beside
 from .chart import draw
 from .machine import describe_commit, describe_machine
 from .peers.contenders import require_all
 from .report import Stored, read_results, section_markdown, to_markdown, write_results
 from .section import Conditions, Section
 from .sections import SECTIONS
+from .side_by_side import beside
 
 OUT = ROOT / "build" / "benchmarks"
 QUICK_OUT = ROOT / "build" / "benchmarks-quick"

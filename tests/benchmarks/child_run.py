@@ -27,13 +27,13 @@ async def run_child(argv: Sequence[str | Path], result: Path, *, root: Path, dat
     finally:
         await process.stop(STOP_SECONDS)
     try:
-        return json.loads(await asyncio.to_thread(_take, result))
+        return json.loads(await asyncio.to_thread(_handle_response, result))
     except FileNotFoundError:
         said = f"{' '.join(map(str, argv))} failed in {root}; its log ends:\n{process.log_tail()}"
         raise EmulatorError(said) from None
 
 
-def _take(result: Path) -> str:
+def _handle_response(result: Path) -> str:
     text = result.read_text(encoding="utf-8")
     result.unlink()
     return text

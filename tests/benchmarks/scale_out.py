@@ -82,7 +82,7 @@ async def measure(conditions: Conditions) -> Measured:
             async with fast_engine(project.data_dir, latency_ms=latency, notable=1, expect=most) as engine:
                 for _ in range(conditions.rounds):
                     for number in PROCESSES[:2] if conditions.quick else PROCESSES:
-                        together, busy = await _drain(project, engine, scenario, number)
+                        together, busy = await _run_worker(project, engine, scenario, number)
                         apart = await _run_apart(project, engine, scenario, number)
                         runs.setdefault(number, []).append((together, apart, busy))
                         said = f"{together:.2f} s, independent ones {apart:.2f} s"
@@ -135,7 +135,7 @@ def _least(spreads: Iterable[Spread]) -> Spread:
     return min(spreads, key=lambda spread: spread.median)
 
 
-async def _drain(project: Project, engine: str, scenario: Scenario, processes: int) -> tuple[float, float]:
+async def _run_worker(project: Project, engine: str, scenario: Scenario, processes: int) -> tuple[float, float]:
     """Seconds from dispatch to the recorded end, on the machine's clock; and the share of the CPU that was used."""
     load = scenario.load_of(processes)
     await prepare(project, load.mentors)
@@ -165,7 +165,7 @@ async def _drain(project: Project, engine: str, scenario: Scenario, processes: i
             run, status, finished = await _first(connection, END)
     finally:
         await asyncio.gather(balancer.stop(), *(function.stop() for function in functions))
-    if status != "succeeded":
+    if status != "success":
         raise EmulatorError(f"the run did not succeed: it is {status}")
     check(scenario.name, load, await read_stats(engine), await count(project, RESULTS, run))
     return (finished - started).total_seconds(), busy

@@ -16,7 +16,7 @@ from tests.browser.history import History
 from tests.browser.operator_page import PATIENCE_MS, OperatorPage
 from tests.emulator.function import FunctionProcess
 from tests.faults.system_packages import find_chromium, not_there
-from tests.integration.nightly.night import Night, slot_minutes_ago
+from tests.integration.scheduled_runs.harness import Harness, slot_minutes_ago
 
 TIMEZONE = "Europe/Oslo"
 
@@ -40,19 +40,19 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-def night(night: Night) -> Night:
+def night(night: Harness) -> Harness:
     """With a slot so long ago that it is missed if it has no run."""
     night.schedule, night.slot = slot_minutes_ago(10)
     return night
 
 
 @pytest.fixture
-def history(night: Night) -> History:
+def history(night: Harness) -> History:
     return History(night)
 
 
 @pytest.fixture
-async def function(night: Night) -> FunctionProcess:
+async def function(night: Harness) -> FunctionProcess:
     """Serves the page; the database knows where it is, and calls it for slices."""
     function = await night.start_function()
     await night.project.write_vault_secrets(function.url)
@@ -61,7 +61,7 @@ async def function(night: Night) -> FunctionProcess:
 
 
 @pytest.fixture
-async def tab(chromium: Browser, night: Night, function: FunctionProcess) -> AsyncIterator[Tab]:
+async def tab(chromium: Browser, night: Harness, function: FunctionProcess) -> AsyncIterator[Tab]:
     """Opens tabs, each in a context of its own: by default as wide as a laptop's screen and light."""
     opened: list[OperatorPage] = []
 

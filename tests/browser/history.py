@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from tests.integration.nightly.night import Night
+from tests.integration.scheduled_runs.harness import Harness
 
 TYPES = ("inactivity_30_days", "milestone_reached")
 CONFIG = {
@@ -18,7 +18,7 @@ CONFIG = {
 }
 INSERT_RUN = b"""
 insert into public.scheduler_invocations (
-  idempotency_key, triggered_by, status, scheduled_for, created_at, started_at, finished_at, expires_at, config,
+  idempotency_key, trigger, status, scheduled_for, created_at, started_at, finished_at, expires_at, config,
   engine_scope, engine_scope_since, enumeration_done, error
 ) values (
   scheduler.slot_key(%(slot)s), 'schedule', %(status)s, %(slot)s, %(opened)s, %(started)s, %(ended)s,
@@ -52,7 +52,7 @@ class Past:
     """
 
     ago: int
-    status: str = "succeeded"
+    status: str = "success"
     failed: dict[str, int] = field(default_factory=dict)
     not_evaluated: int = 0
     late: timedelta = timedelta(seconds=3)
@@ -63,16 +63,16 @@ class Past:
 class History:
     """Writes runs that are over into the database of a test's project, with its schedule and mentors."""
 
-    def __init__(self, night: Night) -> None:
-        self._night = night
+    def __init__(self, night: Harness) -> None:
+        self._harness = night
 
     def slot(self, ago: int) -> datetime:
         """The slot of so many days before the newest."""
-        return self._night.slot - timedelta(days=ago)
+        return self._harness.slot - timedelta(days=ago)
 
     async def settle(self) -> None:
         """As after all of them: nothing is due before tomorrow."""
-        await self._night.execute(
+        await self._harness.execute(
             b"update scheduler.settings set slot_high_water_mark = %s, next_due_at = %s", [self.slot(0), self.slot(-1)]
         )
 
@@ -90,14 +90,14 @@ class History:
             "opened": opened,
             "started": None if skipped else opened,
             "ended": opened if skipped else opened + past.took,
-            "config": json.dumps(CONFIG | {"evaluation_schedule": self._night.schedule}),
+            "config": json.dumps(CONFIG | {"evaluation_schedule": self._harness.schedule}),
             "error": past.error,
         }
-        async with self._night.project.connect() as connection:
+        async with self._harness.project.connect() as connection:
             ((run,),) = await (await connection.execute(INSERT_RUN, row)).fetchall()
             if skipped or past.error == "no_active_mentors":
                 return str(run)
-            users = sorted(self._night.mentors)
+            users = sorted(self._harness.mentors)
             abandoned, done = users[: past.not_evaluated], users[past.not_evaluated :]
             if done:
                 await connection.execute(INSERT_BATCH, {"run": run, "batch_no": 1, **_done(done, past.failed)})

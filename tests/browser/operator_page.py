@@ -10,7 +10,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import ConsoleMessage, Locator, Page, Request, expect
 
 from tests.emulator.function import FunctionProcess
-from tests.integration.nightly.night import Night
+from tests.integration.scheduled_runs.harness import Harness
 
 # What Chromium says of every answer that is no success; the page has to say it in words of its own.
 _FAILED_LOAD = re.compile(r"^Failed to load resource: ")
@@ -22,7 +22,7 @@ expect.set_options(timeout=PATIENCE_MS)
 class OperatorPage:
     """A tab with the dashboard that a function serves, and a record of what the browser complained of."""
 
-    def __init__(self, page: Page, night: Night, function: FunctionProcess) -> None:
+    def __init__(self, page: Page, night: Harness, function: FunctionProcess) -> None:
         self.page = page
         self.night = night
         self.function = function

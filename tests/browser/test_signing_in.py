@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.async_api import expect
 
 from tests.browser.operator_page import OperatorPage
-from tests.integration.nightly.night import Night
+from tests.integration.scheduled_runs.harness import Harness
 
 TOKEN_IN_TAB = "sessionStorage.getItem('scheduler-admin-token')"
 PLACE = "#/mentors/0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
@@ -25,7 +25,7 @@ async def test_admin_token_lasts_as_long_as_the_tab(operator: OperatorPage) -> N
     await expect(operator.page.get_by_label("Admin token")).to_be_focused()
 
 
-async def test_token_that_is_no_admin_token_is_refused_with_a_reason(night: Night, operator: OperatorPage) -> None:
+async def test_token_that_is_no_admin_token_is_refused_with_a_reason(night: Harness, operator: OperatorPage) -> None:
     await operator.open(token="")
     for token, reason in {
         "a-token-that-nobody-knows-at-all": "This token is not known.",

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
+from .banner import description, invitation
 from .errors import EmulatorError
-from .invitation import description, invitation
-from .night import play_night
 from .progress import console_for, progress_on
 from .safeupdate import without_safeupdate
+from .scheduled_run import play_run
 from .stack import DEFAULT_MENTORS, Stack, StackOptions
 from .summary import EXIT_OTHER
 from .watch import watch
@@ -155,7 +155,7 @@ async def _run(parsed: argparse.Namespace) -> int:
             if stack.server.has_own_pg_cron:
                 console.print("waiting for pg_cron, which runs its jobs once a minute")
             with progress_on(console) as progress:
-                summary = await _unless_broken(stack, play_night(stack, progress))
+                summary = await _unless_broken(stack, play_run(stack, progress))
         except EmulatorError as error:
             return _failed(error)
         if parsed.json:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from .errors import EmulatorError
-from .leftovers import end_leftovers
+from .stale_processes import end_leftovers
 
 MARKER = "emulator.json"
 LOCK = "emulator.lock"

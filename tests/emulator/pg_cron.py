@@ -124,6 +124,6 @@ class CronDriver:
             async with connect(make_conninfo(self._url, user=job.username)) as connection:
                 pid = connection.info.backend_pid
                 cursor = await connection.execute(job.command.encode())
-                return pid, "succeeded", cursor.statusmessage or ""
+                return pid, "success", cursor.statusmessage or ""
         except psycopg.Error as error:
             return pid, "failed", f"ERROR:  {error.diag.message_primary or error}"

@@ -69,11 +69,11 @@ class NetDriver:
                     async with connect(self._url) as connection:
                         await connection.execute(b"listen emulator_pg_net")
                         listening.set()
-                        await _work(connection, client)
+                        await _services(connection, client)
                 await asyncio.sleep(RECONNECT_SECONDS)
 
 
-async def _work(connection: Connection, client: httpx.AsyncClient) -> None:
+async def _services(connection: Connection, client: httpx.AsyncClient) -> None:
     while True:
         if await has_table(connection, "net.http_request_queue") and await _round(connection, client):
             continue

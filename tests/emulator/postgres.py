@@ -24,10 +24,10 @@ from .connections import connect
 from .data_dir import DataDir, write_private
 from .errors import EmulatorError
 from .extensions import copy_missing, extensions_folder
-from .leftovers import wait_until_gone, with_working_folder
 from .ports import LOCALHOST, free_port
 from .processes import ChildProcess
 from .safeupdate import LIBRARY, safeupdate_library
+from .stale_processes import wait_until_gone, with_working_folder
 
 BASELINE = Path(__file__).parent / "supabase_baseline.sql"
 SUPERUSER = "supabase_admin"

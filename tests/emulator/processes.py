@@ -16,8 +16,8 @@ from typing import NoReturn
 from .account import Account
 from .data_dir import DataDir
 from .errors import EmulatorError
-from .leftovers import MARK
 from .ports import LOCALHOST
+from .stale_processes import MARK
 
 PR_SET_PDEATHSIG = 1
 LOG_TAIL_LINES = 12

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 Run = Mapping[str, Any]
 
-ENDED = ("succeeded", "partial", "failed", "cancelled", "skipped")
+ENDED = ("success", "partial", "failed", "cancelled", "skipped")
 EVALUATED = ("triggered", "not_triggered", "suppressed", "skipped", "failed")
 # Of one run, where there is no bar.
 SECONDS_BETWEEN_LINES = 1.0
@@ -156,11 +156,11 @@ def _bars(console: Console) -> Progress:
 
 
 def _name(run: Run) -> str:
-    if run["triggered_by"] == "retry":
+    if run["trigger"] == "retry":
         return "retry"
     if run["dry_run"]:
         return "dry run"
-    return "scheduled run" if run["triggered_by"] == "schedule" else "manual run"
+    return "scheduled run" if run["trigger"] == "schedule" else "manual run"
 
 
 def _state(run: Run) -> str:

@@ -31,7 +31,7 @@ ENGINE_SCHEMA = Path(__file__).parent / "reference_engine" / "schema.sql"
 
 UNFINISHED_SLOT = b"""
 select scheduled_for from public.scheduler_invocations
-where triggered_by = 'schedule' and status in ('pending', 'running')
+where trigger = 'schedule' and status in ('pending', 'running')
   and expires_at > now() and scheduled_for > now() - interval '1 day'
 """
 

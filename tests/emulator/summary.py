@@ -11,7 +11,7 @@ from rich.console import Console
 
 from .progress import overall_rate, seconds_taken
 
-EXIT_CODES = {"succeeded": 0, "partial": 3, "failed": 4}
+EXIT_CODES = {"success": 0, "partial": 3, "failed": 4}
 EXIT_OTHER = 1
 
 
@@ -45,7 +45,7 @@ class Summary:
     def exit_code(self) -> int:
         """The status's own, unless the status is not the truth or the second fire changed something."""
         status = self.invocation["status"]
-        if not self.repeat.changed_nothing or (self.missing and status == "succeeded"):
+        if not self.repeat.changed_nothing or (self.missing and status == "success"):
             return EXIT_OTHER
         return EXIT_CODES.get(status, EXIT_OTHER)
 

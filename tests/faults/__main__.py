@@ -23,11 +23,11 @@ from typing import NamedTuple, cast
 import httpx
 
 from tests.emulator.project import ProjectFactory
+from tests.faults.chaos_plan import KINDS, Kind, command, draw
+from tests.faults.chaos_run import play
 from tests.faults.conftest import DURABLE
-from tests.faults.played_night import play
-from tests.faults.random_night import KINDS, Kind, command, draw
-from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import project_without_leaks
+from tests.integration.scheduled_runs.harness import harness as a_scheduled_run
 
 SIDE_BY_SIDE = 2
 EXIT_FAILED = 1
@@ -74,7 +74,7 @@ class Soak:
                 return
             began = time.monotonic()
             try:
-                ended = await (_tell_stories(turn) if turn.kind == SQL else _play_night(turn))
+                ended = await (_tell_stories(turn) if turn.kind == SQL else _play_run(turn))
             except Exception:  # a failure is a line and a number; the others go on
                 ended = f"FAILED\n{traceback.format_exc()}"
                 self.failed.append(turn)
@@ -82,16 +82,16 @@ class Soak:
             print(f"{turn.kind:<8} {turn.seed:<7} {time.monotonic() - began:5.1f} s  {ended}", flush=True)
 
 
-async def _play_night(turn: Turn) -> str:
+async def _play_run(turn: Turn) -> str:
     drawn = draw(cast(Kind, turn.kind), turn.seed)
     # A server for each night: it may be crashed, and nothing piles up however long this goes on.
     async with (
         ProjectFactory(settings=DURABLE) as projects,
         project_without_leaks(projects) as project,
         httpx.AsyncClient(trust_env=False, timeout=30) as http,
-        a_night(project, http) as night,
+        a_scheduled_run(project, http) as harness,
     ):
-        played = await play(drawn, night)
+        played = await play(drawn, harness)
     times = Counter(fault.what for fault in played.struck)
     struck = ", ".join(f"{what} x{n}" if n > 1 else what for what, n in times.items())
     return f"{drawn.mentors:3} mentors  {played.status:<9}  {struck}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.integration.nightly.night import Night
+from tests.integration.scheduled_runs.harness import Harness
 
 STATE = b"""
 select engine_outages,
@@ -31,6 +31,6 @@ class Breaker(NamedTuple):
     posts: int
 
 
-async def breaker(night: Night) -> Breaker:
-    (row,) = await night.rows(STATE)
+async def breaker(harness: Harness) -> Breaker:
+    (row,) = await harness.rows(STATE)
     return Breaker(*row)

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from tests.emulator.connections import Connection
 from tests.emulator.project import Project
-from tests.integration.nightly.night import eventually
+from tests.integration.scheduled_runs.harness import eventually
 
 NUMBER = 4711
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
-from tests.integration.nightly.night import Night, Pair
+from tests.integration.scheduled_runs.harness import Harness, Pair
 
 OUTCOMES = ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated")
 EVALUATED = ("triggered", "not_triggered", "suppressed")
@@ -18,33 +18,33 @@ EVALUATED = ("triggered", "not_triggered", "suppressed")
 UNKNOWN = ("failed", "not_evaluated")
 
 
-async def check_promises(night: Night, invocation: Mapping[str, Any]) -> dict[Pair, str]:
+async def check_promises(harness: Harness, invocation: Mapping[str, Any]) -> dict[Pair, str]:
     """Every promise, for an invocation that has ended and is about all mentors; returns the outcome of every pair.
 
     Every pair accounted for once, counts equal to rows and ledger, one key a pair, acts equal to what the database
     calls triggered, nothing left in a queue, no batch open, and a status that is the truth.
     """
-    invocation = await night.describe(invocation["id"])
+    invocation = await harness.describe(invocation["id"])
     assert invocation["finished_at"] is not None, invocation
-    await night.check_truth(invocation)
-    pairs = await night.recorded_pairs(invocation["id"])
-    await check_keys(night, invocation["id"], pairs)
-    await check_acts(night, [invocation["id"]], pairs)
-    await check_nothing_is_left(night)
+    await harness.check_truth(invocation)
+    pairs = await harness.recorded_pairs(invocation["id"])
+    await check_keys(harness, invocation["id"], pairs)
+    await check_acts(harness, [invocation["id"]], pairs)
+    await check_nothing_is_left(harness)
     if invocation["status"] != "cancelled":
         assert invocation["status"] == true_status(pairs), (invocation["status"], Counter(pairs.values()))
     return pairs
 
 
-async def check_success(night: Night, invocation: Mapping[str, Any] | None) -> None:
+async def check_success(harness: Harness, invocation: Mapping[str, Any] | None) -> None:
     """It succeeded, with the engine's answer for every pair, and keeps every promise."""
     assert invocation is not None
-    assert (invocation["status"], invocation.get("failures", [])) == ("succeeded", [])
-    assert await check_promises(night, invocation) == night.expected_pairs()
+    assert (invocation["status"], invocation.get("failures", [])) == ("success", [])
+    assert await check_promises(harness, invocation) == harness.expected_pairs()
 
 
 async def check_chain(
-    night: Night, chain: Sequence[Mapping[str, Any]], *, recorded_late: Collection[Pair] = ()
+    harness: Harness, chain: Sequence[Mapping[str, Any]], *, recorded_late: Collection[Pair] = ()
 ) -> dict[Pair, str]:
     """Every promise for a run that was cut off and the retries that took it up, oldest first: together they are one.
 
@@ -53,11 +53,11 @@ async def check_chain(
     """
     together: dict[Pair, str] = {}
     for invocation in chain:
-        described = await night.describe(invocation["id"])
+        described = await harness.describe(invocation["id"])
         assert described["finished_at"] is not None, described
-        pairs = await night.recorded_pairs(invocation["id"])
+        pairs = await harness.recorded_pairs(invocation["id"])
         check_counts(described, pairs)
-        await check_keys(night, invocation["id"], pairs)
+        await check_keys(harness, invocation["id"], pairs)
         for pair, outcome in pairs.items():
             before = together.get(pair)
             if before is not None and before not in UNKNOWN:
@@ -66,11 +66,11 @@ async def check_chain(
                 assert outcome in (before, "not_evaluated"), f"{pair} was {before}, and came to {outcome}"
                 continue
             together[pair] = outcome
-    assert together.keys() == night.expected_pairs().keys(), "somebody is missing, or is nobody of ours"
-    await check_acts(night, [invocation["id"] for invocation in chain], together)
-    assert night.engine.notified_twice == []
-    assert night.engine.violations == []
-    await check_nothing_is_left(night)
+    assert together.keys() == harness.expected_pairs().keys(), "somebody is missing, or is nobody of ours"
+    await check_acts(harness, [invocation["id"] for invocation in chain], together)
+    assert harness.engine.notified_twice == []
+    assert harness.engine.violations == []
+    await check_nothing_is_left(harness)
     return together
 
 
@@ -90,22 +90,22 @@ def check_counts(invocation: Mapping[str, Any], pairs: Mapping[Pair, str]) -> No
     assert sum(cause["count"] for cause in invocation["failures"]) == counts["failed"]
 
 
-async def check_keys(night: Night, invocation_id: str, pairs: Mapping[Pair, str]) -> None:
+async def check_keys(harness: Harness, invocation_id: str, pairs: Mapping[Pair, str]) -> None:
     """The engine was asked about each pair under one key, and about every pair of which there is an answer.
 
     A dry run's keys are left out: they do nothing.
     """
-    ((scope, dry_run, triggered_by, slot),) = await night.rows(
-        b"select engine_scope, dry_run, triggered_by, scheduled_for from public.scheduler_invocations where id = %s",
+    ((scope, dry_run, trigger, slot),) = await harness.rows(
+        b"select engine_scope, dry_run, trigger, scheduled_for from public.scheduler_invocations where id = %s",
         [invocation_id],
     )
     if dry_run:
         return
-    if triggered_by == "schedule":
+    if trigger == "schedule":
         # The engine would do nothing in a night whose keys it knows from another one.
         assert scope == f"slot:{slot.astimezone(UTC):%Y-%m-%dT%H:%MZ}", scope
     keys: defaultdict[Pair, set[str]] = defaultdict(set)
-    for record in night.engine.calls:
+    for record in harness.engine.calls:
         if record.invocation_id == invocation_id and not record.dry_run:
             for pair, key in zip(record.pairs, record.keys, strict=True):
                 keys[pair].add(key)
@@ -115,13 +115,13 @@ async def check_keys(night: Night, invocation_id: str, pairs: Mapping[Pair, str]
     assert evaluated <= keys.keys(), "the database knows an outcome that the engine was never asked for"
 
 
-async def check_acts(night: Night, invocation_ids: Sequence[str], pairs: Mapping[Pair, str]) -> None:
+async def check_acts(harness: Harness, invocation_ids: Sequence[str], pairs: Mapping[Pair, str]) -> None:
     """What the engine did for a run and its retries, who share its scope, is what the database says of them."""
-    ((scope, dry_run),) = await night.rows(
+    ((scope, dry_run),) = await harness.rows(
         b"select distinct engine_scope, dry_run from public.scheduler_invocations where id = any(%s)",
         [list(invocation_ids)],
     )
-    acts = {act.pair: act for key, act in night.engine.acts.items() if key.startswith(f"{scope}:")}
+    acts = {act.pair: act for key, act in harness.engine.acts.items() if key.startswith(f"{scope}:")}
     if dry_run:
         assert acts == {}
         return
@@ -131,7 +131,7 @@ async def check_acts(night: Night, invocation_ids: Sequence[str], pairs: Mapping
     assert all(outcome in UNKNOWN for outcome in unaccounted.values()), f"acted upon, and recorded as {unaccounted}"
     recorded_ids = {
         ((str(user_id), scenario_type), notification_id)
-        for user_id, scenario_type, notification_id in await night.rows(
+        for user_id, scenario_type, notification_id in await harness.rows(
             b"select user_id, scenario_type, notification_id from public.scheduler_evaluations"
             b" where invocation_id = any(%s) and outcome = 'triggered'",
             [list(invocation_ids)],
@@ -140,10 +140,10 @@ async def check_acts(night: Night, invocation_ids: Sequence[str], pairs: Mapping
     assert recorded_ids == {(pair, acts[pair].notification_id) for pair in triggered}
 
 
-async def check_nothing_is_left(night: Night) -> None:
+async def check_nothing_is_left(harness: Harness) -> None:
     """No message in a queue, and no batch open."""
-    assert await night.queue_lengths() == [0, 0, 0]
-    assert await night.rows(b"select 1 from public.scheduler_invocation_batches where state = 'open'") == []
+    assert await harness.queue_lengths() == [0, 0, 0]
+    assert await harness.rows(b"select 1 from public.scheduler_invocation_batches where state = 'open'") == []
 
 
 def true_status(pairs: Mapping[Pair, str]) -> str:
@@ -151,6 +151,6 @@ def true_status(pairs: Mapping[Pair, str]) -> str:
     outcomes = Counter(pairs.values())
     if not pairs:
         return "failed"
-    if not any(outcomes[undone] for undone in UNKNOWN):
-        return "succeeded"
+    if not any(outcomes[unfinished] for unfinished in UNKNOWN):
+        return "success"
     return "partial" if any(outcomes[outcome] for outcome in EVALUATED) else "failed"

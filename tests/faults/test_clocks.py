@@ -15,7 +15,7 @@ import pytest
 from tests.emulator.function import FunctionProcess
 from tests.faults.oracle import check_success
 from tests.faults.system_packages import wall_clock_library
-from tests.integration.nightly.night import Night, eventually, slot_minutes_ago
+from tests.integration.scheduled_runs.harness import Harness, eventually, slot_minutes_ago
 from tests.scripted_engine import Call, Proceed, Reply, rules
 
 DAY = timedelta(days=1)
@@ -45,11 +45,11 @@ def _seconds(hours: int) -> bytes:
     return struct.pack("q", hours * 3600)
 
 
-async def until_hours_ahead(night: Night, function: FunctionProcess, hours: int) -> None:
+async def until_hours_ahead(harness: Harness, function: FunctionProcess, hours: int) -> None:
     """Until answers are dated so. Never, where the library was not loaded."""
 
     async def look() -> bool:
-        answer = await night.http.get(f"{function.url}/health")
+        answer = await harness.http.get(f"{function.url}/health")
         return round((parsedate_to_datetime(answer.headers["Date"]) - datetime.now(UTC)) / timedelta(hours=1)) == hours
 
     await eventually(look, within=20)
@@ -59,40 +59,40 @@ async def until_hours_ahead(night: Night, function: FunctionProcess, hours: int)
     ("hours", "minutes_after"), [(1, -30), (-1, 30)], ids=["ahead before the slot", "behind after the slot"]
 )
 async def test_the_databases_clock_says_what_is_due(
-    night: Night, tmp_path: Path, hours: int, minutes_after: int
+    harness: Harness, tmp_path: Path, hours: int, minutes_after: int
 ) -> None:
     """By the function's clock another slot would be due; nor is the engine's time to come back read by it."""
-    night.schedule, slot = slot_minutes_ago(minutes_after)
-    night.slot = slot if minutes_after > 0 else slot - DAY
-    await night.add_mentors(30)
+    harness.schedule, slot = slot_minutes_ago(minutes_after)
+    harness.slot = slot if minutes_after > 0 else slot - DAY
+    await harness.add_mentors(30)
     now = datetime.now(UTC)
     back_in_a_second = {
         "date": format_datetime(now, usegmt=True),
         "retry-after": format_datetime(now + timedelta(seconds=1), usegmt=True),
     }
-    night.engine.rules.append(rules.only(rules.first(1), rules.respond(503, headers=back_in_a_second)))
-    function = await night.start_function(SMALL | WallClock(tmp_path / "clock", hours).env)
-    await until_hours_ahead(night, function, hours)
+    harness.engine.rules.append(rules.only(rules.first(1), rules.respond(503, headers=back_in_a_second)))
+    function = await harness.start_function(SMALL | WallClock(tmp_path / "clock", hours).env)
+    await until_hours_ahead(harness, function, hours)
 
-    not_due = await night.fire(function, {"scheduled_for": (night.slot + DAY).isoformat()})
-    answers = [await night.fire(function, body) for body in ({}, {"scheduled_for": night.slot.isoformat()})]
-    last_run = await night.http.get(f"{function.url}/health/last-run", params={"max_age_hours": 0.5})
+    not_due = await harness.fire(function, {"scheduled_for": (harness.slot + DAY).isoformat()})
+    answers = [await harness.fire(function, body) for body in ({}, {"scheduled_for": harness.slot.isoformat()})]
+    last_run = await harness.http.get(f"{function.url}/health/last-run", params={"max_age_hours": 0.5})
 
     assert (not_due.status_code, not_due.json()["code"]) == (422, "not_a_slot")
-    (invocation,) = await night.invocations()
+    (invocation,) = await harness.invocations()
     assert [(answer.status_code, answer.json()["id"]) for answer in answers] == [(200, invocation["id"])] * 2
     assert [answer.json()["deduplicated"] for answer in answers] == [False, True]
-    assert datetime.fromisoformat(invocation["scheduled_for"]) == night.slot
+    assert datetime.fromisoformat(invocation["scheduled_for"]) == harness.slot
     started = datetime.fromisoformat(invocation["started_at"])
-    assert invocation["lateness_seconds"] == round((started - night.slot).total_seconds())
+    assert invocation["lateness_seconds"] == round((started - harness.slot).total_seconds())
     assert abs(started - datetime.now(UTC)) < timedelta(minutes=10)
-    assert await night.rows(b"select next_due_at from scheduler.settings") == [(night.slot + DAY,)]
+    assert await harness.rows(b"select next_due_at from scheduler.settings") == [(harness.slot + DAY,)]
     assert last_run.status_code == 200
-    await check_success(night, invocation)
+    await check_success(harness, invocation)
 
 
-async def test_a_clock_set_in_mid_slice_gives_up_no_call(night: Night, tmp_path: Path) -> None:
-    await night.add_mentors(100)
+async def test_a_clock_set_in_mid_slice_gives_up_no_call(harness: Harness, tmp_path: Path) -> None:
+    await harness.add_mentors(100)
     clock = WallClock(tmp_path / "clock", 0)
 
     async def set_clock(call: Call, proceed: Proceed) -> Reply:
@@ -100,12 +100,12 @@ async def test_a_clock_set_in_mid_slice_gives_up_no_call(night: Night, tmp_path:
             clock.set(1 if call.number == 2 else -1)
         return await proceed(call)
 
-    night.engine.rules.append(set_clock)
-    function = await night.start_function(SMALL | clock.env)
+    harness.engine.rules.append(set_clock)
+    function = await harness.start_function(SMALL | clock.env)
 
-    answer = await night.fire(function)
+    answer = await harness.fire(function)
 
-    await until_hours_ahead(night, function, -1)
+    await until_hours_ahead(harness, function, -1)
     assert answer.status_code == 200
-    assert len(night.engine.calls) == 10, "a call was given up and repeated"
-    await check_success(night, answer.json())
+    assert len(harness.engine.calls) == 10, "a call was given up and repeated"
+    await check_success(harness, answer.json())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.clockwork import Clockwork
 from tests.faults.oracle import check_chain, check_promises
+from tests.faults.time_control import TimeControl
 from tests.integration.manual.caller import Caller
-from tests.integration.nightly.night import Night, eventually
+from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
 
 SMALL = {
@@ -20,62 +20,64 @@ SMALL = {
 }
 
 
-async def test_late_answers_count_beside_the_retry_of_a_cancelled_run(night: Night, clockwork: Clockwork) -> None:
+async def test_late_answers_count_beside_the_retry_of_a_cancelled_run(
+    harness: Harness, time_control: TimeControl
+) -> None:
     """Both ask the engine under the same keys, so it acts once."""
-    await night.add_mentors(200)
+    await harness.add_mentors(200)
     gate = asyncio.Event()
-    night.engine.rules.append(rules.only(lambda call: call.number <= 2, rules.hold_until(gate)))
-    function, bystander = await asyncio.gather(*(night.start_function(SMALL) for _ in range(2)))
-    await clockwork.start()
-    firing = asyncio.create_task(night.fire(function))
-    await night.engine.until(lambda engine: engine.in_flight == 2)
-    await eventually(lambda: night.rows(b"select from public.scheduler_invocations where enumeration_done"))
-    ((run_id,),) = await night.rows(b"select id::text from public.scheduler_invocations")
-    caller = Caller(night, bystander)
+    harness.engine.rules.append(rules.only(lambda call: call.number <= 2, rules.hold_until(gate)))
+    function, bystander = await asyncio.gather(*(harness.start_function(SMALL) for _ in range(2)))
+    await time_control.start()
+    firing = asyncio.create_task(harness.fire(function))
+    await harness.engine.until(lambda engine: engine.in_flight == 2)
+    await eventually(lambda: harness.rows(b"select from public.scheduler_invocations where enumeration_done"))
+    ((run_id,),) = await harness.rows(b"select id::text from public.scheduler_invocations")
+    caller = Caller(harness, bystander)
 
     assert (await caller.cancel(run_id)).status_code == 200
-    cancelled = await night.describe(run_id)
+    cancelled = await harness.describe(run_id)
     assert (cancelled["status"], cancelled["counts"]["not_evaluated"]) == ("cancelled", 400)
-    assert await night.queue_lengths() == [0, 0, 0]
+    assert await harness.queue_lengths() == [0, 0, 0]
     retry = await caller.run({"retry_of": run_id})
     if not retry["finished_at"]:
-        await clockwork.until_ended()
+        await time_control.until_ended()
     gate.set()
     await firing
 
-    after, retry = await night.describe(run_id), await night.describe(retry["id"])
+    after, retry = await harness.describe(run_id), await harness.describe(retry["id"])
     assert (after["status"], after["finished_at"]) == (cancelled["status"], cancelled["finished_at"])
-    late = {pair for pair, outcome in (await night.recorded_pairs(run_id)).items() if outcome != "not_evaluated"}
-    assert {pair for call in night.engine.calls[:2] for pair in call.pairs} <= late
-    assert (retry["status"], retry["counts"]["evaluations"]) == ("succeeded", 400)
-    assert max(night.engine.keys_seen.values()) == 2
-    assert await check_chain(night, [after, retry], recorded_late=late) == night.expected_pairs()
+    late = {pair for pair, outcome in (await harness.recorded_pairs(run_id)).items() if outcome != "not_evaluated"}
+    assert {pair for call in harness.engine.calls[:2] for pair in call.pairs} <= late
+    assert (retry["status"], retry["counts"]["evaluations"]) == ("success", 400)
+    assert max(harness.engine.keys_seen.values()) == 2
+    assert await check_chain(harness, [after, retry], recorded_late=late) == harness.expected_pairs()
 
 
-async def test_a_run_that_expires_in_an_outage_is_partial(night: Night, clockwork: Clockwork) -> None:
+async def test_a_run_that_expires_in_an_outage_is_partial(harness: Harness, time_control: TimeControl) -> None:
     """The engine's pause keeps workers from working, not the run from ending; the function is killed as well."""
-    await night.add_mentors(200)
+    await harness.add_mentors(200)
     back = asyncio.Event()
-    night.engine.rules.append(rules.only(lambda call: call.number > 6 and not back.is_set(), rules.respond(503)))
-    function = await night.start_function(SMALL)
-    await clockwork.start()
-    await clockwork.tick_and_wait()
-    (run,) = await night.invocations()
+    harness.engine.rules.append(rules.only(lambda call: call.number > 6 and not back.is_set(), rules.respond(503)))
+    function = await harness.start_function(SMALL)
+    await time_control.start()
+    await time_control.tick_and_wait()
+    (run,) = await harness.invocations()
     assert (run["status"], run["error"]) == ("running", "engine_unavailable")
-    calls = len(night.engine.calls)
+    calls = len(harness.engine.calls)
 
-    await night.execute(b"update public.scheduler_invocations set expires_at = now() - interval '1 second'")
-    await asyncio.gather(function.kill(), clockwork.tick())
+    await harness.execute(b"update public.scheduler_invocations set expires_at = now() - interval '1 second'")
+    await asyncio.gather(function.kill(), time_control.tick())
 
-    run = await night.describe(run["id"])
+    run = await harness.describe(run["id"])
     assert (run["status"], run["error"]) == ("partial", "engine_unavailable")
-    assert len(night.engine.calls) == calls
-    pairs = await check_promises(night, run)
+    assert len(harness.engine.calls) == calls
+    pairs = await check_promises(harness, run)
     assert sum(outcome != "not_evaluated" for outcome in pairs.values()) == 6 * 20
 
     back.set()
     await function.until_ready()
-    await clockwork.let_time_pass()
-    retry = await Caller(night, function).run({"retry_of": run["id"]})
-    assert retry["status"] == "succeeded"
-    assert await check_chain(night, [run, retry]) == night.expected_pairs()
+    await time_control.let_time_pass()
+    retry = await Caller(harness, function).run({"retry_of": run["id"]})
+    assert retry["status"] == "success"
+    assert await check_chain(harness, [run, retry]) == harness.expected_pairs()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from tests.emulator.function import FunctionProcess
-from tests.faults.clockwork import Clockwork
 from tests.faults.oracle import check_success
+from tests.faults.time_control import TimeControl
 from tests.integration.manual.caller import Caller
-from tests.integration.nightly.night import Night, eventually
+from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
 
 EACH, PERMITS = 3, 4
@@ -25,56 +25,58 @@ SETTINGS = {
 HASTY = {"TIME_BUDGET_SECONDS": "2", "ENGINE_TIMEOUT_SECONDS": "1.5"}
 
 
-def times_turned_away(night: Night, function: FunctionProcess) -> int:
-    return sum(line["event"] == "engine_full" for line in night.log_lines(function))
+def times_turned_away(harness: Harness, function: FunctionProcess) -> int:
+    return sum(line["event"] == "engine_full" for line in harness.log_lines(function))
 
 
-async def until_turned_away(night: Night, functions: list[FunctionProcess], times: int) -> None:
+async def until_turned_away(harness: Harness, functions: list[FunctionProcess], times: int) -> None:
     """Until slices of these found all permits taken, so often in all."""
 
     async def look() -> bool:
-        return sum(times_turned_away(night, function) for function in functions) == times
+        return sum(times_turned_away(harness, function) for function in functions) == times
 
     await eventually(look)
 
 
-async def test_the_total_of_calls_holds_over_eight_processes_and_kills(night: Night, clockwork: Clockwork) -> None:
-    mentors = await night.add_mentors(400)
+async def test_the_total_of_calls_holds_over_eight_processes_and_kills(
+    harness: Harness, time_control: TimeControl
+) -> None:
+    mentors = await harness.add_mentors(400)
     some = {"user_ids": mentors[:10], "dry_run": True}
     gate = asyncio.Event()
-    night.engine.rules += [rules.hold_until(gate), rules.slow(None, 0.02)]
+    harness.engine.rules += [rules.hold_until(gate), rules.slow(None, 0.02)]
     paces = [SETTINGS] * 7 + [SETTINGS | HASTY]
-    functions = await asyncio.gather(*(night.start_function(pace, restart=False) for pace in paces))
-    await clockwork.start()
+    functions = await asyncio.gather(*(harness.start_function(pace, restart=False) for pace in paces))
+    await time_control.start()
 
     # Seven slices at once: three have a permit, and the fourth permit is kept for a manual run.
-    firing = [asyncio.create_task(night.fire(function)) for function in functions[:7]]
-    await until_turned_away(night, functions, 4)
-    await night.engine.until(lambda engine: engine.in_flight == 3 * EACH)
-    holders = [function for function in functions[:7] if not times_turned_away(night, function)]
-    by_hand = Caller(night, next(function for function in functions if function not in holders))
+    firing = [asyncio.create_task(harness.fire(function)) for function in functions[:7]]
+    await until_turned_away(harness, functions, 4)
+    await harness.engine.until(lambda engine: engine.in_flight == 3 * EACH)
+    holders = [function for function in functions[:7] if not times_turned_away(harness, function)]
+    by_hand = Caller(harness, next(function for function in functions if function not in holders))
     manual = asyncio.create_task(by_hand.run({"user_ids": mentors[:20], "dry_run": True}))
-    await night.engine.until(lambda engine: engine.in_flight == PERMITS * EACH)
-    answer = await Caller(night, functions[7]).send("POST", "/evaluation-batch", json=some)
+    await harness.engine.until(lambda engine: engine.in_flight == PERMITS * EACH)
+    answer = await Caller(harness, functions[7]).send("POST", "/evaluation-batch", json=some)
     assert (answer.status_code, answer.json()["code"]) == (503, "engine_busy")
     # The engine is still at the calls of the killed: their permits go to no other slice.
     victims, left = holders[:2], [function for function in functions if function not in holders[:2]]
     for victim in victims:
         await victim.kill()
-    await night.project.write_vault_secrets(left[0].url)
-    firing += [asyncio.create_task(night.fire(function)) for function in left]
-    await until_turned_away(night, functions, 4 + 6)
-    assert night.engine.in_flight == PERMITS * EACH
+    await harness.project.write_vault_secrets(left[0].url)
+    firing += [asyncio.create_task(harness.fire(function)) for function in left]
+    await until_turned_away(harness, functions, 4 + 6)
+    assert harness.engine.in_flight == PERMITS * EACH
 
     batches = [asyncio.create_task(by_hand.send("POST", "/evaluation-batch", json=some)) for _ in range(4)]
     gate.set()
     assert {answer.status_code for answer in await asyncio.gather(*batches)} == {200}
-    assert (await manual)["status"] == "succeeded"
+    assert (await manual)["status"] == "success"
     await asyncio.gather(*firing, return_exceptions=True)
     # Time passes until then, and the permits of the killed are handed out again.
-    await clockwork.until_ended()
-    (scheduled,) = [one for one in await night.invocations() if one["triggered_by"] == "schedule"]
+    await time_control.until_ended()
+    (scheduled,) = [one for one in await harness.invocations() if one["trigger"] == "schedule"]
 
-    assert night.engine.peak_in_flight == PERMITS * EACH
-    assert await night.rows(b"select from scheduler.engine_permits where expires_at > clock_timestamp()") == []
-    await check_success(night, scheduled)
+    assert harness.engine.peak_in_flight == PERMITS * EACH
+    assert await harness.rows(b"select from scheduler.engine_permits where expires_at > clock_timestamp()") == []
+    await check_success(harness, scheduled)

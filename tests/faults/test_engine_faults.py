@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.faults.clockwork import Clockwork
 from tests.faults.oracle import check_success
-from tests.integration.nightly.night import Night
+from tests.faults.time_control import TimeControl
+from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
 SETTINGS = {
@@ -18,10 +18,10 @@ SETTINGS = {
 LATE, HANGING = range(1, 5), range(10, 14)
 
 
-async def test_what_passes_costs_no_evaluation(night: Night, clockwork: Clockwork) -> None:
+async def test_what_passes_costs_no_evaluation(harness: Harness, time_control: TimeControl) -> None:
     """The late calls are answered when the function has given them up, and asks about the same pairs again."""
-    await night.add_mentors(200)
-    night.engine.rules += [
+    await harness.add_mentors(200)
+    harness.engine.rules += [
         rules.only(rules.calls(*LATE), rules.slow(None, 1.3)),
         rules.only(rules.calls(*HANGING), rules.never_answer()),
         rules.only(rules.every(20), rules.act_then(rules.respond(500))),
@@ -29,15 +29,15 @@ async def test_what_passes_costs_no_evaluation(night: Night, clockwork: Clockwor
         rules.only(rules.every(29), rules.act_then(rules.reset())),
         rules.only(rules.every(31), rules.cut_short()),
     ]
-    await night.start_function(SETTINGS)
-    await clockwork.start()
+    await harness.start_function(SETTINGS)
+    await time_control.start()
 
-    invocation = await clockwork.until_ended()
-    await night.engine.until(lambda engine: engine.in_flight == len(HANGING))
+    invocation = await time_control.until_ended()
+    await harness.engine.until(lambda engine: engine.in_flight == len(HANGING))
 
-    await check_success(night, invocation)
-    calls = {call.number: call for call in night.engine.calls}
+    await check_success(harness, invocation)
+    calls = {call.number: call for call in harness.engine.calls}
     assert [calls[number].status for number in HANGING] == [None] * len(HANGING)
-    assert all(night.engine.keys_seen[key] > 1 for number in LATE for key in calls[number].keys)
-    acted_in = {act.call_number for act in night.engine.acts.values()}
+    assert all(harness.engine.keys_seen[key] > 1 for number in LATE for key in calls[number].keys)
+    acted_in = {act.call_number for act in harness.engine.acts.values()}
     assert acted_in & {number for number, call in calls.items() if call.status != 200}, "no act went unheard"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from tests.faults.breaker import breaker
-from tests.faults.clockwork import Clockwork
 from tests.faults.oracle import check_success
-from tests.integration.nightly.night import Night
+from tests.faults.time_control import TimeControl
+from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
 SETTINGS = {
@@ -20,29 +20,29 @@ SETTINGS = {
 }
 
 
-async def test_a_wait_the_engine_asks_for_holds_for_every_worker(night: Night, clockwork: Clockwork) -> None:
-    await night.add_mentors(400)
-    functions = await asyncio.gather(*(night.start_function(SETTINGS) for _ in range(2)))
-    await clockwork.start()
+async def test_a_wait_the_engine_asks_for_holds_for_every_worker(harness: Harness, time_control: TimeControl) -> None:
+    await harness.add_mentors(400)
+    functions = await asyncio.gather(*(harness.start_function(SETTINGS) for _ in range(2)))
+    await time_control.start()
     gate = asyncio.Event()
-    night.engine.rules += [rules.hold_until(gate), rules.retry_after(600, times=8)]
+    harness.engine.rules += [rules.hold_until(gate), rules.retry_after(600, times=8)]
 
-    firing = asyncio.gather(clockwork.tick(), night.fire(functions[1]))
+    firing = asyncio.gather(time_control.tick(), harness.fire(functions[1]))
     # All are turned away together: no later call was on its way already.
-    await night.engine.until(lambda engine: engine.in_flight == 8)
+    await harness.engine.until(lambda engine: engine.in_flight == 8)
     gate.set()
     await firing
-    await clockwork.until_quiet()
-    state = await breaker(night)
-    assert [(await night.fire(function)).status_code for function in functions] == [202, 202]
-    await clockwork.tick_and_wait()
+    await time_control.until_quiet()
+    state = await breaker(harness)
+    assert [(await harness.fire(function)).status_code for function in functions] == [202, 202]
+    await time_control.tick_and_wait()
 
-    assert [call.status for call in night.engine.calls] == [503] * 8, "a call came before its time"
+    assert [call.status for call in harness.engine.calls] == [503] * 8, "a call came before its time"
     assert (state.outages, state.paused) == (1, True)
-    assert await breaker(night) == state
-    (waiting,) = await night.invocations()
+    assert await breaker(harness) == state
+    (waiting,) = await harness.invocations()
     assert (waiting["error"], waiting["counts"]["failed"]) == ("engine_unavailable", 0)
-    await clockwork.let_time_pass(300)
-    assert (await breaker(night)).paused, "the pause is the function's own, not the engine's"
-    await clockwork.let_time_pass(302)
-    await check_success(night, await clockwork.until_ended())
+    await time_control.let_time_pass(300)
+    assert (await breaker(harness)).paused, "the pause is the function's own, not the engine's"
+    await time_control.let_time_pass(302)
+    await check_success(harness, await time_control.until_ended())

@@ -21,9 +21,9 @@ from tests.emulator.postgres import PostgresServer
 from tests.emulator.project import MIGRATIONS, Project
 from tests.faults.oracle import check_success
 from tests.faults.system_packages import server_with_pg_cron, wall_clock_library
-from tests.integration.nightly.night import Night, eventually
-from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import check_project, secrets_of
+from tests.integration.scheduled_runs.harness import Harness, eventually
+from tests.integration.scheduled_runs.harness import harness as a_scheduled_run
 from tests.secret_scan import leaks_in
 
 # For a machine that is busy.
@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 120
 LONG_AGO = b"""
 with old as (
   insert into public.scheduler_invocations
-    (idempotency_key, triggered_by, status, scheduled_for, created_at, started_at, finished_at, expires_at,
+    (idempotency_key, trigger, status, scheduled_for, created_at, started_at, finished_at, expires_at,
      engine_scope)
   select 'id:old-' || n, 'manual', 'failed', at, at, at, at, at, 'manual:old-' || n
     from generate_series(1, 3) as n
@@ -47,7 +47,7 @@ insert into scheduler.dispatches (requested_at, ended_at, error)
 values (now() - interval '400 days', now() - interval '400 days', 'no_answer');
 
 insert into cron.job_run_details (jobid, runid, job_pid, database, username, command, status, start_time, end_time)
-select jobid, 0, 1, database, username, command, 'succeeded', now() - interval '8 days', now() - interval '8 days'
+select jobid, 0, 1, database, username, command, 'success', now() - interval '8 days', now() - interval '8 days'
   from cron.job
  where jobname = 'scheduler-dispatch';
 """
@@ -110,55 +110,55 @@ async def project(server: PostgresServer) -> AsyncIterator[Project]:
     assert check_project(project) > 0
 
 
-async def scheduled_runs(night: Night) -> list[dict[str, Any]]:
-    return [run for run in await night.invocations() if run["triggered_by"] == "schedule"]
+async def scheduled_runs(harness: Harness) -> list[dict[str, Any]]:
+    return [run for run in await harness.invocations() if run["trigger"] == "schedule"]
 
 
-async def is_over(night: Night) -> bool:
+async def is_over(harness: Harness) -> bool:
     """The run has ended, and both jobs ran well since the function could be called."""
-    runs = await night.rows(RUNS)
+    runs = await harness.rows(RUNS)
     assert "failed" not in {status for _, status, _ in runs}, runs
-    ended = [run for run in await scheduled_runs(night) if run["finished_at"]]
-    return bool(ended) and {job for job, status, _ in runs if status == "succeeded"} == set(JOBS)
+    ended = [run for run in await scheduled_runs(harness) if run["finished_at"]]
+    return bool(ended) and {job for job, status, _ in runs if status == "success"} == set(JOBS)
 
 
 async def test_real_pg_cron_fires_at_the_minute_and_prunes(
     server: ServerBeforeTheMinute, project: Project, http: httpx.AsyncClient
 ) -> None:
-    async with a_night(project, http) as night:
-        await night.add_mentors(300)
+    async with a_scheduled_run(project, http) as harness:
+        await harness.add_mentors(300)
         async with project.connect(superuser=True) as connection:
             await connection.execute(LONG_AGO)
         # what it would do at a quarter past three
-        await night.execute(
+        await harness.execute(
             b"select cron.alter_job(jobid, schedule => '* * * * *') from cron.job where jobname = 'scheduler-prune'"
         )
-        function = await night.start_function()
+        function = await harness.start_function()
         await project.start_net()
         await project.write_vault_secrets(function.url)
         server.set_forward(max(0, 58 - int(time.time()) % 60))
-        await eventually(lambda: is_over(night), PATIENCE_SECONDS)
+        await eventually(lambda: is_over(harness), PATIENCE_SECONDS)
 
         assert project.cron is None, "a stand-in ran the jobs"
-        applied = await night.rows(
+        applied = await harness.rows(
             b"select version || '_' || name || '.sql', statements from supabase_migrations.schema_migrations order by 1"
         )
         assert applied == [(path.name, [path.read_bytes().decode()]) for path in sorted(MIGRATIONS.glob("*.sql"))]
-        jobs = await night.rows(b"select jobname, command, username, active from cron.job order by jobname")
+        jobs = await harness.rows(b"select jobname, command, username, active from cron.job order by jobname")
         assert jobs == [(name, command, "postgres", True) for name, command in JOBS.items()]
 
-        (invocation,) = await scheduled_runs(night)
-        assert datetime.fromisoformat(invocation["scheduled_for"]) == night.slot
-        await check_success(night, invocation)
+        (invocation,) = await scheduled_runs(harness)
+        assert datetime.fromisoformat(invocation["scheduled_for"]) == harness.slot
+        await check_success(harness, invocation)
         opened_at = datetime.fromisoformat(invocation["created_at"])
-        starts = [started for job, _, started in await night.rows(RUNS) if job == "scheduler-dispatch"]
+        starts = [started for job, _, started in await harness.rows(RUNS) if job == "scheduler-dispatch"]
         assert starts[0] <= opened_at, "the run began before any job did"
-        slices = [line["dispatch_id"] for line in night.log_lines(function) if line["event"] == "slice_ended"]
+        slices = [line["dispatch_id"] for line in harness.log_lines(function) if line["event"] == "slice_ended"]
         assert slices
         assert None not in slices, "something else has called"
 
-        assert await night.rows(LEFT_OF_OLD) == [(0, 0, 0, 0)]
-        kept = [text for (text,) in await night.rows(WHAT_PG_CRON_KEEPS)]
+        assert await harness.rows(LEFT_OF_OLD) == [(0, 0, 0, 0)]
+        kept = [text for (text,) in await harness.rows(WHAT_PG_CRON_KEEPS)]
         assert len(kept) >= 4
         assert leaks_in(kept, "cron", secrets_of(project)) == []
-        assert not [user_id for user_id in night.mentors if any(user_id in text for text in kept)]
+        assert not [user_id for user_id in harness.mentors if any(user_id in text for text in kept)]

@@ -5,9 +5,9 @@ A disk that is full cannot be had portably: a trigger answers as one does (53100
 
 from __future__ import annotations
 
-from tests.faults.clockwork import Clockwork
 from tests.faults.oracle import check_success
-from tests.integration.nightly.night import Night, eventually
+from tests.faults.time_control import TimeControl
+from tests.integration.scheduled_runs.harness import Harness, eventually
 
 SMALL = {
     "EVALUATION_BATCH_SIZE": "10",
@@ -29,37 +29,37 @@ for each row when (new.state = 'done') execute function public.refuse();
 """
 
 
-async def check_nothing_is_acknowledged(night: Night) -> None:
+async def check_nothing_is_acknowledged(harness: Harness) -> None:
     """Every batch is open and has its message, and no row is recorded."""
-    batches = await night.rows(
+    batches = await harness.rows(
         b"select distinct state, exists (select from pgmq.q_scenario_evaluation_batches as m where m.msg_id = b.msg_id)"
         b" from public.scheduler_invocation_batches as b"
     )
     assert batches == [("open", True)]
-    assert await night.rows(b"select from public.scheduler_evaluations") == []
+    assert await harness.rows(b"select from public.scheduler_evaluations") == []
 
 
-async def test_a_full_disk_and_a_standby_are_503(own_night: Night) -> None:
+async def test_a_full_disk_and_a_standby_are_503(own_night: Harness) -> None:
     """Users are asked about again under the same keys afterwards: the engine acts once."""
-    night, clockwork = own_night, Clockwork(own_night)
-    await night.add_mentors(MENTORS)
-    function = await night.start_function(SMALL)
-    await clockwork.start()
-    await night.execute(FILL_DISK)
+    harness, time_control = own_night, TimeControl(own_night)
+    await harness.add_mentors(MENTORS)
+    function = await harness.start_function(SMALL)
+    await time_control.start()
+    await harness.execute(FILL_DISK)
 
-    await clockwork.tick_and_wait()
+    await time_control.tick_and_wait()
     # It harvests the answer.
-    await clockwork.tick()
-    answers = await night.rows(b"select status_code from scheduler.dispatches where status_code is not null")
-    await check_nothing_is_acknowledged(night)
-    acts = dict(night.engine.acts)
-    await night.project.server.restart_as_standby()
-    answer = await night.fire(function)
-    await check_nothing_is_acknowledged(night)
-    await night.project.server.promote()
-    await eventually(lambda: night.rows(b"select where not pg_is_in_recovery()"))
-    await night.execute(b"drop trigger refuse on public.scheduler_invocation_batches")
-    invocation = await clockwork.until_ended()
+    await time_control.tick()
+    answers = await harness.rows(b"select status_code from scheduler.dispatches where status_code is not null")
+    await check_nothing_is_acknowledged(harness)
+    acts = dict(harness.engine.acts)
+    await harness.project.server.restart_as_standby()
+    answer = await harness.fire(function)
+    await check_nothing_is_acknowledged(harness)
+    await harness.project.server.promote()
+    await eventually(lambda: harness.rows(b"select where not pg_is_in_recovery()"))
+    await harness.execute(b"drop trigger refuse on public.scheduler_invocation_batches")
+    invocation = await time_control.until_ended()
 
     assert answers == [(503,)]
     assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
@@ -67,7 +67,7 @@ async def test_a_full_disk_and_a_standby_are_503(own_night: Night) -> None:
     assert "0A000" in log
     assert "Traceback" not in log
     assert "No space left" not in log
-    await check_success(night, invocation)
+    await check_success(harness, invocation)
     assert acts
-    assert acts.items() <= night.engine.acts.items()
-    assert max(night.engine.keys_seen.values()) > 1
+    assert acts.items() <= harness.engine.acts.items()
+    assert max(harness.engine.keys_seen.values()) > 1

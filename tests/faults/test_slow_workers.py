@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from tests.emulator.function import FunctionProcess
-from tests.faults.clockwork import Clockwork
 from tests.faults.oracle import check_success
-from tests.integration.nightly.night import Night, eventually
+from tests.faults.time_control import TimeControl
+from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
 
 # One call at a time, so that the first call is one batch's and the slow worker is at it alone.
@@ -29,39 +29,41 @@ def refused(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def record_states(night: Night, function: FunctionProcess) -> list[str]:
+def record_states(harness: Harness, function: FunctionProcess) -> list[str]:
     """What a function was answered to each record."""
-    return [line["state"] for line in night.log_lines(function) if line["event"] == "batch_recorded"]
+    return [line["state"] for line in harness.log_lines(function) if line["event"] == "batch_recorded"]
 
 
-async def tables(night: Night) -> list[tuple[Any, ...]]:
+async def tables(harness: Harness) -> list[tuple[Any, ...]]:
     return [
-        *await night.rows(b"select to_jsonb(e) from public.scheduler_evaluations as e order by user_id, scenario_type"),
-        *await night.rows(b"select to_jsonb(b) from public.scheduler_invocation_batches as b order by batch_no"),
+        *await harness.rows(
+            b"select to_jsonb(e) from public.scheduler_evaluations as e order by user_id, scenario_type"
+        ),
+        *await harness.rows(b"select to_jsonb(b) from public.scheduler_invocation_batches as b order by batch_no"),
     ]
 
 
-async def test_a_slow_workers_late_answer_changes_nothing(night: Night) -> None:
+async def test_a_slow_workers_late_answer_changes_nothing(harness: Harness) -> None:
     """The engine refuses the slow worker's users in the end, and not the other worker's."""
-    await night.add_mentors(10 * BATCHES)
+    await harness.add_mentors(10 * BATCHES)
     gate = asyncio.Event()
-    night.engine.rules.append(rules.only(rules.calls(1), rules.hold_until(gate)))
-    night.engine.rules.append(rules.only(rules.calls(1), rules.alter_results(refused)))
-    fast, slow = await asyncio.gather(*(night.start_function(ONE_AT_A_TIME) for _ in range(2)))
-    firing = asyncio.create_task(night.fire(slow))
-    await night.engine.until_called(1)
-    await eventually(lambda: night.rows(b"select from public.scheduler_invocations where enumeration_done"))
-    await Clockwork(night).let_time_pass()
+    harness.engine.rules.append(rules.only(rules.calls(1), rules.hold_until(gate)))
+    harness.engine.rules.append(rules.only(rules.calls(1), rules.alter_results(refused)))
+    fast, slow = await asyncio.gather(*(harness.start_function(ONE_AT_A_TIME) for _ in range(2)))
+    firing = asyncio.create_task(harness.fire(slow))
+    await harness.engine.until_called(1)
+    await eventually(lambda: harness.rows(b"select from public.scheduler_invocations where enumeration_done"))
+    await TimeControl(harness).let_time_pass()
 
-    invocation = (await night.fire(fast)).json()
-    before, acts = [await night.describe(invocation["id"]), *await tables(night)], dict(night.engine.acts)
+    invocation = (await harness.fire(fast)).json()
+    before, acts = [await harness.describe(invocation["id"]), *await tables(harness)], dict(harness.engine.acts)
     gate.set()
     answer = await firing
 
-    assert record_states(night, fast) == ["done"] * BATCHES
-    assert set(record_states(night, slow)) == {"already_done"}
+    assert record_states(harness, fast) == ["done"] * BATCHES
+    assert set(record_states(harness, slow)) == {"already_done"}
     assert (answer.status_code, answer.json()["counts"]) == (200, invocation["counts"])
-    assert [await night.describe(invocation["id"]), *await tables(night)] == before
-    assert night.engine.acts == acts
-    assert max(night.engine.keys_seen.values()) == 2
-    await check_success(night, invocation)
+    assert [await harness.describe(invocation["id"]), *await tables(harness)] == before
+    assert harness.engine.acts == acts
+    assert max(harness.engine.keys_seen.values()) == 2
+    await check_success(harness, invocation)

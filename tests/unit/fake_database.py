@@ -35,7 +35,7 @@ class FakeDatabase(Database):
         self.pages_read = 0
         self.called: list[tuple[str, dict[str, Any]]] = []
 
-    def patient(self) -> Self:
+    def with_longer_retries(self) -> Self:
         return self
 
     async def call(self, function: str, **arguments: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from shared.post_client import HttpAnswer
+from shared.post_client import HttpResponse
 
 
 class Posted(NamedTuple):
@@ -18,15 +18,15 @@ class Posted(NamedTuple):
     max_bytes: int
 
 
-Reply = HttpAnswer | Exception | Callable[[Posted], HttpAnswer | Awaitable[HttpAnswer]]
+Reply = HttpResponse | Exception | Callable[[Posted], HttpResponse | Awaitable[HttpResponse]]
 
 
 def reply(
     status: int, *, json_body: object = None, content: bytes = b"", headers: Mapping[str, str] | None = None
-) -> HttpAnswer:
+) -> HttpResponse:
     """Makes an answer; the names of its headers in any case."""
     lower = {name.lower(): value for name, value in (headers or {}).items()}
-    return HttpAnswer(status, lower, content if json_body is None else json.dumps(json_body).encode())
+    return HttpResponse(status, lower, content if json_body is None else json.dumps(json_body).encode())
 
 
 class FakePostClient:
@@ -49,14 +49,14 @@ class FakePostClient:
 
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         posted = Posted(content, headers, timeout_seconds, max_bytes)
         self.posted.append(posted)
         answer = self.replies[min(self._answered, len(self.replies) - 1)]
         self._answered += 1
         if isinstance(answer, Exception):
             raise answer
-        if isinstance(answer, HttpAnswer):
+        if isinstance(answer, HttpResponse):
             return answer
         made = answer(posted)
-        return made if isinstance(made, HttpAnswer) else await made
+        return made if isinstance(made, HttpResponse) else await made

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from shared.observability import configure_logging
+from shared.logs import configure_logging
 from tests.log_schema import check_lines
 from tests.secret_scan import SecretLeakedError, Secrets, leaks_in
 from tests.unit.environment import REQUIRED

@@ -11,7 +11,7 @@ import pytest
 from tests.emulator.staging import ROOT
 from tests.log_schema import REFUSAL, UndocumentedLineError, check_lines, schema
 
-LINE = {"time": "2026-11-23T02:00:00.000+00:00", "severity": "INFO", "event": "caller_left", "message": "m"}
+LINE = {"time": "2026-11-23T02:00:00.000+00:00", "severity": "INFO", "event": "client_disconnected", "message": "m"}
 
 
 def written_in_the_code() -> dict[str, set[str]]:

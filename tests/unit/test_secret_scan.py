@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from shared.observability import log_event
+from shared.logs import log_event
 from tests.secret_scan import SecretLeakedError, Secrets, leaks_in
 from tests.unit.environment import REQUIRED
 from tests.unit.log_lines import captured_log

@@ -4,7 +4,7 @@ import { cancelRun, newIdempotencyKey, openRun } from "./api.js";
 import { h } from "./dom.js";
 import { problemText } from "./polling.js";
 import { momentText } from "./times.js";
-import { counted, undone } from "./words.js";
+import { counted, unfinished } from "./words.js";
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const MOST_MENTORS = 10_000;
@@ -40,13 +40,13 @@ export function dryRunButton(context) {
   }));
 }
 
-/** The button that evaluates again what a run left undone. */
+/** The button that evaluates again what a run left unfinished. */
 export function retryButton(context, run, look = "primary") {
-  const left = undone(run);
+  const left = unfinished(run);
   return button("Retry the failed only", look, () => ask(context, {
     title: "Retry the failed only?",
     explanation: [
-      `Evaluates what the run of ${momentText(run.scheduled_for)} left undone (${left ? counted(left, "evaluation") : "whoever it had not read"}) and nothing else.`,
+      `Evaluates what the run of ${momentText(run.scheduled_for)} left unfinished (${left ? counted(left, "evaluation") : "whoever it had not read"}) and nothing else.`,
       run.dry_run ? "It was a dry run, and so is its retry." : "Whoever was notified by then is not notified again.",
     ],
     confirm: "Retry",

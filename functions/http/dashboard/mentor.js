@@ -97,7 +97,7 @@ function history(runs, cursor, more) {
 
 function row(run) {
   return [
-    h("span", {}, h("a", { href: `#/runs/${run.id}` }, time(run.triggered_by === "schedule" ? run.scheduled_for : run.created_at)), h("span", { class: "sub" }, triggerWord(run.triggered_by), run.dry_run && " · dry run")),
+    h("span", {}, h("a", { href: `#/runs/${run.id}` }, time(run.trigger === "schedule" ? run.scheduled_for : run.created_at)), h("span", { class: "sub" }, triggerWord(run.trigger), run.dry_run && " · dry run")),
     statusBadge(run.status),
     h("ul", { class: "results" }, run.results.map((result) => h(
       "li",

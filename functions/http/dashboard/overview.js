@@ -5,10 +5,10 @@ import { getRun, listRuns } from "./api.js";
 import { chart, timeTicks } from "./charts.js";
 import { h, Region } from "./dom.js";
 import { Poll, problemText } from "./polling.js";
-import { filters, queryOf, runsTable, undoneText } from "./runs_table.js";
+import { filters, queryOf, runsTable, unfinishedText } from "./runs_table.js";
 import { slotsOf, strip } from "./strip.js";
 import { secondsBetween, span, time } from "./times.js";
-import { causeCount, causeText, count, counted, evaluated, isLate, isOpen, reasonText, sign, statusBadge, toneOf, undone, unusable } from "./words.js";
+import { causeCount, causeText, count, counted, evaluated, isLate, isOpen, reasonText, sign, statusBadge, toneOf, unfinished, unusable } from "./words.js";
 
 const SLOTS = 60;
 const SLOTS_IN_STRIP = 30;
@@ -42,8 +42,8 @@ export function overview(context, parameters) {
 
   async function look(signal) {
     const [nights, retries, page] = await Promise.all([
-      listRuns({ triggered_by: "schedule", limit: SLOTS, slots: true }, { signal }),
-      listRuns({ triggered_by: "retry", limit: RETRIES }, { signal }),
+      listRuns({ trigger: "schedule", limit: SLOTS, slots: true }, { signal }),
+      listRuns({ trigger: "retry", limit: RETRIES }, { signal }),
       listRuns(queryOf(parameters), { signal }),
     ]);
     const slots = slotsOf(nights.items, nights.slots.missed, SLOTS);
@@ -99,7 +99,7 @@ function verdict(context, { slot, causes, retries, next }, refresh) {
       h("div", { class: "buttons" },
         run && h("a", { class: "button", href: `#/runs/${run.id}`, "data-key": "look" }, "Look into it"),
         run && isOpen(run) && cancelButton(context, run, refresh),
-        run && !isOpen(run) && undone(run) > 0 && !(retry && isOpen(retry)) && retryButton(context, run)),
+        run && !isOpen(run) && unfinished(run) > 0 && !(retry && isOpen(retry)) && retryButton(context, run)),
       following,
     ),
   );
@@ -110,7 +110,7 @@ function headline(run) {
   if (isOpen(run)) return run.error ? "It is waiting" : "It is running";
   return {
     succeeded: unusable(run) ? `${counted(unusable(run), "mentor")} could not be evaluated` : "Everybody was evaluated",
-    partial: `${counted(undone(run), "evaluation")} of ${count(run.counts.evaluations)} without a result`,
+    partial: `${counted(unfinished(run), "evaluation")} of ${count(run.counts.evaluations)} without a result`,
     failed: run.counts.evaluations ? "Nobody was evaluated" : "It failed",
     cancelled: "It was cancelled",
     skipped: "It was skipped",
@@ -122,9 +122,9 @@ function story(run, causes, retry) {
     isLate(run) && h("p", {}, h("span", { class: "badge tone-warning" }, sign("late"), "late"), ` It started ${span(run.lateness_seconds)} after its time.`),
     run.error && h("p", {}, reasonText(run.error)),
     unusable(run) > 0 && h("p", {}, h("span", { class: "badge tone-warning" }, sign("late"), "skipped"), ` ${counted(unusable(run), "row")} of active_peer_mentors could not be used: no user id, or invalid segments.`),
-    !isOpen(run) && undone(run) > 0 && h("p", {}, `${undoneText(run)}.`),
+    !isOpen(run) && unfinished(run) > 0 && h("p", {}, `${unfinishedText(run)}.`),
     causes.length > 0 && h("ul", { class: "causes" }, causes.map((cause) => h("li", {}, h("code", {}, cause.code), ` ${causeCount(cause)} × `, causeText(cause.code) || cause.message))),
-    retry && h("p", {}, "Retried ", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), ": ", statusBadge(retry.status), undone(retry) && !isOpen(retry) ? ` ${undoneText(retry)}` : null),
+    retry && h("p", {}, "Retried ", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), ": ", statusBadge(retry.status), unfinished(retry) && !isOpen(retry) ? ` ${unfinishedText(retry)}` : null),
   ];
 }
 

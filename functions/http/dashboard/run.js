@@ -4,9 +4,9 @@ import { cancelButton, retryButton } from "./actions.js";
 import { getRun, listRuns } from "./api.js";
 import { announce, h, Region, table } from "./dom.js";
 import { Poll, problemText } from "./polling.js";
-import { undoneText } from "./runs_table.js";
+import { unfinishedText } from "./runs_table.js";
 import { secondsBetween, span, time } from "./times.js";
-import { OUTCOMES, causeCount, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, sign, statusBadge, statusWord, triggerWord, undone } from "./words.js";
+import { OUTCOMES, causeCount, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, sign, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
 
 const QUICK_MS = 700;
 const SLOW_MS = 5_000;
@@ -40,7 +40,7 @@ export function runView(context, id) {
   async function look(signal) {
     const run = await getRun(id, { signal });
     // A retry can only be of a run that has ended, so nobody asks for those of an open one.
-    const retries = isOpen(run) || !(undone(run) || !run.enumeration_done) ? [] : await retriesOf(run, signal);
+    const retries = isOpen(run) || !(unfinished(run) || !run.enumeration_done) ? [] : await retriesOf(run, signal);
     show(run, retries);
     const moved = JSON.stringify(run.counts);
     pause = moved === last ? Math.min(pause * 1.5, SLOW_MS) : QUICK_MS;
@@ -59,7 +59,7 @@ export function runView(context, id) {
     regions.waiting.show({ ids: run.not_evaluated_user_ids, number: run.counts.not_evaluated });
     regions.dispatches.show({ answers: run.dispatches, open: isOpen(run), waited: isOpen(run) && !run.started_at && secondsBetween(run.created_at) > NOBODY_CAME_SECONDS });
     regions.config.show({ config: run.config, request: run.request });
-    if (previous && previous !== run.status && !isOpen(run)) announce(`The run has ended: ${statusWord(run.status)}. ${undoneText(run)}`);
+    if (previous && previous !== run.status && !isOpen(run)) announce(`The run has ended: ${statusWord(run.status)}. ${unfinishedText(run)}`);
     previous = run.status;
   }
 
@@ -79,26 +79,26 @@ export function runView(context, id) {
 }
 
 async function retriesOf(run, signal) {
-  const page = await listRuns({ triggered_by: "retry", limit: 50 }, { signal });
+  const page = await listRuns({ trigger: "retry", limit: 50 }, { signal });
   return page.items.filter((one) => one.retry_of === run.id);
 }
 
 function headingOf(run) {
-  const { id, status, triggered_by, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error, enumeration_done } = run;
+  const { id, status, trigger, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error, enumeration_done } = run;
   // Of the counts only what the heading says once it has ended: what moves meanwhile is the progress's.
   const { failed, not_evaluated, evaluations } = isOpen(run) ? { failed: 0, not_evaluated: 0, evaluations: 0 } : run.counts;
-  return { id, status, triggered_by, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error, enumeration_done, counts: { failed, not_evaluated, evaluations } };
+  return { id, status, trigger, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error, enumeration_done, counts: { failed, not_evaluated, evaluations } };
 }
 
 function heading(context, run, retries, refresh) {
   const open = isOpen(run);
-  const canRetry = !open && run.status !== "skipped" && (undone(run) > 0 || !run.enumeration_done) && !retries.some(isOpen);
+  const canRetry = !open && run.status !== "skipped" && (unfinished(run) > 0 || !run.enumeration_done) && !retries.some(isOpen);
   return [
     h(
       "div",
       { class: "heading" },
       h("div", {},
-        h("h1", { tabindex: -1, "data-key": "title" }, { schedule: "Scheduled run of ", manual: "Manual run of ", retry: "Retry of " }[run.triggered_by], time(run.triggered_by === "schedule" ? run.scheduled_for : run.created_at)),
+        h("h1", { tabindex: -1, "data-key": "title" }, { schedule: "Scheduled run of ", manual: "Manual run of ", retry: "Retry of " }[run.trigger], time(run.trigger === "schedule" ? run.scheduled_for : run.created_at)),
         h("p", { class: "badges" }, statusBadge(run.status), lateBadge(run), run.dry_run && h("span", { class: "badge tone-off" }, "dry run: nobody is notified"))),
       h("div", { class: "buttons" }, open && cancelButton(context, run, refresh), canRetry && retryButton(context, run)),
     ),
@@ -151,8 +151,8 @@ class Progress {
 }
 
 function factsOf(run) {
-  const { id, triggered_by, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note } = run;
-  return { id, triggered_by, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, skip_reasons: run.skip_reasons, counts: { mentors: run.counts.mentors } };
+  const { id, trigger, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note } = run;
+  return { id, trigger, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, skip_reasons: run.skip_reasons, counts: { mentors: run.counts.mentors } };
 }
 
 function skipped({ no_scenario_applies, user_id_missing, invalid_segments }) {
@@ -173,12 +173,12 @@ function facts(run) {
     h(
       "dl",
       { class: "facts" },
-      run.triggered_by === "schedule" ? fact("Slot", time(run.scheduled_for)) : fact("Opened", time(run.created_at, "exact")),
+      run.trigger === "schedule" ? fact("Slot", time(run.scheduled_for)) : fact("Opened", time(run.created_at, "exact")),
       fact("Started", time(run.started_at, "exact")),
-      run.triggered_by === "schedule" && fact("Lateness", span(run.lateness_seconds), isLate(run) && " (late)"),
+      run.trigger === "schedule" && fact("Lateness", span(run.lateness_seconds), isLate(run) && " (late)"),
       fact(run.finished_at ? "Ended" : "Ends at the latest", time(run.finished_at ?? run.expires_at, "exact")),
       run.finished_at && fact("Took", span(secondsBetween(run.started_at, run.finished_at))),
-      fact("Kind", triggerWord(run.triggered_by)),
+      fact("Kind", triggerWord(run.trigger)),
       run.retry_of && fact("Retries", h("a", { href: `#/runs/${run.retry_of}` }, "the run before")),
       fact("Mentors", count(run.counts.mentors), skipped(run.skip_reasons)),
       run.note && fact("Note", run.note),

@@ -2,11 +2,11 @@
 
 import { h, table } from "./dom.js";
 import { secondsBetween, span, time } from "./times.js";
-import { count, isOpen, lateBadge, outcomeWord, statusBadge, statusWord, triggerWord, undone } from "./words.js";
+import { count, isOpen, lateBadge, outcomeWord, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
 
 export const PAGE_SIZE = 25;
 
-const STATUSES = ["pending", "running", "succeeded", "partial", "failed", "cancelled", "skipped"];
+const STATUSES = ["pending", "running", "success", "partial", "failed", "cancelled", "skipped"];
 const TRIGGERS = ["schedule", "manual", "retry"];
 
 // Where each page began that was come from; a cursor cannot be turned round.
@@ -18,7 +18,7 @@ export function queryOf(parameters) {
   return {
     limit: PAGE_SIZE,
     status: parameters.get("status"),
-    triggered_by: parameters.get("kind"),
+    trigger: parameters.get("kind"),
     scheduled_to: /^\d{4}-\d\d-\d\d$/.test(until ?? "") ? endOfDay(until) : null,
     cursor: parameters.get("cursor"),
   };
@@ -77,8 +77,8 @@ export function runsTable({ page, query }) {
 
 function row(run) {
   return [
-    h("span", {}, h("a", { href: `#/runs/${run.id}`, "data-key": `run-${run.id}` }, time(run.triggered_by === "schedule" ? run.scheduled_for : run.created_at)),
-      h("span", { class: "sub" }, triggerWord(run.triggered_by), run.dry_run && " · dry run", run.note && ` · ${shortened(run.note)}`)),
+    h("span", {}, h("a", { href: `#/runs/${run.id}`, "data-key": `run-${run.id}` }, time(run.trigger === "schedule" ? run.scheduled_for : run.created_at)),
+      h("span", { class: "sub" }, triggerWord(run.trigger), run.dry_run && " · dry run", run.note && ` · ${shortened(run.note)}`)),
     h("span", { class: "badges" }, statusBadge(run.status), lateBadge(run)),
     count(run.counts.evaluations),
     count(run.counts.triggered),
@@ -123,9 +123,9 @@ function address(parameters) {
 }
 
 /** How many of a run's evaluations have no result, in words; empty where none. */
-export function undoneText(run) {
+export function unfinishedText(run) {
   const parts = [["failed", run.counts.failed], ["not_evaluated", run.counts.not_evaluated]]
     .filter(([, number]) => number)
     .map(([outcome, number]) => `${count(number)} ${outcomeWord(outcome)}`);
-  return undone(run) ? parts.join(", ") : "";
+  return unfinished(run) ? parts.join(", ") : "";
 }

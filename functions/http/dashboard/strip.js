@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { momentText, nightText, span } from "./times.js";
-import { count, counted, isLate, isOpen, sign, statusWord, toneOf, undone } from "./words.js";
+import { count, counted, isLate, isOpen, sign, statusWord, toneOf, unfinished } from "./words.js";
 
 /**
  * Slots with and without a run, the oldest first.
@@ -24,7 +24,7 @@ export function slotText({ slot, run }) {
   const parts = [run ? statusWord(run.status) : "no run"];
   if (run) {
     if (isOpen(run)) parts.push(`${count(run.counts.evaluations)} evaluations so far`);
-    else if (undone(run)) parts.push(`${count(undone(run))} of ${counted(run.counts.evaluations, "evaluation")} without a result`);
+    else if (unfinished(run)) parts.push(`${count(unfinished(run))} of ${counted(run.counts.evaluations, "evaluation")} without a result`);
     else if (run.counts.evaluations) parts.push(counted(run.counts.evaluations, "evaluation"));
     if (isLate(run)) parts.push(`${span(run.lateness_seconds)} late`);
   }
@@ -65,7 +65,7 @@ function legend() {
   return h(
     "ul",
     { class: "legend", "aria-label": "Signs" },
-    ["succeeded", "partial", "failed", "running", "cancelled", "skipped"].map((status) => entry(status, statusWord(status), toneOf(status))),
+    ["success", "partial", "failed", "running", "cancelled", "skipped"].map((status) => entry(status, statusWord(status), toneOf(status))),
     entry("missed", "no run", "missed"),
     h("li", {}, h("span", { class: "legend-late" }, sign("late")), "more than 5 min late"),
   );

@@ -13,7 +13,7 @@ const NUMBER = new Intl.NumberFormat();
 const STATUSES = {
   pending: ["waiting", "open"],
   running: ["running", "open"],
-  succeeded: ["succeeded", "good"],
+  succeeded: ["success", "good"],
   partial: ["partial", "warning"],
   failed: ["failed", "bad"],
   cancelled: ["cancelled", "off"],
@@ -113,7 +113,7 @@ export function causeCount(cause) {
 }
 
 export function isLate(run) {
-  return run.lateness_seconds !== null && run.lateness_seconds > LATE_SECONDS && run.triggered_by === "schedule";
+  return run.lateness_seconds !== null && run.lateness_seconds > LATE_SECONDS && run.trigger === "schedule";
 }
 
 export function isOpen(run) {
@@ -121,7 +121,7 @@ export function isOpen(run) {
 }
 
 /** How many evaluations of an ended run have no result. */
-export function undone(run) {
+export function unfinished(run) {
   return run.counts.failed + run.counts.not_evaluated;
 }
 

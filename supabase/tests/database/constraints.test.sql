@@ -9,7 +9,7 @@ create temporary table refused (constraint_name text, statement text) on commit 
 
 -- An invocation that nothing is wrong with, and a batch of it: the statements below spoil one thing each.
 insert into public.scheduler_invocations
-  (id, idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+  (id, idempotency_key, trigger, status, scheduled_for, started_at, expires_at, engine_scope)
 values
   ('00000000-0000-4000-8000-00000000000a', 'id:constraints', 'manual', 'running', now(), now(), now() + interval '1 hour',
    'manual:constraints');
@@ -36,16 +36,16 @@ insert into refused values
   ('time_budget_is_positive', $$update scheduler.settings set time_budget_seconds = 0$$),
   ('retention_is_positive', $$update scheduler.settings set retention_days = 0$$),
 
-  ('triggered_by_is_known', $$update public.scheduler_invocations set triggered_by = 'cron'$$),
+  ('trigger_is_known', $$update public.scheduler_invocations set trigger = 'cron'$$),
   ('status_is_known', $$update public.scheduler_invocations set status = 'done', finished_at = now()$$),
   ('error_is_known', $$update public.scheduler_invocations set error = 'it broke'$$),
   ('error_message_explains_an_error', $$update public.scheduler_invocations set error = null, error_message = 'why'$$),
   ('error_message_is_bounded',
    $$update public.scheduler_invocations set error = 'engine_unavailable', error_message = repeat('x', 301)$$),
-  ('ended_has_a_time', $$update public.scheduler_invocations set status = 'succeeded', finished_at = null$$),
+  ('ended_has_a_time', $$update public.scheduler_invocations set status = 'success', finished_at = null$$),
   ('running_has_started',
    $$update public.scheduler_invocations set status = 'running', started_at = null, finished_at = null$$),
-  ('only_a_retry_has_a_source', $$update public.scheduler_invocations set retry_of = id where triggered_by = 'manual'$$),
+  ('only_a_retry_has_a_source', $$update public.scheduler_invocations set retry_of = id where trigger = 'manual'$$),
   ('only_what_has_ended_is_deleted',
    $$update public.scheduler_invocations set deleted_at = now() where finished_at is null$$),
   ('note_is_bounded', $$update public.scheduler_invocations set note = repeat('x', 2001)$$),
@@ -94,7 +94,7 @@ update public.scheduler_invocations set status = 'cancelled', finished_at = now(
 
 select throws_matching(
   $$
-    insert into public.scheduler_invocations (idempotency_key, triggered_by, scheduled_for, expires_at, engine_scope)
+    insert into public.scheduler_invocations (idempotency_key, trigger, scheduled_for, expires_at, engine_scope)
     values ('slot:one', 'schedule', now(), now(), 'slot:one'), ('slot:two', 'schedule', now(), now(), 'slot:two')
   $$,
   'scheduler_invocations_one_scheduled_run', 'two scheduled runs are never open at once'
@@ -102,7 +102,7 @@ select throws_matching(
 select throws_matching(
   $$
     insert into public.scheduler_invocations
-      (idempotency_key, triggered_by, retry_of, scheduled_for, expires_at, engine_scope)
+      (idempotency_key, trigger, retry_of, scheduled_for, expires_at, engine_scope)
     select 'id:' || n, 'retry', '00000000-0000-4000-8000-00000000000a', now(), now(), 'manual:' || n
       from generate_series(1, 2) as n
   $$,
@@ -111,7 +111,7 @@ select throws_matching(
 select throws_matching(
   $$
     insert into public.scheduler_invocations
-      (idempotency_key, triggered_by, status, scheduled_for, finished_at, expires_at, engine_scope)
+      (idempotency_key, trigger, status, scheduled_for, finished_at, expires_at, engine_scope)
     select 'slot:same', 'schedule', 'skipped', now(), now(), now(), 'slot:same' from generate_series(1, 2)
   $$,
   'scheduler_invocations_idempotency_key_key', 'a slot has one invocation, even when both have ended'

@@ -93,10 +93,10 @@ select set_eq(
   array[
     'scheduler_active_mentors', 'scheduler_active_mentors_page', 'scheduler_check_mentors_view', 'scheduler_claim',
     'scheduler_claim_alert', 'scheduler_complete', 'scheduler_delete', 'scheduler_enqueue', 'scheduler_finish', 'scheduler_get',
-    'scheduler_hand_back', 'scheduler_last_good_run', 'scheduler_list', 'scheduler_mentors_view_fault',
+    'scheduler_end_slice', 'scheduler_last_success', 'scheduler_list', 'scheduler_mentors_view_fault',
     'scheduler_mentors_without_user_id', 'scheduler_open',
-    'scheduler_open_slot', 'scheduler_release', 'scheduler_settle_alert', 'scheduler_spent_slots', 'scheduler_split',
-    'scheduler_take_permit', 'scheduler_undone', 'scheduler_update'
+    'scheduler_open_slot', 'scheduler_release', 'scheduler_settle_alert', 'scheduler_used_slots', 'scheduler_split',
+    'scheduler_take_permit', 'scheduler_unfinished', 'scheduler_update'
   ],
   'service_role may call exactly these functions'
 );
@@ -130,7 +130,7 @@ select is_empty(
      where prosecdef
        and (pronamespace = 'scheduler'::regnamespace
             or proname in ('scheduler_active_mentors', 'scheduler_active_mentors_page', 'scheduler_check_mentors_view',
-                         'scheduler_mentors_view_fault', 'scheduler_mentors_without_user_id', 'scheduler_undone'))
+                         'scheduler_mentors_view_fault', 'scheduler_mentors_without_user_id', 'scheduler_unfinished'))
   $$,
   'what is private, or reads the view, does so with its caller''s rights'
 );
@@ -155,7 +155,7 @@ select throws_ok(
 )
   from (values
     ('anon', 'select 1 from public.active_peer_mentors'),
-    ('anon', 'select public.scheduler_last_good_run()'),
+    ('anon', 'select public.scheduler_last_success()'),
     ('authenticated', 'select 1 from public.scheduler_evaluations'),
     ('authenticated', 'select public.scheduler_claim(1, 1, false)'),
     ('service_role', 'update public.scheduler_invocations set note = null'),

@@ -9,7 +9,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
-from shared.post_client import HttpAnswer
+from shared.post_client import HttpResponse
 
 
 class AiohttpClient:
@@ -32,12 +32,12 @@ class AiohttpClient:
 
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=self._connect_seconds)
         async with self._session.post(
             self._url, data=content, headers=headers, allow_redirects=False, timeout=timeout
         ) as response:
-            return HttpAnswer(response.status, response.headers, await response.read())
+            return HttpResponse(response.status, response.headers, await response.read())
 
     async def close(self) -> None:
         await self._session.close()

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import httpx
 
-from shared.post_client import HttpAnswer
+from shared.post_client import HttpResponse
 
 
 class HttpxClient:
@@ -26,10 +26,10 @@ class HttpxClient:
 
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         async with asyncio.timeout(timeout_seconds):
             response = await self._client.post(self._url, content=content, headers=headers)
-        return HttpAnswer(response.status_code, response.headers, response.content)
+        return HttpResponse(response.status_code, response.headers, response.content)
 
     async def close(self) -> None:
         await self._client.aclose()

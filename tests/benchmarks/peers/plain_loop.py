@@ -22,15 +22,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from functions.enumeration import read_ahead
-from functions.evaluation_batch import run_evaluation_batch
 from functions.main import CONFIG
-from functions.peer_mentors import fetch_active_peer_mentors
-from functions.work import build_work
+from functions.runs.enumeration import prefetch
+from functions.runs.evaluation_batch import run_evaluation_batch
+from functions.runs.peer_mentors import fetch_active_peer_mentors
+from functions.runs.slice import build_services
+from shared.concurrency import gather_or_cancel
+from shared.deadline import Deadline
 from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios
-from shared.load_control import gather_or_cancel
-from shared.observability import start_trace
-from shared.time_budget import TimeBudget
+from shared.logs import start_trace
 
 MOST_IN_HAND = 64
 AFTER = os.environ.get("MENTORS_AFTER") or None
@@ -39,7 +39,7 @@ UP_TO = os.environ.get("MENTORS_UP_TO") or "ffffffff-ffff-ffff-ffff-ffffffffffff
 
 async def run() -> dict[str, Any]:
     """Reads, evaluates and writes side by side."""
-    work, budget = build_work(CONFIG), TimeBudget(CONFIG.time_budget_seconds)
+    work, deadline = build_services(CONFIG), Deadline(CONFIG.time_budget_seconds)
     run_id, scheduled_for = str(uuid.uuid4()), datetime.now(UTC).isoformat(timespec="seconds")
     size = CONFIG.evaluation_batch_size
     # Enough batches in hand to fill the engine's concurrency, and half as many again that are about to be written.
@@ -52,7 +52,7 @@ async def run() -> dict[str, Any]:
     async def read() -> None:
         nonlocal mentors
         number = 0
-        async with aclosing(read_ahead(fetch_active_peer_mentors(work.slices, after=AFTER))) as pages:
+        async with aclosing(prefetch(fetch_active_peer_mentors(work.slices, after=AFTER))) as pages:
             async for page in pages:
                 users = [
                     MentorScenarios(user_id, CONFIG.scenario_types_for(segments))
@@ -83,7 +83,7 @@ async def run() -> dict[str, Any]:
             evaluated = await run_evaluation_batch(
                 batch,
                 engine=work.engine,
-                budget=budget,
+                deadline=deadline,
                 users_per_call=CONFIG.engine_users_per_call,
                 types_per_call=CONFIG.engine_types_per_call,
                 max_deliveries=CONFIG.max_batch_deliveries,

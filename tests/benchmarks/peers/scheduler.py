@@ -57,7 +57,7 @@ class Scheduler:
         )
 
         async def count_results(response: httpx.Response) -> int:
-            if response.status_code != httpx.codes.OK or response.json()["status"] != "succeeded":
+            if response.status_code != httpx.codes.OK or response.json()["status"] != "success":
                 raise EmulatorError(f"the run did not succeed: {response.status_code} {response.text}")
             return await count(project, RESULTS, response.json()["id"])
 

@@ -15,7 +15,7 @@ from tests.emulator.errors import EmulatorError
 from tests.emulator.staging import PACKAGES, ROOT
 
 from ..child_run import run_child
-from ..contest import Contest, Entry, in_turn, project_and_engine
+from ..comparison import Contest, Entry, in_turn, project_and_engine
 from ..peers.contenders import THIS_FUNCTION
 from ..peers.fast_engine import read_stats, reset
 from ..peers.figures import Load

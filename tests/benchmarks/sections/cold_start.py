@@ -22,7 +22,7 @@ from tests.emulator.ports import LOCALHOST
 from tests.emulator.project import Project
 from tests.emulator.staging import ROOT
 
-from ..contest import in_turn, project_and_engine
+from ..comparison import in_turn, project_and_engine
 from ..peers.contenders import GOOD, GOOD_DENO, THIS_FUNCTION, ServedContender, settings_of
 from ..peers.counting_gateway import counting_gateway
 from ..peers.fast_engine import HERE, reset
@@ -129,7 +129,7 @@ async def _call(client: httpx.AsyncClient, url: str) -> float:
     started = time.perf_counter()
     answer = await client.post(f"{url}/")
     took = time.perf_counter() - started
-    if answer.status_code != httpx.codes.OK or answer.json()["status"] != "succeeded":
+    if answer.status_code != httpx.codes.OK or answer.json()["status"] != "success":
         raise EmulatorError(f"the run did not succeed: {answer.status_code} {answer.text}")
     return took * 1000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..contest import Contest, Entry
+from ..comparison import Contest, Entry
 from ..peers.contenders import DBOS, GOOD_DENO, NAIVE_DENO, PLAIN, THIS_FUNCTION, WRK
 from ..peers.figures import Load
 from ..section import Conditions, Measured, Section, Target, at_least, at_most, reported

@@ -10,12 +10,12 @@ from urllib.parse import quote
 import httpx
 
 from functions.http.invocations import cursor_of
-from shared.invocation_records import Position
+from shared.run_repository import Position
 from tests.emulator.errors import EmulatorError
 from tests.emulator.migrations import run_script
 from tests.emulator.project import Project, ProjectFactory
 
-from ..contest import Contest, Entry, in_turn
+from ..comparison import Contest, Entry, in_turn
 from ..peers.contenders import THIS_FUNCTION
 from ..peers.fast_engine import fast_engine
 from ..peers.figures import Figures, Load

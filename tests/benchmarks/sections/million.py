@@ -7,7 +7,7 @@ from collections import Counter
 
 from tests.emulator.project import Project, ProjectFactory
 
-from ..contest import Contest, Entry
+from ..comparison import Contest, Entry
 from ..peers.contenders import THIS_FUNCTION
 from ..peers.counting_gateway import counting_gateway
 from ..peers.fast_engine import fast_engine

@@ -5,11 +5,11 @@ set local session_replication_role = replica;
 
 -- A minute apart, the last of them two days ago: their number matters here, and not their age.
 insert into public.scheduler_invocations (
-  id, idempotency_key, triggered_by, status, scheduled_for, created_at, started_at, finished_at, expires_at,
+  id, idempotency_key, trigger, status, scheduled_for, created_at, started_at, finished_at, expires_at,
   engine_scope, engine_scope_since, enumeration_done, next_batch_no
 )
 select
-  scheduler.time_ordered_id(run.at), 'slot:old-' || n, 'schedule', 'succeeded', run.at, run.at, run.at,
+  scheduler.time_ordered_id(run.at), 'slot:old-' || n, 'schedule', 'success', run.at, run.at, run.at,
   run.at + interval '10 seconds', run.at + interval '20 hours', 'slot:old-' || n, run.at, true, 2
 from generate_series(1, current_setting('benchmark.runs')::integer) as n
 cross join lateral (select now() - interval '2 days' - make_interval(mins => n) as at) as run;

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
-from tests.integration.database.asked import pairs_of
+from tests.integration.database.requests import pairs_of
 from tests.integration.database.sql_core import Json
 
 from .snapshot import OUTCOMES, BatchKey, Message, Pair, Run, Snapshot, by_scenario, key_of, last_good, moment
@@ -36,7 +36,7 @@ class Ledger:
     # How many batches were handed out in all.
     claims: int = 0
     # The reads of a batch that were released without blame.
-    blameless: dict[BatchKey, frozenset[int]] = field(default_factory=dict)
+    uncounted: dict[BatchKey, frozenset[int]] = field(default_factory=dict)
 
     def branch(self) -> Ledger:
         """Return a copy that can go another way."""
@@ -45,7 +45,7 @@ class Ledger:
     def key(self) -> str:
         # Which worker is which makes no difference.
         held = sorted([(*key_of(batch), batch["read_count"]) for batch in held] for held in self.held.values() if held)
-        return repr((self.claims, held, self.blameless, self.frozen))
+        return repr((self.claims, held, self.uncounted, self.frozen))
 
     def open(self, run_id: str, scope: str) -> None:
         assert run_id not in self.scopes, f"{run_id} was opened a second time"
@@ -87,7 +87,7 @@ def check(after: Snapshot, described: dict[str, Json], ledger: Ledger) -> None:
         pairs_are_what_was_frozen_and_recorded(run, ledger)
         batches_agree_with_their_pairs(run)
         counts_agree_with_pairs(run, described[run.id]["described"])
-        unfinished_can_be_read_back(run, described[run.id]["undone"])
+        unfinished_can_be_read_back(run, described[run.id]["unfinished"])
         status_is_the_truth(run, ledger)
         keys_are_the_same_each_time(run, after, ledger)
     messages_are_those_of_open_batches(after, ledger)
@@ -135,8 +135,8 @@ def counts_agree_with_pairs(run: Run, described: Json) -> None:
     assert described["status"] == run.status
 
 
-def unfinished_can_be_read_back(run: Run, undone: Json) -> None:
-    read = {(row["user_id"], kind) for row in undone["mentors"] for kind in row["scenario_types"]}
+def unfinished_can_be_read_back(run: Run, unfinished: Json) -> None:
+    read = {(row["user_id"], kind) for row in unfinished["mentors"] for kind in row["scenario_types"]}
     assert read == {pair for pair, outcome in run.outcomes.items() if outcome in ("failed", "not_evaluated")}
 
 
@@ -160,14 +160,14 @@ def status_is_the_truth(run: Run, ledger: Ledger) -> None:
     status = final_status(run, outcomes)
     assert run.status == status, f"{run.id} is {run.status}, but {dict(outcomes)} is {status}"
     has_no_mentors = run.enumeration_done and not run.batches and not run.mentors_skipped
-    assert (run.error == "no_active_mentors") == (has_no_mentors and run.triggered_by == "schedule")
+    assert (run.error == "no_active_mentors") == (has_no_mentors and run.trigger == "schedule")
 
 
 def final_status(run: Run, outcomes: Counter[str | None]) -> str:
     if run.enumeration_done and not run.batches and not run.mentors_skipped:
-        return "failed" if run.triggered_by == "schedule" else "succeeded"
+        return "failed" if run.trigger == "schedule" else "success"
     if run.enumeration_done and not outcomes["failed"] and not outcomes["not_evaluated"]:
-        return "succeeded"
+        return "success"
     evaluated = sum(outcomes[outcome] for outcome in ("triggered", "not_triggered", "suppressed"))
     return "partial" if evaluated else "failed"
 
@@ -177,7 +177,7 @@ def keys_are_the_same_each_time(run: Run, after: Snapshot, ledger: Ledger) -> No
     assert run.id in ledger.scopes, f"no caller was answered that {run.id} was opened"
     assert run.engine_scope == ledger.scopes[run.id]
     source = ledger.sources.get(run.id)
-    assert (run.triggered_by == "retry") == (source is not None)
+    assert (run.trigger == "retry") == (source is not None)
     if source is None:
         return
     assert run.enumeration_done or source in after.runs, f"{source} is gone, and {run.id} still reads from it"
@@ -193,13 +193,13 @@ def messages_are_those_of_open_batches(after: Snapshot, ledger: Ledger) -> None:
         for number in run.open_batches:
             wanted.add(message := after.message_of((run.id, number)))
             assert message, f"open batch {number} of {run.id} has no message"
-            assert run.batches[number]["handed_back"] == len(ledger.blameless.get((run.id, number), ()))
+            assert run.batches[number]["released_count"] == len(ledger.uncounted.get((run.id, number), ()))
     assert set(after.messages) <= wanted, "a message is left of a batch that is not open"
 
 
 def slots_are_opened_once(after: Snapshot, ledger: Ledger) -> None:
     """I1; that a slot is not opened again after its run is gone is checked with each answer."""
-    scheduled = [run for run in after.runs.values() if run.triggered_by == "schedule"]
+    scheduled = [run for run in after.runs.values() if run.trigger == "schedule"]
     assert {run.idempotency_key for run in scheduled} <= ledger.slots
     assert sum(run.is_open for run in scheduled) <= 1
     retried = [run.retry_of for run in after.open_runs if run.retry_of]

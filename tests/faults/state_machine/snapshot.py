@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from tests.integration.database.asked import pairs_of
+from tests.integration.database.requests import pairs_of
 from tests.integration.database.sql_core import Json
 
 OPEN = ("pending", "running")
@@ -47,7 +47,7 @@ def look(queues: Iterable[str]) -> str:
 
 DESCRIBE = """
   select jsonb_object_agg(i.id, jsonb_build_object(
-           'described', scheduler.describe_invocation(i.id), 'undone', public.scheduler_undone(i.id, null, 100000)))
+           'described', scheduler.describe_invocation(i.id), 'unfinished', public.scheduler_unfinished(i.id, null, 100000)))
     from public.scheduler_invocations as i
 """
 
@@ -209,9 +209,9 @@ def last_good(runs: Iterable[Run]) -> str | None:
     good = [
         run
         for run in runs
-        if run.triggered_by == "schedule"
+        if run.trigger == "schedule"
         and not run.dry_run
-        and run.status in ("succeeded", "partial")
+        and run.status in ("success", "partial")
         and (run.mentors_skipped or run.batches)
     ]
     return max(good, key=lambda run: moment(run.finished_at)).id if good else None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tests.integration.database.asked import ask, pairs_of, undone
+from tests.integration.database.requests import ask, pairs_of, unfinished
 from tests.integration.database.sql_core import Json, Pairs, Worker, mentor, minutes
 
 from .invariants import Ledger, may_be_pruned
@@ -82,7 +82,7 @@ async def claim(scene: Scene, worker: str, quantity: int = 1, lasts: bool = True
         assert message, f"batch {key} was handed out by another message than its own"
         assert message.visible, f"batch {key} was handed out while it was hidden"
         assert batch["read_count"] == message.read_count + 1
-        released = sum(read < batch["read_count"] for read in ledger.blameless.get(key, ()))
+        released = sum(read < batch["read_count"] for read in ledger.uncounted.get(key, ()))
         assert batch["deliveries"] == batch["read_count"] - released + known["deliveries_before"]
         assert batch["pairs"] == known["pairs"]
         assert batch["is_poison"] == (message.queue == POISON)
@@ -92,24 +92,24 @@ async def claim(scene: Scene, worker: str, quantity: int = 1, lasts: bool = True
     ledger.held[worker] = (*ledger.held.get(worker, ()), *batches)
 
 
-async def complete(scene: Scene, worker: str, rest: int = 0, hand: int = 0, repeated: bool = False) -> None:
-    """Record a batch; the last `rest` of its users are cut off. `repeated`: the call is made again."""
+async def complete(scene: Scene, worker: str, remaining: int = 0, hand: int = 0, repeated: bool = False) -> None:
+    """Record a batch; the last `remaining` of its users are cut off. `repeated`: the call is made again."""
     batch = scene.held(worker, hand)
     users = sorted({user_id for user_id, _ in pairs_of(batch["pairs"])}) if batch else []
-    if batch is None or rest >= len(users):
+    if batch is None or remaining >= len(users):
         return
-    cut_off, turns = users[len(users) - rest :], OUTCOMES[batch["read_count"] % len(OUTCOMES) - 1]
+    cut_off, turns = users[len(users) - remaining :], OUTCOMES[batch["read_count"] % len(OUTCOMES) - 1]
     skipped = {pair for group in batch["pairs"] if "skip" in group for pair in pairs_of([group])}
     outcomes = {
         pair: "skipped" if pair in skipped else turns[number % len(turns)]
         for number, pair in enumerate(pairs_of(batch["pairs"]))
         if pair[0] not in cut_off
     }
-    notable = [(*pair, outcome) for pair, outcome in outcomes.items() if outcome != "not_triggered"]
+    stored_rows = [(*pair, outcome) for pair, outcome in outcomes.items() if outcome != "not_triggered"]
     known = scene.before.batch(key_of(batch))
     expected = "gone" if known is None else "already_done" if known["state"] == "done" else "done"
     for again in (False, True)[: 1 + repeated]:
-        said = await scene.session.complete_with(batch, notable, by_scenario(outcomes), rest=cut_off or None)
+        said = await scene.session.complete_with(batch, stored_rows, by_scenario(outcomes), remaining=cut_off or None)
         assert said == ("already_done" if again and expected == "done" else expected), f"the answer was {said!r}"
     await scene.look()
     if expected == "done":
@@ -118,22 +118,24 @@ async def complete(scene: Scene, worker: str, rest: int = 0, hand: int = 0, repe
 
 
 async def release(
-    scene: Scene, worker: str, blameless: bool = True, at_once: bool = True, hand: int = 0, repeated: bool = False
+    scene: Scene, worker: str, count_delivery: bool = False, at_once: bool = True, hand: int = 0, repeated: bool = False
 ) -> None:
     batch = scene.held(worker, hand)
     if batch is None:
         return
     accepted = False
     for _ in range(1 + repeated):
-        accepted = await scene.session.release(batch, delay_seconds=0 if at_once else 600, blameless=blameless)
+        accepted = await scene.session.release(
+            batch, delay_seconds=0 if at_once else 600, count_delivery=count_delivery
+        )
         assert accepted == scene.before.holds(batch), "what another worker holds is not this one's to release"
     message, key = (await scene.look()).message_of(key_of(batch)), key_of(batch)
     scene.ledger.drop(worker, batch)
     if accepted:
         assert message
         assert message.visible == at_once
-        if blameless:
-            scene.ledger.blameless[key] = scene.ledger.blameless.get(key, frozenset()) | {batch["read_count"]}
+        if not count_delivery:
+            scene.ledger.uncounted[key] = scene.ledger.uncounted.get(key, frozenset()) | {batch["read_count"]}
 
 
 async def split(scene: Scene, worker: str, hand: int = 0) -> None:
@@ -206,7 +208,7 @@ async def fire(scene: Scene, which: int = 0) -> None:
     if said["opened"]:
         ledger.slots.add(key)
         ledger.open(said["invocation"]["id"], key)
-        overlaps = any(run.triggered_by == "schedule" and not before.is_overdue(run) for run in before.open_runs)
+        overlaps = any(run.trigger == "schedule" and not before.is_overdue(run) for run in before.open_runs)
         assert said["invocation"]["status"] == ("skipped" if overlaps else "running")
 
 
@@ -215,7 +217,7 @@ async def open_run(scene: Scene, retry_of: int = -1, repeated: bool = False) -> 
     found, new_id = scene.run(retry_of) if retry_of >= 0 else None, scene.new_id
     said = [
         await ask(
-            scene.session, invocation_id=new_id, key=new_id, retry_of=found.id if found else None, post_slice=True
+            scene.session, invocation_id=new_id, key=new_id, retry_of=found.id if found else None, request_slice=True
         )
         for _ in range(1 + repeated)
     ]
@@ -257,11 +259,11 @@ async def enqueue(scene: Scene, run: int = 0, page: Page = (), done: bool = Fals
 
 async def _page(session: Worker, run: Run, page: Page) -> tuple[list[Pairs], str | None]:
     cursor, batches = run.enumeration_cursor, list[Pairs]()
-    if run.triggered_by == "retry":
-        unfinished = await undone(session, run.retry_of, after=cursor, mentors=2)
-        for row in unfinished["mentors"] if unfinished else ():
+    if run.trigger == "retry":
+        left = await unfinished(session, run.retry_of, after=cursor, mentors=2)
+        for row in left["mentors"] if left else ():
             batches.append([{"scenario_types": row["scenario_types"], "user_ids": [row["user_id"]]}])
-        return batches, unfinished["last_user_id"] if batches else cursor
+        return batches, left["last_user_id"] if batches else cursor
     number = int(cursor or 0)
     for groups in page:
         batches.append([])
@@ -314,7 +316,7 @@ async def dispatch(scene: Scene, lost: int = 0) -> None:
     assert not after.open_runs or after.under_way, "there is work, and no slice was asked for"
     for run_id, number in {(message.batch[0], int(message.batch[1])) for message in taken}:
         # How often a message that was lost had been read is unknown; its holders' reads are of another message.
-        scene.ledger.blameless.pop((run_id, number), None)
+        scene.ledger.uncounted.pop((run_id, number), None)
         for worker, held in scene.ledger.held.items():
             scene.ledger.held[worker] = tuple(
                 {**batch, "read_count": -1} if key_of(batch) == (run_id, number) else batch for batch in held

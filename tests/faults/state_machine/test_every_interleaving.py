@@ -16,14 +16,14 @@ import pytest
 from tests.emulator.project import ProjectFactory
 
 from . import steps
-from .world import State, Step, ViolationError, World, name_of, world
+from .harness import State, Step, ViolationError, World, name_of, world
 
 SCHEDULED, MANUAL, FIRED_AGAIN = partial(steps.fire, which=1), partial(steps.open_run), partial(steps.fire, which=0)
 ENQUEUED = partial(steps.enqueue, page=steps.TWO_USERS, done=True)
 BY_WORKERS: tuple[Step, ...] = (
     *(partial(step) for step in (steps.claim, steps.complete, steps.release, steps.split, steps.die)),
-    partial(steps.complete, rest=1),
-    partial(steps.release, blameless=False),
+    partial(steps.complete, remaining=1),
+    partial(steps.release, count_delivery=True),
 )
 BY_OTHERS = (steps.finish, steps.cancel, steps.run_out_of_time, steps.expire, steps.delete, steps.prune)
 STEPS: tuple[Step, ...] = (

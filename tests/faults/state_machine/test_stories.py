@@ -21,9 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from tests.emulator.project import ProjectFactory
 
 from . import steps
+from .harness import State, Step, World, world
 from .invariants import has_readers
 from .snapshot import last_good
-from .world import State, Step, World, world
 
 EXAMPLES = 30
 STEPS = 30
@@ -44,8 +44,8 @@ CLAIM = drawn(steps.claim, worker=WORKER, quantity=st.integers(1, 4), lasts=OFTE
 ENQUEUE = drawn(steps.enqueue, run=RUN, page=PAGE, done=SELDOM, stale=SELDOM)
 OPEN = drawn(steps.open_run, retry_of=st.integers(-1, 3), repeated=SELDOM) | drawn(steps.fire, which=st.integers(-1, 1))
 WORK = st.one_of(
-    drawn(steps.complete, worker=WORKER, rest=st.integers(0, 2), hand=HAND, repeated=SELDOM),
-    drawn(steps.release, worker=WORKER, blameless=YES_OR_NO, at_once=OFTEN, hand=HAND, repeated=SELDOM),
+    drawn(steps.complete, worker=WORKER, remaining=st.integers(0, 2), hand=HAND, repeated=SELDOM),
+    drawn(steps.release, worker=WORKER, count_delivery=YES_OR_NO, at_once=OFTEN, hand=HAND, repeated=SELDOM),
     drawn(steps.split, worker=WORKER, hand=HAND),
     drawn(steps.die, worker=WORKER),
     drawn(steps.reappear, which=st.none() | st.integers(0, 2)),
@@ -83,9 +83,9 @@ class Story(RuleBasedStateMachine):
     def enumerates(self, step: Step) -> None:
         self.take(step)
 
-    @rule(claim=CLAIM, work=st.lists(WORK, max_size=4))
-    def works(self, claim: Step, work: list[Step]) -> None:
-        self.take(claim, *work)
+    @rule(claim=CLAIM, services=st.lists(WORK, max_size=4))
+    def works(self, claim: Step, services: list[Step]) -> None:
+        self.take(claim, *services)
 
     @rule(step=PLATFORM)
     def runs_on(self, step: Step) -> None:

@@ -9,30 +9,30 @@ import sys
 from pathlib import Path
 
 from tests.integration.manual.caller import Caller
-from tests.integration.nightly.night import Night
+from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
 HERE = Path(__file__).parent
 
 
-async def test_every_operation_keeps_to_the_document(night: Night, tmp_path: Path) -> None:
-    await night.add_mentors(12)
-    function = await night.start_function()
-    caller = Caller(night, function)
-    assert (await night.fire(function)).json()["status"] == "succeeded"
+async def test_every_operation_keeps_to_the_document(harness: Harness, tmp_path: Path) -> None:
+    await harness.add_mentors(12)
+    function = await harness.start_function()
+    caller = Caller(harness, function)
+    assert (await harness.fire(function)).json()["status"] == "success"
     # That a run ended well is remembered for half a minute, and so is that none did.
     assert (await caller.call("GET", "/health/last-run", token="")).status_code == 200
-    night.engine.rules = [rules.refuse_calls_with({night.mentors[0]})]
+    harness.engine.rules = [rules.refuse_calls_with({harness.mentors[0]})]
     await caller.run()
-    night.engine.rules = []
+    harness.engine.rules = []
     await caller.ask({"note": "waits"}, prefer="respond-async")
     await caller.cancel((await caller.ask({"dry_run": True}, prefer="respond-async")).json()["id"])
-    runs = await night.invocations()
-    assert {run["status"] for run in runs} == {"succeeded", "partial", "pending", "cancelled"}
+    runs = await harness.invocations()
+    assert {run["status"] for run in runs} == {"success", "partial", "pending", "cancelled"}
     pages = [await caller.page(path, limit=2) for path in ("", "/active-peer-mentors")]
     # What exists, by the names under which schemathesis.toml looks for it.
     for name, values in {
-        "mentors": night.mentors,
+        "mentors": harness.mentors,
         "invocations": [run["id"] for run in runs],
         "cursors": [page["next_cursor"] for page in pages],
     }.items():
@@ -47,7 +47,7 @@ async def test_every_operation_keeps_to_the_document(night: Night, tmp_path: Pat
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
-            "ADMIN_TOKEN": night.project.admin_token,
+            "ADMIN_TOKEN": harness.project.admin_token,
             "SCHEMATHESIS_HOOKS": str(HERE / "documented_refusals.py"),
         },
         stdin=asyncio.subprocess.DEVNULL,
@@ -58,6 +58,6 @@ async def test_every_operation_keeps_to_the_document(night: Night, tmp_path: Pat
 
     assert process.returncode == 0, output
     assert "Stateful" in output, output
-    lines = night.log_lines(function)
+    lines = harness.log_lines(function)
     assert [line for line in lines if line["severity"] not in ("DEBUG", "INFO", "WARNING")] == []
-    assert night.engine.violations == []
+    assert harness.engine.violations == []

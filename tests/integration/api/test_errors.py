@@ -16,7 +16,7 @@ from tests.emulator.function import FunctionProcess
 from tests.emulator.staging import ROOT
 from tests.integration.manual.caller import PATH as API
 from tests.integration.manual.caller import Caller, a_caller
-from tests.integration.nightly.night import Night
+from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
 JSON = {"Content-Type": "application/json"}
@@ -24,7 +24,7 @@ UNKNOWN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
 TABLE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Errors")[2]
 ROWS = re.findall(r"^\| \d{3}[^|]*\|([^|]*)\|", TABLE, re.MULTILINE)
 DOCUMENTED = {code for row in ROWS for code in re.findall(r"`(\w+)`", row)}
-# Of evaluation-batch: tests/unit/functions/test_adhoc_batch.py.
+# Of evaluation-batch: tests/unit/functions/test_adhoc.py.
 ELSEWHERE = {"engine_busy", "time_budget_exceeded"}
 
 
@@ -92,29 +92,29 @@ class Catalogue:
         return answer
 
 
-async def test_each_documented_error_has_its_status_code_and_field(night: Night) -> None:
-    await night.add_mentors(12)
-    function = await night.start_function({"ENGINE_MAX_ATTEMPTS": "1"})
-    catalogue = Catalogue(Caller(night, function))
+async def test_each_documented_error_has_its_status_code_and_field(harness: Harness) -> None:
+    await harness.add_mentors(12)
+    function = await harness.start_function({"ENGINE_MAX_ATTEMPTS": "1"})
+    catalogue = Catalogue(Caller(harness, function))
     for method, path, status, code, of, body, headers in WRONG_REQUESTS:
         await catalogue.refused(status, code, method, path, of=of, content=body, headers=headers)
     assert (await catalogue.caller.send("PATCH")).headers["allow"] == "GET, HEAD, POST"
     await catalogue.refused(401, "unauthorized", "GET", API, token="")
-    await catalogue.refused(403, "forbidden", "GET", API, token=night.project.invoke_token)
-    assert await night.invocations() == []
-    assert night.engine.calls == []
+    await catalogue.refused(403, "forbidden", "GET", API, token=harness.project.invoke_token)
+    assert await harness.invocations() == []
+    assert harness.engine.calls == []
 
-    await refused_by_the_state_of_a_run(night, catalogue)
-    batch = {"user_ids": night.mentors, "dry_run": True}
-    night.engine.rules = [rules.respond(401)]
+    await refused_by_the_state_of_a_run(harness, catalogue)
+    batch = {"user_ids": harness.mentors, "dry_run": True}
+    harness.engine.rules = [rules.respond(401)]
     await catalogue.refused(502, "engine_rejected", "POST", BATCH, json=batch)
-    night.engine.rules = [rules.respond(503, headers={"Retry-After": "7"})]
+    harness.engine.rules = [rules.respond(503, headers={"Retry-After": "7"})]
     await catalogue.refused(503, "engine_unavailable", "POST", BATCH, json=batch)
-    await failed_by_the_database(night, function, catalogue)
+    await failed_by_the_database(harness, function, catalogue)
     assert catalogue.seen == DOCUMENTED - ELSEWHERE
 
 
-async def refused_by_the_state_of_a_run(night: Night, catalogue: Catalogue) -> None:
+async def refused_by_the_state_of_a_run(harness: Harness, catalogue: Catalogue) -> None:
     caller = catalogue.caller
 
     async def refused(code: str, source: str) -> None:
@@ -127,7 +127,7 @@ async def refused_by_the_state_of_a_run(night: Night, catalogue: Catalogue) -> N
     retry = (await caller.ask({"retry_of": source}, prefer="respond-async")).json()["id"]
     await refused("retry_already_open", source)
     await caller.cancel(retry)
-    await night.execute(b"update public.scheduler_invocations set engine_scope_since = now() - interval '1 year'")
+    await harness.execute(b"update public.scheduler_invocations set engine_scope_since = now() - interval '1 year'")
     await refused("retry_window_closed", source)
 
     ended = (await caller.ask({"dry_run": True}, key="once")).json()["id"]
@@ -140,11 +140,11 @@ async def refused_by_the_state_of_a_run(night: Night, catalogue: Catalogue) -> N
     await catalogue.refused(409, "invocation_deleted", "POST", API, json={"dry_run": True}, **key)
 
 
-async def failed_by_the_database(night: Night, function: FunctionProcess, catalogue: Catalogue) -> None:
+async def failed_by_the_database(harness: Harness, function: FunctionProcess, catalogue: Catalogue) -> None:
     """As if migrations and function did not belong together; then away; and a wrong key."""
-    await night.execute(b"alter view public.active_peer_mentors rename to elsewhere")
+    await harness.execute(b"alter view public.active_peer_mentors rename to elsewhere")
     await catalogue.refused(500, "mentors_view_invalid", "GET", f"{API}/active-peer-mentors")
-    await night.execute(b"alter view public.elsewhere rename to active_peer_mentors")
+    await harness.execute(b"alter view public.elsewhere rename to active_peer_mentors")
 
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     for body, status, code in (
@@ -152,7 +152,7 @@ async def failed_by_the_database(night: Night, function: FunctionProcess, catalo
         (b"raise exception 'private: Ann'", 500, "database_refused"),
         (b"raise exception 'private: Ann' using errcode = '57014'", 503, "database_timeout"),
     ):
-        await night.execute(
+        await harness.execute(
             b"create or replace function public.scheduler_get(p_invocation_id uuid) returns jsonb"
             b" language plpgsql stable security definer set search_path = '' as $$ begin " + body + b"; end $$"
         )
@@ -160,18 +160,18 @@ async def failed_by_the_database(night: Night, function: FunctionProcess, catalo
         answer = await catalogue.refused(status, code, "GET", f"{API}/{UNKNOWN}", headers=trace)
         assert not re.search("Ann|private|pydantic|Traceback|InvocationDetail", answer.text)
         assert status == 503 or trace_id in answer.json()["detail"]
-        (line,) = [line for line in night.log_lines(function) if line["event"] == code]
+        (line,) = [line for line in harness.log_lines(function) if line["event"] == code]
         assert line["trace_id"] == trace_id
         # What no model knows may be about a person: the log names the fields, not what stood in them.
         assert ("Ann" in json.dumps(line)) == (code == "database_refused")
 
-    await night.project.gateway.stop()
+    await harness.project.gateway.stop()
     one, mentors = f"{API}/{UNKNOWN}", f"{API}/active-peer-mentors"
     asked = [("POST", "/"), ("GET", API), ("POST", API), ("GET", mentors), ("GET", one), ("DELETE", one)]
     await asyncio.gather(*(catalogue.refused(503, "database_unavailable", *request) for request in asked))
     assert (await catalogue.caller.call("GET", "/health", token="")).status_code == 200
-    await night.project.gateway.start()
+    await harness.project.gateway.start()
     assert (await catalogue.caller.page())["items"]
 
-    catalogue.caller = await a_caller(night, {"SUPABASE_SECRET_KEY": "sb_secret_of_another_project"})
+    catalogue.caller = await a_caller(harness, {"SUPABASE_SECRET_KEY": "sb_secret_of_another_project"})
     await catalogue.refused(500, "database_key_rejected", "POST", "/")

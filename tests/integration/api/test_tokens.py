@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 
 from tests.integration.manual.caller import a_caller
-from tests.integration.nightly.night import Night
+from tests.integration.scheduled_runs.harness import Harness
 
 
-async def test_each_token_may_do_what_its_role_may(night: Night) -> None:
+async def test_each_token_may_do_what_its_role_may(harness: Harness) -> None:
     admins, invokers = [[secrets.token_urlsafe(32) for _ in range(2)] for _ in range(2)]
-    strangers = ["", "a-token-that-was-never-given-out-to-a-caller", night.project.admin_token]
+    strangers = ["", "a-token-that-was-never-given-out-to-a-caller", harness.project.admin_token]
     settings = {"SCHEDULER_ADMIN_TOKENS": ", ".join(admins), "SCHEDULER_INVOKE_TOKENS": ", ".join(invokers)}
-    caller = await a_caller(night, settings)
+    caller = await a_caller(harness, settings)
     document = (await caller.call("GET", "/openapi.json", token="")).json()
     protected = [
         (method.upper(), path.replace("{invocation_id}", "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"))

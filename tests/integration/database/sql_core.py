@@ -158,27 +158,27 @@ class Worker(Session):
         outcome: str = "triggered",
         outcomes: Mapping[str, str] | None = None,
         *,
-        rest: Sequence[str] | None = None,
+        remaining: Sequence[str] | None = None,
     ) -> Any:
-        """Record a batch: each pair came to `outcome`, a user's to `outcomes[user id]`; those in `rest` are cut off."""
+        """Record a batch: each pair came to `outcome`, a user's to `outcomes[user id]`; those in `remaining` are cut off."""
         results = [
             (*pair, (outcomes or {}).get(pair[0], outcome))
             for pair in pairs_of(batch["pairs"])
-            if pair[0] not in (rest or ())
+            if pair[0] not in (remaining or ())
         ]
         counts: dict[str, Counter[str]] = {}
         for _, scenario_type, came_to in results:
             counts.setdefault(scenario_type, Counter())[came_to] += 1
-        notable = [result for result in results if result[2] != "not_triggered"]
-        return await self.complete_with(batch, notable, counts, rest=rest)
+        stored_rows = [result for result in results if result[2] != "not_triggered"]
+        return await self.complete_with(batch, stored_rows, counts, remaining=remaining)
 
     async def complete_with(
         self,
         batch: Mapping[str, Any],
-        notable: Sequence[tuple[str, str, str]],
+        stored_rows: Sequence[tuple[str, str, str]],
         counts: Mapping[str, Any],
         *,
-        rest: Sequence[str] | None = None,
+        remaining: Sequence[str] | None = None,
         causes: Mapping[str, str] | None = None,
     ) -> Any:
         """Record these results, (user id, scenario type, outcome); `causes`: by user, why they failed."""
@@ -194,19 +194,19 @@ class Worker(Session):
                     if outcome == "failed"
                     else {}
                 )
-                for user_id, scenario_type, outcome in notable
+                for user_id, scenario_type, outcome in stored_rows
             ],
             scenario_counts=counts,
             duration_ms=5,
             worker="test",
-            rest=rest,
+            remaining=remaining,
         )
 
     async def split(self, batch: Mapping[str, Any]) -> Any:
         return await self.call("split", **_held(batch))
 
-    async def release(self, batch: Mapping[str, Any], *, delay_seconds: int = 0, blameless: bool = True) -> Any:
-        return await self.call("release", **_held(batch), delay_seconds=delay_seconds, blameless=blameless)
+    async def release(self, batch: Mapping[str, Any], *, delay_seconds: int = 0, count_delivery: bool = False) -> Any:
+        return await self.call("release", **_held(batch), delay_seconds=delay_seconds, count_delivery=count_delivery)
 
     async def finish(self, invocation_id: str) -> Any:
         return await self.call("finish", invocation_id=invocation_id)
@@ -224,10 +224,10 @@ class Worker(Session):
     async def delete(self, invocation_id: str) -> Any:
         return await self.call("delete", invocation_id=invocation_id)
 
-    async def hand_back(self, **given: Any) -> None:
-        """Call scheduler_hand_back; what is not given is null, or false."""
+    async def end_slice(self, **given: Any) -> None:
+        """Call scheduler_end_slice; what is not given is null, or false."""
         nothing = {"engine_error": None, "retry_after_seconds": None, "dispatch_id": None}
-        await self.call("hand_back", **{"progressed": False, "engine_answers": False, **nothing, **given})
+        await self.call("end_slice", **{"progressed": False, "engine_answers": False, **nothing, **given})
 
 
 def pairs_of(frozen: Pairs) -> list[tuple[str, str]]:
@@ -303,14 +303,14 @@ class SqlCore:
         return await self._insert(worker, "manual", f"key:{uuid4()}", batches, enqueued)
 
     async def _insert(
-        self, worker: Worker, triggered_by: str, key: str, batches: Sequence[Pairs], enqueued: Mapping[str, Any]
+        self, worker: Worker, trigger: str, key: str, batches: Sequence[Pairs], enqueued: Mapping[str, Any]
     ) -> str:
         insert = (
             "insert into public.scheduler_invocations"
-            " (idempotency_key, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)"
+            " (idempotency_key, trigger, status, scheduled_for, started_at, expires_at, engine_scope)"
             " values (%s, %s, 'running', now(), now(), now() + interval '1 day', %s) returning id::text"
         )
-        invocation_id = str(await self.owner.value(insert, key, triggered_by, key))
+        invocation_id = str(await self.owner.value(insert, key, trigger, key))
         if batches or enqueued != {"done": False}:
             assert await worker.enqueue(invocation_id, batches, **{"done": True, **enqueued})
         return invocation_id

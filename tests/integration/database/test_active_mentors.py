@@ -10,7 +10,7 @@ import pytest
 
 from shared.database import MAX_ANSWER_BYTES
 
-from .asked import add_mentors, ask, opened, undone
+from .requests import add_mentors, ask, opened, unfinished
 from .sql_core import SqlCore, Worker, mentor
 
 WITHOUT_USER_ID = "select public.scheduler_mentors_without_user_id()"
@@ -115,7 +115,7 @@ async def test_wrong_columns_are_refused_by_name(
         worker.call("active_mentors", user_ids=[mentor(1)]),
         page_of(worker),
         worker.value(WITHOUT_USER_ID),
-        undone(worker, known),
+        unfinished(worker, known),
         ask(worker),
         ask(worker, retry_of=str(uuid4())),
     ):
@@ -138,7 +138,7 @@ async def test_a_run_waits_pending_for_its_view(core: SqlCore, worker: Worker) -
     assert (run["status"], run["error"], run["started_at"]) == ("pending", "mentors_view_invalid", None)
     assert [row["id"] for row in answer["open"]] == [run["id"]]
     # that the engine serves another run says nothing of the view
-    await worker.hand_back(engine_answers=True)
+    await worker.end_slice(engine_answers=True)
     assert (await worker.open_slot(due, following))["invocation"]["error"] == "mentors_view_invalid"
     await replace_view(core, GOOD)
     assert await worker.enqueue(run["id"], [])

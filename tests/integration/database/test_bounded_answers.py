@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from .asked import listed, opened, seen
+from .requests import listed, opened, seen
 from .sql_core import SCENARIO, Json, Session, SqlCore, Worker, mentor, pairs
 
 BATCHES, USERS_PER_BATCH = 30, 100
@@ -84,9 +84,9 @@ async def test_a_cause_for_each_pair_keeps_answers_short_and_cheap(core: SqlCore
         searched, read = await read_of_evaluations(worker)
     assert answers["get"]["counts"]["failed"] == BATCHES * USERS_PER_BATCH
     assert len(answers["get"]["failures"]) == 20
-    assert answers["open_slot"]["witness"]["user_id"] == mentor(7)
+    assert answers["open_slot"]["canary"]["user_id"] == mentor(7)
     assert max(len(json.dumps(answer)) for answer in answers.values()) < 20_000
-    # a row or two for each cause that is shown, of the single run and of the changed one, and the witness's batch
+    # a row or two for each cause that is shown, of the single run and of the changed one, and the canary's batch
     assert searched == 0
     assert read < 2 * 2 * 20 + USERS_PER_BATCH
 

@@ -146,7 +146,7 @@ async def test_a_batch_taken_away_meanwhile_is_left_alone(core: SqlCore, step: s
     await core.let_batches_reappear()
     taken = other.claim_one() if by == "claim_one" else other.cancel(run)
     assert (await core.race(other, taken, worker, getattr(worker, step)(batch)))[1] is False
-    assert (await core.batches("handed_back")) == [(0,)]
+    assert (await core.batches("released_count")) == [(0,)]
     assert (await worker.claim())["batches"] == []
 
 
@@ -267,12 +267,12 @@ async def test_a_pending_invocation_runs_from_its_first_page(core: SqlCore, work
     assert (await core.summarize(run))["started_at"] == first["started_at"]
 
 
-@pytest.mark.parametrize(("triggered_by", "is_manual"), [("manual", True), ("retry", True), ("schedule", False)])
+@pytest.mark.parametrize(("trigger", "is_manual"), [("manual", True), ("retry", True), ("schedule", False)])
 async def test_manual_runs_and_retries_have_a_queue_of_their_own(
-    core: SqlCore, worker: Worker, triggered_by: str, is_manual: bool
+    core: SqlCore, worker: Worker, trigger: str, is_manual: bool
 ) -> None:
     run = await core.open_manual_run(worker, done=False)
-    await core.change(run, f"triggered_by = '{triggered_by}'")
+    await core.change(run, f"trigger = '{trigger}'")
     await worker.enqueue(run, [pairs([1])], following="1")
     assert len((await worker.claim(manual_only=True))["batches"]) == is_manual
 

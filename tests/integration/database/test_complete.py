@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import psycopg
 import pytest
 
-from .asked import undone
+from .requests import unfinished
 from .sql_core import SCENARIO, SqlCore, Worker, assert_counts_add_up, mentor, pairs
 
 QUEUE = "pgmq.q_scenario_evaluation_batches"
@@ -47,7 +47,7 @@ async def test_rows_counts_and_acknowledgement_come_together(core: SqlCore, work
 @pytest.mark.parametrize("rest", [None, mentors(3)], ids=["whole", "cut off"])
 @pytest.mark.parametrize("refused", REFUSALS)
 async def test_what_cannot_be_written_changes_nothing(
-    core: SqlCore, worker: Worker, refused: str, rest: list[str] | None
+    core: SqlCore, worker: Worker, refused: str, remaining: list[str] | None
 ) -> None:
     await core.open_run(worker, [pairs([1, 2, 3])])
     batch = await worker.claim_one()
@@ -55,10 +55,10 @@ async def test_what_cannot_be_written_changes_nothing(
     refuse, allow = REFUSALS[refused]
     await core.owner.run(refuse)
     with pytest.raises(psycopg.DatabaseError):
-        await worker.complete(batch, rest=rest)
+        await worker.complete(batch, remaining=remaining)
     await core.owner.run(allow)
     assert await core.everything() == before
-    assert await worker.complete(batch, rest=rest) == "done"
+    assert await worker.complete(batch, remaining=remaining) == "done"
 
 
 @pytest.mark.parametrize("rests", [(None, None), (mentors(1, 2), mentors(5))], ids=["whole", "cut off"])
@@ -66,8 +66,8 @@ async def test_of_two_simultaneous_records_one_wins(core: SqlCore, rests: tuple[
     first, second = await core.workers(2)
     run = await core.open_run(first, [pairs(range(10))])
     batch = await first.claim_one()
-    late = second.complete(batch, "failed", rest=rests[1])
-    assert await core.race(first, first.complete(batch, rest=rests[0]), second, late) == ("done", "already_done")
+    late = second.complete(batch, "failed", remaining=rests[1])
+    assert await core.race(first, first.complete(batch, remaining=rests[0]), second, late) == ("done", "already_done")
     counts = (await core.describe(run))["counts"]
     assert (counts["mentors"], counts["failed"], await core.queued()) == (10, 0, 0 if rests[0] is None else 1)
 
@@ -93,14 +93,14 @@ WRONG: list[tuple[list[int], dict[str, int]]] = [
     ],
 )
 async def test_results_that_do_not_cover_the_pairs_are_refused(
-    core: SqlCore, worker: Worker, rest: list[str] | None, users: list[int], counts: dict[str, int]
+    core: SqlCore, worker: Worker, remaining: list[str] | None, users: list[int], counts: dict[str, int]
 ) -> None:
-    await core.open_run(worker, [pairs([1, 2, 3] if rest else [1, 2])])
+    await core.open_run(worker, [pairs([1, 2, 3] if remaining else [1, 2])])
     batch = await worker.claim_one()
     before = await core.everything()
-    notable = [(mentor(number), SCENARIO, "triggered") for number in users]
+    stored_rows = [(mentor(number), SCENARIO, "triggered") for number in users]
     with pytest.raises(psycopg.DatabaseError):
-        await worker.complete_with(batch, notable, {SCENARIO: counts}, rest=rest)
+        await worker.complete_with(batch, stored_rows, {SCENARIO: counts}, remaining=remaining)
     assert await core.everything() == before
 
 
@@ -122,7 +122,7 @@ async def test_users_cut_off_keep_their_groups_and_queue(core: SqlCore, worker: 
     run = await core.open_manual_run(worker, [[*pairs([1, 2], ["lapsed"]), *pairs([3, 4], ["milestone"]), skipped]])
     batch = {**await worker.claim_one(), "deliveries": 2}
     outcomes = dict.fromkeys(mentors(5), "skipped")
-    assert await worker.complete(batch, "triggered", outcomes, rest=mentors(2, 3, 4, 6)) == "done"
+    assert await worker.complete(batch, "triggered", outcomes, remaining=mentors(2, 3, 4, 6)) == "done"
     assert await core.batches("state, pairs, mentors, evaluations") == [
         ("done", [*pairs([1], ["lapsed"]), skipped | {"user_ids": mentors(5)}], 2, 2),
         ("open", [*pairs([2], ["lapsed"]), *pairs([3, 4], ["milestone"]), skipped | {"user_ids": mentors(6)}], 4, 4),
@@ -137,13 +137,13 @@ async def test_users_cut_off_keep_their_groups_and_queue(core: SqlCore, worker: 
     ids=["none", "all", "an unknown user", "an unknown user as well", "an unknown user beside one named twice"],
 )
 async def test_a_rest_that_is_no_part_of_the_batch_is_refused(
-    core: SqlCore, worker: Worker, rest: Sequence[str]
+    core: SqlCore, worker: Worker, remaining: Sequence[str]
 ) -> None:
     await core.open_run(worker, [pairs([1, 2, 3])])
     batch = await worker.claim_one()
     before = await core.everything()
     with pytest.raises(psycopg.errors.DataException, match="expected a rest of some but not all of its users"):
-        await worker.complete(batch, rest=rest)
+        await worker.complete(batch, remaining=remaining)
     assert await core.everything() == before
 
 
@@ -152,18 +152,20 @@ async def test_users_cut_off_while_a_retry_reads_come_once(core: SqlCore, worker
     run = await core.open_run(worker, [pairs([1, 2, 3]), pairs([4])])
     late, _ = (await worker.claim())["batches"]
     await worker.cancel(run)
-    first = await undone(worker, run, mentors=1)
-    await worker.complete(late, rest=mentors(3))
-    second = await undone(worker, run, after=first["last_user_id"], mentors=1)
+    first = await unfinished(worker, run, mentors=1)
+    await worker.complete(late, remaining=mentors(3))
+    second = await unfinished(worker, run, after=first["last_user_id"], mentors=1)
     assert [[row["user_id"] for row in page["mentors"]] for page in (first, second)] == [mentors(1, 2, 3), mentors(4)]
-    assert (await undone(worker, run, after=second["last_user_id"], mentors=1))["last_user_id"] is None
+    assert (await unfinished(worker, run, after=second["last_user_id"], mentors=1))["last_user_id"] is None
 
 
 async def test_a_run_does_not_end_between_record_and_rest(core: SqlCore) -> None:
     recorder, finisher = await core.workers(2)
     run = await core.open_run(recorder, [pairs([1, 2])])
     batch = await recorder.claim_one()
-    _, finished = await core.race(recorder, recorder.complete(batch, rest=mentors(2)), finisher, finisher.finish(run))
+    _, finished = await core.race(
+        recorder, recorder.complete(batch, remaining=mentors(2)), finisher, finisher.finish(run)
+    )
     assert not finished["ended_now"]
 
 
@@ -171,6 +173,8 @@ async def test_a_rest_beside_a_cancellation_is_abandoned_with_it(core: SqlCore) 
     recorder, canceller = await core.workers(2)
     run = await core.open_run(recorder, [pairs([1, 2])])
     batch = await recorder.claim_one()
-    _, recorded = await core.race(canceller, canceller.cancel(run), recorder, recorder.complete(batch, rest=mentors(2)))
+    _, recorded = await core.race(
+        canceller, canceller.cancel(run), recorder, recorder.complete(batch, remaining=mentors(2))
+    )
     counts = (await core.describe(run))["counts"]
     assert (recorded, counts["triggered"], counts["not_evaluated"], await core.queued()) == ("done", 1, 1, 0)

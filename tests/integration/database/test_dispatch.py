@@ -124,7 +124,7 @@ async def test_simultaneous_dispatches_do_not_overbook(ready: SqlCore, worker: W
     clocks, reporters = [await ready.session() for _ in range(8)], await ready.workers(4)
     await asyncio.gather(
         *(clock.value("select scheduler.dispatch()") for clock in clocks),
-        *(reporter.hand_back(progressed=True) for reporter in reporters),
+        *(reporter.end_slice(progressed=True) for reporter in reporters),
     )
     assert len(await under_way(ready)) == await ready.posted() == 4
 
@@ -212,10 +212,10 @@ async def test_an_answer_after_the_hand_back_is_kept(ready: SqlCore, worker: Wor
     dispatch_id = await posted_due(ready)
     await ready.change_settings("next_due_at = now() + interval '1 hour'")
     for other in (None, dispatch_id + 1000):
-        await worker.hand_back(dispatch_id=other)
+        await worker.end_slice(dispatch_id=other)
         assert await under_way(ready) == [dispatch_id]
     await answer(ready, 202)
-    await worker.hand_back(dispatch_id=dispatch_id)
+    await worker.end_slice(dispatch_id=dispatch_id)
     ended_at = await dispatches(ready, "ended_at")
     await dispatch(ready)
     assert await dispatches(ready, "ended_at") == ended_at
@@ -226,7 +226,7 @@ async def test_a_hand_back_with_progress_posts_the_next_slices(ready: SqlCore, w
     await ready.open_run(worker, [pairs([number]) for number in range(9)])
     await dispatch(ready)
     mine, *others = await under_way(ready)
-    await worker.hand_back(dispatch_id=mine, progressed=True)
+    await worker.end_slice(dispatch_id=mine, progressed=True)
     now_under_way = await under_way(ready)
     assert (len(now_under_way), mine in now_under_way) == (4, False)
     assert set(others) < set(now_under_way)
@@ -237,17 +237,17 @@ async def test_a_hand_back_without_progress_or_work_posts_nothing(ready: SqlCore
     run = await ready.open_run(worker, [pairs([1])])
     match why:
         case "no progress":
-            await worker.hand_back(progressed=False, engine_answers=True)
+            await worker.end_slice(progressed=False, engine_answers=True)
         case "outage":
-            await worker.hand_back(progressed=True, engine_error="engine_unavailable")
+            await worker.end_slice(progressed=True, engine_error="engine_unavailable")
         case "no work":
             await worker.complete(await worker.claim_one())
             await worker.finish(run)
-            await worker.hand_back(progressed=True, engine_answers=True)
+            await worker.end_slice(progressed=True, engine_answers=True)
     assert await ready.posted() == 0
 
 
-# scheduler.requeue_lost_batches
+# scheduler.requeue_orphaned_batches
 
 
 async def tick(session: Session) -> None:

@@ -9,10 +9,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from .asked import opened
+from .requests import opened
 from .sql_core import SCENARIO, Json, SqlCore, Worker, assert_counts_add_up, pairs
 
-ENDED = ("succeeded", "partial", "failed", "cancelled", "skipped")
+ENDED = ("success", "partial", "failed", "cancelled", "skipped")
 
 
 async def recorded_run(core: SqlCore, worker: Worker, outcomes: list[str], *, done: bool = True) -> str:
@@ -33,9 +33,9 @@ async def ended_as(core: SqlCore, worker: Worker, status: str) -> str:
 @pytest.mark.parametrize(
     ("outcomes", "enumerated", "status"),
     [
-        (["triggered", "not_triggered", "suppressed"], True, "succeeded"),
-        (["not_triggered"], True, "succeeded"),
-        (["skipped"], True, "succeeded"),
+        (["triggered", "not_triggered", "suppressed"], True, "success"),
+        (["not_triggered"], True, "success"),
+        (["skipped"], True, "success"),
         (["failed", "triggered"], True, "partial"),
         (["failed", "not_triggered"], True, "partial"),
         (["failed", "suppressed"], True, "partial"),
@@ -69,20 +69,20 @@ async def test_the_status_of_a_run_is_the_truth(
 
 
 @pytest.mark.parametrize(
-    ("triggered_by", "reasons", "status", "error"),
+    ("trigger", "reasons", "status", "error"),
     [
         ("schedule", {}, "failed", "no_active_mentors"),
-        ("schedule", {"no_scenario_applies": 3}, "succeeded", None),
+        ("schedule", {"no_scenario_applies": 3}, "success", None),
         ("schedule", {"user_id_missing": 3}, "failed", "no_active_mentors"),
         ("schedule", {"invalid_segments": 3}, "failed", "no_active_mentors"),
-        ("manual", {}, "succeeded", None),
+        ("manual", {}, "success", None),
     ],
 )
 @pytest.mark.parametrize("how", ["finished", "expired"])
 async def test_a_run_without_pairs_succeeds_only_with_mentors(
-    core: SqlCore, worker: Worker, triggered_by: str, reasons: Json, status: str, error: str | None, how: str
+    core: SqlCore, worker: Worker, trigger: str, reasons: Json, status: str, error: str | None, how: str
 ) -> None:
-    run = await (core.open_run if triggered_by == "schedule" else core.open_manual_run)(worker, done=False)
+    run = await (core.open_run if trigger == "schedule" else core.open_manual_run)(worker, done=False)
     await worker.enqueue(run, [], done=True, skip_reasons=reasons)
     ended = (await worker.finish(run))["invocation"] if how == "finished" else await core.expire(run)
     assert (ended["status"], ended["error"]) == (status, error)
@@ -99,7 +99,7 @@ async def test_rows_that_cannot_be_used_are_no_success(core: SqlCore, worker: Wo
 async def test_a_run_waiting_for_the_engine_expires_saying_so(core: SqlCore, worker: Worker) -> None:
     expired, cancelled = [await core.open_manual_run(worker, [pairs([number])]) for number in (1, 2)]
     emptied = await core.open_manual_run(worker)
-    await worker.hand_back(engine_error="engine_rejected", engine_message="no connection")
+    await worker.end_slice(engine_error="engine_rejected", engine_message="no connection")
     await worker.finish(emptied)
     await worker.cancel(cancelled)
     await core.expire(expired)
@@ -187,11 +187,11 @@ async def test_the_last_two_batches_recorded_at_once_end_it(core: SqlCore) -> No
 @pytest.mark.parametrize(
     ("first", "second", "status"),
     [
-        ("finish", "cancel", "succeeded"),
+        ("finish", "cancel", "success"),
         ("cancel", "finish", "cancelled"),
         ("cancel", "cancel", "cancelled"),
-        ("finish", "delete", "succeeded"),
-        ("delete", "finish", "succeeded"),
+        ("finish", "delete", "success"),
+        ("delete", "finish", "success"),
     ],
 )
 async def test_of_two_ends_the_second_waits_and_the_first_stands(

@@ -20,7 +20,7 @@ async def let_the_pause_end(core: SqlCore) -> None:
 async def meet_an_outage(core: SqlCore, worker: Worker) -> int:
     """The pause that one more outage brings, in whole seconds."""
     before = await core.now()
-    await worker.hand_back(engine_error=OUTAGE)
+    await worker.end_slice(engine_error=OUTAGE)
     after = await core.now()
     until: datetime = (await core.settings("engine_paused_until"))[0]
     longest, shortest = (until - before).total_seconds(), (until - after).total_seconds()
@@ -35,7 +35,7 @@ async def test_the_pause_doubles_to_five_minutes_and_starts_anew(core: SqlCore, 
         pauses.append(await meet_an_outage(core, worker))
         await let_the_pause_end(core)
     assert pauses == [15, 30, 60, 120, 240, *[300] * 9]
-    await worker.hand_back(engine_answers=True)
+    await worker.end_slice(engine_answers=True)
     assert await core.settings("engine_outages, engine_paused_until") == (0, None)
     assert await meet_an_outage(core, worker) == 15
 
@@ -58,7 +58,7 @@ async def test_the_longest_pause_asked_of_any_worker_holds(
 ) -> None:
     before = await core.now()
     for seconds in asked:
-        await worker.hand_back(engine_error=OUTAGE, retry_after_seconds=seconds)
+        await worker.end_slice(engine_error=OUTAGE, retry_after_seconds=seconds)
     until, outages = await core.settings("engine_paused_until, engine_outages")
     assert before + minutes(pause / 60) <= until <= await core.now() + minutes(pause / 60)
     assert outages == 1
@@ -67,7 +67,7 @@ async def test_the_longest_pause_asked_of_any_worker_holds(
 async def test_workers_in_the_same_outage_lengthen_the_pause_once(core: SqlCore) -> None:
     workers = await core.workers(10)
     for outages in (1, 2):
-        await asyncio.gather(*(worker.hand_back(engine_error=OUTAGE) for worker in workers))
+        await asyncio.gather(*(worker.end_slice(engine_error=OUTAGE) for worker in workers))
         assert await core.settings("engine_outages") == (outages,)
         await let_the_pause_end(core)
 
@@ -79,7 +79,7 @@ async def test_earlier_answers_and_silence_do_not_end_the_pause(
     waiting = await core.open_run(worker, [pairs([1])])
     await meet_an_outage(core, worker)
     before = await core.settings("*")
-    await worker.hand_back(engine_answers=engine_answers)
+    await worker.end_slice(engine_answers=engine_answers)
     assert await core.settings("*") == before
     assert (await core.describe(waiting))["error"] == OUTAGE
 
@@ -90,13 +90,13 @@ async def test_open_invocations_say_why_they_wait_until_answered(core: SqlCore, 
     await worker.finish(ended)
     waiting = [await core.open_run(worker, [pairs([1])]), await core.open_manual_run(worker, [pairs([2])])]
     for message in ("refused", "x" * 400):
-        await worker.hand_back(engine_error=error, engine_message=message)
+        await worker.end_slice(engine_error=error, engine_message=message)
         described = [await core.describe(run) for run in waiting]
         assert [(one["status"], one["error"], one["error_message"]) for one in described] == [
             ("running", error, message[:300])
         ] * 2
     assert (await core.describe(ended))["error"] is None
     await let_the_pause_end(core)
-    await worker.hand_back(engine_answers=True)
+    await worker.end_slice(engine_answers=True)
     described = [await core.describe(run) for run in waiting]
     assert [(one["error"], one["error_message"]) for one in described] == [(None, None)] * 2

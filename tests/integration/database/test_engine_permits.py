@@ -37,10 +37,10 @@ async def test_a_permit_asked_for_again_counts_once(worker: Worker) -> None:
 async def test_a_returned_permit_is_free_at_once(worker: Worker) -> None:
     first, second = new_id(), new_id()
     assert [await worker.take_permit(one) for one in (first, second)] == [True, True]
-    await worker.hand_back()
-    await worker.hand_back(engine_permit_id=new_id())
+    await worker.end_slice()
+    await worker.end_slice(engine_permit_id=new_id())
     assert await take(worker) == [False]
-    await worker.hand_back(engine_permit_id=first, engine_error="engine_unavailable")
+    await worker.end_slice(engine_permit_id=first, engine_error="engine_unavailable")
     assert await take(worker, number=2) == [True, False]
 
 

@@ -110,7 +110,7 @@ async def test_disconnecting_deletes_only_its_pg_net_and_cron_rows(core: SqlCore
     )
     await core.owner.run("insert into net._http_response (id, status_code) select id, 204 from net.http_request_queue")
     for _ in range(3):
-        await core.owner.run("select scheduler.post_slice(25)")
+        await core.owner.run("select scheduler.request_slice(25)")
     (answered, sending, unsent) = await core.owner.column(
         "select request_id from scheduler.dispatches where status_code is null order by id"
     )

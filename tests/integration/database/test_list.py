@@ -1,4 +1,4 @@
-"""scheduler_list, get, spent_slots and last_good_run: filters, pages, a mentor's history, one run in detail."""
+"""scheduler_list, get, used_slots and last_success: filters, pages, a mentor's history, one run in detail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from psycopg.types.json import Jsonb
 
-from .asked import ended_run, listed, opened, seen
+from .requests import ended_run, listed, opened, seen
 from .sql_core import SCENARIO, Json, SqlCore, Worker, mentor, pairs
 
 OUTCOMES = ("triggered", "not_triggered", "suppressed", "skipped", "failed")
@@ -49,8 +49,8 @@ async def test_the_newest_is_first_and_each_is_summarized(core: SqlCore, worker:
         ({"statuses": ["failed"]}, ["failed"]),
         ({"statuses": ["cancelled", "pending"]}, ["manual", "retry"]),
         ({"statuses": []}, []),
-        ({"triggered_by": ["retry", "schedule"]}, ["retry", "failed"]),
-        ({"triggered_by": ["manual"], "statuses": ["failed"]}, []),
+        ({"trigger": ["retry", "schedule"]}, ["retry", "failed"]),
+        ({"trigger": ["manual"], "statuses": ["failed"]}, []),
     ],
 )
 async def test_the_list_is_filtered(
@@ -133,9 +133,9 @@ async def test_a_mentors_scenarios_are_those_of_its_group(core: SqlCore, worker:
 async def history(core: SqlCore) -> list[str]:
     """The ids of 4,500 daily runs, the newest first. Mentor 1 was in the newest, two around the 2,000th, the oldest."""
     await core.owner.run(
-        "insert into public.scheduler_invocations (idempotency_key, triggered_by, status, scheduled_for, created_at,"
+        "insert into public.scheduler_invocations (idempotency_key, trigger, status, scheduled_for, created_at,"
         " finished_at, expires_at, engine_scope, config)"
-        " select scheduler.slot_key(slot), 'schedule', 'succeeded', slot, slot, slot, slot, 's', %s"
+        " select scheduler.slot_key(slot), 'schedule', 'success', slot, slot, slot, slot, 's', %s"
         " from generate_series(timestamptz '2026-11-22 02:00Z', '2000-01-01', '-1 day') as slot limit 4500",
         Jsonb({"evaluation_schedule": "0 2 * * *", "evaluation_timezone": "UTC"}),
     )
@@ -168,12 +168,12 @@ async def test_spent_slots_are_bounded_and_include_deleted_runs(
     core: SqlCore, worker: Worker, history: list[str]
 ) -> None:
     await core.change(history[2], "deleted_at = now()")
-    found = await worker.call("spent_slots", **{"from": "2026-11-19T02:00:00Z", "to": "2026-11-21T02:00:00Z"})
+    found = await worker.call("used_slots", **{"from": "2026-11-19T02:00:00Z", "to": "2026-11-21T02:00:00Z"})
     assert found == [
         {"scheduled_for": f"2026-11-{day}T02:00:00+00:00", "schedule": "0 2 * * *", "timezone": "UTC"}
         for day in (21, 20, 19)
     ]
-    found = await worker.call("spent_slots", **{"from": "1990-01-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"})
+    found = await worker.call("used_slots", **{"from": "1990-01-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"})
     assert (len(found), found[0]["scheduled_for"]) == (1001, "2026-11-22T02:00:00+00:00")
 
 
@@ -230,13 +230,13 @@ async def test_the_functions_answers_while_it_was_due_are_counted(core: SqlCore,
     assert answers[-1]["first_at"] < answers[-1]["last_at"] < answers[-2]["first_at"] == answers[-2]["last_at"]
 
 
-# scheduler_last_good_run
+# scheduler_last_success
 
 
-async def last_good_run(core: SqlCore, worker: Worker) -> Any:
+async def last_success(core: SqlCore, worker: Worker) -> Any:
     """Return it, once the time that comes along is known to be the database's."""
     before = await core.now()
-    answer = await worker.value("select public.scheduler_last_good_run()")
+    answer = await worker.value("select public.scheduler_last_success()")
     assert before <= datetime.fromisoformat(answer["clock"]) <= await core.now()
     return answer["run"]
 
@@ -250,9 +250,9 @@ async def last_good_run(core: SqlCore, worker: Worker) -> Any:
         (["triggered", None], "note = null", False),
         ([], "note = null", False),
         # its mentors had no scenario that applied
-        ([], """status = 'succeeded', skip_reasons = skip_reasons || '{"no_scenario_applies": 3}'""", True),
-        (["triggered"], "triggered_by = 'manual'", False),
-        (["triggered"], "triggered_by = 'retry'", False),
+        ([], """status = 'success', skip_reasons = skip_reasons || '{"no_scenario_applies": 3}'""", True),
+        (["triggered"], "trigger = 'manual'", False),
+        (["triggered"], "trigger = 'retry'", False),
         (["triggered"], "dry_run = true", False),
         (["triggered"], "status = 'skipped'", False),
     ],
@@ -260,9 +260,9 @@ async def last_good_run(core: SqlCore, worker: Worker) -> Any:
 async def test_a_good_run_is_scheduled_and_in_part_evaluated(
     core: SqlCore, worker: Worker, outcomes: list[str | None], change: str, is_good: bool
 ) -> None:
-    assert await last_good_run(core, worker) is None
+    assert await last_success(core, worker) is None
     await core.change(await ended_run(core, worker, outcomes), change)
-    assert (await last_good_run(core, worker) is not None) == is_good
+    assert (await last_success(core, worker) is not None) == is_good
 
 
 async def test_the_latest_good_run_counts_even_when_deleted(core: SqlCore, worker: Worker) -> None:
@@ -272,6 +272,6 @@ async def test_the_latest_good_run_counts_even_when_deleted(core: SqlCore, worke
     newer = await ended_run(core, worker, ["failed", "triggered"])
     await worker.delete(newer)
     summary = await core.summarize(newer)
-    assert await last_good_run(core, worker) == {
+    assert await last_success(core, worker) == {
         name: summary[name] for name in ("scheduled_for", "finished_at", "status")
     }

@@ -15,7 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from .asked import all_undone, ask, ended_run, opened
+from .requests import all_unfinished, ask, ended_run, opened
 from .sql_core import Session, SqlCore, Worker, assert_counts_add_up, mentor, minutes, pairs
 
 # Not pgmq.purge_queue, which raises its lock on the whole queue: two of it meet in a deadlock of their own.
@@ -58,7 +58,7 @@ async def meet(core: SqlCore, calls: Calls, query: str, *parameters: object) -> 
 
 
 def outage(reporter: Worker, **given: Any) -> tuple[Session, Coroutine[Any, Any, Any]]:
-    return reporter, reporter.hand_back(engine_error="engine_unavailable", **given)
+    return reporter, reporter.end_slice(engine_error="engine_unavailable", **given)
 
 
 async def tick(clock: Session) -> None:
@@ -125,7 +125,7 @@ async def test_opening_a_run_that_expires_another_beside_a_hand_back(core: SqlCo
     await opened(worker, retry_of=source)
     expired = await core.open_manual_run(worker, [pairs([2])])
     await core.expire_now(expired)
-    calls: Calls = [(opener, ask(opener, retry_of=source, post_slice=True)), outage(reporter)]
+    calls: Calls = [(opener, ask(opener, retry_of=source, request_slice=True)), outage(reporter)]
     answer, _ = await meet(core, calls, BATCHES_OF, [expired])
     assert answer["outcome"] == "retry_already_open"
 
@@ -148,7 +148,7 @@ async def test_queueing_parts_beside_a_hand_back_and_a_cancellation(core: SqlCor
     worker, reporter, canceller = await core.workers(3)
     run = await core.open_manual_run(worker, [pairs([1, 2])])
     batch = await worker.claim_one()
-    queueing = worker.complete(batch, rest=[mentor(2)]) if step == "cut off" else worker.split(batch)
+    queueing = worker.complete(batch, remaining=[mentor(2)]) if step == "cut off" else worker.split(batch)
     calls: Calls = [(worker, queueing), outage(reporter), (canceller, canceller.cancel(run))]
     await meet(core, calls, "select from pgmq.q_scenario_evaluation_batches_manual for update")
 
@@ -201,12 +201,12 @@ async def test_a_crowd_doing_everything_never_deadlocks_and_adds_up(core: SqlCor
                     case 1 if len(users) > 1:
                         await worker.split(batch)
                     case 2:
-                        await worker.complete(batch, "failed", rest=users[1:] or None)
+                        await worker.complete(batch, "failed", remaining=users[1:] or None)
                     case _:
                         await worker.complete(batch, "failed")
             match random.randrange(9):
                 case 0:
-                    if (answer := await ask(worker, retry_of=run, post_slice=True))["invocation"]:
+                    if (answer := await ask(worker, retry_of=run, request_slice=True))["invocation"]:
                         runs.append(answer["invocation"]["id"])
                 case 1:
                     runs.append(await opened(worker))
@@ -222,7 +222,7 @@ async def test_a_crowd_doing_everything_never_deadlocks_and_adds_up(core: SqlCor
                     await tick(clock)
                 case 5:
                     error = random.choice([None, "engine_unavailable"])
-                    await worker.hand_back(progressed=True, engine_error=error, engine_permit_id=permit_id)
+                    await worker.end_slice(progressed=True, engine_error=error, engine_permit_id=permit_id)
                     await clock.run("update scheduler.settings set engine_paused_until = null")
                 case 6:
                     await worker.open_slot(due, following, max_workers=random.randint(1, 9))
@@ -237,6 +237,6 @@ async def test_a_crowd_doing_everything_never_deadlocks_and_adds_up(core: SqlCor
         await first.cancel(run)
         ended = await core.describe(run)
         assert_counts_add_up(ended)
-        undone = await all_undone(first, run, mentors=3)
-        assert len(set(undone)) == len(undone) == ended["counts"]["failed"] + ended["counts"]["not_evaluated"]
+        unfinished = await all_unfinished(first, run, mentors=3)
+        assert len(set(unfinished)) == len(unfinished) == ended["counts"]["failed"] + ended["counts"]["not_evaluated"]
     assert await core.queued() == 0

@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from .asked import TTL_HOURS, Undone, add_mentors, all_undone, ask, ended_run, opened, refusal, undone
+from .requests import TTL_HOURS, Undone, add_mentors, all_unfinished, ask, ended_run, opened, refusal, unfinished
 from .sql_core import SCENARIO, SqlCore, Worker, mentor, pairs
 
 
@@ -26,7 +26,7 @@ async def test_what_was_asked_for_is_kept(core: SqlCore, worker: Worker, dry_run
         worker, key="k1", request_hash="h1", request=request, note="look", dry_run=dry_run, expires_after_hours=3
     )
     (row,) = await core.owner.rows(
-        "select idempotency_key, request_hash, triggered_by, status, dry_run, retry_of, request, config, engine_scope,"
+        "select idempotency_key, request_hash, trigger, status, dry_run, retry_of, request, config, engine_scope,"
         " enumeration_cursor, enumeration_done, note, started_at, extract(epoch from expires_at - created_at)::int,"
         " scheduled_for = created_at, engine_scope_since = created_at from public.scheduler_invocations"
     )
@@ -67,7 +67,7 @@ async def test_without_a_key_every_call_opens_a_run(core: SqlCore, worker: Worke
 async def test_the_key_of_an_ended_or_deleted_run_stays_spent(core: SqlCore, worker: Worker) -> None:
     run = await opened(worker, key="k")
     cancelled = await worker.cancel(run)
-    assert await ask(worker, key="k") == {"outcome": "same", "invocation": cancelled, "witness": None}
+    assert await ask(worker, key="k") == {"outcome": "same", "invocation": cancelled, "canary": None}
     await worker.delete(run)
     assert await refusal(worker, key="k") == "deleted"
     assert await refusal(worker, key="k", request_hash="another") == "deleted"
@@ -84,19 +84,19 @@ async def test_a_clients_key_collides_with_no_other_name(core: SqlCore, worker: 
 
 
 async def test_a_pair_that_the_engine_answered_comes_along(core: SqlCore, worker: Worker) -> None:
-    assert (await ask(worker))["witness"] is None
+    assert (await ask(worker))["canary"] is None
     await ended_run(core, worker, ["triggered"])
-    assert (await ask(worker))["witness"] == {"user_id": mentor(0), "scenario_type": SCENARIO}
+    assert (await ask(worker))["canary"] == {"user_id": mentor(0), "scenario_type": SCENARIO}
 
 
 async def test_a_slice_is_posted_once_and_only_if_asked(core: SqlCore, worker: Worker) -> None:
-    await opened(worker, post_slice=True)
+    await opened(worker, request_slice=True)
     assert await core.owner.column("select error from scheduler.dispatches") == ["vault_secret_missing"]
     await core.make_callable()
     await opened(worker, key="k0")
     assert await core.posted() == 0
     for _ in range(2):
-        await ask(worker, key="k", post_slice=True)
+        await ask(worker, key="k", request_slice=True)
     assert await core.posted() == 1
 
 
@@ -177,14 +177,14 @@ async def test_of_many_simultaneous_retries_one_is_opened(
     assert Counter(answer["outcome"] for answer in answers) == {"opened": 1, others: 11}
 
 
-# scheduler_undone, which a retry reads
+# scheduler_unfinished, which a retry reads
 
 
 async def test_only_failed_and_not_evaluated_pairs_are_read(core: SqlCore, worker: Worker) -> None:
     await add_mentors(core, [4, 6])
     run = await ended_run(core, worker, ["triggered", "not_triggered", "suppressed", "skipped", "failed", None, None])
     await worker.delete(run)
-    assert await all_undone(worker, run) == [
+    assert await all_unfinished(worker, run) == [
         Undone(mentor(4), SCENARIO, active=True),
         Undone(mentor(5), SCENARIO, active=False),
         Undone(mentor(6), SCENARIO, active=True),
@@ -197,25 +197,25 @@ async def test_the_state_of_the_enumeration_comes_along(core: SqlCore, worker: W
     await worker.enqueue(run, [pairs([1])], following=mentor(1))
     await worker.cancel(run)
     expected = {
-        "triggered_by": "manual",
+        "trigger": "manual",
         "retry_of": None,
         "request": request,
         "enumeration_cursor": mentor(1),
         "enumeration_done": False,
     }
-    assert (await undone(worker, run))["rest"] == expected
+    assert (await unfinished(worker, run))["rest"] == expected
     last = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-    assert await undone(worker, run, after=last) == {"mentors": [], "last_user_id": None, "rest": expected}
-    rest = (await undone(worker, await opened(worker, retry_of=run)))["rest"]
-    assert (rest["triggered_by"], rest["retry_of"], rest["enumeration_cursor"]) == ("retry", run, None)
-    assert await undone(worker, str(uuid4())) is None
+    assert await unfinished(worker, run, after=last) == {"mentors": [], "last_user_id": None, "rest": expected}
+    remaining = (await unfinished(worker, await opened(worker, retry_of=run)))["rest"]
+    assert (remaining["trigger"], remaining["retry_of"], remaining["enumeration_cursor"]) == ("retry", run, None)
+    assert await unfinished(worker, str(uuid4())) is None
 
 
 async def test_a_page_is_about_as_large_as_asked(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, [pairs(range(start, start + 10)) for start in range(0, 100, 10)])
     await worker.cancel(run)
     sizes = {
-        asked: len((await undone(worker, run, mentors=asked))["mentors"])
+        asked: len((await unfinished(worker, run, mentors=asked))["mentors"])
         for asked in (None, -1, 0, 1, 10, 11, 45, 10**6)
     }
     # no page is empty before the end

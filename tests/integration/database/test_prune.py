@@ -7,7 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
-from .asked import ask, ended_run, opened, refusal
+from .requests import ask, ended_run, opened, refusal
 from .sql_core import QUEUES, Session, SqlCore, Worker, pairs
 
 DAYS_KEPT = 30

@@ -9,7 +9,7 @@ import pytest
 
 from tests.emulator.project import ProjectFactory
 from tests.integration.deploy.deployer import Deployer
-from tests.integration.deploy.pretend_cloud import PROJECT, PretendCloud
+from tests.integration.deploy.fake_cloud import PROJECT, PretendCloud
 from tests.integration.project_logs import project_without_leaks
 from tests.scripted_engine import ScriptedEngine
 

@@ -12,8 +12,8 @@ from typing import Any
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.project import Project
 from tests.emulator.staging import ROOT
-from tests.integration.deploy.pretend_cloud import PretendCloud, Service
-from tests.integration.nightly.night import mentor_ids
+from tests.integration.deploy.fake_cloud import PretendCloud, Service
+from tests.integration.scheduled_runs.harness import mentor_ids
 from tests.scripted_engine import ScriptedEngine
 from tests.secret_scan import Secrets, leaks_in
 

@@ -12,7 +12,7 @@ from shared.version import VERSION
 from tests.emulator.ports import free_port
 from tests.emulator.staging import LOCK, ROOT, stage
 from tests.integration.deploy.deployer import Deployer, steps
-from tests.integration.deploy.pretend_cloud import Service
+from tests.integration.deploy.fake_cloud import Service
 
 IMAGE = f"scenario-evaluation-scheduler:{VERSION}"
 DOCKERFILE = (ROOT / "shared" / "deployment" / "Dockerfile").read_text()

@@ -9,8 +9,8 @@ import httpx
 
 from tests.emulator.staging import ROOT
 from tests.integration.deploy.deployer import FUNCTION, SECRETS, Deployer, steps
-from tests.integration.deploy.pretend_cloud import PROJECT, RefusedError
-from tests.integration.nightly.night import eventually
+from tests.integration.deploy.fake_cloud import PROJECT, RefusedError
+from tests.integration.scheduled_runs.harness import eventually
 
 README = (ROOT / "README.md").read_text()
 TABLE = (ROOT / "docs" / "deployment.md").read_text().partition("## What deploy.sh does")[2].partition("### ")[0]
@@ -53,7 +53,7 @@ async def test_the_readme_leads_from_an_empty_database_to_a_scheduled_run(
     await deployer.project.cron_driver().run_all()
     run = await eventually(lambda: ended(deployer))
     assert run is not None
-    assert (run["triggered_by"], run["status"], run["counts"]["mentors"]) == ("schedule", "succeeded", 60)
+    assert (run["trigger"], run["status"], run["counts"]["mentors"]) == ("schedule", "success", 60)
     await deployer.rows("update scheduler.dispatches set status_code = 200 where status_code is null")
 
     calls, acts = len(deployer.engine.calls), len(deployer.engine.acts)

@@ -7,8 +7,8 @@ import httpx
 from tests.emulator.migrations import apply_migrations
 from tests.emulator.project import MIGRATIONS
 from tests.integration.deploy.deployer import FUNCTION, Deployer
-from tests.integration.deploy.pretend_cloud import Service
-from tests.integration.nightly.night import slot_minutes_ago
+from tests.integration.deploy.fake_cloud import Service
+from tests.integration.scheduled_runs.harness import slot_minutes_ago
 
 TOKENS = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
 
@@ -42,7 +42,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
     assert list(deployer.cloud.secrets[token].versions) == [2]
     assert "the schedule is new" in deployed
     assert "a dry run of 10 mentors succeeded" in deployed
-    assert {run["triggered_by"] for run in await deployer.invocations()} == {"manual"}, "the smoke test"
+    assert {run["trigger"] for run in await deployer.invocations()} == {"manual"}, "the smoke test"
     assert deployer.engine.acts == {}
     assert await deployer.rows("select next_due_at > now() + interval '22 hours' from scheduler.settings") == [(True,)]
 
@@ -112,8 +112,8 @@ async def test_uninstalling_keeps_what_was_recorded_until_told_otherwise(deploye
     await deployer.add_mentors(10)
     await deployer.rows(
         "insert into public.scheduler_invocations"
-        " (idempotency_key, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope)"
-        " values ('slot:old', 'schedule', 'succeeded', now(), now(), now(), '{}', 'slot:old')"
+        " (idempotency_key, trigger, status, scheduled_for, finished_at, expires_at, config, engine_scope)"
+        " values ('slot:old', 'schedule', 'success', now(), now(), now(), '{}', 'slot:old')"
     )
     await deployer.project.cron_driver().run_all()
     recorded, installed = await deployer.invocations(), await deployer.snapshot()

@@ -15,7 +15,7 @@ from tests.emulator.connections import Connection, connect
 from tests.emulator.project import Project, ProjectFactory
 from tests.emulator.safeupdate import without_safeupdate
 from tests.faults.system_packages import not_there
-from tests.integration.nightly.night import eventually
+from tests.integration.scheduled_runs.harness import eventually
 from tests.scripted_engine import ScriptedEngine, rules
 
 BROWSER = {"user-agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"}
@@ -134,7 +134,7 @@ async def test_jobs_run_as_their_owner_and_failures_are_recorded(project: Projec
         await project.cron_driver().run_all()
         details = "select username, status, return_message from cron.job_run_details order by jobid"
         assert await rows(superuser, details) == [
-            ("postgres", "succeeded", "SELECT 1"),
+            ("postgres", "success", "SELECT 1"),
             ("postgres", "failed", "ERROR:  division by zero"),
         ]
 

@@ -31,8 +31,8 @@ from tests.emulator.safeupdate import WHEELS_SERVER, without_safeupdate
 from tests.emulator.stack import Stack, StackOptions
 from tests.emulator.staging import ROOT
 from tests.faults.system_packages import require_curl
-from tests.integration.nightly.night import eventually
 from tests.integration.project_logs import check_folder
+from tests.integration.scheduled_runs.harness import eventually
 from tests.scripted_engine import ScriptedEngine, rules
 
 WITHIN_SECONDS = 60
@@ -174,7 +174,7 @@ async def test_an_interrupted_run_goes_on_and_the_next_has_a_slot_of_its_own(dat
     assert check_folder(data_dir) > 0
     async with up("--data-dir", data_dir, "--no-due-slot", "--no-tick") as (_, stack):
         runs = await execute(stack, b"select id::text, status from public.scheduler_invocations order by created_at")
-    assert [status for _, status in runs] == ["succeeded", "succeeded"]
+    assert [status for _, status in runs] == ["success", "success"]
     assert runs[1][0] == next_run["id"]
 
 
@@ -294,12 +294,12 @@ async def test_every_line_that_up_prints_works_as_it_stands(tmp_path: Path, path
         shown = await lines_until(process.stdout, "dry run: succeeded")
 
     fired, health, last_run, listed, latest, started, dry_run, read = map(json.loads, [*outputs[:7], outputs[-1]])
-    assert (fired["status"], fired["deduplicated"], fired["triggered_by"]) == ("succeeded", False, "schedule")
-    assert (health["status"], last_run["run_status"]) == ("ok", "succeeded")
+    assert (fired["status"], fired["deduplicated"], fired["trigger"]) == ("success", False, "schedule")
+    assert (health["status"], last_run["run_status"]) == ("ok", "success")
     assert [item["id"] for item in listed["items"]] == [latest["id"]] == [fired["id"]]
-    assert (started["status"], started["triggered_by"], dry_run["dry_run"]) == ("succeeded", "manual", True)
+    assert (started["status"], started["trigger"], dry_run["dry_run"]) == ("success", "manual", True)
     assert len(read) == 1
-    assert [line.partition(":")[0] for line in shown if "succeeded" in line] == [
+    assert [line.partition(":")[0] for line in shown if "success" in line] == [
         "scheduled run",
         "manual run",
         "dry run",

@@ -47,7 +47,7 @@ async def test_a_secret_in_the_log_of_a_function_or_database_is_found(projects: 
 
 
 async def test_a_line_of_the_function_that_is_not_documented_fails_its_test(projects: ProjectFactory) -> None:
-    line = {"time": "2026-11-23T02:00:00.000+00:00", "severity": "INFO", "event": "caller_left", "message": "m"}
+    line = {"time": "2026-11-23T02:00:00.000+00:00", "severity": "INFO", "event": "client_disconnected", "message": "m"}
 
     async def logs_unknown_lines() -> None:
         async with project_without_leaks(projects) as project:

@@ -11,8 +11,8 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import validate
 
+from shared.engine_client import EvaluationContext
 from shared.evaluations import MentorScenarios
-from shared.trigger_engine import EvaluationContext
 from tests.emulator.staging import ROOT
 from tests.engine_conformance.engine import Evaluations
 

@@ -14,9 +14,9 @@ from tests.emulator.staging import ROOT
 from tests.integration.database.sql_core import Session
 from tests.integration.database.walk import grants
 from tests.integration.manual.caller import Caller
-from tests.integration.nightly.night import Night
-from tests.integration.nightly.night import night as a_night
 from tests.integration.project_logs import project_without_leaks
+from tests.integration.scheduled_runs.harness import Harness
+from tests.integration.scheduled_runs.harness import harness as a_scheduled_run
 
 from .conftest import EMPTY
 
@@ -65,23 +65,25 @@ async def test_a_run_works_on_a_schema_unlike_the_sample(
                 await run_script(project.database_url, seam)
                 await connection.execute(b"drop table public.peer_mentors")
             await connection.execute(b"notify pgrst, 'reload schema'")
-        async with a_night(project, http) as night:
-            await dry_and_real_run(night)
+        async with a_scheduled_run(project, http) as harness:
+            await dry_and_real_run(harness)
         await check_view(project)
 
 
-async def dry_and_real_run(night: Night) -> None:
+async def dry_and_real_run(harness: Harness) -> None:
     scenarios, engine = [dict(line.split("=", 1) for line in block.splitlines()) for block in DOTENV]
     assert engine.keys() == {"SCENARIO_ENGINE_URL", "SCENARIO_ENGINE_TOKEN"}
-    function = await night.start_function(scenarios)
-    assert (await Caller(night, function).run({"dry_run": True}))["counts"]["mentors"] == len(EXPECTED)
-    assert night.engine.acts == {}
+    function = await harness.start_function(scenarios)
+    assert (await Caller(harness, function).run({"dry_run": True}))["counts"]["mentors"] == len(EXPECTED)
+    assert harness.engine.acts == {}
 
-    run = (await night.fire(function)).json()
-    assert run["status"] == "succeeded"
+    run = (await harness.fire(function)).json()
+    assert run["status"] == "success"
     expected = [(f"00000000-0000-4000-8000-{no:012x}", kind) for no, kinds in EXPECTED.items() for kind in kinds]
-    assert await night.recorded_pairs(run["id"]) == {pair: night.engine.expected_outcome(*pair) for pair in expected}
-    people = await night.rows(b"select distinct crew.person_no_of(user_id) from public.scheduler_evaluations")
+    assert await harness.recorded_pairs(run["id"]) == {
+        pair: harness.engine.expected_outcome(*pair) for pair in expected
+    }
+    people = await harness.rows(b"select distinct crew.person_no_of(user_id) from public.scheduler_evaluations")
     assert people
     assert {person for (person,) in people} <= EXPECTED.keys()
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from tests.emulator.function import FunctionProcess
-from tests.integration.nightly.night import Night, Pair, eventually
+from tests.integration.scheduled_runs.harness import Harness, Pair, eventually
 
 PATH = "/api/v1/scheduler-invocations"
 
@@ -18,8 +18,8 @@ Json = dict[str, Any]
 class Caller:
     """Calls one instance of the function."""
 
-    def __init__(self, night: Night, function: FunctionProcess) -> None:
-        self._night = night
+    def __init__(self, harness: Harness, function: FunctionProcess) -> None:
+        self._harness = harness
         self._function = function
 
     async def call(
@@ -28,8 +28,8 @@ class Caller:
         """One request with the admin token, or with another one; "" sends none. Checks what a cache is allowed."""
         sent = httpx.Headers(headers, encoding="latin-1")
         if token != "":
-            sent["Authorization"] = f"Bearer {token or self._night.project.admin_token}"
-        answer = await self._night.http.request(method, f"{self._function.url}{path}", headers=sent, **options)
+            sent["Authorization"] = f"Bearer {token or self._harness.project.admin_token}"
+        answer = await self._harness.http.request(method, f"{self._function.url}{path}", headers=sent, **options)
         if path.startswith(PATH):
             assert answer.headers["cache-control"] == "no-store"
             assert answer.headers["x-content-type-options"] == "nosniff"
@@ -87,23 +87,23 @@ class Caller:
         return found
 
 
-async def a_caller(night: Night, env: Mapping[str, str] | None = None, **options: Any) -> Caller:
+async def a_caller(harness: Harness, env: Mapping[str, str] | None = None, **options: Any) -> Caller:
     """A caller of one more instance of the function."""
-    return Caller(night, await night.start_function(env, **options))
+    return Caller(harness, await harness.start_function(env, **options))
 
 
-def asked_since(night: Night, call: int) -> list[Pair]:
+def asked_since(harness: Harness, call: int) -> list[Pair]:
     """Pairs that the engine was asked about after this many calls."""
-    return [pair for record in night.engine.calls[call:] for pair in record.pairs]
+    return [pair for record in harness.engine.calls[call:] for pair in record.pairs]
 
 
-def keys_since(night: Night, call: int) -> set[str]:
+def keys_since(harness: Harness, call: int) -> set[str]:
     """Keys that the engine saw after this many calls."""
-    return {key for record in night.engine.calls[call:] for key in record.keys}
+    return {key for record in harness.engine.calls[call:] for key in record.keys}
 
 
-async def let_no_slot_be_due(night: Night) -> None:
+async def let_no_slot_be_due(harness: Harness) -> None:
     """As after a run: a slice finds only what was asked for."""
-    await night.execute(
+    await harness.execute(
         b"update scheduler.settings set slot_high_water_mark = now(), next_due_at = now() + interval '1 day'"
     )

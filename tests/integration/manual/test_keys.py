@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from tests.integration.manual.caller import a_caller
-from tests.integration.nightly.night import Night, mentor_ids
+from tests.integration.scheduled_runs.harness import Harness, mentor_ids
 
 ONE, OTHER = mentor_ids(2)
 # Spellings of three requests: those in one row ask for the same.
@@ -25,9 +25,9 @@ SPELLINGS: tuple[tuple[dict[str, Any], ...], ...] = (
 NOTE = "".join(map(chr, range(1, 32))) + "\x7f\u2028\ufffe\U0010ffff \N{RIGHT-TO-LEFT OVERRIDE}'\"`\\ \\u0041 %s "
 
 
-async def test_one_key_is_one_run_for_any_spelling_and_instance(night: Night) -> None:
-    await night.add_mentors(2)
-    callers = [await a_caller(night), await a_caller(night)]
+async def test_one_key_is_one_run_for_any_spelling_and_instance(harness: Harness) -> None:
+    await harness.add_mentors(2)
+    callers = [await a_caller(harness), await a_caller(harness)]
     runs = []
     for number, spellings in enumerate(SPELLINGS):
         answers = await asyncio.gather(
@@ -43,13 +43,13 @@ async def test_one_key_is_one_run_for_any_spelling_and_instance(night: Night) ->
     assert len(set(runs)) == len(SPELLINGS)
     assert (await callers[0].delete(runs[0])).status_code == 204
     assert (await callers[1].ask(SPELLINGS[0][1], key="key-0")).json()["code"] == "invocation_deleted"
-    assert max(night.engine.keys_seen.values()) == 1
-    assert {key.split(":")[1] for key in night.engine.keys_seen} == set(runs)
+    assert max(harness.engine.keys_seen.values()) == 1
+    assert {key.split(":")[1] for key in harness.engine.keys_seen} == set(runs)
     assert (await callers[0].run(SPELLINGS[2][0]))["id"] not in runs
 
 
-async def test_pages_show_once_and_in_order_what_was_there_throughout(night: Night) -> None:
-    caller = await a_caller(night)
+async def test_pages_show_once_and_in_order_what_was_there_throughout(harness: Harness) -> None:
+    caller = await a_caller(harness)
 
     async def waiting() -> str:
         """A run that stays open: the database knows no function to call."""
@@ -57,7 +57,7 @@ async def test_pages_show_once_and_in_order_what_was_there_throughout(night: Nig
 
     there = [await waiting() for _ in range(12)]
     # Two and two opened at the same instant; a page ends between such two.
-    await night.execute(
+    await harness.execute(
         b"update public.scheduler_invocations as i set created_at = now() - interval '1 hour' + pair * interval '1 s'"
         b" from (select id, (row_number() over (order by created_at) + 1) / 2 as pair"
         b" from public.scheduler_invocations) as placed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.emulator.project import ProjectFactory
-from tests.integration.database.asked import add_mentors, ask, listed, undone
+from tests.integration.database.requests import add_mentors, ask, listed, unfinished
 from tests.integration.database.sql_core import SqlCore, mentor, pairs
 
 FUNCTIONS = "select substr(proname, 11) from pg_proc where oid::regprocedure::text ~ '^scheduler_'"
@@ -28,20 +28,20 @@ async def test_every_function_runs_on_the_oldest_postgres(oldest: ProjectFactory
         first, second = (await worker.claim())["batches"]
         assert await worker.release(first)
         assert await worker.split(first)
-        assert await worker.complete(second, "failed", rest=[mentor(3)]) == "done"
+        assert await worker.complete(second, "failed", remaining=[mentor(3)]) == "done"
         assert await core.owner.value("select scheduler.dispatch()") == 2
         for _ in range(2):
             (batch,) = (await worker.claim(poison="last"))["batches"]
             assert await worker.complete(batch) == "done"
         assert (await worker.finish(run))["invocation"]["status"] == "partial"
-        await worker.hand_back(progressed=True, engine_answers=True, engine_permit_id=run)
+        await worker.end_slice(progressed=True, engine_answers=True, engine_permit_id=run)
         assert (await worker.call("claim_alert"))["reason"] == "partial"
         await worker.call("settle_alert", invocation_id=run, error=None)
         assert (await listed(worker, user_id=mentor(2)))["items"]
         assert (await worker.call("get", invocation_id=run))["failures"]
-        assert (await undone(worker, run))["mentors"]
-        assert (await worker.call("last_good_run"))["run"]
-        assert await worker.call("spent_slots", **{"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"})
+        assert (await unfinished(worker, run))["mentors"]
+        assert (await worker.call("last_success"))["run"]
+        assert await worker.call("used_slots", **{"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"})
         retry = (await ask(worker, retry_of=run))["invocation"]["id"]
         assert (await worker.cancel(retry))["status"] == "cancelled"
         assert await worker.delete(retry) == "deleted"

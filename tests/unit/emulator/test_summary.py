@@ -15,14 +15,14 @@ MISSED = ("a_type: 3 mentors, 2 evaluated",)
 @pytest.mark.parametrize(
     ("status", "missing", "repeat", "exit_code"),
     [
-        ("succeeded", (), NOTHING_CHANGED, 0),
+        ("success", (), NOTHING_CHANGED, 0),
         ("partial", MISSED, NOTHING_CHANGED, 3),
         ("failed", (), NOTHING_CHANGED, 4),
         ("cancelled", (), NOTHING_CHANGED, 1),
-        ("succeeded", MISSED, NOTHING_CHANGED, 1),
-        ("succeeded", (), replace(NOTHING_CHANGED, deduplicated=False), 1),
-        ("succeeded", (), replace(NOTHING_CHANGED, new_notifications=1), 1),
-        ("succeeded", (), replace(NOTHING_CHANGED, same_counts=False), 1),
+        ("success", MISSED, NOTHING_CHANGED, 1),
+        ("success", (), replace(NOTHING_CHANGED, deduplicated=False), 1),
+        ("success", (), replace(NOTHING_CHANGED, new_notifications=1), 1),
+        ("success", (), replace(NOTHING_CHANGED, same_counts=False), 1),
     ],
 )
 def test_a_success_is_one_where_nobody_was_missed_and_a_second_fire_changed_nothing(

@@ -12,14 +12,14 @@ from pydantic import SecretStr
 
 from functions.http.app import create_app
 from functions.http.invocations import PREFIX
-from functions.work import Work
+from functions.runs.slice import Services
 from shared.auth import TokenCheck
-from shared.invocation_records import InvocationRecords
-from shared.invocations import Invocations
+from shared.queue_repository import QueueRepository
+from shared.run_repository import RunRepository
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
-from tests.unit.functions.pretend_engine import PretendEngine
-from tests.unit.functions.pretend_sql import PretendSql
+from tests.unit.functions.fake_engine import PretendEngine
+from tests.unit.functions.fake_sql import PretendSql
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 INVOKE = {"Authorization": f"Bearer {INVOKE_TOKEN}"}
@@ -40,15 +40,17 @@ class Function:
         self.engine = engine or PretendEngine(ManualClock())
         self.broken_by: Exception | None = None
         config, database = make_config(**settings), self.sql.database
-        invocations, records = Invocations(database, config), InvocationRecords(database, config)
-        self.work = Work(config, database, database, invocations, records, self.engine.client(), now=lambda: NOW)
+        invocations, records = QueueRepository(database, config), RunRepository(database, config)
+        self.services = Services(
+            config, database, database, invocations, records, self.engine.client(), now=lambda: NOW
+        )
         self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 
-    def _connect(self) -> Work:
+    def _connect(self) -> Services:
         if self.broken_by is not None:
             raise self.broken_by
-        return self.work
+        return self.services
 
     async def start(self, body: object = None, **headers: str) -> httpx.Response:
         """`POST /`, as the clock calls it."""

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import pytest
 from pydantic import SecretStr
 
-from functions.alert_message import EVENT_TYPE, MOST_CAUSES, compose
-from shared.alert_webhook import AlertWebhook
+from functions.runs.alert_message import EVENT_TYPE, MOST_CAUSES, compose
 from shared.alerts import Alert
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
+from shared.webhook import AlertWebhook
 from tests.unit.fake_post_client import FakePostClient, reply
+from tests.unit.functions.fake_sql import RUN_ID, SLOT, mentor_id, slot_answer, summarized
 from tests.unit.functions.http_function import Function
-from tests.unit.functions.pretend_sql import RUN_ID, SLOT, mentor_id, slot_answer, summarized
 from tests.unit.log_lines import LogLines
 
 Reason = Literal["failed", "partial", "late"]
@@ -31,7 +31,7 @@ def function_with(webhook: FakePostClient | None, *, due: bool = True, last: boo
     function = Function()
     if webhook is not None:
         hook = AlertWebhook(SecretStr("http://hook"), None, connect=webhook.connect)
-        function.work = replace(function.work, webhook=hook)
+        function.services = replace(function.services, webhook=hook)
     about: dict[str, Any] = {"invocation": summarized(status="failed"), "reason": "failed", "failures": []}
     left = [about | {"webhook_id": f"alert_{number}", "attempts": 1, "last": last} for number in (1, 2)]
     function.sql.answers["scheduler_open_slot"] = slot_answer(alert_due=due)
@@ -74,7 +74,7 @@ async def test_a_database_error_about_alerts_fails_no_slice(log: LogLines, at: s
     function = function_with(FakePostClient(reply(200)))
     function.sql.answers[at] = error
     assert (await function.start()).status_code == 200
-    assert len(log.of("alerts_put_off")) == 1
+    assert len(log.of("alerts_deferred")) == 1
 
 
 # What an alert says

@@ -10,15 +10,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.enumeration import enumerate_mentors
-from functions.roster import Roster
+from functions.runs.enumeration import enumerate_mentors
+from functions.runs.mentor_selection import MentorSelector
+from shared.deadline import Deadline
 from shared.evaluations import MentorScenarios, from_pairs
-from shared.invocations import Enumeration, Invocations, OpenInvocation
-from shared.time_budget import TimeBudget
+from shared.queue_repository import Enumeration, OpenInvocation, QueueRepository
 from tests.unit.clock import ManualClock
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
-from tests.unit.functions.pretend_sql import RUN_ID, SLOT, mentor_id, mentor_row
+from tests.unit.functions.fake_sql import RUN_ID, SLOT, mentor_id, mentor_row
 from tests.unit.log_lines import LogLines
 
 TYPES = json.dumps([{"type": "for_new", "segments": ["new"]}, {"type": "for_old", "segments": ["old"]}])
@@ -43,11 +43,11 @@ class Worker:
         config = make_config(SCENARIO_TYPES=TYPES)
         await enumerate_mentors(
             OpenInvocation(RUN_ID, SLOT, "schedule", Enumeration(cursor=cursor)),
-            roster=Roster(self._database, config),
-            invocations=Invocations(self._database, config),
+            selector=MentorSelector(self._database, config),
+            queue=QueueRepository(self._database, config),
             batch_size=batch_size,
-            budget=TimeBudget(seconds, self._clock),
-            on_queued=lambda: self.queued.append(None),
+            deadline=Deadline(seconds, self._clock),
+            on_enqueued=lambda: self.queued.append(None),
         )
 
     def batches(self) -> list[list[tuple[MentorScenarios, ...]]]:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.evaluation_batch import BUSY_ATTEMPTS, PROBES, BatchResult, run_evaluation_batch
-from shared.errors import EngineRejectedError, EngineUnavailableError, OutOfTimeError
+from functions.runs.evaluation_batch import BUSY_ATTEMPTS, PROBES, BatchResult, run_evaluation_batch
+from shared.engine_client import EngineClient
+from shared.errors import DeadlineExceededError, EngineAccessError, EngineUnavailableError
 from shared.evaluations import MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE, EvaluationResult, MentorScenarios
-from shared.trigger_engine import TriggerEngine
 from tests.unit.clock import ManualClock
-from tests.unit.functions.pretend_engine import ATTEMPTS, PretendEngine, Trouble, make_batch, make_users, truth
+from tests.unit.functions.fake_engine import ATTEMPTS, PretendEngine, Trouble, make_batch, make_users, truth
 
 TIME_OUT = 0
 HUNDRED = make_users(100)
@@ -36,12 +36,12 @@ async def evaluate(
     deliveries: int = 1,
     seconds: float = 100_000,
     concurrency: int = 8,
-    client: TriggerEngine | None = None,
+    client: EngineClient | None = None,
 ) -> BatchResult:
     return await run_evaluation_batch(
         make_batch(users, deliveries=deliveries),
         engine=client or engine.client(concurrency=concurrency),
-        budget=engine.budget(seconds),
+        deadline=engine.deadline(seconds),
         users_per_call=users_per_call,
         types_per_call=types_per_call,
         max_deliveries=5,
@@ -53,7 +53,7 @@ async def run(
 ) -> list[EvaluationResult]:
     """The results of a batch that the time suffices for."""
     evaluated = await evaluate(engine, users, **settings)
-    assert evaluated.rest == ()
+    assert evaluated.remaining == ()
     return evaluated.results
 
 
@@ -286,7 +286,7 @@ async def test_a_status_about_all_calls_fails_no_user(clock: ManualClock, status
 @pytest.mark.parametrize(("status", "users_per_call"), [(401, 1), (403, 100), (404, 1)])
 async def test_an_engine_that_rejects_us_stops_the_batch(clock: ManualClock, status: int, users_per_call: int) -> None:
     engine = PretendEngine(clock, trouble=always(status))
-    with pytest.raises(EngineRejectedError) as caught:
+    with pytest.raises(EngineAccessError) as caught:
         await run(engine, users_per_call=users_per_call, concurrency=4)
     assert caught.value.code == cause(status)
     # Those in flight, and at most as many again that had just been let in.
@@ -317,7 +317,7 @@ async def test_a_503_that_meets_the_canary_fails_no_user(clock: ManualClock) -> 
         return httpx.Response(503) if asked_alone > 2 * ATTEMPTS and asked_alone % 3 else None
 
     evaluated = await evaluate(PretendEngine(clock, trouble=full), users_per_call=1, seconds=60)
-    assert evaluated.rest == (POISON,)
+    assert evaluated.remaining == (POISON,)
     assert_only_these_fail(evaluated.results, [user for user in HUNDRED if user.user_id != POISON], {})
 
 
@@ -334,12 +334,12 @@ async def test_after_the_last_delivery_users_are_lost_without_a_call(clock: Manu
 
 
 async def test_when_the_time_ends_finished_users_keep_their_results(clock: ManualClock) -> None:
-    with pytest.raises(OutOfTimeError):
+    with pytest.raises(DeadlineExceededError):
         await run(PretendEngine(clock, poison={POISON: TIME_OUT}), deliveries=4, seconds=25)
     slow = HUNDRED[30:40]
     engine = PretendEngine(clock, poison={slow[7].user_id: TIME_OUT})
     evaluated = await evaluate(engine, users_per_call=10, seconds=25, concurrency=2)
-    assert evaluated.rest == tuple(user.user_id for user in slow)
+    assert evaluated.remaining == tuple(user.user_id for user in slow)
     assert_only_these_fail(evaluated.results, [user for user in HUNDRED if user not in slow], {})
 
 
@@ -349,10 +349,10 @@ async def test_a_user_whose_retry_comes_too_late_has_not_failed(clock: ManualClo
     crashing = PretendEngine(clock, poison={"user-001": 500})
     for engine in (undecided, crashing):
         evaluated = await evaluate(engine, users, users_per_call=1, seconds=NO_PAUSE)
-        assert evaluated.rest == ("user-001",)
+        assert evaluated.remaining == ("user-001",)
         assert_only_these_fail(evaluated.results, [users[0], users[2]], {})
     evaluated = await evaluate(PretendEngine(clock), [*BOTH_KINDS, *SKIPPED], seconds=0)
-    assert (evaluated.results, evaluated.rest) == (skips_of(SKIPPED), ("anna",))
+    assert (evaluated.results, evaluated.remaining) == (skips_of(SKIPPED), ("anna",))
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(500, NO_PAUSE), (TIME_OUT, 25)])

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from functions.last_run import CACHE_SECONDS, LastGoodRun, default_max_age_hours
+from functions.runs.freshness import CACHE_SECONDS, LastSuccessCache, default_max_age_hours
 from shared.errors import DatabaseUnavailableError
-from shared.invocation_records import GoodRun
-from shared.slots import Schedule
+from shared.run_repository import LastSuccess
+from shared.schedule import Schedule
 from tests.unit.clock import ManualClock
 from tests.unit.functions.http_function import NOW, Function, problem_in
 
@@ -20,15 +20,15 @@ PATH = "/health/last-run"
 RUN = {"scheduled_for": "2026-11-22T02:00:00+00:00", "finished_at": "2026-11-22T02:00:04+00:00", "status": "partial"}
 
 
-def ended(function: Function, *, hours_ago: float, status: str = "succeeded") -> dict[str, Any]:
+def ended(function: Function, *, hours_ago: float, status: str = "success") -> dict[str, Any]:
     """A scheduled run that ended then, by the clock of the database."""
     at = (NOW - timedelta(hours=hours_ago)).isoformat()
     found = RUN | {"finished_at": at, "status": status}
-    function.sql.answers["scheduler_last_good_run"] = {"clock": NOW.isoformat(), "run": found}
+    function.sql.answers["scheduler_last_success"] = {"clock": NOW.isoformat(), "run": found}
     return found
 
 
-@pytest.mark.parametrize("status", ["succeeded", "partial"])
+@pytest.mark.parametrize("status", ["success", "partial"])
 async def test_only_a_run_that_ended_well_is_200(function: Function, status: str) -> None:
     ended(function, hours_ago=24, status=status)
     problem = problem_in(await Function().http.get(PATH), 503, "last_run_missing")
@@ -69,7 +69,7 @@ async def test_the_age_is_measured_by_the_databases_clock(clock: str, status: in
     """On a Monday a schedule of workdays has been silent since Friday; on a Tuesday that is too long."""
     function = Function(EVALUATION_SCHEDULE="0 2 * * 1-5")
     run = RUN | {"finished_at": "2026-11-20T02:00:31+00:00"}
-    function.sql.answers["scheduler_last_good_run"] = {"clock": f"2026-11-{clock}+00:00", "run": run}
+    function.sql.answers["scheduler_last_success"] = {"clock": f"2026-11-{clock}+00:00", "run": run}
     assert (await function.http.get(PATH)).status_code == status
 
 
@@ -98,9 +98,9 @@ class LastRunInTheDatabase:
 
     def __init__(self) -> None:
         self.reads = 0
-        self.found: GoodRun | Exception = GoodRun(NOW, RUN)
+        self.found: LastSuccess | Exception = LastSuccess(NOW, RUN)
 
-    async def read(self) -> GoodRun:
+    async def read(self) -> LastSuccess:
         self.reads += 1
         await asyncio.sleep(0)
         if isinstance(self.found, Exception):
@@ -111,38 +111,38 @@ class LastRunInTheDatabase:
 @pytest.mark.parametrize("run", [RUN, None])
 async def test_an_answer_is_remembered_for_half_a_minute(clock: ManualClock, run: dict[str, Any] | None) -> None:
     """And time goes on from what the database said."""
-    database, last_good_run = LastRunInTheDatabase(), LastGoodRun(clock)
-    database.found = GoodRun(NOW, run)
-    assert await last_good_run.get(database.read) == database.found
+    database, last_success = LastRunInTheDatabase(), LastSuccessCache(clock)
+    database.found = LastSuccess(NOW, run)
+    assert await last_success.get(database.read) == database.found
     clock.advance(CACHE_SECONDS - 0.5)
-    assert await last_good_run.get(database.read) == GoodRun(NOW + timedelta(seconds=CACHE_SECONDS - 0.5), run)
+    assert await last_success.get(database.read) == LastSuccess(NOW + timedelta(seconds=CACHE_SECONDS - 0.5), run)
     assert database.reads == 1
-    database.found = GoodRun(NOW + timedelta(minutes=1), {"status": "succeeded"})
+    database.found = LastSuccess(NOW + timedelta(minutes=1), {"status": "success"})
     clock.advance(0.5)
-    assert await last_good_run.get(database.read) == database.found
+    assert await last_success.get(database.read) == database.found
     assert database.reads == 2
 
 
 async def test_a_database_that_is_away_is_asked_no_more_often(clock: ManualClock) -> None:
     """What was known before is not answered meanwhile, and the error does not grow."""
-    database, last_good_run = LastRunInTheDatabase(), LastGoodRun(clock)
-    await last_good_run.get(database.read)
+    database, last_success = LastRunInTheDatabase(), LastSuccessCache(clock)
+    await last_success.get(database.read)
     found, database.found = database.found, DatabaseUnavailableError("away")
     clock.advance(CACHE_SECONDS)
     lengths: set[int] = set()
     for _ in range(4):
         with pytest.raises(DatabaseUnavailableError) as caught:
-            await last_good_run.get(database.read)
+            await last_success.get(database.read)
         lengths.add(len(caught.traceback))
     assert (database.reads, len(lengths)) == (2, 1)
     database.found = found
     clock.advance(CACHE_SECONDS)
-    assert await last_good_run.get(database.read) == found
+    assert await last_success.get(database.read) == found
 
 
 async def test_of_callers_at_once_only_one_asks_the_database(clock: ManualClock) -> None:
-    database, last_good_run = LastRunInTheDatabase(), LastGoodRun(clock)
-    leaves, *others = (asyncio.create_task(last_good_run.get(database.read)) for _ in range(50))
+    database, last_success = LastRunInTheDatabase(), LastSuccessCache(clock)
+    leaves, *others = (asyncio.create_task(last_success.get(database.read)) for _ in range(50))
     await asyncio.sleep(0)
     leaves.cancel()
     assert await asyncio.gather(*others) == [database.found] * 49

@@ -9,10 +9,9 @@ import pytest
 
 from functions.http.invocations import PREFIX, cursor_of, position_of_cursor
 from functions.http.schemas import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
-from functions.manual_run import REFUSALS
-from shared.invocation_records import Position
-from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
-from tests.unit.functions.pretend_sql import (
+from functions.runs.manual import REFUSALS
+from shared.run_repository import Position
+from tests.unit.functions.fake_sql import (
     RUN_ID,
     SLOT,
     described,
@@ -22,6 +21,7 @@ from tests.unit.functions.pretend_sql import (
     slot_answer,
     summarized,
 )
+from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
 from tests.unit.log_lines import LogLines
 
 ONE, MENTORS = f"/{RUN_ID}", "/active-peer-mentors"
@@ -41,7 +41,7 @@ def answer_of(invocation: dict[str, Any], *, deduplicated: bool = True) -> dict[
     [
         ("", {}),
         ("status=failed&status=partial", {"statuses": ["failed", "partial"]}),
-        ("triggered_by=schedule&triggered_by=manual", {"triggered_by": ["schedule", "manual"]}),
+        ("trigger=schedule&trigger=manual", {"trigger": ["schedule", "manual"]}),
         ("scheduled_from=2026-11-24T01:59:30.25%2B23:59", {"scheduled_from": "2026-11-23T02:00:30.250000+00:00"}),
         ("scheduled_to=2026-11-22T20:30:00-05:30", {"scheduled_to": "2026-11-23T02:00:00+00:00"}),
         (f"user_id={MENTOR.upper()}", {"user_id": MENTOR}),
@@ -80,11 +80,11 @@ async def test_a_page_names_its_slots_without_a_run(function: Function, query: d
     first, missed, third, fourth = (f"2026-11-{day}T02:00:00" for day in (19, 20, 21, 22))
     items = [summarized(scheduled_for=f"{first}+00:00")]
     function.sql.answers["scheduler_list"] = {"items": items, "next": None}
-    function.sql.answers["scheduler_spent_slots"] = [
+    function.sql.answers["scheduler_used_slots"] = [
         {"scheduled_for": f"{day}+00:00", "schedule": "0 2 * * *", "timezone": "UTC"} for day in (fourth, third, first)
     ]
     assert (await function.ask("GET", params=asked)).json()["slots"] == {"missed": [f"{missed}Z"], "next": next_slot}
-    assert function.sql.arguments_of("scheduler_spent_slots") == {"from": f"{first}+00:00", "to": until}
+    assert function.sql.arguments_of("scheduler_used_slots") == {"from": f"{first}+00:00", "to": until}
 
 
 # POST: a run on demand
@@ -98,11 +98,11 @@ async def test_a_run_that_was_opened_is_201_with_its_location(function: Function
     assert response.headers["location"] == f"{PREFIX}/{answer['id']}"
     assert "preference-applied" not in response.headers
     asked = function.sql.arguments_of("scheduler_open")
-    assert (asked["dry_run"], asked["post_slice"]) == (False, False), "a query makes no difference"
+    assert (asked["dry_run"], asked["request_slice"]) == (False, False), "a query makes no difference"
 
 
 async def test_a_run_is_answered_as_it_is_after_the_slice(function: Function) -> None:
-    ended = described(triggered_by="manual", status="partial")
+    ended = described(trigger="manual", status="partial")
     function.sql.answers["scheduler_get"] = ended | {"request": {}, "config": {}}
     response = await function.ask("POST", body={})
     assert (response.status_code, response.json()) == (201, answer_of(ended, deduplicated=False))
@@ -114,8 +114,8 @@ async def test_a_run_is_answered_as_it_is_after_the_slice(function: Function) ->
 
 @pytest.mark.parametrize("headers", [{}, {"Prefer": "respond-async"}])
 async def test_the_same_key_is_200_without_work(function: Function, log: LogLines, headers: dict[str, str]) -> None:
-    known = described(triggered_by="manual", status="running")
-    function.sql.answers["scheduler_open"] = {"outcome": "same", "invocation": known, "witness": None}
+    known = described(trigger="manual", status="running")
+    function.sql.answers["scheduler_open"] = {"outcome": "same", "invocation": known, "canary": None}
     response = await function.ask("POST", body={}, headers={"Idempotency-Key": "k"} | headers)
     assert (response.status_code, response.json()) == (200, answer_of(known))
     assert not {"location", "preference-applied"} & {*response.headers}
@@ -135,7 +135,7 @@ async def test_the_same_key_is_200_without_work(function: Function, log: LogLine
     ],
 )
 async def test_a_refusal_is_its_problem(function: Function, outcome: str, status: int, code: str, field: str) -> None:
-    function.sql.answers["scheduler_open"] = {"outcome": outcome, "invocation": None, "witness": None}
+    function.sql.answers["scheduler_open"] = {"outcome": outcome, "invocation": None, "canary": None}
     assert problem_in(await function.ask("POST", body={}), status, code)["field"] == field
     assert function.sql.called() == ["scheduler_open"]
     assert len(REFUSALS) == 7
@@ -149,7 +149,7 @@ async def test_respond_async_is_202_and_asks_for_a_slice(function: Function, pre
     assert response.headers["location"] == f"{PREFIX}/{response.json()['id']}"
     assert function.sql.called() == ["scheduler_open"]
     asked = function.sql.arguments_of("scheduler_open")
-    assert (asked["post_slice"], asked["request"]["user_ids"]) == (True, chosen)
+    assert (asked["request_slice"], asked["request"]["user_ids"]) == (True, chosen)
 
 
 QUOTED = {'"abc"': "abc", '"a\\"b\\\\c"': 'a"b\\c', f'"{"x" * 200}"': "x" * 200}
@@ -312,7 +312,7 @@ async def test_a_slice_hands_its_dispatch_back(function: Function, dispatch_id: 
     has_open(function)
     response = await function.start(None, **{"X-Scheduler-Dispatch": str(dispatch_id)})
     assert (response.status_code, response.json()["status"]) == (202, "running")
-    assert function.sql.arguments_of("scheduler_hand_back")["dispatch_id"] == dispatch_id
+    assert function.sql.arguments_of("scheduler_end_slice")["dispatch_id"] == dispatch_id
     assert function.engine.calls == [], "a paused engine is left alone"
     assert function.sql.arguments_of("scheduler_claim")["manual_only"] is False
 
@@ -321,7 +321,7 @@ async def test_a_start_is_idle_while_its_slot_has_no_run(function: Function) -> 
     response = await function.start()
     assert (response.status_code, response.json()) == (200, {"status": "idle"})
     has_open(function)
-    function.sql.answers["scheduler_open_slot"] = slot_answer(open=[open_row(triggered_by="manual")])
+    function.sql.answers["scheduler_open_slot"] = slot_answer(open=[open_row(trigger="manual")])
     response = await function.start()
     assert (response.status_code, response.json()) == (202, {"status": "idle"}), "another run is open"
 
@@ -351,4 +351,4 @@ async def test_while_more_runs_are_open_it_is_202(function: Function) -> None:
     ends(function, summarized())
     assert (await function.start()).status_code == 202
     # That one of them ended makes room for another one, so the next slice shall come at once.
-    assert function.sql.arguments_of("scheduler_hand_back")["progressed"] is True
+    assert function.sql.arguments_of("scheduler_end_slice")["progressed"] is True

@@ -21,12 +21,12 @@ from shared.errors import (
     MentorsViewError,
     RequestError,
 )
-from shared.observability import MAX_LINES_PER_MINUTE
+from shared.logs import MAX_LINES_PER_MINUTE
 from shared.version import VERSION
 from tests.emulator.staging import ROOT
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
+from tests.unit.functions.fake_sql import RUN_ID
 from tests.unit.functions.http_function import ADMIN, INVOKE, JSON, Function, problem_in
-from tests.unit.functions.pretend_sql import RUN_ID
 from tests.unit.log_lines import LogLines
 
 TOKENS = TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)])
@@ -202,7 +202,7 @@ async def test_a_caller_that_leaves_is_no_defect(function: Function, log: LogLin
     pieces: list[Message] = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
     scope = http_scope(headers=[*BY_ADMIN, (b"content-type", b"application/json")])
     assert await conversation(function.app, scope, pieces) == ([], None)
-    assert [line["event"] for line in log.all()] == ["caller_left"]
+    assert [line["event"] for line in log.all()] == ["client_disconnected"]
 
 
 async def test_only_static_answers_may_be_kept_by_a_cache(log: LogLines) -> None:

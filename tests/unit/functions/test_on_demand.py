@@ -10,13 +10,13 @@ import httpx
 import pytest
 
 from functions.http.schemas import RunRequest
-from functions.manual_run import ManualRun, start_run
+from functions.runs.manual import ManualRun, start_run
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE
 from tests.unit.clock import ManualClock
+from tests.unit.functions.fake_engine import PretendEngine, truth
+from tests.unit.functions.fake_sql import RUN_ID, mentor_id, mentor_row
 from tests.unit.functions.http_function import Function, problem_in
-from tests.unit.functions.pretend_engine import PretendEngine, truth
-from tests.unit.functions.pretend_sql import RUN_ID, mentor_id, mentor_row
 from tests.unit.log_lines import LogLines
 
 INACTIVITY, MILESTONE, ONBOARDING = "inactivity_30_days", "milestone_reached", "onboarding_incomplete"
@@ -32,7 +32,7 @@ def function(log: LogLines) -> Function:  # the log: what is logged shall not sp
 
 async def start(function: Function, *, respond_async: bool = False, **members: Any) -> ManualRun:
     request = RunRequest.model_validate(members)
-    return await start_run(function.work, request, idempotency_key=None, respond_async=respond_async)
+    return await start_run(function.services, request, idempotency_key=None, respond_async=respond_async)
 
 
 async def digest_of(members: dict[str, Any]) -> str:
@@ -72,11 +72,11 @@ async def test_all_mentors_are_evaluated_within_the_call(function: Function, log
     recorded = function.sql.arguments_of("scheduler_complete")
     assert recorded["invocation_id"] == run.invocation["id"]
     assert sum(n for counts in recorded["scenario_counts"].values() for n in counts.values()) == 10
-    assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_hand_back", "scheduler_get"]
+    assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_end_slice", "scheduler_get"]
     claims = [arguments for name, arguments in function.sql.database.called if name == "scheduler_claim"]
     assert {claim["manual_only"] for claim in claims} == {True}, "scheduled runs are left to other slices"
     (opened,) = log.of("invocation_opened")
-    assert (opened["invocation_id"], opened["triggered_by"]) == (run.invocation["id"], "manual")
+    assert (opened["invocation_id"], opened["trigger"]) == (run.invocation["id"], "manual")
 
 
 # What fails once it is opened: an error would make the caller open another
@@ -89,7 +89,7 @@ async def test_all_mentors_are_evaluated_within_the_call(function: Function, log
         ("scheduler_claim", DatabaseUnavailableError("away"), "database_unavailable"),
         ("scheduler_complete", DatabaseRefusedError("42501", "denied"), "database_refused"),
         ("scheduler_finish", DatabaseUnavailableError("away"), "database_unavailable"),
-        ("scheduler_hand_back", DatabaseTimeoutError("57014"), "database_timeout"),
+        ("scheduler_end_slice", DatabaseTimeoutError("57014"), "database_timeout"),
         ("scheduler_get", DatabaseRefusedError("42501", "denied"), "database_refused"),
         ("scheduler_active_mentors", MentorsViewError("segments: expected text[]"), "mentors_view_invalid"),
     ],
@@ -223,12 +223,12 @@ async def test_it_is_never_in_hand_together_with_a_poison_batch(log: LogLines, c
     """The end of either would be charged to the other."""
 
     def look(_: Sequence[str]) -> None:
-        idle.append(function.work.process.is_idle)
+        idle.append(function.services.process.is_idle)
 
     idle: list[bool] = []
     engine = PretendEngine(clock, trouble=look)
     function = Function(rows=MENTORS, engine=engine)
-    async with function.work.process.alone() as is_idle:
+    async with function.services.process.alone() as is_idle:
         assert is_idle
         evaluating = asyncio.create_task(evaluate(function, 0))
         for _ in range(1000):
@@ -241,8 +241,8 @@ async def test_it_is_never_in_hand_together_with_a_poison_batch(log: LogLines, c
 async def test_a_batch_holds_one_of_the_permits_while_it_calls(log: LogLines) -> None:
     function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
     assert len(results_of(await evaluate(function, 0, 1))) == 4
-    assert function.sql.called() == ["scheduler_active_mentors", "scheduler_take_permit", "scheduler_hand_back"]
-    taken, returned = map(function.sql.arguments_of, ("scheduler_take_permit", "scheduler_hand_back"))
+    assert function.sql.called() == ["scheduler_active_mentors", "scheduler_take_permit", "scheduler_end_slice"]
+    taken, returned = map(function.sql.arguments_of, ("scheduler_take_permit", "scheduler_end_slice"))
     assert taken["is_manual"]
     assert returned["engine_permit_id"] == taken["permit_id"]
     assert (returned["progressed"], returned["engine_answers"]) == (False, False)
@@ -256,11 +256,11 @@ async def test_without_a_permit_a_batch_waits_half_its_time(log: LogLines) -> No
     problem_in(response, 503, "engine_busy")
     assert response.headers["retry-after"] == "30"
     assert function.engine.calls == []
-    assert function.sql.called()[1:] == ["scheduler_take_permit", "scheduler_take_permit", "scheduler_hand_back"]
+    assert function.sql.called()[1:] == ["scheduler_take_permit", "scheduler_take_permit", "scheduler_end_slice"]
 
 
 async def test_a_permit_that_cannot_be_returned_takes_no_answer_away(log: LogLines) -> None:
     function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
-    function.sql.answers["scheduler_hand_back"] = DatabaseUnavailableError("away")
+    function.sql.answers["scheduler_end_slice"] = DatabaseUnavailableError("away")
     assert len(results_of(await evaluate(function, 0))) == 2
     assert len(log.of("engine_permit_left")) == 1

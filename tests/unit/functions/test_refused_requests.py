@@ -28,9 +28,9 @@ from functions.http.schemas import (
     StartRequest,
 )
 from shared.errors import RequestError
-from shared.invocation_records import Position
+from shared.run_repository import Position
+from tests.unit.functions.fake_sql import RUN_ID, mentor_id, summarized
 from tests.unit.functions.http_function import ADMIN, INVOKE, JSON, Function, problem_in
-from tests.unit.functions.pretend_sql import RUN_ID, mentor_id, summarized
 from tests.unit.log_lines import LogLines
 
 MENTOR, TYPE = mentor_id(1), "milestone_reached"
@@ -56,7 +56,7 @@ def check_refused(function: Function, response: httpx.Response, code: str, field
     [
         *((PREFIX, f"limit={value}") for value in ("0", "101", "-1", "", "ten", "1.5", "9" * 5000)),
         *((PREFIX, f"status={value}") for value in ("", "done", "Failed", "failed&status=done", "failed,partial")),
-        *((PREFIX, query) for query in ("triggered_by=cron", "limit=1&limit=2", "limit=1&limit=1")),
+        *((PREFIX, query) for query in ("trigger=cron", "limit=1&limit=2", "limit=1&limit=1")),
         *((PREFIX, f"scheduled_from={value}") for value in ("", "yesterday", "2026-11-23", "2026-11-23T02:00:00")),
         (PREFIX, "scheduled_to=9999-12-31T23:59:59-14:00"),
         *((PREFIX, f"user_id={value}") for value in ("", "1", f"%7B{MENTOR}%7D", f"{MENTOR}%00", f"{MENTOR}%0A")),
@@ -134,7 +134,7 @@ async def test_a_wrong_header_field_is_named(function: Function, path: str, name
             for create_or_change in (("POST", PREFIX), ("PUT", ONE))
             for value in ("x" * (MAX_NOTE_LENGTH + 1), "a\x00b", "\x00", "a\n\x00", 1, "\ud800")
         ),
-        *(("PUT", ONE, {"status": value}) for value in (None, "", "succeeded", "running", "Cancelled", ["cancelled"])),
+        *(("PUT", ONE, {"status": value}) for value in (None, "", "success", "running", "Cancelled", ["cancelled"])),
         *(("POST", BATCH, {"user_ids": value}) for value in (None, [], ["anna"], [MENTOR] * (MAX_BATCH_MENTORS + 1))),
         ("POST", BATCH, {"user_ids": [MENTOR], "dry_run": "yes"}),
     ],

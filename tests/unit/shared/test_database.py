@@ -58,8 +58,8 @@ class DataApi:
         self.rpc = router.post(url__startswith=f"{URL}/rest/v1/rpc/")
         self.database = database
 
-    async def refusal(self, *, patient: bool = False) -> DatabaseError:
-        database = self.database.patient() if patient else self.database
+    async def refusal(self, *, with_longer_retries: bool = False) -> DatabaseError:
+        database = self.database.with_longer_retries() if with_longer_retries else self.database
         with pytest.raises(DatabaseError) as caught:
             await database.call("scheduler_claim")
         return caught.value
@@ -158,7 +158,7 @@ async def test_patience_bounds_how_long_a_call_is_tried(api: DataApi) -> None:
         await api.refusal()
         assert api.clock.now - before < PATIENCE
         before = api.clock.now
-        await api.refusal(patient=True)
+        await api.refusal(with_longer_retries=True)
         assert PATIENCE < api.clock.now - before < PATIENCE_SECONDS < RECORDING_MARGIN_SECONDS
     assert all(0 <= pause <= MAX_PAUSE_SECONDS for pause in api.clock.slept)
 
@@ -184,7 +184,7 @@ async def test_calls_share_the_connections_also_after_cancellations(api: DataApi
         return httpx.Response(200, json="done")
 
     async def start() -> list[asyncio.Task[object]]:
-        databases = [api.database, api.database.patient()] * (2 * CONNECTIONS)
+        databases = [api.database, api.database.with_longer_retries()] * (2 * CONNECTIONS)
         calls = [asyncio.create_task(database.call("scheduler_claim")) for database in databases]
         for _ in range(100):
             await asyncio.sleep(0)

@@ -66,7 +66,7 @@ def test_every_result_is_recorded_but_those_not_triggered() -> None:
         EvaluationResult("5", "a", "not_triggered"),
     ]
     names = ("scenario_type", "outcome", "attempts", "error_code", "error_message", "user_ids", "notification_ids")
-    assert GroupedResults(recorded).notable() == [
+    assert GroupedResults(recorded).stored_rows() == [
         dict(zip(names, values, strict=True))
         for values in (
             ("a", "triggered", 1, None, None, ["1", "2"], ["n-1", None]),

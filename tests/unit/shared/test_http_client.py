@@ -10,7 +10,7 @@ from itertools import repeat
 import pytest
 
 from shared.http_client import HttpClient
-from shared.post_client import HttpAnswer, HttpBodyError, HttpError, HttpTimeoutError
+from shared.post_client import HttpBodyError, HttpError, HttpResponse, HttpTimeoutError
 from tests.unit.shared.scripted_server import Script, serving
 
 CAP = 10_000
@@ -20,7 +20,7 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 async def post(
     url: str | HttpClient, content: bytes = b"{}", *, seconds: float = 30, headers: dict[str, str] | None = None
-) -> HttpAnswer:
+) -> HttpResponse:
     client = HttpClient(url, {}, connect_seconds=20) if isinstance(url, str) else url
     return await client.post(content, headers or {}, timeout_seconds=seconds, max_bytes=CAP)
 

@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 from shared.http_client import HttpClient
-from shared.post_client import HttpAnswer, HttpError
+from shared.post_client import HttpError, HttpResponse
 
 ENGINE = "engine.example.org"
 
@@ -81,7 +81,7 @@ async def engine(
         yield heads
 
 
-async def post(url: str = f"https://{ENGINE}/") -> HttpAnswer:
+async def post(url: str = f"https://{ENGINE}/") -> HttpResponse:
     return await HttpClient(url, {}, connect_seconds=20).post(b"{}", {}, timeout_seconds=20, max_bytes=100)
 
 

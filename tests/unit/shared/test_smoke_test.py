@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.deployment.http_call import Answer, NoAnswerError
+from shared.deployment.http_call import EngineResponse, NoAnswerError
 from shared.deployment.smoke_test import INVOCATIONS, SmokeTest, SmokeTestError
 from tests.unit.clock import ManualClock
 
@@ -14,7 +14,7 @@ TOKEN = "admin-token-0123456789-0123456789"
 MENTORS, RUNS, RUN = f"GET {INVOCATIONS}/active-peer-mentors", f"POST {INVOCATIONS}", f"GET {INVOCATIONS}/i1"
 CANCEL = f"PUT {INVOCATIONS}/i1"
 COUNTS = {"mentors": 1, "evaluations": 2, "triggered": 1, "not_evaluated": 0}
-OK = {"id": "i1", "status": "succeeded", "error": None, "error_message": None, "failures": [], "counts": COUNTS}
+OK = {"id": "i1", "status": "success", "error": None, "error_message": None, "failures": [], "counts": COUNTS}
 RUNNING = OK | {"status": "running"}
 PARTIAL = OK | {
     "status": "partial",
@@ -34,7 +34,9 @@ class Function:
         where = {"url": "http://function/", "admin_token": TOKEN, "version": "1.2.3"}
         self.tester = SmokeTest(**where, time_budget_seconds=25, say=self.said.append, sleep=clock.advance, clock=clock)
 
-    def _call(self, url: str, *, method: str = "GET", headers: Any = None, body: Any = None, **_: object) -> Answer:
+    def _call(
+        self, url: str, *, method: str = "GET", headers: Any = None, body: Any = None, **_: object
+    ) -> EngineResponse:
         place = f"{method} {url.removeprefix('http://function').partition('?')[0]}"
         self.asked.append((place, body))
         assert headers == (None if place == "GET /health" else {"Authorization": f"Bearer {TOKEN}"})
@@ -42,7 +44,7 @@ class Function:
         status, answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
         if status == 0:
             raise NoAnswerError("refused")
-        return Answer(status, answer)
+        return EngineResponse(status, answer)
 
 
 @pytest.fixture
@@ -109,5 +111,5 @@ def test_a_run_that_does_not_succeed_says_why(
 
 
 def test_a_problem_is_shown_cut_and_without_secrets() -> None:
-    assert Answer(500, {"code": 7, "detail": "x" * 5000}).problem == "500: " + "x" * 299 + "…"
-    assert Answer(502, {"detail": "x" * 280 + TOKEN}, [TOKEN]).problem == "502: " + "x" * 280 + "[secret]"
+    assert EngineResponse(500, {"code": 7, "detail": "x" * 5000}).problem == "500: " + "x" * 299 + "…"
+    assert EngineResponse(502, {"detail": "x" * 280 + TOKEN}, [TOKEN]).problem == "502: " + "x" * 280 + "[secret]"

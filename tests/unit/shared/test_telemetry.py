@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from shared.errors import EngineTransientError, OutOfTimeError, RequestError
+from shared.errors import DeadlineExceededError, EngineTransientError, RequestError
 from shared.evaluations import EvaluationBatch, EvaluationResult
-from shared.observability import start_trace, trace_id
+from shared.logs import start_trace, trace_id
 from shared.telemetry import MAX_FAILURE_SERIES, Telemetry, telemetry_for
 from tests.otlp_collector import OtlpCollector, attributes_of
 from tests.unit.log_lines import LogLines
@@ -54,7 +54,7 @@ async def test_a_slice_is_sent_when_it_ends_and_bounds_its_series(
     ("error", "cause"),
     [
         (EngineTransientError("engine_timeout", "words of the engine"), "engine_timeout"),
-        (OutOfTimeError("words"), "time_budget_exceeded"),
+        (DeadlineExceededError("words"), "time_budget_exceeded"),
         (asyncio.CancelledError(), "cancelled"),
         (LookupError("words"), "LookupError"),
     ],

@@ -1,0 +1,194 @@
+"""One batch, evaluated now and answered to the caller: what `run_evaluation_batch` says, without an invocation.
+
+Nothing of it is recorded in the database. The engine remembers what it triggered under the caller's key, so the same
+call again notifies nobody twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC
+
+from functions.http.schemas import BatchRequest
+from functions.runs.evaluation_batch import run_evaluation_batch
+from functions.runs.manual import check_types
+from functions.runs.peer_mentors import ActivePeerMentor, fetch_active_among
+from functions.runs.run_log import log_failed_users
+from functions.runs.slice import Services
+from shared.deadline import Deadline
+from shared.errors import (
+    DatabaseError,
+    DeadlineExceededError,
+    EngineAccessError,
+    EngineUnavailableError,
+    RequestError,
+)
+from shared.evaluations import (
+    MENTOR_NOT_ACTIVE,
+    SCENARIO_NOT_APPLICABLE,
+    EvaluationBatch,
+    EvaluationResult,
+    MentorScenarios,
+)
+from shared.logs import log_event
+
+RETRY_AFTER_SECONDS = 30
+# Of the time budget, waiting for a permit to call the engine: the rest is for the calls.
+MAX_WAIT_FRACTION = 0.5
+PERMIT_PAUSE_SECONDS = 1.0
+
+
+async def evaluate_now(
+    services: Services, request: BatchRequest, *, idempotency_key: str | None
+) -> list[EvaluationResult]:
+    """Evaluates chosen mentors.
+
+    Args:
+        services: configuration and clients.
+        request: who, for what.
+        idempotency_key: the caller's; needed unless it is a dry run.
+
+    Returns:
+        One result for each pair: skipped are those who are not active, those whose segments cannot be used and, of
+        types that the caller named, those that do not apply.
+
+    Raises:
+        RequestError: 422: too many mentors, an unknown type, no key; 502 `engine_rejected`; 503 `engine_unavailable`,
+            `engine_busy`; 504 `time_budget_exceeded`.
+        DatabaseError: the database is away or refuses.
+    """
+    config = services.config
+    user_ids = sorted({str(user_id) for user_id in request.user_ids})
+    if len(user_ids) > config.evaluation_batch_size:
+        expected = f"expected at most {config.evaluation_batch_size} mentors, found {len(user_ids)}"
+        raise RequestError(422, "invalid_field", f"user_ids: {expected}", field="user_ids")
+    if idempotency_key is None and not request.dry_run:
+        raise RequestError(
+            422,
+            "idempotency_key_missing",
+            "Idempotency-Key: expected a key, so that sending this again notifies nobody twice; a dry run needs none",
+            field="Idempotency-Key",
+        )
+    check_types(request.scenario_types, config.enabled_types())
+
+    deadline = Deadline(config.time_budget_seconds)
+    active = {mentor.user_id: mentor for mentor in await fetch_active_among(services.readers, user_ids)}
+    users = [
+        planned
+        for user_id in user_ids
+        for planned in _plan(services, user_id, active.get(user_id), request.scenario_types)
+    ]
+    try:
+        async with services.measuring("batch"), _permit_to_call(services, deadline), services.process.shared(deadline):
+            evaluated = await run_evaluation_batch(
+                _batch(services, users, None if request.dry_run else idempotency_key),
+                engine=services.engine,
+                deadline=deadline,
+                users_per_call=config.engine_users_per_call,
+                types_per_call=config.engine_types_per_call,
+                max_deliveries=config.max_batch_deliveries,
+            )
+    except EngineAccessError as error:
+        raise RequestError(502, "engine_rejected", f"the engine turns us away ({error.code})") from error
+    except EngineUnavailableError as error:
+        raise RequestError(
+            503,
+            "engine_unavailable",
+            f"the engine answers nobody ({error.code}); nobody failed, send this again with the same key",
+            headers={"Retry-After": str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))},
+        ) from error
+    except DeadlineExceededError as error:
+        raise _not_through(config.time_budget_seconds) from error
+    if evaluated.remaining:
+        raise _not_through(config.time_budget_seconds)
+    log_event(
+        "batch_evaluated",
+        f"A batch was asked for: {len(evaluated.results)} evaluations",
+        dry_run=request.dry_run,
+        counts=dict(Counter(result.outcome for result in evaluated.results)),
+        duration_ms=round(deadline.elapsed() * 1000),
+    )
+    log_failed_users(evaluated.results)
+    return evaluated.results
+
+
+@asynccontextmanager
+async def _permit_to_call(services: Services, deadline: Deadline) -> AsyncIterator[None]:
+    """Holds a permit to call the engine, where `ENGINE_MAX_CONCURRENCY_TOTAL` is set.
+
+    Raises:
+        RequestError: 503 `engine_busy`: none was free for half of the time budget.
+        DatabaseError: the database is away or refuses.
+    """
+    permit_id = services.queue.new_permit_id()
+    try:
+        while not await services.queue.take_permit(permit_id, is_manual=True, seconds=deadline.remaining()):
+            may_wait = deadline.remaining() - (1 - MAX_WAIT_FRACTION) * deadline.seconds
+            if may_wait <= 0:
+                raise RequestError(
+                    503,
+                    "engine_busy",
+                    "as many calls to the engine as may be are in flight, and none was made for this request; "
+                    "send it again with the same key",
+                    headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+                )
+            await asyncio.sleep(min(PERMIT_PAUSE_SECONDS, may_wait))
+        yield
+    finally:
+        if permit_id is not None:
+            await _return_permit(services, permit_id)
+
+
+async def _return_permit(services: Services, permit_id: str) -> None:
+    try:
+        await services.queue.end_slice(
+            dispatch_id=None, progressed=False, engine_answers=False, engine_permit_id=permit_id
+        )
+    except DatabaseError as error:
+        # What was evaluated is to be answered all the same.
+        log_event("engine_permit_left", f"Permit not returned; it expires: {error}", level=logging.WARNING)
+
+
+def _not_through(seconds: float) -> RequestError:
+    return RequestError(
+        504,
+        "time_budget_exceeded",
+        f"not through after {seconds} s; send this again with the same key, or fewer mentors",
+    )
+
+
+def _plan(
+    services: Services, user_id: str, mentor: ActivePeerMentor | None, named: list[str] | None
+) -> Iterable[MentorScenarios]:
+    chosen = frozenset(named) if named else None
+    types = services.config.enabled_types(chosen)
+    if mentor is None or mentor.skip_reason is not None:
+        yield MentorScenarios(user_id, types, MENTOR_NOT_ACTIVE if mentor is None else mentor.skip_reason)
+        return
+    applicable = services.config.scenario_types_for(mentor.segments, chosen)
+    if applicable:
+        yield MentorScenarios(user_id, applicable)
+    if chosen is not None and len(applicable) < len(types):
+        others = tuple(name for name in types if name not in applicable)
+        yield MentorScenarios(user_id, others, SCENARIO_NOT_APPLICABLE)
+
+
+def _batch(services: Services, users: list[MentorScenarios], key: str | None) -> EvaluationBatch:
+    # The same key shall look the same to the engine.
+    batch_id = str(uuid.uuid4() if key is None else uuid.uuid5(uuid.NAMESPACE_OID, f"adhoc:{key}"))
+    return EvaluationBatch(
+        invocation_id=batch_id,
+        batch_no=1,
+        users=tuple(users),
+        deliveries=1,
+        read_count=1,
+        engine_scope=f"dry:{batch_id}" if key is None else f"adhoc:{key}",
+        scheduled_for=services.now().astimezone(UTC).isoformat(timespec="seconds"),
+        dry_run=key is None,
+    )

@@ -1,0 +1,135 @@
+"""Who an invocation is about, for what: all who are active, chosen mentors, or what another left unfinished."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from functions.runs.peer_mentors import (
+    ActivePeerMentor,
+    call_through_view,
+    fetch_active_among,
+    fetch_active_peer_mentors,
+)
+from shared.config import ScenarioEvaluationConfig
+from shared.database import Database
+from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, MentorScenarios
+from shared.queue_repository import Enumeration
+
+PAGE_SIZE = 1000
+# A retry that is through with what another left unfinished goes on where that one's own enumeration was cut off; from there
+# on its cursor is this and the other's cursor.
+REST = "rest:"
+LAST_USER_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+# Why a row of the view is in no batch; the reasons to skip a pair of a batch are in shared/evaluations.py.
+NO_SCENARIO_APPLIES = "no_scenario_applies"
+USER_ID_MISSING = "user_id_missing"
+
+
+class SelectionPage(NamedTuple):
+    """Some of those whom an invocation is about, in the order of their ids.
+
+    Args:
+        mentors: each with the scenario types to be evaluated.
+        skip_reasons: rows that lead to no evaluation, by reason.
+        cursor: where the next page begins; None: this is the end, which has no mentors and is known once.
+    """
+
+    mentors: list[MentorScenarios]
+    skip_reasons: Counter[str]
+    cursor: str | None
+
+
+class MentorSelector:
+    """Reads rosters.
+
+    Args:
+        database: where the active mentors are read, and what other invocations left unfinished.
+        config: which scenario types apply to whom.
+    """
+
+    def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
+        self._database = database
+        self._config = config
+
+    def pages(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
+        """Reads on from where `enumeration` stands, to the end.
+
+        Raises:
+            DatabaseError: the database is away or refuses.
+        """
+        if enumeration.is_retry:
+            return self._unfinished(enumeration)
+        if enumeration.user_ids is not None:
+            return self._chosen(enumeration, enumeration.user_ids)
+        return self._everybody(enumeration)
+
+    async def _everybody(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
+        async for page in fetch_active_peer_mentors(self._database, after=enumeration.cursor):
+            if page.mentors:
+                yield self._applicable(page.mentors, enumeration.scenario_types, cursor=page.mentors[-1].user_id)
+            if page.without_user_id:
+                yield SelectionPage([], Counter({USER_ID_MISSING: page.without_user_id}), None)
+
+    async def _chosen(self, enumeration: Enumeration, user_ids: Iterable[str]) -> AsyncIterator[SelectionPage]:
+        ahead = [user_id for user_id in user_ids if enumeration.cursor is None or user_id > enumeration.cursor]
+        for start in range(0, len(ahead), PAGE_SIZE):
+            chosen = ahead[start : start + PAGE_SIZE]
+            active = {mentor.user_id: mentor for mentor in await fetch_active_among(self._database, chosen)}
+            mentors = [
+                active.get(user_id, ActivePeerMentor(user_id, frozenset(), MENTOR_NOT_ACTIVE)) for user_id in chosen
+            ]
+            yield self._applicable(mentors, enumeration.scenario_types, cursor=chosen[-1])
+
+    async def _unfinished(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
+        source, cursor = enumeration.retry_of, enumeration.cursor
+        if source is None:
+            return
+        in_rest = cursor is not None and cursor.startswith(REST)
+        after = LAST_USER_ID if in_rest else cursor
+        while True:
+            unfinished = await call_through_view(
+                self._database, "scheduler_unfinished", invocation_id=source, after_user_id=after, mentors=PAGE_SIZE
+            )
+            if unfinished is None:
+                return  # the other invocation is gone
+            after = unfinished["last_user_id"]
+            if after is None:
+                break
+            mentors = [
+                MentorScenarios(
+                    row["user_id"], tuple(row["scenario_types"]), None if row["active"] else MENTOR_NOT_ACTIVE
+                )
+                for row in unfinished["mentors"]
+            ]
+            yield SelectionPage(mentors, Counter(), after)
+        # That one's own enumeration, which may have been cut off before everybody was read.
+        remaining = Enumeration.from_row(unfinished["rest"])
+        if remaining.done:
+            return
+        if cursor is not None and in_rest:
+            remaining = replace(remaining, cursor=cursor.removeprefix(REST))
+        async for page in self.pages(remaining):
+            yield page if page.cursor is None else page._replace(cursor=REST + page.cursor)
+
+    def _applicable(
+        self, mentors: Iterable[ActivePeerMentor], chosen_types: frozenset[str] | None, *, cursor: str
+    ) -> SelectionPage:
+        applicable: list[MentorScenarios] = []
+        skip_reasons: Counter[str] = Counter()
+        enabled = self._config.enabled_types(chosen_types)
+        types_for: dict[frozenset[str], tuple[str, ...]] = {}
+        for user_id, segments, skip_reason, unusable_rows in mentors:
+            types = enabled if skip_reason else types_for.get(segments)
+            if types is None:
+                types = types_for[segments] = self._config.scenario_types_for(segments, chosen_types)
+            if types:
+                applicable.append(MentorScenarios(user_id, types, skip_reason))
+            else:
+                skip_reasons[NO_SCENARIO_APPLIES] += 1
+            if unusable_rows:
+                skip_reasons[INVALID_SEGMENTS] += unusable_rows
+        return SelectionPage(applicable, skip_reasons, cursor)

@@ -1,0 +1,226 @@
+"""Logs: one JSON object a line on standard output.
+
+Each line has `time`, `severity` and `message` (as Google Cloud Logging reads them), `event` (a stable name), `trace_id`
+(the same for everything one request caused) and the fields of its event, described in docs/log-events.schema.json. No
+line is written for a single evaluation, and none holds a secret or more of a person than her user id.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+from pythonjsonlogger.json import JsonFormatter
+
+_logger = logging.getLogger("scheduler")
+# Those of the server around the function: they have handlers of their own, which write plain text.
+SERVER_LOGGERS = ("gunicorn.error", "gunicorn.access", "uvicorn.error", "uvicorn.access")
+# Events of which any caller can cause as many as it sends requests.
+CALLERS_EVENTS = frozenset(
+    {"caller_refused", "client_disconnected", "internal_error"}
+    | {"database_unavailable", "database_timeout", "database_refused", "mentors_view_invalid"}
+)
+MAX_LINES_PER_MINUTE = 60
+# W3C Trace Context 2.2: version ff is forbidden, and so are ids of zeros only.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<span>(?!0{16})[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
+)
+# Google's older header: the span's id is decimal, and the sampling decision may be left out.
+_CLOUD_TRACE_CONTEXT = re.compile(r"(?P<trace>(?!0{32})[0-9a-f]{32})(?:/(?P<span>[0-9]{1,20}))?(?:;o=(?P<flags>[01]))?")
+
+
+class Trace(NamedTuple):
+    """Where in which trace we are.
+
+    Args:
+        id: 32 hexadecimal digits.
+        span_id: 16 hexadecimal digits: the caller's span, or the one of ours that is under way; None: there is none.
+        sampled: whether somebody keeps the trace; None: nobody has decided that.
+    """
+
+    id: str
+    span_id: str | None = None
+    sampled: bool | None = None
+
+
+_trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+
+class _Formatter(JsonFormatter):
+    """Standard library records, shaped as this project's lines.
+
+    Args:
+        google_cloud_project: whose traces the lines point to, if it is known.
+    """
+
+    def __init__(self, google_cloud_project: str | None) -> None:
+        super().__init__("%(message)s")
+        self._project = google_cloud_project
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        # Google Cloud's names are those of the standard library's levels; libraries have others between them.
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        log_data["severity"] = logging.getLevelName(level)
+        log_data["event"] = "log"
+        if record.name == _logger.name:
+            super().add_fields(log_data, record, message_dict)
+        else:
+            # Whatever else a library adds to its records has a meaning of its own there.
+            traces = {name: message_dict[name] for name in ("exc_info", "stack_info") if name in message_dict}
+            log_data |= {"logger": record.name, "message": record.getMessage()} | traces
+            if suppressed_count := getattr(record, "suppressed_count", None):
+                log_data["suppressed_count"] = suppressed_count
+        trace = _trace.get()
+        if trace is not None:
+            log_data["trace_id"] = trace.id
+            if self._project is not None:
+                log_data |= _for_google_cloud(trace, self._project)
+
+
+def _for_google_cloud(trace: Trace, project: str) -> dict[str, Any]:
+    """The members by which Google Cloud Logging groups the lines of a request and leads to its trace."""
+    members: dict[str, Any] = {"logging.googleapis.com/trace": f"projects/{project}/traces/{trace.id}"}
+    if trace.span_id is not None:
+        members["logging.googleapis.com/spanId"] = trace.span_id
+    if trace.sampled is not None:
+        members["logging.googleapis.com/trace_sampled"] = trace.sampled
+    return members
+
+
+def _only_ours(record: logging.LogRecord) -> bool:
+    """Has a record written by our handler, and keeps it from the handlers of its own logger.
+
+    A filter, because a server replaces handlers when it starts, which may be after this.
+    """
+    logging.getLogger().handle(record)
+    return False
+
+
+class _BoundedRate:
+    """Leaves out lines that callers cause at will, beyond `MAX_LINES_PER_MINUTE` of an event or a server's logger.
+
+    The next line of the kind says how many were left out.
+    """
+
+    def __init__(self) -> None:
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._rate = RateLimitItemPerMinute(MAX_LINES_PER_MINUTE)
+        self._suppressed = Counter[str]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = str(getattr(record, "event", "")) if record.name == _logger.name else record.name
+        if kind not in CALLERS_EVENTS and kind not in SERVER_LOGGERS:
+            return True
+        if not self._limiter.hit(self._rate, kind):
+            self._suppressed[kind] += 1
+            return False
+        if suppressed_count := self._suppressed.pop(kind, 0):
+            record.suppressed_count = suppressed_count
+        return True
+
+
+def configure_logging(level: str, *, google_cloud_project: str | None = None) -> None:
+    """Sends this project's log lines to standard output as JSON; those of libraries and of the server with them.
+
+    Args:
+        level: the least severe level of ours that is written: DEBUG, INFO, WARNING or ERROR. Of others, warnings are.
+        google_cloud_project: the project's id, for Google Cloud Logging; None: somewhere else.
+    """
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_Formatter(google_cloud_project))
+    handler.addFilter(_BoundedRate())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in SERVER_LOGGERS:
+        logging.getLogger(name).addFilter(_only_ours)
+    _logger.setLevel(level)
+
+
+def start_trace(traceparent: str | None, cloud_trace_context: str | None = None) -> None:
+    """Continues the caller's trace, or starts one; log lines from here on carry its id.
+
+    Args:
+        traceparent: the header of W3C Trace Context.
+        cloud_trace_context: `X-Cloud-Trace-Context`, for a caller that sends no other.
+    """
+    _trace.set(_read_traceparent(traceparent) or _read_cloud_trace(cloud_trace_context) or Trace(secrets.token_hex(16)))
+
+
+def _read_traceparent(header: str | None) -> Trace | None:
+    known = _TRACEPARENT.fullmatch(header or "")
+    return Trace(known["trace"], known["span"], bool(int(known["flags"], 16) & 1)) if known else None
+
+
+def _read_cloud_trace(header: str | None) -> Trace | None:
+    known = _CLOUD_TRACE_CONTEXT.fullmatch(header or "")
+    if known is None:
+        return None
+    span = int(known["span"] or 0)
+    return Trace(
+        known["trace"],
+        f"{span:016x}" if 0 < span < 2**64 else None,
+        known["flags"] == "1" if known["flags"] is not None else None,
+    )
+
+
+def current_trace() -> Trace:
+    """Where we are; a trace is started where there is none."""
+    trace = _trace.get()
+    if trace is None:
+        start_trace(None)
+        return current_trace()
+    return trace
+
+
+def trace_id() -> str:
+    """The current trace's id: 32 hexadecimal digits."""
+    return current_trace().id
+
+
+def traceparent() -> str:
+    """A `traceparent` header for a call that this trace makes."""
+    trace = current_trace()
+    # Not from the system's entropy, which costs a system call: a span's id has to be new, not secret; zero is none.
+    return f"00-{trace.id}-{random.getrandbits(64) or 1:016x}-{'00' if trace.sampled is False else '01'}"
+
+
+@contextmanager
+def within_span(trace: Trace) -> Iterator[None]:
+    """Lines within the block carry a span of ours."""
+    token = _trace.set(trace)
+    try:
+        yield
+    finally:
+        _trace.reset(token)
+
+
+def log_event(event: str, message: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Writes one line.
+
+    Args:
+        event: the stable name that queries look for.
+        message: the same for a person.
+        level: a level of the standard library's `logging`.
+        fields: the event's fields; None is left out.
+    """
+    if _logger.isEnabledFor(level):
+        _logger.log(level, message, extra={"event": event} | {k: v for k, v in fields.items() if v is not None})
+
+
+def log_exception(event: str, message: str, error: BaseException) -> None:
+    """Writes a defect of ours with its traceback."""
+    _logger.error(message, extra={"event": event}, exc_info=error)

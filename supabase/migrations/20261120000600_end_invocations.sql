@@ -1,0 +1,232 @@
+-- How an invocation ends. Locks are taken everywhere in the order invocation, batch, message, dispatch, settings; several
+-- invocations in the order of their ids. An invocation is locked FOR NO KEY UPDATE: recording a batch holds its batch when
+-- the foreign key of the evaluations asks for KEY SHARE on the invocation, and FOR UPDATE would deadlock with it.
+
+-- Tells the truth about what was evaluated; whether it was cancelled is the caller's knowledge.
+create function scheduler.final_status(p_invocation public.scheduler_invocations) returns text
+language sql stable set search_path = '' as $$
+  select case
+    when not p_invocation.enumeration_done and evaluated = 0 then 'failed'
+    when not p_invocation.enumeration_done then 'partial'
+    when mentors = 0 and p_invocation.trigger = 'schedule' then 'failed'
+    -- Mentors whose rows cannot be used were not left out on purpose.
+    when evaluated = 0 and (p_invocation.skip_reasons ->> 'invalid_segments')::integer > 0 then 'failed'
+    when failed + not_evaluated = 0 then 'success'
+    when evaluated = 0 then 'failed'
+    else 'partial'
+  end
+    from (
+      select coalesce(sum(b.failed), 0) as failed,
+             coalesce(sum(b.not_evaluated), 0) as not_evaluated,
+             coalesce(sum(b.triggered + b.not_triggered + b.suppressed), 0) as evaluated,
+             -- Rows without a user id are no mentors.
+             coalesce(sum(b.mentors), 0) + (p_invocation.skip_reasons ->> 'no_scenario_applies')::integer as mentors
+        from public.scheduler_invocation_batches as b
+       where b.invocation_id = p_invocation.id
+    ) as counted
+$$;
+
+-- What is said of an invocation that was read to its end. A scheduled run that reads nobody at all is a key without rights
+-- or an empty view, never a quiet night; one that could use no row of the view is no success either.
+create function scheduler.final_error(p_invocation public.scheduler_invocations, p_status text) returns text
+language sql stable set search_path = '' as $$
+  select case
+    when p_status <> 'failed' then null
+    when p_invocation.next_batch_no = 1 and (p_invocation.skip_reasons ->> 'no_scenario_applies')::integer = 0
+      then 'no_active_mentors'
+    when (p_invocation.skip_reasons ->> 'invalid_segments')::integer > 0 and not exists (
+      select from public.scheduler_invocation_batches as b where b.invocation_id = p_invocation.id and b.failed > 0
+    )
+      then 'mentors_view_invalid'
+  end
+$$;
+
+-- Ends an invocation whose every batch is recorded. A call of its own, never part of scheduler_complete: two workers that
+-- record the last two batches at the same time each see the other's still open, and nobody would end the run.
+-- Answers {"ended_now": whether this call ended it, "invocation": its summary as it is afterwards, null when there is none,
+-- "failures": their commonest causes, null unless this call ended it}. p_waits_for_view: the mentors' view cannot be read, which
+-- an open run says until it is.
+create function public.scheduler_finish(p_invocation_id uuid, p_waits_for_view boolean default false) returns jsonb
+language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
+declare
+  v_invocation public.scheduler_invocations;
+  v_status text;
+begin
+  select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
+  if v_invocation.status in ('pending', 'running')
+     and v_invocation.enumeration_done
+     and not exists (
+       select 1 from public.scheduler_invocation_batches where invocation_id = p_invocation_id and state = 'open'
+     )
+  then
+    v_status := scheduler.final_status(v_invocation);
+    update public.scheduler_invocations
+       set status = v_status,
+           finished_at = clock_timestamp(),
+           error = scheduler.final_error(v_invocation, v_status),
+           error_message = null
+     where id = p_invocation_id;
+  elsif p_waits_for_view then
+    update public.scheduler_invocations
+       set error = 'mentors_view_invalid'
+     where id = p_invocation_id and status in ('pending', 'running') and not enumeration_done and error is null;
+  end if;
+  return jsonb_build_object(
+    'ended_now', v_status is not null,
+    'invocation', scheduler.summarize_invocation(p_invocation_id),
+    'failures', case when v_status is not null then scheduler.commonest_causes(p_invocation_id) end
+  );
+end
+$$;
+
+-- Abandons what is open of an invocation that its caller holds: nobody in it was evaluated. Answers how many batches.
+create function scheduler.abandon_batches(p_invocation public.scheduler_invocations) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_queue text;
+  v_messages bigint[];
+  v_abandoned integer := 0;
+begin
+  for v_queue, v_messages in with abandoned as (
+    update public.scheduler_invocation_batches as b
+       set state = 'abandoned',
+           finished_at = clock_timestamp(),
+           not_evaluated = b.evaluations,
+           scenario_counts = (
+             select coalesce(jsonb_object_agg(waiting.scenario_type, jsonb_build_object('not_evaluated', waiting.n)), '{}')
+               from (
+                 select scenario_type, sum(jsonb_array_length(grouped.value -> 'user_ids')) as n
+                   from jsonb_array_elements(b.pairs) as grouped
+                  cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario_type
+                  group by scenario_type
+               ) as waiting
+           )
+     where b.invocation_id = p_invocation.id and b.state = 'open'
+    returning b.queue, b.msg_id
+  )
+  select queue, array_agg(msg_id) from abandoned group by queue
+  loop
+    perform pgmq.delete(v_queue, v_messages);
+    v_abandoned := v_abandoned + cardinality(v_messages);
+  end loop;
+  return v_abandoned;
+end
+$$;
+
+-- Ends an invocation early and abandons what is open, in one transaction. A worker that is still at one of its batches may
+-- record it afterwards: what happened is counted, but moves neither status nor finished_at.
+create function scheduler.terminate(p_invocation_id uuid, p_cancelled boolean) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_invocation public.scheduler_invocations;
+  v_abandoned integer;
+  v_status text := 'cancelled';
+  v_error text;
+begin
+  select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
+  if not found or v_invocation.status not in ('pending', 'running') then
+    return;
+  end if;
+  v_abandoned := scheduler.abandon_batches(v_invocation);
+  v_error := v_invocation.error;
+  if not p_cancelled then
+    v_status := scheduler.final_status(v_invocation);
+    v_error := case
+      -- Only the end was missing: nothing was lost by the time.
+      when v_invocation.enumeration_done and v_abandoned = 0
+        then scheduler.final_error(v_invocation, v_status)
+      else coalesce(v_error, 'expired')
+    end;
+  end if;
+  update public.scheduler_invocations
+     set status = v_status,
+         finished_at = clock_timestamp(),
+         error = v_error,
+         error_message = case when v_error = v_invocation.error then error_message end
+   where id = p_invocation_id;
+end
+$$;
+
+-- Changes what a caller may change of an invocation: cancels it, sets its note (p_note null: takes it away), or both or
+-- neither. Answers {"ended_otherwise": it cannot be cancelled any more, and nothing was changed; "invocation": as it is
+-- afterwards}, or null when there is none. One that was cancelled before may be cancelled again.
+create function public.scheduler_update(p_invocation_id uuid, p_cancel boolean, p_set_note boolean, p_note text)
+returns jsonb
+language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
+declare
+  v_status text;
+begin
+  select status into v_status from public.scheduler_invocations
+   where id = p_invocation_id and deleted_at is null
+     for no key update;
+  if not found then
+    return null;
+  end if;
+  if p_cancel and v_status not in ('pending', 'running', 'cancelled') then
+    return jsonb_build_object('ended_otherwise', true, 'invocation', scheduler.describe_invocation(p_invocation_id));
+  end if;
+  if p_cancel then
+    perform scheduler.terminate(p_invocation_id, p_cancelled => true);
+  end if;
+  if p_set_note then
+    update public.scheduler_invocations set note = p_note where id = p_invocation_id;
+  end if;
+  return jsonb_build_object('ended_otherwise', false, 'invocation', scheduler.describe_invocation(p_invocation_id));
+end
+$$;
+
+-- Takes an invocation that has ended out of the API. Its rows stay until scheduler.prune(), and with them its slot and its
+-- idempotency key stay spent. Answers 'deleted', 'open' (nothing was done), or null when there is none.
+create function public.scheduler_delete(p_invocation_id uuid) returns text
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_status text;
+begin
+  select status into v_status from public.scheduler_invocations
+   where id = p_invocation_id and deleted_at is null
+     for no key update;
+  if not found then
+    return null;
+  end if;
+  if v_status in ('pending', 'running') then
+    return 'open';
+  end if;
+  update public.scheduler_invocations set deleted_at = clock_timestamp() where id = p_invocation_id;
+  return 'deleted';
+end
+$$;
+
+-- Everything works only after this, so one run that cannot be ended must not keep the others from it. In the order in
+-- which scheduler_end_slice locks, too.
+create function scheduler.expire() returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_id uuid;
+begin
+  for v_id in
+    select id from public.scheduler_invocations
+     where status in ('pending', 'running') and expires_at <= now()
+     order by id
+  loop
+    begin
+      perform scheduler.terminate(v_id, p_cancelled => false);
+    exception when others then
+      raise warning 'scheduler: invocation % has expired but cannot be ended: %', v_id, sqlerrm;
+    end;
+  end loop;
+end
+$$;
+
+revoke all on function
+  scheduler.final_status(public.scheduler_invocations),
+  scheduler.final_error(public.scheduler_invocations, text),
+  scheduler.abandon_batches(public.scheduler_invocations),
+  scheduler.terminate(uuid, boolean),
+  scheduler.expire()
+from public, anon, authenticated, service_role;
+revoke all on function
+  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
+from public, anon, authenticated;
+grant execute on function
+  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
+to service_role;

@@ -1,0 +1,185 @@
+-- One slot, one invocation, however often and however simultaneously it is fired.
+
+-- One pair that the engine has answered before, for telling an engine that is down from a user it cannot serve. Looked for in
+-- the newest batches that have one: of the newest the rows may just be pruned. By indexes only, as scheduler.sample_of_cause.
+create function scheduler.canary() returns jsonb
+language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
+  select jsonb_build_object('user_id', e.user_id, 'scenario_type', e.scenario_type)
+    from (
+      select b.invocation_id, b.first_user_id, b.last_user_id
+        from public.scheduler_invocation_batches as b
+       where b.triggered + b.suppressed > 0
+       order by b.finished_at desc
+       limit 10
+    ) as answered
+   cross join lateral (
+     select pair.user_id, pair.scenario_type
+       from public.scheduler_evaluations as pair
+      where pair.invocation_id = answered.invocation_id
+        and pair.user_id between answered.first_user_id and answered.last_user_id
+        and pair.outcome in ('triggered', 'suppressed')
+      order by pair.user_id
+      limit 1
+   ) as e
+   limit 1
+$$;
+
+-- What one slice is given to enumerate and to finish, the oldest first: all that is open, but not more than 50 runs, nor more
+-- chosen users than about a megabyte of ids, whatever waits. The scheduled run, of which there is one at most, comes first,
+-- however many manual runs wait. What needs a slice comes before what only waits for its batches,
+-- which any slice works on; so each slice takes some of what needs one away, and the next slice gets the others.
+create function scheduler.open_for_a_slice() returns setof public.scheduler_invocations
+language sql stable set search_path = '' as $$
+  select i.*
+    from (
+      select waiting.id, sum(waiting.size) over (order by waiting.position) - waiting.size as size_before
+        from (
+          select open.id,
+                 case when open.enumeration_done then 0 else pg_column_size(open.request) end as size,
+                 row_number() over (
+                   order by open.trigger <> 'schedule', open.enumeration_done and exists (
+                     select from public.scheduler_invocation_batches as b
+                      where b.invocation_id = open.id and b.state = 'open'
+                   ), open.created_at, open.id
+                 ) as position
+            from public.scheduler_invocations as open
+           where open.status in ('pending', 'running')
+           order by position
+           limit 50
+        ) as waiting
+    ) as given
+    join public.scheduler_invocations as i on i.id = given.id
+   where given.size_before < 1000000
+$$;
+
+-- p_due_slot and p_next_slot are the schedule's latest fire time and the one after it, as the caller's clock has them; the
+-- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
+-- {"clock": now}: the caller asks again with slots computed from that. So the usual case is one round trip.
+--
+-- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "canary", "alert_due", "poison_overdue"}: whether
+-- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (its summary; null: none), what is
+-- open to work on, whether more is than this slice is given, a canary, whether an alert waits to be sent, and whether a poison
+-- batch has waited for so long that it comes before all else, or it would wait for as long as other work does not end. The run
+-- of a slot whose mentors' view has the wrong columns is opened as pending: reading the view is refused, and the run begins once
+-- the view is mended. Until then it is there to be seen, to raise an alert when it is late, and to expire.
+create function public.scheduler_open_slot(
+  p_due_slot timestamptz,
+  p_next_slot timestamptz,
+  p_requested_slot timestamptz,
+  p_missed_slot_max_gap_hours integer,
+  p_expires_after_hours integer,
+  p_max_workers integer,
+  p_time_budget_seconds integer,
+  p_retention_days integer,
+  p_config jsonb
+) returns jsonb
+language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_settings scheduler.settings;
+  v_invocation_id uuid;
+  v_opened boolean := false;
+  v_known boolean;
+  v_news boolean;
+  v_view_is_invalid boolean;
+  v_open jsonb;
+begin
+  if not (p_due_slot <= v_now and v_now < p_next_slot) then
+    return jsonb_build_object('clock', v_now);
+  end if;
+
+  select * into v_settings from scheduler.settings;
+  v_news := (v_settings.next_due_at, v_settings.max_workers, v_settings.time_budget_seconds, v_settings.retention_days)
+      is distinct from (p_next_slot, p_max_workers, p_time_budget_seconds, p_retention_days)
+    or v_settings.slot_high_water_mark is null
+    or v_settings.slot_high_water_mark < p_due_slot;
+  if v_news then
+    -- The unique index waits for whoever is just changing the open run; wait for him before holding the settings that he
+    -- may want next. Together with those that are about to expire, because all are locked in the order of their ids.
+    perform 1 from public.scheduler_invocations
+     where status in ('pending', 'running') and (trigger = 'schedule' or expires_at <= now())
+     order by id
+       for no key update;
+  end if;
+  perform scheduler.expire();
+
+  if v_news then
+    select * into v_settings from scheduler.settings for no key update;
+    v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
+    if v_known
+       and p_due_slot > v_settings.slot_high_water_mark
+       and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours)
+    then
+      v_view_is_invalid := public.scheduler_mentors_view_fault() is not null;
+      insert into public.scheduler_invocations
+        (idempotency_key, trigger, status, scheduled_for, started_at, expires_at, config, engine_scope, error)
+      values
+        (scheduler.slot_key(p_due_slot), 'schedule', case when v_view_is_invalid then 'pending' else 'running' end, p_due_slot,
+         case when not v_view_is_invalid then v_now end, v_now + make_interval(hours => p_expires_after_hours), p_config,
+         scheduler.slot_key(p_due_slot), case when v_view_is_invalid then 'mentors_view_invalid' end)
+      on conflict do nothing;
+      v_opened := found;
+      if not v_opened then
+        -- Either the slot is already there, or the one scheduled run that may be open is still open.
+        insert into public.scheduler_invocations
+          (idempotency_key, trigger, status, scheduled_for, finished_at, expires_at, config, engine_scope, error)
+        values
+          (scheduler.slot_key(p_due_slot), 'schedule', 'skipped', p_due_slot, v_now, v_now, p_config,
+           scheduler.slot_key(p_due_slot), 'overlap')
+        on conflict (idempotency_key) do nothing;
+        v_opened := found;
+      end if;
+      v_settings.slot_high_water_mark := p_due_slot;
+    end if;
+    v_settings.slot_high_water_mark := coalesce(v_settings.slot_high_water_mark, v_now);
+    update scheduler.settings
+       set slot_high_water_mark = v_settings.slot_high_water_mark,
+           -- A slot that is due but was not asked for stays due.
+           next_due_at = case when v_known then p_next_slot else next_due_at end,
+           max_workers = p_max_workers,
+           time_budget_seconds = p_time_budget_seconds,
+           retention_days = p_retention_days
+     where singleton;
+  end if;
+
+  select id into v_invocation_id
+    from public.scheduler_invocations
+   where idempotency_key = scheduler.slot_key(coalesce(p_requested_slot, p_due_slot))
+     and deleted_at is null;
+
+  select coalesce(jsonb_agg(jsonb_build_object(
+      'id', i.id, 'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope,
+      'trigger', i.trigger, 'retry_of', i.retry_of,
+      -- Needed, and possibly long, as long as somebody has still to be read.
+      'request', case when not i.enumeration_done then i.request end,
+      'enumeration_cursor', i.enumeration_cursor,
+      'enumeration_done', i.enumeration_done) order by i.created_at), '[]')
+    into v_open
+    from scheduler.open_for_a_slice() as i;
+
+  return jsonb_build_object(
+    'clock', v_now,
+    'opened', v_opened,
+    -- The latest slot that is spent but whose invocation was deleted is still a slot; one that was missed for good is not.
+    'not_a_slot', v_invocation_id is null
+      and p_requested_slot is not null
+      and not (p_requested_slot = p_due_slot and p_due_slot <= v_settings.slot_high_water_mark),
+    'invocation', scheduler.summarize_invocation(v_invocation_id),
+    'open', v_open,
+    'more_open', jsonb_array_length(v_open) < (
+      select count(*) from public.scheduler_invocations where status in ('pending', 'running')
+    ),
+    'canary', scheduler.canary(),
+    'alert_due', scheduler.alert_is_due(),
+    'poison_overdue', scheduler.has_visible(scheduler.poison_queue(), interval '10 minutes')
+  );
+end
+$$;
+
+revoke all on function scheduler.canary(), scheduler.open_for_a_slice() from public, anon, authenticated, service_role;
+revoke all on function public.scheduler_open_slot(
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, jsonb
+) from public, anon, authenticated;
+grant execute on function public.scheduler_open_slot(
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, jsonb
+) to service_role;

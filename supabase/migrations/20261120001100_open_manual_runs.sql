@@ -1,0 +1,260 @@
+-- Runs that a person or another service asks for: everybody or chosen mentors, all scenario types or some, dry or not, or
+-- what another run left unfinished. They have no slot; a client's key makes a repeated request the same run.
+
+-- p_invocation_id: chosen by the caller, so that a call repeated after a lost answer finds what it opened itself.
+-- p_idempotency_key and p_request_hash: the client's key (null: none) and a digest of what it asked for.
+-- p_retry_of: evaluate what that run left unfinished, with the keys that the engine saw then.
+-- p_request_slice: the caller will not work on it, so ask for a slice at once.
+-- Answers {"outcome", "invocation", "canary"}; the outcome is one of
+--   opened, same (the key's invocation), other_request (the key stands for another request), deleted (the key's invocation was),
+--   retry_source_unknown, retry_source_open, retry_already_open, nothing_to_retry, retry_window_closed;
+-- the invocation is null unless it is opened or the same, the canary unless it is opened.
+-- Raises MV001 instead of opening anything where the mentors' view has the wrong columns.
+create function public.scheduler_open(
+  p_invocation_id uuid,
+  p_idempotency_key text,
+  p_request_hash text,
+  p_request jsonb,
+  p_dry_run boolean,
+  p_retry_of uuid,
+  p_note text,
+  p_config jsonb,
+  p_expires_after_hours integer,
+  p_engine_key_ttl_hours integer,
+  p_request_slice boolean
+) returns jsonb
+language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_key constant text := coalesce('key:' || p_idempotency_key, 'id:' || p_invocation_id);
+  v_known public.scheduler_invocations;
+  v_source public.scheduler_invocations;
+  v_dry_run boolean := p_dry_run;
+  v_scope text := 'manual:' || p_invocation_id;
+  v_scope_since timestamptz := v_now;
+  v_expires_at timestamptz := v_now + make_interval(hours => p_expires_after_hours);
+begin
+  -- A retry whose source has expired, or whose predecessor has, shall not have to wait for the next tick.
+  perform scheduler.expire();
+
+  select * into v_known from public.scheduler_invocations where idempotency_key = v_key;
+  if found then
+    return scheduler.outcome_of_known_key(v_known, p_invocation_id, p_request_hash);
+  end if;
+  perform public.scheduler_check_mentors_view();
+
+  if p_retry_of is not null then
+    -- Held, so that it is not pruned before the retry that reads from it is there to be seen.
+    select * into v_source from public.scheduler_invocations where id = p_retry_of and deleted_at is null for key share;
+    case
+      when not found then
+        return jsonb_build_object('outcome', 'retry_source_unknown', 'invocation', null, 'canary', null);
+      when v_source.finished_at is null then
+        return jsonb_build_object('outcome', 'retry_source_open', 'invocation', null, 'canary', null);
+      when v_source.enumeration_done and not exists (
+        select from public.scheduler_invocation_batches
+         where invocation_id = p_retry_of and (failed > 0 or not_evaluated > 0)
+      ) then
+        return jsonb_build_object('outcome', 'nothing_to_retry', 'invocation', null, 'canary', null);
+      else
+        v_dry_run := p_dry_run or v_source.dry_run;
+    end case;
+    if not v_dry_run then
+      -- The keys of the first run of this scope: the engine repeats what it did then, and does nothing twice. So all must be
+      -- over before it forgets the first of them.
+      v_scope := v_source.engine_scope;
+      v_scope_since := v_source.engine_scope_since;
+      v_expires_at := least(v_expires_at, v_scope_since + make_interval(hours => p_engine_key_ttl_hours));
+      if v_expires_at <= v_now then
+        return jsonb_build_object('outcome', 'retry_window_closed', 'invocation', null, 'canary', null);
+      end if;
+    end if;
+  end if;
+  if v_dry_run then
+    v_scope := 'dry:' || p_invocation_id;
+  end if;
+
+  insert into public.scheduler_invocations
+    (id, idempotency_key, request_hash, trigger, scheduled_for, created_at, expires_at, dry_run, retry_of, request, config,
+     engine_scope, engine_scope_since, note)
+  values
+    (p_invocation_id, v_key, p_request_hash, case when p_retry_of is null then 'manual' else 'retry' end, v_now, v_now,
+     v_expires_at, v_dry_run, p_retry_of, p_request, p_config, v_scope, v_scope_since, p_note)
+  on conflict do nothing;
+  if not found then
+    -- Somebody was faster, by the key or by the one retry that may be open.
+    select * into v_known from public.scheduler_invocations where idempotency_key = v_key;
+    if found then
+      return scheduler.outcome_of_known_key(v_known, p_invocation_id, p_request_hash);
+    end if;
+    return jsonb_build_object('outcome', 'retry_already_open', 'invocation', null, 'canary', null);
+  end if;
+  if p_request_slice then
+    perform scheduler.request_slices();
+  end if;
+  return jsonb_build_object(
+    'outcome', 'opened',
+    'invocation', scheduler.describe_invocation(p_invocation_id),
+    'canary', scheduler.canary()
+  );
+end
+$$;
+
+create function scheduler.outcome_of_known_key(
+  p_known public.scheduler_invocations, p_invocation_id uuid, p_request_hash text
+) returns jsonb
+language sql stable set search_path = '' as $$
+  select case
+    when p_known.deleted_at is not null then jsonb_build_object('outcome', 'deleted', 'invocation', null, 'canary', null)
+    when p_known.request_hash is distinct from p_request_hash then
+      jsonb_build_object('outcome', 'other_request', 'invocation', null, 'canary', null)
+    else jsonb_build_object(
+      'outcome', case p_known.id when p_invocation_id then 'opened' else 'same' end,
+      'invocation', scheduler.describe_invocation(p_known.id),
+      'canary', null
+    )
+  end
+$$;
+
+-- Which of these mentors are active, and in which segments: [{"user_id", "segments"}, …]. One jsonb, because the Data API
+-- cuts rows; not a definer's, because the view shows what its reader may see.
+-- Segments of more than 200,000 bytes of JSON are returned as {null}, here and below, which the function skips as
+-- invalid_segments: so 50 rows always fit in the 16 MiB that it reads of an answer.
+-- This and what follows is PL/pgSQL for the check: a language sql body fails on a column of the wrong type before it runs.
+create function public.scheduler_active_mentors(p_user_ids uuid[]) returns jsonb
+language plpgsql stable set search_path = '' as $$
+begin
+  perform public.scheduler_check_mentors_view();
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object(
+          'user_id', mentor.user_id,
+          'segments', case when octet_length(to_json(mentor.segments)::text) > 200000 then '{null}' else mentor.segments end
+        )), '[]')
+      from public.active_peer_mentors as mentor
+     where mentor.user_id = any (p_user_ids)
+  );
+end
+$$;
+
+-- A keyset page of the active mentors: about p_rows rows of the view from after p_after (null: from the start), in one answer
+-- that the Data API does not cut, and grouped by their segments, which many share. Answers {"groups": [{"segments",
+-- "user_ids"}, …], "is_last": no row comes after it}. A mentor whom the view shows in several rows has all of them in one page.
+-- Not a definer's, because the view shows what its reader may see. A team's view may take its time.
+create function public.scheduler_active_mentors_page(p_after uuid, p_rows integer) returns json
+language plpgsql stable set search_path = '' set statement_timeout = '30s' as $$
+begin
+  perform public.scheduler_check_mentors_view();
+  return (
+  with page as materialized (
+    select mentor.user_id, mentor.segments
+      from public.active_peer_mentors as mentor
+     where mentor.user_id >= coalesce(p_after, '00000000-0000-0000-0000-000000000000')
+       and mentor.user_id is distinct from p_after
+     order by mentor.user_id
+     -- None asked for is not none left.
+     fetch first greatest(p_rows, 1) rows with ties
+  ), alike as (
+    select case when octet_length(to_json(page.segments)::text) > 200000 then '{null}' else page.segments end as segments,
+           array_agg(page.user_id) as user_ids
+      from page
+     group by page.segments
+  )
+  select json_build_object(
+    'groups', coalesce((select json_agg(alike) from alike), '[]'),
+    'is_last', (select count(*) < greatest(p_rows, 1) from page)
+  )
+  );
+end
+$$;
+
+-- How many rows of the view have no user_id: they are in no page. Apart from the pages, because it may read the view in whole.
+create function public.scheduler_mentors_without_user_id() returns integer
+language plpgsql stable set search_path = '' set statement_timeout = '30s' as $$
+begin
+  perform public.scheduler_check_mentors_view();
+  return (select count(*) from public.active_peer_mentors as mentor where mentor.user_id is null);
+end
+$$;
+
+-- What a run left unfinished, some p_mentors of them from after user p_after_user_id: failed, or not evaluated.
+-- Answers {"mentors": [{"user_id", "scenario_types", "active": whether she still is}, …], "last_user_id": the user up to whom
+-- this goes, null when nobody is left, "rest": the run's own enumeration, which may have been cut off}, or null when there is
+-- no such run. One that was deleted still has its rows until they are pruned, and a retry under way goes on.
+-- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
+-- parts, and its users must not come a second time with the later of them.
+create function public.scheduler_unfinished(p_invocation_id uuid, p_after_user_id uuid, p_mentors integer) returns jsonb
+language plpgsql stable set search_path = '' as $$
+begin
+  perform public.scheduler_check_mentors_view();
+  return (
+  with unfinished as (
+    select b.first_user_id, b.last_user_id,
+           sum(case b.state when 'abandoned' then b.mentors else least(b.failed, b.mentors) end) as at_most
+      from public.scheduler_invocation_batches as b
+     where b.invocation_id = p_invocation_id
+       and b.first_user_id >= coalesce(p_after_user_id, '00000000-0000-0000-0000-000000000000')
+       and b.first_user_id is distinct from p_after_user_id
+       and (b.state = 'abandoned' or b.failed > 0)
+     group by b.first_user_id, b.last_user_id
+     order by b.first_user_id
+     -- None asked for is not none left.
+     limit greatest(p_mentors, 1)
+  ), page as (
+    select counted.*
+      from (select unfinished.*, sum(at_most) over (order by first_user_id) - at_most as before from unfinished) as counted
+     where counted.before < greatest(p_mentors, 1)
+  ), pair as (
+    select user_id::uuid as user_id, scenario_type
+      from page
+      join public.scheduler_invocation_batches as b
+        on b.invocation_id = p_invocation_id and b.first_user_id = page.first_user_id and b.state = 'abandoned'
+     cross join jsonb_array_elements(b.pairs) as grouped
+     cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
+     cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario_type
+    union all
+    select e.user_id, e.scenario_type
+      from page
+      join public.scheduler_evaluations as e
+        on e.invocation_id = p_invocation_id
+       and e.user_id between page.first_user_id and page.last_user_id
+       and e.outcome = 'failed'
+  ), mentor as (
+    select user_id, jsonb_agg(scenario_type order by scenario_type) as scenario_types from pair group by user_id
+  )
+  select jsonb_build_object(
+      'mentors', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+            'user_id', mentor.user_id,
+            'scenario_types', mentor.scenario_types,
+            'active', exists (select from public.active_peer_mentors as active where active.user_id = mentor.user_id)
+          ) order by mentor.user_id), '[]')
+          from mentor
+      ),
+      'last_user_id', (select last_user_id from page order by first_user_id desc limit 1),
+      'rest', jsonb_build_object(
+        'trigger', i.trigger, 'retry_of', i.retry_of, 'request', i.request,
+        'enumeration_cursor', i.enumeration_cursor, 'enumeration_done', i.enumeration_done
+      )
+    )
+    from public.scheduler_invocations as i
+   where i.id = p_invocation_id
+  );
+end
+$$;
+
+revoke all on function scheduler.outcome_of_known_key(public.scheduler_invocations, uuid, text)
+from public, anon, authenticated, service_role;
+revoke all on function
+  public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
+  public.scheduler_active_mentors(uuid[]),
+  public.scheduler_active_mentors_page(uuid, integer),
+  public.scheduler_mentors_without_user_id(),
+  public.scheduler_unfinished(uuid, uuid, integer)
+from public, anon, authenticated;
+grant execute on function
+  public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
+  public.scheduler_active_mentors(uuid[]),
+  public.scheduler_active_mentors_page(uuid, integer),
+  public.scheduler_mentors_without_user_id(),
+  public.scheduler_unfinished(uuid, uuid, integer)
+to service_role;

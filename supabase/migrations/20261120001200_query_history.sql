@@ -1,0 +1,206 @@
+-- What was: the list of invocations, one of them in detail, one mentor's history, and when a night last went well.
+
+-- What came of one mentor in one run: [{"scenario_type", "outcome", "error_code", "error_message", "notification_id"}, …], the
+-- outcome null while it is open; null when she is not in it. Her batch is found by the range that it was enumerated with, which
+-- others may have in common with it; what has no row of its own is known from her batch.
+create function scheduler.results_of_user(p_invocation_id uuid, p_user_id uuid) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_agg(jsonb_build_object(
+      'scenario_type', scenario.value,
+      'outcome', coalesce(e.outcome, case b.state when 'done' then 'not_triggered' when 'abandoned' then 'not_evaluated' end),
+      'error_code', e.error_code,
+      'error_message', e.error_message,
+      'notification_id', e.notification_id
+    ) order by scenario.value)
+    from (
+      select first_user_id from public.scheduler_invocation_batches
+       where invocation_id = p_invocation_id and first_user_id <= p_user_id
+       order by first_user_id desc
+       limit 1
+    ) as enumerated
+    join public.scheduler_invocation_batches as b
+      on b.invocation_id = p_invocation_id and b.first_user_id = enumerated.first_user_id
+   cross join jsonb_array_elements(b.pairs) as grouped
+   cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario
+    left join public.scheduler_evaluations as e
+      on e.invocation_id = p_invocation_id and e.user_id = p_user_id and e.scenario_type = scenario.value
+   where b.last_user_id >= p_user_id
+     and grouped.value -> 'user_ids' ? p_user_id::text
+$$;
+
+-- The newest first, p_limit of them from after (p_after_created_at, p_after_id): a position that stays where it is when newer
+-- ones are opened meanwhile. A null filter is none. p_user_id: only runs that she was in, each with "results" of hers.
+-- Nothing says in which runs a mentor was but their batches, so a page of hers looks into 2,000 runs at most. The last one
+-- that it looked into is then where the next page begins, and the page may have fewer items than p_limit, even none.
+-- Answers {"items": […], "next": {"created_at", "id"}, or null at the end}.
+create function public.scheduler_list(
+  p_statuses text[],
+  p_trigger text[],
+  p_scheduled_from timestamptz,
+  p_scheduled_to timestamptz,
+  p_user_id uuid,
+  p_limit integer,
+  p_after_created_at timestamptz,
+  p_after_id uuid
+) returns jsonb
+language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
+  with found as (
+    select looked_into.id,
+           looked_into.created_at,
+           results.results,
+           p_user_id is null or results.results is not null as is_listed,
+           looked_into.is_last,
+           row_number() over (order by looked_into.created_at desc, looked_into.id) as position
+      from (
+        select i.id,
+               i.created_at,
+               p_user_id is not null and row_number() over (order by i.created_at desc, i.id) = 2000 as is_last
+          from public.scheduler_invocations as i
+         where i.deleted_at is null
+           and (p_statuses is null or i.status = any (p_statuses))
+           and (p_trigger is null or i.trigger = any (p_trigger))
+           and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
+           and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
+           -- Where the index is entered, also by a plan that does not know whether there is a position to go on from.
+           and i.created_at <= coalesce(p_after_created_at, 'infinity')
+           and (p_after_created_at is null or i.created_at < p_after_created_at or i.id > p_after_id)
+         order by i.created_at desc, i.id
+         limit case when p_user_id is null then p_limit + 1 else 2000 end
+      ) as looked_into
+     cross join lateral (
+       select case when p_user_id is not null then scheduler.results_of_user(looked_into.id, p_user_id) end as results
+     ) as results
+     where p_user_id is null or results.results is not null or looked_into.is_last
+     order by looked_into.created_at desc, looked_into.id
+     limit p_limit + 1
+  )
+  select jsonb_build_object(
+    'items', coalesce(
+      jsonb_agg(
+        scheduler.summarize_invocation(found.id)
+          || case when p_user_id is null then '{}' else jsonb_build_object('results', found.results) end
+        order by found.position
+      ) filter (where found.position <= p_limit and found.is_listed), '[]'
+    ),
+    'next', case when count(*) > p_limit or bool_or(found.is_last) then (
+      select jsonb_build_object('created_at', last.created_at, 'id', last.id)
+        from found as last
+       where last.position <= p_limit
+       order by last.position desc
+       limit 1
+    ) end
+  )
+    from found
+$$;
+
+-- The slots from p_from to p_to, both included, that were spent, the newest first, each with the schedule that was in force:
+-- [{"scheduled_for", "schedule", "timezone"}, …]. Of runs that were deleted as well: theirs were not missed. At most 1,000 and
+-- the latest before them: a gap has two ends. A slot's key sorts as its time does, so the keys' index is the slots'.
+create function public.scheduler_used_slots(p_from timestamptz, p_to timestamptz) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+      'scheduled_for', spent.scheduled_for,
+      'schedule', spent.config -> 'evaluation_schedule',
+      'timezone', spent.config -> 'evaluation_timezone'
+    ) order by spent.scheduled_for desc), '[]')
+    from (
+      select i.scheduled_for, i.config
+        from public.scheduler_invocations as i
+       where i.idempotency_key between scheduler.slot_key(p_from) and scheduler.slot_key(p_to)
+       order by i.idempotency_key desc
+       limit 1001
+    ) as spent
+$$;
+
+-- One invocation with all that is known of it, or null: its description, what was asked for (of chosen users how many, and
+-- ten of them) and under which settings, ten of those who were not evaluated, whether all mentors were read, and what the function
+-- answered to the calls for slices while it was due or under way. Those calls are not made for one run, so all of that time
+-- are shown, counted by answer: the 20 latest answers, because pg_net's errors say how many milliseconds something took.
+create function public.scheduler_get(p_invocation_id uuid) returns jsonb
+language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
+  select scheduler.describe_invocation(i.id) || jsonb_build_object(
+      'request', jsonb_build_object(
+        'users', case jsonb_typeof(i.request -> 'user_ids') when 'array' then jsonb_array_length(i.request -> 'user_ids') end,
+        'sample_user_ids', jsonb_path_query_array(i.request, '$.user_ids[0 to 9] ? (@ != null)'),
+        'scenario_types', i.request -> 'scenario_types'
+      ),
+      'config', i.config,
+      'enumeration_done', i.enumeration_done,
+      'not_evaluated_user_ids', (
+        select coalesce(jsonb_agg(distinct waiting.user_id), '[]')
+          from (
+            select user_id
+              from (
+                select b.pairs from public.scheduler_invocation_batches as b
+                 where b.invocation_id = i.id and b.state = 'abandoned'
+                 order by b.batch_no
+                 limit 10
+              ) as abandoned
+             cross join jsonb_array_elements(abandoned.pairs) as grouped
+             cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
+             limit 10
+          ) as waiting
+      ),
+      'dispatches', (
+        select coalesce(jsonb_agg(jsonb_build_object(
+            'status_code', answer.status_code, 'error', answer.error, 'count', answer.n,
+            'first_at', answer.first_at, 'last_at', answer.last_at
+          ) order by answer.last_at desc), '[]')
+          from (
+            select d.status_code, d.error, count(*) as n, min(d.requested_at) as first_at, max(d.requested_at) as last_at
+              from scheduler.dispatches as d
+             where d.requested_at >= i.scheduled_for
+               and d.requested_at <= coalesce(i.finished_at, 'infinity')
+             group by d.status_code, d.error
+             order by last_at desc
+             limit 20
+          ) as answer
+      )
+    )
+    from public.scheduler_invocations as i
+   where i.id = p_invocation_id and i.deleted_at is null
+$$;
+
+-- The last night that went well: scheduled, not dry, with mentors, and at least part of it done. That it was deleted since
+-- does not unmake it.
+create function scheduler.last_success() returns public.scheduler_invocations
+language sql stable set search_path = '' as $$
+  select i.*
+    from public.scheduler_invocations as i
+   where i.finished_at is not null
+     and i.trigger = 'schedule'
+     and not i.dry_run
+     and i.status in ('success', 'partial')
+     and (
+       i.mentors_skipped > 0
+       or exists (select from public.scheduler_invocation_batches as b where b.invocation_id = i.id)
+     )
+   order by i.finished_at desc
+   limit 1
+$$;
+
+-- For a dead-man's check. Answers {"clock": now, "run": {"scheduled_for", "finished_at", "status"}, or null where there is none}:
+-- with the time, because how long ago a night ended is not to be told by a caller's clock.
+create function public.scheduler_last_success() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object('clock', now(), 'run', (
+      select jsonb_build_object('scheduled_for', good.scheduled_for, 'finished_at', good.finished_at, 'status', good.status)
+        from scheduler.last_success() as good
+       where good.id is not null
+    ))
+$$;
+
+revoke all on function scheduler.results_of_user(uuid, uuid), scheduler.last_success()
+from public, anon, authenticated, service_role;
+revoke all on function
+  public.scheduler_list(text[], text[], timestamptz, timestamptz, uuid, integer, timestamptz, uuid),
+  public.scheduler_used_slots(timestamptz, timestamptz),
+  public.scheduler_get(uuid),
+  public.scheduler_last_success()
+from public, anon, authenticated;
+grant execute on function
+  public.scheduler_list(text[], text[], timestamptz, timestamptz, uuid, integer, timestamptz, uuid),
+  public.scheduler_used_slots(timestamptz, timestamptz),
+  public.scheduler_get(uuid),
+  public.scheduler_last_success()
+to service_role;

@@ -1,0 +1,84 @@
+"""Dark and on a phone: axe finds nothing serious, nothing is cut off, and the README's picture is this page."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import Tab
+from tests.browser.history import History, Past
+from tests.browser.operator_page import OperatorPage
+from tests.emulator.staging import ROOT
+from tests.integration.scheduled_runs.harness import Harness
+
+SCREENSHOT = ROOT / "docs" / "dashboard.png"
+PHONE = (360, 740)
+LAPTOP = (1280, 860)
+
+
+async def a_month(night: Harness, history: History) -> list[str]:
+    """A month with every kind of run; the newest run is the last."""
+    await night.add_mentors(446)
+    odd = {
+        24: Past(24, "partial", {"engine_http_503": 4}),
+        17: Past(17, "failed", error="no_active_mentors"),
+        12: Past(12, "partial", {"engine_timeout": 12}, 40, late=timedelta(hours=3), took=timedelta(seconds=41)),
+        9: Past(9, "skipped", error="overlap"),
+        6: Past(6, late=timedelta(minutes=47)),
+        0: Past(0, "partial", {"engine_http_422": 14, "engine_timeout": 2}),
+    }
+    usual = {ago: Past(ago, took=timedelta(seconds=7 + ago * 7 % 5)) for ago in range(36) if ago not in (3, 20)}
+    runs = await history.add(*[(usual | odd)[ago] for ago in sorted(usual, reverse=True)])
+    await history.settle()
+    return runs
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("dark", LAPTOP), ("light", PHONE)], ids=["dark", "phone"])
+async def test_every_place_is_accessible_and_fits_the_screen(
+    night: Harness, history: History, tab: Tab, scheme: str, size: tuple[int, int]
+) -> None:
+    runs = await a_month(night, history)
+    operator = await tab(*size, scheme)
+    await operator.open(token="")
+    await operator.sign_in("not-the-token")
+    await expect(operator.text("This token is not known.")).to_be_visible()
+    await _check(operator, "sign-in")
+    await operator.sign_in(night.project.admin_token)
+    await expect(operator.page.locator(".chart svg[role=img]")).to_have_count(3)
+    await operator.text("As a table: Without a result").click()
+    await _check(operator, "overview")
+    await operator.button("Run now").click()
+    await expect(operator.page.get_by_role("dialog")).to_be_visible()
+    await _check(operator, "dialog")
+    await operator.page.keyboard.press("Escape")
+    await operator.open(f"#/runs/{runs[-1]}", token="")
+    await expect(operator.page.locator(".cause-list > li")).to_have_count(2)
+    await operator.text("The configuration in force").click()
+    await _check(operator, "run")
+    await operator.open(f"#/mentors/{sorted(night.mentors)[0]}", token="")
+    await expect(operator.page.locator(".history tbody tr")).to_have_count(25)
+    await _check(operator, "mentor")
+
+
+async def _check(operator: OperatorPage, place: str) -> None:
+    assert await operator.axe_violations() == [], place
+    assert await operator.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, place
+
+
+async def test_picture_in_the_readme_is_made_of_this_page(night: Harness, history: History, tab: Tab) -> None:
+    await a_month(night, history)
+    operator = await tab(*LAPTOP)
+    await operator.open()
+    await expect(operator.page.locator(".chart svg[role=img]")).to_have_count(3)
+    await expect(operator.heading(re.compile("without a result"))).to_be_visible()
+    picture = await operator.page.screenshot()
+    if os.environ.get("UPDATE_SCREENSHOT"):
+        SCREENSHOT.write_bytes(picture)
+    for made in (picture, SCREENSHOT.read_bytes()):
+        assert made.startswith(b"\x89PNG")
+        assert int.from_bytes(made[16:20], "big") == LAPTOP[0]
+        assert 10_000 < len(made) < 150_000

@@ -1,0 +1,85 @@
+"""What `up` says once all is ready: where everything is, and lines to paste into a shell as they stand."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+
+from .postgres import PostgresBinaries
+from .stack import Stack
+
+API = "/api/v1/scheduler-invocations"
+LATEST = "select id from scheduler_invocations order by created_at desc limit 1"
+EVERY_RUN = (
+    "select created_at::timestamp(0) as created, trigger, dry_run, status, error,"
+    " started_at - scheduled_for as lateness from scheduler_invocations order by created_at"
+)
+
+
+def description(stack: Stack) -> dict[str, object]:
+    """For a program: addresses, keys, tokens and process ids."""
+    project = stack.project
+    return {
+        "function_url": stack.function.url,
+        "dashboard_url": dashboard_url(stack),
+        "supabase_url": project.supabase_url,
+        "rest_url": project.rest_url,
+        "database_url": project.database_url,
+        "secret_key": project.secret_key,
+        "publishable_key": project.publishable_key,
+        "engine_url": stack.engine_url,
+        "invoke_token": project.invoke_token,
+        "admin_token": project.admin_token,
+        "pids": stack.pids,
+    }
+
+
+def dashboard_url(stack: Stack) -> str:
+    return f"{stack.function.url}/dashboard"
+
+
+def invitation(stack: Stack) -> str:
+    """For a person. Each command stands on one line and needs nothing that another one set."""
+    project, url = stack.project, stack.function.url
+    api = f"{url}{API}"
+    invoke = f"-H 'Authorization: Bearer {project.invoke_token}'"
+    admin = f"-H 'Authorization: Bearer {project.admin_token}'"
+    json = "-H 'Content-Type: application/json'"
+    psql = f"{_psql()} {shlex.quote(project.database_url)}"
+    return f"""\
+Ready. Ctrl-C stops everything.
+
+  dashboard    {dashboard_url(stack)}
+  admin token  {project.admin_token}
+  function     {url}  (log: {stack.function.log_path})
+  Data API     {project.rest_url}
+  engine       {stack.engine_url}
+  schedule     {stack.schedule} (UTC){"" if stack.options.tick else ", no tick: only what you call happens"}
+
+Fire the scheduled run that is due, as pg_cron does:
+  curl -sS -X POST {url}/ {invoke}
+
+Is it up, and did the last night go well?
+  curl -sS {url}/health
+  curl -sS {url}/health/last-run
+
+List the runs, and look into the latest one:
+  curl -sS '{api}?limit=5' {admin}
+  curl -sS {api}/$({psql} -qAtc '{LATEST}') {admin}
+
+Run now, for everybody; the same without notifying anybody:
+  curl -sS -X POST {api} {admin}
+  curl -sS -X POST {api} {admin} {json} -d '{{"dry_run": true}}'
+
+Ask the database, and let pg_cron's job run once more by hand:
+  {psql} -c '{EVERY_RUN}'
+  {psql} -c 'select scheduler.dispatch()'
+
+Read a table through the Data API:
+  curl -sS '{project.rest_url}/scheduler_invocations?limit=1' -H 'apikey: {project.secret_key}'
+"""
+
+
+def _psql() -> str:
+    """The system's, or the one that came with the emulator's PostgreSQL."""
+    return "psql" if shutil.which("psql") else shlex.quote(str(PostgresBinaries.find().bin / "psql"))

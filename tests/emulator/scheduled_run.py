@@ -1,0 +1,192 @@
+"""`run`: one night, from the tick that starts it to a summary that checks itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from .connections import Connection, has_table
+from .errors import EmulatorError
+from .progress import Shows, evaluated, has_ended
+from .stack import Stack
+from .summary import Repeat, Summary
+
+LOOK_SECONDS = 0.1
+# pg_cron calls dispatch once a minute, and real pg_cron may need one to notice the job
+APPEARS_WITHIN_SECONDS = 150
+# long enough for the engine to be tried twice more: all workers pause for 15 seconds, then for 30
+PATIENCE_SECONDS = 60.0
+
+# The one that was opened since then; first, one that an earlier start left open and that goes on.
+SCHEDULED = b"""
+select id from public.scheduler_invocations
+where trigger = 'schedule' and coalesce(finished_at, 'infinity') >= %(since)s and expires_at >= %(since)s
+order by created_at limit 1
+"""
+
+# What became of pg_cron's first call since then, once that is known.
+FIRST_CALL = b"""
+select dispatch.error, answer.status_code, answer.content
+from scheduler.dispatches as dispatch
+left join net._http_response as answer on answer.id = dispatch.request_id
+where dispatch.requested_at >= %(since)s
+  and (answer.status_code is not null or (dispatch.request_id is null and dispatch.error is not null))
+order by dispatch.id limit 1
+"""
+
+# What should have been evaluated, counted from the view and the configuration in force, not from the batches.
+EXPECTED = b"""
+select
+  (select count(*) from public.active_peer_mentors),
+  (
+    select jsonb_object_agg(scenario ->> 'type', (
+      select count(*) from public.active_peer_mentors as mentor
+      where coalesce(jsonb_array_length(scenario -> 'segments'), 0) = 0
+         or mentor.segments && array(select jsonb_array_elements_text(scenario -> 'segments'))
+    ))
+    from jsonb_array_elements(invocation.config -> 'scenario_types') as scenario
+    where coalesce((scenario -> 'enabled')::boolean, true)
+  )
+from public.scheduler_invocations as invocation
+where invocation.id = %s
+"""
+
+
+async def play_run(stack: Stack, progress: Shows) -> Summary:
+    """Watch the run that pg_cron starts, fire its slot again, and check what became of it.
+
+    Raises:
+        EmulatorError: no run was opened, or it waits for an engine that does not come back.
+    """
+    async with stack.project.connect() as database:
+        invocation_id = await _appearance(stack, database)
+        invocation = await _follow(progress, database, invocation_id)
+        notifications = await _notifications(database)
+        repeat = await _fire_again(stack, database, invocation, notifications)
+        missing = await _missing(database, invocation)
+    return Summary(invocation, notifications, tuple(missing), repeat)
+
+
+async def _appearance(stack: Stack, database: Connection) -> Any:
+    """The id of the run that pg_cron, dispatch, pg_net and the function open without any help from here."""
+    since = stack.ready_at
+    try:
+        async with asyncio.timeout(APPEARS_WITHIN_SECONDS):
+            while True:
+                # in this order: an answer comes after the run that the call opened
+                reason = await _reason_for_none(database, since)
+                row = await (await database.execute(SCHEDULED, {"since": since})).fetchone()
+                if row:
+                    return row[0]
+                if reason:
+                    raise EmulatorError(reason)
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError as error:
+        raise EmulatorError(
+            f"no scheduled run was opened within {APPEARS_WITHIN_SECONDS} s of the first tick; "
+            f"the schedule is {stack.schedule!r}, and the function's log says:\n{stack.function.log_tail()}"
+        ) from error
+
+
+async def _reason_for_none(database: Connection, since: datetime) -> str | None:
+    """Why pg_cron's call opened no run; None where it did, or has not been answered yet."""
+    row = await (await database.execute(FIRST_CALL, {"since": since})).fetchone()
+    if row is None:
+        return None
+    error, status_code, content = row
+    if status_code is None:
+        return f"pg_cron's job could not call the function: {error}"
+    if status_code >= httpx.codes.BAD_REQUEST:
+        return f"the function answered pg_cron's call with {status_code}: {content}"
+    answer = json.loads(content)
+    if "scheduled_for" in answer:
+        return (
+            f"the latest slot of the schedule, {answer['scheduled_for']}, has had its run, which is "
+            f"{answer['status']}: leave --schedule out, or name another --data-dir"
+        )
+    return (
+        "the function found no slot due: the latest one of the schedule is longer ago than MISSED_SLOT_MAX_GAP_HOURS "
+        "says; leave --schedule out, or set that higher with --function-env"
+    )
+
+
+async def _value(database: Connection, query: bytes, *parameters: Any) -> Any:
+    row = await (await database.execute(query, parameters)).fetchone()
+    return row and row[0]
+
+
+async def _describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
+    found = await _value(database, b"select scheduler.describe_invocation(%s)", invocation_id)
+    if not isinstance(found, dict):
+        raise EmulatorError(f"the invocation {invocation_id} is gone")
+    return found
+
+
+async def _follow(progress: Shows, database: Connection, invocation_id: Any) -> dict[str, Any]:
+    """Show how far it is until it has ended."""
+    before, changed_at = -1, time.monotonic()
+    while True:
+        invocation = await _describe(database, invocation_id)
+        progress.show(invocation)
+        if has_ended(invocation):
+            return invocation
+        done = evaluated(invocation)
+        if done != before:
+            before, changed_at = done, time.monotonic()
+        elif invocation["error"] and time.monotonic() - changed_at > PATIENCE_SECONDS:
+            raise EmulatorError(
+                f"nothing was evaluated for {PATIENCE_SECONDS:.0f} s: {invocation['error']}. The run would wait "
+                "for its engine until it expires; is the engine up, and are its URL and token right?"
+            )
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _notifications(database: Connection) -> int | None:
+    """How many notifications are queued; None where another engine queues them elsewhere."""
+    if not await has_table(database, "public.engagement_notifications"):
+        return None
+    return int(await _value(database, b"select count(*) from public.engagement_notifications"))
+
+
+async def _fire_again(
+    stack: Stack, database: Connection, before: Mapping[str, Any], notifications: int | None
+) -> Repeat:
+    """Fire the same slot by hand, with the token that pg_cron's call carries."""
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        answer = await client.post(
+            f"{stack.function.url}/",
+            json={"scheduled_for": before["scheduled_for"]},
+            headers={"Authorization": f"Bearer {stack.project.invoke_token}"},
+        )
+    body = answer.json() if answer.status_code < httpx.codes.BAD_REQUEST else {}
+    after = await _describe(database, before["id"])
+    return Repeat(
+        status_code=answer.status_code,
+        deduplicated=bool(body.get("deduplicated")) and body.get("id") == before["id"],
+        new_notifications=(await _notifications(database) or 0) - (notifications or 0),
+        same_counts=after["counts"] == before["counts"],
+    )
+
+
+async def _missing(database: Connection, invocation: Mapping[str, Any]) -> list[str]:
+    """Whom the run should have evaluated and did not, in words; empty if every active mentor had every type."""
+    row = await (await database.execute(EXPECTED, (invocation["id"],))).fetchone()
+    if row is None:
+        return ["the invocation is gone"]
+    mentors, scenarios = int(row[0]), row[1] or {}
+    found = []
+    if invocation["counts"]["mentors"] != mentors:
+        found.append(f"{mentors} active mentors, {invocation['counts']['mentors']} in the run")
+    for scenario, expected in scenarios.items():
+        outcomes = Counter(invocation["scenarios"].get(scenario, {}))
+        evaluated = outcomes.total() - outcomes["failed"] - outcomes["not_evaluated"]
+        if evaluated != expected:
+            found.append(f"{scenario}: {expected} mentors, {evaluated} evaluated")
+    return found

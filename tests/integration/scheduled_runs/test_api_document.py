@@ -1,0 +1,109 @@
+"""What docs/api.md says is true: its examples run in order, and answers have the members that it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from functions.http.schemas import Counts, FailureCause, InvocationDetail, InvocationSummary
+from tests.emulator.staging import ROOT
+from tests.faults.system_packages import require_curl
+from tests.integration.scheduled_runs.harness import Harness
+from tests.scripted_engine import rules
+
+TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+# Each in the order of the document; the first block sets variables and answers nothing.
+STATUSES = [200, 200, 200, 200, 200, 200, 201, 201, 202, 201, 200, 204, 200, 200, 200, 200]
+
+
+def examples() -> list[tuple[str, Any]]:
+    """The commands, and the answer that is shown after each, None where there is none."""
+    blocks = re.findall(r"^```(bash|json)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    return [
+        (text, json.loads(following[1]) if following[0] == "json" else None)
+        for (language, text), following in pairwise([*blocks, ("", "")])
+        if language == "bash"
+    ]
+
+
+async def run(command: str, variables: Mapping[str, str]) -> tuple[int, Any]:
+    require_curl()
+    script = command.replace("curl ", "curl -sS -w '\\n%{http_code}' ")
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-euo", "pipefail", "-c", script),
+        env={"PATH": os.environ["PATH"], **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output = (await process.communicate())[0].decode()
+    assert process.returncode == 0, output
+    body, _, status = output.rpartition("\n")
+    return int(status), json.loads(body) if body else None
+
+
+def members(shown: Any, found: Any, where: str) -> None:
+    """Fails where `found` lacks what is shown. What maps a chosen name to a value may have other names."""
+    if isinstance(shown, dict):
+        assert isinstance(found, dict), where
+        if not where.endswith(("scenarios", "milestone_reached")):
+            assert shown.keys() <= found.keys(), where
+        for name in shown.keys() & found.keys():
+            members(shown[name], found[name], f"{where}.{name}")
+    elif isinstance(shown, list) and shown:
+        assert found, where
+        members(shown[0], found[0], f"{where}[0]")
+    elif shown is not None and found is not None:
+        assert type(shown) is type(found), (where, found)
+
+
+async def test_the_examples_do_what_they_say(harness: Harness) -> None:
+    mentors = await harness.add_mentors(10)
+    harness.engine.rules.append(rules.refuse_calls_with(mentors[:1]))
+    function = await harness.start_function()
+    (preamble, _), *others = examples()
+    variables = {
+        "FUNCTION_URL": function.url,
+        "INVOKE_TOKEN": harness.project.invoke_token,
+        "ADMIN_TOKEN": harness.project.admin_token,
+        "MENTOR": mentors[0],
+    }
+    await harness.execute(
+        b"insert into scheduler.dispatches (requested_at, ended_at, status_code) values (now(), now(), 200)"
+    )
+
+    for (command, shown), expected in zip(others, STATUSES, strict=True):
+        command = command.replace("2026-11-23T02:00:00Z", harness.slot.isoformat())
+        status, answer = await run(preamble + command, variables)
+        assert status == expected, (command, answer)
+        if shown is not None:
+            members(shown, answer, "answer")
+        if answer and "trigger" in answer:
+            name = "NIGHT" if answer["trigger"] == "schedule" else "RUN"
+            # A retry is through at once; the run to be cancelled and deleted is the one that is not worked on.
+            if name not in variables or answer["trigger"] == "manual":
+                variables[name] = answer["id"]
+
+
+def test_the_examples_show_every_member() -> None:
+    summary, *_ = shown = [answer for _, answer in examples() if answer]
+    assert list(summary) == list(InvocationSummary.model_fields)
+    assert list(summary["counts"]) == list(Counts.model_fields)
+    detail = next(answer for answer in shown if "failures" in answer)
+    assert detail.keys() == {"id"} | (InvocationDetail.model_fields.keys() - InvocationSummary.model_fields.keys())
+    assert list(detail["failures"][0]) == list(FailureCause.model_fields)
+
+
+def test_every_code_that_the_source_answers_is_in_the_table() -> None:
+    written = set(re.findall(r"`([a-z_]+)`", TEXT[TEXT.index("## Errors") :]))
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "functions").rglob("*.py"))
+    answered = set(re.findall(r'(?:problem|RequestError)\(\s*(?:error\.)?\d{3},\s*"([a-z_]+)"', source))
+    answered |= set(re.findall(r'\d{3}: \("([a-z_]+)",', source)) | set(re.findall(r'\(\d{3}, "([a-z_]+)", "', source))
+    errors = (ROOT / "shared" / "errors.py").read_text(encoding="utf-8")
+    answered |= set(re.findall(r'^    event = "([a-z_]+)"$', errors, re.MULTILINE))
+    assert len(answered) > 15
+    assert answered <= written, answered - written

@@ -1,0 +1,133 @@
+"""An engine that means harm, against the function as deployed: it harms no user but those of whom it speaks.
+
+What our own code makes of each kind of answer is in tests/unit/shared; here it is shown that nothing else on the way
+(the HTTP client, the database, the log) is taken in either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.integration.manual.caller import Caller
+from tests.integration.scheduled_runs.harness import Harness
+from tests.scripted_engine import Rule, hostile, rules
+
+MEBIBYTE = 1024 * 1024
+# Short, so that what never ends costs a test little; a call that is not repeated is soon believed.
+HASTY = {"ENGINE_TIMEOUT_SECONDS": "2", "ENGINE_MAX_ATTEMPTS": "2", "ENGINE_USERS_PER_CALL": "4"}
+NASTY = 'first\x00 line\r\n{"severity": "ERROR", "event": "forged"}\n\u2028\x1b[31mred \ud800 end'
+NASTY_AS_KEPT = 'first  line {"severity": "ERROR", "event": "forged"} [31mred ? end'
+
+NO_ANSWERS: dict[str, tuple[Rule, str]] = {
+    "huge": (rules.huge_body(17 * MEBIBYTE), "engine_bad_answer"),
+    "compressed": (hostile.compressed_body(17 * MEBIBYTE), "engine_bad_answer"),
+    "dripping": (hostile.dripping_body(), "engine_timeout"),
+    "interim": (hostile.endless_interim_answers(), "engine_timeout"),
+    "longer-than-promised": (hostile.longer_than_promised(), "engine_bad_answer"),
+    "huge-headers": (hostile.huge_headers(), "engine_unreachable"),
+    "no-http": (hostile.raw(b"220 mail ESMTP\r\n"), "engine_unreachable"),
+    "deep": (rules.deep_json(), "engine_bad_answer"),
+    "number": (rules.other_json(b'{"results": [' + b"9" * 100_000 + b"]}"), "engine_bad_answer"),
+    "not-utf-8": (rules.other_json(b'\xff\xfe{"results": []}'), "engine_bad_answer"),
+    "wrong-types": (rules.wrong_types(), "engine_missing_result"),
+}
+
+
+async def test_hostile_answers_cost_only_the_users_they_are_for(harness: Harness) -> None:
+    """All calls besides speak for users whom they do not name, and say everything twice."""
+    mentors = await harness.add_mentors(8 * len(NO_ANSWERS))
+    poor = dict(zip(mentors[::8], NO_ANSWERS.values(), strict=True))
+    for user_id, (rule, _) in poor.items():
+        harness.engine.rules.append(rules.only(rules.naming({user_id}), rule))
+    harness.engine.rules += [hostile.speaking_for(mentors), rules.repeated_results()]
+    function = await harness.start_function(HASTY)
+
+    answer = await harness.fire(function)
+
+    assert answer.status_code == 200, answer.text
+    invocation = answer.json()
+    assert invocation["status"] == "partial"
+    found = await harness.rows(
+        b"select distinct user_id::text, error_code from public.scheduler_evaluations where outcome = 'failed'"
+    )
+    assert dict(found) == {user_id: code for user_id, (_, code) in poor.items()}
+    assert await harness.recorded_pairs(invocation["id"]) == {
+        pair: "failed" if pair[0] in poor else outcome for pair, outcome in harness.expected_pairs().items()
+    }
+    await harness.check_truth(invocation)
+    lines = harness.log_lines(function)
+    assert sorted(line["user_id"] for line in lines if line["event"] == "user_failed") == sorted(poor)
+    assert [line for line in lines if line["event"] == "engine_results_dropped"]
+
+
+async def test_texts_made_to_harm_are_kept_harmless(harness: Harness) -> None:
+    mentors = await harness.add_mentors(30)
+    words: dict[str, dict[str, Any]] = {
+        mentors[0]: {"outcome": "failed", "error": {"code": NASTY, "message": NASTY, "retryable": "no"}},
+        mentors[1]: {"outcome": "failed", "error": {"code": "c" * 100_000, "message": "m" * 100_000}},
+        mentors[2]: {"outcome": "failed", "error": {"code": "No Device", "message": "ann@example.org\nhas none"}},
+        mentors[3]: {"outcome": "triggered", "notification_id": NASTY},
+        mentors[4]: {"outcome": "triggered", "notification_id": 10**4000},
+        mentors[5]: {"outcome": "triggered", "notification_id": {NASTY: [NASTY]}},
+    }
+    harness.engine.rules.append(
+        rules.alter_results(lambda results: [result | words.get(result["user_id"], {}) for result in results])
+    )
+    function = await harness.start_function()
+
+    invocation = (await harness.fire(function)).json()
+
+    outcomes = {user_id: word["outcome"] for user_id, word in words.items()}
+    assert await harness.recorded_pairs(invocation["id"]) == {
+        pair: outcomes.get(pair[0], outcome) for pair, outcome in harness.expected_pairs().items()
+    }
+    messages = {cause["code"]: cause["message"] for cause in await harness.failures(invocation)}
+    assert messages == {
+        "first_line_severity_error_event_forged_31mred_end": NASTY_AS_KEPT,
+        "c" * 64: "m" * 300,
+        "no_device": "[address] has none",
+    }
+    kept = await harness.rows(
+        b"select distinct user_id::text, notification_id from public.scheduler_evaluations"
+        b" where user_id = any(%s::uuid[])",
+        [mentors[3:6]],
+    )
+    assert dict(kept) == {mentors[3]: NASTY_AS_KEPT, mentors[4]: "1" + "0" * 299, mentors[5]: None}
+    assert await harness.queue_lengths() == [0, 0, 0]
+    lines = harness.log_lines(function)
+    assert [line["event"] for line in lines if line["event"] in ("forged", "log")] == []
+    assert "ann@example.org" not in function.log_path.read_text()
+
+
+async def test_a_code_for_each_pair_keeps_answers_short(harness: Harness) -> None:
+    mentors = await harness.add_mentors(1500)
+    as_letters = str.maketrans("0123456789-", "ghijklmnopq")  # nothing in it looks like an id
+
+    def fail_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        codes = [f"{result['user_id']}_{result['scenario_type']}".translate(as_letters) for result in results]
+        return [
+            result | {"outcome": "failed", "error": {"code": code}} for result, code in zip(results, codes, strict=True)
+        ]
+
+    harness.engine.rules.append(rules.alter_results(fail_each))
+    function = await harness.start_function({"EVALUATION_BATCH_SIZE": "500"})
+    caller = Caller(harness, function)
+
+    invocation = (await harness.fire(function)).json()
+    changed = await caller.send("PUT", f"/{invocation['id']}", json={"note": "a note for operators"})
+    listed, shown = await caller.send("GET", ""), await caller.send("GET", f"/{invocation['id']}")
+    fired_again = await harness.fire(function)
+
+    assert (invocation["status"], invocation["counts"]["failed"]) == ("failed", 3000)
+    await harness.check_truth(invocation)
+    assert len(shown.json()["failures"]) == 20
+    assert shown.json()["other_failures"] == {"count": 3000 - 20}
+    assert max(len(answer.content) for answer in (changed, listed, shown, fired_again)) < 20_000
+    # What an invoke token is answered, and pg_net keeps.
+    assert fired_again.json()["id"] == invocation["id"]
+    assert "a note" not in fired_again.text
+    assert not any(user_id in fired_again.text for user_id in mentors)
+    lines = harness.log_lines(function)
+    assert len([line for line in lines if line["event"] == "user_failed"]) == 3 * 20
+    (finished,) = (line for line in lines if line["event"] == "invocation_finished")
+    assert (len(finished["failures"]), finished["other_failures"]) == (20, 3000 - 20)

@@ -1,0 +1,157 @@
+"""The SQL functions, as far as one process sees them, over a fake database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from tests.unit.fake_database import FakeDatabase
+
+SLOT = "2026-11-23T02:00:00+00:00"
+RUN_ID = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a11"
+
+
+def mentor_id(number: int) -> str:
+    """A user id; in the order of the numbers."""
+    return f"0171e38f-30f1-5e6c-9a4d-{number:012x}"
+
+
+def mentor_row(number: int, *segments: str) -> dict[str, Any]:
+    """A row of `active_peer_mentors`."""
+    return {"user_id": mentor_id(number), "segments": list(segments)}
+
+
+def summarized(**members: Any) -> dict[str, Any]:
+    """An invocation as the database summarizes it, for a list: by default a scheduled run that succeeded."""
+    counts = dict.fromkeys(("mentors", "batches", "batches_done", "evaluations", "not_triggered"), 1)
+    counts |= dict.fromkeys(("mentors_skipped", "triggered", "suppressed", "skipped", "failed", "not_evaluated"), 0)
+    usual: dict[str, Any] = dict.fromkeys(("retry_of", "note", "error", "error_message"))
+    usual |= {"id": RUN_ID, "trigger": "schedule", "status": "success", "dry_run": False}
+    usual |= {"scheduled_for": SLOT, "lateness_seconds": 3, "created_at": "2026-11-23T02:00:03.204113+00:00"}
+    usual |= {"started_at": "2026-11-23T02:00:03.201877+00:00", "finished_at": "2026-11-23T02:00:04.870316+00:00"}
+    usual |= {"expires_at": "2026-11-23T22:00:03.201877+00:00", "counts": counts}
+    usual |= {"skip_reasons": dict.fromkeys(("no_scenario_applies", "user_id_missing", "invalid_segments"), 0)}
+    return usual | members
+
+
+def described(**members: Any) -> dict[str, Any]:
+    """An invocation as the database describes it by itself: by default a night that went well."""
+    scenarios = {"milestone_reached": {"not_triggered": 1}}
+    return summarized(scenarios=scenarios, failures=[], other_failures={"count": 0}) | members
+
+
+def open_row(**members: Any) -> dict[str, Any]:
+    """An open invocation in an answer of `scheduler_open_slot`: by default a scheduled one, enumerated already."""
+    usual: dict[str, Any] = dict.fromkeys(("retry_of", "request", "enumeration_cursor"))
+    usual |= {"id": RUN_ID, "scheduled_for": SLOT, "trigger": "schedule", "dry_run": False}
+    return usual | {"engine_scope": "slot:2026-11-23T02:00Z", "enumeration_done": True} | members
+
+
+def slot_answer(**members: Any) -> dict[str, Any]:
+    """What `scheduler_open_slot` answers; by default there is nothing to be done."""
+    usual: dict[str, Any] = dict.fromkeys(("opened", "not_a_slot", "more_open", "alert_due", "poison_overdue"), False)
+    return usual | {"clock": SLOT, "invocation": None, "open": [], "canary": None} | members
+
+
+def opened_now() -> dict[str, Any]:
+    """What `scheduler_open_slot` answers to the call that opens a slot."""
+    running = summarized(status="running", finished_at=None)
+    return slot_answer(opened=True, invocation=running, open=[open_row(enumeration_done=False)])
+
+
+class PretendSql:
+    """What is queued is claimed, and what is claimed is recorded; whatever else is asked has a fixed answer.
+
+    `answers` is what each function answers: a value, an error to raise, or a function of the arguments.
+    """
+
+    def __init__(self, rows: Sequence[dict[str, Any]] = ()) -> None:
+        self._segments = {row["user_id"]: row["segments"] for row in rows}
+        self._waiting: list[dict[str, Any]] = []
+        self._batches = 0
+        self._opened: dict[str, dict[str, Any]] = {}
+        self.answers: dict[str, Any] = {
+            "scheduler_open_slot": slot_answer(),
+            "scheduler_open": self._open,
+            "scheduler_enqueue": self._enqueue,
+            "scheduler_claim": self._claim,
+            "scheduler_take_permit": True,
+            "scheduler_complete": "done",
+            "scheduler_split": True,
+            "scheduler_finish": self._finish,
+            "scheduler_list": {"items": [], "next": None},
+            "scheduler_used_slots": [],
+            "scheduler_get": self._get,
+            "scheduler_active_mentors": self._active,
+            "scheduler_last_success": {"clock": SLOT, "run": None},
+        }
+        nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished")
+        self.answers |= dict.fromkeys(f"scheduler_{name}" for name in nothing)
+        self.database = FakeDatabase(rows, functions={name: partial(self._answer, name) for name in self.answers})
+
+    def _answer(self, name: str, arguments: dict[str, Any]) -> Any:
+        answer = self.answers[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(arguments) if callable(answer) else answer
+
+    def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        retry_of = arguments["retry_of"]
+        invocation = described(
+            id=arguments["invocation_id"],
+            trigger="retry" if retry_of else "manual",
+            status="pending",
+            dry_run=arguments["dry_run"],
+            started_at=None,
+            finished_at=None,
+            lateness_seconds=None,
+            retry_of=retry_of,
+            note=arguments["note"],
+        )
+        self._opened[invocation["id"]] = invocation
+        return {"outcome": "opened", "invocation": invocation, "canary": None}
+
+    def _finish(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Nothing ends by itself."""
+        opened = self._opened.get(arguments["invocation_id"], summarized(finished_at=None))
+        return {"ended_now": False, "invocation": opened | {"status": "running"}, "failures": None}
+
+    def _get(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        opened = self._opened.get(arguments["invocation_id"])
+        return opened and opened | {"status": "running"}
+
+    def queue(self, pairs: list[dict[str, Any]], **members: Any) -> None:
+        """Puts a batch in the queue, by default one of a night's, delivered for the first time."""
+        self._batches += 1
+        batch = {"invocation_id": RUN_ID, "batch_no": self._batches, "pairs": pairs, "deliveries": 1, "read_count": 1}
+        scope = {"engine_scope": "slot:2026-11-23T02:00Z", "scheduled_for": SLOT, "dry_run": False, "is_poison": False}
+        self._waiting.append(batch | scope | members)
+
+    def _enqueue(self, arguments: dict[str, Any]) -> dict[str, bool]:
+        invocation_id = arguments["invocation_id"]
+        for pairs in arguments["batches"]:
+            self.queue(pairs, invocation_id=invocation_id, engine_scope=f"manual:{invocation_id}")
+        return {"accepted": True}
+
+    def _claim(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        quantity = arguments["quantity"]
+        claimed, self._waiting = self._waiting[:quantity], self._waiting[quantity:]
+        return {"batches": claimed, "stale": 0, "engine_paused_until": None, "poison_waits": False}
+
+    def _active(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """In no order, as SQL answers it."""
+        return [
+            {"user_id": user_id, "segments": self._segments[user_id]}
+            for user_id in reversed(arguments["user_ids"])
+            if user_id in self._segments
+        ]
+
+    def called(self) -> list[str]:
+        """The names of the functions that were called, in order."""
+        return [name for name, _ in self.database.called]
+
+    def arguments_of(self, name: str) -> dict[str, Any]:
+        """The arguments of the one call of a function."""
+        (arguments,) = (arguments for called, arguments in self.database.called if called == name)
+        return arguments

@@ -1,0 +1,293 @@
+"""A drain takes all that is queued, stops when the engine or the time does, and gives back what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import httpx
+import pytest
+
+from functions.runs.batch_worker import BatchWorker, Process, WorkerStats
+from shared.deadline import Deadline
+from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
+from shared.evaluations import EvaluationBatch
+from tests.unit.clock import ManualClock
+from tests.unit.functions.fake_engine import PretendEngine, make_batch, make_users
+from tests.unit.functions.fake_queue import PretendQueue, make_worker
+from tests.unit.log_lines import LogLines
+
+# Four are enough for four calls at a time, and half as many again wait for their record.
+IN_HAND_AT_FOUR_CALLS = 6
+
+
+def one_user_batches(numbers: range, *, deliveries: int = 1, is_poison: bool = False) -> list[EvaluationBatch]:
+    users = make_users(numbers.stop)[numbers.start :]
+    return [make_batch([user], deliveries=deliveries, is_poison=is_poison) for user in users]
+
+
+def poison_batches(numbers: range) -> list[EvaluationBatch]:
+    return one_user_batches(numbers, deliveries=3, is_poison=True)
+
+
+async def run(worker: BatchWorker) -> WorkerStats:
+    """A drain of a run that is wholly queued."""
+    worker.on_enumeration_done()
+    return await worker.run()
+
+
+async def soon(event: asyncio.Event) -> None:
+    """Waits for what happens at once, or never where the code is broken."""
+    async with asyncio.timeout(20):
+        await event.wait()
+
+
+async def set_event(event: asyncio.Event) -> None:
+    event.set()
+
+
+async def test_a_batch_queued_during_a_claim_is_taken(clock: ManualClock) -> None:
+    """The claim looked before it was queued; by the time it answers, all is queued."""
+    queue = PretendQueue()
+    worker = make_worker(queue, PretendEngine(clock))
+
+    def queue_all() -> None:
+        queue.after_claim = lambda: None
+        queue.waiting.append(make_batch(make_users(5)))
+        worker.on_enqueued()
+        worker.on_enumeration_done()
+
+    queue.after_claim = queue_all
+    assert (await worker.run()).batches == 1
+    assert queue.waiting == []
+
+
+@pytest.mark.parametrize("status", [401, 503])
+async def test_a_useless_engine_has_all_batches_given_back_without_blame(clock: ManualClock, status: int) -> None:
+    queue = PretendQueue([make_batch(make_users(5)) for _ in range(10)])
+    done = await run(make_worker(queue, PretendEngine(clock, trouble=lambda _: httpx.Response(status))))
+    assert done.fatal_error is not None
+    assert (done.fatal_error.code, done.batches) == (f"engine_http_{status}", 0)
+    assert (len(queue.waiting), queue.in_hand) == (10, [])
+    assert [count_delivery for _, count_delivery in queue.released] == [False] * IN_HAND_AT_FOUR_CALLS
+
+
+async def test_a_record_under_way_outlasts_the_engines_rejection(clock: ManualClock) -> None:
+    """What the engine has answered for good must be recorded, or it would have to be asked again."""
+    good, bad = make_batch(make_users(1)), make_batch(make_users(3)[1:])
+    queue = PretendQueue([good, bad], at_a_time=1)
+    recording, stopped = asyncio.Event(), asyncio.Event()
+    queue.before_record = lambda: asyncio.gather(set_event(recording), stopped.wait())
+
+    async def wait_for_the_record() -> None:
+        if len(queue.quantities) > 1:
+            await soon(recording)
+
+    def reject_bad_users(user_ids: Sequence[str]) -> httpx.Response | None:
+        if "user-000" in user_ids:
+            return None
+        asyncio.get_running_loop().call_soon(stopped.set)
+        return httpx.Response(401)
+
+    queue.before_claim = wait_for_the_record
+    done = await run(make_worker(queue, PretendEngine(clock, trouble=reject_bad_users)))
+    assert done.fatal_error is not None
+    assert queue.recorded == [good]
+    assert [batch for batch, _ in queue.released] == [bad]
+
+
+@pytest.mark.parametrize("error", [DatabaseRefusedError("PGRST303", "early"), DatabaseUnavailableError("away")])
+async def test_a_record_that_fails_drops_no_other_batch_in_hand(clock: ManualClock, error: DatabaseError) -> None:
+    queue = PretendQueue(one_user_batches(range(4)))
+    errors = [error]
+
+    async def refuse_the_first() -> None:
+        if errors:
+            raise errors.pop()
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    queue.before_record = refuse_the_first
+    with pytest.raises(type(error)):
+        await run(make_worker(queue, PretendEngine(clock)))
+    assert (len(queue.recorded), len(queue.in_hand)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "released"), [(DatabaseRefusedError("22P05", "no"), 1), (DatabaseUnavailableError("away"), 0)]
+)
+async def test_a_batch_claimed_too_late_is_not_begun(clock: ManualClock, error: DatabaseError, released: int) -> None:
+    """It goes back to the queue at once, unless the database is away."""
+    queue = PretendQueue(one_user_batches(range(2)), at_a_time=1)
+    failed = asyncio.Event()
+
+    async def wait_for_the_failure() -> None:
+        if len(queue.quantities) > 1:
+            await soon(failed)
+
+    async def fail() -> None:
+        failed.set()
+        raise error
+
+    queue.before_claim, queue.before_record = wait_for_the_failure, fail
+    engine = PretendEngine(clock)
+    with pytest.raises(type(error)):
+        await run(make_worker(queue, engine))
+    assert len(engine.calls) == 1
+    assert [count_delivery for _, count_delivery in queue.released] == [False] * released
+
+
+async def test_a_batch_that_used_most_time_is_blamed(clock: ManualClock) -> None:
+    """And in the last fifth of the time nothing is claimed."""
+    batch = make_batch(make_users(1))
+    queue = PretendQueue([batch])
+    await run(make_worker(queue, PretendEngine(clock, poison={"user-000": 0}), seconds=15))
+    assert queue.released == [(batch, False)]
+    queue.quantities.clear()
+    worker = make_worker(queue, PretendEngine(clock), seconds=100)
+    clock.advance(81)
+    assert ((await run(worker)).batches, queue.quantities) == (0, [])
+
+
+# How much it claims: what is in hand but not begun would be kept from other workers, and begun after a cancel
+
+
+async def test_while_enough_batches_wait_for_their_record_nothing_is_claimed(clock: ManualClock) -> None:
+    queue = PretendQueue([make_batch(make_users(2)) for _ in range(50)])
+    recording, may_record = asyncio.Event(), asyncio.Event()
+    queue.before_record = lambda: asyncio.gather(set_event(recording), may_record.wait())
+    running = asyncio.create_task(run(make_worker(queue, PretendEngine(clock))))
+    await soon(recording)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert 50 - len(queue.waiting) == sum(queue.quantities) == IN_HAND_AT_FOUR_CALLS
+    may_record.set()
+    assert (await running).batches == 50
+
+
+# Batches that may kill their worker
+
+
+@pytest.mark.parametrize(("deliveries", "is_split"), [(1, False), (2, False), (3, True), (99, True)])
+async def test_from_its_third_delivery_a_batch_is_split_by_user(
+    clock: ManualClock, log: LogLines, deliveries: int, is_split: bool
+) -> None:
+    batch = make_batch(make_users(5), deliveries=deliveries)
+    queue = PretendQueue([batch])
+    engine = PretendEngine(clock)
+    done = await run(make_worker(queue, engine))
+    assert (batch not in queue.recorded) == is_split
+    assert [recorded.is_poison for recorded in queue.recorded] == [is_split] * (5 if is_split else 1)
+    assert done.batches == len(queue.recorded)
+    assert {len(call.users) for call in engine.calls} == {1 if is_split else 5}
+    assert [line["mentors"] for line in log.of("batch_split")] == [5] * is_split
+
+
+async def test_a_batch_that_another_worker_split_is_let_go(clock: ManualClock) -> None:
+    theirs, other = make_batch(make_users(5), deliveries=3), make_batch(make_users(5))
+    queue = PretendQueue([theirs, other])
+    queue.split_by_others.append(theirs)
+    await run(make_worker(queue, PretendEngine(clock)))
+    assert (queue.recorded, queue.released) == ([other], [])
+
+
+class Looking:
+    """What is in hand whenever the engine is called."""
+
+    def __init__(self, *queues: PretendQueue) -> None:
+        self._queues = queues
+        self.seen: dict[str, int] = {}
+
+    def __call__(self, user_ids: Sequence[str]) -> httpx.Response | None:
+        self.seen[user_ids[0]] = sum(len(queue.in_hand) for queue in self._queues)
+        return None
+
+    def assert_alone(self, users: int) -> None:
+        """These had nothing else in hand beside them; some of the others had."""
+        assert [self.seen[user.user_id] for user in make_users(users)] == [1] * users
+        assert max(self.seen.values()) > 1
+
+
+@pytest.mark.parametrize("overdue", [0, 1])
+async def test_poison_batches_come_alone_and_last_unless_overdue(clock: ManualClock, overdue: int) -> None:
+    queue = PretendQueue([*poison_batches(range(3)), *one_user_batches(range(3, 30))])
+    looking = Looking(queue)
+    engine = PretendEngine(clock, trouble=looking)
+    assert (await run(make_worker(queue, engine, poison_overdue=bool(overdue)))).batches == 30
+    assert [batch.is_poison for batch in queue.recorded] == [True] * overdue + [False] * 27 + [True] * (3 - overdue)
+    looking.assert_alone(3)
+    assert set(queue.in_hand_at_poison_claims) == {0}
+    assert queue.released == []
+
+
+async def test_a_batch_queued_meanwhile_comes_before_the_next_poison_batch(clock: ManualClock) -> None:
+    queue = PretendQueue(poison_batches(range(3)))
+
+    async def queue_more() -> None:
+        if len(queue.recorded) == 1:
+            queue.waiting += one_user_batches(range(10, 13))
+
+    queue.before_record = queue_more
+    assert (await run(make_worker(queue, PretendEngine(clock)))).batches == 6
+    assert [batch.is_poison for batch in queue.recorded] == [True, True, False, False, False, True]
+    assert set(queue.in_hand_at_poison_claims) == {0}
+
+
+@pytest.mark.parametrize("poison_overdue", [False, True])
+async def test_a_process_that_is_not_idle_takes_no_poison_batch(clock: ManualClock, poison_overdue: bool) -> None:
+    """It serves an evaluation-batch or another slice, whose end would count against the poison batch."""
+    process = Process()
+    queue = PretendQueue([*poison_batches(range(2)), *one_user_batches(range(2, 5))])
+    engine = PretendEngine(clock)
+    async with process.shared(engine.deadline()):
+        assert (await run(make_worker(queue, engine, process=process, poison_overdue=poison_overdue))).batches == 3
+    assert [batch.is_poison for batch in queue.recorded] == [False] * 3
+    assert (len(queue.poison), queue.in_hand_at_poison_claims) == (2, [])
+
+
+async def test_beside_a_poison_batch_no_slice_of_the_process_works(clock: ManualClock) -> None:
+    process = Process()
+    first, second = PretendQueue(poison_batches(range(5))), PretendQueue(one_user_batches(range(5, 30)))
+    looking = Looking(first, second)
+    engine = PretendEngine(clock, trouble=looking)
+    has_poison = asyncio.Event()
+    first.before_record = lambda: set_event(has_poison)
+    drains = [make_worker(queue, engine, process=process) for queue in (first, second)]
+    running = asyncio.create_task(run(drains[0]))
+    await soon(has_poison)
+    done = [await run(drains[1]), await running]
+    assert [each.batches for each in done] == [25, 5]
+    looking.assert_alone(5)
+
+
+async def test_a_slice_waiting_in_vain_for_the_process_claims_nothing(clock: ManualClock) -> None:
+    process = Process()
+    queue = PretendQueue(one_user_batches(range(2)))
+    async with process.alone() as is_idle:
+        assert is_idle
+        done = await run(make_worker(queue, PretendEngine(clock), seconds=0.05, process=process))
+    assert (done.batches, queue.quantities) == (0, [])
+
+
+async def test_a_request_that_waits_for_the_process_precedes_poison_batches() -> None:
+    process = Process()
+
+    async def share() -> None:
+        async with process.shared(Deadline(10)):
+            await asyncio.Event().wait()
+
+    async with process.alone():
+        sharing = asyncio.create_task(share())
+        await asyncio.sleep(0)
+    async with process.alone() as is_idle:
+        assert not is_idle
+    sharing.cancel()
+    await asyncio.gather(sharing, return_exceptions=True)
+    assert process.is_idle
+
+
+async def test_a_manual_slice_leaves_poison_batches_alone(clock: ManualClock) -> None:
+    queue = PretendQueue([make_batch(make_users(3), deliveries=3), *poison_batches(range(2))])
+    done = await run(make_worker(queue, PretendEngine(clock), manual_only=True))
+    assert (done.batches, done.progressed, len(queue.poison)) == (0, True, 5)
+    assert queue.in_hand_at_poison_claims == []

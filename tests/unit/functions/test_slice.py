@@ -1,0 +1,269 @@
+"""A slice of work: manual runs before scheduled ones, every open run is tried to be ended, handing back comes last."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from functions.runs.peer_mentors import PAGE_SIZE
+from functions.runs.run_log import MAX_FAILED_USERS
+from functions.runs.slice import build_services, process_open_runs
+from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS
+from shared.deadline import Deadline
+from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
+from shared.evaluations import MentorScenarios, to_pairs
+from shared.queue_repository import Enumeration, OpenInvocation
+from tests.unit.clock import ManualClock
+from tests.unit.environment import make_config
+from tests.unit.functions.fake_engine import PretendEngine
+from tests.unit.functions.fake_sql import SLOT, PretendSql, mentor_id, mentor_row, opened_now, summarized
+from tests.unit.functions.http_function import Function
+from tests.unit.log_lines import LogLines
+
+MENTORS = [mentor_row(n, "established") for n in range(3)]
+
+
+def invocation(run_id: str, trigger: str = "schedule", **enumeration: Any) -> OpenInvocation:
+    return OpenInvocation(run_id, SLOT, trigger, Enumeration(**enumeration))
+
+
+QUEUED = [invocation("run", done=True)]
+
+
+@pytest.fixture
+def function(log: LogLines) -> Function:  # the log: what is logged shall not spill
+    return Function(rows=MENTORS)
+
+
+def with_queue(clock: ManualClock, users: int, poison: dict[str, int]) -> Function:
+    """A function with so many users in the queue, some of them poison."""
+    function = Function(engine=PretendEngine(clock, poison=poison), ENGINE_USERS_PER_CALL="1")
+    function.sql.queue(queued_pairs(users))
+    return function
+
+
+def queued_pairs(users: int) -> list[dict[str, Any]]:
+    return to_pairs([MentorScenarios(mentor_id(n), ("milestone_reached",)) for n in range(users)])
+
+
+async def services(
+    function: Function, open_invocations: Sequence[OpenInvocation], *, seconds: float = 1000, **settings: Any
+) -> dict[str, dict[str, Any] | None]:
+    deadline = Deadline(seconds, function.engine.clock)
+    return await process_open_runs(
+        function.services, open_invocations, deadline=deadline, **{"canary": None} | settings
+    )
+
+
+def all_arguments_of(function: Function, name: str) -> list[dict[str, Any]]:
+    return [arguments for called, arguments in function.sql.database.called if called == name]
+
+
+def enqueued(function: Function) -> list[str]:
+    """Whose pages were queued, in order."""
+    return [arguments["invocation_id"] for arguments in all_arguments_of(function, "scheduler_enqueue")]
+
+
+async def test_manual_runs_are_read_before_scheduled_ones(function: Function) -> None:
+    """A person waits for them; and among themselves the oldest comes first."""
+    retry = invocation("retry", "retry", is_retry=True, retry_of="gone")
+    manual = [invocation("manual 1", "manual"), retry, invocation("read", "manual", done=True)]
+    await services(function, [invocation("schedule 1"), *manual, invocation("manual 2", "manual")])
+    assert list(dict.fromkeys(enqueued(function))) == ["manual 1", "retry", "manual 2", "schedule 1"]
+
+
+# Ending and handing back
+
+
+async def test_a_slice_that_finds_nothing_to_do_reports_no_progress(function: Function) -> None:
+    await services(function, QUEUED)
+    released_count = function.sql.arguments_of("scheduler_end_slice")
+    assert (released_count["progressed"], released_count["engine_answers"]) == (False, False)
+
+
+async def test_the_next_slice_is_asked_for_last_of_all(function: Function) -> None:
+    await services(function, [invocation("scheduled"), invocation("manual", "manual")], dispatch_id=17)
+    assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_finish", "scheduler_end_slice"]
+    released_count = function.sql.arguments_of("scheduler_end_slice")
+    expected = {"dispatch_id": 17, "progressed": True, "engine_answers": True}
+    assert released_count == dict.fromkeys(released_count) | expected
+    assert "scheduler_take_permit" not in function.sql.called()
+
+
+@pytest.mark.parametrize(("status", "retry_after"), [(401, None), (503, None), (503, 2000)])
+async def test_an_engine_failure_is_reported_before_runs_are_ended(
+    log: LogLines, clock: ManualClock, status: int, retry_after: int | None
+) -> None:
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
+    function = Function(rows=MENTORS, engine=engine)
+    await services(function, [invocation("run")])
+    called = function.sql.called()
+    assert called.index("scheduler_end_slice") < called.index("scheduler_finish")
+    reported = function.sql.arguments_of("scheduler_end_slice")
+    error = "engine_rejected" if status == 401 else "engine_unavailable"
+    assert (reported["engine_error"], reported["engine_answers"]) == (error, False)
+    seconds = reported["retry_after_seconds"]
+    assert seconds is None if retry_after is None else retry_after <= seconds <= retry_after + 1
+
+
+async def test_a_slice_holds_a_permit_while_it_claims(log: LogLines) -> None:
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY="8", ENGINE_MAX_CONCURRENCY_TOTAL="24")
+    await services(function, [invocation("run")], seconds=25)
+    taken = function.sql.arguments_of("scheduler_take_permit")
+    assert function.sql.called().index("scheduler_take_permit") < function.sql.called().index("scheduler_claim")
+    assert (taken["calls"], taken["total"], taken["is_manual"], taken["seconds"]) == (8, 24, False, 30)
+    assert function.sql.arguments_of("scheduler_end_slice")["engine_permit_id"] == taken["permit_id"]
+
+
+async def test_without_a_permit_a_slice_claims_nothing(log: LogLines) -> None:
+    """Progress would ask for the next slice at once, which would have no permit either."""
+    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
+    function.sql.answers["scheduler_take_permit"] = False
+    function.sql.answers["scheduler_finish"] = {"ended_now": True, "invocation": summarized(), "failures": None}
+    await services(function, [invocation("manual", "manual")], manual_only=True, more_open=True)
+    assert function.sql.arguments_of("scheduler_take_permit")["is_manual"]
+    assert set(enqueued(function)) == {"manual"}
+    assert "scheduler_claim" not in function.sql.called()
+    assert not function.sql.arguments_of("scheduler_end_slice")["progressed"]
+    assert len(log.of("engine_full")) == 1
+
+
+async def test_a_new_process_takes_the_canary_from_the_database(log: LogLines, clock: ManualClock) -> None:
+    """Else the one user in the queue, which crashes the engine, would look like an engine that is down."""
+    function = with_queue(clock, 1, {mentor_id(0): 500})
+    await services(function, QUEUED, canary=MentorScenarios(mentor_id(2), ("milestone_reached",)))
+    assert [group["outcome"] for group in function.sql.arguments_of("scheduler_complete")["results"]] == ["failed"]
+    for call in function.engine.calls_with(mentor_id(2)):
+        assert call.body["dry_run"] is True
+        assert call.body["evaluations"][0]["idempotency_key_prefix"] == f"dry:run:{mentor_id(2)}"
+
+
+async def test_an_outage_is_raised_once_the_queue_is_drained(function: Function, log: LogLines) -> None:
+    function.sql.queue(queued_pairs(1))
+    function.sql.answers["scheduler_enqueue"] = DatabaseUnavailableError("away")
+    with pytest.raises(DatabaseUnavailableError):
+        await services(function, [invocation("run")])
+    assert len(log.of("batch_recorded")) == 1
+    assert not {"scheduler_finish", "scheduler_end_slice"} & {*function.sql.called()}
+
+
+@pytest.mark.parametrize("error", [DatabaseTimeoutError("57014"), DatabaseRefusedError("42501", "denied")])
+async def test_an_unreadable_run_keeps_no_other_from_ending(function: Function, error: Exception) -> None:
+    function.sql.queue(queued_pairs(1))
+    function.sql.answers["scheduler_enqueue"] = error
+    with pytest.raises(type(error)):
+        await services(function, [invocation("manual", "manual", done=True), invocation("scheduled")])
+    assert {"scheduler_complete", "scheduler_finish", "scheduler_end_slice"} <= {*function.sql.called()}
+
+
+async def test_an_unreadable_view_stops_only_the_run_that_reads_it(function: Function) -> None:
+    function.sql.queue(queued_pairs(1))
+    function.sql.answers["scheduler_active_mentors"] = DatabaseRefusedError("22012", "division by zero")
+    chosen = invocation("manual", "manual", user_ids=(mentor_id(1),))
+    with pytest.raises(MentorsViewError, match="22012"):
+        await services(function, [chosen, invocation("scheduled")])
+    called = function.sql.called()
+    assert called.count("scheduler_complete") == 2, "what was queued before, and what the other run read"
+    assert {"scheduler_enqueue", "scheduler_end_slice"} <= {*called}
+    finished = all_arguments_of(function, "scheduler_finish")
+    waiting = [(each["invocation_id"], each["waits_for_view"]) for each in finished]
+    assert waiting == [("manual", True), ("scheduled", False)]
+
+
+@pytest.mark.parametrize(("state", "counted"), [("done", 1), ("already_done", 0), ("gone", 0)])
+async def test_only_a_standing_record_is_counted(log: LogLines, clock: ManualClock, state: str, counted: int) -> None:
+    function = with_queue(clock, 3, {mentor_id(1): 422, mentor_id(2): 0})
+    function.sql.answers["scheduler_complete"] = state
+    await services(function, QUEUED, seconds=15)
+    assert function.sql.arguments_of("scheduler_complete")["rest"] == [mentor_id(2)]
+    assert function.sql.arguments_of("scheduler_end_slice")["progressed"] is True
+    (recorded,) = log.of("batch_recorded")
+    (ended,) = log.of("slice_ended")
+    assert (recorded["state"], recorded.get("mentors_requeued", 0)) == (state, counted)
+    assert len([line for line in log.of("user_failed") if line["error_code"] == "engine_http_422"]) == counted
+    assert bool(log.of("user_failed")) is bool(counted)
+    assert (ended["batches"], sum(ended["counts"].values())) == (counted, 2 * counted)
+
+
+async def test_of_many_failed_users_only_some_are_logged(log: LogLines, clock: ManualClock) -> None:
+    users = MAX_FAILED_USERS + 5
+    function = with_queue(clock, users, {mentor_id(number): 422 for number in range(users)})
+    await services(function, QUEUED)
+    assert function.sql.arguments_of("scheduler_complete")["rest"] is None
+    assert len(log.of("user_failed")) == MAX_FAILED_USERS
+    (others,) = log.of("other_users_failed")
+    assert (others["users"], others["batch_no"], others["severity"]) == (5, 1, "WARNING")
+
+
+async def test_every_open_run_is_tried_to_be_ended_and_logged(function: Function, log: LogLines) -> None:
+    partial = summarized(id="scheduled", status="partial")
+    partial["counts"]["failed"] = 9
+    running = summarized(id="manual", status="running", finished_at=None)
+    causes = [{"code": "b", "count": 4, "is_lower_bound": True}, {"code": "a", "count": 2, "is_lower_bound": False}]
+    states: dict[str, dict[str, Any]] = {
+        "scheduled": {"ended_now": True, "invocation": partial, "failures": causes},
+        "manual": {"ended_now": False, "invocation": running, "failures": None},
+        "deleted": {"ended_now": False, "invocation": None, "failures": None},
+    }
+    function.sql.answers["scheduler_finish"] = lambda arguments: states[arguments["invocation_id"]]
+    open_runs = [invocation("scheduled"), invocation("manual", "manual", done=True), invocation("deleted", done=True)]
+    after = await services(function, open_runs, dispatch_id=17)
+    assert after == {name: state["invocation"] for name, state in states.items()}
+    (finished,) = log.of("invocation_finished")
+    assert (finished["invocation_id"], finished["status"], finished["severity"]) == ("scheduled", "partial", "WARNING")
+    assert (finished["failures"], finished["other_failures"]) == ({"b": 4, "a": 2}, 3)
+    (ended,) = log.of("slice_ended")
+    assert ended["invocation_ids"] == ["scheduled", "manual", "deleted"]
+    assert (ended["dispatch_id"], ended["more_to_do"], ended["batches"]) == (17, True, 1)
+    assert sum(ended["counts"].values()) == 6
+
+
+@pytest.mark.parametrize(("mentors", "batch_size"), [(500, 500), (10_000, 500), (3_000, 100)])
+async def test_requests_grow_with_batches_and_calls_with_users(mentors: int, batch_size: int) -> None:
+    rows = [mentor_row(number) for number in range(mentors)]
+    function = Function(rows=rows, EVALUATION_BATCH_SIZE=str(batch_size), ENGINE_USERS_PER_CALL="100")
+    function.sql.answers["scheduler_open_slot"] = opened_now()
+    assert (await function.start()).status_code == 202
+    batches, pages = math.ceil(mentors / batch_size), math.ceil(mentors / PAGE_SIZE)
+    called = Counter(function.sql.called())
+    assert (called["scheduler_complete"], called["scheduler_active_mentors_page"]) == (batches, pages)
+    assert called["scheduler_enqueue"] == pages + 1
+    # Opening, the enumeration's end, a claim that finds nothing more, the end, handing back, and as much to spare.
+    assert called.total() <= 3 * batches + 10
+    assert len(function.engine.calls) == math.ceil(mentors / 100)
+
+
+async def test_slices_and_readers_share_no_connections(log: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a slice goes through while no reader is answered."""
+    pools = {count: PretendSql(MENTORS) for count in (SLICE_CONNECTIONS, READER_CONNECTIONS)}
+    slices, readers = pools.values()
+    monkeypatch.setattr("functions.runs.slice.connect", lambda url, key, *, connections: pools[connections].database)
+    monkeypatch.setattr("functions.runs.slice.Database", lambda client: client)
+    function = Function()
+    config = make_config(ALERT_WEBHOOK_URL="https://hooks.example.org/alerts")
+    function.services = replace(build_services(config), engine=function.engine.client())
+    one = f"/{mentor_id(1)}"
+    reading: list[tuple[str, str, object]] = [
+        *(("GET", "", None), ("POST", "", {}), ("GET", "/active-peer-mentors", None)),
+        *(("GET", one, None), ("PUT", one, {}), ("DELETE", one, None)),
+        ("POST", "/evaluation-batch", {"user_ids": [mentor_id(1)], "dry_run": True}),
+    ]
+    for method, path, body in reading:
+        response = await function.ask(method, path, body=body, headers={"Prefer": "respond-async"})
+        assert response.status_code < 500
+    asked = {f"scheduler_{name}" for name in ("list", "open", "get", "update", "delete", "active_mentors")}
+    assert asked <= {*readers.called()}
+    assert slices.called() == []
+    readers.database.called.clear()
+    slices.answers["scheduler_open_slot"] = opened_now()
+    assert (await function.start()).status_code == 202
+    steps = ("active_mentors_page", "enqueue", "complete", "end_slice", "claim_alert")
+    assert {f"scheduler_{step}" for step in steps} <= {*slices.called()}
+    assert readers.called() == []

@@ -1,0 +1,384 @@
+"""The engine's border: what is sent, how each kind of answer is understood, and when a call is repeated."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from shared.concurrency import AdaptiveLimiter
+from shared.deadline import Deadline
+from shared.engine_client import EngineClient, EvaluationContext
+from shared.engine_response import EngineResponse, Pair
+from shared.errors import (
+    DeadlineExceededError,
+    EngineAccessError,
+    EngineError,
+    EngineTransientError,
+    EngineUnavailableError,
+    InvalidEngineRequestError,
+)
+from shared.evaluations import EvaluationResult, MentorScenarios
+from shared.logs import start_trace
+from shared.post_client import HttpBodyError, HttpError, HttpResponse, HttpTimeoutError
+from tests.unit.clock import ManualClock
+from tests.unit.fake_post_client import FakePostClient, reply
+
+TOKEN = "token-that-only-the-engine-knows"
+CONTEXT = EvaluationContext("invocation-1", "2026-11-23T02:00:00+00:00", "slot:2026-11-23T02:00Z", dry_run=False)
+USERS = [MentorScenarios("anna", ("a", "b")), MentorScenarios("ben", ("b",))]
+BEN = ("ben", "b")
+OK = reply(200, json_body={"results": []})
+
+
+def said(answer: EngineResponse) -> dict[Pair, EvaluationResult]:
+    return {pair: result for pair, result in answer.results.items() if result is not None}
+
+
+def result(user: str, scenario_type: str, outcome: str = "not_triggered", **more: object) -> dict[str, object]:
+    return {"user_id": user, "scenario_type": scenario_type, "outcome": outcome, **more}
+
+
+class Fixture:
+    """An engine client with a scripted engine at its border and time under control."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.http = FakePostClient()
+        self.posted, self.script = self.http.posted, self.http.script
+        self.limiter = AdaptiveLimiter(8)
+        self.engine = EngineClient(
+            "https://engine.example.org/base",
+            TOKEN,
+            limiter=self.limiter,
+            timeout_seconds=10,
+            max_attempts=4,
+            sleep=clock.sleep,
+            connect=self.http.connect,
+        )
+
+    def deadline(self, seconds: float) -> Deadline:
+        return Deadline(seconds, self.clock)
+
+    async def ask(self, *, seconds: float = 1000) -> EngineResponse:
+        return await self.engine.evaluate(CONTEXT, USERS, self.deadline(seconds))
+
+    async def ask_with_retries(self, *, seconds: float = 1000) -> EngineResponse:
+        deadline = self.deadline(seconds)
+        answer: EngineResponse = await self.engine.retrying(deadline)(self.engine.evaluate, CONTEXT, USERS, deadline)
+        return answer
+
+    def answers(self, *results: object) -> None:
+        self.script(reply(200, json_body={"results": list(results)}))
+
+    async def refusal(self, *, seconds: float = 1000) -> EngineError:
+        with pytest.raises(EngineError) as caught:
+            await self.ask(seconds=seconds)
+        return caught.value
+
+
+@pytest.fixture
+def fixture(clock: ManualClock) -> Fixture:
+    return Fixture(clock)
+
+
+# What is sent
+
+
+async def test_a_request_is_what_the_contract_says(fixture: Fixture) -> None:
+    fixture.script(OK)
+    start_trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    await fixture.ask()
+    (sent,) = fixture.posted
+    prefix = "slot:2026-11-23T02:00Z"
+    assert json.loads(sent.content) == {
+        "invocation_id": "invocation-1",
+        "scheduled_for": "2026-11-23T02:00:00+00:00",
+        "dry_run": False,
+        "evaluations": [
+            {"user_id": "anna", "scenario_types": ["a", "b"], "idempotency_key_prefix": f"{prefix}:anna"},
+            {"user_id": "ben", "scenario_types": ["b"], "idempotency_key_prefix": f"{prefix}:ben"},
+        ],
+    }
+    assert fixture.http.url == "https://engine.example.org/base/v1/evaluations"
+    expected = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", "Accept": "application/json"}
+    assert expected.items() <= fixture.http.headers.items()
+    assert re.fullmatch(r"00-0af7651916cd43dd8448eb211c80319c-[0-9a-f]{16}-01", sent.headers["traceparent"])
+    assert (sent.timeout_seconds, sent.max_bytes) == (10, 1024 * 1024 + 3 * 4096)
+    await fixture.ask(seconds=3)
+    assert fixture.posted[-1].timeout_seconds == 3
+
+
+# How an answer is understood
+
+
+async def test_each_outcome_is_read_with_what_belongs_to_it(fixture: Fixture) -> None:
+    fixture.answers(
+        result("anna", "a", "triggered", notification_id="n-1"),
+        result("anna", "b", "suppressed"),
+        result("ben", "b", "failed", error={"code": "no_device", "message": "no device", "retryable": True}),
+    )
+    answer = await fixture.ask()
+    assert said(answer) == {
+        ("anna", "a"): EvaluationResult("anna", "a", "triggered", notification_id="n-1"),
+        ("anna", "b"): EvaluationResult("anna", "b", "suppressed"),
+        BEN: EvaluationResult("ben", "b", "failed", error_code="no_device", error_message="no device"),
+    }
+    assert set(answer.retryable) == {BEN}
+    assert not answer.is_final
+
+
+async def test_an_answer_is_final_when_every_pair_has_a_final_result(fixture: Fixture) -> None:
+    begin = [result("anna", "a"), result("anna", "b", "triggered")]
+    for end, is_final in (
+        ([result("ben", "b", "failed", error={"code": "gone"})], True),
+        ([result("ben", "b", "failed", error={"retryable": True})], False),
+        ([], False),
+    ):
+        fixture.answers(*begin, *end)
+        assert (await fixture.ask()).is_final is is_final
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code"),
+    [
+        *((status, EngineTransientError, None) for status in (408, 429, 500, 501, 503, 599)),
+        *((status, InvalidEngineRequestError, None) for status in (400, 409, 413, 422, 451)),
+        *((status, EngineAccessError, None) for status in (301, 308, 401, 403, 404)),
+        *((status, EngineTransientError, "engine_bad_answer") for status in (201, 204)),
+    ],
+)
+async def test_a_status_says_whom_it_blames(
+    fixture: Fixture, status: int, kind: type[EngineError], code: str | None
+) -> None:
+    fixture.script(reply(status, content=b'{"results": [], "to": "anna@example.org"}'))
+    error = await fixture.refusal()
+    assert (type(error), error.code) == (kind, code or f"engine_http_{status}")
+    assert "anna" not in error.message
+    assert error.overloaded is (status in (429, 503))
+    assert fixture.limiter.limit == (4 if error.overloaded else 8)
+    # What the engine refuses on a call's own account shows that it is not down.
+    assert fixture.engine.answers == (kind is InvalidEngineRequestError)
+
+
+@pytest.mark.parametrize(
+    ("connect_seconds", "seconds", "message"),
+    [(None, 1000, "no answer within 10 s"), (5, 1000, "no connection within 5 s"), (5, 6, "no connection within 5 s")],
+)
+async def test_a_time_out_is_transient_and_slows_calls_down(
+    fixture: Fixture, connect_seconds: float | None, seconds: float, message: str
+) -> None:
+    fixture.script(HttpTimeoutError(connect_seconds))
+    error = await fixture.refusal(seconds=seconds)
+    assert (type(error), error.code, error.message) == (EngineTransientError, "engine_timeout", message)
+    assert fixture.limiter.limit == 4
+
+
+async def test_an_ended_time_budget_blames_no_engine(fixture: Fixture) -> None:
+    fixture.script(HttpTimeoutError())
+    for seconds, posted in ((3, 1), (0, 1)):
+        with pytest.raises(DeadlineExceededError):
+            await fixture.ask(seconds=seconds)
+        assert len(fixture.posted) == posted
+    assert fixture.limiter.limit == 8
+
+
+@pytest.mark.parametrize(("error", "code"), [(HttpError, "engine_unreachable"), (HttpBodyError, "engine_bad_answer")])
+async def test_what_breaks_an_answer_is_transient(fixture: Fixture, error: type[HttpError], code: str) -> None:
+    broken = error("invalid peer certificate: expired")
+    for answer in (broken, HttpResponse(200, {}, unreadable=broken)):
+        fixture.script(answer)
+        found = await fixture.refusal()
+        assert (type(found), found.code, found.message) == (EngineTransientError, code, str(broken))
+
+
+@pytest.mark.parametrize("unreadable", [HttpError("broke"), HttpBodyError("?"), HttpTimeoutError()])
+async def test_a_status_counts_whatever_the_body_is(fixture: Fixture, unreadable: HttpError) -> None:
+    fixture.script(HttpResponse(429, {"retry-after": "7"}, unreadable=unreadable))
+    error = await fixture.refusal()
+    assert (error.code, error.retry_after, error.overloaded) == ("engine_http_429", 7, True)
+    fixture.script(HttpResponse(401, {}, unreadable=unreadable))
+    assert type(await fixture.refusal()) is EngineAccessError
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"<html>hello</html>", b"\xff\xfe", b'{"results": [', b"9" * 5000, b"null", b"[]", b'"results"', b"{}"),
+        *(b"[" * 100_000, b'{"results": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        *(b'{"results": null}', b'{"results": {}}', b'{"results": "none"}', b'{"Results": []}'),
+    ],
+    ids=lambda content: f"{content[:14].decode('latin-1')}... {len(content)}",
+)
+async def test_an_answer_of_another_shape_is_a_bad_answer(fixture: Fixture, content: bytes) -> None:
+    fixture.script(reply(200, content=content))
+    error = await fixture.refusal()
+    assert (type(error), error.code) == (EngineTransientError, "engine_bad_answer")
+    assert fixture.engine.answers == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(None, 7, "anna", [], {}, result("carla", "a"), result("anna", "c"), result("ben", "a"), result("anna", "A")),
+        {"user_id": 7, "scenario_type": "a", "outcome": "triggered"},
+        {"user_id": ["anna"], "scenario_type": {"a": 1}, "outcome": "triggered"},
+        {"user_id": "anna", "scenario_type": "a"},
+        {"user_id": "anna", "scenario_type": "a", "outcome": ["triggered"]},
+        *(result("anna", "a", "skipped"), result("anna", "a", "Triggered"), result("anna\ud800", "a")),
+        # Of two results for a pair the first that can be read counts; a UUID in another case is the same UUID.
+        *(result("ben", "b", "nonsense"), result("BEN", "b", "nonsense")),
+    ],
+)
+async def test_an_unreadable_result_costs_only_itself(fixture: Fixture, odd: object) -> None:
+    fixture.answers(odd, result("Ben", "b", "triggered"), result("ben", "b", "suppressed"))
+    answer = await fixture.ask()
+    assert said(answer) == {BEN: EvaluationResult("ben", "b", "triggered")}
+    assert answer.dropped == 2
+
+
+@pytest.mark.parametrize(
+    ("notification_id", "expected"),
+    [("n-1", "n-1"), (17, "17"), ({"id": 1}, None), (1.5, None), (True, None), ("n" * 1000, "n" * 300)],
+)
+async def test_a_notification_id_is_bounded_text(fixture: Fixture, notification_id: object, expected: object) -> None:
+    fixture.answers(result("ben", "b", "triggered", notification_id=notification_id))
+    assert said(await fixture.ask())[BEN].notification_id == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        *((nothing, ("engine_failed", None, False)) for nothing in (None, "text", [], {})),
+        ({"code": "", "message": 7, "retryable": "yes"}, ("engine_failed", None, False)),
+        ({"code": 17, "message": "", "retryable": 1}, ("engine_failed", "", False)),
+        ({"code": "No Device!\n", "retryable": True}, ("no_device_", None, True)),
+        ({"code": "anna@example.org"}, ("address", None, False)),
+        # Ids, which would make each failure a cause of its own; not a status or the number of an error.
+        ({"code": "user_0171e38f30f15e6c9a4d4b6f0a3c2d10"}, ("user_…", None, False)),
+        ({"code": "user-4711081/0171E38F-30f1-5e6c-9a4d-4b6f0a3c2d10"}, ("user-…_…", None, False)),
+        ({"code": "E1001.engine_http_503.12345"}, ("e1001.engine_http_503.12345", None, False)),
+        # Looking for an address in all of it would take a day.
+        ({"code": "c" * 1_000_000, "message": "m" * 1_000_000}, ("c" * 64, "m" * 300, False)),
+        ({"code": "\ud800x", "message": "lone \ud800 surrogate"}, ("_x", "lone ? surrogate", False)),
+        ({"message": "two\r\nlines\x00\x1b[31m"}, ("engine_failed", "two lines [31m", False)),
+        ({"message": "<anna.b+c@mail.example.org>;ben@x.org"}, ("engine_failed", "<[address]>;[address]", False)),
+    ],
+)
+async def test_an_items_error_is_made_harmless(fixture: Fixture, error: object, expected: tuple[object, ...]) -> None:
+    fixture.answers(result("ben", "b", "failed", error=error))
+    answer = await fixture.ask()
+    failed = said(answer)[BEN]
+    assert failed.outcome == "failed"
+    assert (failed.error_code, failed.error_message, BEN in answer.retryable) == expected
+
+
+# When a call is repeated
+
+
+async def test_a_failure_that_passes_is_none_and_keeps_its_keys(fixture: Fixture) -> None:
+    fixture.script(HttpError("refused"), reply(503), reply(200, json_body={"results": [result("ben", "b")]}))
+    assert said(await fixture.ask_with_retries()) == {BEN: EvaluationResult("ben", "b", "not_triggered")}
+    assert len(fixture.posted) == 3
+    assert len({call.content for call in fixture.posted}) == 1
+
+
+async def test_a_transient_failure_is_believed_after_so_many_attempts(fixture: Fixture) -> None:
+    fixture.script(reply(500))
+    for _ in range(20):
+        fixture.clock.slept.clear()
+        fixture.posted.clear()
+        with pytest.raises(EngineTransientError):
+            await fixture.ask_with_retries()
+        assert (len(fixture.posted), len(fixture.clock.slept)) == (4, 3)
+        assert all(0 <= pause <= 0.2 * 2**n for n, pause in enumerate(fixture.clock.slept, 1))
+
+
+@pytest.mark.parametrize("answer", [reply(400), reply(401), reply(404), reply(422), LookupError("a defect of ours")])
+async def test_a_refusal_is_not_repeated(fixture: Fixture, answer: HttpResponse | Exception) -> None:
+    fixture.script(answer)
+    with pytest.raises(type(answer) if isinstance(answer, Exception) else EngineError):
+        await fixture.ask_with_retries()
+    assert len(fixture.posted) == 1
+    assert fixture.clock.slept == []
+
+
+async def test_retry_after_wins_over_the_back_off(fixture: Fixture) -> None:
+    fixture.script(reply(429, headers={"Retry-After": "7"}), reply(503, headers={"Retry-After": " 0 "}), OK)
+    await fixture.ask_with_retries()
+    assert fixture.clock.slept == [7, 0]
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        *((odd, None) for odd in (None, "", "soon", "-3", "1.5", "1e3", "0x10", "7, 8", "\xb2")),
+        *((f"{day}:00 GMT", None) for day in ("Mon, 99 Foo 2026 25:61", "Wed, 21 Oct 99999999999999 07:28")),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", 0),
+        ("Wednesday, 21-Oct-15 07:28:00 GMT", 0),
+        *(("0", 0), ("120", 120)),
+        # A mistake in a header costs an hour at most.
+        *((long, 3600) for long in ("86400", "9" * 18, "Fri, 31 Dec 9999 23:59:59 GMT")),
+    ],
+)
+async def test_retry_after_is_read_with_care(fixture: Fixture, header: str | None, expected: float | None) -> None:
+    fixture.script(reply(503, headers={} if header is None else {"Retry-After": header}))
+    assert (await fixture.refusal()).retry_after == expected
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_retry_date_is_read_by_its_senders_clock_or_ours(fixture: Fixture, hours: int) -> None:
+    theirs = datetime.now(UTC) + timedelta(hours=hours)
+    date, retry_after = (format_datetime(at, usegmt=True) for at in (theirs, theirs + timedelta(seconds=100)))
+    fixture.script(reply(503, headers={"Date": date, "Retry-After": retry_after}))
+    assert (await fixture.refusal()).retry_after == 100
+    fixture.script(reply(503, headers={"Date": "no date", "Retry-After": retry_after}))
+    assert (await fixture.refusal()).retry_after == (0 if hours < 0 else 3600)
+
+
+async def test_no_call_waits_past_the_time_budget(fixture: Fixture) -> None:
+    fixture.script(reply(500, headers={"Retry-After": "60"}))
+    with pytest.raises(EngineTransientError) as caught:
+        await fixture.ask_with_retries(seconds=59)
+    assert (caught.value.retry_after, caught.value.deadline_exceeded) == (60, True)
+    assert len(fixture.posted) == 1
+    assert fixture.clock.slept == []
+
+
+@pytest.mark.parametrize(("status", "slept"), [(429, [7, 3]), (503, [7, 3]), (500, [])])
+async def test_every_call_waits_for_an_engine_that_asks_all_to_wait(
+    fixture: Fixture, status: int, slept: list[float]
+) -> None:
+    asking = [reply(status, headers={"Retry-After": seconds}) for seconds in ("7", "3")]
+    fixture.script(*asking, OK)
+    for _ in asking:
+        await fixture.refusal()
+    for _ in range(2):
+        await fixture.ask()
+    assert fixture.clock.slept == slept
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"), [(15, EngineTransientError), (16, EngineUnavailableError), (3600, EngineUnavailableError)]
+)
+async def test_a_wait_of_over_half_the_remaining_time_opens_the_breaker(
+    fixture: Fixture, asked: int, kind: type[EngineError]
+) -> None:
+    fixture.script(reply(503, headers={"Retry-After": str(asked)}))
+    error = await fixture.refusal(seconds=30)
+    assert (type(error), error.code, error.retry_after) == (kind, "engine_http_503", asked)
+
+
+async def test_an_engine_that_asks_for_longer_is_left_alone_for_the_slice(fixture: Fixture) -> None:
+    fixture.script(reply(503, headers={"Retry-After": "3600"}), OK)
+    deadline = fixture.deadline(30)
+    for error in (EngineUnavailableError, DeadlineExceededError):
+        with pytest.raises(error):
+            await fixture.engine.evaluate(CONTEXT, USERS, deadline)
+    assert len(fixture.posted) == 1
+    # The next slice may begin as soon as the breaker allows it.
+    await fixture.ask(seconds=31)
+    assert fixture.clock.slept == [30]
