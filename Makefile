@@ -23,39 +23,40 @@ PORT ?= 8080
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-install: $(INSTALLED) $(NPM_INSTALLED) ## create .venv and install everything that is needed
+install: $(INSTALLED) $(NPM_INSTALLED) ## create .venv and install all dependencies
 
-run: install ## one nightly run on a local stack, from boot to summary (MENTORS=500)
+run: install ## one scheduled run on a local stack, from boot to summary (MENTORS=500)
 	@$(BIN)/python -m tests.emulator run $(addprefix --mentors ,$(MENTORS)) $(ARGS)
 
 up: install ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
 	@$(BIN)/python -m tests.emulator up $(addprefix --mentors ,$(MENTORS)) $(ARGS)
 
-serve: install ## the function alone, with the settings of the environment (PORT=8080)
+serve: install ## the function alone, with settings from the environment (PORT=8080)
 	@PYTHONPATH=. $(BIN)/functions-framework --target handle_scheduled_invocation --source functions/main.py --asgi --port $(PORT)
 
 test: install ## every test, on the real stack (ARGS='tests/unit -k …')
 	@$(BIN)/python -m tests.faults.system_packages
 	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-soak: install ## random nights in which everything breaks (MINUTES=10 KIND=kills|mixed|crashes|sql SEED=… NIGHTS=…)
+soak: install ## random runs with random faults (MINUTES=10 KIND=kills|mixed|crashes|sql SEED=… NIGHTS=…)
 	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(addprefix --kind ,$(KIND)) $(addprefix --seed ,$(SEED)) $(addprefix --nights ,$(NIGHTS))
 
-lint: install ## formatting, lint and types, strictly; dependencies (AUDIT=--required: fail if OSV is away)
+lint: install ## formatting, lint and types, strictly; plain words; dependencies (AUDIT=--required: fail if OSV is away)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/shellcheck deploy.sh .ci/run
 	@$(BIN)/python -m pip check --disable-pip-version-check
+	@$(BIN)/python -m tests.plain_words
 	@$(BIN)/python -m tests.dependency_audit $(AUDIT)
 
-lock: install ## what is deployed, pinned anew, and docs/licences.md
+lock: install ## pin the deployed packages anew, and write docs/licences.md
 	@$(BIN)/uv pip compile requirements.txt --output-file $(LOCK) --upgrade --quiet \
 	  --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@$(BIN)/python -m tests.licences --write
 
-bench: install $(PEERS_INSTALLED) ## this function beside what else one would build (ARGS='fan-out tail --rounds 5', ARGS=--quick)
+bench: install $(PEERS_INSTALLED) ## measure this function beside its alternatives (ARGS='fan-out tail --rounds 5', ARGS=--quick)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 clean: ## remove what was installed and cached
@@ -66,7 +67,7 @@ $(INSTALLED): $(LOCK) requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, found {sys.version.split()[0]}: make PYTHON=python3.12 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (first use only)"
-	@# what is deployed first, to the version, so that it is what is tested
+	@# the deployed versions first, so that tests run on them
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

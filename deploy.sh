@@ -2,7 +2,7 @@
 # Deploys the scenario evaluation scheduler; ./deploy.sh --help says how, docs/deployment.md says more.
 #
 # Each step looks at what is there and does what is missing, so a deployment that broke off is run again and goes on. Whatever
-# stands in an argument can be seen by everybody on this machine: secrets go by environment, standard input and files that
+# stands in an argument is visible to all users of this machine: secrets go by environment, standard input and files that
 # only this user can read.
 set -euo pipefail
 
@@ -65,7 +65,7 @@ finish() {
   local code=$?
   [[ -n $WORK ]] && rm -rf "$WORK"
   if ((code)) && [[ -n $STEP ]]; then
-    printf '\ndeploy.sh: stopped at "%s". What was done before it stays. Mend what is said above and run it again.\n' "$STEP" >&2
+    printf '\ndeploy.sh: stopped at "%s". What was done before it stays. Fix the errors above and run it again.\n' "$STEP" >&2
   fi
 }
 
@@ -111,7 +111,7 @@ check_settings() {
   fi
   if [[ -n $problems ]]; then
     printf '%s' "$problems" | sed 's/^/   /' >&2
-    fail 'nothing was done; each line above has to be mended first'
+    fail 'nothing was done; fix each line above first'
   fi
   found=$(cd "$WORK/facts/secrets" && echo *)
   say "all settings are usable; secret among them: $found"
@@ -258,7 +258,7 @@ SQL
     [[ -z $answer ]] || break
     sleep 0.5
   done
-  # connect() has forgotten when the next slot is due; whoever called the function since has found out.
+  # connect() has cleared when the next slot is due; the next call of the function stores it again.
   if [[ -z $answer && $(sql <<<'select next_due_at is not null from scheduler.settings') == t ]]; then
     answer='not yet, it is at work'
   fi
@@ -305,7 +305,7 @@ select 'last run     ' || coalesce((
 select 'cron job     ' || jobname || ', ' || schedule || case when active then '' else ', NOT ACTIVE' end
   from cron.job where jobname like 'scheduler-%' order by jobname;
 select 'call         ' || to_char(requested_at, 'YYYY-MM-DD HH24:MI:SS UTC') || ': '
-    || coalesce(status_code::text, error, case when ended_at is null then 'under way' else 'handed back' end)
+    || coalesce(status_code::text, error, case when ended_at is null then 'under way' else 'ended' end)
   from (select * from scheduler.dispatches order by id desc limit 3) as newest order by id;
 SQL
 }
@@ -361,7 +361,7 @@ prepare_google() {
   keep_secrets
 }
 
-# Each secret in Secret Manager, under its newest version. Sets SECRETS to what the function is told of them.
+# Each secret in Secret Manager, under its newest version. Sets SECRETS to the names and versions that the function gets.
 keep_secrets() {
   local file name secret version known readers
   SECRETS=''
@@ -409,9 +409,9 @@ deploy_to_google() {
     --concurrency="$(fact function_concurrency)" --timeout="$(fact request_timeout)" --memory="$(fact function_memory)" --cpu=1
     --max-instances="$(fact function_max_instances)"
   )
-  mkdir -p "$WORK/told"
-  cp "$WORK/facts/environment.json" "$WORK/told"
-  settings_digest=$(deployment digest "$WORK/told" "$SECRETS" "$ACCOUNT" "$(fact function_concurrency)" "$(fact request_timeout)" \
+  mkdir -p "$WORK/deployed"
+  cp "$WORK/facts/environment.json" "$WORK/deployed"
+  settings_digest=$(deployment digest "$WORK/deployed" "$SECRETS" "$ACCOUNT" "$(fact function_concurrency)" "$(fact request_timeout)" \
     "$(fact function_memory)" "$(fact function_max_instances)")
   labels=source_digest=$SOURCE_DIGEST,settings_digest=$settings_digest
   services=$(list run services list --region="$region" --format='value(metadata.name)')
@@ -497,7 +497,7 @@ deploy() {
   show_state
 }
 
-# New tokens beside the old ones, then the database takes the new one, then the old ones go: whoever calls is known throughout.
+# New tokens beside the old ones, then the database takes the new one, then the old ones go: every caller keeps a known token throughout.
 rotate_tokens() {
   [[ -n $ENV_FILE ]] || fail '--rotate-tokens needs a file of settings, since the new tokens have to be kept somewhere'
   [[ -z ${SCHEDULER_INVOKE_TOKENS:-}${SCHEDULER_ADMIN_TOKENS:-} ]] ||
@@ -530,7 +530,7 @@ change_tokens() {
   if [[ -z $DRY_RUN ]]; then read_settings; fi
 }
 
-# The function is started by somebody else, so this comes in two halves.
+# The function is started by its operator, so this comes in two halves.
 rotate_in_container() {
   has_fact function_url || fail 'FUNCTION_URL: missing; there is no function to rotate the tokens of'
   FUNCTION_URL=$(fact function_url)
@@ -551,7 +551,7 @@ rotate_in_container() {
 uninstall() {
   if [[ -z $YES && -z $DRY_RUN ]]; then
     local answer=''
-    printf '\nThis ends the nightly runs%s. Type "uninstall" to go on: ' "${DELETE_DATA:+ and deletes what they recorded}"
+    printf '\nThis ends the scheduled runs%s. Type "uninstall" to go on: ' "${DELETE_DATA:+ and deletes what they recorded}"
     read -r answer || true
     [[ $answer == uninstall ]] || fail 'nothing was done'
   fi

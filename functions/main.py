@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from functions.http.app import create_app
-from functions.runs.slice import build_services
+from functions.runs.services import build_services
 from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
 from shared.errors import ConfigError

@@ -1,15 +1,16 @@
 """The alerts that wait to be sent, in the database.
 
-The rules, what is worth an alert and when it is tried again, are in SQL (supabase/migrations, alert_on_bad_nights).
+The rules, what raises an alert and when it is retried, are in SQL (supabase/migrations, send_alerts).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from shared.database import Database, from_row
+from shared.invocation import Cause, InvocationSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +22,15 @@ class Alert:
         reason: why it was raised.
         attempts: this one included.
         is_last: it is given up if this attempt fails.
-        invocation: as a list shows it.
-        failures: the commonest causes, the commonest first, each with `code`, `count` and `is_lower_bound`.
+        failures: the commonest causes, the commonest first.
     """
 
     webhook_id: str
     reason: Literal["failed", "partial", "late"]
     attempts: int
     is_last: bool
-    invocation: dict[str, Any]
-    failures: Sequence[dict[str, Any]]
+    invocation: InvocationSummary
+    failures: Sequence[Cause]
 
 
 class Alerts:
@@ -48,8 +48,16 @@ class Alerts:
     async def claim(self) -> Alert | None:
         """Takes the alert that is due the longest; None: none is. Others leave it alone for a minute or more."""
         answer = await self._database.call("scheduler_claim_alert")
-        return None if answer is None else from_row(Alert, answer, is_last=answer["last"])
+        if answer is None:
+            return None
+        return from_row(
+            Alert,
+            answer,
+            is_last=answer["last"],
+            invocation=InvocationSummary.model_validate(answer["invocation"]),
+            failures=[Cause.model_validate(cause) for cause in answer["failures"]],
+        )
 
     async def settle(self, alert: Alert, *, error: str | None) -> None:
         """Says how the attempt went: None, it was sent; else a code for why not."""
-        await self._database.call("scheduler_settle_alert", invocation_id=alert.invocation["id"], error=error)
+        await self._database.call("scheduler_settle_alert", invocation_id=str(alert.invocation.id), error=error)

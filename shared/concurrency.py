@@ -37,7 +37,7 @@ class Permit:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         overload_of = self._generation if self.overloaded else None
-        self._limiter.leave(overload_of=overload_of, succeeded_call=kind is None)
+        self._limiter.leave(overload_of=overload_of, succeeded=kind is None)
 
 
 class AdaptiveLimiter:
@@ -52,6 +52,8 @@ class AdaptiveLimiter:
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
+        self.workers = asyncio.Semaphore(maximum)
+        """For tasks that make many calls, one after the other."""
         self.limit = maximum
         """The current limit."""
         self._in_flight = 0
@@ -84,17 +86,17 @@ class AdaptiveLimiter:
                 self._admit()
             raise
 
-    def leave(self, *, overload_of: int | None, succeeded_call: bool) -> None:
+    def leave(self, *, overload_of: int | None, succeeded: bool) -> None:
         """Gives a place back.
 
         Args:
             overload_of: the generation of a call that met an overload; None: it met none.
-            succeeded_call: it came to its end.
+            succeeded: it came to its end.
         """
         self._in_flight -= 1
         if overload_of is not None:
             self._slow_down(overload_of)
-        elif succeeded_call:
+        elif succeeded:
             self._speed_up()
         self._admit()
 

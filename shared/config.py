@@ -315,7 +315,7 @@ class ScenarioEvaluationConfig(Settings):
         types = (scenario for scenario in self.scenario_types if chosen is None or scenario.type in chosen)
         return tuple(scenario.type for scenario in types if which(scenario))
 
-    def in_force(self) -> dict[str, Any]:
+    def recorded_settings(self) -> dict[str, Any]:
         """What is recorded with an invocation: everything but URLs, secrets and where logs and traces go.
 
         `alerts` stands for the webhook: the database reads there whether, and on what, an alert is to be raised.

@@ -48,7 +48,7 @@ ANSWER_BYTES_PER_PAIR = 4096
 # Part of a call's time-out, so that a time-out says which of the two was slow: connecting or answering.
 CONNECT_SECONDS = 5.0
 CONNECT_SHARE = 0.9
-# What the engine asks everybody to wait is waited for within a slice up to this share of the time that is left.
+# A Retry-After for all calls is waited for within a slice up to this share of the time that is left.
 MAX_WAIT_FRACTION = 0.5
 
 
@@ -81,27 +81,27 @@ class EvaluationContext:
 
 
 class WaitRetryAfter(wait_base):
-    """Waits as long as the engine asked, where it did, and else as `otherwise` says."""
+    """Waits for the engine's Retry-After where there is one, and otherwise as `otherwise` says."""
 
     def __init__(self, otherwise: wait_base) -> None:
         self._otherwise = otherwise
 
     def __call__(self, retry_state: RetryCallState) -> float:
         error = retry_state.outcome.exception() if retry_state.outcome else None
-        asked = error.retry_after if isinstance(error, EngineError) else None
-        return self._otherwise(retry_state) if asked is None else asked
+        retry_after = error.retry_after if isinstance(error, EngineError) else None
+        return self._otherwise(retry_state) if retry_after is None else retry_after
 
 
 class EngineClient:
-    """Asks the engine about users.
+    """Evaluates users by calls to the engine.
 
     Args:
         url: the engine's base URL.
         token: its bearer token.
         limiter: shared by all calls of this process.
         timeout_seconds: for one call, the whole answer included.
-        max_attempts: calls that are tried before a transient failure is believed.
-        telemetry: measures the calls; None: nothing does.
+        max_attempts: maximum attempts of a call.
+        telemetry: measures the calls; None: no telemetry.
         sleep: waits between attempts; replaced in tests.
         connect: makes the HTTP client.
     """
@@ -132,17 +132,17 @@ class EngineClient:
         self.max_attempts = max_attempts
         self._sleep = sleep
         self.answers = 0
-        """Calls that the engine took or refused on their own account so far: two readings tell whether it is down."""
+        """Calls that the engine answered or refused so far: two readings show whether it is down."""
         self._canary: tuple[EvaluationContext, MentorScenarios] | None = None
         # On the time budgets' clock.
         self._not_before = -math.inf
 
     def retrying(self, deadline: Deadline, *, until_deadline: bool = False) -> AsyncRetrying:
-        """The retry policy: exponential back-off with full jitter, Retry-After wins, never past the time budget.
+        """Returns the retry policy: exponential back-off with full jitter, Retry-After wins, never past the deadline.
 
         Args:
-            deadline: the time budget.
-            until_deadline: never before its end either.
+            deadline: no attempt begins after it.
+            until_deadline: no maximum of attempts.
         """
         enough = stop_never if until_deadline else stop_after_attempt(self.max_attempts)
         return AsyncRetrying(
@@ -154,7 +154,7 @@ class EngineClient:
         )
 
     def _give_up(self, state: RetryCallState) -> None:
-        """Raises the last failure, which says whether it was too late for another attempt rather than one too many."""
+        """Raises the last failure, and marks whether the deadline ended the attempts rather than their maximum."""
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, EngineTransientError):
             error.deadline_exceeded = state.attempt_number < self.max_attempts
@@ -164,21 +164,21 @@ class EngineClient:
     async def evaluate(
         self, context: EvaluationContext, users: Sequence[MentorScenarios], deadline: Deadline
     ) -> EngineResponse:
-        """Asks about `users`, once, as soon as the engine is willing.
+        """Makes one call about `users`, after any Retry-After of the engine has passed.
 
         Args:
             context: what all calls of the invocation have in common.
-            users: whom to ask about.
+            users: the users and their scenario types.
             deadline: how long this may take.
 
         Returns:
-            What the engine said of each pair that was asked for; pairs that it left out are missing.
+            The result of each pair of the call; None for pairs that the engine left out.
 
         Raises:
             EngineTransientError: the call failed; worth repeating as `retrying` says.
-            InvalidEngineRequestError: the engine will not take this call.
-            EngineAccessError: the engine will not take any call.
-            EngineUnavailableError: the engine asks everybody to wait for longer than this slice should.
+            InvalidEngineRequestError: the engine refuses this call.
+            EngineAccessError: the engine refuses every call.
+            EngineUnavailableError: the engine's Retry-After for all calls is longer than this slice should wait.
             DeadlineExceededError: the time budget ended.
         """
         async with self.limiter.permit() as permit:
@@ -202,37 +202,37 @@ class EngineClient:
         return answer
 
     async def _wait_until_allowed(self, deadline: Deadline) -> None:
-        """Whoever was asked to wait, all do: the engine does not tell one call of ours from another."""
+        """Waits for a Retry-After that any call of this process was given."""
         while (pause := self._not_before - deadline.clock()) > 0:
             if pause >= deadline.remaining():
-                raise DeadlineExceededError("the time budget ends before the engine wants to be asked again")
+                raise DeadlineExceededError("the time budget ends before the engine's Retry-After has passed")
             await self._sleep(pause)
 
     def _apply_retry_after(self, seconds: float, error: EngineError, deadline: Deadline) -> None:
         remaining = deadline.remaining()
         self._not_before = max(self._not_before, deadline.clock() + min(seconds, remaining))
         if seconds > MAX_WAIT_FRACTION * remaining:
-            # That is for the breaker to keep, which all workers share, and which knows when it is over.
+            # Left to the circuit breaker, which all workers share.
             raise EngineUnavailableError(
-                error.code, f"the engine asks everybody to wait: {error.message}", retry_after=seconds
+                error.code, f"the engine asks for a pause: {error.message}", retry_after=seconds
             ) from error
 
     def suggest_canary(self, context: EvaluationContext, user: MentorScenarios) -> None:
-        """Names somebody whom the engine answered in the past, for a process that has seen no answer yet."""
+        """Sets the canary of a process that has seen no answer yet."""
         if self._canary is None:
             self._canary = (context, user)
 
     async def canary_responds(self, deadline: Deadline) -> bool:
-        """Whether the engine answers the user whom it answered last; False if none is known.
+        """Returns whether the engine answers the canary, the user that it answered last; False if there is none.
 
-        A dry run, so that asking about her again can neither act nor change what was recorded.
+        A dry run, so that it can neither act nor change what was recorded.
 
         Args:
             deadline: how long this may take.
 
         Raises:
-            EngineAccessError: the engine will not take any call.
-            EngineUnavailableError: the engine asks everybody to wait for longer than this slice should.
+            EngineAccessError: the engine refuses every call.
+            EngineUnavailableError: the engine's Retry-After for all calls is longer than this slice should wait.
             DeadlineExceededError: the time budget ended.
         """
         if self._canary is None:

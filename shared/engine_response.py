@@ -1,7 +1,7 @@
-"""Reads what the scenario trigger engine answered. The contract is docs/engine-contract.md.
+"""Reads the answers of the scenario trigger engine. The contract is docs/engine-contract.md.
 
-Nothing an engine sends is trusted: what was not asked for is dropped, what cannot be read is a failure of the call, and
-its texts are made harmless before anybody keeps them.
+Nothing an engine sends is trusted: results for other pairs are dropped, an unreadable answer is a failure of the call,
+and texts are sanitized before they are stored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class EngineResponse:
-    """What the engine said of the pairs that it was asked about.
+    """The engine's results for the pairs of a call.
 
     Args:
         results: of each pair, as of its first attempt; None: the engine left it out.
@@ -68,16 +68,16 @@ _PLAIN_OUTCOMES: dict[str, Outcome] = {
 
 
 def read_response(response: HttpResponse, users: Sequence[MentorScenarios]) -> EngineResponse:
-    """What the engine said of each pair that was asked for.
+    """Returns the result of each pair of the call.
 
     Args:
         response: what the engine sent.
-        users: who was asked about.
+        users: the users of the call.
 
     Raises:
         EngineTransientError: the call failed; worth repeating.
-        InvalidEngineRequestError: the engine will not take this call.
-        EngineAccessError: the engine will not take any call.
+        InvalidEngineRequestError: the engine refuses this call.
+        EngineAccessError: the engine refuses every call.
     """
     status = response.status
     if status == 200:
@@ -135,7 +135,7 @@ def _read_results(response: HttpResponse, users: Sequence[MentorScenarios]) -> E
             pair = result["user_id"], result["scenario_type"]
             if pair not in answered:
                 pair = pair[0].lower(), pair[1]  # a UUID in another case, which is the same UUID
-            # What was asked for and has no answer yet; the first answer to a pair stands.
+            # A pair of the call without a result yet: the first result of a pair stands.
             read = _result_of(pair, result) if answered.get(pair, pair) is None else None
             if read is None:
                 dropped += 1

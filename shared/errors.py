@@ -13,8 +13,8 @@
     └── EngineError                 carries a stable code
         ├── EngineTransientError        this call failed, a repeat may not: time-out, refused, reset, 408, 429, 5xx
         ├── InvalidEngineRequestError      something in this very call is not acceptable: 400, 413, 422
-        ├── EngineAccessError         the engine turns us away altogether: 401, 403, 404
-        └── EngineUnavailableError      the engine is down for everyone
+        ├── EngineAccessError         the engine refuses every call: 401, 403, 404
+        └── EngineUnavailableError      the engine is down
 
 Foreign errors are translated where they arise (`database.py`, `http_client.py`, `engine_client.py`,
 `engine_response.py`, `webhook.py`) and nowhere else.
@@ -141,7 +141,7 @@ class EngineError(SchedulerError):
     Args:
         code: a stable name of the cause, as it is recorded with the failed pairs.
         message: for the log and the record; holds no answer body, which may hold personal data.
-        retry_after: seconds that the engine asked us to wait, if it did.
+        retry_after: the engine's Retry-After in seconds, if any.
         overloaded: whether the failure says that fewer calls at a time would be better.
     """
 
@@ -154,14 +154,14 @@ class EngineError(SchedulerError):
 
     @property
     def is_global(self) -> bool:
-        """429, and a 503 that says when to come back, never tell anything about those whom the call was about."""
+        """Whether it is about all calls: 429, and 503 with Retry-After, say nothing about the users of the call."""
         return self.code == "engine_http_429" or (self.overloaded and self.retry_after is not None)
 
 
 class EngineTransientError(EngineError):
     """This call failed; the same call may succeed later.
 
-    `deadline_exceeded`: the time budget ended before it was repeated as often as the policy says, so nobody is to blame yet.
+    `deadline_exceeded`: the deadline passed before the maximum of attempts, so no user has failed.
     """
 
     deadline_exceeded = False
@@ -172,8 +172,8 @@ class InvalidEngineRequestError(EngineError):
 
 
 class EngineAccessError(EngineError):
-    """The engine turns us away altogether: a wrong token, a wrong address."""
+    """The engine refuses every call: a wrong token, a wrong address."""
 
 
 class EngineUnavailableError(EngineError):
-    """The engine is down for everyone; nobody's pairs failed by it."""
+    """The engine is down; no pair fails by it."""

@@ -1,4 +1,4 @@
-"""Values: who is to be evaluated for what, and what came of it."""
+"""Values: mentors with their scenario types, claimed batches, and results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MentorScenarios(NamedTuple):
     """One mentor and scenario types: as many pairs as there are types.
 
     Args:
-        skip_reason: why the engine is not to be asked about these pairs; None: it is.
+        skip_reason: why these pairs are not sent to the engine; None: they are.
     """
 
     user_id: str
@@ -29,7 +29,7 @@ class MentorScenarios(NamedTuple):
 
 
 class EvaluationResult(NamedTuple):
-    """What came of one pair. `attempts`: the calls to the engine that carried it."""
+    """The result of one pair. `attempts`: the calls to the engine that carried it."""
 
     user_id: str
     scenario_type: str
@@ -49,9 +49,8 @@ class EvaluationBatch:
     """A claimed batch.
 
     Args:
-        deliveries: how often it was handed to a worker, this time included and without the times it was given back
-            through no fault of its own.
-        read_count: how often its message was read in all; tells this delivery from a later one.
+        deliveries: how often it was claimed, this claim included, without releases that count no delivery.
+        read_count: how often its message was read in all; distinguishes this claim from a later one.
         engine_scope: the first part of every idempotency key, fixed when the invocation was opened.
         scheduled_for: the invocation's slot, as the database writes it.
         is_poison: it is of one user, was split from a batch that lost its workers, and may kill this one.
@@ -79,7 +78,7 @@ class EvaluationBatch:
 
 
 class GroupedResults:
-    """Results, grouped by all that they share but whom they are about: a million share little else than that.
+    """Results grouped by everything but the user: a million results form a few groups.
 
     Args:
         results: of a batch.

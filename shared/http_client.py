@@ -65,16 +65,14 @@ class HttpClient:
         request = request.timeout(timedelta(seconds=timeout_seconds)).streamed_read_buffer_limit(0)
         try:
             async with request.build_streamed() as response:
+                head = HttpResponse(response.status, response.headers)
                 try:
                     body = await response.body_reader.read(max_bytes + 1) or b""
                 except RequestError as error:
-                    return HttpResponse(
-                        response.status, response.headers, unreadable=_translated(error, connect_seconds)
-                    )
+                    return head._replace(unreadable=_translated(error, connect_seconds))
                 if len(body) > max_bytes:
-                    too_long = HttpBodyError(f"the body is longer than {max_bytes} bytes")
-                    return HttpResponse(response.status, response.headers, unreadable=too_long)
-                return HttpResponse(response.status, response.headers, bytes(body))
+                    return head._replace(unreadable=HttpBodyError(f"the body is longer than {max_bytes} bytes"))
+                return head._replace(content=bytes(body))
         except RequestError as error:
             failure = _translated(error, connect_seconds)
             if isinstance(failure, HttpTimeoutError) and failure.is_connecting and built is self._built:

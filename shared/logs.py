@@ -2,7 +2,7 @@
 
 Each line has `time`, `severity` and `message` (as Google Cloud Logging reads them), `event` (a stable name), `trace_id`
 (the same for everything one request caused) and the fields of its event, described in docs/log-events.schema.json. No
-line is written for a single evaluation, and none holds a secret or more of a person than her user id.
+line is written for a single evaluation, and no line has a secret, or personal data beyond a user id.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _CLOUD_TRACE_CONTEXT = re.compile(r"(?P<trace>(?!0{32})[0-9a-f]{32})(?:/(?P<span
 
 
 class Trace(NamedTuple):
-    """Where in which trace we are.
+    """The current position in a trace.
 
     Args:
         id: 32 hexadecimal digits.
         span_id: 16 hexadecimal digits: the caller's span, or the one of ours that is under way; None: there is none.
-        sampled: whether somebody keeps the trace; None: nobody has decided that.
+        sampled: whether the trace is kept; None: not decided.
     """
 
     id: str

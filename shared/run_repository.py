@@ -1,7 +1,6 @@
-"""What callers of the REST API ask for: opening runs of their own, looking back, and changing what may be changed.
+"""The SQL functions behind the REST API: opening manual runs, reading runs, and changing them.
 
-As in `queue_repository.py` the rules are in SQL. An invocation is handed on as the database describes it, in a list as it
-summarizes it; `functions/http/schemas.py` has both shapes.
+The rules are in SQL (supabase/migrations); this module names their arguments and reads their answers.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from typing import Any, Literal
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database, from_row
 from shared.evaluations import MentorScenarios
-from shared.queue_repository import to_canary
+from shared.invocation import Invocation, InvocationDetail, ListedInvocation, Moment, Shape
 from shared.schedule import UsedSlot
+from shared.slice_repository import to_canary
 
 OpenOutcome = Literal[
     "opened",
@@ -37,11 +37,11 @@ class OpenedRun:
     Args:
         outcome: `opened`, `same` (the key's invocation was there already), or why not.
         invocation: as callers see it; None unless opened or the same.
-        canary: somebody whom the engine has answered before, if anybody.
+        canary: a pair that the engine has answered before, if any.
     """
 
     outcome: OpenOutcome
-    invocation: dict[str, Any] | None
+    invocation: Invocation | None
     canary: MentorScenarios | None
 
 
@@ -57,8 +57,16 @@ class Position:
 class RunPage:
     """A page of the list; `next`: where the next one begins, None at the end."""
 
-    items: list[dict[str, Any]]
+    items: list[ListedInvocation]
     next: Position | None
+
+
+class EndedRun(Shape):
+    """A scheduled run that ended well."""
+
+    scheduled_for: Moment
+    finished_at: Moment
+    status: Literal["success", "partial"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +75,11 @@ class LastSuccess:
 
     Args:
         now: the database's clock.
-        run: `scheduled_for`, `finished_at`, `status`; None: there is none.
+        run: None: there is none.
     """
 
     now: datetime
-    run: dict[str, Any] | None
+    run: EndedRun | None
 
 
 class RunRepository:
@@ -100,17 +108,17 @@ class RunRepository:
         note: str | None,
         request_slice: bool,
     ) -> OpenedRun:
-        """Opens a run that somebody asks for.
+        """Opens a manual run.
 
         Args:
             invocation_id: a new UUID, so that a call repeated after a lost answer finds what it opened itself.
             request: {"user_ids", "scenario_types"}, each a list or None for all.
-            request_hash: a digest of all that was asked for, to be compared when the key comes again.
+            request_hash: a digest of the request, compared when the key is used again.
             idempotency_key: the client's, if it sent one.
             dry_run: nothing is stored or sent by the engine; what retries a dry run is one itself.
             retry_of: evaluate what this invocation left unfinished.
             note: for people.
-            request_slice: nobody is about to work on it, so have the database ask for a slice at once.
+            request_slice: have the database request a slice at once, because the caller does not wait for one.
         """
         answer = await self._database.call(
             "scheduler_open",
@@ -121,12 +129,13 @@ class RunRepository:
             dry_run=dry_run,
             retry_of=retry_of,
             note=note,
-            config=self._config.in_force(),
+            config=self._config.recorded_settings(),
             expires_after_hours=self._config.invocation_expires_after_hours,
             engine_key_ttl_hours=self._config.engine_key_ttl_hours,
             request_slice=request_slice,
         )
-        return from_row(OpenedRun, answer, canary=to_canary(answer["canary"]))
+        found = Invocation.model_validate(answer["invocation"]) if answer["invocation"] else None
+        return from_row(OpenedRun, answer, canary=to_canary(answer["canary"]), invocation=found)
 
     async def list(
         self,
@@ -146,7 +155,7 @@ class RunRepository:
             trigger: any of these.
             scheduled_from: the earliest slot, itself included.
             scheduled_to: the latest slot, itself included.
-            user_id: only invocations that this mentor was in, each with her results.
+            user_id: only invocations with this mentor, each with the mentor's results.
             limit: how many.
             after: where the page before ended.
         """
@@ -161,7 +170,8 @@ class RunRepository:
             after_created_at=after.created_at if after else None,
             after_id=after.id if after else None,
         )
-        return from_row(RunPage, answer, next=from_row(Position, answer["next"]) if answer["next"] else None)
+        items = [ListedInvocation.model_validate(item | {"deduplicated": True}) for item in answer["items"]]
+        return RunPage(items, from_row(Position, answer["next"]) if answer["next"] else None)
 
     async def used_slots(self, first: datetime, last: datetime) -> Sequence[UsedSlot]:
         """The slots of this span, its ends included, that were spent, the latest first; at most about 1,000."""
@@ -176,14 +186,14 @@ class RunRepository:
             for row in answer
         ]
 
-    async def get(self, invocation_id: str) -> dict[str, Any] | None:
+    async def get(self, invocation_id: str) -> InvocationDetail | None:
         """One invocation with everything that is known of it; None when there is none."""
-        found: dict[str, Any] | None = await self._database.call("scheduler_get", invocation_id=invocation_id)
-        return found
+        found = await self._database.call("scheduler_get", invocation_id=invocation_id)
+        return None if found is None else InvocationDetail.model_validate(found)
 
     async def update(
         self, invocation_id: str, *, cancel: bool, set_note: bool, note: str | None
-    ) -> tuple[Literal["updated", "ended_otherwise"], dict[str, Any]] | None:
+    ) -> tuple[Literal["updated", "ended_otherwise"], Invocation] | None:
         """Cancels an invocation, sets or (None) takes away its note, or both.
 
         Returns:
@@ -194,7 +204,9 @@ class RunRepository:
         )
         if answer is None:
             return None
-        return "ended_otherwise" if answer["ended_otherwise"] else "updated", answer["invocation"]
+        return "ended_otherwise" if answer["ended_otherwise"] else "updated", Invocation.model_validate(
+            answer["invocation"]
+        )
 
     async def delete(self, invocation_id: str) -> Literal["deleted", "open"] | None:
         """Takes an invocation that has ended out of the API; None when there is none."""
@@ -206,4 +218,5 @@ class RunRepository:
     async def last_success(self) -> LastSuccess:
         """The newest scheduled run that ended `success` or `partial`."""
         answer = await self._database.call("scheduler_last_success")
-        return LastSuccess(datetime.fromisoformat(answer["clock"]), answer["run"])
+        run = None if answer["run"] is None else EndedRun.model_validate(answer["run"])
+        return LastSuccess(datetime.fromisoformat(answer["clock"]), run)

@@ -1,4 +1,4 @@
-"""Text that somebody else chose, made fit to be shown."""
+"""Makes foreign text fit to be shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenario types: which there are, and whom each applies to."""
+"""Scenario types, and the mentors each applies to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Segment = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
 
 class ScenarioType(BaseModel, frozen=True, extra="forbid"):
-    """One scenario and whom it applies to.
+    """One scenario and the mentors it applies to.
 
     Args:
         type: its name, as the engine knows it.

@@ -1,7 +1,7 @@
 """Slots: the fire times of the schedule, in UTC, whole minutes.
 
-A slot names an invocation, so it has to be the same whoever computes it and whenever. Daylight saving follows Debian's
-cron, which `cronsim` implements: a job at a fixed local time runs once in a night in which the clock changes.
+A slot names an invocation, so every process computes the same one at any time. Daylight saving follows Debian's cron,
+which `cronsim` implements: a job at a fixed local time runs once on a day on which the clock changes.
 """
 
 from __future__ import annotations
@@ -83,21 +83,20 @@ class UsedSlot:
     schedule: tuple[str, str] | None
 
 
-def missed_slots(used: Sequence[UsedSlot], *, in_force: tuple[str, str], now: datetime | None) -> list[datetime]:
-    """The slots between those that were spent, and those since, for which there is no run.
+def missed_slots(used: Sequence[UsedSlot], *, current: tuple[str, str], now: datetime | None) -> list[datetime]:
+    """Returns the slots between the used ones, and those since, for which there is no run.
 
-    Each is judged by the schedule of its neighbours. Where theirs differ, somebody changed it in between, nobody knows
-    when, and nothing is claimed.
+    Each is computed by the schedule of its neighbours; where theirs differ, no slot is returned.
 
     Args:
         used: the latest first.
-        in_force: the schedule and its time zone now.
+        current: the schedule and its time zone now.
         now: also those since the latest of `used`, up to a few minutes before this aware time; None: not those.
 
     Returns:
         The missed slots in UTC, the latest first, at most `MOST_MISSED`.
     """
-    ends = [*([UsedSlot(now - MISSED_AFTER, in_force)] if now is not None else []), *used]
+    ends = [*([UsedSlot(now - MISSED_AFTER, current)] if now is not None else []), *used]
     found = (
         slot
         for newer, older in pairwise(ends)

@@ -1,8 +1,7 @@
 """Traces and metrics by OpenTelemetry: a span for each slice, batch and call to the engine, and what came of them.
 
-Imported only where OTEL_EXPORTER_OTLP_ENDPOINT is set; everywhere else nobody has one of these, and to see that costs
-a look at an attribute. What the SDK can be told by environment variables it reads itself. The providers are nobody's
-but ours: no library begins to measure because this does.
+Imported only where OTEL_EXPORTER_OTLP_ENDPOINT is set. The SDK reads its own environment variables. The providers are
+private: no library begins to measure because of them.
 
 A platform may take the CPU away with the answer, so what was measured is sent before it, and waited for shortly: a
 collector that is away costs a slice a second, and the next ones a tenth of that until it is back.
@@ -48,6 +47,7 @@ from opentelemetry.trace import (
 
 from shared.errors import DeadlineExceededError, EngineError, RequestError
 from shared.evaluations import EvaluationBatch, EvaluationResult
+from shared.invocation import InvocationSummary
 from shared.logs import Trace, current_trace, log_event, trace_id, traceparent, within_span
 from shared.version import VERSION
 
@@ -56,7 +56,7 @@ SERVICE_NAME = "scenario-evaluation-scheduler"
 FLUSH_SECONDS = 1.0
 # And how long while the last it knows is that the collector was away.
 RELUCTANT_FLUSH_SECONDS = 0.1
-# Seconds. Of calls: what the semantic conventions advise. A batch may take a time budget, a night may be hours late.
+# Seconds. Of calls: what the semantic conventions advise. A batch may take a time budget, a run may be hours late.
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 # Whatever codes an engine makes up: beyond so many pairs of a scenario type and a cause, the SDK counts them as one.
@@ -79,12 +79,12 @@ class EngineCall:
     A class, not a generator's context manager: there is one for each call.
     """
 
-    __slots__ = ("_began", "_metric", "_span", "_told", "traceparent")
+    __slots__ = ("_attributes", "_began", "_metric", "_span", "traceparent")
 
-    def __init__(self, span: Span, metric: Any, told: dict[str, Any]) -> None:
+    def __init__(self, span: Span, metric: Any, attributes: dict[str, Any]) -> None:
         self._span = span
         self._metric = metric
-        self._told = told
+        self._attributes = attributes
         self._began = time.perf_counter()
         context = span.get_span_context()
         self.traceparent = _header_of(context) if context.is_valid else traceparent()
@@ -92,7 +92,7 @@ class EngineCall:
 
     def answered(self, status: int) -> None:
         """Notes the answer's status."""
-        self._told = self._told | {"http.response.status_code": status}
+        self._attributes = self._attributes | {"http.response.status_code": status}
         self._span.set_attribute("http.response.status_code", status)
 
     def __enter__(self) -> Self:
@@ -103,16 +103,16 @@ class EngineCall:
     ) -> None:
         if error is not None:
             cause = _cause_of(error)
-            self._told = self._told | {"error.type": cause}
+            self._attributes = self._attributes | {"error.type": cause}
             _mark(self._span, cause)
-        self._metric.record(time.perf_counter() - self._began, self._told)
+        self._metric.record(time.perf_counter() - self._began, self._attributes)
         self._span.end()
 
 
 def telemetry_for(engine_url: str) -> Telemetry | None:
-    """What measures this process; None where the SDK refuses one of its own variables, which is logged.
+    """Builds the telemetry of this process; None where the SDK refuses one of its own variables, which is logged.
 
-    That is no reason for a night to fail: it is done all the same, unmeasured.
+    Runs continue without telemetry.
 
     Args:
         engine_url: see `Telemetry`.
@@ -190,7 +190,7 @@ class Telemetry:
         self._breaker = meter.create_gauge(
             "scheduler.engine.breaker.open", "1", "1: the engine is away and all workers pause; 0: it answers."
         )
-        self._call_told, self._call_attributes = _attributes_of_calls(engine_url)
+        self._metric_attributes, self._span_attributes = _attributes_of_calls(engine_url)
 
     @asynccontextmanager
     async def slice(self, trigger: str) -> AsyncIterator[None]:
@@ -229,9 +229,9 @@ class Telemetry:
     def engine_call(self, users: int) -> EngineCall:
         """Measures a call about so many users."""
         span = self._tracer.start_span(
-            "POST", kind=SpanKind.CLIENT, attributes={**self._call_attributes, "scheduler.call.mentors": users}
+            "POST", kind=SpanKind.CLIENT, attributes={**self._span_attributes, "scheduler.call.mentors": users}
         )
-        return EngineCall(span, self._call_duration, self._call_told)
+        return EngineCall(span, self._call_duration, self._metric_attributes)
 
     def recorded(self, results: Sequence[EvaluationResult], duration_ms: int) -> None:
         """Counts what was recorded of the batch that is under way."""
@@ -248,14 +248,14 @@ class Telemetry:
         span.set_attribute("scheduler.batch.evaluations", len(results))
         span.set_attribute("scheduler.batch.failed", failures.total())
 
-    def opened(self, invocation: dict[str, Any]) -> None:
+    def opened(self, invocation: InvocationSummary) -> None:
         """Notes how late a scheduled invocation is; one that is skipped is not."""
-        if invocation["lateness_seconds"] is not None:
-            self._lateness.record(invocation["lateness_seconds"])
+        if invocation.lateness_seconds is not None:
+            self._lateness.record(invocation.lateness_seconds)
 
-    def ended(self, invocation: dict[str, Any]) -> None:
+    def ended(self, invocation: InvocationSummary) -> None:
         """Counts an invocation that this process ended."""
-        self._invocations.add(1, {"scheduler.status": invocation["status"], "scheduler.trigger": invocation["trigger"]})
+        self._invocations.add(1, {"scheduler.status": invocation.status, "scheduler.trigger": invocation.trigger})
 
     def breaker(self, *, is_open: bool) -> None:
         """Notes whether the engine is away."""
@@ -280,10 +280,10 @@ class Telemetry:
         self._is_away, self._has_failed = is_lost, False
 
     def _send(self, loop: asyncio.AbstractEventLoop, sending: asyncio.Future[None]) -> None:
-        with contextlib.suppress(Exception):  # whatever it is, no night is worse for it
+        with contextlib.suppress(Exception):  # telemetry never fails a run
             self._tracers.force_flush()
             self._meters.force_flush()
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no slice waits
             loop.call_soon_threadsafe(sending.set_result, None)
 
     def _noted(self, exporter: Any) -> Any:
@@ -361,12 +361,12 @@ def _attributes_of_calls(url: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is the same for all calls, by the semantic conventions for HTTP clients: of the metric, and of the spans."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    told = {
+    attributes = {
         "http.request.method": "POST",
         "server.address": host,
         "server.port": parts.port or (443 if parts.scheme == "https" else 80),
         "url.scheme": parts.scheme,
         "network.protocol.version": "1.1",
     }
-    place = parts.netloc.rpartition("@")[2]  # without whoever's name and password
-    return told, {**told, "url.full": f"{parts.scheme}://{place}{parts.path}"}
+    place = parts.netloc.rpartition("@")[2]  # without user name and password
+    return attributes, {**attributes, "url.full": f"{parts.scheme}://{place}{parts.path}"}

@@ -1,6 +1,6 @@
 """Posts a message to a webhook, signed as Standard Webhooks (specification 1.0) says where there is a secret.
 
-Neither the URL, which lets whoever knows it post, nor anything that the other side says is in an error.
+No error contains the URL, which is a secret, or text of the answer.
 """
 
 from __future__ import annotations

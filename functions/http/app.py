@@ -19,7 +19,7 @@ from functions.http.middleware import RequestGate
 from functions.http.problems import answer_http_error, answer_validation_error
 from functions.http.schemas import Problem
 from functions.runs.freshness import LastSuccessCache
-from functions.runs.slice import Services
+from functions.runs.services import Services
 from shared.auth import TokenCheck
 from shared.version import VERSION
 

@@ -32,7 +32,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Kept, but asked about each time: the files of a new deployment shall not be mixed with older ones.
+    # Cached, but revalidated on each use: files of two deployments must not mix.
     "Cache-Control": "no-cache",
 }
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from functions.runs.slice import Services
+from functions.runs.services import Services
 from shared.errors import RequestError
 
 # Parameters that may be repeated: any of the values matches.

@@ -1,4 +1,4 @@
-"""The seven endpoints of `/api/v1/scheduler-invocations`: each parses, calls, and answers."""
+"""The seven endpoints of `/api/v1/scheduler-invocations`: each parses the request, calls, and returns the answer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from functions.http.problems import header, problems
 from functions.runs.adhoc import evaluate_now
 from functions.runs.manual import start_run
 from functions.runs.peer_mentors import read_mentors_page
-from functions.runs.slice import Services
+from functions.runs.requests import BatchRequest, RunRequest
+from functions.runs.services import Services
 from shared.errors import RequestError
+from shared.invocation import Id, Invocation, InvocationDetail, Moment
 from shared.run_repository import Position, RunPage
 from shared.schedule import UsedSlot, missed_slots
 
@@ -41,13 +43,13 @@ KeyHeader = Annotated[
 ]
 
 
-# What a cursor stands for: a place in a list, as text that callers send back and do not look into.
-_POSITION = TypeAdapter[tuple[datetime, UUID]](tuple[schemas.Moment, schemas.Id])
-_MENTOR = TypeAdapter[tuple[UUID]](tuple[schemas.Id])
+# A cursor is opaque to callers: a place in a list, encoded.
+_POSITION = TypeAdapter[tuple[datetime, UUID]](tuple[Moment, Id])
+_MENTOR = TypeAdapter[tuple[UUID]](tuple[Id])
 
 
 class _NotAnEndpoint(StringConvertor):
-    """What stands in the place of an id, but for the endpoints there: PUT of one of those is 405, and no bad id."""
+    """Matches ids, and not the endpoints beside them: PUT of one of those is 405, not a bad id."""
 
     regex = "(?!(?:active-peer-mentors|evaluation-batch)$)[^/]+"
 
@@ -61,7 +63,7 @@ router = APIRouter(
 
 @router.get("", response_model_exclude_unset=True, responses=problems(422))
 async def list_invocations(services: Connected, query: Annotated[schemas.ListQuery, Query()]) -> schemas.InvocationPage:
-    """Lists invocations, the newest first. The cursor stays where it is when newer ones are opened meanwhile."""
+    """Lists invocations, the newest first. Invocations opened meanwhile do not move a cursor."""
     after = position_of_cursor(query.cursor) if query.cursor is not None else None
     listed = await services.runs.list(
         statuses=query.status or None,
@@ -72,13 +74,13 @@ async def list_invocations(services: Connected, query: Annotated[schemas.ListQue
         limit=query.limit,
         after=after,
     )
-    page = {
-        "items": [item | {"deduplicated": True} for item in listed.items],
-        "next_cursor": cursor_of(listed.next.created_at, listed.next.id) if listed.next else None,
-    }
-    return schemas.InvocationPage.model_validate(
-        page | ({"slots": await _slots(services, listed, after)} if query.slots else {})
+    following = cursor_of(listed.next.created_at, listed.next.id) if listed.next else None
+    page = schemas.InvocationPage(
+        data=listed.items, pagination=schemas.Pagination(limit=query.limit, next_cursor=following)
     )
+    if query.slots:
+        page.slots = await _slots(services, listed, after)
+    return page
 
 
 @router.post(
@@ -86,91 +88,85 @@ async def list_invocations(services: Connected, query: Annotated[schemas.ListQue
     status_code=201,
     responses={
         200: {
-            "model": schemas.Invocation,
+            "model": Invocation,
             "description": "The invocation that this key had opened before",
             "links": _LINKS,
         },
         201: {"description": "Opened, and worked on for one slice"} | _OPENED,
-        202: {"model": schemas.Invocation, "description": "Opened; `Prefer: respond-async`"}
-        | _OPENED
-        | {"headers": _APPLIED},
+        202: {"model": Invocation, "description": "Opened; `Prefer: respond-async`"} | _OPENED | {"headers": _APPLIED},
         **problems(409, 413, 415, 422),
     },
 )
 async def create_invocation(
     services: Connected,
     response: Response,
-    request: Annotated[schemas.RunRequest | None, Body()] = None,
+    request: Annotated[RunRequest | None, Body()] = None,
     idempotency_key: KeyHeader = None,
     prefer: Annotated[
         str | None, Header(description="`respond-async`: answer as soon as it is opened (RFC 7240).")
     ] = None,
-) -> schemas.Invocation:
-    """Runs at once: everybody or chosen mentors, dry or not, or what another invocation left unfinished."""
+) -> Invocation:
+    """Opens a run now: all active mentors or chosen ones, dry or not, or what another invocation left unfinished."""
     respond_async = "respond-async" in [
         preference.partition(";")[0].strip().lower() for preference in (prefer or "").split(",")
     ]
     run = await start_run(
-        services, request or schemas.RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async
+        services, request or RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async
     )
     response.status_code = 200
     if run.created:
         response.status_code = 202 if respond_async else 201
-        response.headers["Location"] = f"{PREFIX}/{run.invocation['id']}"
+        response.headers["Location"] = f"{PREFIX}/{run.invocation.id}"
         if respond_async:
             response.headers["Preference-Applied"] = "respond-async"
-    return schemas.Invocation.of(run.invocation, deduplicated=not run.created)
+    return run.invocation.model_copy(update={"deduplicated": not run.created})
 
 
 @router.get("/active-peer-mentors", responses=problems(422))
 async def list_active_peer_mentors(
     services: Connected, query: Annotated[schemas.MentorsQuery, Query()]
 ) -> schemas.MentorPage:
-    """Who would be evaluated now, and for which scenario types."""
+    """Lists the mentors that would be evaluated now, and for which scenario types."""
     after = mentor_of_cursor(query.cursor) if query.cursor is not None else None
-    page = await read_mentors_page(services.readers, after=after, limit=query.limit)
-    return schemas.MentorPage.model_validate(
-        {
-            "items": [
-                {
-                    "user_id": mentor.user_id,
-                    "segments": sorted(mentor.segments),
-                    "scenario_types": () if mentor.skip_reason else services.config.scenario_types_for(mentor.segments),
-                    "skip_reason": mentor.skip_reason,
-                }
-                for mentor in page.mentors
-            ],
-            "next_cursor": cursor_of(page.next) if page.next else None,
-            "user_id_missing": page.without_user_id,
-        }
+    page = await read_mentors_page(services.reader_database, after=after, limit=query.limit)
+    return schemas.MentorPage(
+        data=[
+            schemas.Mentor(
+                user_id=UUID(mentor.user_id),
+                segments=sorted(mentor.segments),
+                scenario_types=[] if mentor.skip_reason else list(services.config.scenario_types_for(mentor.segments)),
+                skip_reason=mentor.skip_reason,
+            )
+            for mentor in page.mentors
+        ],
+        pagination=schemas.Pagination(limit=query.limit, next_cursor=cursor_of(page.next) if page.next else None),
+        user_id_missing=page.without_user_id,
     )
 
 
 @router.post("/evaluation-batch", responses=problems(413, 415, 422, 502, 504))
 async def evaluate_batch(
-    services: Connected, request: schemas.BatchRequest, idempotency_key: KeyHeader = None
+    services: Connected, request: BatchRequest, idempotency_key: KeyHeader = None
 ) -> schemas.BatchResults:
-    """Evaluates chosen mentors now. Nothing is recorded but by the engine, under the key; a dry run needs none."""
+    """Evaluates chosen mentors now. Only the engine records it, under the key; a dry run needs no key."""
     results = await evaluate_now(services, request, idempotency_key=idempotency_key)
     return schemas.BatchResults.model_validate({"results": [result._asdict() for result in results]})
 
 
 @router.get("/{invocation_id:not_an_endpoint}", responses=problems(404, 422))
-async def get_invocation(services: Connected, invocation_id: schemas.Id) -> schemas.InvocationDetail:
-    """One invocation with all that is known of it."""
+async def get_invocation(services: Connected, invocation_id: Id) -> InvocationDetail:
+    """Returns one invocation with everything that is known of it."""
     found = await services.runs.get(str(invocation_id))
     if found is None:
         raise _unknown(invocation_id)
-    return schemas.InvocationDetail.of(found, deduplicated=True)
+    return found
 
 
 @router.put(
     "/{invocation_id:not_an_endpoint}",
     responses={200: {"links": _LINKS}, **problems(404, 409, 413, 415, 422)},
 )
-async def change_invocation(
-    services: Connected, invocation_id: schemas.Id, change: schemas.InvocationChange
-) -> schemas.Invocation:
+async def change_invocation(services: Connected, invocation_id: Id, change: schemas.InvocationChange) -> Invocation:
     """Cancels an open invocation, sets its note, or both; members that are not given stay as they are."""
     answer = await services.runs.update(
         str(invocation_id),
@@ -182,14 +178,14 @@ async def change_invocation(
         raise _unknown(invocation_id)
     outcome, invocation = answer
     if outcome == "ended_otherwise":
-        ended = f"status: expected an invocation that is open, found one that {invocation['status']}"
+        ended = f"status: expected an invocation that is open, found one that {invocation.status}"
         raise RequestError(409, "already_ended", ended, field="status")
-    return schemas.Invocation.of(invocation, deduplicated=True)
+    return invocation
 
 
 @router.delete("/{invocation_id:not_an_endpoint}", status_code=204, responses=problems(404, 409, 422))
-async def delete_invocation(services: Connected, invocation_id: schemas.Id) -> None:
-    """Takes an invocation that has ended out of the API. Its slot and its key stay spent."""
+async def delete_invocation(services: Connected, invocation_id: Id) -> None:
+    """Removes an invocation that has ended from the API. Its slot and its key stay used."""
     outcome = await services.runs.delete(str(invocation_id))
     if outcome is None:
         raise _unknown(invocation_id)
@@ -197,19 +193,19 @@ async def delete_invocation(services: Connected, invocation_id: schemas.Id) -> N
         raise RequestError(409, "still_open", "expected an invocation that has ended; cancel this one first")
 
 
-async def _slots(services: Services, listed: RunPage, after: Position | None) -> dict[str, Any]:
-    """The slots of a page's time that have no run, and the next one."""
+async def _slots(services: Services, listed: RunPage, after: Position | None) -> schemas.Slots:
+    """Returns the slots of the page's time span that have no run, and the next slot."""
     now = services.now()
     used: Sequence[UsedSlot] = ()
-    shown = [datetime.fromisoformat(item["scheduled_for"]) for item in listed.items if item["trigger"] == "schedule"]
+    shown = [item.scheduled_for for item in listed.items if item.trigger == "schedule"]
     if shown:
         until = datetime.fromisoformat(after.created_at) if after else now
         used = await services.runs.used_slots(min(shown), until)
-    in_force = (services.config.evaluation_schedule, services.config.evaluation_timezone)
-    return {
-        "missed": missed_slots(used, in_force=in_force, now=None if after else now),
-        "next": services.config.schedule.current_and_next(now)[1],
-    }
+    current = (services.config.evaluation_schedule, services.config.evaluation_timezone)
+    return schemas.Slots(
+        missed=missed_slots(used, current=current, now=None if after else now),
+        next=services.config.schedule.current_and_next(now)[1],
+    )
 
 
 def _unknown(invocation_id: object) -> RequestError:

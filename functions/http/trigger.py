@@ -1,8 +1,8 @@
-"""`POST /`: what pg_cron, Cloud Scheduler and curl call; `/health` and `/health/last-run`: whether all is well."""
+"""`POST /`, called by pg_cron, Cloud Scheduler and curl; `/health` and `/health/last-run` for monitors."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
@@ -13,6 +13,7 @@ from functions.http.problems import problems
 from functions.runs.freshness import default_max_age_hours
 from functions.runs.scheduled import run_slice
 from shared.errors import RequestError
+from shared.invocation import InvocationState, Moment
 from shared.schedule import to_slot
 from shared.version import VERSION
 
@@ -28,7 +29,7 @@ router = APIRouter(responses=problems(400, 500, 503))
     responses={
         200: {"description": "Nothing is left to do"},
         202: {
-            "model": schemas.InvocationSummary | schemas.Idle,
+            "model": InvocationState | schemas.Idle,
             "description": "More is to be done; the next slice goes on",
         },
         **problems(401, 403, 413, 415, 422),
@@ -38,10 +39,10 @@ async def handle_start(
     services: Connected,
     response: Response,
     body: Annotated[schemas.StartRequest | None, Body()] = None,
-    schedule_time: Annotated[schemas.Moment | None, Header(alias=SCHEDULE_TIME_HEADER)] = None,
+    schedule_time: Annotated[Moment | None, Header(alias=SCHEDULE_TIME_HEADER)] = None,
     dispatch_id: Annotated[schemas.DispatchId | None, Header(alias=DISPATCH_HEADER)] = None,
-) -> schemas.InvocationSummary | schemas.Idle:
-    """Opens the slot that is due if nobody has, then works on whatever is open. Answers the latest slot's run."""
+) -> InvocationState | schemas.Idle:
+    """Opens the due slot unless it is open, then works one slice on what is open. Returns the latest slot's run."""
     named_in, requested = "scheduled_for", body.scheduled_for if body else None
     if requested is None:
         named_in, requested = SCHEDULE_TIME_HEADER, schedule_time
@@ -55,12 +56,13 @@ async def handle_start(
         response.status_code = 202
     if ended.invocation is None:
         return schemas.Idle(status="idle")
-    return schemas.InvocationSummary.of(ended.invocation, deduplicated=ended.deduplicated)
+    # Without the members that an invoke token must not read.
+    return InvocationState.model_validate(dict(ended.invocation))
 
 
 @router.get("/health")
 async def health() -> schemas.Health:
-    """It is up. Says nothing of the database, the engine or the last run."""
+    """Returns 200 while the function is up; checks neither database nor engine."""
     return schemas.Health(status="ok", version=VERSION)
 
 
@@ -75,22 +77,22 @@ async def last_run(
         ),
     ] = None,
 ) -> schemas.LastRun:
-    """The dead-man's check, for a monitor outside: 503 unless a night ended well in that time.
+    """Dead-man's check for an external monitor: 503 unless a scheduled run ended well in that time.
 
-    A scheduled run with mentors, not dry, that ended `success` or `partial`. Remembered for half a minute.
+    Such a run has mentors, is not dry, and ended `success` or `partial`. The answer is cached for half a minute.
     """
     good = await request.app.state.last_success.get(services.runs.last_success)
     found = good.run
     hours = max_age_hours or default_max_age_hours(services.config.schedule, good.now)
-    if found is None or good.now - datetime.fromisoformat(found["finished_at"]) > timedelta(hours=hours):
-        last = f"the last one ended at {found['finished_at']}" if found else "found none at all"
+    if found is None or good.now - found.finished_at > timedelta(hours=hours):
+        last = f"the last one ended at {found.finished_at.isoformat()}" if found else "found none at all"
         raise RequestError(
             503, "last_run_missing", f"expected a scheduled run that ended well in the last {hours:g} hours, {last}"
         )
     return schemas.LastRun(
         status="ok",
         max_age_hours=hours,
-        scheduled_for=found["scheduled_for"],
-        finished_at=found["finished_at"],
-        run_status=found["status"],
+        scheduled_for=found.scheduled_for,
+        finished_at=found.finished_at,
+        run_status=found.status,
     )

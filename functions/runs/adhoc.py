@@ -1,7 +1,7 @@
-"""One batch, evaluated now and answered to the caller: what `run_evaluation_batch` says, without an invocation.
+"""Evaluates one batch now and returns its results: `run_evaluation_batch` without an invocation.
 
-Nothing of it is recorded in the database. The engine remembers what it triggered under the caller's key, so the same
-call again notifies nobody twice.
+Nothing is recorded in the database. The engine keeps what it triggered under the caller's key, so repeating the call
+causes no second notification.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC
 
-from functions.http.schemas import BatchRequest
 from functions.runs.evaluation_batch import run_evaluation_batch
 from functions.runs.manual import check_types
 from functions.runs.peer_mentors import ActivePeerMentor, fetch_active_among
+from functions.runs.requests import BatchRequest
 from functions.runs.run_log import log_failed_users
-from functions.runs.slice import Services
+from functions.runs.services import Services
 from shared.deadline import Deadline
 from shared.errors import (
     DatabaseError,
@@ -51,17 +51,17 @@ async def evaluate_now(
 
     Args:
         services: configuration and clients.
-        request: who, for what.
-        idempotency_key: the caller's; needed unless it is a dry run.
+        request: the mentors and scenario types.
+        idempotency_key: the caller's; required unless it is a dry run.
 
     Returns:
-        One result for each pair: skipped are those who are not active, those whose segments cannot be used and, of
-        types that the caller named, those that do not apply.
+        One result for each pair. Pairs are skipped for mentors that are not active or whose segments cannot be used,
+        and for types that the caller named and that do not apply.
 
     Raises:
         RequestError: 422: too many mentors, an unknown type, no key; 502 `engine_rejected`; 503 `engine_unavailable`,
             `engine_busy`; 504 `time_budget_exceeded`.
-        DatabaseError: the database is away or refuses.
+        DatabaseError: the database is away or refuses the call.
     """
     config = services.config
     user_ids = sorted({str(user_id) for user_id in request.user_ids})
@@ -72,20 +72,20 @@ async def evaluate_now(
         raise RequestError(
             422,
             "idempotency_key_missing",
-            "Idempotency-Key: expected a key, so that sending this again notifies nobody twice; a dry run needs none",
+            "Idempotency-Key: expected a key, so that a repeated request notifies no user twice; a dry run needs none",
             field="Idempotency-Key",
         )
     check_types(request.scenario_types, config.enabled_types())
 
     deadline = Deadline(config.time_budget_seconds)
-    active = {mentor.user_id: mentor for mentor in await fetch_active_among(services.readers, user_ids)}
+    active = {mentor.user_id: mentor for mentor in await fetch_active_among(services.reader_database, user_ids)}
     users = [
         planned
         for user_id in user_ids
         for planned in _plan(services, user_id, active.get(user_id), request.scenario_types)
     ]
     try:
-        async with services.measuring("batch"), _permit_to_call(services, deadline), services.process.shared(deadline):
+        async with services.measuring("batch"), _permit_to_call(services, deadline), services.gate.shared(deadline):
             evaluated = await run_evaluation_batch(
                 _batch(services, users, None if request.dry_run else idempotency_key),
                 engine=services.engine,
@@ -95,21 +95,21 @@ async def evaluate_now(
                 max_deliveries=config.max_batch_deliveries,
             )
     except EngineAccessError as error:
-        raise RequestError(502, "engine_rejected", f"the engine turns us away ({error.code})") from error
+        raise RequestError(502, "engine_rejected", f"the engine refuses access ({error.code})") from error
     except EngineUnavailableError as error:
         raise RequestError(
             503,
             "engine_unavailable",
-            f"the engine answers nobody ({error.code}); nobody failed, send this again with the same key",
+            f"the engine is unavailable ({error.code}); no user failed, send this again with the same key",
             headers={"Retry-After": str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))},
         ) from error
     except DeadlineExceededError as error:
-        raise _not_through(config.time_budget_seconds) from error
+        raise _time_exceeded(config.time_budget_seconds) from error
     if evaluated.remaining:
-        raise _not_through(config.time_budget_seconds)
+        raise _time_exceeded(config.time_budget_seconds)
     log_event(
         "batch_evaluated",
-        f"A batch was asked for: {len(evaluated.results)} evaluations",
+        f"Evaluation batch: {len(evaluated.results)} evaluations",
         dry_run=request.dry_run,
         counts=dict(Counter(result.outcome for result in evaluated.results)),
         duration_ms=round(deadline.elapsed() * 1000),
@@ -126,15 +126,15 @@ async def _permit_to_call(services: Services, deadline: Deadline) -> AsyncIterat
         RequestError: 503 `engine_busy`: none was free for half of the time budget.
         DatabaseError: the database is away or refuses.
     """
-    permit_id = services.queue.new_permit_id()
+    permit_id = services.slices.new_permit_id()
     try:
-        while not await services.queue.take_permit(permit_id, is_manual=True, seconds=deadline.remaining()):
+        while not await services.slices.take_permit(permit_id, is_manual=True, seconds=deadline.remaining()):
             may_wait = deadline.remaining() - (1 - MAX_WAIT_FRACTION) * deadline.seconds
             if may_wait <= 0:
                 raise RequestError(
                     503,
                     "engine_busy",
-                    "as many calls to the engine as may be are in flight, and none was made for this request; "
+                    "engine concurrency limit reached, and no call was made for this request; "
                     "send it again with the same key",
                     headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
                 )
@@ -147,19 +147,19 @@ async def _permit_to_call(services: Services, deadline: Deadline) -> AsyncIterat
 
 async def _return_permit(services: Services, permit_id: str) -> None:
     try:
-        await services.queue.end_slice(
+        await services.slices.end_slice(
             dispatch_id=None, progressed=False, engine_answers=False, engine_permit_id=permit_id
         )
     except DatabaseError as error:
-        # What was evaluated is to be answered all the same.
+        # The results are returned all the same.
         log_event("engine_permit_left", f"Permit not returned; it expires: {error}", level=logging.WARNING)
 
 
-def _not_through(seconds: float) -> RequestError:
+def _time_exceeded(seconds: float) -> RequestError:
     return RequestError(
         504,
         "time_budget_exceeded",
-        f"not through after {seconds} s; send this again with the same key, or fewer mentors",
+        f"not finished after {seconds} s; send this again with the same key, or fewer mentors",
     )
 
 
@@ -180,7 +180,7 @@ def _plan(
 
 
 def _batch(services: Services, users: list[MentorScenarios], key: str | None) -> EvaluationBatch:
-    # The same key shall look the same to the engine.
+    # Requests with the same key must look the same to the engine.
     batch_id = str(uuid.uuid4() if key is None else uuid.uuid5(uuid.NAMESPACE_OID, f"adhoc:{key}"))
     return EvaluationBatch(
         invocation_id=batch_id,

@@ -1,43 +1,41 @@
-"""What an alert says: to a person in a chat, and to a program in its metadata. No user ids, only how many and why.
+"""The text and metadata of an alert: counts and causes, no user ids.
 
-Of the members that Slack's incoming webhooks know these three: `text`, which is what a notification shows, `blocks`,
-which is what is seen in the channel, and `metadata`, which holds the figures for whoever reads them by program.
+Slack's incoming webhooks know these three members: `text`, shown in the notification, `blocks`, shown in the channel,
+and `metadata`, which holds the figures for programs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from shared.alerts import Alert
+from shared.invocation import Cause, Counts
 
 EVENT_TYPE = "scenario_evaluation_alert"
 # The commonest come first; a message is no report.
-MOST_CAUSES = 5
-OPEN = ("pending", "running")
-_MEMBERS = ("status", "scheduled_for", "started_at", "finished_at", "lateness_seconds", "error", "counts")
+MAX_CAUSES = 5
+_MEMBERS = {"status", "scheduled_for", "started_at", "finished_at", "lateness_seconds", "error_code", "counts"}
 
 
 def compose(alert: Alert, now: datetime) -> dict[str, Any]:
-    """The message.
+    """Returns the message of an alert.
 
     Args:
-        alert: what is to be told.
-        now: for how long a run that is still open has taken.
+        alert: the alert, as it was claimed.
+        now: an aware time, for the duration of a run that is still open.
     """
     invocation = alert.invocation
     headline = _headline(alert, now)
-    lines = [_counts(invocation["counts"])]
-    if invocation["error"]:
-        lines.append(f"Reason: {invocation['error']}")
-    if causes := alert.failures[:MOST_CAUSES]:
-        lines.append("Failures: " + ", ".join([*map(_cause, causes), *_other_failures(invocation["counts"], causes)]))
-    if invocation["status"] in OPEN:
-        lines.append(
-            f"It goes on until {_minute(invocation['expires_at'])} at the latest; there is no other alert for it."
-        )
-    lines.append(f"Invocation: {invocation['id']}")
+    lines = [_counts(invocation.counts)]
+    if invocation.error_code:
+        lines.append(f"Reason: {invocation.error_code}")
+    if causes := alert.failures[:MAX_CAUSES]:
+        lines.append("Failures: " + ", ".join([*map(_cause, causes), *_other_failures(invocation.counts, causes)]))
+    if invocation.is_open:
+        lines.append(f"It expires at {_minute(invocation.expires_at)}; no other alert follows for it.")
+    lines.append(f"Invocation: {invocation.id}")
     return {
         "text": "\n".join([headline, *lines]),
         "blocks": [
@@ -50,54 +48,47 @@ def compose(alert: Alert, now: datetime) -> dict[str, Any]:
 
 def _headline(alert: Alert, now: datetime) -> str:
     invocation = alert.invocation
-    harness = f"The nightly evaluation of {_minute(invocation['scheduled_for'])}"
+    run = f"The scheduled run of {_minute(invocation.scheduled_for)}"
     if alert.reason == "failed":
-        return f"{harness} failed"
+        return f"{run} failed"
     if alert.reason == "partial":
-        share = _unfinished(invocation["counts"]) / max(1, invocation["counts"]["evaluations"])
-        return f"{harness} is partial: {share:.1%} of it failed or did not take place"
-    slot = datetime.fromisoformat(invocation["scheduled_for"])
-    if invocation["status"] in OPEN:
-        return f"{harness} is late: not over {_span(now - slot)} after its time"
-    ended = datetime.fromisoformat(invocation["finished_at"])
-    return f"{harness} was late: {invocation['status']} {_span(ended - slot)} after its time"
+        share = invocation.counts.unfinished / max(1, invocation.counts.evaluations)
+        return f"{run} is partial: {share:.1%} of its evaluations failed or did not take place"
+    late = _span((invocation.finished_at or now) - invocation.scheduled_for)
+    if invocation.is_open:
+        return f"{run} is late: still open {late} after its slot"
+    return f"{run} was late: {invocation.status} {late} after its slot"
 
 
-def _counts(counts: dict[str, int]) -> str:
-    done = sum(counts[outcome] for outcome in ("triggered", "not_triggered", "suppressed", "skipped"))
-    not_done = f"{_unfinished(counts)} not ({counts['failed']} failed, {counts['not_evaluated']} not evaluated)"
-    asked = f"{counts['mentors']} mentors, {counts['evaluations']} evaluations"
-    return f"{asked}: {done} done ({counts['triggered']} triggered), {not_done}"
+def _counts(counts: Counts) -> str:
+    done = counts.triggered + counts.not_triggered + counts.suppressed + counts.skipped
+    unfinished = f"{counts.unfinished} not ({counts.failed} failed, {counts.not_evaluated} not evaluated)"
+    total = f"{counts.mentors} mentors, {counts.evaluations} evaluations"
+    return f"{total}: {done} done ({counts.triggered} triggered), {unfinished}"
 
 
-def _unfinished(counts: dict[str, int]) -> int:
-    return counts["failed"] + counts["not_evaluated"]
+def _cause(cause: Cause) -> str:
+    return f"{cause.code} {'at least ' if cause.is_lower_bound else ''}{cause.count}"
 
 
-def _cause(cause: dict[str, Any]) -> str:
-    return f"{cause['code']} {'at least ' if cause['is_lower_bound'] else ''}{cause['count']}"
-
-
-def _other_failures(counts: dict[str, int], shown: Sequence[dict[str, Any]]) -> Iterator[str]:
-    other = counts["failed"] - sum(cause["count"] for cause in shown)
+def _other_failures(counts: Counts, shown: Sequence[Cause]) -> Iterator[str]:
+    other = counts.failed - sum(cause.count for cause in shown)
     if other > 0:
         yield f"others {other}"
 
 
 def _payload(alert: Alert) -> dict[str, Any]:
-    """Slack takes texts, numbers, truth values, and objects of these here, and nothing that is null."""
-    invocation = alert.invocation
-    told = {
+    """Slack accepts strings, numbers, booleans, objects of these, and no null."""
+    return {
         "reason": alert.reason,
-        "invocation_id": invocation["id"],
-        **{name: invocation[name] for name in _MEMBERS},
-        "failures": {cause["code"]: cause["count"] for cause in alert.failures[:MOST_CAUSES]},
+        "invocation_id": str(alert.invocation.id),
+        **alert.invocation.model_dump(mode="json", include=_MEMBERS, exclude_none=True),
+        "failures": {cause.code: cause.count for cause in alert.failures[:MAX_CAUSES]},
     }
-    return {name: value for name, value in told.items() if value is not None}
 
 
-def _minute(time: str) -> str:
-    return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+def _minute(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC"
 
 
 def _span(span: timedelta) -> str:

@@ -1,4 +1,4 @@
-"""Freezes who is to be evaluated: pages of the roster become batches in the queue."""
+"""Freezes the pairs of an invocation: pages of selected mentors become batches in the queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from functions.runs.mentor_selection import NO_SCENARIO_APPLIES, USER_ID_MISSING
 from shared.deadline import Deadline
 from shared.evaluations import INVALID_SEGMENTS
 from shared.logs import log_event
-from shared.queue_repository import OpenInvocation, QueueRepository
+from shared.queue_repository import QueueRepository
+from shared.slice_repository import OpenInvocation
 
 T = TypeVar("T")
 
@@ -30,17 +31,17 @@ async def enumerate_mentors(
     deadline: Deadline,
     on_enqueued: Callable[[], None],
 ) -> None:
-    """Goes on with an invocation's enumeration where it stands, to its end or the budget's.
+    """Continues an invocation's enumeration until its end or the deadline.
 
     Args:
-        invocation: the one to go on with.
+        invocation: the invocation to enumerate.
         selector: where the mentors are read.
         invocations: where the batches are queued.
         batch_size: mentors in a batch, at most.
-        deadline: when to stop; what is left goes on in the next slice.
+        deadline: when to stop; the next slice continues.
         on_enqueued: called after each page that is in the queue.
 
-    Where another worker is faster, this one gives way.
+    Stops where another worker has enumerated further.
     """
     unusable = _UnusableRows()
     try:
@@ -77,7 +78,7 @@ async def enumerate_mentors(
             unusable.add(end)
             log_event(
                 "mentors_enumerated",
-                f"All whom this run is about are queued; this slice read {mentors}",
+                f"Enumeration done; this slice read {mentors} mentors",
                 invocation_id=invocation.id,
                 slot=invocation.scheduled_for,
                 mentors=mentors,
@@ -88,7 +89,7 @@ async def enumerate_mentors(
 
 
 class _UnusableRows:
-    """Rows of the view that a slice could not use: how many, and some of whom."""
+    """Rows of the view that a slice could not use: counts, and some user ids."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The dead-man's check: when did a night last go well? For a monitor outside: the dead do not call for help."""
+"""Dead-man's check: when did a scheduled run last end well?"""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from shared.errors import DatabaseError
 from shared.run_repository import LastSuccess
 from shared.schedule import MINUTE, Schedule
 
-# Anybody may ask, so the database is asked at most this often, also when it does not answer.
+# The endpoint is public, so the database is queried at most this often, also while it does not answer.
 CACHE_SECONDS = 30.0
-# How long a night may take before it is missed.
+# How long a run may take before it counts as missed.
 GRACE = timedelta(hours=2)
 
 
 def default_max_age_hours(schedule: Schedule, now: datetime) -> float:
-    """The longer of the gaps before and after the current slot, and two hours: 26 for a nightly schedule.
+    """Returns the longer of the gaps before and after the current slot, plus two hours: 26 for a daily schedule.
 
-    Both gaps, because on a Monday morning a schedule of workdays has been silent since Friday.
+    Both gaps: on a Monday, a schedule of workdays has been silent since Friday.
     """
     current, following = schedule.current_and_next(now)
     previous, _ = schedule.current_and_next(current - MINUTE)
@@ -29,7 +29,7 @@ def default_max_age_hours(schedule: Schedule, now: datetime) -> float:
 
 
 class LastSuccessCache:
-    """The last good run, remembered for half a minute.
+    """The last successful run, cached for half a minute.
 
     Args:
         clock: monotonic seconds; replaced in tests.
@@ -41,10 +41,10 @@ class LastSuccessCache:
         self._read: tuple[float, LastSuccess | DatabaseError] | None = None
 
     async def get(self, read: Callable[[], Awaitable[LastSuccess]]) -> LastSuccess:
-        """The last good run, and the time: what is remembered of the run does not hold up the clock.
+        """Returns the last successful run and the database's current time.
 
         Args:
-            read: asks the database.
+            read: queries the database.
 
         Raises:
             DatabaseError: it did not answer, now or less than half a minute ago.

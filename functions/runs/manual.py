@@ -1,4 +1,4 @@
-"""Runs that somebody asks for: everybody or chosen mentors, dry or not, or what another run left unfinished."""
+"""Manual runs: all active mentors or chosen ones, dry or not, or a retry of what another run left unfinished."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from functions.http.schemas import RunRequest
-from functions.runs.run_log import log_database_error
-from functions.runs.slice import Services, log_opened, process_open_runs
+from functions.runs.requests import RunRequest
+from functions.runs.run_log import log_database_error, log_opened
+from functions.runs.services import Services
+from functions.runs.slice import process_open_runs
 from shared.deadline import Deadline
 from shared.errors import DatabaseError, RequestError
-from shared.queue_repository import Enumeration, OpenInvocation
+from shared.invocation import Invocation
 from shared.run_repository import OpenedRun
+from shared.slice_repository import Enumeration, OpenInvocation
 
 REFUSALS = {
     "other_request": (422, "idempotency_key_reused", "Idempotency-Key", "this key was used for another request"),
@@ -27,29 +29,29 @@ REFUSALS = {
         409,
         "retry_window_closed",
         "retry_of",
-        "the engine may have forgotten what it did for this invocation (ENGINE_KEY_TTL_HOURS), and would notify twice",
+        "the engine may have forgotten the keys of this invocation (ENGINE_KEY_TTL_HOURS), and would notify twice",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ManualRun:
-    """A run that was asked for. `created`: by this call, and not by an earlier one with the same key."""
+    """A manual run. `created`: by this call, and not by an earlier one with the same key."""
 
-    invocation: dict[str, Any]
+    invocation: Invocation
     created: bool
 
 
 async def start_run(
     services: Services, request: RunRequest, *, idempotency_key: str | None, respond_async: bool
 ) -> ManualRun:
-    """Opens the run and, unless the answer shall come at once, works one slice on it.
+    """Opens the run and, unless `respond_async` is set, works one slice on it.
 
     Args:
         services: configuration and clients.
-        request: which run.
+        request: the run.
         idempotency_key: the caller's, if it sent one.
-        respond_async: open it only; the database asks for a slice.
+        respond_async: open it only; the database requests a slice.
 
     Raises:
         RequestError: 422 or 409: see `REFUSALS`, or a scenario type that is not configured.
@@ -57,15 +59,15 @@ async def start_run(
     """
     _check(request, services.config.enabled_types())
     deadline = Deadline(services.config.time_budget_seconds)
-    asked = _canonical(request)
+    canonical = _canonical(request)
     opened = await services.runs.open(
         str(uuid.uuid4()),
-        request={"user_ids": asked["user_ids"], "scenario_types": asked["scenario_types"]},
-        request_hash=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(),
+        request={"user_ids": canonical["user_ids"], "scenario_types": canonical["scenario_types"]},
+        request_hash=hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest(),
         idempotency_key=idempotency_key,
-        dry_run=asked["dry_run"],
-        retry_of=asked["retry_of"],
-        note=asked["note"],
+        dry_run=canonical["dry_run"],
+        retry_of=canonical["retry_of"],
+        note=canonical["note"],
         request_slice=respond_async,
     )
     if opened.invocation is None:
@@ -77,7 +79,7 @@ async def start_run(
     if respond_async:
         return ManualRun(opened.invocation, created=True)
     async with services.measuring("manual"):
-        return ManualRun(await _work_on(services, opened, opened.invocation, asked, deadline), created=True)
+        return ManualRun(await _work_on(services, opened, opened.invocation, canonical, deadline), created=True)
 
 
 def _check(request: RunRequest, enabled: tuple[str, ...]) -> None:
@@ -105,7 +107,7 @@ def check_types(scenario_types: list[str] | None, enabled: tuple[str, ...]) -> N
 
 
 def _canonical(request: RunRequest) -> dict[str, Any]:
-    """The request in one spelling: what is the same run has the same digest."""
+    """Returns the request in one spelling, so that equal requests have equal digests."""
     return {
         "user_ids": sorted({str(user_id) for user_id in request.user_ids}) if request.user_ids else None,
         "scenario_types": sorted(set(request.scenario_types)) if request.scenario_types else None,
@@ -116,19 +118,20 @@ def _canonical(request: RunRequest) -> dict[str, Any]:
 
 
 async def _work_on(
-    services: Services, opened: OpenedRun, invocation: dict[str, Any], asked: dict[str, Any], deadline: Deadline
-) -> dict[str, Any]:
-    row = {"trigger": invocation["trigger"], "enumeration_cursor": None, "enumeration_done": False}
-    enumeration = Enumeration.from_row(row | {"retry_of": asked["retry_of"], "request": asked})
-    mine = OpenInvocation(invocation["id"], invocation["scheduled_for"], invocation["trigger"], enumeration)
+    services: Services, opened: OpenedRun, invocation: Invocation, canonical: dict[str, Any], deadline: Deadline
+) -> Invocation:
+    row = {"trigger": invocation.trigger, "enumeration_cursor": None, "enumeration_done": False}
+    enumeration = Enumeration.from_row(row | {"retry_of": canonical["retry_of"], "request": canonical})
+    invocation_id = str(invocation.id)
+    mine = OpenInvocation(invocation_id, invocation.scheduled_for.isoformat(), invocation.trigger, enumeration)
     try:
         await process_open_runs(services, [mine], deadline=deadline, canary=opened.canary, manual_only=True)
-        return await services.runs.get(invocation["id"]) or invocation
+        return await services.runs.get(invocation_id) or invocation
     except DatabaseError as error:
-        # The run is there and goes on by itself: an error would make the caller open another.
+        # The run exists and later slices continue it: an error would make the caller open another.
         log_database_error(
             error,
-            f"A manual run was opened and could not be worked on: {error}",
-            invocation_id=invocation["id"],
+            f"Manual run opened, but its first slice failed: {error}",
+            invocation_id=invocation_id,
         )
         return invocation

@@ -1,4 +1,4 @@
-"""Who an invocation is about, for what: all who are active, chosen mentors, or what another left unfinished."""
+"""Selects the mentors of an invocation: all active ones, chosen ones, or what another invocation left unfinished."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from functions.runs.peer_mentors import (
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
 from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, MentorScenarios
-from shared.queue_repository import Enumeration
+from shared.slice_repository import Enumeration
 
 PAGE_SIZE = 1000
-# A retry that is through with what another left unfinished goes on where that one's own enumeration was cut off; from there
-# on its cursor is this and the other's cursor.
-REST = "rest:"
+# After the unfinished pairs of its source, a retry continues the source's own enumeration, which may have been cut off;
+# its cursor is then this prefix and the source's cursor.
+REMAINING = "remaining:"
 LAST_USER_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 # Why a row of the view is in no batch; the reasons to skip a pair of a batch are in shared/evaluations.py.
@@ -30,12 +30,12 @@ USER_ID_MISSING = "user_id_missing"
 
 
 class SelectionPage(NamedTuple):
-    """Some of those whom an invocation is about, in the order of their ids.
+    """A page of selected mentors, in the order of their ids.
 
     Args:
         mentors: each with the scenario types to be evaluated.
         skip_reasons: rows that lead to no evaluation, by reason.
-        cursor: where the next page begins; None: this is the end, which has no mentors and is known once.
+        cursor: where the next page begins; None: the end, a page without mentors.
     """
 
     mentors: list[MentorScenarios]
@@ -44,11 +44,11 @@ class SelectionPage(NamedTuple):
 
 
 class MentorSelector:
-    """Reads rosters.
+    """Reads the mentors of invocations.
 
     Args:
-        database: where the active mentors are read, and what other invocations left unfinished.
-        config: which scenario types apply to whom.
+        database: has the active mentors, and the unfinished pairs of other invocations.
+        config: the scenario types and their segments.
     """
 
     def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
@@ -56,18 +56,18 @@ class MentorSelector:
         self._config = config
 
     def pages(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
-        """Reads on from where `enumeration` stands, to the end.
+        """Yields pages from the position of `enumeration` to the end.
 
         Raises:
-            DatabaseError: the database is away or refuses.
+            DatabaseError: the database is away or refuses the call.
         """
         if enumeration.is_retry:
             return self._unfinished(enumeration)
         if enumeration.user_ids is not None:
             return self._chosen(enumeration, enumeration.user_ids)
-        return self._everybody(enumeration)
+        return self._all_active(enumeration)
 
-    async def _everybody(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
+    async def _all_active(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
         async for page in fetch_active_peer_mentors(self._database, after=enumeration.cursor):
             if page.mentors:
                 yield self._applicable(page.mentors, enumeration.scenario_types, cursor=page.mentors[-1].user_id)
@@ -88,14 +88,14 @@ class MentorSelector:
         source, cursor = enumeration.retry_of, enumeration.cursor
         if source is None:
             return
-        in_rest = cursor is not None and cursor.startswith(REST)
-        after = LAST_USER_ID if in_rest else cursor
+        in_remaining = cursor is not None and cursor.startswith(REMAINING)
+        after = LAST_USER_ID if in_remaining else cursor
         while True:
             unfinished = await call_through_view(
                 self._database, "scheduler_unfinished", invocation_id=source, after_user_id=after, mentors=PAGE_SIZE
             )
             if unfinished is None:
-                return  # the other invocation is gone
+                return  # the source is gone
             after = unfinished["last_user_id"]
             if after is None:
                 break
@@ -106,14 +106,14 @@ class MentorSelector:
                 for row in unfinished["mentors"]
             ]
             yield SelectionPage(mentors, Counter(), after)
-        # That one's own enumeration, which may have been cut off before everybody was read.
-        remaining = Enumeration.from_row(unfinished["rest"])
+        # The source's own enumeration, which may have been cut off.
+        remaining = Enumeration.from_row(unfinished["remaining"])
         if remaining.done:
             return
-        if cursor is not None and in_rest:
-            remaining = replace(remaining, cursor=cursor.removeprefix(REST))
+        if cursor is not None and in_remaining:
+            remaining = replace(remaining, cursor=cursor.removeprefix(REMAINING))
         async for page in self.pages(remaining):
-            yield page if page.cursor is None else page._replace(cursor=REST + page.cursor)
+            yield page if page.cursor is None else page._replace(cursor=REMAINING + page.cursor)
 
     def _applicable(
         self, mentors: Iterable[ActivePeerMentor], chosen_types: frozenset[str] | None, *, cursor: str

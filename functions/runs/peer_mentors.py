@@ -1,7 +1,7 @@
-"""Who is to be evaluated: the active mentors, page by page.
+"""Reads the active mentors, page by page, from the view `active_peer_mentors`.
 
-The view that shows them is a team's own. A row of it that cannot be used costs that row; a view that cannot be read
-raises `MentorsViewError`.
+The view is the team's own. An unusable row affects that row only; a view that cannot be read raises
+`MentorsViewError`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from shared.database import ANSWER_TOO_LARGE, Database
 from shared.errors import DatabaseRefusedError, MentorsViewError
 from shared.evaluations import INVALID_SEGMENTS
 
-# Rows to ask for at a time: each page costs two requests, and what is in hand costs memory. As many as fill batches of
-# common sizes, since a page ends its last one.
+# Rows of a page: each page costs two requests, and its rows memory. A multiple of common batch sizes, because a page
+# ends its last batch.
 PAGE_SIZE = 5000
 
-# Of such few rows every answer is short enough to be read, because SQL bounds a row's segments.
+# SQL bounds a row's segments, so an answer of so few rows is always short enough.
 _FEW_ROWS = 50
 
 _SQLSTATE = re.compile(r"[0-9A-Z]{5}")
-# A right that is missing is no fault of the view's definition.
+# A missing right is no fault of the view's definition.
 _PERMISSION_DENIED = "42501"
 
 
 class ActivePeerMentor(NamedTuple):
-    """A mentor whom the view `active_peer_mentors` shows, the seam to a team's own schema.
+    """A mentor of the view `active_peer_mentors`, the seam to a team's own schema.
 
     Args:
         segments: of all the user's rows that can be used.
@@ -56,11 +56,11 @@ class MentorsPage(NamedTuple):
 
 
 async def read_mentors_page(database: Database, *, after: str | None, limit: int) -> MentorsPage:
-    """Reads one page of the active mentors, and whether anybody comes after it.
+    """Reads one page of the active mentors, and whether another page follows.
 
     Args:
         database: the Data API.
-        after: the user id to go on from; None: from the start.
+        after: the user id to continue from; None: from the start.
         limit: mentors, at most.
 
     Raises:
@@ -74,7 +74,7 @@ async def read_mentors_page(database: Database, *, after: str | None, limit: int
 
 
 async def fetch_active_among(database: Database, user_ids: Sequence[str]) -> list[ActivePeerMentor]:
-    """Reads those of these mentors who are active, in any order.
+    """Reads which of these mentors are active, in any order.
 
     Args:
         database: the Data API.
@@ -108,7 +108,7 @@ async def call_through_view(database: Database, function: str, **arguments: Any)
     except DatabaseRefusedError as error:
         if not _SQLSTATE.fullmatch(error.code) or error.code == _PERMISSION_DENIED:
             raise
-        # The database's own words may quote a value of the row.
+        # The database's own message may quote a value of the row.
         raise MentorsViewError(
             f"public.active_peer_mentors: expected rows, found that reading it fails with SQLSTATE {error.code}; "
             "psql shows the error in full (docs/adapting.md)"
@@ -120,16 +120,16 @@ async def fetch_active_peer_mentors(
 ) -> AsyncIterator[MentorsPage]:
     """Reads the active mentors in the order of their ids.
 
-    Keyset pages: offsets would cost the square of the number of mentors. A mentor whom the view shows in several rows
-    comes once, with the segments of all of them that can be used.
+    Keyset pages: offsets would cost the square of the number of mentors. A mentor with several rows
+    comes once, with the segments of all usable rows.
 
     Args:
         database: the Data API.
-        after: the user id to go on from; None: from the start.
+        after: the user id to continue from; None: from the start.
         page_size: rows to ask for at a time.
 
     Yields:
-        Pages with mentors; after them one that says how many rows have no user id, if any.
+        Pages with mentors; after them one with the number of rows without a user id, if any.
 
     Raises:
         DatabaseUnavailableError: the database is away.

@@ -1,33 +1,33 @@
 """The scheduled run: opens the slot that is due, and works one slice on whatever is open.
 
-What must happen follows from the state in the database, never from this call having arrived. So a slice may be started
-by anybody at any time, beside others, and may be killed anywhere: the next one looks and goes on.
+The next step follows from the state in the database, never from the arrival of a call. So a slice may start at any
+time, beside others, and may be killed anywhere: the next one reads the state and continues.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from functions.runs.alerting import send_due_alerts
-from functions.runs.slice import Services, is_open, log_opened, process_open_runs
+from functions.runs.run_log import log_opened
+from functions.runs.services import Services
+from functions.runs.slice import process_open_runs
 from shared.deadline import Deadline
 from shared.errors import DatabaseError, RequestError
+from shared.invocation import InvocationSummary
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What a slice leaves behind.
+    """The result of a slice.
 
     Args:
-        invocation: the slot's invocation as a list shows it; None: the slot has none and is not due.
-        deduplicated: the slot had been opened before this call.
+        invocation: the slot's invocation; None: the slot has none and is not due.
         more_to_do: something is still open.
     """
 
-    invocation: dict[str, Any] | None
-    deduplicated: bool
+    invocation: InvocationSummary | None
     more_to_do: bool
 
 
@@ -38,7 +38,7 @@ async def run_slice(
     named_in: str = "scheduled_for",
     dispatch_id: int | None = None,
 ) -> Slice:
-    """Opens the due slot if nobody has, then works on whatever is open, for one time budget.
+    """Opens the due slot unless it is open, then works on what is open, for one time budget.
 
     Args:
         services: configuration and clients.
@@ -58,7 +58,7 @@ async def _run_slice(
     services: Services, requested_slot: datetime | None, named_in: str, dispatch_id: int | None
 ) -> Slice:
     deadline = Deadline(services.config.time_budget_seconds)
-    slot = await services.queue.open_slot(services.now(), requested_slot)
+    slot = await services.slices.open_slot(services.now(), requested_slot)
     if slot.not_a_slot:
         raise RequestError(
             422,
@@ -72,7 +72,7 @@ async def _run_slice(
         if services.telemetry is not None:
             services.telemetry.opened(slot.invocation)
     failure: DatabaseError | None = None
-    after: dict[str, dict[str, Any] | None] = {}
+    after: dict[str, InvocationSummary | None] = {}
     if slot.open:
         try:
             after = await process_open_runs(
@@ -94,9 +94,8 @@ async def _run_slice(
         raise failure
     invocation = slot.invocation
     if invocation is not None:
-        invocation = after.get(invocation["id"]) or invocation
+        invocation = after.get(str(invocation.id)) or invocation
     return Slice(
-        invocation,
-        deduplicated=not slot.opened,
-        more_to_do=slot.more_open or any(is_open(invocation) for invocation in after.values()),
+        invocation and invocation.model_copy(update={"deduplicated": not slot.opened}),
+        more_to_do=slot.more_open or any(found.is_open for found in after.values() if found),
     )

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     parser.add_argument("--env-file", type=Path, help="a file of settings; the environment has the last word")
     commands = parser.add_subparsers(dest="command", required=True)
     write = commands.add_parser("settings", help="check all settings, and write each into a file of its own")
-    write.add_argument("folder", type=Path, help="an empty folder that nobody else can read")
+    write.add_argument("folder", type=Path, help="an empty folder that no other user can read")
     commands.add_parser("credentials", help="try the project's secret key")
     digest = commands.add_parser("digest", help="print a name for what a folder holds, and for some more words")
     digest.add_argument("folder", type=Path)
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     for name, text in (("up", "wait until it is up"), ("knows-token", "does it know the first admin token?")):
         commands.add_parser(name, help=text).add_argument("url")
     commands.add_parser("smoke-test", help="a dry run of ten mentors").add_argument("url")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        return _carry_out(asked, environ)
+        return _carry_out(options, environ)
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
     except (SmokeTestError, UnusableFileError) as error:
@@ -52,48 +52,48 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     return 1
 
 
-def _carry_out(asked: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    if asked.command == "tokens":
-        change_tokens(asked.env_file, asked.change)
+def _carry_out(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    if options.command == "tokens":
+        change_tokens(options.env_file, options.change)
         return 0
-    if asked.command == "digest":
-        print(_digest(asked.folder, asked.words))
+    if options.command == "digest":
+        print(_digest(options.folder, options.words))
         return 0
-    deployment = _deployment(asked, environ)
-    if asked.command == "settings":
-        _write(deployment, asked.folder)
+    deployment = _deployment(options, environ)
+    if options.command == "settings":
+        _write(deployment, options.folder)
         return 0
-    if asked.command == "credentials":
+    if options.command == "credentials":
         _try_secret_key(deployment)
         return 0
-    if asked.command == "problem":
+    if options.command == "problem":
         secrets = [secret for text in deployment.secrets.values() for secret in split_tokens(text)]
-        print(EngineResponse(asked.status, read_json(sys.stdin.buffer.read()), secrets).problem)
+        print(EngineResponse(options.status, read_json(sys.stdin.buffer.read()), secrets).problem)
         return 0
     config = deployment.config
     function = SmokeTest(
-        asked.url,
+        options.url,
         config.scheduler_admin_tokens[0].get_secret_value(),
         version=VERSION,
         time_budget_seconds=config.time_budget_seconds,
         say=lambda text: print(f"   {text}", flush=True),
     )
-    if asked.command == "knows-token":
+    if options.command == "knows-token":
         return int(not function.knows_token())
-    if asked.command == "up":
+    if options.command == "up":
         function.wait_until_up()
     else:
         function.dry_run()
     return 0
 
 
-def _deployment(asked: argparse.Namespace, environ: Mapping[str, str]) -> Deployment:
-    in_file = read_env_file(asked.env_file) if asked.env_file else {}
-    if asked.command == "settings":
+def _deployment(options: argparse.Namespace, environ: Mapping[str, str]) -> Deployment:
+    in_file = read_env_file(options.env_file) if options.env_file else {}
+    if options.command == "settings":
         for name in unknown_names(in_file):
-            print(f"   {asked.env_file}: {name} is no setting; passed over")
+            print(f"   {options.env_file}: {name} is no setting; passed over")
     environment = in_file | {name: text for name, text in environ.items() if text}
-    return check(asked.target, environment, read_env_file(EXAMPLE))
+    return check(options.target, environment, read_env_file(EXAMPLE))
 
 
 def _digest(folder: Path, words: Sequence[str]) -> str:

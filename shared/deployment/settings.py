@@ -1,4 +1,4 @@
-"""What a deployment is told: the function's own settings, and where the function and the database are to be."""
+"""The settings of a deployment: the function's own, and the targets of function and database."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class Deployment:
     Args:
         config: the function's configuration.
         settings: where things are.
-        environment: what the function is told that is no secret, by name.
-        secrets: what it is told that is one, by name.
+        environment: the function's settings without secrets, by name.
+        secrets: its secrets, by name.
     """
 
     config: ScenarioEvaluationConfig
@@ -121,7 +121,7 @@ class Deployment:
 
 
 def check(target: str, environment: Mapping[str, str], example: Mapping[str, str]) -> Deployment:
-    """Checks everything that a deployment is told.
+    """Checks all settings of a deployment.
 
     Args:
         target: one of `TARGETS`.
@@ -146,7 +146,7 @@ def check(target: str, environment: Mapping[str, str], example: Mapping[str, str
     config, settings = read(ScenarioEvaluationConfig), read(TARGETS[target])
     if problems or config is None or settings is None:
         raise ConfigError(problems)
-    return Deployment(config, settings, *_told(environment))
+    return Deployment(config, settings, *_split_secrets(environment))
 
 
 def unknown_names(names: Mapping[str, str]) -> list[str]:
@@ -156,14 +156,14 @@ def unknown_names(names: Mapping[str, str]) -> list[str]:
     return sorted(name for name in names if name not in known and not _OF_OTHERS.fullmatch(name))
 
 
-def _told(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """What the function is told that is no secret, and what it is told that is one."""
+def _split_secrets(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the function's settings without secrets, and its secrets."""
     config = ScenarioEvaluationConfig
     is_secret = {name: bool(_SECRETS_OF_OTHERS.fullmatch(name)) for name in environment if _OF_OTHERS.fullmatch(name)}
     is_secret |= {name.upper(): config.is_secret(name) for name in config.model_fields}
-    told = {name: text for name in is_secret if (text := environment.get(name, "").strip())}
-    if "SCENARIO_TYPES" in told:
+    values = {name: text for name in is_secret if (text := environment.get(name, "").strip())}
+    if "SCENARIO_TYPES" in values:
         # A file of this machine is not there where the function runs: what it holds goes along.
-        told["SCENARIO_TYPES"] = json.dumps(load(told["SCENARIO_TYPES"]))
-    secret = {name: told.pop(name) for name in list(told) if is_secret[name]}
-    return told, secret
+        values["SCENARIO_TYPES"] = json.dumps(load(values["SCENARIO_TYPES"]))
+    secret = {name: values.pop(name) for name in list(values) if is_secret[name]}
+    return values, secret

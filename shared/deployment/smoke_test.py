@@ -1,4 +1,4 @@
-"""Whether what was deployed works: it is up, reads mentors and reaches the engine. Nobody is notified by a dry run."""
+"""Checks a deployment: the function is up, reads mentors and reaches the engine. A dry run sends no notification."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAUSE_SECONDS = 0.2
 ENDED = frozenset({"success", "partial", "failed", "cancelled"})
 HINTS = {
     "engine_rejected": "the engine turns the function away: look at SCENARIO_ENGINE_URL and SCENARIO_ENGINE_TOKEN",
-    "engine_unavailable": "the engine answers nobody: look at SCENARIO_ENGINE_URL",
+    "engine_unavailable": "the engine is unavailable: check SCENARIO_ENGINE_URL",
 }
 
 
@@ -31,7 +31,7 @@ class SmokeTest:
         admin_token: one that it knows.
         version: the one that was deployed.
         time_budget_seconds: how long a slice may take.
-        say: tells whoever deploys.
+        say: prints a line.
         sleep: waits so many seconds.
         clock: a time in seconds that only grows.
     """
@@ -87,11 +87,11 @@ class SmokeTest:
         """Evaluates ten mentors without consequences.
 
         Raises:
-            SmokeTestError: somebody was not evaluated, or nothing could be.
+            SmokeTestError: a mentor was not evaluated, or none could be.
         """
         mentors = self._read(f"{INVOCATIONS}/active-peer-mentors?limit={MENTORS}")["items"]
         if not mentors:
-            self._say("no mentor is active yet, so there is nobody to try it with; a nightly run needs one at least")
+            self._say("no mentor is active yet, so nothing was tried; a scheduled run needs at least one")
             return
         request = {
             "user_ids": [mentor["user_id"] for mentor in mentors],
@@ -100,7 +100,7 @@ class SmokeTest:
         }
         invocation = self._read(INVOCATIONS, method="POST", body=request)
         for _ in self._attempts(2 * self._time_budget_seconds + 30):
-            if invocation["status"] in ENDED or invocation["error"] in HINTS:
+            if invocation["status"] in ENDED or invocation["error_code"] in HINTS:
                 break
             invocation = self._read(f"{INVOCATIONS}/{invocation['id']}")
         self._judge(invocation)
@@ -114,13 +114,13 @@ class SmokeTest:
             )
             return
         if invocation["status"] not in ENDED:
-            # It would go on for hours, and nobody wants to know.
+            # Otherwise it would continue for hours.
             self._call(f"{INVOCATIONS}/{invocation['id']}", method="PUT", body={"status": "cancelled"})
         causes = [f"{cause['count']} times {cause['code']}: {cause['message']}" for cause in invocation["failures"]]
-        error = invocation["error"]
+        error = invocation["error_code"]
         found = [*causes, *filter(None, (HINTS.get(error, error), invocation["error_message"]))]
         raise SmokeTestError(
-            f"the dry run {invocation['id']}: expected succeeded, found {invocation['status']}; "
+            f"the dry run {invocation['id']}: expected success, found {invocation['status']}; "
             + "; ".join(found or [f"{counts['not_evaluated']} not evaluated"])
         )
 

@@ -76,7 +76,7 @@ begin
       constraint peer_mentors_segments_have_names check (array_position(segments, null) is null),
       constraint peer_mentors_contacts_logged_is_a_count check (contacts_logged >= 0)
     );
-    -- It is this that tells it from somebody else's: see above.
+    -- Marks the table as the sample's: see above.
     comment on table public.peer_mentors is
       'Sample application: the volunteers of the programme. The scheduler never reads it, only public.active_peer_mentors.';
 
@@ -101,7 +101,7 @@ begin
   from public.peer_mentors as mentor
   where
     mentor.status = 'active'
-    -- A pause ends by itself: nobody has to remember to set the status back.
+    -- A pause ends by itself, without an update of the status.
     or (mentor.status = 'paused' and mentor.paused_until <= now());
 
   comment on view public.active_peer_mentors is

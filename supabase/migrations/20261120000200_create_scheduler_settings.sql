@@ -4,7 +4,7 @@
 
 -- What is wrong with the columns of public.active_peer_mentors, or null: which column, what was expected and what was found.
 -- The types are exact: segments of type text would be read letter by letter, and citext[] would mix up segments that
--- differ in case. Reads the catalogue only, so it may be asked before each slot and each page.
+-- differ in case. Reads the catalogue only, so it is cheap enough before each slot and each page.
 -- Here and not beside the sample's view: this goes with the scheduler when it is uninstalled, and comes back with it.
 create function public.scheduler_mentors_view_fault() returns text
 language sql stable set search_path = '' as $$
@@ -72,15 +72,15 @@ revoke all on schema scheduler from public, anon, authenticated, service_role;
 -- UPDATE or DELETE without a WHERE (21000), also inside SECURITY DEFINER functions.
 create table scheduler.settings (
   singleton boolean primary key default true,
-  -- The newest slot that was ever opened. A slot at or before it is spent, even when its invocation was deleted. Null
-  -- until the function's first start, which sets it to that moment: installing at noon notifies nobody for last night.
+  -- The newest slot that was ever opened. A slot at or before it is used, even when its invocation was deleted. Null until
+  -- the function's first start, which sets it to that moment: an installation does not catch up the slot before it.
   slot_high_water_mark timestamptz,
-  -- Null: the function was never heard of, so it has to be asked.
+  -- Null: the function never started, so dispatch has to call it.
   next_due_at timestamptz,
   max_workers integer not null default 1,
   time_budget_seconds integer not null default 25,
   retention_days integer not null default 90,
-  -- The circuit breaker that all workers share: nobody claims a batch before this time.
+  -- The circuit breaker that all workers share: no batch is claimed before this time.
   engine_paused_until timestamptz,
   engine_outages integer not null default 0,
   constraint settings_is_one_row check (singleton),

@@ -3,7 +3,7 @@
 -- derived from its batches and stored nowhere else, so they cannot disagree.
 
 -- A UUID that begins with the millisecond it was made in (RFC 9562, section 5.7). The rows of a run follow those of earlier
--- runs in every index that begins with its id, so a night is recorded at an index's end, whatever history lies before it.
+-- runs in every index that begins with its id, so a run is recorded at an index's end, however long the history before it.
 create function scheduler.time_ordered_id(p_at timestamptz default clock_timestamp()) returns uuid
 language sql volatile set search_path = '' as $$
   select (
@@ -17,7 +17,7 @@ create table public.scheduler_invocations (
   id uuid primary key default scheduler.time_ordered_id(),
   -- 'slot:…' for a slot, 'key:…' for a key that a client chose, 'id:…' where it chose none: none can collide with another.
   idempotency_key text not null unique,
-  -- What was asked for under a client's key, digested: the same key with another request is a mistake.
+  -- Digest of the request under a client's key: the same key with another request is an error.
   request_hash text,
   trigger text not null,
   status text not null default 'pending',
@@ -28,7 +28,7 @@ create table public.scheduler_invocations (
   expires_at timestamptz not null,
   dry_run boolean not null default false,
   retry_of uuid references public.scheduler_invocations on delete set null,
-  -- {"user_ids": […] or null: everybody, "scenario_types": […] or null: all that apply}; {} is both.
+  -- {"user_ids": […] or null: all active mentors, "scenario_types": […] or null: all that apply}; {} is both.
   request jsonb not null default '{}',
   -- The settings in force when it was opened; secrets are not among them.
   config jsonb not null default '{}',
@@ -36,8 +36,8 @@ create table public.scheduler_invocations (
   engine_scope text not null,
   -- Since when the engine may hold keys of this scope: a retry inherits both.
   engine_scope_since timestamptz not null default now(),
-  -- Keyset position of the enumeration, in the terms of what is enumerated (functions/runs/enumeration.py): everybody up to here
-  -- is in a batch or was skipped.
+  -- Keyset position of the enumeration, in the terms of functions/runs/mentor_selection.py: all mentors up to here are in a
+  -- batch or were skipped.
   enumeration_cursor text,
   enumeration_done boolean not null default false,
   next_batch_no integer not null default 1,
@@ -48,7 +48,7 @@ create table public.scheduler_invocations (
   mentors_skipped integer not null generated always as (
     (skip_reasons ->> 'no_scenario_applies')::integer + (skip_reasons ->> 'user_id_missing')::integer
   ) stored,
-  error text,
+  error_code text,
   -- Where the engine is the reason: what was wrong with its answers, such as a certificate that has expired.
   error_message text,
   note text,
@@ -58,10 +58,10 @@ create table public.scheduler_invocations (
   constraint status_is_known check (
     status in ('pending', 'running', 'success', 'partial', 'failed', 'cancelled', 'skipped')
   ),
-  constraint error_is_known check (
-    error in ('engine_unavailable', 'engine_rejected', 'expired', 'no_active_mentors', 'mentors_view_invalid', 'overlap')
+  constraint error_code_is_known check (
+    error_code in ('engine_unavailable', 'engine_rejected', 'expired', 'no_active_mentors', 'mentors_view_invalid', 'overlap')
   ),
-  constraint error_message_explains_an_error check (error_message is null or error is not null),
+  constraint error_message_explains_an_error_code check (error_message is null or error_code is not null),
   constraint error_message_is_bounded check (char_length(error_message) <= 300),
   constraint ended_has_a_time check ((status in ('pending', 'running')) = (finished_at is null)),
   constraint running_has_started check (status <> 'running' or started_at is not null),
@@ -78,7 +78,7 @@ where status in ('pending', 'running');
 create index scheduler_invocations_ended on public.scheduler_invocations (finished_at)
 where finished_at is not null;
 
--- Overlap as a fact of the schema: two scheduled runs cannot be open at once, whoever races.
+-- Overlap as a fact of the schema: two scheduled runs cannot be open at once, also in a race.
 create unique index scheduler_invocations_one_scheduled_run on public.scheduler_invocations ((true))
 where status in ('pending', 'running') and trigger = 'schedule';
 
@@ -94,7 +94,7 @@ create table public.scheduler_invocation_batches (
   pairs jsonb not null,
   -- The range of users that was frozen together at enumeration. What is cut off from a batch or split from it keeps the
   -- range, so the ranges of an invocation are the same or disjoint: a user can only be in a batch of the last range that does
-  -- not begin after her.
+  -- not begin after the user's id.
   first_user_id uuid not null,
   last_user_id uuid not null,
   mentors integer not null,
@@ -108,7 +108,7 @@ create table public.scheduler_invocation_batches (
   -- How often a worker gave it back unharmed (its time was up, the engine was away): those deliveries are no evidence
   -- that the batch kills its workers.
   released_count integer not null default 0,
-  -- The read of its message that was handed back last, so that a repeated call does not count again.
+  -- The read of its message that was released last, so that a repeated call does not count again.
   last_released_read integer not null default 0,
   deliveries integer not null default 0,
   triggered integer not null default 0,
@@ -166,7 +166,7 @@ create table public.scheduler_evaluations (
   )
 );
 
--- What a foreign key's cascade would do. The batches went before, by theirs, and with them whoever could still add a row.
+-- What a foreign key's cascade would do. The batches went before, by theirs, and with them every transaction that could still add a row.
 create function scheduler.delete_evaluations() returns trigger
 language plpgsql set search_path = '' as $$
 begin

@@ -1,8 +1,8 @@
 -- One message for each open batch: {"invocation_id": …, "batch_no": …} and nothing else, so that no personal data waits in
 -- a queue.
 
--- The names of the queues, in the order in which they are claimed from: manual runs first, so that a person never waits behind
--- a night; batches of one user that may kill their workers last.
+-- The names of the queues, in the order in which they are claimed from: manual runs first, so that their callers never wait
+-- behind a scheduled run; poison batches last.
 create function scheduler.queues() returns text[]
 language sql immutable set search_path = '' as $$
   select array[
@@ -71,7 +71,7 @@ begin
 end
 $$;
 
--- How often a message was read so far: tells a worker's own delivery from a later one of the same batch. Locks the message,
+-- How often a message was read so far: distinguishes a worker's own delivery from a later one of the same batch. Locks the message,
 -- so that a claim that is just taking it is waited for and seen.
 create function scheduler.lock_message(p_queue text, p_msg_id bigint) returns integer
 language plpgsql volatile set search_path = '' as $$
@@ -84,8 +84,8 @@ begin
 end
 $$;
 
--- A message that somebody put into the queue by hand must not make every claim fail: what is no uuid, or no number, is no
--- batch.
+-- A message that was put into the queue by hand must not make every claim fail: these return null for what is no uuid, or
+-- no number.
 create function scheduler.uuid_or_null(p_text text) returns uuid
 language sql immutable set search_path = '' as $$
   select case

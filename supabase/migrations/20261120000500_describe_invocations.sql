@@ -81,7 +81,7 @@ language sql stable set search_path = '' as $$
     'lateness_seconds', round(extract(epoch from i.started_at - i.scheduled_for))::bigint,
     'retry_of', i.retry_of,
     'note', i.note,
-    'error', i.error,
+    'error_code', i.error_code,
     'error_message', i.error_message,
     'skip_reasons', i.skip_reasons,
     'counts', (

@@ -2,7 +2,7 @@
 -- invocations in the order of their ids. An invocation is locked FOR NO KEY UPDATE: recording a batch holds its batch when
 -- the foreign key of the evaluations asks for KEY SHARE on the invocation, and FOR UPDATE would deadlock with it.
 
--- Tells the truth about what was evaluated; whether it was cancelled is the caller's knowledge.
+-- The status that the recorded outcomes deserve; `cancelled` is the caller's to know.
 create function scheduler.final_status(p_invocation public.scheduler_invocations) returns text
 language sql stable set search_path = '' as $$
   select case
@@ -26,8 +26,8 @@ language sql stable set search_path = '' as $$
     ) as counted
 $$;
 
--- What is said of an invocation that was read to its end. A scheduled run that reads nobody at all is a key without rights
--- or an empty view, never a quiet night; one that could use no row of the view is no success either.
+-- The error code of an invocation whose enumeration is done. A scheduled run without any mentor means a key without rights
+-- or an empty view, and is no success; nor is one that could use no row of the view.
 create function scheduler.final_error(p_invocation public.scheduler_invocations, p_status text) returns text
 language sql stable set search_path = '' as $$
   select case
@@ -42,10 +42,10 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- Ends an invocation whose every batch is recorded. A call of its own, never part of scheduler_complete: two workers that
--- record the last two batches at the same time each see the other's still open, and nobody would end the run.
--- Answers {"ended_now": whether this call ended it, "invocation": its summary as it is afterwards, null when there is none,
+-- record the last two batches at the same time each see the other's still open, and the run would not end.
+-- Returns {"ended_now": whether this call ended it, "invocation": its summary as it is afterwards, null when there is none,
 -- "failures": their commonest causes, null unless this call ended it}. p_waits_for_view: the mentors' view cannot be read, which
--- an open run says until it is.
+-- an open run shows until it can.
 create function public.scheduler_finish(p_invocation_id uuid, p_waits_for_view boolean default false) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '30s' as $$
 declare
@@ -63,13 +63,13 @@ begin
     update public.scheduler_invocations
        set status = v_status,
            finished_at = clock_timestamp(),
-           error = scheduler.final_error(v_invocation, v_status),
+           error_code = scheduler.final_error(v_invocation, v_status),
            error_message = null
      where id = p_invocation_id;
   elsif p_waits_for_view then
     update public.scheduler_invocations
-       set error = 'mentors_view_invalid'
-     where id = p_invocation_id and status in ('pending', 'running') and not enumeration_done and error is null;
+       set error_code = 'mentors_view_invalid'
+     where id = p_invocation_id and status in ('pending', 'running') and not enumeration_done and error_code is null;
   end if;
   return jsonb_build_object(
     'ended_now', v_status is not null,
@@ -79,7 +79,7 @@ begin
 end
 $$;
 
--- Abandons what is open of an invocation that its caller holds: nobody in it was evaluated. Answers how many batches.
+-- Abandons the open batches of an invocation that its caller has locked: their pairs are not evaluated. Returns how many.
 create function scheduler.abandon_batches(p_invocation public.scheduler_invocations) returns integer
 language plpgsql set search_path = '' as $$
 declare
@@ -128,7 +128,7 @@ begin
     return;
   end if;
   v_abandoned := scheduler.abandon_batches(v_invocation);
-  v_error := v_invocation.error;
+  v_error := v_invocation.error_code;
   if not p_cancelled then
     v_status := scheduler.final_status(v_invocation);
     v_error := case
@@ -141,14 +141,14 @@ begin
   update public.scheduler_invocations
      set status = v_status,
          finished_at = clock_timestamp(),
-         error = v_error,
-         error_message = case when v_error = v_invocation.error then error_message end
+         error_code = v_error,
+         error_message = case when v_error = v_invocation.error_code then error_message end
    where id = p_invocation_id;
 end
 $$;
 
--- Changes what a caller may change of an invocation: cancels it, sets its note (p_note null: takes it away), or both or
--- neither. Answers {"ended_otherwise": it cannot be cancelled any more, and nothing was changed; "invocation": as it is
+-- Changes what a caller may change of an invocation: cancels it, sets its note (p_note null: removes it), or both or
+-- neither. Returns {"ended_otherwise": it cannot be cancelled any more, and nothing was changed; "invocation": as it is
 -- afterwards}, or null when there is none. One that was cancelled before may be cancelled again.
 create function public.scheduler_update(p_invocation_id uuid, p_cancel boolean, p_set_note boolean, p_note text)
 returns jsonb
@@ -175,8 +175,8 @@ begin
 end
 $$;
 
--- Takes an invocation that has ended out of the API. Its rows stay until scheduler.prune(), and with them its slot and its
--- idempotency key stay spent. Answers 'deleted', 'open' (nothing was done), or null when there is none.
+-- Removes an invocation that has ended from the API. Its rows stay until scheduler.prune(), and with them its slot and its
+-- idempotency key stay used. Returns 'deleted', 'open' (nothing was done), or null when there is none.
 create function public.scheduler_delete(p_invocation_id uuid) returns text
 language plpgsql security definer set search_path = '' as $$
 declare

@@ -54,14 +54,14 @@ $$;
 
 -- p_due_slot and p_next_slot are the schedule's latest fire time and the one after it, as the caller's clock has them; the
 -- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
--- {"clock": now}: the caller asks again with slots computed from that. So the usual case is one round trip.
+-- {"clock": now}: the caller repeats the call with slots computed from that. So the usual case is one round trip.
 --
 -- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "canary", "alert_due", "poison_overdue"}: whether
 -- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (its summary; null: none), what is
 -- open to work on, whether more is than this slice is given, a canary, whether an alert waits to be sent, and whether a poison
 -- batch has waited for so long that it comes before all else, or it would wait for as long as other work does not end. The run
 -- of a slot whose mentors' view has the wrong columns is opened as pending: reading the view is refused, and the run begins once
--- the view is mended. Until then it is there to be seen, to raise an alert when it is late, and to expire.
+-- the view is fixed. Until then it is visible, raises an alert when it is late, and expires.
 create function public.scheduler_open_slot(
   p_due_slot timestamptz,
   p_next_slot timestamptz,
@@ -94,8 +94,8 @@ begin
     or v_settings.slot_high_water_mark is null
     or v_settings.slot_high_water_mark < p_due_slot;
   if v_news then
-    -- The unique index waits for whoever is just changing the open run; wait for him before holding the settings that he
-    -- may want next. Together with those that are about to expire, because all are locked in the order of their ids.
+    -- The unique index waits for a transaction that is changing the open run; wait for it before locking the settings that it
+    -- may need next. Together with those that are about to expire, because all are locked in the order of their ids.
     perform 1 from public.scheduler_invocations
      where status in ('pending', 'running') and (trigger = 'schedule' or expires_at <= now())
      order by id
@@ -112,7 +112,7 @@ begin
     then
       v_view_is_invalid := public.scheduler_mentors_view_fault() is not null;
       insert into public.scheduler_invocations
-        (idempotency_key, trigger, status, scheduled_for, started_at, expires_at, config, engine_scope, error)
+        (idempotency_key, trigger, status, scheduled_for, started_at, expires_at, config, engine_scope, error_code)
       values
         (scheduler.slot_key(p_due_slot), 'schedule', case when v_view_is_invalid then 'pending' else 'running' end, p_due_slot,
          case when not v_view_is_invalid then v_now end, v_now + make_interval(hours => p_expires_after_hours), p_config,
@@ -122,7 +122,7 @@ begin
       if not v_opened then
         -- Either the slot is already there, or the one scheduled run that may be open is still open.
         insert into public.scheduler_invocations
-          (idempotency_key, trigger, status, scheduled_for, finished_at, expires_at, config, engine_scope, error)
+          (idempotency_key, trigger, status, scheduled_for, finished_at, expires_at, config, engine_scope, error_code)
         values
           (scheduler.slot_key(p_due_slot), 'schedule', 'skipped', p_due_slot, v_now, v_now, p_config,
            scheduler.slot_key(p_due_slot), 'overlap')
@@ -134,7 +134,7 @@ begin
     v_settings.slot_high_water_mark := coalesce(v_settings.slot_high_water_mark, v_now);
     update scheduler.settings
        set slot_high_water_mark = v_settings.slot_high_water_mark,
-           -- A slot that is due but was not asked for stays due.
+           -- A slot that is due but was not requested stays due.
            next_due_at = case when v_known then p_next_slot else next_due_at end,
            max_workers = p_max_workers,
            time_budget_seconds = p_time_budget_seconds,
@@ -150,7 +150,7 @@ begin
   select coalesce(jsonb_agg(jsonb_build_object(
       'id', i.id, 'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope,
       'trigger', i.trigger, 'retry_of', i.retry_of,
-      -- Needed, and possibly long, as long as somebody has still to be read.
+      -- Needed, and possibly long, until all mentors are read.
       'request', case when not i.enumeration_done then i.request end,
       'enumeration_cursor', i.enumeration_cursor,
       'enumeration_done', i.enumeration_done) order by i.created_at), '[]')

@@ -26,9 +26,9 @@ revoke all on scheduler.engine_ceiling from public, anon, authenticated, service
 
 insert into scheduler.engine_ceiling default values;
 
--- Takes a permit for p_calls calls of the p_total, for p_seconds; scheduler_end_slice returns it. Answers false where none is free:
+-- Takes a permit for p_calls calls of the p_total, for p_seconds; scheduler_end_slice returns it. Returns false where none is free:
 -- the last p_calls of the total serve only manual slices and evaluation-batches (p_is_manual), so that a scheduled run never
--- keeps a person waiting. Called again with the id of a permit that is held, it changes nothing and answers true.
+-- blocks a manual one. Called again with the id of a permit that is held, it changes nothing and returns true.
 create function public.scheduler_take_permit(
   p_permit_id uuid, p_calls integer, p_total integer, p_is_manual boolean, p_seconds double precision
 ) returns boolean

@@ -74,7 +74,7 @@ language sql immutable set search_path = '' as $$
 $$;
 
 -- Freezes one page of the enumeration: the batches, their messages and the new cursor, in one transaction. A compare and
--- set on the cursor: of two workers that read the same page one is told that it came too late.
+-- set on the cursor: of two workers that read the same page, the second gets accepted: false.
 -- p_batches: [[{"scenario_types": […], "user_ids": […]}, …], …], one element for each batch. p_skip_reasons: how many rows of
 -- the page are to be added to each of the invocation's skip_reasons; what is left out is 0.
 create function public.scheduler_enqueue(
@@ -109,7 +109,7 @@ begin
          status = 'running',
          started_at = coalesce(started_at, clock_timestamp()),
          -- The view was read.
-         error = nullif(error, 'mentors_view_invalid')
+         error_code = nullif(error_code, 'mentors_view_invalid')
    where id = p_invocation_id;
   return jsonb_build_object('accepted', true);
 end
@@ -132,7 +132,7 @@ declare
     when p_poison = 'last' then v_all
     else v_all[1:2]
   end;
-  -- Whoever may be handed a poison batch is handed nothing beside it.
+  -- A claim that may return a poison batch returns nothing beside it.
   v_quantity constant integer := case when p_poison is null then p_quantity else least(p_quantity, 1) end;
   v_queue text;
   v_msg_ids bigint[];
@@ -204,14 +204,14 @@ language sql immutable set search_path = '' as $$
     ) as cause
 $$;
 
--- Records a batch: its notable results, its counts and the acknowledgement of its message, in one transaction. The first
+-- Records a batch: its stored rows, its counts and the acknowledgement of its message, in one transaction. The first
 -- to record wins. A result of an abandoned batch is recorded as well: it happened.
 -- p_results: the results but 'not_triggered', which are only counted; grouped by what they share, because a million users'
 -- share little else than that: [{"scenario_type", "outcome", "attempts", "error_code"?, "error_message"?, "user_ids": […],
 -- "notification_ids"?: […]}, …], the notifications' in the order of the users'. p_scenario_counts counts every result:
--- {"SCENARIO_TYPE": {"OUTCOME": n}}. p_remaining: those users of the batch for whom the time did not suffice (null: it did for all).
--- They go on in a batch of their own, as fresh as on the first day, because this one got on; or if this one was abandoned
--- meanwhile, so are they. Answers 'done', 'already_done' or 'gone' (the invocation was pruned, the batch was split).
+-- {"SCENARIO_TYPE": {"OUTCOME": n}}. p_remaining: users of the batch whose retries hit the deadline (null: none).
+-- They become a batch of their own without deliveries, because this one made progress; if this one was abandoned
+-- meanwhile, so is theirs. Returns 'done', 'already_done' or 'gone' (the invocation was pruned, the batch was split).
 create function public.scheduler_complete(
   p_invocation_id uuid,
   p_batch_no integer,
@@ -324,10 +324,10 @@ begin
 end
 $$;
 
--- Gives a batch back, to be visible again after p_delay_seconds. p_count_delivery: the batch had no part in it (time was up
--- before its turn, the engine was away), so it does not count as a delivery. Answers false, and does nothing, when the
+-- Releases a batch: it is visible again after p_delay_seconds. p_count_delivery false: the batch had no part in it (time was
+-- up before its turn, the engine was away), so it does not count as a delivery. Returns false, and does nothing, when the
 -- batch is not open any more or when another worker has claimed it since (its message was read more than p_read_count
--- times): that one's visibility is not ours to change.
+-- times): the visibility of that claim must not change.
 create function public.scheduler_release(
   p_invocation_id uuid,
   p_batch_no integer,
@@ -421,10 +421,9 @@ begin
 end
 $$;
 
--- Sends the messages of open batches again that are not in their queue any more: somebody emptied it, or restored an old one.
--- That there is work follows from the batches; their messages only hand it out. What somebody else holds at this moment is
--- left to the next tick: so nobody is waited for, and the order of locks cannot be broken. One invocation that cannot be
--- helped must not keep dispatch from the others.
+-- Sends messages of open batches again that are no longer in their queue, because it was emptied or restored from a backup.
+-- The batches are the work; messages only distribute it. Rows that another transaction has locked are left to the next tick:
+-- so this never waits, and this order cannot deadlock. An error of one invocation must not keep dispatch from the others.
 create function scheduler.requeue_orphaned_batches() returns void
 language plpgsql set search_path = '' as $$
 declare
@@ -452,7 +451,7 @@ begin
           ) as locked
          group by locked.queue
       loop
-        -- How often it was read is gone with the message, and with it how often that was nobody's fault.
+        -- The read count is gone with the message, and with it the releases that it counted.
         update public.scheduler_invocation_batches as b
            set msg_id = sent.msg_id, released_count = 0, last_released_read = 0
           from unnest(v_orphaned, scheduler.send_messages(v_queue, v_invocation.id, v_orphaned)) as sent (batch_no, msg_id)

@@ -1,8 +1,8 @@
 -- The clock of it all. Level-triggered: every minute dispatch looks at what the tables say and posts slices of work to the
 -- function where something is due, waiting or left lying. So a lost tick, a second tick and a crash are the same case.
 
--- What was asked of the function and what it answered. pg_net keeps answers for six hours and loses them in a crash, and
--- pg_cron calls a job succeeded once its request is queued: only this table tells "cron is green" from "it ran".
+-- The calls to the function and its answers. pg_net keeps answers for six hours and loses them in a crash, and pg_cron calls
+-- a job succeeded once its request is queued: only this table shows whether a run really took place.
 create table scheduler.dispatches (
   id bigint generated always as identity primary key,
   request_id bigint,
@@ -20,7 +20,7 @@ alter table scheduler.dispatches enable row level security;
 revoke all on scheduler.dispatches from public, anon, authenticated, service_role;
 
 -- Whether pg_net's answer to the number of a dispatch's request, of a round that began at p_created, is the answer to it. pg_net
--- counts its requests from one again after a crash, so an answer to another's request may bear our number. A crash empties
+-- counts its requests from one again after a crash, so the answer to another request may have the same number. A crash empties
 -- pg_net's answers as well, and the round of ours began before it was given up, which takes a tick more at most.
 create function scheduler.is_answer_to(p_dispatch scheduler.dispatches, p_created timestamptz) returns boolean
 language sql stable set search_path = '' as $$
@@ -29,7 +29,7 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- Reads the answers to earlier posts. One that got none within the time budget and half a minute is given up, but not while
--- pg_net still holds its request: it will be sent, and another post beside it would be one more slice than was asked for.
+-- pg_net still holds its request: it will be sent, and another post beside it would be one slice too many.
 --
 -- pg_net works in rounds, and a round is one transaction: requests leave the queue and answers are seen when its slowest request
 -- has ended, and `created` is when it began, before any of its requests was sent.
@@ -99,7 +99,7 @@ begin
 end
 $$;
 
--- Posts as many slices as there is work for, at most max_workers being under way at a time. Answers how many were posted.
+-- Posts as many slices as there is work for, at most max_workers being under way at a time. Returns how many were posted.
 create function scheduler.request_slices() returns integer
 language plpgsql set search_path = '' as $$
 declare
@@ -123,8 +123,8 @@ begin
     return 0;
   end if;
 
-  -- Nothing that is wrong with Vault or pg_net may take back what the caller did before: runs have to expire, and a slice
-  -- has to hand back, without them too.
+  -- An error of Vault or pg_net must not roll back what the caller did before: runs have to expire, and slices have to end,
+  -- without them too.
   begin
     perform scheduler.request_slice(v_settings.time_budget_seconds) from generate_series(1, v_wanted);
     return v_wanted;
@@ -156,12 +156,12 @@ end
 $$;
 
 -- The end of a slice. p_dispatch_id: the dispatch it answers, if any. p_progressed: it queued or recorded something, so the
--- next slice is asked for at once; one that found nothing to do leaves that to the minute's tick, or two idle workers would
+-- next slice is requested at once; one that found nothing to do leaves that to the minute's tick, or two idle workers would
 -- call each other for ever. p_engine_answers: the engine served it, so an earlier outage is over. p_engine_error
--- ('engine_unavailable' or 'engine_rejected'): the engine is away for everyone; all workers pause, from 15 seconds on and
--- twice as long each time up to five minutes, or for p_retry_after_seconds where the engine asked for more, an hour at most.
--- No answer ends a pause that is still on: it was given before.
--- Nobody failed by it: the batches stay queued, and the open invocations say why they wait.
+-- ('engine_unavailable' or 'engine_rejected'): the engine is down; all workers pause, from 15 seconds on and
+-- twice as long each time up to five minutes, or for p_retry_after_seconds where that is longer, an hour at most.
+-- An answer does not end a pause that is still on: it may be older than the pause.
+-- No pair fails by it: the batches stay queued, and the open invocations show the error code.
 -- p_engine_permit_id: the permit of a request that has no call in flight any more (null: it has none).
 create function public.scheduler_end_slice(
   p_dispatch_id bigint,
@@ -183,8 +183,8 @@ begin
       from (
         select id from public.scheduler_invocations
          where status in ('pending', 'running')
-           and (error, error_message) is distinct from (p_engine_error, left(p_engine_message, 300))
-           and (error is null or error in ('engine_unavailable', 'engine_rejected'))
+           and (error_code, error_message) is distinct from (p_engine_error, left(p_engine_message, 300))
+           and (error_code is null or error_code in ('engine_unavailable', 'engine_rejected'))
            -- Who was served before the others met an outage knows nothing of it.
            and (p_engine_error is not null or not exists (
              select from scheduler.settings where engine_paused_until > clock_timestamp()
@@ -193,7 +193,7 @@ begin
            for no key update
       ) as locked;
     update public.scheduler_invocations
-       set error = p_engine_error, error_message = left(p_engine_message, 300)
+       set error_code = p_engine_error, error_message = left(p_engine_message, 300)
      where id = any(v_open);
   end if;
   update scheduler.dispatches set ended_at = clock_timestamp() where id = p_dispatch_id and ended_at is null;
@@ -203,7 +203,7 @@ begin
        set engine_outages = engine_outages + 1,
            engine_paused_until = clock_timestamp() + make_interval(secs => least(300, 15 * power(2, least(engine_outages, 10))))
      where engine_paused_until is null or engine_paused_until <= clock_timestamp();
-    -- What the engine asked of any of them is kept by all.
+    -- A Retry-After for one worker holds for all.
     update scheduler.settings
        set engine_paused_until = greatest(
          engine_paused_until,

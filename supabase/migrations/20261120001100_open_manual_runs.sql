@@ -1,11 +1,11 @@
--- Runs that a person or another service asks for: everybody or chosen mentors, all scenario types or some, dry or not, or
--- what another run left unfinished. They have no slot; a client's key makes a repeated request the same run.
+-- Manual runs: all active mentors or chosen ones, all scenario types or some, dry or not, or a retry of what another run left
+-- unfinished. They have no slot; a client's key makes a repeated request the same run.
 
 -- p_invocation_id: chosen by the caller, so that a call repeated after a lost answer finds what it opened itself.
--- p_idempotency_key and p_request_hash: the client's key (null: none) and a digest of what it asked for.
+-- p_idempotency_key and p_request_hash: the client's key (null: none) and a digest of the request.
 -- p_retry_of: evaluate what that run left unfinished, with the keys that the engine saw then.
--- p_request_slice: the caller will not work on it, so ask for a slice at once.
--- Answers {"outcome", "invocation", "canary"}; the outcome is one of
+-- p_request_slice: the caller will not work on it, so request a slice at once.
+-- Returns {"outcome", "invocation", "canary"}; the outcome is one of
 --   opened, same (the key's invocation), other_request (the key stands for another request), deleted (the key's invocation was),
 --   retry_source_unknown, retry_source_open, retry_already_open, nothing_to_retry, retry_window_closed;
 -- the invocation is null unless it is opened or the same, the canary unless it is opened.
@@ -82,7 +82,7 @@ begin
      v_expires_at, v_dry_run, p_retry_of, p_request, p_config, v_scope, v_scope_since, p_note)
   on conflict do nothing;
   if not found then
-    -- Somebody was faster, by the key or by the one retry that may be open.
+    -- Another call was faster, by the key or by the one retry that may be open.
     select * into v_known from public.scheduler_invocations where idempotency_key = v_key;
     if found then
       return scheduler.outcome_of_known_key(v_known, p_invocation_id, p_request_hash);
@@ -137,9 +137,9 @@ end
 $$;
 
 -- A keyset page of the active mentors: about p_rows rows of the view from after p_after (null: from the start), in one answer
--- that the Data API does not cut, and grouped by their segments, which many share. Answers {"groups": [{"segments",
--- "user_ids"}, …], "is_last": no row comes after it}. A mentor whom the view shows in several rows has all of them in one page.
--- Not a definer's, because the view shows what its reader may see. A team's view may take its time.
+-- that the Data API does not cut, and grouped by their segments, which many share. Returns {"groups": [{"segments",
+-- "user_ids"}, …], "is_last": no row comes after it}. A mentor's rows are all in one page.
+-- Not SECURITY DEFINER, because the view shows what its reader may see. A team's view may be slow.
 create function public.scheduler_active_mentors_page(p_after uuid, p_rows integer) returns json
 language plpgsql stable set search_path = '' set statement_timeout = '30s' as $$
 begin
@@ -151,7 +151,7 @@ begin
      where mentor.user_id >= coalesce(p_after, '00000000-0000-0000-0000-000000000000')
        and mentor.user_id is distinct from p_after
      order by mentor.user_id
-     -- None asked for is not none left.
+     -- An empty page is not the end.
      fetch first greatest(p_rows, 1) rows with ties
   ), alike as (
     select case when octet_length(to_json(page.segments)::text) > 200000 then '{null}' else page.segments end as segments,
@@ -177,8 +177,8 @@ end
 $$;
 
 -- What a run left unfinished, some p_mentors of them from after user p_after_user_id: failed, or not evaluated.
--- Answers {"mentors": [{"user_id", "scenario_types", "active": whether she still is}, …], "last_user_id": the user up to whom
--- this goes, null when nobody is left, "rest": the run's own enumeration, which may have been cut off}, or null when there is
+-- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active}, …], "last_user_id": the last user of
+-- the page, null when none is left, "remaining": the run's own enumeration, which may have been cut off}, or null when there is
 -- no such run. One that was deleted still has its rows until they are pruned, and a retry under way goes on.
 -- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
 -- parts, and its users must not come a second time with the later of them.
@@ -197,7 +197,7 @@ begin
        and (b.state = 'abandoned' or b.failed > 0)
      group by b.first_user_id, b.last_user_id
      order by b.first_user_id
-     -- None asked for is not none left.
+     -- An empty page is not the end.
      limit greatest(p_mentors, 1)
   ), page as (
     select counted.*
@@ -231,7 +231,7 @@ begin
           from mentor
       ),
       'last_user_id', (select last_user_id from page order by first_user_id desc limit 1),
-      'rest', jsonb_build_object(
+      'remaining', jsonb_build_object(
         'trigger', i.trigger, 'retry_of', i.retry_of, 'request', i.request,
         'enumeration_cursor', i.enumeration_cursor, 'enumeration_done', i.enumeration_done
       )

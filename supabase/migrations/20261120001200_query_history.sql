@@ -1,8 +1,8 @@
--- What was: the list of invocations, one of them in detail, one mentor's history, and when a night last went well.
+-- Queries: the list of invocations, one of them in detail, one mentor's history, and the last scheduled run that ended well.
 
--- What came of one mentor in one run: [{"scenario_type", "outcome", "error_code", "error_message", "notification_id"}, …], the
--- outcome null while it is open; null when she is not in it. Her batch is found by the range that it was enumerated with, which
--- others may have in common with it; what has no row of its own is known from her batch.
+-- The results of one mentor in one run: [{"scenario_type", "outcome", "error_code", "error_message", "notification_id"}, …], the
+-- outcome null while it is open; null when the mentor is not in it. The batch is found by the range that it was enumerated with, which
+-- other batches may share; the outcome of pairs without a row follows from the batch.
 create function scheduler.results_of_user(p_invocation_id uuid, p_user_id uuid) returns jsonb
 language sql stable set search_path = '' as $$
   select jsonb_agg(jsonb_build_object(
@@ -29,10 +29,10 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- The newest first, p_limit of them from after (p_after_created_at, p_after_id): a position that stays where it is when newer
--- ones are opened meanwhile. A null filter is none. p_user_id: only runs that she was in, each with "results" of hers.
--- Nothing says in which runs a mentor was but their batches, so a page of hers looks into 2,000 runs at most. The last one
--- that it looked into is then where the next page begins, and the page may have fewer items than p_limit, even none.
--- Answers {"items": […], "next": {"created_at", "id"}, or null at the end}.
+-- ones are opened meanwhile. A null filter is none. p_user_id: only runs with this mentor, each with their "results".
+-- Only batches show which runs a mentor was in, so such a page searches 2,000 runs at most. The next page begins after the
+-- last one searched, and the page may have fewer items than p_limit, even none.
+-- Returns {"items": […], "next": {"created_at", "id"}, or null at the end}.
 create function public.scheduler_list(
   p_statuses text[],
   p_trigger text[],
@@ -112,9 +112,9 @@ language sql stable security definer set search_path = '' as $$
     ) as spent
 $$;
 
--- One invocation with all that is known of it, or null: its description, what was asked for (of chosen users how many, and
--- ten of them) and under which settings, ten of those who were not evaluated, whether all mentors were read, and what the function
--- answered to the calls for slices while it was due or under way. Those calls are not made for one run, so all of that time
+-- One invocation with everything that is known of it, or null: its description, the request (of chosen users how many, and
+-- ten of them) and the settings, ten of the users who were not evaluated, whether all mentors were read, and the function's
+-- answers to the calls for slices while it was due or open. Those calls are not made for one run, so all of that time
 -- are shown, counted by answer: the 20 latest answers, because pg_net's errors say how many milliseconds something took.
 create function public.scheduler_get(p_invocation_id uuid) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
@@ -161,8 +161,8 @@ language sql stable security definer set search_path = '' set statement_timeout 
    where i.id = p_invocation_id and i.deleted_at is null
 $$;
 
--- The last night that went well: scheduled, not dry, with mentors, and at least part of it done. That it was deleted since
--- does not unmake it.
+-- The last scheduled run that ended well: not dry, with mentors, and at least partly done. It counts also if it was deleted
+-- since.
 create function scheduler.last_success() returns public.scheduler_invocations
 language sql stable set search_path = '' as $$
   select i.*
@@ -179,8 +179,8 @@ language sql stable set search_path = '' as $$
    limit 1
 $$;
 
--- For a dead-man's check. Answers {"clock": now, "run": {"scheduled_for", "finished_at", "status"}, or null where there is none}:
--- with the time, because how long ago a night ended is not to be told by a caller's clock.
+-- For a dead-man's check. Returns {"clock": now, "run": {"scheduled_for", "finished_at", "status"}, or null where there is none}:
+-- with the time, because the age of a run must not depend on a caller's clock.
 create function public.scheduler_last_success() returns jsonb
 language sql stable security definer set search_path = '' as $$
   select jsonb_build_object('clock', now(), 'run', (

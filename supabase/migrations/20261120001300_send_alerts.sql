@@ -1,5 +1,5 @@
--- Alerts: that a night went badly is noted in the transaction in which it ends, whoever ends it, and sent by slices of the
--- function until it has arrived or is given up. Locks: an alert after its invocation and before the settings.
+-- Alerts about scheduled runs: raised in the transaction that ends the run, and sent by slices of the function until they have
+-- arrived or are given up. Locks: an alert after its invocation and before the settings.
 
 create table scheduler.alerts (
   -- One alert for an invocation, whatever else happens to it.
@@ -8,7 +8,7 @@ create table scheduler.alerts (
   raised_at timestamptz not null default clock_timestamp(),
   -- Tries that were begun. Each is counted when it begins: one that dies with its worker is one as well.
   attempts integer not null default 0,
-  -- Nobody tries before: the lease of whoever is trying, and the delay after he failed.
+  -- No attempt before this time: the lease of an attempt under way, and the delay after one that failed.
   next_attempt_at timestamptz not null default clock_timestamp(),
   sent_at timestamptz,
   given_up_at timestamptz,
@@ -27,7 +27,7 @@ language sql immutable set search_path = '' as $$
   select make_interval(mins => (p_invocation.config ->> 'alert_late_above_minutes')::integer)
 $$;
 
--- Why an invocation that has ended is worth an alert, or null. Only nights are: who asks for a run looks at its answer.
+-- Why an invocation that has ended is worth an alert, or null. Only scheduled runs are: callers of manual runs read the answer.
 create function scheduler.reason_for_alert(p_invocation public.scheduler_invocations) returns text
 language sql stable set search_path = '' as $$
   select case
@@ -36,7 +36,7 @@ language sql stable set search_path = '' as $$
       then null
     when p_invocation.status = 'failed' then 'failed'
     when p_invocation.status = 'partial' and (
-      -- Nobody knows how many were never read.
+      -- How many were never read is unknown.
       not p_invocation.enumeration_done
       or (
         select sum(b.failed + b.not_evaluated) > (p_invocation.config ->> 'alert_partial_above')::numeric * sum(b.evaluations)
@@ -61,7 +61,7 @@ begin
   on conflict do nothing;
   return null;
 exception when others then
-  raise warning 'scheduler: whether invocation % is worth an alert could not be told: %', new.id, sqlerrm;
+  raise warning 'scheduler: cannot decide whether invocation % is worth an alert: %', new.id, sqlerrm;
   return null;
 end
 $$;
@@ -70,7 +70,7 @@ create trigger raise_alert after update of status on public.scheduler_invocation
 for each row when (old.finished_at is null and new.finished_at is not null)
 execute function scheduler.raise_alert();
 
--- A night that does not end cannot wait for its end to be told of. One that began late has as much time again, so that its only
+-- A run that does not end raises its alert while it is open. One that began late has as much time again, so that its only
 -- alert can say how it ended. Called by dispatch, after all that locks invocations.
 create function scheduler.raise_late_alerts() returns void
 language sql set search_path = '' as $$
@@ -100,7 +100,7 @@ language sql set search_path = '' as $$
    )
 $$;
 
--- Whether an alert waits to be sent by whoever comes.
+-- Whether an alert waits to be sent by the next slice.
 create function scheduler.alert_is_due() returns boolean
 language sql stable set search_path = '' as $$
   select exists (
@@ -109,8 +109,8 @@ language sql stable set search_path = '' as $$
   )
 $$;
 
--- Whether a slice has to be asked for on account of an alert. A fresh one is left to the slice that ended the night: it comes to
--- it after its work.
+-- Whether a slice has to be requested for an alert. A fresh one is left to the slice that ended the run, which sends it after
+-- its work.
 create function scheduler.alert_is_stale() returns boolean
 language sql stable set search_path = '' as $$
   select exists (
@@ -120,8 +120,8 @@ language sql stable set search_path = '' as $$
   )
 $$;
 
--- Takes the alert that is due the longest, for as long as an attempt may last: if nobody says how it went, it is due again
--- after a minute, then two, and so on up to an hour. Answers null, or {"webhook_id": the same in each attempt, "attempts": this
+-- Takes the alert that is due the longest, for as long as an attempt may last: without a result it is due again after
+-- a minute, then two, and so on up to an hour. Returns null, or {"webhook_id": the same in each attempt, "attempts": this
 -- one included, "last": there will be no other, "reason", "invocation": its summary, "failures": their commonest causes}.
 create function public.scheduler_claim_alert() returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -153,7 +153,7 @@ begin
 end
 $$;
 
--- Says how an attempt went. p_error: a code; null: it was sent. Whoever comes late with a failure does not undo another's success.
+-- Records the result of an attempt. p_error: a code; null: it was sent. A late failure does not revoke another's success.
 create function public.scheduler_settle_alert(p_invocation_id uuid, p_error text) returns void
 language sql security definer set search_path = '' as $$
   update scheduler.alerts

@@ -1,6 +1,6 @@
--- Retention. Deleting a night of a million mentors takes longer than the Data API allows a statement, and one transaction
+-- Retention. Deleting a run of a million mentors takes longer than the Data API allows a statement, and one transaction
 -- for all of it would hold back vacuum and replicas. So this runs from cron, in chunks; a procedure that commits cannot be
--- SECURITY DEFINER nor set its search_path, hence the full names. Broken off anywhere, it goes on the next day.
+-- SECURITY DEFINER nor set its search_path, hence the full names. Interrupted anywhere, it continues the next day.
 
 -- The jobs of pg_cron. Its log outlives them, and an installation that is repeated gives them new ids: the log's rows are
 -- recognized by their command and their database.
@@ -38,12 +38,12 @@ begin
     select i.id
       from public.scheduler_invocations as i
      where (i.deleted_at is not null or i.finished_at < pg_catalog.now() - v_keep)
-       -- The dead-man's check would take a night that is gone for one that never was.
+       -- The dead-man's check needs the last good run.
        and i.id is distinct from (scheduler.last_success()).id
      order by i.finished_at
   loop
-    -- Out of the API before its rows go, or it would be shown, and retried, with a part of them. Whoever is opening a retry
-    -- of it holds it, and is waited for here.
+    -- Out of the API before its rows go, or it would be shown, and retried, with a part of them. A transaction that
+    -- opens a retry of it has locked it, and is waited for here.
     perform from public.scheduler_invocations where id = v_id for update;
     update public.scheduler_invocations as i
        set deleted_at = coalesce(i.deleted_at, pg_catalog.clock_timestamp())

@@ -1,7 +1,7 @@
 -- What an installation is beside its tables: cron jobs, what Vault holds, and the schedule that it was last installed with.
 -- Each step may be repeated, and a deployment that was broken off goes on with the next one.
 
--- As prepare_schedule and connect were told; null: not installed.
+-- As given to prepare_schedule and connect; null: not installed.
 alter table scheduler.settings add column schedule text;
 
 create function scheduler.schedule_jobs() returns void
@@ -13,7 +13,7 @@ $$;
 
 -- To be called before a function with another schedule is deployed: that one begins with its first slot from now on. Its
 -- latest slot is otherwise taken for one that was missed and caught up, on a day on which the old schedule ran already.
--- Answers whether the schedule is another.
+-- Returns whether the schedule is another.
 create function scheduler.prepare_schedule(p_schedule text) returns boolean
 language plpgsql set search_path = '' as $$
 begin
@@ -24,7 +24,7 @@ begin
 end
 $$;
 
--- Keeps one secret in Vault. Answers whether it was another before.
+-- Stores one secret in Vault. Returns whether it was another before.
 create function scheduler.upsert_secret(p_name text, p_value text) returns boolean
 language plpgsql set search_path = '' as $$
 declare
@@ -43,9 +43,9 @@ begin
 end
 $$;
 
--- To be called once the function is deployed: from now on the database calls it there, with this token. The next dispatch asks
--- it when its next slot is due, since that may be sooner than what is known. An engine that was given up is looked at again at
--- once: its address or its token may just have been mended. Answers whether Vault held something else.
+-- To be called once the function is deployed: from now on the database calls it there, with this token. The next dispatch calls
+-- it to learn when its next slot is due, which may be sooner than what is stored. An engine pause ends at once: the engine's
+-- address or its token may just have been fixed. Returns whether Vault held something else.
 create function scheduler.connect(p_function_url text, p_invoke_token text, p_schedule text) returns boolean
 language plpgsql set search_path = '' as $$
 declare

@@ -11,7 +11,7 @@ from .stack import Stack
 API = "/api/v1/scheduler-invocations"
 LATEST = "select id from scheduler_invocations order by created_at desc limit 1"
 EVERY_RUN = (
-    "select created_at::timestamp(0) as created, trigger, dry_run, status, error,"
+    "select created_at::timestamp(0) as created, trigger, dry_run, status, error_code,"
     " started_at - scheduled_for as lateness from scheduler_invocations order by created_at"
 )
 

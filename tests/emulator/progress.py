@@ -164,4 +164,4 @@ def _name(run: Run) -> str:
 
 
 def _state(run: Run) -> str:
-    return f"{run['status']} ({run['error']})" if run["error"] else str(run["status"])
+    return f"{run['status']} ({run['error_code']})" if run["error_code"] else str(run["status"])

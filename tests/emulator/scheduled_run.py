@@ -140,9 +140,9 @@ async def _follow(progress: Shows, database: Connection, invocation_id: Any) -> 
         done = evaluated(invocation)
         if done != before:
             before, changed_at = done, time.monotonic()
-        elif invocation["error"] and time.monotonic() - changed_at > PATIENCE_SECONDS:
+        elif invocation["error_code"] and time.monotonic() - changed_at > PATIENCE_SECONDS:
             raise EmulatorError(
-                f"nothing was evaluated for {PATIENCE_SECONDS:.0f} s: {invocation['error']}. The run would wait "
+                f"nothing was evaluated for {PATIENCE_SECONDS:.0f} s: {invocation['error_code']}. The run would wait "
                 "for its engine until it expires; is the engine up, and are its URL and token right?"
             )
         await asyncio.sleep(LOOK_SECONDS)

@@ -68,7 +68,7 @@ class Summary:
         seconds = seconds_taken(invocation)
         duration = "never started" if seconds is None else f"{seconds:.2f} s"
         batches = f"{counts['batches']:,} batch{'es' if counts['batches'] != 1 else ''}"
-        lines = [f"  {'error':<13}  {invocation['error']}"] if invocation["error"] else []
+        lines = [f"  {'error':<13}  {invocation['error_code']}"] if invocation["error_code"] else []
         lines.append(f"  mentors        {counts['mentors']:>9,}")
         lines.append(f"  evaluations    {counts['evaluations']:>9,}  in {batches}, {duration}")
         for outcome in ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"):

@@ -63,14 +63,14 @@ async def test_a_run_that_expires_in_an_outage_is_partial(harness: Harness, time
     await time_control.start()
     await time_control.tick_and_wait()
     (run,) = await harness.invocations()
-    assert (run["status"], run["error"]) == ("running", "engine_unavailable")
+    assert (run["status"], run["error_code"]) == ("running", "engine_unavailable")
     calls = len(harness.engine.calls)
 
     await harness.execute(b"update public.scheduler_invocations set expires_at = now() - interval '1 second'")
     await asyncio.gather(function.kill(), time_control.tick())
 
     run = await harness.describe(run["id"])
-    assert (run["status"], run["error"]) == ("partial", "engine_unavailable")
+    assert (run["status"], run["error_code"]) == ("partial", "engine_unavailable")
     assert len(harness.engine.calls) == calls
     pairs = await check_promises(harness, run)
     assert sum(outcome != "not_evaluated" for outcome in pairs.values()) == 6 * 20

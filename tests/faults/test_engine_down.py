@@ -31,7 +31,7 @@ async def test_an_outage_pauses_every_worker_and_fails_no_user(harness: Harness,
         state = await breaker(harness)
         assert (state.outages, state.paused) == (outages, True), "two workers in the same outage pause once"
         (waiting,) = await harness.invocations()
-        assert (waiting["status"], waiting["error"]) == ("running", "engine_unavailable")
+        assert (waiting["status"], waiting["error_code"]) == ("running", "engine_unavailable")
         assert (waiting["counts"]["failed"], 0 < waiting["counts"]["batches_done"] <= 12) == (0, True)
         calls = len(harness.engine.calls)
         await time_control.tick_and_wait()
@@ -52,7 +52,7 @@ async def test_an_outage_pauses_every_worker_and_fails_no_user(harness: Harness,
     back.set()
     await time_control.let_time_pass(31)
     invocation = await time_control.until_ended()
-    assert invocation["error"] is None
+    assert invocation["error_code"] is None
     state = await breaker(harness)
     assert (state.outages, state.paused, state.seconds) == (0, False, None)
     await check_success(harness, invocation)

@@ -41,7 +41,7 @@ async def test_a_wait_the_engine_asks_for_holds_for_every_worker(harness: Harnes
     assert (state.outages, state.paused) == (1, True)
     assert await breaker(harness) == state
     (waiting,) = await harness.invocations()
-    assert (waiting["error"], waiting["counts"]["failed"]) == ("engine_unavailable", 0)
+    assert (waiting["error_code"], waiting["counts"]["failed"]) == ("engine_unavailable", 0)
     await time_control.let_time_pass(300)
     assert (await breaker(harness)).paused, "the pause is the function's own, not the engine's"
     await time_control.let_time_pass(302)

@@ -1,4 +1,4 @@
-// What can be pressed: each thing is asked about first, and says clearly what went wrong.
+// The buttons: each asks for confirmation first, and shows what went wrong.
 
 import { cancelRun, newIdempotencyKey, openRun } from "./api.js";
 import { h } from "./dom.js";
@@ -13,13 +13,13 @@ export function isUserId(text) {
   return UUID.test(text);
 }
 
-/** The button for a new run of everybody or some. */
+/** The button for a new run of all active mentors, or of chosen ones. */
 export function runButton(context) {
   return button("Run now", "primary", () => ask(context, {
     title: "Run now?",
     explanation: [
       "Evaluates every active mentor for every scenario type that applies, at once, beside any scheduled run.",
-      "For the engine it is a new run: whoever a scenario applies to can be notified again.",
+      "For the engine it is a new run: mentors can be notified again where a scenario applies.",
     ],
     fields: runFields(),
     confirm: "Run now",
@@ -28,11 +28,11 @@ export function runButton(context) {
   }));
 }
 
-/** The button for a run that notifies nobody. */
+/** The button for a dry run. */
 export function dryRunButton(context) {
   return button("Dry run", "", () => ask(context, {
     title: "Start a dry run?",
-    explanation: ["Evaluates every active mentor for every scenario type that applies. Nobody is notified, and the engine stores nothing."],
+    explanation: ["Evaluates every active mentor for every scenario type that applies. No notification is sent, and the engine stores nothing."],
     fields: runFields(),
     confirm: "Start dry run",
     act: (values, key) => openRun(runRequest(values, true), key),
@@ -46,8 +46,8 @@ export function retryButton(context, run, look = "primary") {
   return button("Retry the failed only", look, () => ask(context, {
     title: "Retry the failed only?",
     explanation: [
-      `Evaluates what the run of ${momentText(run.scheduled_for)} left unfinished (${left ? counted(left, "evaluation") : "whoever it had not read"}) and nothing else.`,
-      run.dry_run ? "It was a dry run, and so is its retry." : "Whoever was notified by then is not notified again.",
+      `Evaluates what the run of ${momentText(run.scheduled_for)} left unfinished (${left ? counted(left, "evaluation") : "the mentors it had not read"}) and nothing else.`,
+      run.dry_run ? "It was a dry run, and so is its retry." : "Mentors who were notified before are not notified again.",
     ],
     confirm: "Retry",
     act: (_, key) => openRun({ retry_of: run.id }, key),
@@ -74,7 +74,7 @@ function button(text, look, pressed) {
 
 function runFields() {
   return [
-    h("label", { class: "field wide" }, h("span", {}, "Only these mentors ", h("span", { class: "muted" }, "(ids, one a line; none: everybody)")), h("textarea", { name: "user_ids", rows: 2, spellcheck: "false" })),
+    h("label", { class: "field wide" }, h("span", {}, "Only these mentors ", h("span", { class: "muted" }, "(ids, one a line; none: all active mentors)")), h("textarea", { name: "user_ids", rows: 2, spellcheck: "false" })),
     h("label", { class: "field wide" }, h("span", {}, "Note ", h("span", { class: "muted" }, "(for people)")), h("input", { name: "note", maxlength: 2000, autocomplete: "off" })),
   ];
 }

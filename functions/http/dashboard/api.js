@@ -4,7 +4,7 @@ const INVOCATIONS = new URL("../api/v1/scheduler-invocations", import.meta.url);
 const TOKEN = "scheduler-admin-token";
 const TIMEOUT_MS = 45_000;
 
-/** Something was refused, or nobody answered: `status` is 0 then. */
+/** A request was refused, or got no answer: `status` is 0 then. */
 export class Problem extends Error {
   constructor({ status = 0, code = "unreachable", title = "No answer", detail = "", retryAfterSeconds = null }) {
     super(detail || title);
@@ -89,16 +89,16 @@ async function call(method, url, { body, headers = {}, signal, as = token() } = 
 
 async function problemOf(response) {
   const retryAfter = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
-  const told = { status: response.status, retryAfterSeconds: Number.isFinite(retryAfter) ? retryAfter : null };
+  const answer = { status: response.status, retryAfterSeconds: Number.isFinite(retryAfter) ? retryAfter : null };
   const isProblem = (response.headers.get("Content-Type") ?? "").startsWith("application/problem+json");
   try {
-    if (isProblem) return new Problem({ ...(await response.json()), ...told });
+    if (isProblem) return new Problem({ ...(await response.json()), ...answer });
   } catch {
     // cut off: what the status says is left
   }
   // Not the function's words: something between it and here answered.
   return new Problem({
-    ...told,
+    ...answer,
     code: `http_${response.status}`,
     title: response.statusText || `Status ${response.status}`,
     detail: "The answer is not the function's own. Something in front of it may be at fault.",

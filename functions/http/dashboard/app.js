@@ -61,7 +61,7 @@ async function signInSubmitted(event) {
   try {
     await listRuns({ limit: 1 }, { as: given });
   } catch (error) {
-    // Whoever is told that the database is away was let in first.
+    // An answer that the database is away means that the token was accepted.
     const letIn = error instanceof Problem && [500, 503].includes(error.status) && !error.code.startsWith("http_");
     if (!letIn) {
       errors.append(refusal(error, "This token is not known. Expected is one of SCHEDULER_ADMIN_TOKENS."));

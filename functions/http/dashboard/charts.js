@@ -1,4 +1,4 @@
-// Bars over time, one for each slot: SVG for the eye, a table for everybody else.
+// Bars over time, one for each slot: SVG, and the same figures as a table for screen readers.
 
 import { h, s, table } from "./dom.js";
 import { dayText, momentText } from "./times.js";
@@ -112,7 +112,7 @@ function key(id, series) {
 
 function asTable(name, series, rows, format) {
   const details = h("details", { class: "as-table", "data-key": `table-${name}` }, h("summary", {}, "As a table", h("span", { class: "visually-hidden" }, `: ${name}`)));
-  // Nobody pays for it who does not unfold it.
+  // Only built when it is opened.
   details.addEventListener("toggle", () => {
     if (!details.open || details.childElementCount > 1) return;
     const columns = [{ title: "Slot" }, ...series.map((one) => ({ title: one.name, numeric: true }))];

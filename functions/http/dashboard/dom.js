@@ -35,7 +35,7 @@ function present(children) {
 
 /**
  * A part of the page that is built anew only when its data changed, so that a page that asks again and again does not
- * take the focus away from whoever is in it, and does not fold up what was unfolded.
+ * move the focus out of it, and does not close what was open.
  */
 export class Region {
   #shown;

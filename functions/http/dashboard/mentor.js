@@ -1,4 +1,4 @@
-// One mentor's history: was she evaluated, when, and with what result?
+// One mentor's history: evaluated when, and with what result.
 
 import { isUserId } from "./actions.js";
 import { listRuns } from "./api.js";
@@ -9,7 +9,7 @@ import { causeText, counted, outcomeBadge, outcomeWord, statusBadge, triggerWord
 
 const PAGE_SIZE = 25;
 const WEEK_MS = 7 * 24 * 3600 * 1000;
-// A page that found nothing has looked into 2,000 runs; nobody is asked to press a button for each.
+// A page without results has searched 2,000 runs; the next ones are read without a click for each.
 const PAGES_AT_ONCE = 10;
 
 export function mentorView(context, userId) {
@@ -34,7 +34,7 @@ export function mentorView(context, userId) {
     h("form", { class: "card search", role: "search", onsubmit: sought, novalidate: true },
       h("label", { for: "user-id" }, "User id"),
       h("div", { class: "search-line" }, input, h("button", { type: "submit", class: "primary" }, "Show history")),
-      h("p", { class: "small", id: "user-id-help" }, "Every run that she was in, the newest first, with what came of it.")),
+      h("p", { class: "small", id: "user-id-help" }, "Every run with this mentor, the newest first, with the results.")),
     trouble,
     result,
   );
@@ -49,12 +49,12 @@ export function mentorView(context, userId) {
       const before = found.length;
       for (let pages = 0; pages < PAGES_AT_ONCE; pages += 1) {
         const page = await listRuns({ user_id: userId, limit: PAGE_SIZE, cursor }, { signal: asking.signal });
-        found.push(...page.items);
-        cursor = page.next_cursor;
+        found.push(...page.data);
+        cursor = page.pagination.next_cursor;
         if (!cursor || found.length - before >= PAGE_SIZE) break;
       }
       result.replaceChildren(history(found, cursor, more));
-      announce(found.length ? summary(found, cursor) : "She was in no run.");
+      announce(found.length ? summary(found, cursor) : "No run includes this mentor.");
     } catch (error) {
       if (asking.signal.aborted) return;
       if (error.isOfToken) return context.lost(error);
@@ -81,16 +81,16 @@ export function mentorView(context, userId) {
 function history(runs, cursor, more) {
   const further = cursor && h("div", { class: "buttons" }, h("button", { type: "button", onclick: more, "data-key": "more" }, "Look further back"));
   if (!runs.length) {
-    return h("section", { class: "card" }, h("h2", {}, cursor ? "Not found so far" : "She was in no run"),
-      h("p", {}, cursor ? "She was in none of the newest runs." : "No run that is kept has anything of her. She may not be active, or no scenario applies to her."), further);
+    return h("section", { class: "card" }, h("h2", {}, cursor ? "Not found so far" : "No run includes this mentor"),
+      h("p", {}, cursor ? "None of the newest runs includes this mentor." : "No stored run includes this mentor. They may not be active, or no scenario applies."), further);
   }
-  const columns = [{ title: "Run" }, { title: "Status of the run" }, { title: "What came of her" }];
+  const columns = [{ title: "Run" }, { title: "Status of the run" }, { title: "Results" }];
   return h(
     "section",
     { class: "card", "aria-labelledby": "history-title" },
-    h("h2", { id: "history-title" }, "Her history"),
+    h("h2", { id: "history-title" }, "History"),
     h("p", { class: "lead" }, summary(runs, cursor)),
-    table("Runs that she was in", columns, runs.map(row), { class: "history cards" }),
+    table("Runs with this mentor", columns, runs.map(row), { class: "history cards" }),
     further ?? h("p", { class: "small" }, "That is all that is kept."),
   );
 }
@@ -111,14 +111,14 @@ function row(run) {
   ];
 }
 
-/** "In the last 7 days she was in 7 runs: 12 not triggered, 2 triggered." */
+/** "In the last 7 days: 7 runs, 12 not triggered, 2 triggered." */
 function summary(runs, cursor) {
   const since = Date.now() - WEEK_MS;
   const real = runs.filter((run) => !run.dry_run && Date.parse(run.created_at) >= since);
   const whole = !cursor || runs.some((run) => Date.parse(run.created_at) < since);
-  if (!real.length) return "In the last 7 days she was in no run that was not dry.";
+  if (!real.length) return "In the last 7 days: no run that was not dry.";
   const outcomes = new Map();
   for (const { outcome } of real.flatMap((run) => run.results)) outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-  const told = [...outcomes].sort(([, one], [, other]) => other - one).map(([outcome, number]) => `${number} ${outcomeWord(outcome)}`).join(", ");
-  return `In the last 7 days she was in ${whole ? "" : "at least "}${counted(real.length, "run")}: ${told}.`;
+  const counts = [...outcomes].sort(([, one], [, other]) => other - one).map(([outcome, number]) => `${number} ${outcomeWord(outcome)}`).join(", ");
+  return `In the last 7 days: ${whole ? "" : "at least "}${counted(real.length, "run")}, ${counts}.`;
 }

@@ -1,4 +1,4 @@
-// The morning's page: did it run, whom did it miss, why, and what to press; then how it went before.
+// The overview: did the scheduled run take place, what is missing, why, and what to do; then the runs before.
 
 import { dryRunButton, retryButton, runButton, cancelButton } from "./actions.js";
 import { getRun, listRuns } from "./api.js";
@@ -41,18 +41,18 @@ export function overview(context, parameters) {
   );
 
   async function look(signal) {
-    const [nights, retries, page] = await Promise.all([
+    const [scheduled, retries, page] = await Promise.all([
       listRuns({ trigger: "schedule", limit: SLOTS, slots: true }, { signal }),
       listRuns({ trigger: "retry", limit: RETRIES }, { signal }),
       listRuns(queryOf(parameters), { signal }),
     ]);
-    const slots = slotsOf(nights.items, nights.slots.missed, SLOTS);
+    const slots = slotsOf(scheduled.data, scheduled.slots.missed, SLOTS);
     const slot = slots.at(-1) ?? null;
-    regions.verdict.show({ slot, causes: await causesOf(slot?.run, signal), retries: retries.items, next: nights.slots.next });
+    regions.verdict.show({ slot, causes: await causesOf(slot?.run, signal), retries: retries.data, next: scheduled.slots.next });
     regions.strip.show(slots.slice(-SLOTS_IN_STRIP));
     regions.charts.show(slots);
     regions.table.show({ page, query });
-    return [...nights.items.slice(0, 1), ...page.items].some(isOpen) ? BUSY_MS : QUIET_MS;
+    return [...scheduled.data.slice(0, 1), ...page.data].some(isOpen) ? BUSY_MS : QUIET_MS;
   }
 
   const poll = new Poll(look, (error, pause) => {
@@ -78,7 +78,7 @@ async function causesOf(run, signal) {
 }
 
 function verdict(context, { slot, causes, retries, next }, refresh) {
-  const following = h("p", { class: "next" }, "The next slot is ", time(next, "night"), ".");
+  const following = h("p", { class: "next" }, "The next slot is ", time(next, "slot"), ".");
   if (!slot) {
     return h("section", { class: "card verdict tone-off", "aria-label": "The latest run" }, h("div", { class: "verdict-sign" }, sign("pending")), h("div", {}, h("h2", {}, "No scheduled run yet"), following));
   }
@@ -92,7 +92,7 @@ function verdict(context, { slot, causes, retries, next }, refresh) {
     h(
       "div",
       { class: "verdict-text" },
-      h("p", { class: "verdict-when" }, time(slot.slot, "night")),
+      h("p", { class: "verdict-when" }, time(slot.slot, "slot")),
       h("h2", {}, headline(run)),
       run ? story(run, causes, retry) : h("p", {}, "No run was opened for this slot: the database's clock did not call, or the function did not answer. Check cron.job_run_details, and what the function's platform says."),
       run && figures(run),
@@ -107,11 +107,11 @@ function verdict(context, { slot, causes, retries, next }, refresh) {
 
 function headline(run) {
   if (!run) return "It did not run";
-  if (isOpen(run)) return run.error ? "It is waiting" : "It is running";
+  if (isOpen(run)) return run.error_code ? "It is waiting" : "It is running";
   return {
-    succeeded: unusable(run) ? `${counted(unusable(run), "mentor")} could not be evaluated` : "Everybody was evaluated",
+    success: unusable(run) ? `${counted(unusable(run), "mentor")} could not be evaluated` : "All mentors were evaluated",
     partial: `${counted(unfinished(run), "evaluation")} of ${count(run.counts.evaluations)} without a result`,
-    failed: run.counts.evaluations ? "Nobody was evaluated" : "It failed",
+    failed: run.counts.evaluations ? "No mentor was evaluated" : "It failed",
     cancelled: "It was cancelled",
     skipped: "It was skipped",
   }[run.status];
@@ -120,7 +120,7 @@ function headline(run) {
 function story(run, causes, retry) {
   return [
     isLate(run) && h("p", {}, h("span", { class: "badge tone-warning" }, sign("late"), "late"), ` It started ${span(run.lateness_seconds)} after its time.`),
-    run.error && h("p", {}, reasonText(run.error)),
+    run.error_code && h("p", {}, reasonText(run.error_code)),
     unusable(run) > 0 && h("p", {}, h("span", { class: "badge tone-warning" }, sign("late"), "skipped"), ` ${counted(unusable(run), "row")} of active_peer_mentors could not be used: no user id, or invalid segments.`),
     !isOpen(run) && unfinished(run) > 0 && h("p", {}, `${unfinishedText(run)}.`),
     causes.length > 0 && h("ul", { class: "causes" }, causes.map((cause) => h("li", {}, h("code", {}, cause.code), ` ${causeCount(cause)} × `, causeText(cause.code) || cause.message))),

@@ -1,4 +1,4 @@
-// Asking again and again: quickly while something happens, slowly while nothing does, not at all while nobody looks.
+// Polling: fast while a run is open, slow otherwise, not at all while the page is hidden.
 
 import { h } from "./dom.js";
 
@@ -17,7 +17,7 @@ export class Poll {
   /**
    * @param {function(AbortSignal): Promise<number|null>} look asks and shows; answers after how many milliseconds to ask
    *   again, null: never.
-   * @param {function(Error|null, number): void} failed is told of an error and in how many milliseconds it is tried again,
+   * @param {function(Error|null, number): void} failed is called with an error and the milliseconds until the next try,
    *   and of null when all is well again.
    */
   constructor(look, failed) {

@@ -13,7 +13,7 @@ const SLOW_MS = 5_000;
 const AFTERWARDS_MS = 30_000;
 const ANNOUNCED_MS = 10_000;
 const RATE_OVER_MS = 15_000;
-const NOBODY_CAME_SECONDS = 90;
+const NOT_STARTED_SECONDS = 90;
 
 export function runView(context, id) {
   const trouble = h("div", { role: "alert", class: "error-place" });
@@ -39,7 +39,7 @@ export function runView(context, id) {
 
   async function look(signal) {
     const run = await getRun(id, { signal });
-    // A retry can only be of a run that has ended, so nobody asks for those of an open one.
+    // Only a run that has ended can have retries, so those of an open one are not requested.
     const retries = isOpen(run) || !(unfinished(run) || !run.enumeration_done) ? [] : await retriesOf(run, signal);
     show(run, retries);
     const moved = JSON.stringify(run.counts);
@@ -57,7 +57,7 @@ export function runView(context, id) {
     regions.scenarios.show(run.scenarios);
     regions.failures.show({ failures: run.failures, others: run.other_failures.count });
     regions.waiting.show({ ids: run.not_evaluated_user_ids, number: run.counts.not_evaluated });
-    regions.dispatches.show({ answers: run.dispatches, open: isOpen(run), waited: isOpen(run) && !run.started_at && secondsBetween(run.created_at) > NOBODY_CAME_SECONDS });
+    regions.dispatches.show({ answers: run.dispatches, open: isOpen(run), waited: isOpen(run) && !run.started_at && secondsBetween(run.created_at) > NOT_STARTED_SECONDS });
     regions.config.show({ config: run.config, request: run.request });
     if (previous && previous !== run.status && !isOpen(run)) announce(`The run has ended: ${statusWord(run.status)}. ${unfinishedText(run)}`);
     previous = run.status;
@@ -80,14 +80,14 @@ export function runView(context, id) {
 
 async function retriesOf(run, signal) {
   const page = await listRuns({ trigger: "retry", limit: 50 }, { signal });
-  return page.items.filter((one) => one.retry_of === run.id);
+  return page.data.filter((one) => one.retry_of === run.id);
 }
 
 function headingOf(run) {
-  const { id, status, trigger, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error, enumeration_done } = run;
+  const { id, status, trigger, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error_code, enumeration_done } = run;
   // Of the counts only what the heading says once it has ended: what moves meanwhile is the progress's.
   const { failed, not_evaluated, evaluations } = isOpen(run) ? { failed: 0, not_evaluated: 0, evaluations: 0 } : run.counts;
-  return { id, status, trigger, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error, enumeration_done, counts: { failed, not_evaluated, evaluations } };
+  return { id, status, trigger, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error_code, enumeration_done, counts: { failed, not_evaluated, evaluations } };
 }
 
 function heading(context, run, retries, refresh) {
@@ -99,15 +99,15 @@ function heading(context, run, retries, refresh) {
       { class: "heading" },
       h("div", {},
         h("h1", { tabindex: -1, "data-key": "title" }, { schedule: "Scheduled run of ", manual: "Manual run of ", retry: "Retry of " }[run.trigger], time(run.trigger === "schedule" ? run.scheduled_for : run.created_at)),
-        h("p", { class: "badges" }, statusBadge(run.status), lateBadge(run), run.dry_run && h("span", { class: "badge tone-off" }, "dry run: nobody is notified"))),
+        h("p", { class: "badges" }, statusBadge(run.status), lateBadge(run), run.dry_run && h("span", { class: "badge tone-off" }, "dry run: no notifications"))),
       h("div", { class: "buttons" }, open && cancelButton(context, run, refresh), canRetry && retryButton(context, run)),
     ),
-    run.error && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error), " ", reasonText(run.error), run.error_message && [" ", run.error_message])),
+    run.error_code && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error_code), " ", reasonText(run.error_code), run.error_message && [" ", run.error_message])),
     retries.length > 0 && h("p", { class: "notice tone-off" }, sign("skipped"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), " ", statusBadge(retry.status)]))),
   ];
 }
 
-/** The bar that moves, with its rate. It is told in words every few seconds, not at every step. */
+/** The bar that moves, with its rate. It is announced in words every few seconds, not at every step. */
 class Progress {
   #samples = [];
   #announcedAt = 0;
@@ -253,7 +253,7 @@ function dispatches({ answers, open, waited }) {
     "dispatches",
     "What the function answered to the database",
     h("p", { class: "small" }, "The database calls the function for slices of work; a clock that is green while the function refuses shows here. Calls serve all runs of that time."),
-    waited && h("p", { class: "notice tone-warning" }, sign("late"), h("span", {}, "Nobody has begun yet. The database's clock should have asked the function by now: check that pg_cron runs scheduler.dispatch() and that Vault holds the function's URL and an invoke token.")),
+    waited && h("p", { class: "notice tone-warning" }, sign("late"), h("span", {}, "Not started yet. pg_cron should have called the function by now: check that pg_cron runs scheduler.dispatch() and that Vault holds the function's URL and an invoke token.")),
     rows.length ? table("Answers to the database's calls", columns, rows) : h("p", { class: "empty" }, open ? "No call yet." : "No call in that time."),
   );
 }
@@ -277,7 +277,7 @@ function config({ config: settings, request }) {
     request.scenario_types && h("p", {}, "Asked for: ", request.scenario_types.join(", ")),
   ];
   const rows = Object.entries(settings).filter(([name]) => name !== "scenario_types").sort().map(([name, value]) => [h("code", {}, name.toUpperCase()), value === null ? h("span", { class: "muted" }, "not set") : String(value)]);
-  const types = (settings.scenario_types ?? []).map((scenario) => [h("code", {}, scenario.type), scenario.enabled === false ? "off" : "on", (scenario.segments ?? []).join(", ") || "everybody"]);
+  const types = (settings.scenario_types ?? []).map((scenario) => [h("code", {}, scenario.type), scenario.enabled === false ? "off" : "on", (scenario.segments ?? []).join(", ") || "all mentors"]);
   return h(
     "section",
     { class: "card", "aria-label": "Configuration" },

@@ -57,7 +57,7 @@ export function filters(parameters, go) {
 /** A page of runs with the ways to the next and the one before. */
 export function runsTable({ page, query }) {
   const parameters = new URLSearchParams(query);
-  if (!page.items.length) {
+  if (!page.data.length) {
     return [
       h("p", { class: "empty" }, [...parameters.keys()].length ? "No run fits." : "There is no run yet."),
       ways(parameters, page),
@@ -72,7 +72,7 @@ export function runsTable({ page, query }) {
     { title: "Not evaluated", numeric: true },
     { title: "Took", numeric: true },
   ];
-  return [table("Runs", columns, page.items.map(row), { class: "runs cards" }), ways(parameters, page)];
+  return [table("Runs", columns, page.data.map(row), { class: "runs cards" }), ways(parameters, page)];
 }
 
 function row(run) {
@@ -98,8 +98,8 @@ function shortened(note) {
 
 function ways(parameters, page) {
   const cursor = parameters.get("cursor");
-  const older = page.next_cursor && at(parameters, page.next_cursor);
-  if (page.next_cursor) before.set(page.next_cursor, cursor);
+  const older = page.pagination.next_cursor && at(parameters, page.pagination.next_cursor);
+  if (page.pagination.next_cursor) before.set(page.pagination.next_cursor, cursor);
   if (!cursor && !older) return null;
   return h(
     "nav",

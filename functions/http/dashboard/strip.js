@@ -1,7 +1,7 @@
 // The last slots at a glance, one cell each: a gap, a late one and a partial one differ in their shapes.
 
 import { h } from "./dom.js";
-import { momentText, nightText, span } from "./times.js";
+import { momentText, slotText, span } from "./times.js";
 import { count, counted, isLate, isOpen, sign, statusWord, toneOf, unfinished } from "./words.js";
 
 /**
@@ -28,7 +28,7 @@ export function slotText({ slot, run }) {
     else if (run.counts.evaluations) parts.push(counted(run.counts.evaluations, "evaluation"));
     if (isLate(run)) parts.push(`${span(run.lateness_seconds)} late`);
   }
-  return `${nightText(slot)}: ${parts.join(", ")}`;
+  return `${slotText(slot)}: ${parts.join(", ")}`;
 }
 
 /** The strip with its legend. */

@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 
 const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const NIGHT = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", hour: "2-digit", minute: "2-digit" });
+const SLOT = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", hour: "2-digit", minute: "2-digit" });
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 
 /** "2026-11-23 02:00:00 UTC" */
@@ -18,8 +18,8 @@ export function momentText(moment) {
 }
 
 /** "Monday 23 November at 03:00" */
-export function nightText(moment) {
-  return NIGHT.format(new Date(moment));
+export function slotText(moment) {
+  return SLOT.format(new Date(moment));
 }
 
 /** "23 Nov" */
@@ -27,10 +27,10 @@ export function dayText(moment) {
   return DAY.format(new Date(moment));
 }
 
-/** An element for a moment; `style`: `moment`, `exact` (with seconds) or `night`. */
+/** An element for a moment; `style`: `moment`, `exact` (with seconds) or `slot`. */
 export function time(moment, style = "moment") {
   if (!moment) return "–";
-  const format = { moment: MOMENT, exact: EXACT, night: NIGHT }[style];
+  const format = { moment: MOMENT, exact: EXACT, slot: SLOT }[style];
   return h("time", { datetime: moment, title: inUtc(moment) }, format.format(new Date(moment)));
 }
 

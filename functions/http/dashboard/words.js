@@ -1,4 +1,4 @@
-// What the contract's names mean, in words and signs. Each sign has a shape of its own: none is told by its colour alone.
+// What the API's names mean, in words and signs. Each sign has a shape of its own: colour alone never carries meaning.
 
 import { h, s } from "./dom.js";
 import { span } from "./times.js";
@@ -13,7 +13,7 @@ const NUMBER = new Intl.NumberFormat();
 const STATUSES = {
   pending: ["waiting", "open"],
   running: ["running", "open"],
-  succeeded: ["success", "good"],
+  success: ["success", "good"],
   partial: ["partial", "warning"],
   failed: ["failed", "bad"],
   cancelled: ["cancelled", "off"],
@@ -25,7 +25,7 @@ const STATUSES = {
 const SIGNS = {
   pending: "M4 8h.01M8 8h.01M12 8h.01",
   running: "M8 3a5 5 0 1 1-4.6 3M3 2.6v3.6h3.6",
-  succeeded: "M3.5 8.5l3 3 6-7",
+  success: "M3.5 8.5l3 3 6-7",
   partial: "M8 3.5v5.5M8 12.4v.1",
   failed: "M4 4l8 8M12 4l-8 8",
   cancelled: "M3.5 8h9",
@@ -38,7 +38,7 @@ const OUTCOME_WORDS = {
   triggered: ["triggered", "a notification was queued"],
   not_triggered: ["not triggered", "nothing to do"],
   suppressed: ["suppressed", "it applies, but a cool-down or a wish forbids it"],
-  skipped: ["skipped", "was not asked about, for the reason given"],
+  skipped: ["skipped", "not sent to the engine, for the reason given"],
   failed: ["failed", "the engine could not decide"],
   not_evaluated: ["not evaluated", "the run ended before its turn"],
 };
@@ -47,10 +47,10 @@ const TRIGGERS = { schedule: "scheduled", manual: "manual", retry: "retry" };
 
 const REASONS = {
   no_active_mentors: "No active mentor was read. An empty roster looks like this, and so does a key that may not read it: check the view active_peer_mentors and SUPABASE_SECRET_KEY.",
-  mentors_view_invalid: "The view active_peer_mentors has the wrong columns, or none of its rows can be used. A run that is open waits for it, and goes on by itself once the view is mended.",
+  mentors_view_invalid: "The view active_peer_mentors has the wrong columns, or none of its rows can be used. An open run waits for it, and continues by itself once the view is fixed.",
   expired: "It was still open when its time was up; what had not been evaluated by then was left.",
   overlap: "The run before it was still open when its time came.",
-  engine_unavailable: "The trigger engine answers nobody. Nobody failed because of that: the batches wait, and go on by themselves when it is back.",
+  engine_unavailable: "The trigger engine is unavailable. No pair failed because of that: the batches wait, and continue by themselves when it is back.",
   engine_rejected: "The trigger engine turns the scheduler away (401, 403, 404 or a redirect). Check SCENARIO_ENGINE_URL and SCENARIO_ENGINE_TOKEN; the batches wait meanwhile.",
 };
 

@@ -26,7 +26,7 @@ from functions.main import CONFIG
 from functions.runs.enumeration import prefetch
 from functions.runs.evaluation_batch import run_evaluation_batch
 from functions.runs.peer_mentors import fetch_active_peer_mentors
-from functions.runs.slice import build_services
+from functions.runs.services import build_services
 from shared.concurrency import gather_or_cancel
 from shared.deadline import Deadline
 from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios
@@ -90,7 +90,7 @@ async def run() -> dict[str, Any]:
             )
             results = GroupedResults(evaluated.results)
             outcomes.update(results.outcomes())
-            await work.slices.call("benchmark_upsert", results=results.notable())
+            await work.slices.call("benchmark_upsert", results=results.stored_rows())
 
     await gather_or_cancel([read(), *(evaluate() for _ in range(workers))])
     return {"id": run_id, "mentors": mentors, "counts": dict(outcomes)}

@@ -46,7 +46,7 @@ def blocks() -> list[str]:
 def mornings() -> list[Morning]:
     """All of them, in order."""
     found = []
-    for section in re.split(r"^### ", text().split("## Ten mornings")[1], flags=re.MULTILINE)[1:]:
+    for section in re.split(r"^### ", text().split("## Ten incidents")[1], flags=re.MULTILINE)[1:]:
         heading, _, body = section.partition("\n")
         number, _, title = heading.partition(". ")
         pieces = re.split(rf"^\*\*({'|'.join(PARTS)})(?:\.\*\*|\*\*)", body, flags=re.MULTILINE)

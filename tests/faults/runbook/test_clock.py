@@ -119,7 +119,7 @@ async def test_last_night_was_skipped(harness: Harness, time_control: TimeContro
         await harness.fire(function)
         seen = await operator.look("skipped", "overlap", "running")
         skipped, open_run = seen.answers[0]["items"]
-        assert (skipped["status"], skipped["error"], open_run["status"]) == ("skipped", "overlap", "running")
+        assert (skipped["status"], skipped["error_code"], open_run["status"]) == ("skipped", "overlap", "running")
 
         cancelled, retry = (await operator.press()).answers
         assert (cancelled["id"], cancelled["status"]) == (open_run["id"], "cancelled")

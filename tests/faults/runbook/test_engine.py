@@ -28,11 +28,11 @@ async def test_the_engine_was_down_all_night(harness: Harness, time_control: Tim
 
     async with living_through("The engine was down all night", harness, function) as operator:
         seen = (await operator.look("engine_unavailable", "failed", "not_evaluated")).answers[0]
-        assert (seen["status"], seen["error"], seen["counts"]["failed"]) == ("failed", "engine_unavailable", 0)
+        assert (seen["status"], seen["error_code"], seen["counts"]["failed"]) == ("failed", "engine_unavailable", 0)
         await operator.press()
         retry, run = (await operator.see_that_it_is_mended()).answers[0]["items"]
 
-    assert (retry["status"], retry["error"], retry["retry_of"]) == ("success", None, run["id"])
+    assert (retry["status"], retry["error_code"], retry["retry_of"]) == ("success", None, run["id"])
     assert await check_chain(harness, [run, retry]) == harness.expected_pairs()
 
 
@@ -57,7 +57,7 @@ async def test_the_engine_turns_us_away(harness: Harness, time_control: TimeCont
         await eventually(harness.ended)
         (mended,) = (await operator.see_that_it_is_mended()).answers
 
-    assert mended["error"] is None
+    assert mended["error_code"] is None
     await check_success(harness, mended)
 
 

@@ -23,7 +23,7 @@ async def test_the_run_read_no_mentor_at_all(harness: Harness, time_control: Tim
 
     async with living_through("The run read no mentor at all", harness, function) as operator:
         run, shown = (await operator.look("failed", "no_active_mentors")).answers
-        assert (run["status"], run["error"], shown["items"]) == ("failed", "no_active_mentors", [])
+        assert (run["status"], run["error_code"], shown["items"]) == ("failed", "no_active_mentors", [])
 
         await harness.execute((view + definition).encode())
         shown, run = (await operator.press()).answers
@@ -46,7 +46,7 @@ async def test_the_run_is_open_and_nobody_gets_read(harness: Harness, time_contr
     async with living_through("The run is open and nobody gets read", harness, function) as operator:
         seen = await operator.look("running", "500", "database_refused", "42501")
         run = seen.answers[0]
-        assert (run["status"], run["error"], set(run["counts"].values())) == ("running", None, {0})
+        assert (run["status"], run["error_code"], set(run["counts"].values())) == ("running", None, {0})
         assert 500 in {answer["status_code"] for answer in run["dispatches"]}
 
         await operator.press()

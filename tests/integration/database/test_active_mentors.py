@@ -135,7 +135,7 @@ async def test_a_run_waits_pending_for_its_view(core: SqlCore, worker: Worker) -
     await replace_view(core, "2 as n")
     answer = await worker.open_slot(due, following)
     run = answer["invocation"]
-    assert (run["status"], run["error"], run["started_at"]) == ("pending", "mentors_view_invalid", None)
+    assert (run["status"], run["error_code"], run["started_at"]) == ("pending", "mentors_view_invalid", None)
     assert [row["id"] for row in answer["open"]] == [run["id"]]
     # that the engine serves another run says nothing of the view
     await worker.end_slice(engine_answers=True)
@@ -143,11 +143,11 @@ async def test_a_run_waits_pending_for_its_view(core: SqlCore, worker: Worker) -
     await replace_view(core, GOOD)
     assert await worker.enqueue(run["id"], [])
     run = (await worker.open_slot(due, following))["invocation"]
-    assert (run["status"], run["error"]) == ("running", None)
+    assert (run["status"], run["error_code"]) == ("running", None)
     # a slice that cannot read it any more says so, and the run ends with it
     await worker.call("finish", invocation_id=run["id"], waits_for_view=True)
     ended = await core.expire(run["id"])
-    assert (ended["status"], ended["error"]) == ("failed", "mentors_view_invalid")
+    assert (ended["status"], ended["error_code"]) == ("failed", "mentors_view_invalid")
 
 
 async def test_rows_without_user_id_are_counted_and_in_no_page(core: SqlCore, worker: Worker) -> None:

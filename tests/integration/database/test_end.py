@@ -63,7 +63,7 @@ async def test_the_status_of_a_run_is_the_truth(
             return
         assert await worker.finish(run) == answer | {"ended_now": False, "failures": None}
     ended = await core.describe(run) if how == "finished" else await core.expire(run)
-    assert (ended["status"], ended["error"]) == (status, None if is_complete else "expired")
+    assert (ended["status"], ended["error_code"]) == (status, None if is_complete else "expired")
     assert ended["finished_at"] is not None
     assert_counts_add_up(ended)
 
@@ -85,7 +85,7 @@ async def test_a_run_without_pairs_succeeds_only_with_mentors(
     run = await (core.open_run if trigger == "schedule" else core.open_manual_run)(worker, done=False)
     await worker.enqueue(run, [], done=True, skip_reasons=reasons)
     ended = (await worker.finish(run))["invocation"] if how == "finished" else await core.expire(run)
-    assert (ended["status"], ended["error"]) == (status, error)
+    assert (ended["status"], ended["error_code"]) == (status, error)
 
 
 async def test_rows_that_cannot_be_used_are_no_success(core: SqlCore, worker: Worker) -> None:
@@ -93,7 +93,7 @@ async def test_rows_that_cannot_be_used_are_no_success(core: SqlCore, worker: Wo
     await worker.enqueue(run, [pairs([1])], done=True, skip_reasons={"invalid_segments": 1})
     await worker.complete(await worker.claim_one(), "skipped")
     ended = (await worker.finish(run))["invocation"]
-    assert (ended["status"], ended["error"]) == ("failed", "mentors_view_invalid")
+    assert (ended["status"], ended["error_code"]) == ("failed", "mentors_view_invalid")
 
 
 async def test_a_run_waiting_for_the_engine_expires_saying_so(core: SqlCore, worker: Worker) -> None:
@@ -105,7 +105,7 @@ async def test_a_run_waiting_for_the_engine_expires_saying_so(core: SqlCore, wor
     await core.expire(expired)
     ended = [await core.describe(run) for run in (expired, cancelled, emptied)]
     rejected = ("engine_rejected", "no connection")
-    assert [(one["error"], one["error_message"]) for one in ended] == [rejected, rejected, (None, None)]
+    assert [(one["error_code"], one["error_message"]) for one in ended] == [rejected, rejected, (None, None)]
 
 
 async def test_every_overdue_run_expires_though_one_cannot(core: SqlCore, worker: Worker) -> None:

@@ -92,11 +92,11 @@ async def test_open_invocations_say_why_they_wait_until_answered(core: SqlCore, 
     for message in ("refused", "x" * 400):
         await worker.end_slice(engine_error=error, engine_message=message)
         described = [await core.describe(run) for run in waiting]
-        assert [(one["status"], one["error"], one["error_message"]) for one in described] == [
+        assert [(one["status"], one["error_code"], one["error_message"]) for one in described] == [
             ("running", error, message[:300])
         ] * 2
     assert (await core.describe(ended))["error"] is None
     await let_the_pause_end(core)
     await worker.end_slice(engine_answers=True)
     described = [await core.describe(run) for run in waiting]
-    assert [(one["error"], one["error_message"]) for one in described] == [(None, None)] * 2
+    assert [(one["error_code"], one["error_message"]) for one in described] == [(None, None)] * 2

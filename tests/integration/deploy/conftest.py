@@ -9,7 +9,7 @@ import pytest
 
 from tests.emulator.project import ProjectFactory
 from tests.integration.deploy.deployer import Deployer
-from tests.integration.deploy.fake_cloud import PROJECT, PretendCloud
+from tests.integration.deploy.fake_cloud import PROJECT, FakeCloud
 from tests.integration.project_logs import project_without_leaks
 from tests.scripted_engine import ScriptedEngine
 
@@ -20,7 +20,7 @@ async def deployer(projects: ProjectFactory, tmp_path: Path) -> AsyncIterator[De
     async with (
         project_without_leaks(projects, "postgres") as project,
         ScriptedEngine(token=project.engine_token) as engine,
-        PretendCloud(tmp_path / "cloud", project.data_dir, project.database) as cloud,
+        FakeCloud(tmp_path / "cloud", project.data_dir, project.database) as cloud,
     ):
         deployer = Deployer(project, cloud, engine, tmp_path)
         deployer.write_settings(

@@ -12,7 +12,7 @@ from typing import Any
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.project import Project
 from tests.emulator.staging import ROOT
-from tests.integration.deploy.fake_cloud import PretendCloud, Service
+from tests.integration.deploy.fake_cloud import FakeCloud, Service
 from tests.integration.scheduled_runs.harness import mentor_ids
 from tests.scripted_engine import ScriptedEngine
 from tests.secret_scan import Secrets, leaks_in
@@ -33,7 +33,7 @@ class Deployer:
     """Runs deploy.sh. Whatever it prints, and every command's arguments, are searched for secrets each time."""
 
     project: Project
-    cloud: PretendCloud
+    cloud: FakeCloud
     engine: ScriptedEngine
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)

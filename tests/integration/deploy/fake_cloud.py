@@ -70,7 +70,7 @@ class Stored:
 
 
 @dataclass
-class PretendCloud:
+class FakeCloud:
     """`async with`: the two programs are in `bin` and answer inside the block.
 
     `changes` are the commands that change something, `argv` the arguments of all. What begins with `refuse` is refused.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from functions.http.schemas import Counts, FailureCause, InvocationDetail, InvocationSummary
+from shared.invocation import Counts, FailureCause, InvocationDetail, InvocationSummary
 from tests.emulator.staging import ROOT
 from tests.faults.system_packages import require_curl
 from tests.integration.scheduled_runs.harness import Harness

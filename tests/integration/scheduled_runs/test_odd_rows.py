@@ -94,7 +94,7 @@ async def test_a_wrong_view_is_refused_until_it_is_mended(harness: Harness) -> N
     assert "SQLSTATE 22012" in raised.json()["detail"]
     logged = [line["event"] for line in harness.log_lines(function) if line["severity"] == "ERROR"]
     assert logged == ["mentors_view_invalid"] * (len(refused) + 1)
-    assert (waiting["status"], waiting["error"]) == ("pending", "mentors_view_invalid")
-    assert (still_waiting["error"], still_waiting["counts"]["mentors"]) == ("mentors_view_invalid", 0)
-    assert (mended["id"], mended["status"], mended["error"]) == (waiting["id"], "success", None)
+    assert (waiting["status"], waiting["error_code"]) == ("pending", "mentors_view_invalid")
+    assert (still_waiting["error_code"], still_waiting["counts"]["mentors"]) == ("mentors_view_invalid", 0)
+    assert (mended["id"], mended["status"], mended["error_code"]) == (waiting["id"], "success", None)
     await harness.check_truth(mended)

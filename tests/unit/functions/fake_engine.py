@@ -38,7 +38,7 @@ def truth(user_id: str, scenario_type: str) -> str:
     return ANSWERS[sum((user_id + scenario_type).encode()) % len(ANSWERS)]
 
 
-class PretendEngine:
+class FakeEngine:
     """Stands where the HTTP client would be; a call that times out takes its time on the clock.
 
     Args:
@@ -63,7 +63,7 @@ class PretendEngine:
         self._trouble = trouble
         self.calls: list[Call] = []
 
-    def connect(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> PretendEngine:
+    def connect(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> FakeEngine:
         return self
 
     async def post(

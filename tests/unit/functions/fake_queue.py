@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from functions.runs.batch_worker import BatchWorker, Process
+from functions.runs.batch_worker import BatchWorker
+from functions.runs.process_gate import ProcessGate
 from shared.evaluations import EvaluationBatch, GroupedResults
 from shared.queue_repository import ClaimedBatches, Poison, QueueRepository
 from tests.unit.environment import make_config
-from tests.unit.functions.fake_engine import PretendEngine, make_batch
+from tests.unit.functions.fake_engine import FakeEngine, make_batch
 
 
-class PretendQueue(QueueRepository):
+class FakeQueue(QueueRepository):
     """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way."""
 
     def __init__(self, batches: Sequence[EvaluationBatch] = (), *, at_a_time: int = 100) -> None:
@@ -69,7 +70,7 @@ class PretendQueue(QueueRepository):
 
 
 def make_worker(
-    queue: PretendQueue, engine: PretendEngine, *, seconds: float = 1000, process: Process | None = None, **kind: Any
+    queue: FakeQueue, engine: FakeEngine, *, seconds: float = 1000, process: ProcessGate | None = None, **kind: Any
 ) -> BatchWorker:
     """Four calls at a time; `kind` is `manual_only` or `poison_overdue`."""
     return BatchWorker(
@@ -77,6 +78,6 @@ def make_worker(
         engine=engine.client(concurrency=4),
         config=make_config(EVALUATION_BATCH_SIZE="100"),
         deadline=engine.deadline(seconds),
-        process=process or Process(),
+        gate=process or ProcessGate(),
         **kind,
     )

@@ -60,7 +60,7 @@ def opened_now() -> dict[str, Any]:
     return slot_answer(opened=True, invocation=running, open=[open_row(enumeration_done=False)])
 
 
-class PretendSql:
+class FakeSql:
     """What is queued is claimed, and what is claimed is recorded; whatever else is asked has a fixed answer.
 
     `answers` is what each function answers: a value, an error to raise, or a function of the arguments.

@@ -12,14 +12,14 @@ from pydantic import SecretStr
 
 from functions.http.app import create_app
 from functions.http.invocations import PREFIX
-from functions.runs.slice import Services
+from functions.runs.services import Services
 from shared.auth import TokenCheck
 from shared.queue_repository import QueueRepository
 from shared.run_repository import RunRepository
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
-from tests.unit.functions.fake_engine import PretendEngine
-from tests.unit.functions.fake_sql import PretendSql
+from tests.unit.functions.fake_engine import FakeEngine
+from tests.unit.functions.fake_sql import FakeSql
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 INVOKE = {"Authorization": f"Bearer {INVOKE_TOKEN}"}
@@ -34,10 +34,10 @@ class Function:
     """
 
     def __init__(
-        self, *, rows: Sequence[dict[str, Any]] = (), engine: PretendEngine | None = None, **settings: str
+        self, *, rows: Sequence[dict[str, Any]] = (), engine: FakeEngine | None = None, **settings: str
     ) -> None:
-        self.sql = PretendSql(rows)
-        self.engine = engine or PretendEngine(ManualClock())
+        self.sql = FakeSql(rows)
+        self.engine = engine or FakeEngine(ManualClock())
         self.broken_by: Exception | None = None
         config, database = make_config(**settings), self.sql.database
         invocations, records = QueueRepository(database, config), RunRepository(database, config)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import SecretStr
 
-from functions.runs.alert_message import EVENT_TYPE, MOST_CAUSES, compose
+from functions.runs.alert_message import EVENT_TYPE, MAX_CAUSES, compose
 from shared.alerts import Alert
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
 from shared.webhook import AlertWebhook
@@ -132,7 +132,7 @@ def test_an_alert_has_only_what_slack_takes_and_no_user(reason: Reason, causes: 
     assert said["metadata"]["event_type"] == EVENT_TYPE
     payload = said["metadata"]["event_payload"]
     assert (payload["reason"], payload["invocation_id"], payload["counts"]) == (reason, RUN_ID, COUNTS)
-    assert payload["failures"] == {code: count for code, count, _ in failures[:MOST_CAUSES]}
+    assert payload["failures"] == {code: count for code, count, _ in failures[:MAX_CAUSES]}
     for value in payload.values():
         inner = value.values() if isinstance(value, dict) else [value]
         assert all(isinstance(member, str | int | float | bool) for member in inner)

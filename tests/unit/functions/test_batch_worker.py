@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import httpx
 import pytest
 
-from functions.runs.batch_worker import BatchWorker, Process, WorkerStats
+from functions.runs.batch_processor import WorkerStats
+from functions.runs.batch_worker import BatchWorker
+from functions.runs.process_gate import ProcessGate
 from shared.deadline import Deadline
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
 from shared.evaluations import EvaluationBatch
 from tests.unit.clock import ManualClock
-from tests.unit.functions.fake_engine import PretendEngine, make_batch, make_users
-from tests.unit.functions.fake_queue import PretendQueue, make_worker
+from tests.unit.functions.fake_engine import FakeEngine, make_batch, make_users
+from tests.unit.functions.fake_queue import FakeQueue, make_worker
 from tests.unit.log_lines import LogLines
 
 # Four are enough for four calls at a time, and half as many again wait for their record.
@@ -48,8 +50,8 @@ async def set_event(event: asyncio.Event) -> None:
 
 async def test_a_batch_queued_during_a_claim_is_taken(clock: ManualClock) -> None:
     """The claim looked before it was queued; by the time it answers, all is queued."""
-    queue = PretendQueue()
-    worker = make_worker(queue, PretendEngine(clock))
+    queue = FakeQueue()
+    worker = make_worker(queue, FakeEngine(clock))
 
     def queue_all() -> None:
         queue.after_claim = lambda: None
@@ -64,8 +66,8 @@ async def test_a_batch_queued_during_a_claim_is_taken(clock: ManualClock) -> Non
 
 @pytest.mark.parametrize("status", [401, 503])
 async def test_a_useless_engine_has_all_batches_given_back_without_blame(clock: ManualClock, status: int) -> None:
-    queue = PretendQueue([make_batch(make_users(5)) for _ in range(10)])
-    done = await run(make_worker(queue, PretendEngine(clock, trouble=lambda _: httpx.Response(status))))
+    queue = FakeQueue([make_batch(make_users(5)) for _ in range(10)])
+    done = await run(make_worker(queue, FakeEngine(clock, trouble=lambda _: httpx.Response(status))))
     assert done.fatal_error is not None
     assert (done.fatal_error.code, done.batches) == (f"engine_http_{status}", 0)
     assert (len(queue.waiting), queue.in_hand) == (10, [])
@@ -75,7 +77,7 @@ async def test_a_useless_engine_has_all_batches_given_back_without_blame(clock: 
 async def test_a_record_under_way_outlasts_the_engines_rejection(clock: ManualClock) -> None:
     """What the engine has answered for good must be recorded, or it would have to be asked again."""
     good, bad = make_batch(make_users(1)), make_batch(make_users(3)[1:])
-    queue = PretendQueue([good, bad], at_a_time=1)
+    queue = FakeQueue([good, bad], at_a_time=1)
     recording, stopped = asyncio.Event(), asyncio.Event()
     queue.before_record = lambda: asyncio.gather(set_event(recording), stopped.wait())
 
@@ -90,7 +92,7 @@ async def test_a_record_under_way_outlasts_the_engines_rejection(clock: ManualCl
         return httpx.Response(401)
 
     queue.before_claim = wait_for_the_record
-    done = await run(make_worker(queue, PretendEngine(clock, trouble=reject_bad_users)))
+    done = await run(make_worker(queue, FakeEngine(clock, trouble=reject_bad_users)))
     assert done.fatal_error is not None
     assert queue.recorded == [good]
     assert [batch for batch, _ in queue.released] == [bad]
@@ -98,7 +100,7 @@ async def test_a_record_under_way_outlasts_the_engines_rejection(clock: ManualCl
 
 @pytest.mark.parametrize("error", [DatabaseRefusedError("PGRST303", "early"), DatabaseUnavailableError("away")])
 async def test_a_record_that_fails_drops_no_other_batch_in_hand(clock: ManualClock, error: DatabaseError) -> None:
-    queue = PretendQueue(one_user_batches(range(4)))
+    queue = FakeQueue(one_user_batches(range(4)))
     errors = [error]
 
     async def refuse_the_first() -> None:
@@ -109,7 +111,7 @@ async def test_a_record_that_fails_drops_no_other_batch_in_hand(clock: ManualClo
 
     queue.before_record = refuse_the_first
     with pytest.raises(type(error)):
-        await run(make_worker(queue, PretendEngine(clock)))
+        await run(make_worker(queue, FakeEngine(clock)))
     assert (len(queue.recorded), len(queue.in_hand)) == (3, 1)
 
 
@@ -118,7 +120,7 @@ async def test_a_record_that_fails_drops_no_other_batch_in_hand(clock: ManualClo
 )
 async def test_a_batch_claimed_too_late_is_not_begun(clock: ManualClock, error: DatabaseError, released: int) -> None:
     """It goes back to the queue at once, unless the database is away."""
-    queue = PretendQueue(one_user_batches(range(2)), at_a_time=1)
+    queue = FakeQueue(one_user_batches(range(2)), at_a_time=1)
     failed = asyncio.Event()
 
     async def wait_for_the_failure() -> None:
@@ -130,7 +132,7 @@ async def test_a_batch_claimed_too_late_is_not_begun(clock: ManualClock, error: 
         raise error
 
     queue.before_claim, queue.before_record = wait_for_the_failure, fail
-    engine = PretendEngine(clock)
+    engine = FakeEngine(clock)
     with pytest.raises(type(error)):
         await run(make_worker(queue, engine))
     assert len(engine.calls) == 1
@@ -140,11 +142,11 @@ async def test_a_batch_claimed_too_late_is_not_begun(clock: ManualClock, error: 
 async def test_a_batch_that_used_most_time_is_blamed(clock: ManualClock) -> None:
     """And in the last fifth of the time nothing is claimed."""
     batch = make_batch(make_users(1))
-    queue = PretendQueue([batch])
-    await run(make_worker(queue, PretendEngine(clock, poison={"user-000": 0}), seconds=15))
+    queue = FakeQueue([batch])
+    await run(make_worker(queue, FakeEngine(clock, poison={"user-000": 0}), seconds=15))
     assert queue.released == [(batch, False)]
     queue.quantities.clear()
-    worker = make_worker(queue, PretendEngine(clock), seconds=100)
+    worker = make_worker(queue, FakeEngine(clock), seconds=100)
     clock.advance(81)
     assert ((await run(worker)).batches, queue.quantities) == (0, [])
 
@@ -153,10 +155,10 @@ async def test_a_batch_that_used_most_time_is_blamed(clock: ManualClock) -> None
 
 
 async def test_while_enough_batches_wait_for_their_record_nothing_is_claimed(clock: ManualClock) -> None:
-    queue = PretendQueue([make_batch(make_users(2)) for _ in range(50)])
+    queue = FakeQueue([make_batch(make_users(2)) for _ in range(50)])
     recording, may_record = asyncio.Event(), asyncio.Event()
     queue.before_record = lambda: asyncio.gather(set_event(recording), may_record.wait())
-    running = asyncio.create_task(run(make_worker(queue, PretendEngine(clock))))
+    running = asyncio.create_task(run(make_worker(queue, FakeEngine(clock))))
     await soon(recording)
     for _ in range(100):
         await asyncio.sleep(0)
@@ -173,8 +175,8 @@ async def test_from_its_third_delivery_a_batch_is_split_by_user(
     clock: ManualClock, log: LogLines, deliveries: int, is_split: bool
 ) -> None:
     batch = make_batch(make_users(5), deliveries=deliveries)
-    queue = PretendQueue([batch])
-    engine = PretendEngine(clock)
+    queue = FakeQueue([batch])
+    engine = FakeEngine(clock)
     done = await run(make_worker(queue, engine))
     assert (batch not in queue.recorded) == is_split
     assert [recorded.is_poison for recorded in queue.recorded] == [is_split] * (5 if is_split else 1)
@@ -185,16 +187,16 @@ async def test_from_its_third_delivery_a_batch_is_split_by_user(
 
 async def test_a_batch_that_another_worker_split_is_let_go(clock: ManualClock) -> None:
     theirs, other = make_batch(make_users(5), deliveries=3), make_batch(make_users(5))
-    queue = PretendQueue([theirs, other])
+    queue = FakeQueue([theirs, other])
     queue.split_by_others.append(theirs)
-    await run(make_worker(queue, PretendEngine(clock)))
+    await run(make_worker(queue, FakeEngine(clock)))
     assert (queue.recorded, queue.released) == ([other], [])
 
 
 class Looking:
     """What is in hand whenever the engine is called."""
 
-    def __init__(self, *queues: PretendQueue) -> None:
+    def __init__(self, *queues: FakeQueue) -> None:
         self._queues = queues
         self.seen: dict[str, int] = {}
 
@@ -210,9 +212,9 @@ class Looking:
 
 @pytest.mark.parametrize("overdue", [0, 1])
 async def test_poison_batches_come_alone_and_last_unless_overdue(clock: ManualClock, overdue: int) -> None:
-    queue = PretendQueue([*poison_batches(range(3)), *one_user_batches(range(3, 30))])
+    queue = FakeQueue([*poison_batches(range(3)), *one_user_batches(range(3, 30))])
     looking = Looking(queue)
-    engine = PretendEngine(clock, trouble=looking)
+    engine = FakeEngine(clock, trouble=looking)
     assert (await run(make_worker(queue, engine, poison_overdue=bool(overdue)))).batches == 30
     assert [batch.is_poison for batch in queue.recorded] == [True] * overdue + [False] * 27 + [True] * (3 - overdue)
     looking.assert_alone(3)
@@ -221,14 +223,14 @@ async def test_poison_batches_come_alone_and_last_unless_overdue(clock: ManualCl
 
 
 async def test_a_batch_queued_meanwhile_comes_before_the_next_poison_batch(clock: ManualClock) -> None:
-    queue = PretendQueue(poison_batches(range(3)))
+    queue = FakeQueue(poison_batches(range(3)))
 
     async def queue_more() -> None:
         if len(queue.recorded) == 1:
             queue.waiting += one_user_batches(range(10, 13))
 
     queue.before_record = queue_more
-    assert (await run(make_worker(queue, PretendEngine(clock)))).batches == 6
+    assert (await run(make_worker(queue, FakeEngine(clock)))).batches == 6
     assert [batch.is_poison for batch in queue.recorded] == [True, True, False, False, False, True]
     assert set(queue.in_hand_at_poison_claims) == {0}
 
@@ -236,23 +238,23 @@ async def test_a_batch_queued_meanwhile_comes_before_the_next_poison_batch(clock
 @pytest.mark.parametrize("poison_overdue", [False, True])
 async def test_a_process_that_is_not_idle_takes_no_poison_batch(clock: ManualClock, poison_overdue: bool) -> None:
     """It serves an evaluation-batch or another slice, whose end would count against the poison batch."""
-    process = Process()
-    queue = PretendQueue([*poison_batches(range(2)), *one_user_batches(range(2, 5))])
-    engine = PretendEngine(clock)
+    process = ProcessGate()
+    queue = FakeQueue([*poison_batches(range(2)), *one_user_batches(range(2, 5))])
+    engine = FakeEngine(clock)
     async with process.shared(engine.deadline()):
-        assert (await run(make_worker(queue, engine, process=process, poison_overdue=poison_overdue))).batches == 3
+        assert (await run(make_worker(queue, engine, gate=process, poison_overdue=poison_overdue))).batches == 3
     assert [batch.is_poison for batch in queue.recorded] == [False] * 3
     assert (len(queue.poison), queue.in_hand_at_poison_claims) == (2, [])
 
 
 async def test_beside_a_poison_batch_no_slice_of_the_process_works(clock: ManualClock) -> None:
-    process = Process()
-    first, second = PretendQueue(poison_batches(range(5))), PretendQueue(one_user_batches(range(5, 30)))
+    process = ProcessGate()
+    first, second = FakeQueue(poison_batches(range(5))), FakeQueue(one_user_batches(range(5, 30)))
     looking = Looking(first, second)
-    engine = PretendEngine(clock, trouble=looking)
+    engine = FakeEngine(clock, trouble=looking)
     has_poison = asyncio.Event()
     first.before_record = lambda: set_event(has_poison)
-    drains = [make_worker(queue, engine, process=process) for queue in (first, second)]
+    drains = [make_worker(queue, engine, gate=process) for queue in (first, second)]
     running = asyncio.create_task(run(drains[0]))
     await soon(has_poison)
     done = [await run(drains[1]), await running]
@@ -261,25 +263,25 @@ async def test_beside_a_poison_batch_no_slice_of_the_process_works(clock: Manual
 
 
 async def test_a_slice_waiting_in_vain_for_the_process_claims_nothing(clock: ManualClock) -> None:
-    process = Process()
-    queue = PretendQueue(one_user_batches(range(2)))
-    async with process.alone() as is_idle:
+    process = ProcessGate()
+    queue = FakeQueue(one_user_batches(range(2)))
+    async with process.exclusive() as is_idle:
         assert is_idle
-        done = await run(make_worker(queue, PretendEngine(clock), seconds=0.05, process=process))
+        done = await run(make_worker(queue, FakeEngine(clock), seconds=0.05, gate=process))
     assert (done.batches, queue.quantities) == (0, [])
 
 
 async def test_a_request_that_waits_for_the_process_precedes_poison_batches() -> None:
-    process = Process()
+    process = ProcessGate()
 
     async def share() -> None:
         async with process.shared(Deadline(10)):
             await asyncio.Event().wait()
 
-    async with process.alone():
+    async with process.exclusive():
         sharing = asyncio.create_task(share())
         await asyncio.sleep(0)
-    async with process.alone() as is_idle:
+    async with process.exclusive() as is_idle:
         assert not is_idle
     sharing.cancel()
     await asyncio.gather(sharing, return_exceptions=True)
@@ -287,7 +289,7 @@ async def test_a_request_that_waits_for_the_process_precedes_poison_batches() ->
 
 
 async def test_a_manual_slice_leaves_poison_batches_alone(clock: ManualClock) -> None:
-    queue = PretendQueue([make_batch(make_users(3), deliveries=3), *poison_batches(range(2))])
-    done = await run(make_worker(queue, PretendEngine(clock), manual_only=True))
+    queue = FakeQueue([make_batch(make_users(3), deliveries=3), *poison_batches(range(2))])
+    done = await run(make_worker(queue, FakeEngine(clock), manual_only=True))
     assert (done.batches, done.progressed, len(queue.poison)) == (0, True, 5)
     assert queue.in_hand_at_poison_claims == []

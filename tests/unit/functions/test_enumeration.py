@@ -14,7 +14,8 @@ from functions.runs.enumeration import enumerate_mentors
 from functions.runs.mentor_selection import MentorSelector
 from shared.deadline import Deadline
 from shared.evaluations import MentorScenarios, from_pairs
-from shared.queue_repository import Enumeration, OpenInvocation, QueueRepository
+from shared.queue_repository import QueueRepository
+from shared.slice_repository import Enumeration, OpenInvocation
 from tests.unit.clock import ManualClock
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.runs.evaluation_batch import BUSY_ATTEMPTS, PROBES, BatchResult, run_evaluation_batch
+from functions.runs.evaluation_batch import run_evaluation_batch
+from functions.runs.failure_isolation import BUSY_ATTEMPTS, PROBES
+from functions.runs.result_ledger import BatchResult
 from shared.engine_client import EngineClient
 from shared.errors import DeadlineExceededError, EngineAccessError, EngineUnavailableError
 from shared.evaluations import MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE, EvaluationResult, MentorScenarios
 from tests.unit.clock import ManualClock
-from tests.unit.functions.fake_engine import ATTEMPTS, PretendEngine, Trouble, make_batch, make_users, truth
+from tests.unit.functions.fake_engine import ATTEMPTS, FakeEngine, Trouble, make_batch, make_users, truth
 
 TIME_OUT = 0
 HUNDRED = make_users(100)
@@ -28,7 +30,7 @@ NO_PAUSE = 1e-9
 
 
 async def evaluate(
-    engine: PretendEngine,
+    engine: FakeEngine,
     users: Sequence[MentorScenarios] = HUNDRED,
     *,
     users_per_call: int = 100,
@@ -49,7 +51,7 @@ async def evaluate(
 
 
 async def run(
-    engine: PretendEngine, users: Sequence[MentorScenarios] = HUNDRED, **settings: Any
+    engine: FakeEngine, users: Sequence[MentorScenarios] = HUNDRED, **settings: Any
 ) -> list[EvaluationResult]:
     """The results of a batch that the time suffices for."""
     evaluated = await evaluate(engine, users, **settings)
@@ -99,7 +101,7 @@ async def test_each_pair_without_a_reason_to_skip_is_asked_once(
         for n, (types, reason) in enumerate(types_of_each)
     ]
     users += BOTH_KINDS
-    engine = PretendEngine(ManualClock())
+    engine = FakeEngine(ManualClock())
     results = await run(engine, users, users_per_call=users_per_call, types_per_call=types_per_call)
     evaluated = [result for result in results if result.outcome != "skipped"]
     to_be_asked = [user for user in users if user.skip_reason is None]
@@ -122,7 +124,7 @@ async def test_with_one_type_a_call_refusals_cost_one_pair(clock: ManualClock) -
     def refuses(_: Sequence[str]) -> httpx.Response | None:
         return httpx.Response(422) if refused in engine.calls[-1].pairs else None
 
-    engine = PretendEngine(clock, retryable={again: 1}, trouble=refuses)
+    engine = FakeEngine(clock, retryable={again: 1}, trouble=refuses)
     # One call at a time: the one that is judged is the last.
     results = await run(engine, users, types_per_call=1, concurrency=1)
     by_pair = {(result.user_id, result.scenario_type): result for result in results}
@@ -137,7 +139,7 @@ async def test_with_one_type_a_call_refusals_cost_one_pair(clock: ManualClock) -
 @pytest.mark.parametrize("status", [400, 413, 422, 500, 503, TIME_OUT])
 @pytest.mark.parametrize("users_per_call", [1, 100])
 async def test_exactly_the_poison_user_fails(clock: ManualClock, status: int, users_per_call: int) -> None:
-    results = await run(PretendEngine(clock, poison={POISON: status}), users_per_call=users_per_call)
+    results = await run(FakeEngine(clock, poison={POISON: status}), users_per_call=users_per_call)
     assert_only_these_fail(results, HUNDRED, {POISON: cause(status)})
 
 
@@ -154,18 +156,18 @@ async def test_each_of_several_poison_users_fails_by_its_own_cause(
 ) -> None:
     users = [MentorScenarios(f"user-{n:03}", own) for n, own in enumerate(types)]
     poison = {users[n].user_id: status for n, status in poison_at.items()}
-    engine = PretendEngine(ManualClock(), poison=poison)
+    engine = FakeEngine(ManualClock(), poison=poison)
     results = await run(engine, users, users_per_call=users_per_call, deliveries=deliveries, concurrency=concurrency)
     assert_only_these_fail(results, users, {user: cause(status) for user, status in poison.items()})
 
 
 async def test_a_poison_user_is_found_by_halving_without_many_pauses(clock: ManualClock) -> None:
     halvings = 2 * math.ceil(math.log2(100))
-    engine = PretendEngine(clock, poison={POISON: 422})
+    engine = FakeEngine(clock, poison={POISON: 422})
     results = await run(engine)
     assert len(engine.calls) <= 1 + halvings
     assert {each.attempts for each in results if each.user_id == POISON} == {len(engine.calls_with(POISON))}
-    engine = PretendEngine(clock, poison={POISON: 500})
+    engine = FakeEngine(clock, poison={POISON: 500})
     await run(engine)
     # Where no other user was answered meanwhile the canary is asked, and this user once more.
     before_blame = 2
@@ -177,7 +179,7 @@ async def test_a_poison_user_is_found_by_halving_without_many_pauses(clock: Manu
 
 async def test_among_refused_users_one_that_crashes_is_found(clock: ManualClock) -> None:
     poison = {user.user_id: 422 for user in HUNDRED} | {POISON: 500}
-    results = await run(PretendEngine(clock, poison=poison), users_per_call=1)
+    results = await run(FakeEngine(clock, poison=poison), users_per_call=1)
     assert_only_these_fail(results, HUNDRED, {user_id: cause(status) for user_id, status in poison.items()})
 
 
@@ -185,7 +187,7 @@ async def test_among_refused_users_one_that_crashes_is_found(clock: ManualClock)
 async def test_crashing_users_fail_while_the_canary_passes_dry(clock: ManualClock, status: int, count: int) -> None:
     """The canary is a user of an earlier batch; asked again, it must neither act nor spend a key."""
     poisoned = HUNDRED[50 : 50 + count]
-    engine = PretendEngine(clock, poison={user.user_id: status for user in poisoned})
+    engine = FakeEngine(clock, poison={user.user_id: status for user in poisoned})
     client = engine.client()
     await run(engine, HUNDRED[:1], client=client)
     results = await run(engine, poisoned, client=client)
@@ -206,9 +208,9 @@ async def test_an_outage_during_a_users_last_attempts_fails_no_user(clock: Manua
         return httpx.Response(500) if tuple(asked) == (POISON,) or refused > ATTEMPTS + 1 else None
 
     with pytest.raises(EngineUnavailableError):
-        await run(PretendEngine(clock, trouble=away), users_per_call=1)
+        await run(FakeEngine(clock, trouble=away), users_per_call=1)
     with pytest.raises(EngineUnavailableError):  # or a user alone, without any canary
-        await run(PretendEngine(clock, poison={POISON: 500}), [HUNDRED[37]])
+        await run(FakeEngine(clock, poison={POISON: 500}), [HUNDRED[37]])
 
 
 # Answers that are not final
@@ -216,7 +218,7 @@ async def test_an_outage_during_a_users_last_attempts_fails_no_user(clock: Manua
 
 async def test_an_open_pair_is_asked_again_alone(clock: ManualClock) -> None:
     retryable, left_out = (POISON, "b"), ("user-099", "a")
-    engine = PretendEngine(clock, retryable={retryable: 2}, left_out={left_out: 1})
+    engine = FakeEngine(clock, retryable={retryable: 2}, left_out={left_out: 1})
     results = await run(engine)
     assert_only_these_fail(results, HUNDRED, {})
     assert sorted(call.pairs for call in engine.calls[1:]) == [(retryable,), (retryable,), (left_out,)]
@@ -228,7 +230,7 @@ async def test_an_open_pair_is_asked_again_alone(clock: ManualClock) -> None:
 @pytest.mark.parametrize(("kind", "code"), [("retryable", "busy"), ("left_out", "engine_missing_result")])
 async def test_a_pair_that_stays_open_fails_alone(clock: ManualClock, kind: str, code: str) -> None:
     settings: dict[str, Any] = {kind: {(POISON, "a"): 1000}}
-    engine = PretendEngine(clock, **settings)
+    engine = FakeEngine(clock, **settings)
     results = await run(engine)
     (failed,) = (result for result in results if result.error_code == code)
     assert (failed.user_id, failed.scenario_type, failed.outcome) == (POISON, "a", "failed")
@@ -241,7 +243,7 @@ async def test_a_user_refused_only_when_asked_again_fails_alone(clock: ManualClo
     def refuses_alone(asked: Sequence[str]) -> httpx.Response | None:
         return httpx.Response(422) if tuple(asked) == (POISON,) else None
 
-    results = await run(PretendEngine(clock, left_out={(POISON, "a"): 1}, trouble=refuses_alone))
+    results = await run(FakeEngine(clock, left_out={(POISON, "a"): 1}, trouble=refuses_alone))
     refused = {(each.user_id, each.scenario_type) for each in results if each.error_code == "engine_http_422"}
     assert refused == {(POISON, "a")}
 
@@ -254,7 +256,7 @@ async def test_a_user_refused_only_when_asked_again_fails_alone(clock: ManualClo
 async def test_a_dead_engine_fails_no_user(
     clock: ManualClock, status: int, users_per_call: int, deliveries: int
 ) -> None:
-    engine = PretendEngine(clock, poison={user.user_id: status for user in HUNDRED})
+    engine = FakeEngine(clock, poison={user.user_id: status for user in HUNDRED})
     with pytest.raises(EngineUnavailableError) as caught:
         await run(engine, users_per_call=users_per_call, deliveries=deliveries)
     assert caught.value.code == cause(status)
@@ -264,20 +266,20 @@ async def test_a_dead_engine_fails_no_user(
 
 @pytest.mark.parametrize("good_calls", [1, 10])
 async def test_an_engine_that_goes_down_midway_fails_no_user(clock: ManualClock, good_calls: int) -> None:
-    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) > good_calls else None)
+    engine = FakeEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) > good_calls else None)
     with pytest.raises(EngineUnavailableError):
         await run(engine, [*SKIPPED, *HUNDRED], users_per_call=7)
 
 
 async def test_an_outage_that_passes_within_the_retries_fails_no_user(clock: ManualClock) -> None:
-    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) < ATTEMPTS else None)
+    engine = FakeEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) < ATTEMPTS else None)
     assert_only_these_fail(await run(engine), HUNDRED, {})
 
 
 @pytest.mark.parametrize(("status", "retry_after"), [(429, None), (503, "77")])
 async def test_a_status_about_all_calls_fails_no_user(clock: ManualClock, status: int, retry_after: str | None) -> None:
     answer = always(status, retry_after)
-    engine = PretendEngine(clock, trouble=lambda users: None if "user-000" in users else answer(users))
+    engine = FakeEngine(clock, trouble=lambda users: None if "user-000" in users else answer(users))
     with pytest.raises(EngineUnavailableError) as caught:
         await run(engine, users_per_call=1, seconds=1000)
     assert caught.value.retry_after == (retry_after and float(retry_after))
@@ -285,7 +287,7 @@ async def test_a_status_about_all_calls_fails_no_user(clock: ManualClock, status
 
 @pytest.mark.parametrize(("status", "users_per_call"), [(401, 1), (403, 100), (404, 1)])
 async def test_an_engine_that_rejects_us_stops_the_batch(clock: ManualClock, status: int, users_per_call: int) -> None:
-    engine = PretendEngine(clock, trouble=always(status))
+    engine = FakeEngine(clock, trouble=always(status))
     with pytest.raises(EngineAccessError) as caught:
         await run(engine, users_per_call=users_per_call, concurrency=4)
     assert caught.value.code == cause(status)
@@ -298,7 +300,7 @@ async def test_an_engine_that_rejects_us_stops_the_batch(clock: ManualClock, sta
 
 
 async def test_a_503_fails_a_user_after_eight_refusals(clock: ManualClock) -> None:
-    engine = PretendEngine(clock, poison={POISON: 503})
+    engine = FakeEngine(clock, poison={POISON: 503})
     await run(engine, users_per_call=1)
     last = engine.calls[-2 * BUSY_ATTEMPTS :]
     assert [call.users for call in last[::2]] == [(POISON,)] * BUSY_ATTEMPTS
@@ -316,7 +318,7 @@ async def test_a_503_that_meets_the_canary_fails_no_user(clock: ManualClock) -> 
         # The canary passes once in three times: never often enough in a row.
         return httpx.Response(503) if asked_alone > 2 * ATTEMPTS and asked_alone % 3 else None
 
-    evaluated = await evaluate(PretendEngine(clock, trouble=full), users_per_call=1, seconds=60)
+    evaluated = await evaluate(FakeEngine(clock, trouble=full), users_per_call=1, seconds=60)
     assert evaluated.remaining == (POISON,)
     assert_only_these_fail(evaluated.results, [user for user in HUNDRED if user.user_id != POISON], {})
 
@@ -325,7 +327,7 @@ async def test_a_503_that_meets_the_canary_fails_no_user(clock: ManualClock) -> 
 
 
 async def test_after_the_last_delivery_users_are_lost_without_a_call(clock: ManualClock) -> None:
-    engine = PretendEngine(clock)
+    engine = FakeEngine(clock)
     results = await run(engine, [*SKIPPED, *HUNDRED], deliveries=6)
     assert results[: -2 * len(HUNDRED)] == skips_of(SKIPPED)
     assert_only_these_fail(results[-2 * len(HUNDRED) :], HUNDRED, {user.user_id: "worker_lost" for user in HUNDRED})
@@ -335,9 +337,9 @@ async def test_after_the_last_delivery_users_are_lost_without_a_call(clock: Manu
 
 async def test_when_the_time_ends_finished_users_keep_their_results(clock: ManualClock) -> None:
     with pytest.raises(DeadlineExceededError):
-        await run(PretendEngine(clock, poison={POISON: TIME_OUT}), deliveries=4, seconds=25)
+        await run(FakeEngine(clock, poison={POISON: TIME_OUT}), deliveries=4, seconds=25)
     slow = HUNDRED[30:40]
-    engine = PretendEngine(clock, poison={slow[7].user_id: TIME_OUT})
+    engine = FakeEngine(clock, poison={slow[7].user_id: TIME_OUT})
     evaluated = await evaluate(engine, users_per_call=10, seconds=25, concurrency=2)
     assert evaluated.remaining == tuple(user.user_id for user in slow)
     assert_only_these_fail(evaluated.results, [user for user in HUNDRED if user not in slow], {})
@@ -345,19 +347,19 @@ async def test_when_the_time_ends_finished_users_keep_their_results(clock: Manua
 
 async def test_a_user_whose_retry_comes_too_late_has_not_failed(clock: ManualClock) -> None:
     users = make_users(3)
-    undecided = PretendEngine(clock, retryable={("user-001", "a"): 1})
-    crashing = PretendEngine(clock, poison={"user-001": 500})
+    undecided = FakeEngine(clock, retryable={("user-001", "a"): 1})
+    crashing = FakeEngine(clock, poison={"user-001": 500})
     for engine in (undecided, crashing):
         evaluated = await evaluate(engine, users, users_per_call=1, seconds=NO_PAUSE)
         assert evaluated.remaining == ("user-001",)
         assert_only_these_fail(evaluated.results, [users[0], users[2]], {})
-    evaluated = await evaluate(PretendEngine(clock), [*BOTH_KINDS, *SKIPPED], seconds=0)
+    evaluated = await evaluate(FakeEngine(clock), [*BOTH_KINDS, *SKIPPED], seconds=0)
     assert (evaluated.results, evaluated.remaining) == (skips_of(SKIPPED), ("anna",))
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(500, NO_PAUSE), (TIME_OUT, 25)])
 async def test_on_the_last_delivery_an_open_user_fails(clock: ManualClock, status: int, seconds: float) -> None:
-    engine = PretendEngine(clock, poison={"user-099": status})
+    engine = FakeEngine(clock, poison={"user-099": status})
     results = await run(engine, users_per_call=1, deliveries=5, seconds=seconds, concurrency=1)
     assert_only_these_fail(results, HUNDRED, {"user-099": cause(status)})
     results = await run(engine, deliveries=5, seconds=0)
@@ -369,6 +371,6 @@ async def test_on_the_last_delivery_an_open_user_fails(clock: ManualClock, statu
 async def test_skips_need_no_engine_and_no_time(
     clock: ManualClock, status: int, deliveries: int, seconds: float
 ) -> None:
-    engine = PretendEngine(clock, trouble=always(status))
+    engine = FakeEngine(clock, trouble=always(status))
     assert await run(engine, SKIPPED, deliveries=deliveries, seconds=seconds) == skips_of(SKIPPED)
     assert engine.calls == []

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from functions.http.invocations import PREFIX, cursor_of, position_of_cursor
-from functions.http.schemas import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
 from functions.runs.manual import REFUSALS
+from functions.runs.requests import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
 from shared.run_repository import Position
 from tests.unit.functions.fake_sql import (
     RUN_ID,

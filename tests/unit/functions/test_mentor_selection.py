@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from functions.runs.mentor_selection import PAGE_SIZE, REST, MentorSelector, SelectionPage
+from functions.runs.mentor_selection import PAGE_SIZE, REMAINING, MentorSelector, SelectionPage
 from functions.runs.peer_mentors import ActivePeerMentor, fetch_active_among, fetch_active_peer_mentors
 from shared.database import ANSWER_TOO_LARGE
 from shared.errors import DatabaseRefusedError, MentorsViewError
 from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, MentorScenarios
-from shared.queue_repository import Enumeration
+from shared.slice_repository import Enumeration
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
 from tests.unit.functions.fake_sql import mentor_id, mentor_row
@@ -155,7 +155,7 @@ async def test_a_retry_then_reads_what_its_source_did_not_reach() -> None:
     inactive = pairs(9, types=("for_new",), skip=MENTOR_NOT_ACTIVE)
     assert await programme.pages(**OF_SOURCE) == [
         SelectionPage(pairs(0), Counter(), mentor_id(0)),
-        SelectionPage(pairs(2, 4, types=("for_new",)) + inactive, Counter(), REST + mentor_id(9)),
+        SelectionPage(pairs(2, 4, types=("for_new",)) + inactive, Counter(), REMAINING + mentor_id(9)),
     ]
 
 
@@ -163,7 +163,7 @@ async def test_a_retry_then_reads_what_its_source_did_not_reach() -> None:
     ("cursor", "left"),
     [
         *((None, (0, 1, 2, 4, 5)), (mentor_id(0), (1, 2, 4, 5)), (mentor_id(2), (4, 5))),
-        *((REST + mentor_id(4), (5,)), (REST + mentor_id(5), ())),
+        *((REMAINING + mentor_id(4), (5,)), (REMAINING + mentor_id(5), ())),
     ],
 )
 async def test_a_retry_goes_on_wherever_it_stands(cursor: str | None, left: tuple[int, ...]) -> None:
@@ -179,10 +179,14 @@ async def test_a_retry_of_a_retry_reads_the_first_runs_remainder() -> None:
     programme.has_run(RETRY, pairs(0), done=False, enumeration_cursor=mentor_id(0), **of_source)
     pages = await programme.pages(is_retry=True, retry_of=RETRY)
     assert [mentor.user_id for page in pages for mentor in page.mentors] == mentor_ids(0, 1, 3, 4, 5)
-    assert [page.cursor for page in pages] == [mentor_id(0), REST + mentor_id(1), REST + REST + mentor_id(5)]
+    assert [page.cursor for page in pages] == [
+        mentor_id(0),
+        REMAINING + mentor_id(1),
+        REMAINING + REMAINING + mentor_id(5),
+    ]
 
 
-@pytest.mark.parametrize("cursor", [None, mentor_id(1), REST + mentor_id(4), REST + REST + mentor_id(4)])
+@pytest.mark.parametrize("cursor", [None, mentor_id(1), REMAINING + mentor_id(4), REMAINING + REMAINING + mentor_id(4)])
 async def test_a_source_that_was_pruned_ends_the_reading(cursor: str | None) -> None:
     programme = Programme([["new"]] * 6, most_rows=1)
     assert await programme.pages(cursor=cursor, **OF_SOURCE) == []

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.http.schemas import RunRequest
 from functions.runs.manual import ManualRun, start_run
+from functions.runs.requests import RunRequest
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE
 from tests.unit.clock import ManualClock
-from tests.unit.functions.fake_engine import PretendEngine, truth
+from tests.unit.functions.fake_engine import FakeEngine, truth
 from tests.unit.functions.fake_sql import RUN_ID, mentor_id, mentor_row
 from tests.unit.functions.http_function import Function, problem_in
 from tests.unit.log_lines import LogLines
@@ -199,7 +199,7 @@ async def test_at_most_a_batch_of_mentors_is_served(log: LogLines) -> None:
 async def test_an_engine_that_serves_no_call_is_a_problem(
     log: LogLines, clock: ManualClock, status: int, headers: dict[str, str], retry_after: int | None
 ) -> None:
-    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
+    engine = FakeEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
     function = Function(rows=MENTORS, engine=engine)
     response = await evaluate(function, 0, 1)
     answer = (502, "engine_rejected") if retry_after is None else (503, "engine_unavailable")
@@ -212,7 +212,7 @@ async def test_an_engine_that_serves_no_call_is_a_problem(
 
 
 async def test_a_batch_that_is_not_through_in_time_is_504(log: LogLines, clock: ManualClock) -> None:
-    engine = PretendEngine(clock, poison={mentor_id(0): 0})
+    engine = FakeEngine(clock, poison={mentor_id(0): 0})
     function = Function(rows=MENTORS, engine=engine, TIME_BUDGET_SECONDS="5", ENGINE_TIMEOUT_SECONDS="4")
     for numbers in ((0,), (0, 7)):
         problem = problem_in(await evaluate(function, *numbers), 504, "time_budget_exceeded")
@@ -223,12 +223,12 @@ async def test_it_is_never_in_hand_together_with_a_poison_batch(log: LogLines, c
     """The end of either would be charged to the other."""
 
     def look(_: Sequence[str]) -> None:
-        idle.append(function.services.process.is_idle)
+        idle.append(function.services.gate.is_idle)
 
     idle: list[bool] = []
-    engine = PretendEngine(clock, trouble=look)
+    engine = FakeEngine(clock, trouble=look)
     function = Function(rows=MENTORS, engine=engine)
-    async with function.services.process.alone() as is_idle:
+    async with function.services.gate.exclusive() as is_idle:
         assert is_idle
         evaluating = asyncio.create_task(evaluate(function, 0))
         for _ in range(1000):

@@ -17,17 +17,10 @@ from pydantic import ValidationError
 
 from functions.http.invocations import PREFIX, cursor_of, mentor_of_cursor, position_of_cursor
 from functions.http.middleware import MAX_BODY_BYTES
-from functions.http.schemas import (
-    MAX_BATCH_MENTORS,
-    MAX_CHOSEN_MENTORS,
-    MAX_NOTE_LENGTH,
-    InvocationChange,
-    ListedInvocation,
-    ListQuery,
-    RunRequest,
-    StartRequest,
-)
+from functions.http.schemas import InvocationChange, ListQuery, StartRequest
+from functions.runs.requests import MAX_BATCH_MENTORS, MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH, RunRequest
 from shared.errors import RequestError
+from shared.invocation import ListedInvocation
 from shared.run_repository import Position
 from tests.unit.functions.fake_sql import RUN_ID, mentor_id, summarized
 from tests.unit.functions.http_function import ADMIN, INVOKE, JSON, Function, problem_in

@@ -13,16 +13,17 @@ import pytest
 
 from functions.runs.peer_mentors import PAGE_SIZE
 from functions.runs.run_log import MAX_FAILED_USERS
-from functions.runs.slice import build_services, process_open_runs
+from functions.runs.services import build_services
+from functions.runs.slice import process_open_runs
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS
 from shared.deadline import Deadline
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.evaluations import MentorScenarios, to_pairs
-from shared.queue_repository import Enumeration, OpenInvocation
+from shared.slice_repository import Enumeration, OpenInvocation
 from tests.unit.clock import ManualClock
 from tests.unit.environment import make_config
-from tests.unit.functions.fake_engine import PretendEngine
-from tests.unit.functions.fake_sql import SLOT, PretendSql, mentor_id, mentor_row, opened_now, summarized
+from tests.unit.functions.fake_engine import FakeEngine
+from tests.unit.functions.fake_sql import SLOT, FakeSql, mentor_id, mentor_row, opened_now, summarized
 from tests.unit.functions.http_function import Function
 from tests.unit.log_lines import LogLines
 
@@ -43,7 +44,7 @@ def function(log: LogLines) -> Function:  # the log: what is logged shall not sp
 
 def with_queue(clock: ManualClock, users: int, poison: dict[str, int]) -> Function:
     """A function with so many users in the queue, some of them poison."""
-    function = Function(engine=PretendEngine(clock, poison=poison), ENGINE_USERS_PER_CALL="1")
+    function = Function(engine=FakeEngine(clock, poison=poison), ENGINE_USERS_PER_CALL="1")
     function.sql.queue(queued_pairs(users))
     return function
 
@@ -101,7 +102,7 @@ async def test_an_engine_failure_is_reported_before_runs_are_ended(
     log: LogLines, clock: ManualClock, status: int, retry_after: int | None
 ) -> None:
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    engine = PretendEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
+    engine = FakeEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
     function = Function(rows=MENTORS, engine=engine)
     await services(function, [invocation("run")])
     called = function.sql.called()
@@ -242,7 +243,7 @@ async def test_requests_grow_with_batches_and_calls_with_users(mentors: int, bat
 
 async def test_slices_and_readers_share_no_connections(log: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a slice goes through while no reader is answered."""
-    pools = {count: PretendSql(MENTORS) for count in (SLICE_CONNECTIONS, READER_CONNECTIONS)}
+    pools = {count: FakeSql(MENTORS) for count in (SLICE_CONNECTIONS, READER_CONNECTIONS)}
     slices, readers = pools.values()
     monkeypatch.setattr("functions.runs.slice.connect", lambda url, key, *, connections: pools[connections].database)
     monkeypatch.setattr("functions.runs.slice.Database", lambda client: client)

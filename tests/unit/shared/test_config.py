@@ -43,7 +43,7 @@ def test_the_example_names_all_settings_and_shows_the_defaults() -> None:
     assert set(example) == {
         name.upper() for kind in (ScenarioEvaluationConfig, *TARGETS.values()) for name in kind.model_fields
     }
-    assert ScenarioEvaluationConfig.from_environment(example).in_force() == make_config().in_force()
+    assert ScenarioEvaluationConfig.from_environment(example).recorded_settings() == make_config().recorded_settings()
 
 
 def test_all_that_is_missing_wrong_or_at_odds_is_named_at_once() -> None:
@@ -96,12 +96,12 @@ def test_no_secret_is_in_an_error_nor_in_its_traceback(secrets: dict[str, str]) 
 
 def test_no_secret_is_shown_or_recorded() -> None:
     config = make_config(ALERT_WEBHOOK_URL=WEBHOOK, ALERT_WEBHOOK_SECRET=SIGNING_SECRET)
-    recorded = json.dumps(config.in_force())
+    recorded = json.dumps(config.recorded_settings())
     secrets = [value for key, value in REQUIRED.items() if not key.endswith("_URL")]
     for secret in (*secrets, "hush", SIGNING_SECRET):
         assert secret not in f"{config!r} {config} {config.supabase_secret_key} {recorded}"
     assert not any(value in recorded for value in REQUIRED.values())
-    assert config.in_force()["alerts"] is True
+    assert config.recorded_settings()["alerts"] is True
 
 
 def test_the_environment_is_read_as_it_was_given_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,9 @@ def test_scenario_types_can_stand_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "types.json"
     file.write_text('[{"type": "birthday", "segments": ["b", "a"]}]', encoding="utf-8-sig")
     config = make_config(SCENARIO_TYPES=f"@{file}")
-    assert config.in_force()["scenario_types"] == [{"type": "birthday", "enabled": True, "segments": ["a", "b"]}]
+    assert config.recorded_settings()["scenario_types"] == [
+        {"type": "birthday", "enabled": True, "segments": ["a", "b"]}
+    ]
     file.write_bytes(b"\xff\xfe[]")
     assert "SCENARIO_TYPES: expected JSON or @file" in refused_with(SCENARIO_TYPES=f"@{file}")
 

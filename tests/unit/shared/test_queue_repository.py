@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.queue_repository import Enumeration
+from shared.slice_repository import Enumeration
 
 RUN_ID = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a11"
 ROW: dict[str, Any] = {

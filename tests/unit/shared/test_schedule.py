@@ -140,16 +140,16 @@ def used(*days: int, schedule: tuple[str, str] | None = DAILY) -> list[UsedSlot]
 def test_a_gap_is_found_and_none_is_made_up(
     runs: list[UsedSlot], in_force: tuple[str, str], now: datetime | None, missed: list[int]
 ) -> None:
-    assert missed_slots(runs, in_force=in_force, now=now) == [at(day) for day in missed]
+    assert missed_slots(runs, current=in_force, now=now) == [at(day) for day in missed]
 
 
 def test_missed_slots_follow_their_zone_through_a_clock_change() -> None:
     ends = [UsedSlot(at(27, 1, month=10), OSLO), UsedSlot(at(24, 0, month=10), OSLO)]
-    assert missed_slots(ends, in_force=OSLO, now=None) == [at(26, 1, 10), at(25, 0, 10)]
+    assert missed_slots(ends, current=OSLO, now=None) == [at(26, 1, 10), at(25, 0, 10)]
 
 
 def test_a_long_gap_is_listed_from_its_end_and_bounded() -> None:
     every_minute = ("* * * * *", "UTC")
-    found = missed_slots([UsedSlot(at(1, month=1), every_minute)], in_force=every_minute, now=at(26) + MISSED_AFTER)
+    found = missed_slots([UsedSlot(at(1, month=1), every_minute)], current=every_minute, now=at(26) + MISSED_AFTER)
     assert len(found) == MOST_MISSED
     assert found[0] == at(26) - MINUTE

@@ -1,0 +1,49 @@
+"""What callers ask of manual runs and of evaluation-batch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+from shared.invocation import Id
+
+MAX_CHOSEN_MENTORS = 10_000
+MAX_BATCH_MENTORS = 1_000
+MAX_NOTE_LENGTH = 2_000
+
+# PostgreSQL stores no NUL.
+Note = Annotated[str, Field(max_length=MAX_NOTE_LENGTH, pattern=r"^[^\x00]*$")]
+ScenarioName = Annotated[str, Field(min_length=1, max_length=100)]
+ChosenTypes = Annotated[list[ScenarioName], Field(min_length=1, max_length=100)]
+
+
+class RequestShape(BaseModel):
+    """A JSON object or a query; members that it does not name are refused."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class RunRequest(RequestShape):
+    """The run to open; an empty object means all active mentors and all scenario types that apply."""
+
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_CHOSEN_MENTORS)] | None = Field(
+        default=None, description="Only these mentors. Those who are unknown or not active are `skipped`."
+    )
+    scenario_types: ChosenTypes | None = Field(default=None, description="Only these scenario types, where they apply.")
+    dry_run: StrictBool = Field(default=False, description="Evaluate without notifying. A retry of a dry run is dry.")
+    retry_of: Id | None = Field(
+        default=None,
+        description="Evaluate what this invocation left unfinished, and nothing else: failed, not evaluated, not read.",
+    )
+    note: Note | None = Field(default=None, description="For people.")
+
+
+class BatchRequest(RequestShape):
+    """The mentors to evaluate now."""
+
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_BATCH_MENTORS)] = Field(
+        description="At most EVALUATION_BATCH_SIZE of them."
+    )
+    scenario_types: ChosenTypes | None = Field(default=None, description="Only these scenario types.")
+    dry_run: StrictBool = Field(default=False, description="Evaluate without notifying.")

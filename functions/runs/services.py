@@ -1,0 +1,82 @@
+"""The clients that slices and routes work with; built once for a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from functions.runs.process_gate import ProcessGate
+from shared.concurrency import AdaptiveLimiter
+from shared.config import ScenarioEvaluationConfig
+from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, Database, connect
+from shared.engine_client import EngineClient
+from shared.queue_repository import QueueRepository
+from shared.run_repository import RunRepository
+from shared.slice_repository import SliceRepository
+from shared.webhook import AlertWebhook
+
+if TYPE_CHECKING:
+    from shared.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The dependencies of a process.
+
+    Args:
+        database: the Data API, over the connections reserved for slices.
+        reader_database: the Data API, over the connections of callers of the REST API.
+        now: this machine's clock; the database's clock overrules it.
+        gate: what this process works on at the moment.
+        webhook: where alerts are sent; None: no alerts.
+        telemetry: measures slices, batches and calls; None: no telemetry.
+    """
+
+    config: ScenarioEvaluationConfig
+    database: Database
+    reader_database: Database
+    slices: SliceRepository
+    queue: QueueRepository
+    runs: RunRepository
+    engine: EngineClient
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    gate: ProcessGate = field(default_factory=ProcessGate)
+    webhook: AlertWebhook | None = None
+    telemetry: Telemetry | None = None
+
+    def measuring(self, trigger: str) -> AbstractAsyncContextManager[None]:
+        """Measures a slice where telemetry is configured; see `Telemetry.slice`."""
+        return nullcontext() if self.telemetry is None else self.telemetry.slice(trigger)
+
+
+def build_services(config: ScenarioEvaluationConfig) -> Services:
+    """Builds the clients; nothing is sent yet."""
+    secret_key = config.supabase_secret_key.get_secret_value()
+    database = Database(connect(config.supabase_url, secret_key, connections=SLICE_CONNECTIONS))
+    reader_database = Database(connect(config.supabase_url, secret_key, connections=READER_CONNECTIONS))
+    telemetry = None
+    if config.otel_exporter_otlp_endpoint is not None:
+        # OpenTelemetry is slow to import, and only imported where a collector is configured.
+        from shared.telemetry import telemetry_for
+
+        telemetry = telemetry_for(f"{config.scenario_engine_url}/v1/evaluations")
+    engine = EngineClient(
+        config.scenario_engine_url,
+        config.scenario_engine_token.get_secret_value(),
+        limiter=AdaptiveLimiter(config.engine_max_concurrency),
+        timeout_seconds=config.engine_timeout_seconds,
+        max_attempts=config.engine_max_attempts,
+        telemetry=telemetry,
+    )
+    webhook = None
+    if config.alert_webhook_url is not None:
+        webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret)
+    slices = SliceRepository(database.with_longer_retries(), config)
+    queue = QueueRepository(database.with_longer_retries(), config)
+    runs = RunRepository(reader_database, config)
+    return Services(
+        config, database, reader_database, slices, queue, runs, engine, webhook=webhook, telemetry=telemetry
+    )

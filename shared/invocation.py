@@ -1,0 +1,202 @@
+"""The shape of an invocation: what the SQL functions return, what slices log and send, and what callers get.
+
+Members that a shape does not name are ignored: an upgrade changes the database before the function.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+Status = Literal["pending", "running", "success", "partial", "failed", "cancelled", "skipped"]
+Trigger = Literal["schedule", "manual", "retry"]
+PairOutcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"]
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*")
+
+
+def _require_uuid(value: object) -> object:
+    """Refuses braces, URNs and other spellings, which pydantic accepts."""
+    if isinstance(value, str) and not _UUID.fullmatch(value):
+        raise ValueError("expected a UUID such as 0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10")
+    return value
+
+
+def _require_time(value: object) -> object:
+    """Refuses numbers, which pydantic reads as seconds since 1970."""
+    if isinstance(value, datetime) or (isinstance(value, str) and _TIME.fullmatch(value)):
+        return value
+    raise ValueError("expected an RFC 3339 time with an offset")
+
+
+def _to_utc(moment: datetime) -> datetime:
+    """Converts to UTC: PostgreSQL accepts fewer offsets than RFC 3339 allows."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("expected a time between the years 1 and 9999 in UTC") from error
+
+
+Id = Annotated[UUID, BeforeValidator(_require_uuid)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_time), AfterValidator(_to_utc)]
+
+
+class Shape(BaseModel):
+    """A value that SQL returns."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+
+class Counts(Shape):
+    """Outcomes of an invocation's pairs; the last six add up to `evaluations` once it has ended."""
+
+    mentors: int = Field(description="Read so far, rows without a user id among them.")
+    mentors_skipped: int = Field(description="Of these, how many are in no batch; `skip_reasons` say why.")
+    batches: int
+    batches_done: int
+    evaluations: int = Field(description="Pairs of mentor and scenario type.")
+    triggered: int
+    not_triggered: int
+    suppressed: int
+    skipped: int
+    failed: int
+    not_evaluated: int
+
+    @property
+    def unfinished(self) -> int:
+        """Returns the number of pairs without a result."""
+        return self.failed + self.not_evaluated
+
+
+class SkipReasons(Shape):
+    """Rows of the view `active_peer_mentors` that led to no evaluation, by reason."""
+
+    no_scenario_applies: int
+    user_id_missing: int
+    invalid_segments: int = Field(
+        description="Of users in a batch: their pairs are `skipped`, unless another row of the same user can be used."
+    )
+
+
+class Cause(Shape):
+    """One cause of failures."""
+
+    code: str
+    count: int = Field(description="Evaluations.")
+    is_lower_bound: bool = Field(
+        description="There may be more of this cause: some batches had more causes than the 20 that a batch keeps."
+    )
+
+
+class FailureCause(Cause):
+    """One cause of failures, and some of the users affected."""
+
+    message: str | None = Field(description="Of one of them.")
+    sample_user_ids: list[Id] = Field(description="10 at most.")
+
+
+class OtherFailures(Shape):
+    """The failures that the counts of the causes shown do not include."""
+
+    count: int = Field(description="Evaluations; with the counts of `failures` it makes `counts.failed`.")
+
+
+class InvocationState(Shape):
+    """One run, as it is now, for holders of an invoke token: without its note, and without user ids."""
+
+    id: Id
+    trigger: Trigger
+    status: Status
+    dry_run: bool
+    deduplicated: bool = Field(default=True, description="False only in the answer to the call that opened it.")
+    scheduled_for: Moment
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    expires_at: Moment
+    lateness_seconds: int | None = Field(description="From its slot to its start.")
+    retry_of: Id | None
+    error_code: str | None = Field(description="Why it ended as it did, or what it waits for.")
+    counts: Counts
+    skip_reasons: SkipReasons
+
+    @property
+    def is_open(self) -> bool:
+        """Returns whether there is still work to do."""
+        return self.status in ("pending", "running")
+
+    @property
+    def duration(self) -> timedelta | None:
+        """Returns the time from start to end; None while it is open, or where it never started."""
+        return self.finished_at - self.started_at if self.finished_at and self.started_at else None
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """Returns the fields that each log line about this invocation has."""
+        same = {"trigger": self.trigger, "status": self.status, "lateness_seconds": self.lateness_seconds}
+        slot = self.scheduled_for.isoformat()
+        return {"invocation_id": str(self.id), "slot": slot, **same, "error_code": self.error_code}
+
+
+class InvocationSummary(InvocationState):
+    """One run, as a list shows it."""
+
+    error_message: str | None = Field(description="Where `error_code` is about the engine: what was wrong with it.")
+    note: str | None
+
+
+class Invocation(InvocationSummary):
+    """One run, as it is now."""
+
+    scenarios: dict[str, dict[PairOutcome, int]] = Field(description="Per scenario type; zeros are left out.")
+    failures: list[FailureCause] = Field(description="The 20 commonest causes, the commonest first.")
+    other_failures: OtherFailures
+
+
+class UserResult(Shape):
+    """The result of one pair; the outcome is null while it is open."""
+
+    scenario_type: str
+    outcome: PairOutcome | None
+    error_code: str | None = Field(description="Of a failure the cause, of a skipped pair the reason.")
+    error_message: str | None
+    notification_id: str | None
+
+
+class ListedInvocation(InvocationSummary):
+    """An invocation in a list; `results` are those of the mentor whom the list was filtered by."""
+
+    results: list[UserResult] = Field(default=[])
+
+
+class ChosenBy(Shape):
+    """What the run was opened for; null is all active mentors, and all scenario types that apply."""
+
+    users: int | None = Field(description="How many were chosen.")
+    sample_user_ids: list[Id] = Field(description="10 of them at most.")
+    scenario_types: list[str] | None
+
+
+class DispatchAnswers(Shape):
+    """How often the function returned one answer to the database's calls for a slice; no status: none yet."""
+
+    status_code: int | None
+    error: str | None
+    count: int
+    first_at: Moment
+    last_at: Moment
+
+
+class InvocationDetail(Invocation):
+    """One run with everything that is known of it."""
+
+    request: ChosenBy
+    config: dict[str, Any] = Field(description="The settings in force when it was opened.")
+    enumeration_done: bool = Field(description="All mentors of the run were read.")
+    not_evaluated_user_ids: list[Id] = Field(description="10 of those at most.")
+    dispatches: list[DispatchAnswers] = Field(description="From its slot to its end, the 20 latest, the latest first.")

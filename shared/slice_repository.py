@@ -1,0 +1,232 @@
+"""The SQL functions of a slice: opening the due slot, permits to call the engine, ending invocations and the slice."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.config import ScenarioEvaluationConfig
+from shared.database import Database, from_row
+from shared.evaluations import MentorScenarios
+from shared.invocation import Cause, InvocationSummary
+
+# Calls end with the time budget of their slice; a process that is short of CPU notices it late.
+PERMIT_MARGIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration:
+    """The mentors of an invocation, and how far they were read.
+
+    Args:
+        cursor: the position, in the terms of functions/runs/mentor_selection.py; None: the start.
+        done: all mentors were read.
+        is_retry: it is about what another invocation left unfinished.
+        retry_of: that invocation; None when it is none, or is gone.
+        user_ids: the chosen mentors, in the order of their ids; None: all active ones.
+        scenario_types: the chosen types; None: all that apply.
+    """
+
+    cursor: str | None = None
+    done: bool = False
+    is_retry: bool = False
+    retry_of: str | None = None
+    user_ids: tuple[str, ...] | None = None
+    scenario_types: frozenset[str] | None = None
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Enumeration:
+        """Reads it as the database writes it."""
+        request = row["request"] or {}
+        user_ids, scenario_types = request.get("user_ids"), request.get("scenario_types")
+        return cls(
+            cursor=row["enumeration_cursor"],
+            done=row["enumeration_done"],
+            is_retry=row["trigger"] == "retry",
+            retry_of=row["retry_of"],
+            user_ids=None if user_ids is None else tuple(user_ids),
+            scenario_types=None if scenario_types is None else frozenset(scenario_types),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInvocation:
+    """An invocation that is not over, as far as a slice has to know it."""
+
+    id: str
+    scheduled_for: str
+    trigger: str
+    enumeration: Enumeration
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSlot:
+    """What opening a slot found.
+
+    Args:
+        opened: this call opened it.
+        not_a_slot: the requested slot is neither due nor was ever opened.
+        invocation: the slot's invocation as a list shows it, None where there is none.
+        open: what this slice is to enumerate and finish, the oldest first.
+        more_open: more is open than that.
+        canary: a pair that the engine has answered before, if any.
+        alert_due: an alert waits to be sent.
+        poison_overdue: a poison batch has waited for ten minutes.
+    """
+
+    opened: bool
+    not_a_slot: bool
+    invocation: InvocationSummary | None
+    open: tuple[OpenInvocation, ...]
+    more_open: bool
+    canary: MentorScenarios | None
+    alert_due: bool
+    poison_overdue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedInvocation:
+    """An invocation after a try to end it.
+
+    Args:
+        ended_now: this call did.
+        invocation: as a list shows it; None when it is gone.
+        failures: the commonest causes; none unless this call ended it.
+    """
+
+    ended_now: bool
+    invocation: InvocationSummary | None
+    failures: Sequence[Cause] = ()
+
+
+def _summary(row: dict[str, Any] | None) -> InvocationSummary | None:
+    return None if row is None else InvocationSummary.model_validate(row)
+
+
+def to_canary(pair: dict[str, str] | None) -> MentorScenarios | None:
+    """Reads a canary as the database returns it."""
+    return MentorScenarios(pair["user_id"], (pair["scenario_type"],)) if pair else None
+
+
+class SliceRepository:
+    """State changes at the start and the end of a slice.
+
+    Args:
+        database: the Data API.
+        config: what is recorded with an invocation, and the limits that SQL has to know.
+
+    Every method raises `DatabaseUnavailableError` or `DatabaseRefusedError` where the Data API does not comply.
+    """
+
+    def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
+        self._database = database
+        self._config = config
+
+    async def open_slot(self, now: datetime, requested_slot: datetime | None) -> OpenedSlot:
+        """Opens the due slot unless it is open, and returns what is open.
+
+        Args:
+            now: this machine's clock. Only a hint: where the database's clock sees another slot, its own time is used.
+            requested_slot: the slot that the caller named, a whole UTC minute; None: whatever is due.
+        """
+        config = self._config
+        while True:
+            due, following = config.schedule.current_and_next(now)
+            answer = await self._database.call(
+                "scheduler_open_slot",
+                due_slot=due.isoformat(),
+                next_slot=following.isoformat(),
+                requested_slot=requested_slot.isoformat() if requested_slot else None,
+                missed_slot_max_gap_hours=config.missed_slot_max_gap_hours,
+                expires_after_hours=config.invocation_expires_after_hours,
+                max_workers=config.slices_at_a_time,
+                time_budget_seconds=config.time_budget_seconds,
+                retention_days=config.retention_days,
+                config=config.recorded_settings(),
+            )
+            if "open" in answer:
+                break
+            now = datetime.fromisoformat(answer["clock"])
+        rows = [from_row(OpenInvocation, row, enumeration=Enumeration.from_row(row)) for row in answer["open"]]
+        return from_row(
+            OpenedSlot,
+            answer,
+            open=tuple(rows),
+            canary=to_canary(answer["canary"]),
+            invocation=_summary(answer["invocation"]),
+        )
+
+    def new_permit_id(self) -> str | None:
+        """Returns an id for `take_permit`; None where no `ENGINE_MAX_CONCURRENCY_TOTAL` is set."""
+        return None if self._config.engine_max_concurrency_total is None else str(uuid.uuid4())
+
+    async def take_permit(self, permit_id: str | None, *, is_manual: bool, seconds: float) -> bool:
+        """Takes a permit to call the engine; it ends with `end_slice`, or expires. Asks nothing where the id is None.
+
+        Args:
+            permit_id: one for each request that may call, from `new_permit_id`.
+            is_manual: of a manual slice or an evaluation-batch; one permit is kept for them.
+            seconds: until the request makes no more calls.
+
+        Returns:
+            Whether the engine may be called.
+        """
+        return permit_id is None or bool(
+            await self._database.call(
+                "scheduler_take_permit",
+                permit_id=permit_id,
+                calls=self._config.engine_max_concurrency,
+                total=self._config.engine_max_concurrency_total,
+                is_manual=is_manual,
+                seconds=seconds + PERMIT_MARGIN_SECONDS,
+            )
+        )
+
+    async def finish(self, invocation_id: str, *, waits_for_view: bool = False) -> FinishedInvocation:
+        """Ends the invocation if everything of it is recorded.
+
+        Args:
+            invocation_id: the invocation.
+            waits_for_view: the mentors' view cannot be read; the invocation says so while it is open.
+        """
+        answer = await self._database.call(
+            "scheduler_finish", invocation_id=invocation_id, waits_for_view=waits_for_view
+        )
+        causes = [Cause.model_validate(cause) for cause in answer["failures"] or ()]
+        return FinishedInvocation(answer["ended_now"], _summary(answer["invocation"]), causes)
+
+    async def end_slice(
+        self,
+        *,
+        dispatch_id: int | None,
+        progressed: bool,
+        engine_answers: bool,
+        engine_error: str | None = None,
+        retry_after_seconds: float | None = None,
+        engine_message: str | None = None,
+        engine_permit_id: str | None = None,
+    ) -> None:
+        """Says that this slice is at its end.
+
+        Args:
+            dispatch_id: the dispatch that this slice answers, if one.
+            progressed: it queued or recorded something, so the next slice shall come at once.
+            engine_answers: the engine served it, so an earlier outage is over.
+            engine_error: `engine_unavailable` or `engine_rejected`: all workers are to pause.
+            engine_message: what was wrong, for people; cut to 300 characters.
+            retry_after_seconds: the engine's Retry-After, if any.
+            engine_permit_id: the permit that the slice had, or had requested.
+        """
+        await self._database.call(
+            "scheduler_end_slice",
+            dispatch_id=dispatch_id,
+            progressed=progressed,
+            engine_answers=engine_answers,
+            engine_error=engine_error,
+            engine_message=engine_message,
+            retry_after_seconds=None if retry_after_seconds is None else round(retry_after_seconds + 0.5),
+            engine_permit_id=engine_permit_id,
+        )
