@@ -38,8 +38,8 @@ test: install ## every test, on the real stack (ARGS='tests/unit -k …')
 	@$(BIN)/python -m tests.faults.system_packages
 	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-soak: install ## random runs with random faults (MINUTES=10 KIND=kills|mixed|crashes|sql SEED=… NIGHTS=…)
-	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(addprefix --kind ,$(KIND)) $(addprefix --seed ,$(SEED)) $(addprefix --nights ,$(NIGHTS))
+soak: install ## random runs with random faults (MINUTES=10 KIND=kills|mixed|crashes|sql SEED=… RUNS=…)
+	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(addprefix --kind ,$(KIND)) $(addprefix --seed ,$(SEED)) $(addprefix --runs ,$(RUNS))
 
 lint: install ## formatting, lint and types, strictly; plain words; dependencies (AUDIT=--required: fail if OSV is away)
 	@$(BIN)/ruff format --check .

@@ -1,8 +1,7 @@
 """The licences of what is deployed: `python -m tests.licences` writes docs/licences.md, as a part of `make lock`.
 
 What is deployed is what requirements.lock pins. Each distribution says its licence in one of three ways that have been
-usual over the years; all are brought to SPDX identifiers, and one that is not known here has to be looked at by
-somebody.
+usual over the years; all are brought to SPDX identifiers, and one that is not known here is an error.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 from jsonschema_rs import Draft202012Validator
 
 SCHEMA_PATH = Path(__file__).parents[1] / "docs" / "log-events.schema.json"
-# What a process that refuses its configuration says to whoever started it, on standard error, beside its log line.
+# What a process that refuses its configuration prints on standard error, beside its log line.
 REFUSAL = "The configuration is not usable:"
 
 
@@ -46,6 +46,7 @@ def check_lines(lines: Iterable[str], log: str, *, formats: bool = True) -> int:
     """
     number = 0
     for number, line in enumerate(_without_refusals(lines), 1):
+        value = None
         try:
             value = json.loads(line)
             validator = _validator(value["event"], formats=formats)

@@ -109,12 +109,12 @@ class OtlpCollector:
                     await self._ending.wait()
                     break
                 self.headers.append(headers)
-                self._handle_response(head[0].split()[1], body)
+                self._read_export(head[0].split()[1], body)
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 await writer.drain()
         writer.close()
 
-    def _handle_response(self, path: str, body: bytes) -> None:
+    def _read_export(self, path: str, body: bytes) -> None:
         if path == "/v1/traces":
             self.traces.append(ExportTraceServiceRequest.FromString(body))
         else:

@@ -29,7 +29,7 @@ def find(words: dict[str, str], texts: Iterable[tuple[str, str]]) -> Iterator[st
         words: of `read_words`.
         texts: names of files, and what is in them.
     """
-    pattern = re.compile("|".join(f"(?<![A-Za-z])(?:{word})(?![A-Za-z])" for word in words), re.IGNORECASE)
+    pattern = re.compile("|".join(f"(?<![A-Za-z-])(?:{word})(?![A-Za-z])" for word in words), re.IGNORECASE)
     for name, text in texts:
         for number, line in enumerate(text.splitlines(), start=1):
             for match in pattern.finditer(line):

@@ -1,6 +1,6 @@
 """Finds secrets in what was logged: those that are known, and whatever has the shape of one.
 
-A leak is told by its place and its kind. The secret itself is in no message: a test's report is kept and shared.
+A leak is reported by its place and its kind. The secret itself is in no message: a test's report is kept and shared.
 """
 
 from __future__ import annotations

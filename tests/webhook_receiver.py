@@ -26,10 +26,10 @@ class Delivery:
         return self.headers["webhook-id"]
 
     @property
-    def told(self) -> dict[str, Any]:
+    def payload(self) -> dict[str, Any]:
         """The figures for programs."""
-        told: dict[str, Any] = self.message["metadata"]["event_payload"]
-        return told
+        payload: dict[str, Any] = self.message["metadata"]["event_payload"]
+        return payload
 
 
 @dataclass
@@ -79,7 +79,7 @@ class WebhookReceiver:
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
             body = await reader.readexactly(int(headers["content-length"]))
             try:
-                self._handle_response(head[0].split()[1], headers, body)
+                self._accept(head[0].split()[1], headers, body)
             except (WebhookVerificationError, AssertionError, ValueError) as error:
                 self._refused.append(error)
             status = self.answers.pop(0) if self.answers else 200
@@ -91,7 +91,7 @@ class WebhookReceiver:
                 await writer.drain()
         writer.close()
 
-    def _handle_response(self, path: str, headers: dict[str, str], body: bytes) -> None:
+    def _accept(self, path: str, headers: dict[str, str], body: bytes) -> None:
         if self.secret is None:
             assert "webhook-signature" not in headers
             message = json.loads(body)

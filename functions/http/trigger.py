@@ -73,7 +73,7 @@ async def last_run(
     max_age_hours: Annotated[
         schemas.MaxAgeHours | None,
         Query(
-            description="By default the longest gap around the current slot and two hours: 26 for a nightly schedule."
+            description="By default the longest gap around the current slot and two hours: 26 for a daily schedule."
         ),
     ] = None,
 ) -> schemas.LastRun:

@@ -36,7 +36,7 @@ async def enumerate_mentors(
     Args:
         invocation: the invocation to enumerate.
         selector: where the mentors are read.
-        invocations: where the batches are queued.
+        queue: where the batches are queued.
         batch_size: mentors in a batch, at most.
         deadline: when to stop; the next slice continues.
         on_enqueued: called after each page that is in the queue.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shared.config import split_tokens
 from shared.deployment.env_file import UnusableFileError, change_tokens, read_env_file
-from shared.deployment.http_call import EngineResponse, NoAnswerError, call, read_json
+from shared.deployment.http_call import Answer, NoAnswerError, call, read_json
 from shared.deployment.settings import TARGETS, Deployment, check, unknown_names
 from shared.deployment.smoke_test import SmokeTest, SmokeTestError
 from shared.errors import ConfigError
@@ -68,7 +68,7 @@ def _carry_out(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return 0
     if options.command == "problem":
         secrets = [secret for text in deployment.secrets.values() for secret in split_tokens(text)]
-        print(EngineResponse(options.status, read_json(sys.stdin.buffer.read()), secrets).problem)
+        print(Answer(options.status, read_json(sys.stdin.buffer.read()), secrets).problem)
         return 0
     config = deployment.config
     function = SmokeTest(

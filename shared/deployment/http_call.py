@@ -24,7 +24,7 @@ class NoAnswerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class EngineResponse:
+class Answer:
     """What came back.
 
     Args:
@@ -61,7 +61,7 @@ def call(
     headers: Mapping[str, str] | None = None,
     body: object = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
-) -> EngineResponse:
+) -> Answer:
     """Sends one request; a redirect is an answer like any other.
 
     Args:
@@ -88,7 +88,7 @@ def call(
         raise NoAnswerError(f"{error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NoAnswerError(type(error).__name__) from error
-    return EngineResponse(response.status_code, read_json(received), secrets)
+    return Answer(response.status_code, read_json(received), secrets)
 
 
 def read_json(body: bytes) -> Any:

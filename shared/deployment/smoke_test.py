@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from shared.deployment.http_call import EngineResponse, NoAnswerError, call
+from shared.deployment.http_call import Answer, NoAnswerError, call
 
 INVOCATIONS = "/api/v1/scheduler-invocations"
 MENTORS = 10
@@ -89,7 +89,7 @@ class SmokeTest:
         Raises:
             SmokeTestError: a mentor was not evaluated, or none could be.
         """
-        mentors = self._read(f"{INVOCATIONS}/active-peer-mentors?limit={MENTORS}")["items"]
+        mentors = self._read(f"{INVOCATIONS}/active-peer-mentors?limit={MENTORS}")["data"]
         if not mentors:
             self._say("no mentor is active yet, so nothing was tried; a scheduled run needs at least one")
             return
@@ -132,7 +132,7 @@ class SmokeTest:
             raise SmokeTestError(f"{path}: expected an answer, found {answer.problem}")
         return answer.body
 
-    def _call(self, path: str, **request: Any) -> EngineResponse:
+    def _call(self, path: str, **request: Any) -> Answer:
         try:
             timeout = self._time_budget_seconds + 60
             return call(f"{self._url}{path}", headers=self._headers, timeout_seconds=timeout, **request)

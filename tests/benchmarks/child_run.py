@@ -27,13 +27,13 @@ async def run_child(argv: Sequence[str | Path], result: Path, *, root: Path, dat
     finally:
         await process.stop(STOP_SECONDS)
     try:
-        return json.loads(await asyncio.to_thread(_handle_response, result))
+        return json.loads(await asyncio.to_thread(_read_and_delete, result))
     except FileNotFoundError:
         said = f"{' '.join(map(str, argv))} failed in {root}; its log ends:\n{process.log_tail()}"
         raise EmulatorError(said) from None
 
 
-def _handle_response(result: Path) -> str:
+def _read_and_delete(result: Path) -> str:
     text = result.read_text(encoding="utf-8")
     result.unlink()
     return text

@@ -60,7 +60,7 @@ class Scenario:
         return Load(processes * self.mentors, processes * self.in_flight, 1, len(TYPES))
 
     def settings_of(self, processes: int) -> dict[str, str]:
-        """What each of so many is told by its environment."""
+        """The environment of each of so many processes."""
         sizes = {"EVALUATION_BATCH_SIZE": str(self.batch_size), "MAX_WORKERS": str(processes)}
         return settings_for(self.load_of(1)) | sizes
 
@@ -82,7 +82,7 @@ async def measure(conditions: Conditions) -> Measured:
             async with fast_engine(project.data_dir, latency_ms=latency, notable=1, expect=most) as engine:
                 for _ in range(conditions.rounds):
                     for number in PROCESSES[:2] if conditions.quick else PROCESSES:
-                        together, busy = await _run_worker(project, engine, scenario, number)
+                        together, busy = await _run_together(project, engine, scenario, number)
                         apart = await _run_apart(project, engine, scenario, number)
                         runs.setdefault(number, []).append((together, apart, busy))
                         said = f"{together:.2f} s, independent ones {apart:.2f} s"
@@ -135,7 +135,7 @@ def _least(spreads: Iterable[Spread]) -> Spread:
     return min(spreads, key=lambda spread: spread.median)
 
 
-async def _run_worker(project: Project, engine: str, scenario: Scenario, processes: int) -> tuple[float, float]:
+async def _run_together(project: Project, engine: str, scenario: Scenario, processes: int) -> tuple[float, float]:
     """Seconds from dispatch to the recorded end, on the machine's clock; and the share of the CPU that was used."""
     load = scenario.load_of(processes)
     await prepare(project, load.mentors)

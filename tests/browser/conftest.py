@@ -40,28 +40,28 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-def night(night: Harness) -> Harness:
+def harness(harness: Harness) -> Harness:
     """With a slot so long ago that it is missed if it has no run."""
-    night.schedule, night.slot = slot_minutes_ago(10)
-    return night
+    harness.schedule, harness.slot = slot_minutes_ago(10)
+    return harness
 
 
 @pytest.fixture
-def history(night: Harness) -> History:
-    return History(night)
+def history(harness: Harness) -> History:
+    return History(harness)
 
 
 @pytest.fixture
-async def function(night: Harness) -> FunctionProcess:
+async def function(harness: Harness) -> FunctionProcess:
     """Serves the page; the database knows where it is, and calls it for slices."""
-    function = await night.start_function()
-    await night.project.write_vault_secrets(function.url)
-    await night.project.start_net()
+    function = await harness.start_function()
+    await harness.project.write_vault_secrets(function.url)
+    await harness.project.start_net()
     return function
 
 
 @pytest.fixture
-async def tab(chromium: Browser, night: Harness, function: FunctionProcess) -> AsyncIterator[Tab]:
+async def tab(chromium: Browser, harness: Harness, function: FunctionProcess) -> AsyncIterator[Tab]:
     """Opens tabs, each in a context of its own: by default as wide as a laptop's screen and light."""
     opened: list[OperatorPage] = []
 
@@ -74,7 +74,7 @@ async def tab(chromium: Browser, night: Harness, function: FunctionProcess) -> A
             reduced_motion="reduce",
         )
         context.set_default_timeout(PATIENCE_MS)
-        opened.append(OperatorPage(await context.new_page(), night, function))
+        opened.append(OperatorPage(await context.new_page(), harness, function))
         return opened[-1]
 
     yield open_tab

@@ -19,10 +19,10 @@ CONFIG = {
 INSERT_RUN = b"""
 insert into public.scheduler_invocations (
   idempotency_key, trigger, status, scheduled_for, created_at, started_at, finished_at, expires_at, config,
-  engine_scope, engine_scope_since, enumeration_done, error
+  engine_scope, engine_scope_since, enumeration_done, error_code
 ) values (
   scheduler.slot_key(%(slot)s), 'schedule', %(status)s, %(slot)s, %(opened)s, %(started)s, %(ended)s,
-  %(opened)s + interval '20 hours', %(config)s, scheduler.slot_key(%(slot)s), %(opened)s, true, %(error)s
+  %(opened)s + interval '20 hours', %(config)s, scheduler.slot_key(%(slot)s), %(opened)s, true, %(error_code)s
 ) returning id
 """
 INSERT_BATCH = b"""
@@ -48,7 +48,7 @@ select %s, user_id, 'milestone_reached', 'failed', 5, %s, %s from unnest(%s::uui
 class Past:
     """One run that is over: `ago` days before the newest slot, with so many mentors failed (by cause) or not evaluated.
 
-    It started `late` after its slot, `took` so long, and has an `error` if that is why it ended so.
+    It started `late` after its slot, `took` so long, and has an `error_code` if that is why it ended so.
     """
 
     ago: int
@@ -57,14 +57,14 @@ class Past:
     not_evaluated: int = 0
     late: timedelta = timedelta(seconds=3)
     took: timedelta = timedelta(seconds=9)
-    error: str | None = None
+    error_code: str | None = None
 
 
 class History:
     """Writes runs that are over into the database of a test's project, with its schedule and mentors."""
 
-    def __init__(self, night: Harness) -> None:
-        self._harness = night
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
 
     def slot(self, ago: int) -> datetime:
         """The slot of so many days before the newest."""
@@ -91,11 +91,11 @@ class History:
             "started": None if skipped else opened,
             "ended": opened if skipped else opened + past.took,
             "config": json.dumps(CONFIG | {"evaluation_schedule": self._harness.schedule}),
-            "error": past.error,
+            "error_code": past.error_code,
         }
         async with self._harness.project.connect() as connection:
             ((run,),) = await (await connection.execute(INSERT_RUN, row)).fetchall()
-            if skipped or past.error == "no_active_mentors":
+            if skipped or past.error_code == "no_active_mentors":
                 return str(run)
             users = sorted(self._harness.mentors)
             abandoned, done = users[: past.not_evaluated], users[past.not_evaluated :]

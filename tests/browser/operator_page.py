@@ -22,9 +22,9 @@ expect.set_options(timeout=PATIENCE_MS)
 class OperatorPage:
     """A tab with the dashboard that a function serves, and a record of what the browser complained of."""
 
-    def __init__(self, page: Page, night: Harness, function: FunctionProcess) -> None:
+    def __init__(self, page: Page, harness: Harness, function: FunctionProcess) -> None:
         self.page = page
-        self.night = night
+        self.harness = harness
         self.function = function
         self.complaints: list[str] = []
         self.asked: list[Request] = []
@@ -34,7 +34,7 @@ class OperatorPage:
 
     async def open(self, place: str = "", *, token: str | None = None) -> None:
         """Opens a place within the page, signed in with the admin token, another one, or ("") none."""
-        token = self.night.project.admin_token if token is None else token
+        token = self.harness.project.admin_token if token is None else token
         await self.page.goto(f"{self.function.url}/dashboard{place}")
         if token:
             await self.sign_in(token)

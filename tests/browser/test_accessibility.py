@@ -20,14 +20,14 @@ PHONE = (360, 740)
 LAPTOP = (1280, 860)
 
 
-async def a_month(night: Harness, history: History) -> list[str]:
+async def a_month(harness: Harness, history: History) -> list[str]:
     """A month with every kind of run; the newest run is the last."""
-    await night.add_mentors(446)
+    await harness.add_mentors(446)
     odd = {
         24: Past(24, "partial", {"engine_http_503": 4}),
-        17: Past(17, "failed", error="no_active_mentors"),
+        17: Past(17, "failed", error_code="no_active_mentors"),
         12: Past(12, "partial", {"engine_timeout": 12}, 40, late=timedelta(hours=3), took=timedelta(seconds=41)),
-        9: Past(9, "skipped", error="overlap"),
+        9: Past(9, "skipped", error_code="overlap"),
         6: Past(6, late=timedelta(minutes=47)),
         0: Past(0, "partial", {"engine_http_422": 14, "engine_timeout": 2}),
     }
@@ -39,15 +39,15 @@ async def a_month(night: Harness, history: History) -> list[str]:
 
 @pytest.mark.parametrize(("scheme", "size"), [("dark", LAPTOP), ("light", PHONE)], ids=["dark", "phone"])
 async def test_every_place_is_accessible_and_fits_the_screen(
-    night: Harness, history: History, tab: Tab, scheme: str, size: tuple[int, int]
+    harness: Harness, history: History, tab: Tab, scheme: str, size: tuple[int, int]
 ) -> None:
-    runs = await a_month(night, history)
+    runs = await a_month(harness, history)
     operator = await tab(*size, scheme)
     await operator.open(token="")
     await operator.sign_in("not-the-token")
     await expect(operator.text("This token is not known.")).to_be_visible()
     await _check(operator, "sign-in")
-    await operator.sign_in(night.project.admin_token)
+    await operator.sign_in(harness.project.admin_token)
     await expect(operator.page.locator(".chart svg[role=img]")).to_have_count(3)
     await operator.text("As a table: Without a result").click()
     await _check(operator, "overview")
@@ -59,7 +59,7 @@ async def test_every_place_is_accessible_and_fits_the_screen(
     await expect(operator.page.locator(".cause-list > li")).to_have_count(2)
     await operator.text("The configuration in force").click()
     await _check(operator, "run")
-    await operator.open(f"#/mentors/{sorted(night.mentors)[0]}", token="")
+    await operator.open(f"#/mentors/{sorted(harness.mentors)[0]}", token="")
     await expect(operator.page.locator(".history tbody tr")).to_have_count(25)
     await _check(operator, "mentor")
 
@@ -69,8 +69,8 @@ async def _check(operator: OperatorPage, place: str) -> None:
     assert await operator.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, place
 
 
-async def test_picture_in_the_readme_is_made_of_this_page(night: Harness, history: History, tab: Tab) -> None:
-    await a_month(night, history)
+async def test_picture_in_the_readme_is_made_of_this_page(harness: Harness, history: History, tab: Tab) -> None:
+    await a_month(harness, history)
     operator = await tab(*LAPTOP)
     await operator.open()
     await expect(operator.page.locator(".chart svg[role=img]")).to_have_count(3)

@@ -13,11 +13,11 @@ from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
 
-async def test_run_is_watched_from_its_beginning_to_its_end(night: Harness, operator: OperatorPage) -> None:
-    await night.add_mentors(300)
-    await let_no_slot_be_due(night)
+async def test_run_is_watched_from_its_beginning_to_its_end(harness: Harness, operator: OperatorPage) -> None:
+    await harness.add_mentors(300)
+    await let_no_slot_be_due(harness)
     gate = asyncio.Event()
-    night.engine.rules.append(rules.only(lambda call: call.number > 1, rules.hold_until(gate)))
+    harness.engine.rules.append(rules.only(lambda call: call.number > 1, rules.hold_until(gate)))
     await operator.open()
     dialog = await operator.press("Run now", "Run now", {"Note": "after the outage"})
     progress = operator.page.get_by_role("progressbar")
@@ -28,39 +28,39 @@ async def test_run_is_watched_from_its_beginning_to_its_end(night: Harness, oper
     gate.set()
     await expect(operator.status()).to_have_text("success")
     await expect(progress).to_be_hidden()
-    await expect(operator.page.locator("#announcer")).to_contain_text("The run has ended: succeeded.")
-    (run,) = await night.invocations()
-    await night.check_truth(run)
+    await expect(operator.page.locator("#announcer")).to_contain_text("The run has ended: success.")
+    (run,) = await harness.invocations()
+    await harness.check_truth(run)
     assert (run["note"], run["dry_run"]) == ("after the outage", False)
     for outcome in ("triggered", "not_triggered"):
         figure = operator.page.locator(f".tile.outcome-{outcome} strong")
         await expect(figure).to_have_text(str(run["counts"][outcome]))
-    await night.project.cron_driver().run_all()  # which reads what the function answered
+    await harness.project.cron_driver().run_all()  # which reads what the function answered
     await operator.page.reload()
     row = operator.page.get_by_role("row")
     await expect(row.filter(has_text="worked, ")).not_to_have_count(0)
     await operator.text("The configuration in force").click()
-    await expect(row.filter(has_text="EVALUATION_SCHEDULE")).to_contain_text(night.schedule)
+    await expect(row.filter(has_text="EVALUATION_SCHEDULE")).to_contain_text(harness.schedule)
 
 
-async def test_dry_run_of_chosen_mentors_notifies_none(night: Harness, operator: OperatorPage) -> None:
-    mentors = await night.add_mentors(5)
-    await let_no_slot_be_due(night)
+async def test_dry_run_of_chosen_mentors_notifies_none(harness: Harness, operator: OperatorPage) -> None:
+    mentors = await harness.add_mentors(5)
+    await let_no_slot_be_due(harness)
     await operator.open()
     dialog = await operator.press("Dry run", "Start dry run", {"Only these mentors": "nonsense"})
     await expect(dialog.get_by_role("alert")).to_contain_text("“nonsense” is no user id.")
-    assert await night.invocations() == []
+    assert await harness.invocations() == []
     await dialog.get_by_label("Only these mentors").fill("\n".join(mentors[:2]))
     await dialog.get_by_role("button", name="Start dry run").click()
-    await expect(operator.text("dry run: nobody is notified")).to_be_visible()
+    await expect(operator.text("dry run: no notifications")).to_be_visible()
     await expect(operator.status()).to_have_text("success")
-    (run,) = await night.invocations()
+    (run,) = await harness.invocations()
     assert (run["dry_run"], run["counts"]["mentors"]) == (True, 2)
-    assert night.engine.acts == {}
+    assert harness.engine.acts == {}
 
 
-async def test_only_failed_evaluations_are_retried(night: Harness, history: History, operator: OperatorPage) -> None:
-    await night.add_mentors(20)
+async def test_only_failed_evaluations_are_retried(harness: Harness, history: History, operator: OperatorPage) -> None:
+    await harness.add_mentors(20)
     await history.add(Past(1), Past(0, "partial", {"engine_http_422": 3}))
     await history.settle()
     await operator.open()
@@ -68,33 +68,33 @@ async def test_only_failed_evaluations_are_retried(night: Harness, history: Hist
     await operator.press("Retry the failed only", "Retry")
     await expect(operator.heading("Retry of")).to_be_visible()
     await expect(operator.status()).to_have_text("success")
-    assert len(night.engine.pairs_seen) == 3
+    assert len(harness.engine.pairs_seen) == 3
     await operator.page.get_by_role("link", name="the run before").click()
     await expect(operator.text("Retried:")).to_contain_text("success")
     await operator.page.get_by_role("link", name="All runs").click()
     await expect(operator.page.locator(".verdict")).to_contain_text("Retried")
 
 
-async def test_run_is_cancelled_only_after_confirmation(night: Harness, operator: OperatorPage) -> None:
-    await night.add_mentors(300)
-    await let_no_slot_be_due(night)
+async def test_run_is_cancelled_only_after_confirmation(harness: Harness, operator: OperatorPage) -> None:
+    await harness.add_mentors(300)
+    await let_no_slot_be_due(harness)
     gate = asyncio.Event()
-    night.engine.rules.append(rules.hold_until(gate))
+    harness.engine.rules.append(rules.hold_until(gate))
     await operator.open()
     await operator.press("Run now", "Run now")
     await expect(operator.status()).to_have_text("running")
     await operator.press("Cancel this run", "Let it run")
-    assert [run["status"] for run in await night.invocations()] == ["running"]
+    assert [run["status"] for run in await harness.invocations()] == ["running"]
     await operator.press("Cancel this run", "Cancel the run")
     await expect(operator.status()).to_have_text("cancelled")
     gate.set()
-    assert [run["status"] for run in await night.invocations()] == ["cancelled"]
+    assert [run["status"] for run in await harness.invocations()] == ["cancelled"]
     await expect(operator.button("Retry the failed only")).to_be_visible()
 
 
-async def test_lost_answer_opens_no_second_run(night: Harness, operator: OperatorPage) -> None:
-    await night.add_mentors(5)
-    await let_no_slot_be_due(night)
+async def test_lost_answer_opens_no_second_run(harness: Harness, operator: OperatorPage) -> None:
+    await harness.add_mentors(5)
+    await let_no_slot_be_due(harness)
     lost = 0
 
     async def lose_the_first(route: Route) -> None:
@@ -113,16 +113,16 @@ async def test_lost_answer_opens_no_second_run(night: Harness, operator: Operato
     await expect(dialog.get_by_role("alert")).to_contain_text("The function cannot be reached")
     await dialog.get_by_role("button", name="Run now").click()
     await expect(operator.status()).to_have_text("success")
-    assert (len(await night.invocations()), lost) == (1, 1)
+    assert (len(await harness.invocations()), lost) == (1, 1)
 
 
-async def test_keyboard_alone_starts_a_run(night: Harness, operator: OperatorPage) -> None:
-    await night.add_mentors(5)
-    await let_no_slot_be_due(night)
+async def test_keyboard_alone_starts_a_run(harness: Harness, operator: OperatorPage) -> None:
+    await harness.add_mentors(5)
+    await let_no_slot_be_due(harness)
     await operator.open(token="")
     keyboard = operator.page.keyboard
     await expect(operator.page.get_by_label("Admin token")).to_be_focused()
-    await keyboard.type(night.project.admin_token)
+    await keyboard.type(harness.project.admin_token)
     await keyboard.press("Enter")
     await expect(operator.heading("No scheduled run yet")).to_be_visible()
     await operator.button("Run now").focus()

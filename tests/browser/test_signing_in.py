@@ -25,11 +25,11 @@ async def test_admin_token_lasts_as_long_as_the_tab(operator: OperatorPage) -> N
     await expect(operator.page.get_by_label("Admin token")).to_be_focused()
 
 
-async def test_token_that_is_no_admin_token_is_refused_with_a_reason(night: Harness, operator: OperatorPage) -> None:
+async def test_other_tokens_are_refused_with_a_reason(harness: Harness, operator: OperatorPage) -> None:
     await operator.open(token="")
     for token, reason in {
-        "a-token-that-nobody-knows-at-all": "This token is not known.",
-        night.project.invoke_token: "This is an invoke token",
+        "a-token-that-is-not-configured": "This token is not known.",
+        harness.project.invoke_token: "This is an invoke token",
         "två ord": "A token has no blanks or special letters.",
         " ": "Enter the token.",
     }.items():
@@ -39,12 +39,12 @@ async def test_token_that_is_no_admin_token_is_refused_with_a_reason(night: Harn
         assert await operator.page.evaluate(TOKEN_IN_TAB) is None
 
 
-async def test_token_refused_later_is_asked_for_again_at_the_same_place(operator: OperatorPage) -> None:
+async def test_refused_token_is_replaced_at_the_same_place(operator: OperatorPage) -> None:
     await operator.open(PLACE)
-    await expect(operator.heading("She was in no run")).to_be_visible()
+    await expect(operator.heading("No run includes this mentor")).to_be_visible()
     await operator.page.evaluate("sessionStorage.setItem('scheduler-admin-token', 'rotated-away-meanwhile')")
     await operator.button("Show history").click()
     await expect(operator.text("Your token is not accepted any more.")).to_be_visible()
-    await operator.sign_in(operator.night.project.admin_token)
-    await expect(operator.heading("She was in no run")).to_be_visible()
+    await operator.sign_in(operator.harness.project.admin_token)
+    await expect(operator.heading("No run includes this mentor")).to_be_visible()
     assert operator.page.url.endswith(PLACE)

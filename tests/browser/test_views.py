@@ -24,15 +24,13 @@ def shown(moment: datetime) -> str:
     return f"{local.day} {month} {local:%Y, %H:%M}"
 
 
-async def test_slots_are_told_apart_in_strip_and_charts(
-    night: Harness, history: History, operator: OperatorPage
-) -> None:
-    await night.add_mentors(20)
+async def test_slots_differ_in_strip_and_charts(harness: Harness, history: History, operator: OperatorPage) -> None:
+    await harness.add_mentors(20)
     runs = await history.add(
         Past(5),
         Past(4, late=timedelta(hours=2)),
         Past(3, "partial", {"engine_timeout": 1}),
-        Past(1, "failed", error="no_active_mentors"),
+        Past(1, "failed", error_code="no_active_mentors"),
         Past(0),
     )
     await history.settle()
@@ -40,8 +38,8 @@ async def test_slots_are_told_apart_in_strip_and_charts(
     cells = operator.page.locator(".strip > li > *")
     await expect(cells).to_have_count(6)
     labels = [str(await cell.get_attribute("aria-label")).split(": ")[1] for cell in await cells.all()]
-    succeeded, partial = "succeeded, 40 evaluations", "partial, 1 of 40 evaluations without a result"
-    assert labels == [succeeded, f"{succeeded}, 2 h late", partial, "no run", "failed", succeeded]
+    success, partial = "success, 40 evaluations", "partial, 1 of 40 evaluations without a result"
+    assert labels == [success, f"{success}, 2 h late", partial, "no run", "failed", success]
     path = "paths => paths.map(p => p.getAttribute('d')).join()"
     assert len({await cell.locator("path").evaluate_all(path) for cell in await cells.all()}) == 5
     for name in ("Results", "Without a result", "Duration"):
@@ -52,9 +50,9 @@ async def test_slots_are_told_apart_in_strip_and_charts(
     await expect(rows.nth(2).locator("td")).to_have_text(["no run", "no run"])
     await expect(rows.nth(3).locator("td")).to_have_text(["1", "0"])
     time = operator.page.locator(".runs time").first
-    await expect(time).to_have_text(shown(night.slot))
-    await expect(time).to_have_attribute("title", f"{night.slot:%Y-%m-%d %H:%M:%S} UTC")
-    assert datetime.fromisoformat(str(await time.get_attribute("datetime"))) == night.slot
+    await expect(time).to_have_text(shown(harness.slot))
+    await expect(time).to_have_attribute("title", f"{harness.slot:%Y-%m-%d %H:%M:%S} UTC")
+    assert datetime.fromisoformat(str(await time.get_attribute("datetime"))) == harness.slot
     await cells.nth(2).click()
     await expect(operator.status()).to_have_text("partial")
     assert operator.page.url.endswith(runs[2])
@@ -68,16 +66,16 @@ async def test_missed_slot_is_shown_as_not_run(history: History, operator: Opera
 
 
 async def test_failure_leads_to_its_cause_and_to_the_mentor(
-    night: Harness, history: History, operator: OperatorPage
+    harness: Harness, history: History, operator: OperatorPage
 ) -> None:
-    await night.add_mentors(20)
+    await harness.add_mentors(20)
     *_, run = await history.add(
         Past(9, not_evaluated=20, status="failed"), Past(6), Past(0, "partial", {"engine_http_422": 12})
     )
     evil = "<img src=x onerror=alert(1)><script>window.injected = 1</script>"
     reasons = '{"no_scenario_applies": 3, "user_id_missing": 1, "invalid_segments": 2}'
     update = b"update public.scheduler_invocations set note = %s, skip_reasons = skip_reasons || %s::jsonb"
-    await night.execute(update, [evil, reasons])
+    await harness.execute(update, [evil, reasons])
     await operator.open()
     unusable = "3 rows of active_peer_mentors could not be used: no user id, or invalid segments."
     await expect(operator.text(unusable)).to_be_visible()
@@ -90,12 +88,12 @@ async def test_failure_leads_to_its_cause_and_to_the_mentor(
     cause = operator.page.locator(".cause-list > li")
     await expect(cause).to_contain_text("The engine answers 422 about them and answers about others.")
     await expect(cause.get_by_role("link")).to_have_count(10)
-    await night.execute(
+    await harness.execute(
         b"update public.scheduler_invocation_batches set failure_counts = '{\"engine_http_422\": 5}' where failed = 12"
     )
     await operator.page.reload()
     await expect(operator.text("7 more evaluations failed beside those counted here.")).to_be_visible()
-    mentor = sorted(night.mentors)[0]
+    mentor = sorted(harness.mentors)[0]
     await cause.get_by_role("link", name=mentor).click()
     await expect(operator.page.get_by_label("User id")).to_have_value(mentor)
     rows = operator.page.locator(".history tbody tr")
@@ -103,7 +101,7 @@ async def test_failure_leads_to_its_cause_and_to_the_mentor(
     await expect(rows.nth(0)).to_contain_text("failed")
     await expect(rows.nth(0)).to_contain_text("the engine answered 422")
     await expect(rows.nth(2)).to_contain_text("not evaluated")
-    await expect(operator.page.locator(".lead")).to_contain_text("In the last 7 days she was in 2 runs:")
+    await expect(operator.page.locator(".lead")).to_contain_text("In the last 7 days: 2 runs, ")
     await operator.page.get_by_label("User id").fill("nonsense")
     await operator.button("Show history").click()
     await expect(operator.text("That is no user id.")).to_be_visible()
@@ -139,7 +137,7 @@ async def test_long_list_is_paged_and_filtered_by_address(history: History, oper
     await expect(rows).to_have_count(25)
 
 
-async def test_page_says_what_it_waits_for_and_when_nothing_has_run(night: Harness, operator: OperatorPage) -> None:
+async def test_page_shows_that_it_is_loading_and_that_nothing_ran(harness: Harness, operator: OperatorPage) -> None:
     answered = asyncio.Event()
 
     async def wait(route: Route) -> None:
@@ -156,21 +154,21 @@ async def test_page_says_what_it_waits_for_and_when_nothing_has_run(night: Harne
     await expect(operator.heading("No scheduled run yet")).to_be_visible()
     await expect(waiting).to_have_count(0)
     await expect(operator.text("There is no run yet.")).to_be_visible()
-    tomorrow = (night.slot + timedelta(days=1)).astimezone(UTC)
+    tomorrow = (harness.slot + timedelta(days=1)).astimezone(UTC)
     await expect(operator.page.locator(".next time")).to_have_attribute("datetime", f"{tomorrow:%Y-%m-%dT%H:%M:%SZ}")
 
 
 async def test_page_recovers_by_itself_when_the_database_returns(
-    night: Harness, history: History, operator: OperatorPage
+    harness: Harness, history: History, operator: OperatorPage
 ) -> None:
     await history.add(Past(0))
-    await night.project.postgrest.stop()
+    await harness.project.postgrest.stop()
     await operator.page.clock.install()
     await operator.open()
     alert = operator.page.get_by_role("alert").filter(has_text="database_unavailable")
     await expect(alert).to_contain_text("Service Unavailable (503)")
     await expect(alert).to_contain_text("Trying again in 10 s.")
-    await night.project.postgrest.start()
+    await harness.project.postgrest.start()
     await operator.page.clock.fast_forward(11_000)
     await expect(operator.runs()).to_have_count(1)
     await expect(alert).to_have_count(0)
@@ -191,14 +189,17 @@ async def test_missing_run_and_foreign_answer_are_named_as_such(operator: Operat
     await expect(alert).to_contain_text("Something in front of it may be at fault.")
 
 
-async def test_unavailable_engine_is_shown_as_waiting(night: Harness, history: History, operator: OperatorPage) -> None:
+async def test_unavailable_engine_is_shown_as_waiting(
+    harness: Harness, history: History, operator: OperatorPage
+) -> None:
     (run,) = await history.add(Past(0))
-    await night.execute(
-        b"update public.scheduler_invocations set status = 'running', finished_at = null, error = 'engine_unavailable'"
+    await harness.execute(
+        b"update public.scheduler_invocations"
+        b" set status = 'running', finished_at = null, error_code = 'engine_unavailable'"
     )
     await operator.open()
     await expect(operator.heading("It is waiting")).to_be_visible()
-    await expect(operator.page.locator(".verdict")).to_contain_text("The trigger engine answers nobody.")
+    await expect(operator.page.locator(".verdict")).to_contain_text("The trigger engine is unavailable.")
     await operator.open(f"#/runs/{run}", token="")
     await expect(operator.text("engine_unavailable")).to_be_visible()
 

@@ -11,10 +11,13 @@ from typing import Any
 
 from .errors import EmulatorError
 
+# Debian's account that owns nothing.
+UNPRIVILEGED_UID = 65534
+
 
 @dataclass(frozen=True)
 class Account:
-    """A system account to become; `None` ids mean "stay who you are", for everybody but root."""
+    """A system account to become; `None` ids: stay the user that runs this, unless it is root."""
 
     name: str | None = None
     uid: int | None = None
@@ -22,16 +25,14 @@ class Account:
 
     @classmethod
     def for_postgres(cls) -> Account:
-        """Debian's `postgres` where it exists, else `nobody`, which always does; without root, whoever runs this."""
+        """Debian's `postgres` where it exists, else the account without rights; without root, the current user."""
         if os.geteuid() != 0:
             return cls()
-        for name in ("postgres", "nobody"):
-            try:
-                entry = pwd.getpwnam(name)
-            except KeyError:
-                continue
-            return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
-        raise EmulatorError("no account `postgres` or `nobody` to run PostgreSQL as: run the emulator without root")
+        fit = [entry for entry in pwd.getpwall() if entry.pw_name == "postgres" or entry.pw_uid == UNPRIVILEGED_UID]
+        if not fit:
+            raise EmulatorError("no account `postgres` to run PostgreSQL as: run the emulator without root")
+        chosen = max(fit, key=lambda entry: entry.pw_name == "postgres")
+        return cls(chosen.pw_name, chosen.pw_uid, chosen.pw_gid)
 
     @property
     def popen_options(self) -> dict[str, Any]:

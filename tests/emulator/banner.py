@@ -59,7 +59,7 @@ Ready. Ctrl-C stops everything.
 Fire the scheduled run that is due, as pg_cron does:
   curl -sS -X POST {url}/ {invoke}
 
-Is it up, and did the last night go well?
+Is it up, and did the last run end well?
   curl -sS {url}/health
   curl -sS {url}/health/last-run
 
@@ -67,7 +67,7 @@ List the runs, and look into the latest one:
   curl -sS '{api}?limit=5' {admin}
   curl -sS {api}/$({psql} -qAtc '{LATEST}') {admin}
 
-Run now, for everybody; the same without notifying anybody:
+Run now, for all mentors; the same without notifying any:
   curl -sS -X POST {api} {admin}
   curl -sS -X POST {api} {admin} {json} -d '{{"dry_run": true}}'
 

@@ -1,4 +1,4 @@
-"""The command line: `run` plays one night from boot to summary, `up` stays until Ctrl-C."""
+"""The command line: `run` plays one scheduled run from boot to summary, `up` stays until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ EXIT_INTERRUPTED = 130
 
 EXIT_CODES_OF_RUN = """\
 exit codes:
-  0    succeeded: everybody was evaluated, and the second fire changed nothing
+  0    success: all mentors were evaluated, and the second fire changed nothing
   3    partial: some were evaluated, some were not
-  4    failed: nobody was
+  4    failed: none were
   1    anything else: cancelled, the engine stayed away, or the second fire changed something
   2    the stack did not start, or the command line is wrong
   130  interrupted
@@ -41,12 +41,12 @@ exit codes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, run until done or told to stop, and return the exit code."""
+    """Parse, run until done or stopped by a signal, and return the exit code."""
     parsed = _parser().parse_args(arguments)
     try:
         if parsed.command == "run":
-            return asyncio.run(_until_signal(_run(parsed), when_told=EXIT_INTERRUPTED))
-        return asyncio.run(_until_signal(_up(parsed), when_told=0))
+            return asyncio.run(_until_signal(_run(parsed), when_stopped=EXIT_INTERRUPTED))
+        return asyncio.run(_until_signal(_up(parsed), when_stopped=0))
     except EmulatorError as error:
         print(f"emulator: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
         "run",
-        help="play one night and stop",
+        help="play one scheduled run and stop",
         description="Boot, let pg_cron start the run that is due, show it, fire its slot again, sum up, stop.",
         epilog=EXIT_CODES_OF_RUN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -108,7 +108,7 @@ def _name_and_value(text: str) -> tuple[str, str]:
     return name, value
 
 
-async def _until_signal(command: Coroutine[Any, Any, int], *, when_told: int) -> int:
+async def _until_signal(command: Coroutine[Any, Any, int], *, when_stopped: int) -> int:
     """Run the command; SIGINT or SIGTERM makes it stop in order, and more of them do not disturb that."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(command)
@@ -122,7 +122,7 @@ async def _until_signal(command: Coroutine[Any, Any, int], *, when_told: int) ->
     try:
         return await task
     except asyncio.CancelledError:
-        return when_told
+        return when_stopped
 
 
 @asynccontextmanager
@@ -176,7 +176,7 @@ async def _up(parsed: argparse.Namespace) -> int:
                 await _unless_broken(stack, watch(stack.project, progress, stack.ready_at))
         except EmulatorError as error:
             return _failed(error)
-    raise AssertionError("it stays up until it is told to stop, or something is broken")
+    raise AssertionError("it stays up until a signal stops it, or something is broken")
 
 
 async def _unless_broken(stack: Stack, work: Coroutine[Any, Any, T]) -> T:

@@ -1,4 +1,4 @@
-"""What a person can mend: one line that says what was expected, what was found, and what to do about it."""
+"""What a person can fix: one line that says what was expected, what was found, and what to do about it."""
 
 
 class EmulatorError(Exception):

@@ -18,7 +18,7 @@ from .staging import ROOT, TARGET, stage
 
 
 class FunctionProcess(ChildProcess):
-    """One instance of the function on a fixed port, started again when it dies unless told otherwise.
+    """One instance of the function on a fixed port, started again when it dies, unless `restart` is false.
 
     `pid` is the current process; the worker that serves the requests is its child and ends with it. `python` may be
     that of another environment.

@@ -1,7 +1,7 @@
 """Drives the pg_cron stand-in: runs each active job at its minutes, in UTC, and records what came of it.
 
 As with pg_cron, a job never overlaps itself (its fires queue up) and a fire that falls into a time without a database
-is not made up for. Unlike pg_cron, every job runs once when the driver starts: nobody waits for the next minute.
+is not made up for. Unlike pg_cron, every job runs once when the driver starts, without a wait for the next minute.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Job:
     username: str
 
     def is_due(self, minute: datetime) -> bool:
-        """Whether this whole minute is one of the schedule's. A schedule that nobody can read is never due."""
+        """Whether this whole minute is one of the schedule's. A schedule that cannot be read is never due."""
         try:
             return next(CronSim(self.schedule, minute - MINUTE)) == minute
         except (CronSimError, StopIteration):
@@ -124,6 +124,6 @@ class CronDriver:
             async with connect(make_conninfo(self._url, user=job.username)) as connection:
                 pid = connection.info.backend_pid
                 cursor = await connection.execute(job.command.encode())
-                return pid, "success", cursor.statusmessage or ""
+                return pid, "succeeded", cursor.statusmessage or ""
         except psycopg.Error as error:
             return pid, "failed", f"ERROR:  {error.diag.message_primary or error}"

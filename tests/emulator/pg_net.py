@@ -19,7 +19,7 @@ from .connections import Connection, connect, has_table
 
 BATCH_SIZE = 200
 TIME_TO_LIVE = "6 hours"
-# what was queued while nobody listened is found by looking, as the real worker does once a second
+# what was queued before it listened is found by looking, as the real worker does once a second
 LOOK_SECONDS = 1.0
 RECONNECT_SECONDS = 0.05
 
@@ -69,11 +69,11 @@ class NetDriver:
                     async with connect(self._url) as connection:
                         await connection.execute(b"listen emulator_pg_net")
                         listening.set()
-                        await _services(connection, client)
+                        await _serve(connection, client)
                 await asyncio.sleep(RECONNECT_SECONDS)
 
 
-async def _services(connection: Connection, client: httpx.AsyncClient) -> None:
+async def _serve(connection: Connection, client: httpx.AsyncClient) -> None:
     while True:
         if await has_table(connection, "net.http_request_queue") and await _round(connection, client):
             continue

@@ -1,6 +1,6 @@
 """TCP ports of the loopback interface, given to one process at a time.
 
-A port that is only asked of the kernel and let go again is anybody's until its server has started: another
+A port that is only asked of the kernel and let go again is free for all until its server has started: another
 emulator's, or that of any outgoing connection. So ports are counted through, below the range that the kernel gives to
 connections, and the count is shared by all emulators of this user.
 """
@@ -19,7 +19,7 @@ FIRST_PORT, LAST_PORT = 20_000, 31_999
 
 
 def free_port() -> int:
-    """A port on which nobody listens, and that nobody else is given for thousands of calls."""
+    """A port on which nothing listens, and that no other caller gets for thousands of calls."""
     with (cache_folder() / "next-port").open("a+", encoding="ascii") as counter:
         fcntl.flock(counter, fcntl.LOCK_EX)
         counter.seek(0)

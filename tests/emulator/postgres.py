@@ -39,7 +39,7 @@ EXTENSION_CONTROL_PATH_SINCE = 18
 # in the cluster, so that roles that load a library from it find it wherever the cluster is copied to
 LIBRARIES = "emulator_libraries"
 
-# A cluster that nobody will read again may be lost with the machine.
+# A cluster that is not read again may be lost with the machine.
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
@@ -200,7 +200,7 @@ class PostgresServer:
             await asyncio.to_thread(_copy_cluster, self._prepared / "cluster", draft, self.binaries.account)
             draft.rename(self.cluster)
             self._prepared = None
-        # a killed server leaves this; its processes are known to be gone, and its number may be somebody else's by now
+        # a killed server leaves this; its processes are gone, and its number may be another process's by now
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         if self._process is None:
             self._process = self._new_process()
@@ -208,32 +208,35 @@ class PostgresServer:
         await self._process.until_ready(self._is_ready)
 
     def _new_process(self) -> ChildProcess:
-        # the time zone and the language of messages must not depend on who runs this
-        env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-        if self.has_own_pg_cron:
-            # a real pg_cron logs in as any client does, unless told to use background workers
-            passwords = self.data_dir.path / "postgres-passwords"
-            write_private(passwords, f"*:*:*:*:{self._password_file.read_text()}\n")
-            self.binaries.account.own(passwords)
-            env["PGPASSFILE"] = str(passwords)
         settings = (part for name, value in self._all_settings().items() for part in ("-c", f"{name}={value}"))
         return ChildProcess(
             "postgres",
             [self.binaries.bin / "postgres", "-D", self.cluster, *settings],
             data_dir=self.data_dir,
-            env=env,
+            env=self._environment(),
             cwd=self.cluster,
             account=self.binaries.account,
             # a fast shutdown: the polite one would wait for every client to go
             stop_signal=signal.SIGINT,
         )
 
+    def _environment(self) -> dict[str, str]:
+        # the time zone and the language of messages must not depend on who runs this
+        env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        if self.has_own_pg_cron:
+            # a real pg_cron logs in as any client does, unless it is set to use background workers
+            passwords = self.data_dir.path / "postgres-passwords"
+            write_private(passwords, f"*:*:*:*:{self._password_file.read_text()}\n")
+            self.binaries.account.own(passwords)
+            env["PGPASSFILE"] = str(passwords)
+        return env
+
     async def stop(self) -> None:
         if self._process is not None:
             await self._process.stop(timeout_seconds=10)
 
     async def revive(self) -> None:
-        """Start again after a death that nobody asked for."""
+        """Start again after an unexpected death."""
         await self._until_gone()
         await self.start()
 
@@ -251,7 +254,7 @@ class PostgresServer:
         await self.process.wait()
 
     async def restart_as_standby(self) -> None:
-        """Take no writes from here on, as a server that somebody else is to take over from."""
+        """Take no writes from here on, as a server that another one is to replace."""
         await self.stop()
         signal_file = self.cluster / "standby.signal"
         signal_file.touch()
@@ -269,7 +272,7 @@ class PostgresServer:
         await self._until_gone()
 
     async def create_database(self, name: str, template: str = "postgres") -> None:
-        """Clone a database that nobody is connected to; role postgres owns the clone."""
+        """Clone a database without connections; role postgres owns the clone."""
         query = sql.SQL("create database {} template {} owner postgres strategy file_copy")
         async with connect(self.url(role=SUPERUSER)) as connection:
             await connection.execute(query.format(sql.Identifier(name), sql.Identifier(template)))

@@ -26,7 +26,7 @@ RATE_SECONDS = 5.0
 
 
 def console_for(stream: TextIO) -> Console:
-    """Colours and bars where somebody looks at them, and nowhere else, whatever the environment says of colours."""
+    """Colours and bars on a terminal, and nowhere else, whatever the environment says of colours."""
     return Console(file=stream, highlight=False, soft_wrap=True, force_terminal=stream.isatty())
 
 
@@ -54,7 +54,7 @@ def overall_rate(run: Run) -> float | None:
 
 
 class Shows(Protocol):
-    """Whoever is told how far a run is, again and again until it has ended."""
+    """Shows how far a run is, again and again until it has ended."""
 
     def show(self, run: Run) -> None: ...
 
@@ -111,7 +111,7 @@ class Bars:
             bar,
             description=f"{_name(run)}: {_state(run)}",
             completed=done,
-            # of how many is known once somebody was read, or nobody will be
+            # of how many is known once a mentor was read, or none will be
             total=total if total or has_ended(run) else None,
             counts=f"{done:,} of {total:,} evaluations",
             rate=self._paces[run["id"]].rate(run),

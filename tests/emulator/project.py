@@ -53,7 +53,7 @@ update scheduler.settings set engine_paused_until = null, engine_outages = 0 whe
 
 
 class Project:
-    """One database of a server, served at `supabase_url` to whoever has one of the keys."""
+    """One database of a server, served at `supabase_url` to all holders of one of the keys."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Project:
     ) -> FunctionProcess:
         """One more instance of the function, not started yet; `env` goes over the usual environment.
 
-        Without `engine_url` it is told of the project's own engine, or of a port on which nobody answers.
+        Without `engine_url` it calls the project's own engine, or a port on which nothing answers.
         """
         if engine_url is None:
             engine_url = self.engine.url if self.engine else f"http://{LOCALHOST}:9"

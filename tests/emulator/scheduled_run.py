@@ -1,4 +1,4 @@
-"""`run`: one night, from the tick that starts it to a summary that checks itself."""
+"""`run`: one scheduled run, from the tick that starts it to a summary that checks itself."""
 
 from __future__ import annotations
 

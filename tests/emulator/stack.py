@@ -131,7 +131,7 @@ class Stack:
         keys, tokens = Keys.kept(data_dir.path / "keys.json"), Tokens.kept(data_dir.path / "tokens.json")
         project = self._project = Project(server, "postgres", keys=keys, tokens=tokens)
         if not is_new:
-            # what it holds decides which slot can be due, and the function is told at its start
+            # what it holds decides which slot can be due, and the function reads it at its start
             await self._start_database()
             await self._resume()
         engine = project.new_engine() if options.engine_url is None else None

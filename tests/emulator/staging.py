@@ -12,7 +12,7 @@ PACKAGES = ("functions", "shared")
 TARGET = "handle_scheduled_invocation"
 # What is installed, to the version.
 LOCK = Path("shared/deployment/requirements.lock")
-# Whoever deploys runs it, and nobody else.
+# Runs on the deploying machine alone.
 NOT_DEPLOYED = "deployment"
 MAIN = f"from functions.main import {TARGET} as {TARGET}\n"
 

@@ -1,4 +1,4 @@
-"""What became of a night that was played: for a person, for a program, and as an exit code."""
+"""What became of a run that was played: for a person, for a program, and as an exit code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Summary:
-    """One night: the run as `scheduler.describe_invocation` has it, and what became of it.
+    """The run as `scheduler.describe_invocation` has it, and what became of it.
 
     `notifications` is None where another engine queues them elsewhere; `missing` says in words whom the run missed.
     """
@@ -86,9 +86,9 @@ class Summary:
         console.print(_headline(invocation))
         console.print("\n".join(lines), markup=False)
         if self.missing:
-            console.print(f"  [red]not everybody:[/red] {'; '.join(self.missing)}")
+            console.print(f"  [red]not all mentors:[/red] {'; '.join(self.missing)}")
         elif not counts["mentors"]:
-            console.print("  there was nobody to evaluate")
+            console.print("  there were no mentors to evaluate")
         else:
             console.print("  every active mentor was evaluated for every scenario type that applies")
         if self.repeat.changed_nothing:

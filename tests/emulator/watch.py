@@ -1,4 +1,4 @@
-"""Looks at every run of a project while it is up, whoever asked for it: the night, and what is tried by hand."""
+"""Looks at every run of a project while it is up: the scheduled one, and those that are started by hand."""
 
 from __future__ import annotations
 

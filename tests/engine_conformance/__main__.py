@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scenario-types", required=True, type=_listed, metavar="TYPE,…", help="types that the engine knows"
     )
-    parser.add_argument("--dry-run-only", action="store_true", help="notify nobody; repetition cannot be judged then")
+    parser.add_argument("--dry-run-only", action="store_true", help="notify no user; repetition cannot be judged then")
     parser.add_argument("--timeout", type=_seconds, default=10.0, metavar="S", help="seconds for a call (10)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     return parser

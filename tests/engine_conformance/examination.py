@@ -89,9 +89,9 @@ async def examine(
         with_unknown_type=await engine.ask(dry(some, [*types, UNKNOWN_TYPE], later)),
     )
     if len(users) >= MANY or transcript.with_unknown_user.is_answer:
-        strangers = [str(uuid.uuid4()) for _ in range(MANY - len(users))]
-        transcript.many = await engine.ask(dry([*users[:MANY], *strangers]))
-    # About a stranger: whoever guesses notifies nobody.
+        others = [str(uuid.uuid4()) for _ in range(MANY - len(users))]
+        transcript.many = await engine.ask(dry([*users[:MANY], *others]))
+    # About an unknown user: an engine that guesses notifies no one.
     undecided = {name: value for name, value in dry([unknown_user]).body().items() if name != "dry_run"}
     no_calls = {
         "no JSON": b"{",
@@ -110,7 +110,7 @@ async def examine(
     if not dry_run_only:
         transcript.at_once = await asyncio.gather(*(engine.ask(real) for _ in range(AT_ONCE)))
         transcript.repeated = await engine.ask(real)
-        # The same pairs and keys in another call, which begins with somebody else.
+        # The same pairs and keys in another call, which begins with another user.
         transcript.beside_others = await engine.ask(replace(real, users=[unknown_user, *some]))
         transcript.under_other_keys = await engine.ask(replace(real, scope=f"manual:{uuid.uuid4()}"))
         if len(users) > SOME:
@@ -119,9 +119,9 @@ async def examine(
 
 
 async def _ask_after_failure(engine: Engine, transcript: Transcript, user: str, types: Sequence[str]) -> None:
-    """Keys that failed, for a user whom nobody can know, are used again for one who was not asked about for real."""
-    stranger = transcript.unknown_user
+    """Keys that failed, for a user who cannot exist, are used again for one who was not asked about for real."""
+    unknown = transcript.unknown_user
     real = Evaluations([user], types, f"manual:{uuid.uuid4()}", dry_run=False)
     transcript.before_failure = await engine.ask(replace(real, dry_run=True))
-    transcript.failure = await engine.ask(replace(real, users=[stranger]))
-    transcript.after_failure = await engine.ask(replace(real, keys_of=stranger))
+    transcript.failure = await engine.ask(replace(real, users=[unknown]))
+    transcript.after_failure = await engine.ask(replace(real, keys_of=unknown))

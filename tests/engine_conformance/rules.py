@@ -132,15 +132,13 @@ def _bounded(seen: Transcript) -> None:
         if reply.is_too_long:
             limit = BODY_BYTES + BYTES_PER_PAIR * len(reply.asked.pairs)
             raise _BrokenError(
-                f"more than {limit:,} bytes", "leave out what the contract does not name: nobody reads it"
+                f"more than {limit:,} bytes", "leave out what the contract does not name: no caller reads it"
             )
 
 
-@_rule(
-    "unknown-user", "a user whom the engine does not know costs nobody but herself, and is not worth another attempt"
-)
+@_rule("unknown-user", "a user whom the engine does not know costs no other user, and is not worth another attempt")
 def _unknown_user(seen: Transcript) -> None:
-    _needs(seen.known_again, "the same call without her is not answered either")
+    _needs(seen.known_again, "the same call without the user is not answered either")
     _costs_only_itself(seen, seen.with_unknown_user, "a user whom it does not know")
     for scenario_type in seen.known.asked.scenario_types:
         _is_settled(seen.with_unknown_user, (seen.unknown_user, scenario_type), "an unknown user")
@@ -156,7 +154,7 @@ def _unknown_type(seen: Transcript) -> None:
         if seen.with_unknown_type.outcome_of(pair) not in ("failed", None):
             raise _BrokenError(
                 f"an unknown scenario type is {seen.with_unknown_type.outcome_of(pair)}",
-                "answer failed: whoever misspells a type has to find out",
+                "answer failed: a misspelt type has to show",
             )
 
 
@@ -233,7 +231,7 @@ def _dry_run(seen: Transcript) -> None:
         if before.outcome_of(pair) != again.outcome_of(pair):
             raise _BrokenError(
                 f"{_name(pair)} is {before.outcome_of(pair)} in a dry run and {again.outcome_of(pair)} in the next",
-                "remember nothing of a dry run: neither its key nor that she was notified",
+                "remember nothing of a dry run: neither its key nor that the user was notified",
             )
     for pair in _triggered(before):
         meant = [reply for reply in seen.at_once if reply.is_answer and reply.of(pair) is not None]
@@ -253,12 +251,12 @@ def _notification_id(seen: Transcript) -> None:
         raise _NotSeenError("only dry runs were asked for")
     acted = dict.fromkeys(pair for reply in seen.at_once for pair in _triggered(reply))
     if not acted:
-        raise _NotSeenError("nobody was triggered: give users whom a scenario applies to")
+        raise _NotSeenError("no user was triggered: give users whom a scenario applies to")
     for pair in acted:
         if _is_nameless(seen, pair):
             raise _BrokenError(
                 f"{_name(pair)} is triggered without a notification_id",
-                "name what was queued: else nobody can see that a repeat queued nothing more",
+                "name what was queued: else no caller can see that a repeat queued nothing more",
             )
 
 
@@ -287,7 +285,7 @@ def _same_key_at_once(seen: Transcript) -> None:
 
 
 @_rule(
-    "same-key-again", "a key that was triggered is answered with the same notification, and nobody is notified again"
+    "same-key-again", "a key that was triggered is answered with the same notification, and no user is notified again"
 )
 def _same_key_again(seen: Transcript) -> None:
     _was_meant(seen)
@@ -303,7 +301,7 @@ def _same_key_again(seen: Transcript) -> None:
 def _key_of_the_pair(seen: Transcript) -> None:
     _was_meant(seen)
     reply = seen.beside_others
-    _needs(reply, "the call with somebody else first is not answered")
+    _needs(reply, "the call with another user first is not answered")
     answered = [pair for pair in _acted_on(seen) if reply.of(pair) is not None]
     fix = "keep a key for each pair, which is prefix, colon and scenario type, and none for the call"
     _repeats(seen, reply, answered, "in a call about others as well", fix)
@@ -329,7 +327,7 @@ def _other_key(seen: Transcript) -> None:
         if again is not None and again in {once.notification_of(pair) for once in seen.at_once}:
             raise _BrokenError(
                 f"{_name(pair)} is answered with the notification of another key, {again}",
-                "keep what was done under the whole key: by user and type alone, the next night would notify nobody",
+                "keep what was done under the whole key: by user and type alone, the next run would notify no user",
             )
 
 
@@ -370,7 +368,7 @@ def _was_meant(seen: Transcript) -> None:
     if not any(reply.is_answer for reply in seen.at_once):
         raise _NotSeenError("no call that was meant was answered")
     if not _acted_on(seen):
-        raise _NotSeenError("nobody was triggered with a notification id: give users whom a scenario applies to")
+        raise _NotSeenError("no user was triggered with a notification id: give users whom a scenario applies to")
 
 
 def _acted_on(seen: Transcript) -> list[Pair]:

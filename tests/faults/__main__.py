@@ -1,6 +1,6 @@
-"""`make soak`: random nights, two side by side, for as long as is asked.
+"""`make soak`: random runs, two side by side, for as long as is asked.
 
-One line for each. One that fails is told with all that was drawn and happened, and the command that plays it again.
+One line for each. One that fails is printed with all that was drawn and happened, and the command that plays it again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ SIDE_BY_SIDE = 2
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
-# Beside the nights: hypothesis's stories over the SQL functions, in a pytest of its own.
+# Beside the runs: hypothesis's stories over the SQL functions, in a pytest of its own.
 SQL = "sql"
 STORIES_FILE = Path(__file__).parent / "state_machine" / "test_stories.py"
 STORIES = 60
 
 
 class Turn(NamedTuple):
-    """One night, or some stories of the state machine."""
+    """One run, or some stories of the state machine."""
 
     kind: str
     seed: int
@@ -84,7 +84,7 @@ class Soak:
 
 async def _play_run(turn: Turn) -> str:
     drawn = draw(cast(Kind, turn.kind), turn.seed)
-    # A server for each night: it may be crashed, and nothing piles up however long this goes on.
+    # A server for each run: it may be crashed, and nothing piles up however long this goes on.
     async with (
         ProjectFactory(settings=DURABLE) as projects,
         project_without_leaks(projects) as project,
@@ -117,33 +117,33 @@ async def _tell_stories(turn: Turn) -> str:
     return f"{STORIES} stories"
 
 
-def _turns(kinds: Sequence[str], first_seed: int, nights: int | None) -> Iterator[Turn]:
+def _turns(kinds: Sequence[str], first_seed: int, runs: int | None) -> Iterator[Turn]:
     kinds_in_turn = itertools.cycle(kinds)
-    return itertools.islice((Turn(next(kinds_in_turn), seed) for seed in itertools.count(first_seed)), nights)
+    return itertools.islice((Turn(next(kinds_in_turn), seed) for seed in itertools.count(first_seed)), runs)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     kinds = "; ".join(f"{name}: {text}" for name, text in KINDS.items())
-    parser.add_argument("--minutes", type=float, default=10, help="begin no night after so many (10)")
-    parser.add_argument("--nights", type=int, help="so many at most")
-    parser.add_argument("--seed", type=int, help="of the first night, the next one has the next (by chance)")
+    parser.add_argument("--minutes", type=float, default=10, help="begin no run after so many (10)")
+    parser.add_argument("--runs", type=int, help="so many at most")
+    parser.add_argument("--seed", type=int, help="of the first run, the next one has the next (by chance)")
     parser.add_argument(
         "--kind",
         choices=[*KINDS, SQL],
-        help=f"{kinds}; {SQL}: no night, but stories over the SQL functions (all, in turns)",
+        help=f"{kinds}; {SQL}: no run, but stories over the SQL functions (all, in turns)",
     )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Plays, tells, and returns the exit code."""
+    """Plays, prints, and returns the exit code."""
     options = _options(arguments)
-    # The scripted engine's server has something to say about each connection that it is told to drop.
+    # The scripted engine's server has something to say about each connection that it drops.
     logging.disable(logging.CRITICAL)
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
     kinds = [options.kind] if options.kind else [*KINDS, SQL]
-    soak = Soak(_turns(kinds, seed, options.nights), options.minutes)
+    soak = Soak(_turns(kinds, seed, options.runs), options.minutes)
     code = 0
     # SIGINT cancels what runs; so does SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

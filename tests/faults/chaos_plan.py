@@ -1,6 +1,6 @@
-"""A night drawn from a seed: its size, its settings, how the engine behaves, what breaks and when.
+"""A run drawn from a seed: its size, its settings, how the engine behaves, what breaks and when.
 
-The same seed draws the same night, on every machine. What comes of it is up to the machine: processes race.
+The same seed draws the same run, on every machine. What comes of it is up to the machine: processes race.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.scripted_engine import Rule, rules
 Kind = Literal["kills", "mixed", "crashes"]
 KINDS: dict[Kind, str] = {
     "kills": "functions are killed, and that is all",
-    "mixed": "whatever may happen to a night, and an engine that is not at its best",
+    "mixed": "whatever may happen to a run, and an engine that is not at its best",
     "crashes": "the same, and PostgreSQL itself is killed: on a server of its own",
 }
 
@@ -32,7 +32,7 @@ What = Literal[
     "cancel",
     "postgres_crash",
 ]
-# How often each is drawn, beside the others. The first fault of a night takes something away in the middle of a call.
+# How often each is drawn, beside the others. The first fault of a run takes something away in the middle of a call.
 TAKES_AWAY: dict[What, int] = {
     "kill": 8,
     "postgrest_away": 2,
@@ -117,7 +117,7 @@ class EngineManners:
 
 def command(kind: str, seed: int) -> str:
     """What to type to have this again."""
-    return f"make soak KIND={kind} SEED={seed} NIGHTS=1"
+    return f"make soak KIND={kind} SEED={seed} RUNS=1"
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class ChaosPlan:
 
 
 def draw(kind: Kind, seed: int) -> ChaosPlan:
-    """The night of this seed."""
+    """The run of this seed."""
     dice = random.Random(f"{kind} {seed}")
     mentors = dice.randint(60, 400)
     functions = dice.choice((1, 1, 1, 2, 2, 3))
@@ -191,7 +191,7 @@ def draw(kind: Kind, seed: int) -> ChaosPlan:
 
 def _draw_manners(dice: random.Random, latency: float, concurrency: int) -> EngineManners:
     def share(most: float) -> float:
-        """Half of the nights have none of it."""
+        """Half of the runs have none of it."""
         return round(dice.choice((0.0, dice.uniform(0, most))), 3)
 
     return EngineManners(
@@ -212,7 +212,7 @@ def _draw_faults(
     dice: random.Random, kind: Kind, *, functions: int, latency: float, calls: int, batches: int
 ) -> tuple[Fault, ...]:
     def moment() -> Moment:
-        """Some time in the night, if nothing makes it shorter: while it is opened and read, or worked off."""
+        """Some time in the run, if nothing makes it shorter: while it is opened and read, or worked off."""
         seconds_later = round(dice.uniform(0, 0.3), 3)
         events = dice.choices(("none", "calls", "batches"), (1, 3, 3))[0]
         if events == "batches":
@@ -221,8 +221,8 @@ def _draw_faults(
 
     # Before the call that it waits for can be answered: so much is left to do for certain.
     first = Moment(calls=dice.randint(1, calls), seconds_later=round(dice.uniform(0, latency * 0.9), 3))
-    # Whoever is not called by pg_net is called by somebody early on, or would have no part in the night: often at the
-    # very moment of the first tick.
+    # A function that pg_net does not call is fired early on, or would have no part in the run: often at the very
+    # moment of the first tick.
     others = [
         Fault("fire", Moment(seconds_later=round(dice.choice((0.0, dice.uniform(0, 0.5))), 3)), number)
         for number in range(1, functions)
@@ -244,6 +244,6 @@ def _draw_faults(
     chances = ANYTHING
     certain = Fault("postgres_crash", first) if kind == "crashes" else fault(TAKES_AWAY, first)
     if kind == "crashes":
-        # What is recorded after the end comes from a slice that nobody can wait for once pg_net has forgotten it.
+        # What is recorded after the end comes from a slice that cannot be waited for once pg_net has forgotten it.
         chances = {what: chance for what, chance in ANYTHING.items() if what != "cancel"}
     return (certain, *(fault(chances, moment()) for _ in range(dice.randrange(MAX_FAULTS))), *others)

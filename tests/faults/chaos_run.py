@@ -1,4 +1,4 @@
-"""Plays a night that was drawn, and holds the product to its promises."""
+"""Plays a run that was drawn, and holds the product to its promises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.faults.time_control import TimeControl
 from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness, Pair, eventually
 
-# Longer than any night takes on a busy machine.
+# Longer than any run takes on a busy machine.
 PATIENCE_SECONDS = 180
 # What the function may answer while things break: that it works, and that its database is away.
 HONEST_ANSWERS = (200, 202, 503)
@@ -73,11 +73,11 @@ class _Playing:
     def __init__(self, drawn: ChaosPlan, harness: Harness) -> None:
         self._drawn = drawn
         self._harness = harness
-        self._clockwork = TimeControl(harness)
+        self._time = TimeControl(harness)
         self._began = time.monotonic()
         self._events: list[str] = []
         self._struck: dict[Fault, datetime] = {}
-        # Requests of somebody else than pg_net that are under way.
+        # Requests under way that pg_net does not make.
         self._served: set[asyncio.Task[str]] = set()
         # What is taken away twice at a time comes back once.
         self._away: defaultdict[What, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -104,7 +104,7 @@ class _Playing:
         try:
             run = await self._until_ended()
             self._note(f"the run {run['status']}")
-            # Its moment never came: the night was shorter than it might have been.
+            # Its moment never came: the run was shorter than it might have been.
             for fault, task in zip(self._drawn.faults, faults, strict=True):
                 if fault not in self._struck:
                     task.cancel()
@@ -126,23 +126,23 @@ class _Playing:
         undecided, poison = drawn.undecided(harness.mentors), drawn.poison(harness.mentors)
         harness.engine.rules += drawn.engine.rules(drawn.seed, undecided, poison)
         await asyncio.gather(*(harness.start_function(drawn.env) for _ in range(drawn.functions)))
-        await self._clockwork.start()
+        await self._time.start()
         self._began = time.monotonic()
 
     async def _until_ended(self) -> dict[str, Any]:
-        """The first invocation, when nothing is open: what `TimeControl.until_ended` does, for more callers than one."""
+        """The first invocation, when nothing is open: as `TimeControl.until_ended`, for more callers than one."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 with self._tolerating_no_database():
                     await asyncio.gather(*(function.until_ready() for function in self._project.functions))
-                    await self._clockwork.tick_and_wait()
+                    await self._time.tick_and_wait()
                     invocations = await self._harness.invocations()
                     if invocations and all(invocation["finished_at"] for invocation in invocations):
                         return invocations[0]
-                    # A minute passes for those who wait, and not for whom somebody else has called: he is at work.
+                    # A minute passes for what waits, and not for a function that a fault has called: it is at work.
                     if self._served:
                         await asyncio.wait(self._served)
-                    await self._clockwork.let_time_pass()
+                    await self._time.let_time_pass()
 
     @contextlib.contextmanager
     def _tolerating_no_database(self) -> Iterator[None]:
@@ -157,8 +157,8 @@ class _Playing:
             self._note(f"no database: {type(error).__name__}")
 
     async def _until_still(self) -> None:
-        """Whoever may still record something has done so, also for a function that was killed meanwhile."""
-        await self._clockwork.until_quiet()
+        """What may still be recorded has been, also for a function that was killed meanwhile."""
+        await self._time.until_quiet()
         await self._harness.engine.until(lambda engine: engine.in_flight == 0)
         await eventually(self._no_backend_works)
 
@@ -168,7 +168,7 @@ class _Playing:
     async def _check(self, run: dict[str, Any]) -> None:
         harness = self._harness
         if run["status"] == "cancelled":
-            # It may have been cancelled before everybody was read: only together with its retry it is about everybody.
+            # It may have been cancelled before all mentors were read: only with its retry it is about all of them.
             pairs = await check_chain(harness, [run, *await self._take_up(run)])
         else:
             pairs = await check_promises(harness, run)
@@ -211,7 +211,7 @@ class _Playing:
         await self._harness.engine.until(
             lambda engine: len(engine.calls) >= moment.calls, patience_seconds=PATIENCE_SECONDS
         )
-        # The one sleep that is right: between two events lie all the moments that nobody thought of.
+        # The one sleep that is right: between two events lie all the moments that no test names.
         await asyncio.sleep(moment.seconds_later)
 
     async def _are_recorded(self, batches: int) -> bool:
@@ -253,7 +253,7 @@ class _Playing:
 
     async def _let_time_pass(self, _: Fault) -> None:
         """Under workers that live: what they have in hand becomes visible to others."""
-        await self._clockwork.let_time_pass()
+        await self._time.let_time_pass()
 
     async def _dispatch(self, fault: Fault) -> None:
         await asyncio.gather(*(self._harness.execute(b"select scheduler.dispatch()") for _ in range(fault.times)))
@@ -283,7 +283,7 @@ class _Playing:
         assert answer.is_success or answer.json()["code"] == "already_ended", answer.text
 
     async def _until_answered(self, ask: Callable[[Caller], Awaitable[httpx.Response]]) -> httpx.Response:
-        """An operator's request, made again until somebody is there for it."""
+        """An operator's request, made again until a function is there for it."""
         caller = Caller(self._harness, self._project.functions[0])
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:

@@ -1,4 +1,4 @@
-"""A night with its time_control, for every test here; on a PostgreSQL of its own where a test stops the server."""
+"""A run and its clock, for every test here; on a PostgreSQL of its own where a test stops the server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def time_control(harness: Harness) -> TimeControl:
 
 
 @pytest.fixture
-async def own_night(http: httpx.AsyncClient) -> AsyncIterator[Harness]:
+async def own_server(http: httpx.AsyncClient) -> AsyncIterator[Harness]:
     """Its database server may be stopped, and crashed: nothing else is on it."""
     async with (
         ProjectFactory(settings=DURABLE) as factory,

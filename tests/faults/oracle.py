@@ -14,7 +14,7 @@ from tests.integration.scheduled_runs.harness import Harness, Pair
 
 OUTCOMES = ("triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated")
 EVALUATED = ("triggered", "not_triggered", "suppressed")
-# Whoever does not get the engine's answer cannot know whether it acted.
+# Without the engine's answer it cannot be known whether it acted.
 UNKNOWN = ("failed", "not_evaluated")
 
 
@@ -66,7 +66,7 @@ async def check_chain(
                 assert outcome in (before, "not_evaluated"), f"{pair} was {before}, and came to {outcome}"
                 continue
             together[pair] = outcome
-    assert together.keys() == harness.expected_pairs().keys(), "somebody is missing, or is nobody of ours"
+    assert together.keys() == harness.expected_pairs().keys(), "a mentor is missing, or is none of ours"
     await check_acts(harness, [invocation["id"] for invocation in chain], together)
     assert harness.engine.notified_twice == []
     assert harness.engine.violations == []
@@ -75,7 +75,7 @@ async def check_chain(
 
 
 def check_counts(invocation: Mapping[str, Any], pairs: Mapping[Pair, str]) -> None:
-    """An invocation's counts, in all and by scenario, are those of its pairs; whoever they are."""
+    """An invocation's counts, in all and by scenario, are those of its pairs, whatever they are."""
     counts = invocation["counts"]
     assert counts["evaluations"] == len(pairs)
     assert counts["mentors"] - counts["mentors_skipped"] == len({user_id for user_id, _ in pairs})
@@ -102,7 +102,7 @@ async def check_keys(harness: Harness, invocation_id: str, pairs: Mapping[Pair, 
     if dry_run:
         return
     if trigger == "schedule":
-        # The engine would do nothing in a night whose keys it knows from another one.
+        # The engine would do nothing in a run whose keys it knows from another one.
         assert scope == f"slot:{slot.astimezone(UTC):%Y-%m-%dT%H:%MZ}", scope
     keys: defaultdict[Pair, set[str]] = defaultdict(set)
     for record in harness.engine.calls:
@@ -147,7 +147,7 @@ async def check_nothing_is_left(harness: Harness) -> None:
 
 
 def true_status(pairs: Mapping[Pair, str]) -> str:
-    """The status that these outcomes deserve, for a scheduled run that was not cancelled and read everybody."""
+    """The status that these outcomes deserve, for a scheduled run that was not cancelled and read all mentors."""
     outcomes = Counter(pairs.values())
     if not pairs:
         return "failed"

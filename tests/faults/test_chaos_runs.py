@@ -22,9 +22,9 @@ async def test_whatever_breaks_every_pair_is_evaluated_once(harness: Harness, ki
 
 
 def test_the_seeds_draw_every_fault_and_every_engine_trouble() -> None:
-    nights = [draw(kind, seed) for kind, seed in SEEDS]
+    runs = [draw(kind, seed) for kind, seed in SEEDS]
 
-    assert {fault.what for harness in nights for fault in harness.faults} == set(ANYTHING)
-    troubles = {name for harness in nights for name, much in vars(harness.engine).items() if much}
-    assert troubles == set(vars(nights[0].engine))
-    assert {harness.functions for harness in nights} == {1, 2, 3}
+    assert {fault.what for run in runs for fault in run.faults} == set(ANYTHING)
+    troubles = {name for run in runs for name, much in vars(run.engine).items() if much}
+    assert troubles == set(vars(runs[0].engine))
+    assert {run.functions for run in runs} == {1, 2, 3}

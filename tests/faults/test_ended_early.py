@@ -27,13 +27,13 @@ async def test_late_answers_count_beside_the_retry_of_a_cancelled_run(
     await harness.add_mentors(200)
     gate = asyncio.Event()
     harness.engine.rules.append(rules.only(lambda call: call.number <= 2, rules.hold_until(gate)))
-    function, bystander = await asyncio.gather(*(harness.start_function(SMALL) for _ in range(2)))
+    function, other = await asyncio.gather(*(harness.start_function(SMALL) for _ in range(2)))
     await time_control.start()
     firing = asyncio.create_task(harness.fire(function))
     await harness.engine.until(lambda engine: engine.in_flight == 2)
     await eventually(lambda: harness.rows(b"select from public.scheduler_invocations where enumeration_done"))
     ((run_id,),) = await harness.rows(b"select id::text from public.scheduler_invocations")
-    caller = Caller(harness, bystander)
+    caller = Caller(harness, other)
 
     assert (await caller.cancel(run_id)).status_code == 200
     cancelled = await harness.describe(run_id)

@@ -28,7 +28,7 @@ async def test_the_last_of_three_missed_slots_is_caught_up(harness: Harness, tim
     for _ in range(MISSED_TICKS):
         await time_control.tick_and_wait()
     assert (await harness.invocations(), harness.engine.calls) == ([], [])
-    assert set(await harness.rows(b"select status from cron.job_run_details")) == {("success",)}
+    assert set(await harness.rows(b"select status from cron.job_run_details")) == {("succeeded",)}
 
     await harness.project.write_vault_secrets(function.url)
     invocation = await time_control.until_ended()

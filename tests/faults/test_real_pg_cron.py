@@ -47,7 +47,7 @@ insert into scheduler.dispatches (requested_at, ended_at, error)
 values (now() - interval '400 days', now() - interval '400 days', 'no_answer');
 
 insert into cron.job_run_details (jobid, runid, job_pid, database, username, command, status, start_time, end_time)
-select jobid, 0, 1, database, username, command, 'success', now() - interval '8 days', now() - interval '8 days'
+select jobid, 0, 1, database, username, command, 'succeeded', now() - interval '8 days', now() - interval '8 days'
   from cron.job
  where jobname = 'scheduler-dispatch';
 """
@@ -71,13 +71,13 @@ WHAT_PG_CRON_KEEPS = (
 class ServerBeforeTheMinute(PostgresServer):
     """Its clock can be put forward to the end of the minute, so that the jobs run without being waited for."""
 
-    def _login_for_cron(self) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         self._offset = self.data_dir.path / "clock-offset"
         self._offset.write_bytes(struct.pack("q", 0))
         # a copy where the account that runs PostgreSQL can read it
         library = shutil.copy(wall_clock_library(), self.data_dir.path)
         clock = {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(self._offset)}
-        return super()._login_for_cron() | clock
+        return super()._environment() | clock
 
     def set_forward(self, seconds: int) -> None:
         # in place: the server has mapped the file
@@ -119,7 +119,7 @@ async def is_over(harness: Harness) -> bool:
     runs = await harness.rows(RUNS)
     assert "failed" not in {status for _, status, _ in runs}, runs
     ended = [run for run in await scheduled_runs(harness) if run["finished_at"]]
-    return bool(ended) and {job for job, status, _ in runs if status == "success"} == set(JOBS)
+    return bool(ended) and {job for job, status, _ in runs if status == "succeeded"} == set(JOBS)
 
 
 async def test_real_pg_cron_fires_at_the_minute_and_prunes(

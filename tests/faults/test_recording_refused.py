@@ -39,16 +39,16 @@ async def check_nothing_is_acknowledged(harness: Harness) -> None:
     assert await harness.rows(b"select from public.scheduler_evaluations") == []
 
 
-async def test_a_full_disk_and_a_standby_are_503(own_night: Harness) -> None:
+async def test_a_full_disk_and_a_standby_are_503(own_server: Harness) -> None:
     """Users are asked about again under the same keys afterwards: the engine acts once."""
-    harness, time_control = own_night, TimeControl(own_night)
+    harness, time_control = own_server, TimeControl(own_server)
     await harness.add_mentors(MENTORS)
     function = await harness.start_function(SMALL)
     await time_control.start()
     await harness.execute(FILL_DISK)
 
     await time_control.tick_and_wait()
-    # It harvests the answer.
+    # It reads the answer.
     await time_control.tick()
     answers = await harness.rows(b"select status_code from scheduler.dispatches where status_code is not null")
     await check_nothing_is_acknowledged(harness)

@@ -90,9 +90,9 @@ async def restarted_at(
     await harness.execute(f"drop trigger faults_stop on {table}".encode())
 
 
-async def test_a_restart_of_any_layer_costs_nothing(own_night: Harness) -> None:
+async def test_a_restart_of_any_layer_costs_nothing(own_server: Harness) -> None:
     """While mentors are read, while batches are recorded, and when the run is being ended."""
-    harness, project, time_control = own_night, own_night.project, TimeControl(own_night)
+    harness, project, time_control = own_server, own_server.project, TimeControl(own_server)
     await harness.add_mentors(MENTORS)
     gates = asyncio.Event(), asyncio.Event()
     harness.engine.rules += [
@@ -118,9 +118,9 @@ async def test_a_restart_of_any_layer_costs_nothing(own_night: Harness) -> None:
     assert gave_up(harness, function) or set(harness.engine.keys_seen.values()) == {1}
 
 
-async def test_a_longer_outage_is_503_and_repeats_the_lost_post(own_night: Harness) -> None:
+async def test_a_longer_outage_is_503_and_repeats_the_lost_post(own_server: Harness) -> None:
     """A crash of the database empties pg_net's tables: only ours know of the post that was under way."""
-    harness, time_control = own_night, TimeControl(own_night)
+    harness, time_control = own_server, TimeControl(own_server)
     await harness.add_mentors(MENTORS)
     gate = asyncio.Event()
     harness.engine.rules.append(rules.hold_until(gate))

@@ -1,4 +1,4 @@
-"""A night that goes on by itself, without waiting for it: dispatch ticks, the function answers, time passes.
+"""A run that goes on by itself, without waiting for it: dispatch ticks, the function answers, time passes.
 
 What takes a minute or an hour in production is a shift of times in the database here, so that a test waits for events
 only and never for a length of time.
@@ -14,7 +14,7 @@ import psycopg
 
 from tests.integration.scheduled_runs.harness import Harness
 
-# Whoever was silent is given up after it, and the longest pause of the breaker has a few of them.
+# A silent worker is given up after it, and the longest pause of the breaker has a few of them.
 A_WHILE = 61
 
 UNDER_WAY = b"select exists (select from net.http_request_queue)"
@@ -79,7 +79,7 @@ class TimeControl:
                 await self.let_time_pass()
 
     async def _until_functions_are_up(self) -> None:
-        """A tick that finds nobody is a tick like any other, but a test need not go through thousands of them."""
+        """A tick that finds no function is a tick like any other, but a test need not go through thousands of them."""
         functions = self._harness.project.functions
         await asyncio.gather(*(f.until_ready() for f in functions if f.supervision is not None))
 

@@ -101,7 +101,7 @@ class ScriptedEngine:
 
     @property
     def notified_twice(self) -> list[Pair]:
-        """Pairs acted on under more than one key. Empty unless somebody was notified twice."""
+        """Pairs acted on under more than one key. Empty unless a user was notified twice."""
         return [pair for pair, times in Counter(act.pair for act in self.acts.values()).items() if times > 1]
 
     @property
@@ -213,7 +213,7 @@ class ScriptedEngine:
             return Reply(reset=True)
         finally:
             self._answering.discard(task)
-        # Noted before it is sent: whoever has the answer finds it in the ledger.
+        # Noted before it is sent: a caller that has the answer finds it in the ledger.
         record.status = None if reply.reset or reply.raw else reply.status
         self._tell()
         return reply

@@ -31,7 +31,7 @@ def test_every_promise_names_a_test_that_shows_it() -> None:
 
 def test_every_metric_is_documented_and_no_other() -> None:
     measured = re.findall(r'meter\.create_\w+\(\s*"([a-z._]+)"', CODE)
-    metrics = (DOCS / "observability.md").read_text().split("## Metrics")[1].split("## What it costs")[0]
+    metrics = (DOCS / "observability.md").read_text().split("## Metrics")[1].split("## Delivery of measurements")[0]
     assert sorted(re.findall(r"^\| `([a-z._]+)` \|", metrics, re.MULTILINE)) == sorted(measured)
 
 
@@ -60,9 +60,9 @@ DISPATCH_ERRORS = r"(?:v_error :=|error = coalesce\(error,) '(\w+)(?:: )?'"
     ("heads", "words"),
     [
         ("status", in_constraint("status_is_known")),
-        ("error", in_constraint("error_is_known")),
+        ("error_code", in_constraint("error_code_is_known")),
         ("code", set(re.findall(CAUSES, CODE))),
-        ("error_code", {text for name, text in vars(evaluations).items() if name.isupper() and isinstance(text, str)}),
+        ("reason", {text for name, text in vars(evaluations).items() if name.isupper() and isinstance(text, str)}),
         ("status_code error", set(re.findall(DISPATCH_ERRORS, SQL))),
     ],
 )

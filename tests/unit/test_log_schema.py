@@ -1,4 +1,4 @@
-"""The events that the code writes, those of the schema and those in docs/logging.md are the same."""
+"""The events that the code writes, those of the schema and those in docs/observability.md are the same."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def test_code_schema_and_document_have_the_same_events() -> None:
         assert event["properties"]["event"] == {"const": name}
         assert event["unevaluatedProperties"] is False
         assert written[name] <= event["properties"].keys(), name
-    rows = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "docs" / "logging.md").read_text(), re.MULTILINE)
+    explained_in = (ROOT / "docs" / "observability.md").read_text().split("## Log lines")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \|", explained_in, re.MULTILINE)
     explained = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
     assert explained - document["$defs"]["line"]["properties"].keys() == {*names}
 
@@ -56,7 +57,7 @@ def test_code_schema_and_document_have_the_same_events() -> None:
         json.dumps(LINE | {"event": "engine_results_dropped", "dropped": "1"}),
     ],
 )
-def test_a_line_that_is_not_as_its_event_says_is_found(line: str) -> None:
+def test_a_line_unlike_its_event_in_the_schema_fails(line: str) -> None:
     allowed = [REFUSAL, "  SUPABASE_URL: missing", json.dumps(LINE)]
     assert check_lines(allowed, "function.log") == 1
     with pytest.raises(UndocumentedLineError, match=r"function\.log:2"):

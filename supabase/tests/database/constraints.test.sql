@@ -38,10 +38,11 @@ insert into refused values
 
   ('trigger_is_known', $$update public.scheduler_invocations set trigger = 'cron'$$),
   ('status_is_known', $$update public.scheduler_invocations set status = 'done', finished_at = now()$$),
-  ('error_is_known', $$update public.scheduler_invocations set error = 'it broke'$$),
-  ('error_message_explains_an_error', $$update public.scheduler_invocations set error = null, error_message = 'why'$$),
+  ('error_code_is_known', $$update public.scheduler_invocations set error_code = 'it broke'$$),
+  ('error_message_explains_an_error_code',
+   $$update public.scheduler_invocations set error_code = null, error_message = 'why'$$),
   ('error_message_is_bounded',
-   $$update public.scheduler_invocations set error = 'engine_unavailable', error_message = repeat('x', 301)$$),
+   $$update public.scheduler_invocations set error_code = 'engine_unavailable', error_message = repeat('x', 301)$$),
   ('ended_has_a_time', $$update public.scheduler_invocations set status = 'success', finished_at = null$$),
   ('running_has_started',
    $$update public.scheduler_invocations set status = 'running', started_at = null, finished_at = null$$),
@@ -49,7 +50,6 @@ insert into refused values
   ('only_what_has_ended_is_deleted',
    $$update public.scheduler_invocations set deleted_at = now() where finished_at is null$$),
   ('note_is_bounded', $$update public.scheduler_invocations set note = repeat('x', 2001)$$),
-
 
   ('queue_is_known', $$update public.scheduler_invocation_batches set queue = 'another'$$),
   ('batch_has_pairs', $$update public.scheduler_invocation_batches set evaluations = 0$$),

@@ -71,13 +71,13 @@ select is_empty(
          or relation.oid::regclass::text ~ '^(public\.)?(scheduler_|(active_)?peer_mentors)'
        )
   $$,
-  'no single column is granted to anybody'
+  'no single column is granted to any role'
 );
 
 select is(
   (select reloptions from pg_class where oid = 'public.active_peer_mentors'::regclass),
   array['security_invoker=true'],
-  'the view shows its reader no more than he may see'
+  'the view shows a reader no more than that reader may see'
 );
 
 -- Routines ----------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
--- Row level security is on for every table of ours and no policy lets anybody past it: what a mistaken grant would open
+-- Row level security is on for every table of ours and no policy lets a role past it: what a mistaken grant would open
 -- stays empty.
 begin;
 create extension if not exists pgtap with schema extensions;
@@ -50,18 +50,18 @@ select lives_ok(
   format(
     $$
       set local role %I;
-      do 'begin if exists (select from public.peer_mentors) then raise ''somebody was seen''; end if; end';
+      do 'begin if exists (select from public.peer_mentors) then raise ''a row was seen''; end if; end';
       reset role
     $$,
     role
   ),
-  role || ' sees nobody in spite of a grant'
+  role || ' sees no row in spite of a grant'
 )
   from unnest(array['anon', 'authenticated']) as role;
 
 select throws_ok(
   format('set local role %I; insert into public.peer_mentors (user_id) values (gen_random_uuid())', role),
-  '42501', null, role || ' adds nobody in spite of a grant'
+  '42501', null, role || ' adds no row in spite of a grant'
 )
   from unnest(array['anon', 'authenticated']) as role;
 

@@ -50,7 +50,7 @@ class Contender(Protocol):
 
 
 def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]:
-    """What contenders of other kinds than this function are told by their environment."""
+    """The environment of contenders other than this function."""
     return {
         "SUPABASE_URL": project.supabase_url,
         "SUPABASE_SECRET_KEY": project.secret_key,
@@ -144,7 +144,7 @@ def require_all() -> None:
 
 
 # Served as the function is; the port comes by its environment.
-FUNCTIONS_FRAMEWORK = ("-m", "functions_framework", "--target", "evaluate_everybody", "--asgi", "--host", LOCALHOST)
+FUNCTIONS_FRAMEWORK = ("-m", "functions_framework", "--target", "evaluate_all", "--asgi", "--host", LOCALHOST)
 PLAIN_LOOP = ServedContender(
     "plain-loop",
     lambda: [sys.executable, *FUNCTIONS_FRAMEWORK, "--source", HERE / "plain_loop.py"],

@@ -1,10 +1,10 @@
 """This function's loop without what makes it durable: what that costs is the difference.
 
 The same mentors' pages, the same batches evaluated by the same client, the same Data API client, results sent in the
-same form; but no queue, no frozen batches, no visibility time-outs, and rows that are upserted instead of recorded once
+same form; but no queue, no frozen batches, no visibility timeouts, and rows that are upserted instead of recorded once
 and with their batch. A crash loses what was not written, and a second call evaluates all mentors again.
 
-Served as the function is and in its environment, with `evaluate_everybody` as the target. Where `MENTORS_AFTER` and
+Served as the function is and in its environment, with `evaluate_all` as the target. Where `MENTORS_AFTER` and
 `MENTORS_UP_TO` are set it is given a share of the mentors, those whose ids lie between.
 """
 
@@ -39,7 +39,7 @@ UP_TO = os.environ.get("MENTORS_UP_TO") or "ffffffff-ffff-ffff-ffff-ffffffffffff
 
 async def run() -> dict[str, Any]:
     """Reads, evaluates and writes side by side."""
-    work, deadline = build_services(CONFIG), Deadline(CONFIG.time_budget_seconds)
+    services, deadline = build_services(CONFIG), Deadline(CONFIG.time_budget_seconds)
     run_id, scheduled_for = str(uuid.uuid4()), datetime.now(UTC).isoformat(timespec="seconds")
     size = CONFIG.evaluation_batch_size
     # Enough batches in hand to fill the engine's concurrency, and half as many again that are about to be written.
@@ -52,7 +52,7 @@ async def run() -> dict[str, Any]:
     async def read() -> None:
         nonlocal mentors
         number = 0
-        async with aclosing(prefetch(fetch_active_peer_mentors(work.slices, after=AFTER))) as pages:
+        async with aclosing(prefetch(fetch_active_peer_mentors(services.database, after=AFTER))) as pages:
             async for page in pages:
                 users = [
                     MentorScenarios(user_id, CONFIG.scenario_types_for(segments))
@@ -82,7 +82,7 @@ async def run() -> dict[str, Any]:
         while (batch := await batches.get()) is not None:
             evaluated = await run_evaluation_batch(
                 batch,
-                engine=work.engine,
+                engine=services.engine,
                 deadline=deadline,
                 users_per_call=CONFIG.engine_users_per_call,
                 types_per_call=CONFIG.engine_types_per_call,
@@ -90,13 +90,13 @@ async def run() -> dict[str, Any]:
             )
             results = GroupedResults(evaluated.results)
             outcomes.update(results.outcomes())
-            await work.slices.call("benchmark_upsert", results=results.stored_rows())
+            await services.database.call("benchmark_upsert", results=results.stored_rows())
 
     await gather_or_cancel([read(), *(evaluate() for _ in range(workers))])
     return {"id": run_id, "mentors": mentors, "counts": dict(outcomes)}
 
 
-async def evaluate_everybody(request: Request) -> Response:
+async def evaluate_all(request: Request) -> Response:
     """GET: it serves. POST: one run of all mentors."""
     if request.method != "POST":
         return JSONResponse({"status": "ok"})

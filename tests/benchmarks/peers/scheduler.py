@@ -70,7 +70,7 @@ class Scheduler:
 
 
 def settings_for(load: Load) -> dict[str, str]:
-    """What the function is told of a load by its environment."""
+    """The function's settings for a load."""
     return {
         "SCENARIO_TYPES": json.dumps([{"type": name} for name in load.types]),
         "ENGINE_USERS_PER_CALL": str(load.users_per_call),

@@ -70,7 +70,7 @@ async def measure(conditions: Conditions) -> Measured:
     requests = Spread.of([gateway.requests.total()])
     ours = {what: Spread.of(took[what] for took in found[THIS_FUNCTION]) for what in found[THIS_FUNCTION][0]}
     start = {contender: Spread.of(took["start"] for took in runs) for contender, runs in found.items()}
-    small_run = f"night of {MENTORS} mentors, from the spawn"
+    small_run = f"run of {MENTORS} mentors, from the spawn"
     fires = {"milliseconds": ours["fire"], "p95_milliseconds": ours["fire p95"], "requests": requests}
     share = start[THIS_FUNCTION].over(start[EMPTY])
     return Measured(
@@ -142,17 +142,9 @@ def _deployed_python() -> Path:
     python, complete = folder / "bin" / "python", folder / ".complete"
     if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        pip: list[str | Path] = [
-            python,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "-r",
-            requirements,
-        ]
-        for command in ([sys.executable, "-m", "venv", folder], pip):
+        pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        commands: list[list[str | Path]] = [[sys.executable, "-m", "venv", folder], [*pip, "-r", requirements]]
+        for command in commands:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise EmulatorError(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
@@ -162,8 +154,8 @@ def _deployed_python() -> Path:
 
 COLD_START = Section(
     "cold-start",
-    "cold start, a small night, and nothing to do",
-    "The function is spawned as it is deployed and asked until it answers GET /health; then a night of 300 mentors with"
+    "cold start, a small run, and nothing to do",
+    "The function is spawned as it is deployed and asked until it answers GET /health; then a run of 300 mentors with"
     " three types, and the same slot again. To compare: an empty function that imports supabase and FastAPI, and the"
     " good Deno program.",
     measure,

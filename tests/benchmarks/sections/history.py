@@ -77,7 +77,7 @@ async def measure(conditions: Conditions) -> Measured:
             ),
         ],
         [
-            f"{mentors:,} mentors x 3 types, {USERS_PER_CALL} users a call. The history is {runs:,} nights of one"
+            f"{mentors:,} mentors x 3 types, {USERS_PER_CALL} users a call. The history is {runs:,} runs of one"
             f" batch and {ROWS_PER_RUN} rows.",
             f"Requests go over HTTP, one after the other: {REQUESTS} of each kind a round, {FEW_REQUESTS} if filtered.",
         ],
@@ -151,7 +151,7 @@ async def _ask(client: httpx.AsyncClient, path: str, requests: int) -> tuple[flo
 HISTORY = Section(
     "history",
     "after years",
-    "The same night in a database without history and in one with 5,000,000 old rows, in turn; then looks back at"
-    " 100,000 nights.",
+    "The same run in a database without history and in one with 5,000,000 old rows, in turn; then looks back at"
+    " 100,000 runs.",
     measure,
 )

@@ -18,7 +18,7 @@ from ..spread import Spread
 
 IN_FLIGHT = 32
 USERS_PER_CALL = 100
-# What docs/scaling.md advises where that many users share a call.
+# What docs/deployment.md, "Sizing", recommends for this many users a call.
 BATCH_SIZE = 1000
 SETTINGS = {"EVALUATION_BATCH_SIZE": str(BATCH_SIZE)}
 # The share of outcomes that get a row of their own.

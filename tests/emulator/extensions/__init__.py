@@ -71,7 +71,7 @@ def _files() -> dict[str, str]:
     files = {
         path.name: path.read_text() for name in STAND_INS for path in sorted(here.glob(f"{name}*")) if path.is_file()
     }
-    # found, not imported: that would cost half a second for a client that nobody here uses
+    # found, not imported: that would cost half a second for a client that is not used here
     pgmq = importlib.util.find_spec("pgmq")
     if pgmq is None or pgmq.origin is None:
         raise EmulatorError("the wheel `pgmq` is not installed: pip install -r requirements-dev.txt")

@@ -1,6 +1,6 @@
 -- Stand-in for Supabase Vault (https://github.com/supabase/vault): the same SQL surface.
 -- It STORES SECRETS IN BASE64, WITHOUT A KEY, which is good enough for tokens that a laptop makes up for itself, and for
--- nothing else. As with the real one, `secret` is of no use to whoever may not call the function that decrypts it.
+-- nothing else. As with the real one, `secret` is of no use without the right to call the function that decrypts it.
 
 -- What the real one has in C.
 create function vault._crypto_aead_det_encrypt(message text) returns text

@@ -1,4 +1,4 @@
-"""The reference scenario trigger engine: a small real one, for the local emulator and for whoever writes their own.
+"""The reference scenario trigger engine: a small real one, for the local emulator and as a model for others.
 
 It speaks the engine contract over HTTP and decides in the database; the rules are documented in schema.sql.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.emulator.reference_engine --host H --port P`: serve the reference engine until told to stop."""
+"""`python -m tests.emulator.reference_engine --host H --port P`: serve the reference engine until a signal."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class EvaluationCall(BaseModel):
 
 
 class RefusedError(HTTPException):
-    """A call that is answered with an error, and what its caller is told about it."""
+    """A call that is answered with an error, and what its caller sees of it."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(status, message, headers)
@@ -76,7 +76,7 @@ def create_app(*, token: str, database: httpx.AsyncClient) -> Starlette:
 
     return Starlette(
         routes=[Route("/v1/evaluations", evaluations, methods=["POST"]), Route("/health", health, methods=["GET"])],
-        exception_handlers={HTTPException: _answer_error, ClientDisconnect: _answer_nobody},
+        exception_handlers={HTTPException: _answer_error, ClientDisconnect: _answer_disconnect},
         lifespan=lifespan,
     )
 
@@ -151,6 +151,6 @@ async def _answer_error(_: Request, exc: Exception) -> Response:
     return JSONResponse({"error": {"code": code, "message": exc.detail}}, exc.status_code, exc.headers)
 
 
-async def _answer_nobody(_: Request, __: Exception) -> Response:
+async def _answer_disconnect(_: Request, __: Exception) -> Response:
     """The caller went away while sending its body: nothing was evaluated."""
     return Response(status_code=400)

@@ -29,11 +29,11 @@ alter table public.engagement_notifications enable row level security;
 revoke all on table public.engagement_notifications from public, anon, authenticated;
 grant select on table public.engagement_notifications to service_role;
 
--- The rules. Whoever left or paused since the caller listed them is due for nothing; an unknown type has no rule: null.
+-- The rules. A mentor who left or paused since the call was made up is due for nothing; an unknown type has no rule: null.
 --
 --   inactivity_30_days     established, and 30 days without a logged contact, counted from joining if there never was one
 --   milestone_reached      sits on exactly 1, 10, 25, 50, 100, 250, 500 or a multiple of 1,000 logged contacts. A mentor
---                          who goes past one between two nights has missed it: nobody is congratulated on stale numbers
+--                          who goes past one between two runs has missed it: stale numbers are not congratulated on
 --   onboarding_incomplete  joined more than 14 days ago and has not completed the onboarding
 --
 -- A search_path of its own would keep the planner from inlining this expression, at three times the cost of a call. It
@@ -140,7 +140,7 @@ begin
   end if;
 
   -- A notification under the pair's own key was queued just now or by an earlier call: both answer `triggered`, and so a
-  -- repeat cannot be told from the first call.
+  -- repeat looks like the first call.
   select jsonb_agg(
     jsonb_build_object('user_id', pair.user_id, 'scenario_type', pair.scenario_type) || case
       when pair.scenario_type <> all (known_types) then

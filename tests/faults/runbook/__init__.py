@@ -1,1 +1,1 @@
-"""The sections of docs/operations.md: brought about, seen as it says, and mended by what it says to press."""
+"""The sections of docs/operations.md: each incident is caused, checked and fixed by the commands in it."""

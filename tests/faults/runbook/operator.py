@@ -14,7 +14,7 @@ from typing import Any
 from tests.emulator.function import FunctionProcess
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
-from tests.faults.runbook.runbook import PARTS, Morning, blocks, mornings
+from tests.faults.runbook.runbook import PARTS, Incident, blocks, incidents
 from tests.faults.system_packages import require_curl
 from tests.integration.scheduled_runs.harness import Harness
 
@@ -31,39 +31,39 @@ class Seen:
 class Operator:
     """Runs the commands of one section against a function, which may be replaced by another instance."""
 
-    def __init__(self, harness: Harness, morning: Morning, function: FunctionProcess) -> None:
+    def __init__(self, harness: Harness, described: Incident, function: FunctionProcess) -> None:
         self.function = function
         self.mentor: str | None = None
         self._harness = harness
-        self._morning = morning
+        self._incident = described
         self._left = set(PARTS)
 
     async def look_around(self) -> Seen:
         """Runs what the document says to look at before anything is known."""
         return await self._run(blocks()[1])
 
-    async def look(self, *symptom: str) -> Seen:
-        """Runs what is under "Look"; the document names each word of the symptom, and the commands show it."""
-        seen = await self._run_part("Look")
+    async def check(self, *symptom: str) -> Seen:
+        """Runs what is under "Check"; the document names each word of the symptom, and the commands show it."""
+        seen = await self._run_part("Check")
         for word in symptom:
-            assert f"`{word}`" in self._morning.parts["Symptom"], f"the document does not say {word!r}"
+            assert f"`{word}`" in self._incident.parts["Symptom"], f"the document does not say {word!r}"
             assert word in seen.text, seen.text
         return seen
 
-    async def press(self) -> Seen:
-        return await self._run_part("Press")
+    async def fix(self) -> Seen:
+        return await self._run_part("Fix")
 
-    async def see_that_it_is_mended(self) -> Seen:
-        return await self._run_part("Mended")
+    async def confirm(self) -> Seen:
+        return await self._run_part("Confirm")
 
     def assert_nothing_is_left(self) -> None:
         """Every command of the section was run."""
-        left = [part for part in self._left if self._morning.commands(part)]
+        left = [part for part in self._left if self._incident.commands(part)]
         assert not left, left
 
     async def _run_part(self, part: str) -> Seen:
         self._left.discard(part)
-        return await self._run("\n".join(self._morning.commands(part)))
+        return await self._run("\n".join(self._incident.commands(part)))
 
     async def _run(self, commands: str) -> Seen:
         """Runs the document's commands as they stand, after its preamble."""
@@ -94,9 +94,9 @@ class Operator:
 
 
 @asynccontextmanager
-async def living_through(title: str, harness: Harness, function: FunctionProcess) -> AsyncIterator[Operator]:
+async def incident(title: str, harness: Harness, function: FunctionProcess) -> AsyncIterator[Operator]:
     """An operator for the section of this title, who has run every command of it in the end."""
-    (morning,) = (morning for morning in mornings() if morning.title == title)
-    operator = Operator(harness, morning, function)
+    (described,) = (one for one in incidents() if one.title == title)
+    operator = Operator(harness, described, function)
     yield operator
     operator.assert_nothing_is_left()

@@ -1,4 +1,4 @@
-"""docs/operations.md, read: its mornings, and the commands of each."""
+"""docs/operations.md, read: its incidents, and the commands of each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from tests.emulator.staging import ROOT
 
 DOCUMENT = ROOT / "docs" / "operations.md"
-PARTS = ("Symptom", "Look", "Why", "Press", "Mended")
+PARTS = ("Symptom", "Check", "Cause", "Fix", "Confirm")
 
 _BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _SHOWN_BY = re.compile(r"^Shown by \[a test\]\((\S+)\)\.$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Morning:
+class Incident:
     """One section: its place, its heading, the text of each of PARTS, and the file of its test as it is linked."""
 
     number: int
@@ -38,12 +38,12 @@ def text() -> str:
 
 
 def blocks() -> list[str]:
-    """All commands of the document: first what every other makes use of, then where to look, then the mornings'."""
+    """All commands of the document: first what every other makes use of, then where to look, then the incidents'."""
     found: list[str] = _BLOCK.findall(text())
     return found
 
 
-def mornings() -> list[Morning]:
+def incidents() -> list[Incident]:
     """All of them, in order."""
     found = []
     for section in re.split(r"^### ", text().split("## Ten incidents")[1], flags=re.MULTILINE)[1:]:
@@ -51,5 +51,5 @@ def mornings() -> list[Morning]:
         number, _, title = heading.partition(". ")
         pieces = re.split(rf"^\*\*({'|'.join(PARTS)})(?:\.\*\*|\*\*)", body, flags=re.MULTILINE)
         parts = dict(zip(pieces[1::2], pieces[2::2], strict=True))
-        found.append(Morning(int(number), title, parts, "".join(_SHOWN_BY.findall(body))))
+        found.append(Incident(int(number), title, parts, "".join(_SHOWN_BY.findall(body))))
     return found

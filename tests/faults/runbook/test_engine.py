@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.oracle import EVALUATED, check_chain, check_success
-from tests.faults.runbook.operator import living_through
+from tests.faults.runbook.operator import incident
 from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
@@ -17,7 +17,7 @@ SMALL = {
 }
 
 
-async def test_the_engine_was_down_all_night(harness: Harness, time_control: TimeControl) -> None:
+async def test_the_engine_was_down_for_the_whole_run(harness: Harness, time_control: TimeControl) -> None:
     await harness.add_mentors(40)
     function = await harness.start_function(SMALL)
     await time_control.start()
@@ -26,39 +26,39 @@ async def test_the_engine_was_down_all_night(harness: Harness, time_control: Tim
         await harness.execute(b"update public.scheduler_invocations set expires_at = clock_timestamp()")
         await time_control.tick()
 
-    async with living_through("The engine was down all night", harness, function) as operator:
-        seen = (await operator.look("engine_unavailable", "failed", "not_evaluated")).answers[0]
+    async with incident("The engine was down for the whole run", harness, function) as operator:
+        seen = (await operator.check("engine_unavailable", "failed", "not_evaluated")).answers[0]
         assert (seen["status"], seen["error_code"], seen["counts"]["failed"]) == ("failed", "engine_unavailable", 0)
-        await operator.press()
-        retry, run = (await operator.see_that_it_is_mended()).answers[0]["items"]
+        await operator.fix()
+        retry, run = (await operator.confirm()).answers[0]["data"]
 
     assert (retry["status"], retry["error_code"], retry["retry_of"]) == ("success", None, run["id"])
     assert await check_chain(harness, [run, retry]) == harness.expected_pairs()
 
 
-async def test_the_engine_turns_us_away(harness: Harness, time_control: TimeControl) -> None:
+async def test_the_engine_rejects_the_function(harness: Harness, time_control: TimeControl) -> None:
     await harness.add_mentors(40)
     function = await harness.start_function(SMALL | {"SCENARIO_ENGINE_TOKEN": "a-token-that-the-engine-does-not-know"})
     await time_control.start()
     await time_control.tick_and_wait()
 
-    async with living_through("The engine turns us away", harness, function) as operator:
-        seen = await operator.look("running", "engine_rejected")
-        assert (seen.answers[0]["status"], seen.answers[0]["error"]) == ("running", "engine_rejected")
+    async with incident("The engine rejects the function", harness, function) as operator:
+        seen = await operator.check("running", "engine_rejected")
+        assert (seen.answers[0]["status"], seen.answers[0]["error_code"]) == ("running", "engine_rejected")
         assert seen.answers[0]["counts"]["failed"] == 0
         assert seen.statuses[1] == 502
         assert "engine_http_401" in seen.answers[1]["detail"]
 
         await function.stop()
         operator.function = await harness.start_function(SMALL, port=function.port)
-        pressed = await operator.press()
-        assert pressed.statuses == [200]
-        assert {result["outcome"] for result in pressed.answers[0]["results"]} <= set(EVALUATED)
+        fixed = await operator.fix()
+        assert fixed.statuses == [200]
+        assert {result["outcome"] for result in fixed.answers[0]["results"]} <= set(EVALUATED)
         await eventually(harness.ended)
-        (mended,) = (await operator.see_that_it_is_mended()).answers
+        (confirmed,) = (await operator.confirm()).answers
 
-    assert mended["error_code"] is None
-    await check_success(harness, mended)
+    assert confirmed["error_code"] is None
+    await check_success(harness, confirmed)
 
 
 async def test_half_of_the_mentors_failed(harness: Harness, time_control: TimeControl) -> None:
@@ -69,28 +69,28 @@ async def test_half_of_the_mentors_failed(harness: Harness, time_control: TimeCo
     await time_control.start()
     await time_control.until_ended()
 
-    async with living_through("Half of the mentors failed", harness, function) as operator:
+    async with incident("Half of the mentors failed", harness, function) as operator:
         around = await operator.look_around()
         assert around.statuses == [200, 200, 200]
         assert around.answers[0]["run_status"] == "partial"
-        assert around.answers[1]["items"][0]["id"] == around.answers[2]["id"]
+        assert around.answers[1]["data"][0]["id"] == around.answers[2]["id"]
 
-        seen = await operator.look("partial", "failures")
+        seen = await operator.check("partial", "failures")
         (cause,) = seen.answers[0]["failures"]
         assert (seen.answers[0]["status"], cause["code"], cause["count"]) == ("partial", "rule_is_broken", 40)
         assert "milestone_reached" in seen.text.rpartition("}")[2]
 
         harness.engine.rules.remove(rule)
-        tried, retry = (await operator.press()).answers
+        tried, retry = (await operator.fix()).answers
         assert {result["outcome"] for result in tried["results"]} <= set(EVALUATED)
         assert {result["user_id"] for result in tried["results"]} <= set(failing)
-        (shown,) = (await operator.see_that_it_is_mended()).answers[0]["items"]
+        (shown,) = (await operator.confirm()).answers[0]["data"]
 
     assert (shown["id"], shown["status"], shown["counts"]["evaluations"]) == (retry["id"], "success", 40)
     assert await check_chain(harness, [seen.answers[0], shown]) == harness.expected_pairs()
 
 
-async def test_one_mentor_says_that_she_was_not_contacted(harness: Harness, time_control: TimeControl) -> None:
+async def test_one_mentor_was_not_contacted(harness: Harness, time_control: TimeControl) -> None:
     mentor = (await harness.add_mentors(40))[17]
     rule = rules.refuse_calls_with([mentor])
     harness.engine.rules.append(rule)
@@ -98,16 +98,16 @@ async def test_one_mentor_says_that_she_was_not_contacted(harness: Harness, time
     await time_control.start()
     run = await time_control.until_ended()
 
-    async with living_through("One mentor says that she was not contacted", harness, function) as operator:
+    async with incident("One mentor was not contacted", harness, function) as operator:
         operator.mentor = mentor
-        (seen,) = (await operator.look("partial")).answers[0]["items"]
+        (seen,) = (await operator.check("partial")).answers[0]["data"]
         results = {(result["outcome"], result["error_code"]) for result in seen["results"]}
         assert results == {("failed", "engine_http_422")}
 
         harness.engine.rules.remove(rule)
-        (retry,) = (await operator.press()).answers
+        (retry,) = (await operator.fix()).answers
         assert retry["counts"]["mentors"] == 1
-        (newest,) = (await operator.see_that_it_is_mended()).answers[0]["items"]
+        (newest,) = (await operator.confirm()).answers[0]["data"]
 
     assert newest["id"] == retry["id"]
     assert {result["outcome"] for result in newest["results"]} <= set(EVALUATED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.oracle import check_success
-from tests.faults.runbook.operator import living_through
+from tests.faults.runbook.operator import incident
 from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness, eventually
 
@@ -21,20 +21,20 @@ async def test_the_run_read_no_mentor_at_all(harness: Harness, time_control: Tim
     monitored = await harness.http.get(f"{function.url}/health/last-run")
     assert (monitored.status_code, monitored.json()["code"]) == (503, "last_run_missing")
 
-    async with living_through("The run read no mentor at all", harness, function) as operator:
-        run, shown = (await operator.look("failed", "no_active_mentors")).answers
-        assert (run["status"], run["error_code"], shown["items"]) == ("failed", "no_active_mentors", [])
+    async with incident("The run read no mentor at all", harness, function) as operator:
+        run, shown = (await operator.check("failed", "no_active_mentors")).answers
+        assert (run["status"], run["error_code"], shown["data"]) == ("failed", "no_active_mentors", [])
 
         await harness.execute((view + definition).encode())
-        shown, run = (await operator.press()).answers
-        assert len(shown["items"]) == 5
-        (item,) = (await operator.see_that_it_is_mended()).answers[0]["items"]
+        shown, run = (await operator.fix()).answers
+        assert len(shown["data"]) == 5
+        (item,) = (await operator.confirm()).answers[0]["data"]
 
     assert (item["id"], item["status"], item["counts"]["mentors"]) == (run["id"], "success", 40)
     assert await harness.recorded_pairs(run["id"]) == harness.expected_pairs()
 
 
-async def test_the_run_is_open_and_nobody_gets_read(harness: Harness, time_control: TimeControl) -> None:
+async def test_the_run_is_open_and_reads_no_mentors(harness: Harness, time_control: TimeControl) -> None:
     """The view was dropped and created anew in a project whose default privileges give nothing."""
     await harness.add_mentors(40)
     await harness.execute(b"revoke all on public.active_peer_mentors, public.peer_mentors from service_role")
@@ -43,16 +43,16 @@ async def test_the_run_is_open_and_nobody_gets_read(harness: Harness, time_contr
     await time_control.tick_and_wait()
     await time_control.tick_and_wait()
 
-    async with living_through("The run is open and nobody gets read", harness, function) as operator:
-        seen = await operator.look("running", "500", "database_refused", "42501")
+    async with incident("The run is open and reads no mentors", harness, function) as operator:
+        seen = await operator.check("running", "500", "database_refused", "42501")
         run = seen.answers[0]
         assert (run["status"], run["error_code"], set(run["counts"].values())) == ("running", None, {0})
         assert 500 in {answer["status_code"] for answer in run["dispatches"]}
 
-        await operator.press()
+        await operator.fix()
         await eventually(harness.ended)
-        shown, mended = (await operator.see_that_it_is_mended()).answers
+        shown, confirmed = (await operator.confirm()).answers
 
-    assert len(shown["items"]) == 1
-    assert mended["id"] == run["id"]
-    await check_success(harness, mended)
+    assert len(shown["data"]) == 1
+    assert confirmed["id"] == run["id"]
+    await check_success(harness, confirmed)

@@ -1,4 +1,4 @@
-"""What must hold after every step (DESIGN.md, I1 to I3, and that a run's end tells the truth).
+"""What must hold after every step: the promises of docs/reliability.md that the SQL functions keep.
 
 Each is worked out anew from pairs, rows and what callers were answered, never from a count that SQL made.
 """
@@ -35,7 +35,7 @@ class Ledger:
     held: dict[str, tuple[Json, ...]] = field(default_factory=dict)
     # How many batches were handed out in all.
     claims: int = 0
-    # The reads of a batch that were released without blame.
+    # The deliveries of a batch that were released and do not count.
     uncounted: dict[BatchKey, frozenset[int]] = field(default_factory=dict)
 
     def branch(self) -> Ledger:
@@ -96,7 +96,7 @@ def check(after: Snapshot, described: dict[str, Json], ledger: Ledger) -> None:
 
 
 def pairs_are_what_was_frozen_and_recorded(run: Run, ledger: Ledger) -> None:
-    """I2: no pair vanishes, none is added, and an outcome that was recorded stays."""
+    """No pair vanishes, none is added, and an outcome that was recorded stays."""
     every = [pair for batch in run.batches.values() for pair in pairs_of(batch["pairs"])]
     assert len(every) == len(set(every)), f"{run.id} has a pair twice"
     assert set(every) == ledger.frozen[run.id].keys(), f"the pairs of {run.id} are not those that were frozen"
@@ -148,7 +148,7 @@ def status_is_the_truth(run: Run, ledger: Ledger) -> None:
         return
     assert not run.open_batches, f"{run.id} has ended, and left batches open"
     if run.status == "skipped":
-        assert (run.error, run.batches) == ("overlap", {})
+        assert (run.error_code, run.batches) == ("overlap", {})
         return
     assert (run.status == "cancelled") == (run.id in ledger.cancelled)
     if run.status == "cancelled":
@@ -156,11 +156,11 @@ def status_is_the_truth(run: Run, ledger: Ledger) -> None:
     outcomes = run.outcomes_at_its_end()
     if not run.enumeration_done or outcomes["not_evaluated"]:
         assert moment(run.expires_at) <= moment(run.finished_at), f"{run.id} ended before its time"
-        assert run.error is not None
+        assert run.error_code is not None
     status = final_status(run, outcomes)
     assert run.status == status, f"{run.id} is {run.status}, but {dict(outcomes)} is {status}"
     has_no_mentors = run.enumeration_done and not run.batches and not run.mentors_skipped
-    assert (run.error == "no_active_mentors") == (has_no_mentors and run.trigger == "schedule")
+    assert (run.error_code == "no_active_mentors") == (has_no_mentors and run.trigger == "schedule")
 
 
 def final_status(run: Run, outcomes: Counter[str | None]) -> str:
@@ -173,7 +173,7 @@ def final_status(run: Run, outcomes: Counter[str | None]) -> str:
 
 
 def keys_are_the_same_each_time(run: Run, after: Snapshot, ledger: Ledger) -> None:
-    """I3: the scope that begins every key is the one it was opened with, a retry's that of its source."""
+    """The scope that begins every key is the one it was opened with, a retry's that of its source."""
     assert run.id in ledger.scopes, f"no caller was answered that {run.id} was opened"
     assert run.engine_scope == ledger.scopes[run.id]
     source = ledger.sources.get(run.id)
@@ -198,7 +198,7 @@ def messages_are_those_of_open_batches(after: Snapshot, ledger: Ledger) -> None:
 
 
 def slots_are_opened_once(after: Snapshot, ledger: Ledger) -> None:
-    """I1; that a slot is not opened again after its run is gone is checked with each answer."""
+    """That a slot is not opened again after its run is gone is checked with each answer."""
     scheduled = [run for run in after.runs.values() if run.trigger == "schedule"]
     assert {run.idempotency_key for run in scheduled} <= ledger.slots
     assert sum(run.is_open for run in scheduled) <= 1

@@ -47,7 +47,8 @@ def look(queues: Iterable[str]) -> str:
 
 DESCRIBE = """
   select jsonb_object_agg(i.id, jsonb_build_object(
-           'described', scheduler.describe_invocation(i.id), 'unfinished', public.scheduler_unfinished(i.id, null, 100000)))
+           'described', scheduler.describe_invocation(i.id),
+           'unfinished', public.scheduler_unfinished(i.id, null, 100000)))
     from public.scheduler_invocations as i
 """
 

@@ -187,7 +187,7 @@ async def delete(scene: Scene, run: int = 0) -> None:
 
 
 async def prune(scene: Scene) -> None:
-    """By a copy that does not commit (`world.py`)."""
+    """By a copy that does not commit (`harness.py`)."""
     await scene.session.run("call scheduler.prune_within_transaction()")
     before, after = scene.before, await scene.look()
     stay = {run.id for run in before.runs.values() if may_be_pruned(run, before, readers=before)} & after.runs.keys()

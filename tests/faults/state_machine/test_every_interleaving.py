@@ -1,4 +1,4 @@
-"""Two workers and an operator over one batch of two users: in whatever order they come, I1 to I3 hold (DESIGN.md).
+"""Two workers and an operator over one batch of two users: in every order, the invariants hold (`invariants.py`).
 
 Every sequence of steps is explored on the real SQL functions, in one transaction with savepoints; a state that was
 reached before is not explored again. It ends because batches are handed out so many times at most, and because each

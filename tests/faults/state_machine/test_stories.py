@@ -83,9 +83,9 @@ class Story(RuleBasedStateMachine):
     def enumerates(self, step: Step) -> None:
         self.take(step)
 
-    @rule(claim=CLAIM, services=st.lists(WORK, max_size=4))
-    def works(self, claim: Step, services: list[Step]) -> None:
-        self.take(claim, *services)
+    @rule(claim=CLAIM, work=st.lists(WORK, max_size=4))
+    def works(self, claim: Step, work: list[Step]) -> None:
+        self.take(claim, *work)
 
     @rule(step=PLATFORM)
     def runs_on(self, step: Step) -> None:
@@ -146,7 +146,7 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-def test_whatever_happens_in_whatever_order_the_invariants_hold(url: str, runner: asyncio.Runner) -> None:
+def test_random_stories_keep_the_invariants(url: str, runner: asyncio.Runner) -> None:
     examples, start = os.environ.get("STATE_MACHINE_EXAMPLES"), os.environ.get("STATE_MACHINE_SEED")
 
     class Here(Story):

@@ -34,7 +34,7 @@ async def test_every_operation_keeps_to_the_document(harness: Harness, tmp_path:
     for name, values in {
         "mentors": harness.mentors,
         "invocations": [run["id"] for run in runs],
-        "cursors": [page["next_cursor"] for page in pages],
+        "cursors": [page["pagination"]["next_cursor"] for page in pages],
     }.items():
         (tmp_path / f"{name}.dict").write_text("".join(f'"{value}"\n' for value in values))
     shutil.copy(HERE / "schemathesis.toml", tmp_path)

@@ -171,7 +171,7 @@ async def failed_by_the_database(harness: Harness, function: FunctionProcess, ca
     await asyncio.gather(*(catalogue.refused(503, "database_unavailable", *request) for request in asked))
     assert (await catalogue.caller.call("GET", "/health", token="")).status_code == 200
     await harness.project.gateway.start()
-    assert (await catalogue.caller.page())["items"]
+    assert (await catalogue.caller.page())["data"]
 
     catalogue.caller = await a_caller(harness, {"SUPABASE_SECRET_KEY": "sb_secret_of_another_project"})
     await catalogue.refused(500, "database_key_rejected", "POST", "/")

@@ -10,7 +10,7 @@ from tests.integration.scheduled_runs.harness import Harness
 
 async def test_each_token_may_do_what_its_role_may(harness: Harness) -> None:
     admins, invokers = [[secrets.token_urlsafe(32) for _ in range(2)] for _ in range(2)]
-    strangers = ["", "a-token-that-was-never-given-out-to-a-caller", harness.project.admin_token]
+    unknown = ["", "a-token-that-was-never-given-out-to-a-caller", harness.project.admin_token]
     settings = {"SCHEDULER_ADMIN_TOKENS": ", ".join(admins), "SCHEDULER_INVOKE_TOKENS": ", ".join(invokers)}
     caller = await a_caller(harness, settings)
     document = (await caller.call("GET", "/openapi.json", token="")).json()
@@ -24,7 +24,7 @@ async def test_each_token_may_do_what_its_role_may(harness: Harness) -> None:
 
     for method, path in protected:
         for tokens, allowed in (
-            (strangers, {401}),
+            (unknown, {401}),
             (invokers, {200} if path == "/" else {403}),
             (admins, {200, 201, 404, 422}),
         ):

@@ -139,7 +139,7 @@ async def test_a_run_waits_pending_for_its_view(core: SqlCore, worker: Worker) -
     assert [row["id"] for row in answer["open"]] == [run["id"]]
     # that the engine serves another run says nothing of the view
     await worker.end_slice(engine_answers=True)
-    assert (await worker.open_slot(due, following))["invocation"]["error"] == "mentors_view_invalid"
+    assert (await worker.open_slot(due, following))["invocation"]["error_code"] == "mentors_view_invalid"
     await replace_view(core, GOOD)
     assert await worker.enqueue(run["id"], [])
     run = (await worker.open_slot(due, following))["invocation"]

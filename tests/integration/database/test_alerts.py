@@ -116,7 +116,7 @@ async def test_an_expired_run_is_reported(
     await core.expire_now(run)
     await core.owner.run("select scheduler.dispatch()")
     assert await raised(core) == [(run, reason)]
-    assert (await claimed(worker))["invocation"]["error"] == "expired"
+    assert (await claimed(worker))["invocation"]["error_code"] == "expired"
 
 
 @pytest.mark.parametrize(("minutes", "is_late"), [(119, False), (121, True)])

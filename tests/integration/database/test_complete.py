@@ -44,7 +44,7 @@ async def test_rows_counts_and_acknowledgement_come_together(core: SqlCore, work
     assert_counts_add_up(await core.describe(run))
 
 
-@pytest.mark.parametrize("rest", [None, mentors(3)], ids=["whole", "cut off"])
+@pytest.mark.parametrize("remaining", [None, mentors(3)], ids=["whole", "cut off"])
 @pytest.mark.parametrize("refused", REFUSALS)
 async def test_what_cannot_be_written_changes_nothing(
     core: SqlCore, worker: Worker, refused: str, remaining: list[str] | None
@@ -85,7 +85,7 @@ WRONG: list[tuple[list[int], dict[str, int]]] = [
 
 
 @pytest.mark.parametrize(
-    ("rest", "users", "counts"),
+    ("remaining", "users", "counts"),
     [
         *((None, *case) for case in WRONG),
         *((mentors(3), *case) for case in WRONG),
@@ -132,7 +132,7 @@ async def test_users_cut_off_keep_their_groups_and_queue(core: SqlCore, worker: 
 
 
 @pytest.mark.parametrize(
-    "rest",
+    "remaining",
     [[], mentors(1, 2, 3), mentors(4), mentors(3, 4), mentors(2, 2, 9)],
     ids=["none", "all", "an unknown user", "an unknown user as well", "an unknown user beside one named twice"],
 )

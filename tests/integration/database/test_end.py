@@ -56,7 +56,7 @@ async def test_the_status_of_a_run_is_the_truth(
     run = await recorded_run(core, worker, outcomes, done=enumerated)
     is_complete = enumerated and "open" not in outcomes
     if how == "finished":
-        await core.change(run, "error = 'engine_unavailable'")
+        await core.change(run, "error_code = 'engine_unavailable'")
         answer = await worker.finish(run)
         assert answer["ended_now"] == is_complete
         if not is_complete:
@@ -128,7 +128,7 @@ async def test_what_has_ended_takes_a_note_and_no_other_end(core: SqlCore, worke
     run = await ended_as(core, worker, status)
     await core.expire(run)
     before = await core.describe(run)
-    assert (before["status"], before["error"]) == (status, None)
+    assert (before["status"], before["error_code"]) == (status, None)
     assert not (await worker.finish(run))["ended_now"]
     noted = before | {"note": "new"}
     is_cancelled = status == "cancelled"

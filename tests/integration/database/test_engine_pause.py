@@ -81,7 +81,7 @@ async def test_earlier_answers_and_silence_do_not_end_the_pause(
     before = await core.settings("*")
     await worker.end_slice(engine_answers=engine_answers)
     assert await core.settings("*") == before
-    assert (await core.describe(waiting))["error"] == OUTAGE
+    assert (await core.describe(waiting))["error_code"] == OUTAGE
 
 
 @pytest.mark.parametrize("error", ["engine_unavailable", "engine_rejected"])
@@ -95,7 +95,7 @@ async def test_open_invocations_say_why_they_wait_until_answered(core: SqlCore, 
         assert [(one["status"], one["error_code"], one["error_message"]) for one in described] == [
             ("running", error, message[:300])
         ] * 2
-    assert (await core.describe(ended))["error"] is None
+    assert (await core.describe(ended))["error_code"] is None
     await let_the_pause_end(core)
     await worker.end_slice(engine_answers=True)
     described = [await core.describe(run) for run in waiting]

@@ -99,7 +99,7 @@ async def test_giving_up_a_slice_beside_its_hand_back(core: SqlCore) -> None:
     worker, reporter = await core.workers(2)
     clock = await core.session()
     first, second = await two_manual_runs(core, worker)
-    await core.change(first, "expires_at = now() - interval '1 hour', error = 'engine_unavailable'")
+    await core.change(first, "expires_at = now() - interval '1 hour', error_code = 'engine_unavailable'")
     await core.change(second, "expires_at = now() - interval '1 minute'")
     dispatch_id = await dispatched(core)
     await core.owner.run("update scheduler.dispatches set requested_at = now() - interval '10 minutes'")

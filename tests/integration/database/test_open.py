@@ -203,10 +203,10 @@ async def test_the_state_of_the_enumeration_comes_along(core: SqlCore, worker: W
         "enumeration_cursor": mentor(1),
         "enumeration_done": False,
     }
-    assert (await unfinished(worker, run))["rest"] == expected
+    assert (await unfinished(worker, run))["remaining"] == expected
     last = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-    assert await unfinished(worker, run, after=last) == {"mentors": [], "last_user_id": None, "rest": expected}
-    remaining = (await unfinished(worker, await opened(worker, retry_of=run)))["rest"]
+    assert await unfinished(worker, run, after=last) == {"mentors": [], "last_user_id": None, "remaining": expected}
+    remaining = (await unfinished(worker, await opened(worker, retry_of=run)))["remaining"]
     assert (remaining["trigger"], remaining["retry_of"], remaining["enumeration_cursor"]) == ("retry", run, None)
     assert await unfinished(worker, str(uuid4())) is None
 

@@ -18,7 +18,7 @@ from tests.scripted_engine import ScriptedEngine
 from tests.secret_scan import Secrets, leaks_in
 
 FUNCTION = "scenario-evaluation-scheduler"
-# What the function is told by way of Secret Manager.
+# What the function gets from Secret Manager.
 SECRETS = {"SUPABASE_SECRET_KEY", "SCENARIO_ENGINE_TOKEN", "SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS"}
 SUPABASE_CLI = ROOT / "tests" / "emulator" / "node_modules" / ".bin"
 

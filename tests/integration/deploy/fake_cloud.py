@@ -207,8 +207,8 @@ class FakeCloud:
     async def _new_revision(self, service: Service, options: Mapping[str, str]) -> None:
         account = options["service-account"]
         env = json.loads(await asyncio.to_thread(Path(options["env-vars-file"]).read_text))
-        for told in options["set-secrets"].split(","):
-            name, _, place = told.partition("=")
+        for mapping in options["set-secrets"].split(","):
+            name, _, place = mapping.partition("=")
             secret, _, version = place.partition(":")
             if f"serviceAccount:{account}" not in self.secrets[secret].readers:
                 raise RefusedError(f"{account} may not read {secret}")

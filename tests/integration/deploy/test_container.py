@@ -26,7 +26,7 @@ async def run(*argv: str | Path) -> None:
     assert process.returncode == 0, output
 
 
-async def test_the_image_runs_and_is_connected_once_it_has_an_address(deployer: Deployer, tmp_path: Path) -> None:
+async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer, tmp_path: Path) -> None:
     deployer.write_settings(GOOGLE_CLOUD_PROJECT=None, GOOGLE_CLOUD_REGION=None)
     built = await deployer.succeed("--target", "container")
     assert steps(built)[-1] == "Build the image"

@@ -17,7 +17,7 @@ TABLE = (ROOT / "docs" / "deployment.md").read_text().partition("## What deploy.
 STEPS = [step for step in re.findall(r"^\| ([A-Z][^|]+?) \|", TABLE, re.MULTILINE) if step != "Build the image"]
 
 
-async def test_the_readme_leads_from_an_empty_database_to_a_scheduled_run(
+async def test_the_readme_leads_from_empty_database_to_scheduled_run(
     deployer: Deployer, http: httpx.AsyncClient
 ) -> None:
     """Also where it breaks off, and where the application has migrations of its own, older and younger than ours."""
@@ -91,7 +91,7 @@ async def ended(deployer: Deployer) -> dict[str, Any] | None:
 
 
 async def check_least_rights(deployer: Deployer, http: httpx.AsyncClient) -> None:
-    """What the function may do, what it is told, and that it knows its callers."""
+    """The function's rights, its environment, and that it authenticates its callers."""
     service, account = deployer.service, f"{FUNCTION}@{PROJECT}.iam.gserviceaccount.com"
     assert service.options["service-account"] == account
     assert {name: (stored.readers, len(stored.versions)) for name, stored in deployer.cloud.secrets.items()} == {
@@ -100,8 +100,8 @@ async def check_least_rights(deployer: Deployer, http: httpx.AsyncClient) -> Non
     assert [service.options[name] for name in ("concurrency", "max-instances", "timeout")] == ["1", "8", "85"]
     assert set(service.env) >= {*SECRETS, "SUPABASE_URL", "SCENARIO_ENGINE_URL", "EVALUATION_BATCH_SIZE"}
     assert service.env["FUNCTION_USE_ASGI"] == "true"
-    not_told = {"DATABASE_URL", "FUNCTION_NAME", "FUNCTION_CONCURRENCY"}
-    assert not not_told & set(service.env), "neither the database's password nor how it is deployed"
+    left_out = {"DATABASE_URL", "FUNCTION_NAME", "FUNCTION_CONCURRENCY"}
+    assert not left_out & set(service.env), "neither the database's password nor how it is deployed"
     assert service.source is not None
     staged = {path.name for path in service.source.iterdir()} - {"__pycache__"}
     assert staged == {"functions", "main.py", "requirements.txt", "shared"}

@@ -106,7 +106,7 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
     assert not any(secret in logged for secret in deployer.secrets if secret)
 
 
-async def test_uninstalling_keeps_what_was_recorded_until_told_otherwise(deployer: Deployer) -> None:
+async def test_uninstalling_keeps_records_unless_they_are_to_be_deleted(deployer: Deployer) -> None:
     empty = await deployer.snapshot()
     await deployer.succeed()
     await deployer.add_mentors(10)

@@ -134,12 +134,12 @@ async def test_jobs_run_as_their_owner_and_failures_are_recorded(project: Projec
         await project.cron_driver().run_all()
         details = "select username, status, return_message from cron.job_run_details order by jobid"
         assert await rows(superuser, details) == [
-            ("postgres", "success", "SELECT 1"),
+            ("postgres", "succeeded", "SELECT 1"),
             ("postgres", "failed", "ERROR:  division by zero"),
         ]
 
 
-async def test_a_round_of_calls_is_sent_at_commit_and_ends_with_its_slowest(project: Project) -> None:
+async def test_calls_are_sent_at_commit_and_answered_with_the_slowest(project: Project) -> None:
     """Until then any role that runs SQL reads the headers of its calls, and no answer is there."""
     post = b"select net.http_post(%s, body => %s, headers => %s)"
     evaluation = {"user_id": str(UUID(int=1)), "scenario_types": ["a"], "idempotency_key_prefix": "a"}
@@ -149,9 +149,9 @@ async def test_a_round_of_calls_is_sent_at_commit_and_ends_with_its_slowest(proj
     async with (
         ScriptedEngine(rules=[rules.hold_until(slow_may_answer)]) as engine,
         project.connect() as database,
-        project.connect() as stranger,
+        project.connect() as anonymous,
     ):
-        await stranger.execute(b"set role anon")
+        await anonymous.execute(b"set role anon")
         await project.start_net()
         headers = Jsonb({"Authorization": f"Bearer {engine.token}"})
         slow = {"dry_run": True, "evaluations": [evaluation]}
@@ -161,8 +161,8 @@ async def test_a_round_of_calls_is_sent_at_commit_and_ends_with_its_slowest(proj
             for body in (slow, {}):
                 await database.execute(post, (f"{engine.url}/v1/evaluations", Jsonb(body), headers))
         await engine.until(lambda seen: sorted(str(call.status) for call in seen.calls) == ["400", "None"])
-        assert await rows(stranger, answers) == []
-        assert await rows(stranger, queued) == [(2,)]
+        assert await rows(anonymous, answers) == []
+        assert await rows(anonymous, queued) == [(2,)]
         slow_may_answer.set()
-        assert await eventually(lambda: rows(stranger, answers)) == [(200,), (400,)]
-        assert await rows(stranger, queued) == [(0,)]
+        assert await eventually(lambda: rows(anonymous, answers)) == [(200,), (400,)]
+        assert await rows(anonymous, queued) == [(0,)]

@@ -129,7 +129,7 @@ async def refusal(**options: Any) -> str:
     return str(caught.value)
 
 
-async def test_kill_9_leaves_nothing_running_and_a_directory_to_go_on_with(data_dir: Path) -> None:
+async def test_kill_9_leaves_no_process_and_a_usable_directory(data_dir: Path) -> None:
     async with up("--data-dir", data_dir, "--mentors", "7", "--no-due-slot") as (emulator, first):
         pids = list(first["pids"].values())
         pids += [child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True)]
@@ -151,7 +151,7 @@ async def test_kill_9_leaves_nothing_running_and_a_directory_to_go_on_with(data_
     assert "was made by PostgreSQL 12" in await refusal(data_dir=data_dir)
 
 
-async def test_an_interrupted_run_goes_on_and_the_next_has_a_slot_of_its_own(data_dir: Path) -> None:
+async def test_an_interrupted_run_goes_on_before_the_next_slot(data_dir: Path) -> None:
     async with (
         ScriptedEngine(token=ENGINE_TOKEN, rules=[rules.retry_after(3600, times=1000)]) as engine,
         command("run", "--data-dir", data_dir, "--mentors", "10", *with_engine(engine)) as process,
@@ -205,7 +205,7 @@ async def test_a_terminal_gets_a_bar_that_moves() -> None:
                     halfway.set()
             assert await process.wait() == 0
 
-    ended = re.findall(r"scheduled run: succeeded ━+ (\d+) of (\d+) evaluations +[\d.,]+/s \d+:\d\d:\d\d", shown)
+    ended = re.findall(r"scheduled run: success ━+ (\d+) of (\d+) evaluations +[\d.,]+/s \d+:\d\d:\d\d", shown)
     assert len(ended) == 1, shown
     assert ended[0][0] == ended[0][1]
     assert "every active mentor was evaluated for every scenario type that applies" in shown
@@ -228,13 +228,13 @@ async def test_json_is_one_object_and_partial_has_its_exit_code() -> None:
     assert errors.splitlines()[-1].startswith("scheduled run: partial, ")
 
 
-async def test_a_pipe_gets_plain_lines_and_failed_has_its_exit_code() -> None:
+async def test_a_pipe_gets_plain_lines_and_a_failed_exit_code() -> None:
     exit_code, output, errors = await run("--mentors", "0", env={"FORCE_COLOR": "1"})
     assert (exit_code, errors) == (4, "")
     assert not {"\x1b", "\r"} & set(output)
     lines = output.splitlines()
     assert "scheduled run: failed (no_active_mentors), 0 of 0 evaluations" in lines
-    assert "  there was nobody to evaluate" in lines
+    assert "  there were no mentors to evaluate" in lines
 
 
 @pytest.mark.parametrize(
@@ -291,12 +291,12 @@ async def test_every_line_that_up_prints_works_as_it_stands(tmp_path: Path, path
         lines += await lines_until(process.stdout, "  curl")
         pasted = [line.strip() for line in lines if re.match(r"  (curl|\S*psql) ", line)]
         outputs = [await asyncio.to_thread(paste, line, tmp_path) for line in pasted]
-        shown = await lines_until(process.stdout, "dry run: succeeded")
+        shown = await lines_until(process.stdout, "dry run: success")
 
     fired, health, last_run, listed, latest, started, dry_run, read = map(json.loads, [*outputs[:7], outputs[-1]])
     assert (fired["status"], fired["deduplicated"], fired["trigger"]) == ("success", False, "schedule")
     assert (health["status"], last_run["run_status"]) == ("ok", "success")
-    assert [item["id"] for item in listed["items"]] == [latest["id"]] == [fired["id"]]
+    assert [item["id"] for item in listed["data"]] == [latest["id"]] == [fired["id"]]
     assert (started["status"], started["trigger"], dry_run["dry_run"]) == ("success", "manual", True)
     assert len(read) == 1
     assert [line.partition(":")[0] for line in shown if "success" in line] == [

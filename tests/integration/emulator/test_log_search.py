@@ -24,7 +24,7 @@ async def handle_scheduled_invocation(request):
 """
 
 
-async def test_a_secret_in_the_log_of_a_function_or_database_is_found(projects: ProjectFactory, tmp_path: Path) -> None:
+async def test_a_secret_in_a_function_or_database_log_is_found(projects: ProjectFactory, tmp_path: Path) -> None:
     (tmp_path / "functions").mkdir()
     (tmp_path / "functions" / "__init__.py").touch()
     (tmp_path / "functions" / "main.py").write_text(TALKATIVE_FUNCTION)
@@ -46,7 +46,7 @@ async def test_a_secret_in_the_log_of_a_function_or_database_is_found(projects: 
     assert not [secret for secret in (project.invoke_token, *env["SAYS"].split()) if secret in str(caught.value)]
 
 
-async def test_a_line_of_the_function_that_is_not_documented_fails_its_test(projects: ProjectFactory) -> None:
+async def test_an_undocumented_log_line_fails_its_test(projects: ProjectFactory) -> None:
     line = {"time": "2026-11-23T02:00:00.000+00:00", "severity": "INFO", "event": "client_disconnected", "message": "m"}
 
     async def logs_unknown_lines() -> None:

@@ -36,7 +36,7 @@ def test_it_is_openapi_with_the_examples_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_what_the_scheduler_sends_fits_and_the_check_asks_the_same(dry_run: bool) -> None:
+def test_the_schedulers_calls_fit_and_the_check_sends_the_same(dry_run: bool) -> None:
     users, types, run_id = [str(uuid4()), str(uuid4())], ("a", "b"), str(uuid4())
     asked = Evaluations(users, types, f"manual:{run_id}", dry_run).body()
     context = EvaluationContext(run_id, asked["scheduled_for"], f"manual:{run_id}", dry_run)

@@ -58,13 +58,13 @@ async def test_an_empty_database_gets_everything_once(empty: Installation) -> No
         ("create table public.scheduler_invocations (id bigint)", "is not ours: nothing was changed"),
     ],
 )
-async def test_what_stands_in_the_way_is_named_and_left_alone(empty: Installation, theirs: str, refusal: str) -> None:
+async def test_obstacles_are_named_and_left_unchanged(empty: Installation, theirs: str, refusal: str) -> None:
     await empty.owner.run(theirs)
     assert refusal in await empty.refusal()
 
 
 @pytest.mark.parametrize("has_table", [True, False])
-async def test_a_view_of_theirs_is_enough_and_stays_as_it_was(empty: Installation, has_table: bool) -> None:
+async def test_an_existing_view_is_used_and_left_unchanged(empty: Installation, has_table: bool) -> None:
     await empty.owner.run(THEIRS if has_table else THEIRS.replace("public.peer_mentors", "public.people"))
     await empty.owner.run(THEIR_VIEW if has_table else THEIR_VIEW.replace("public.peer_mentors", "public.people"))
     table, view = "--table=public.pe*", ("--schema-only", "--no-privileges", "--table=public.active_peer_mentors")

@@ -72,7 +72,7 @@ class Caller:
         """What came of one mentor: outcome by scenario type, by invocation."""
         return {
             item["id"]: {result["scenario_type"]: result["outcome"] for result in item["results"]}
-            for item in (await self.page(user_id=user_id, limit=100))["items"]
+            for item in (await self.page(user_id=user_id, limit=100))["data"]
         }
 
     async def until_ended(self, invocation_id: str) -> Json:

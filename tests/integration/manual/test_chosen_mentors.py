@@ -55,13 +55,13 @@ async def test_a_dry_run_leaves_nothing_at_the_engine(harness: Harness) -> None:
     assert len(harness.engine.acts) == real["counts"]["triggered"] > 0
 
 
-async def test_a_batch_acts_once_under_its_key_and_is_no_run(harness: Harness) -> None:
+async def test_a_batch_acts_once_per_key_and_is_no_run(harness: Harness) -> None:
     mentors = sorted(await harness.add_mentors(25))
     caller = await a_caller(harness)
     first = await caller.page("/active-peer-mentors", limit=20)
-    last = await caller.page("/active-peer-mentors", limit=20, cursor=first["next_cursor"])
-    shown = {item["user_id"]: item["scenario_types"] for item in first["items"] + last["items"]}
-    assert (list(shown), last["next_cursor"], last["user_id_missing"]) == (mentors, None, 0)
+    last = await caller.page("/active-peer-mentors", limit=20, cursor=first["pagination"]["next_cursor"])
+    shown = {item["user_id"]: item["scenario_types"] for item in first["data"] + last["data"]}
+    assert (list(shown), last["pagination"]["next_cursor"], last["user_id_missing"]) == (mentors, None, 0)
     assert {(user_id, kind) for user_id, kinds in shown.items() for kind in kinds} == harness.expected_pairs().keys()
 
     batch, key = {"user_ids": [*mentors, str(uuid4())]}, {"Idempotency-Key": "once"}

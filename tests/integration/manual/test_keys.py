@@ -63,21 +63,21 @@ async def test_pages_show_once_and_in_order_what_was_there_throughout(harness: H
         b" from public.scheduler_invocations) as placed"
         b" where placed.id = i.id"
     )
-    items = (await caller.page(limit=100))["items"]
+    items = (await caller.page(limit=100))["data"]
     assert [item["note"] for item in items] == [NOTE] * 12, "as it was sent"
     in_order = [item["id"] for item in items]
     assert sorted(in_order) == sorted(there)
 
     page = await caller.page(limit=3, status="pending")
-    shown = page["items"]
+    shown = page["data"]
     # The first two are not shown yet, the third is where the cursor stands.
     doomed = in_order[4::3]
     for run in doomed:
         await waiting()
         assert (await caller.cancel(run)).status_code == 200
         assert (await caller.delete(run)).status_code == 204
-        page = await caller.page(limit=3, status="pending", cursor=page["next_cursor"])
-        shown += page["items"]
+        page = await caller.page(limit=3, status="pending", cursor=page["pagination"]["next_cursor"])
+        shown += page["data"]
 
-    assert page["next_cursor"] is None
+    assert page["pagination"]["next_cursor"] is None
     assert [run["id"] for run in shown if run["id"] not in doomed] == [run for run in in_order if run not in doomed]

@@ -7,7 +7,7 @@ from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
 
-async def test_a_retry_asks_only_about_what_failed_under_the_same_keys(harness: Harness) -> None:
+async def test_a_retry_evaluates_only_failures_under_the_same_keys(harness: Harness) -> None:
     mentors = await harness.add_mentors(60)
     left, *failing = mentors[::7]
     failing_twice, silent = failing[::3], mentors[1::7]

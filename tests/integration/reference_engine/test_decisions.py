@@ -70,7 +70,7 @@ async def test_a_scenario_is_due_on_one_side_of_its_border(
     assert await outcome(database, user_id, scenario_type) == ("triggered" if is_due else "not_triggered")
 
 
-async def test_a_key_and_a_cool_down_last_a_week_and_a_milestone_for_ever(database: Connection) -> None:
+async def test_keys_and_cool_downs_last_a_week_milestones_forever(database: Connection) -> None:
     user_id = await mentor(database, SILENT | {"contacts_logged": "10"})
 
     async def outcomes(hours_later: int, key: str) -> list[str]:

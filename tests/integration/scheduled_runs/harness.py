@@ -1,4 +1,4 @@
-"""A night on the real stack: a project with mentors, a scripted engine, the function as deployed, and the oracle."""
+"""A scheduled run on the real stack: a project with mentors, a scripted engine, the deployed function, the oracle."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Harness:
         }
 
     async def start_function(self, env: Mapping[str, str] | None = None, **options: Any) -> FunctionProcess:
-        """One more instance of the function, told of the scripted engine, with the slot due."""
+        """One more instance of the function, with the scripted engine's address and the slot due."""
         return await self.project.start_function(
             {"EVALUATION_SCHEDULE": self.schedule, **(env or {})},
             engine_url=options.pop("engine_url", self.engine.url),
@@ -149,12 +149,12 @@ class Harness:
         return dict(frozen) | stored_rows
 
     async def failures(self, invocation: dict[str, Any]) -> list[dict[str, Any]]:
-        """Why pairs of an invocation failed, which the answer to `POST /` does not tell."""
+        """Why pairs of an invocation failed, which the answer to `POST /` leaves out."""
         found: list[dict[str, Any]] = (await self.describe(invocation["id"]))["failures"]
         return found
 
     async def check_truth(self, invocation: dict[str, Any]) -> None:
-        """The oracle: everybody accounted for exactly once, counts equal to rows and to the engine's ledger."""
+        """The oracle: every mentor accounted for exactly once, counts equal to rows and to the engine's ledger."""
         pairs = await self.recorded_pairs(invocation["id"])
         described = await self.describe(invocation["id"])
         counts = invocation["counts"]
@@ -191,12 +191,12 @@ class Harness:
 
 @contextlib.asynccontextmanager
 async def harness(project: Project, http: httpx.AsyncClient) -> AsyncIterator[Harness]:
-    """A night with its engine up and its slot due; mentors and functions are the test's to add."""
+    """A scheduled run with its engine up and its slot due; the test adds mentors and functions."""
     async with ScriptedEngine(token=project.engine_token) as engine:
         await project.make_slot_due()
         harness = Harness(project, engine, http)
         yield harness
-        # The project's logs are searched for secrets next: empty ones would hold none whatever happened. Who came when
-        # everything was done has nothing to log.
+        # The project's logs are searched for secrets next, and empty logs would prove nothing. A function called when
+        # all was done logs nothing.
         logged = [len(harness.log_lines(function)) for function in harness.served]
-        assert not logged or max(logged) > 0, "whoever served the night, nobody logged a line"
+        assert not logged or max(logged) > 0, "a run was served, and no function logged a line"

@@ -67,9 +67,9 @@ async def test_an_alert_is_repeated_until_the_webhook_takes_it(harness: Harness,
 
     first, second = receiver.deliveries
     assert first.id == second.id == f"alert_{invocation['id']}"
-    assert second.told["reason"] == "partial"
-    assert second.told["counts"] == invocation["counts"]
-    assert second.told["failures"] == {"engine_http_422": 8}
+    assert second.payload["reason"] == "partial"
+    assert second.payload["counts"] == invocation["counts"]
+    assert second.payload["failures"] == {"engine_http_422": 8}
     assert not any(user_id in str(second.message) for user_id in mentors)
     assert await alerts(harness) == [("partial", 2, True, None)]
     found = str(await harness.rows(WHERE_A_SECRET_MAY_NOT_BE))
@@ -94,5 +94,5 @@ async def test_a_run_that_expires_without_a_slice_is_alerted(harness: Harness, r
     await receiver.until_delivered()
     await time_control.until_quiet()
 
-    assert [delivery.told["error"] for delivery in receiver.deliveries] == ["engine_unavailable"]
+    assert [delivery.payload["error_code"] for delivery in receiver.deliveries] == ["engine_unavailable"]
     assert await alerts(harness) == [("failed", 1, True, None)]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from shared.invocation import Counts, FailureCause, InvocationDetail, InvocationSummary
+from shared.invocation import Counts, FailureCause, InvocationDetail, InvocationState
 from tests.emulator.staging import ROOT
 from tests.faults.system_packages import require_curl
 from tests.integration.scheduled_runs.harness import Harness
@@ -61,7 +61,7 @@ def members(shown: Any, found: Any, where: str) -> None:
         assert type(shown) is type(found), (where, found)
 
 
-async def test_the_examples_do_what_they_say(harness: Harness) -> None:
+async def test_the_examples_work(harness: Harness) -> None:
     mentors = await harness.add_mentors(10)
     harness.engine.rules.append(rules.refuse_calls_with(mentors[:1]))
     function = await harness.start_function()
@@ -83,18 +83,18 @@ async def test_the_examples_do_what_they_say(harness: Harness) -> None:
         if shown is not None:
             members(shown, answer, "answer")
         if answer and "trigger" in answer:
-            name = "NIGHT" if answer["trigger"] == "schedule" else "RUN"
-            # A retry is through at once; the run to be cancelled and deleted is the one that is not worked on.
+            name = "SCHEDULED_RUN" if answer["trigger"] == "schedule" else "RUN"
+            # A retry ends at once; the run to be cancelled and deleted is the one that is not worked on.
             if name not in variables or answer["trigger"] == "manual":
                 variables[name] = answer["id"]
 
 
 def test_the_examples_show_every_member() -> None:
-    summary, *_ = shown = [answer for _, answer in examples() if answer]
-    assert list(summary) == list(InvocationSummary.model_fields)
-    assert list(summary["counts"]) == list(Counts.model_fields)
+    state, *_ = shown = [answer for _, answer in examples() if answer]
+    assert list(state) == list(InvocationState.model_fields)
+    assert list(state["counts"]) == list(Counts.model_fields)
     detail = next(answer for answer in shown if "failures" in answer)
-    assert detail.keys() == {"id"} | (InvocationDetail.model_fields.keys() - InvocationSummary.model_fields.keys())
+    assert detail.keys() == {"id"} | (InvocationDetail.model_fields.keys() - InvocationState.model_fields.keys())
     assert list(detail["failures"][0]) == list(FailureCause.model_fields)
 
 

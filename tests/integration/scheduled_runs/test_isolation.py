@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
-STRANGER = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_USER = "00000000-0000-4000-8000-000000000000"
 
 
 async def test_exactly_the_poison_users_fail_beside_passing_trouble(harness: Harness) -> None:
@@ -18,7 +18,7 @@ async def test_exactly_the_poison_users_fail_beside_passing_trouble(harness: Har
         rules.fail_every(10, status=500),
         rules.items_retryable(unsteady, times=2),
         rules.missing({left_out}),
-        rules.foreign_results({STRANGER}),
+        rules.foreign_results({UNKNOWN_USER}),
         rules.repeated_results(),
     ]
     function = await harness.start_function({"ENGINE_USERS_PER_CALL": "7"})

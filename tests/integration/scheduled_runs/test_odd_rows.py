@@ -54,9 +54,9 @@ async def test_good_rows_are_evaluated_and_odd_ones_skipped(harness: Harness) ->
     assert (line["severity"], line["invalid_segments"], line["user_id_missing"]) == ("WARNING", 3, 1)
     assert set(line["sample_user_ids"]) == {null_element, too_long}
 
-    # Who would be evaluated, a batch, and a run about chosen mentors say the same.
+    # The list of mentors, a batch and a run of chosen mentors agree.
     page = (await caller.send("GET", "/active-peer-mentors?limit=1000")).json()
-    assert {item["user_id"] for item in page["items"] if item["skip_reason"]} == {null_element, too_long}
+    assert {item["user_id"] for item in page["data"] if item["skip_reason"]} == {null_element, too_long}
     some = {"user_ids": [null_element, mentors[1]], "dry_run": True}
     batch = (await caller.send("POST", "/evaluation-batch", json=some)).json()
     assert {each["user_id"] for each in batch["results"] if each["error_code"] == "invalid_segments"} == {null_element}
@@ -64,7 +64,7 @@ async def test_good_rows_are_evaluated_and_odd_ones_skipped(harness: Harness) ->
     assert (chosen["status"], chosen["counts"]["skipped"], chosen["counts"]["evaluations"]) == ("success", 3, 5)
 
 
-async def test_a_wrong_view_is_refused_until_it_is_mended(harness: Harness) -> None:
+async def test_a_wrong_view_is_refused_until_it_is_fixed(harness: Harness) -> None:
     await harness.add_mentors(30)
     good = await view_of(harness)
     await replace_view(harness, b"select user_id, 'established'::text as segments from public.peer_mentors")
@@ -85,7 +85,7 @@ async def test_a_wrong_view_is_refused_until_it_is_mended(harness: Harness) -> N
     raised = await harness.fire(function)
     (still_waiting,) = await harness.invocations()
     await replace_view(harness, good)
-    mended = (await harness.fire(function)).json()
+    run = (await harness.fire(function)).json()
 
     assert {(answer.status_code, answer.json()["code"]) for answer in [*refused, raised]} == {
         (500, "mentors_view_invalid")
@@ -96,5 +96,5 @@ async def test_a_wrong_view_is_refused_until_it_is_mended(harness: Harness) -> N
     assert logged == ["mentors_view_invalid"] * (len(refused) + 1)
     assert (waiting["status"], waiting["error_code"]) == ("pending", "mentors_view_invalid")
     assert (still_waiting["error_code"], still_waiting["counts"]["mentors"]) == ("mentors_view_invalid", 0)
-    assert (mended["id"], mended["status"], mended["error_code"]) == (waiting["id"], "success", None)
-    await harness.check_truth(mended)
+    assert (run["id"], run["status"], run["error_code"]) == (waiting["id"], "success", None)
+    await harness.check_truth(run)

@@ -23,13 +23,13 @@ def code_block(language: str, containing: str) -> str:
     return block
 
 
-async def test_the_commands_for_calling_it_by_hand_do_what_they_say(harness: Harness) -> None:
+async def test_the_commands_for_manual_calls_work(harness: Harness) -> None:
     require_curl()
     mentors = await harness.add_mentors(10)
     harness.engine.rules.append(rules.refuse_calls_with(mentors[:1]))
     function = await harness.start_function()
     script = code_block("bash", "INVOKE_TOKEN")
-    script += 'NIGHT=$(psql -qAt "$DATABASE_URL" -c "select id from public.scheduler_invocations")\n'
+    script += 'SCHEDULED_RUN=$(psql -qAt "$DATABASE_URL" -c "select id from public.scheduler_invocations")\n'
     script += code_block("bash", "retry_of")
     assert "2026-11-23T02:00:00Z" in script
     script = script.replace("2026-11-23T02:00:00Z", harness.slot.isoformat()).replace(
@@ -69,7 +69,7 @@ def test_every_file_of_the_map_is_there() -> None:
                 assert (ROOT / folder / name).exists(), f"{folder}{name}"
 
 
-def test_the_products_names_are_the_codes_names() -> None:
+def test_the_names_of_the_source_lead_to_code() -> None:
     names = re.findall(r"^\| `[\w()-]+` \| `((?:functions|shared)\.[\w.]+)(?:\(.*\))?` \|$", README, re.MULTILINE)
     assert len(names) == 5
     for name in names:

@@ -56,8 +56,8 @@ async def test_a_run_is_one_trace_and_its_outcomes_are_counted(harness: Harness,
     assert lines["slice_ended"]["logging.googleapis.com/spanId"] == slice_.span_id.hex()
 
     evaluations = {
-        (told["scheduler.scenario.type"], told["scheduler.outcome"]): count
-        for told, count in collector.counted("scheduler.evaluations")
+        (labels["scheduler.scenario.type"], labels["scheduler.outcome"]): count
+        for labels, count in collector.counted("scheduler.evaluations")
     }
     assert evaluations == {
         (scenario_type, outcome): count
@@ -65,7 +65,7 @@ async def test_a_run_is_one_trace_and_its_outcomes_are_counted(harness: Harness,
         for outcome, count in outcomes.items()
         if count
     }
-    failures = [(told["error.type"], count) for told, count in collector.counted("scheduler.failures")]
+    failures = [(labels["error.type"], count) for labels, count in collector.counted("scheduler.failures")]
     assert {error for error, _ in failures} == {"engine_http_422"}
     assert sum(count for _, count in failures) == invocation["counts"]["failed"] == 2
     assert collector.counted("scheduler.invocations") == [
@@ -106,7 +106,7 @@ async def test_the_sdks_own_variables_are_obeyed(harness: Harness, collector: Ot
     function = await start(
         harness,
         collector.url,
-        OTEL_SERVICE_NAME="nights",
+        OTEL_SERVICE_NAME="evaluations",
         OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test,service.version=mine",
         OTEL_EXPORTER_OTLP_HEADERS="x-tenant=seven",
         OTEL_TRACES_SAMPLER="always_off",
@@ -116,7 +116,7 @@ async def test_the_sdks_own_variables_are_obeyed(harness: Harness, collector: Ot
 
     assert collector.spans == []
     (resource, *_) = collector.resources
-    assert resource["service.name"] == "nights"
+    assert resource["service.name"] == "evaluations"
     assert resource["service.version"] == "mine"
     assert resource["deployment.environment.name"] == "test"
     assert resource["service.instance.id"]

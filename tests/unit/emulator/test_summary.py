@@ -25,7 +25,7 @@ MISSED = ("a_type: 3 mentors, 2 evaluated",)
         ("success", (), replace(NOTHING_CHANGED, same_counts=False), 1),
     ],
 )
-def test_a_success_is_one_where_nobody_was_missed_and_a_second_fire_changed_nothing(
+def test_only_a_whole_run_that_repeats_without_change_succeeds(
     status: str, missing: tuple[str, ...], repeat: Repeat, exit_code: int
 ) -> None:
     assert Summary({"status": status}, 100, missing, repeat).exit_code == exit_code

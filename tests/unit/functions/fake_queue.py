@@ -1,4 +1,4 @@
-"""The queue within the process, and a drain of it."""
+"""The queue within the process, and a worker on it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class FakeQueue(QueueRepository):
 
 
 def make_worker(
-    queue: FakeQueue, engine: FakeEngine, *, seconds: float = 1000, process: ProcessGate | None = None, **kind: Any
+    queue: FakeQueue, engine: FakeEngine, *, seconds: float = 1000, gate: ProcessGate | None = None, **kind: Any
 ) -> BatchWorker:
     """Four calls at a time; `kind` is `manual_only` or `poison_overdue`."""
     return BatchWorker(
@@ -78,6 +78,6 @@ def make_worker(
         engine=engine.client(concurrency=4),
         config=make_config(EVALUATION_BATCH_SIZE="100"),
         deadline=engine.deadline(seconds),
-        gate=process or ProcessGate(),
+        gate=gate or ProcessGate(),
         **kind,
     )

@@ -26,7 +26,7 @@ def summarized(**members: Any) -> dict[str, Any]:
     """An invocation as the database summarizes it, for a list: by default a scheduled run that succeeded."""
     counts = dict.fromkeys(("mentors", "batches", "batches_done", "evaluations", "not_triggered"), 1)
     counts |= dict.fromkeys(("mentors_skipped", "triggered", "suppressed", "skipped", "failed", "not_evaluated"), 0)
-    usual: dict[str, Any] = dict.fromkeys(("retry_of", "note", "error", "error_message"))
+    usual: dict[str, Any] = dict.fromkeys(("retry_of", "note", "error_code", "error_message"))
     usual |= {"id": RUN_ID, "trigger": "schedule", "status": "success", "dry_run": False}
     usual |= {"scheduled_for": SLOT, "lateness_seconds": 3, "created_at": "2026-11-23T02:00:03.204113+00:00"}
     usual |= {"started_at": "2026-11-23T02:00:03.201877+00:00", "finished_at": "2026-11-23T02:00:04.870316+00:00"}
@@ -36,9 +36,16 @@ def summarized(**members: Any) -> dict[str, Any]:
 
 
 def described(**members: Any) -> dict[str, Any]:
-    """An invocation as the database describes it by itself: by default a night that went well."""
+    """An invocation as the database describes it by itself: by default a scheduled run that succeeded."""
     scenarios = {"milestone_reached": {"not_triggered": 1}}
     return summarized(scenarios=scenarios, failures=[], other_failures={"count": 0}) | members
+
+
+def detailed(**members: Any) -> dict[str, Any]:
+    """An invocation with everything that the database knows of it: by default the same, for all active mentors."""
+    chosen = dict.fromkeys(("users", "sample_user_ids", "scenario_types")) | {"sample_user_ids": []}
+    details = {"request": chosen, "config": {}, "enumeration_done": True, "not_evaluated_user_ids": []}
+    return described(**details, dispatches=[]) | members
 
 
 def open_row(**members: Any) -> dict[str, Any]:
@@ -119,10 +126,10 @@ class FakeSql:
 
     def _get(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
         opened = self._opened.get(arguments["invocation_id"])
-        return opened and opened | {"status": "running"}
+        return opened and detailed(**opened) | {"status": "running"}
 
     def queue(self, pairs: list[dict[str, Any]], **members: Any) -> None:
-        """Puts a batch in the queue, by default one of a night's, delivered for the first time."""
+        """Puts a batch in the queue, by default one of a scheduled run, delivered for the first time."""
         self._batches += 1
         batch = {"invocation_id": RUN_ID, "batch_no": self._batches, "pairs": pairs, "deliveries": 1, "read_count": 1}
         scope = {"engine_scope": "slot:2026-11-23T02:00Z", "scheduled_for": SLOT, "dry_run": False, "is_poison": False}

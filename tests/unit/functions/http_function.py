@@ -1,4 +1,4 @@
-"""The whole application over a fake database and a pretended engine, as callers meet it."""
+"""The whole application over a fake database and a fake engine, as callers meet it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from functions.runs.services import Services
 from shared.auth import TokenCheck
 from shared.queue_repository import QueueRepository
 from shared.run_repository import RunRepository
+from shared.slice_repository import SliceRepository
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
 from tests.unit.functions.fake_engine import FakeEngine
@@ -40,9 +41,15 @@ class Function:
         self.engine = engine or FakeEngine(ManualClock())
         self.broken_by: Exception | None = None
         config, database = make_config(**settings), self.sql.database
-        invocations, records = QueueRepository(database, config), RunRepository(database, config)
         self.services = Services(
-            config, database, database, invocations, records, self.engine.client(), now=lambda: NOW
+            config=config,
+            database=database,
+            reader_database=database,
+            slices=SliceRepository(database, config),
+            queue=QueueRepository(database, config),
+            runs=RunRepository(database, config),
+            engine=self.engine.client(),
+            now=lambda: NOW,
         )
         self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from functions.runs.alert_message import EVENT_TYPE, MAX_CAUSES, compose
 from shared.alerts import Alert
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
+from shared.invocation import Cause, InvocationSummary
 from shared.webhook import AlertWebhook
 from tests.unit.fake_post_client import FakePostClient, reply
 from tests.unit.functions.fake_sql import RUN_ID, SLOT, mentor_id, slot_answer, summarized
@@ -85,30 +86,30 @@ COUNTS |= {"triggered": 100, "not_triggered": 800, "suppressed": 40, "skipped": 
 
 def message(reason: Reason, *causes: tuple[str, int, bool], **members: Any) -> dict[str, Any]:
     """About a run with these causes of failures: code, count, whether the count is a lower bound."""
-    failures = [{"code": code, "count": count, "is_lower_bound": at_least} for code, count, at_least in causes]
-    invocation = summarized(**({"counts": COUNTS} | members))
+    failures = [Cause(code=code, count=count, is_lower_bound=at_least) for code, count, at_least in causes]
+    invocation = InvocationSummary.model_validate(summarized(**({"counts": COUNTS} | members)))
     now = datetime.fromisoformat(SLOT) + timedelta(hours=2, minutes=1)
     return compose(Alert(f"alert_{RUN_ID}", reason, 1, False, invocation, failures), now)
 
 
 FIGURES = "500 mentors, 1000 evaluations: 940 done (100 triggered), 60 not (45 failed, 15 not evaluated)"
-LAST_ALERT = "It goes on until 2026-11-23 22:00 UTC at the latest; there is no other alert for it."
+LAST_ALERT = "It expires at 2026-11-23 22:00 UTC; no other alert follows for it."
 ENDED_LATE = {"finished_at": "2026-11-23T05:07:30+00:00"}
-OPEN = {"status": "running", "finished_at": None, "error": "engine_unavailable"}
+OPEN = {"status": "running", "finished_at": None, "error_code": "engine_unavailable"}
 
 
 @pytest.mark.parametrize(
     ("reason", "members", "headline", "line"),
     [
-        ("failed", {"status": "failed", "error": "no_active_mentors"}, "failed", "Reason: no_active_mentors"),
-        ("partial", {"status": "partial"}, "is partial: 6.0% of it failed or did not take place", FIGURES),
-        ("late", ENDED_LATE, "was late: succeeded 3 h 7 min after its time", f"Invocation: {RUN_ID}"),
-        ("late", OPEN, "is late: not over 2 h 1 min after its time", LAST_ALERT),
+        ("failed", {"status": "failed", "error_code": "no_active_mentors"}, "failed", "Reason: no_active_mentors"),
+        ("partial", {"status": "partial"}, "is partial: 6.0% of its evaluations failed or did not take place", FIGURES),
+        ("late", ENDED_LATE, "was late: success 3 h 7 min after its slot", f"Invocation: {RUN_ID}"),
+        ("late", OPEN, "is late: still open 2 h 1 min after its slot", LAST_ALERT),
     ],
 )
 def test_an_alert_says_what_happened(reason: Reason, members: dict[str, Any], headline: str, line: str) -> None:
     first, *others = message(reason, **members)["text"].split("\n")
-    assert first == f"The nightly evaluation of 2026-11-23 02:00 UTC {headline}"
+    assert first == f"The scheduled run of 2026-11-23 02:00 UTC {headline}"
     assert line in others
 
 
@@ -118,7 +119,7 @@ def test_an_alert_names_the_commonest_causes_and_counts_the_others() -> None:
     assert f"Failures: {causes}, others {COUNTS['failed'] - (5 + 5 + 4 + 4 + 3)}" in said["text"].split("\n")
 
 
-ENDED_UNREAD = {"status": "failed", "started_at": None, "lateness_seconds": None, "error": "expired"}
+ENDED_UNREAD = {"status": "failed", "started_at": None, "lateness_seconds": None, "error_code": "expired"}
 ALL_KINDS: list[tuple[str, int, dict[str, Any]]] = [("failed", 0, ENDED_UNREAD), ("partial", 20, {}), ("late", 0, OPEN)]
 
 
@@ -132,6 +133,7 @@ def test_an_alert_has_only_what_slack_takes_and_no_user(reason: Reason, causes: 
     assert said["metadata"]["event_type"] == EVENT_TYPE
     payload = said["metadata"]["event_payload"]
     assert (payload["reason"], payload["invocation_id"], payload["counts"]) == (reason, RUN_ID, COUNTS)
+    assert (payload["scheduled_for"], payload.get("error_code")) == ("2026-11-23T02:00:00Z", members.get("error_code"))
     assert payload["failures"] == {code: count for code, count, _ in failures[:MAX_CAUSES]}
     for value in payload.values():
         inner = value.values() if isinstance(value, dict) else [value]

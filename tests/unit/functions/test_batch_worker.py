@@ -1,4 +1,4 @@
-"""A drain takes all that is queued, stops when the engine or the time does, and gives back what it holds."""
+"""A worker takes all that is queued, stops when the engine or the time does, and releases what it holds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def poison_batches(numbers: range) -> list[EvaluationBatch]:
 
 
 async def run(worker: BatchWorker) -> WorkerStats:
-    """A drain of a run that is wholly queued."""
+    """Works on a run that is wholly queued."""
     worker.on_enumeration_done()
     return await worker.run()
 
@@ -65,7 +65,7 @@ async def test_a_batch_queued_during_a_claim_is_taken(clock: ManualClock) -> Non
 
 
 @pytest.mark.parametrize("status", [401, 503])
-async def test_a_useless_engine_has_all_batches_given_back_without_blame(clock: ManualClock, status: int) -> None:
+async def test_all_batches_are_released_uncounted_where_the_engine_is_down(clock: ManualClock, status: int) -> None:
     queue = FakeQueue([make_batch(make_users(5)) for _ in range(10)])
     done = await run(make_worker(queue, FakeEngine(clock, trouble=lambda _: httpx.Response(status))))
     assert done.fatal_error is not None
@@ -139,13 +139,20 @@ async def test_a_batch_claimed_too_late_is_not_begun(clock: ManualClock, error: 
     assert [count_delivery for _, count_delivery in queue.released] == [False] * released
 
 
-async def test_a_batch_that_used_most_time_is_blamed(clock: ManualClock) -> None:
-    """And in the last fifth of the time nothing is claimed."""
+@pytest.mark.parametrize(("begins_at", "count_delivery"), [(0, True), (7, True), (8, False)])
+async def test_a_delivery_counts_where_its_batch_had_most_time(
+    clock: ManualClock, begins_at: float, count_delivery: bool
+) -> None:
     batch = make_batch(make_users(1))
     queue = FakeQueue([batch])
-    await run(make_worker(queue, FakeEngine(clock, poison={"user-000": 0}), seconds=15))
-    assert queue.released == [(batch, False)]
-    queue.quantities.clear()
+    worker = make_worker(queue, FakeEngine(clock, poison={"user-000": 0}), seconds=15)
+    clock.advance(begins_at)
+    await run(worker)
+    assert queue.released == [(batch, count_delivery)]
+
+
+async def test_in_the_last_fifth_of_the_time_nothing_is_claimed(clock: ManualClock) -> None:
+    queue = FakeQueue(one_user_batches(range(2)))
     worker = make_worker(queue, FakeEngine(clock), seconds=100)
     clock.advance(81)
     assert ((await run(worker)).batches, queue.quantities) == (0, [])
@@ -185,7 +192,7 @@ async def test_from_its_third_delivery_a_batch_is_split_by_user(
     assert [line["mentors"] for line in log.of("batch_split")] == [5] * is_split
 
 
-async def test_a_batch_that_another_worker_split_is_let_go(clock: ManualClock) -> None:
+async def test_a_batch_that_another_worker_split_is_left_to_it(clock: ManualClock) -> None:
     theirs, other = make_batch(make_users(5), deliveries=3), make_batch(make_users(5))
     queue = FakeQueue([theirs, other])
     queue.split_by_others.append(theirs)
@@ -238,54 +245,54 @@ async def test_a_batch_queued_meanwhile_comes_before_the_next_poison_batch(clock
 @pytest.mark.parametrize("poison_overdue", [False, True])
 async def test_a_process_that_is_not_idle_takes_no_poison_batch(clock: ManualClock, poison_overdue: bool) -> None:
     """It serves an evaluation-batch or another slice, whose end would count against the poison batch."""
-    process = ProcessGate()
+    gate = ProcessGate()
     queue = FakeQueue([*poison_batches(range(2)), *one_user_batches(range(2, 5))])
     engine = FakeEngine(clock)
-    async with process.shared(engine.deadline()):
-        assert (await run(make_worker(queue, engine, gate=process, poison_overdue=poison_overdue))).batches == 3
+    async with gate.shared(engine.deadline()):
+        assert (await run(make_worker(queue, engine, gate=gate, poison_overdue=poison_overdue))).batches == 3
     assert [batch.is_poison for batch in queue.recorded] == [False] * 3
     assert (len(queue.poison), queue.in_hand_at_poison_claims) == (2, [])
 
 
 async def test_beside_a_poison_batch_no_slice_of_the_process_works(clock: ManualClock) -> None:
-    process = ProcessGate()
+    gate = ProcessGate()
     first, second = FakeQueue(poison_batches(range(5))), FakeQueue(one_user_batches(range(5, 30)))
     looking = Looking(first, second)
     engine = FakeEngine(clock, trouble=looking)
     has_poison = asyncio.Event()
     first.before_record = lambda: set_event(has_poison)
-    drains = [make_worker(queue, engine, gate=process) for queue in (first, second)]
-    running = asyncio.create_task(run(drains[0]))
+    workers = [make_worker(queue, engine, gate=gate) for queue in (first, second)]
+    running = asyncio.create_task(run(workers[0]))
     await soon(has_poison)
-    done = [await run(drains[1]), await running]
+    done = [await run(workers[1]), await running]
     assert [each.batches for each in done] == [25, 5]
     looking.assert_alone(5)
 
 
-async def test_a_slice_waiting_in_vain_for_the_process_claims_nothing(clock: ManualClock) -> None:
-    process = ProcessGate()
+async def test_a_slice_that_never_gets_the_process_claims_nothing(clock: ManualClock) -> None:
+    gate = ProcessGate()
     queue = FakeQueue(one_user_batches(range(2)))
-    async with process.exclusive() as is_idle:
+    async with gate.exclusive() as is_idle:
         assert is_idle
-        done = await run(make_worker(queue, FakeEngine(clock), seconds=0.05, gate=process))
+        done = await run(make_worker(queue, FakeEngine(clock), seconds=0.05, gate=gate))
     assert (done.batches, queue.quantities) == (0, [])
 
 
 async def test_a_request_that_waits_for_the_process_precedes_poison_batches() -> None:
-    process = ProcessGate()
+    gate = ProcessGate()
 
     async def share() -> None:
-        async with process.shared(Deadline(10)):
+        async with gate.shared(Deadline(10)):
             await asyncio.Event().wait()
 
-    async with process.exclusive():
+    async with gate.exclusive():
         sharing = asyncio.create_task(share())
         await asyncio.sleep(0)
-    async with process.exclusive() as is_idle:
+    async with gate.exclusive() as is_idle:
         assert not is_idle
     sharing.cancel()
     await asyncio.gather(sharing, return_exceptions=True)
-    assert process.is_idle
+    assert gate.is_idle
 
 
 async def test_a_manual_slice_leaves_poison_batches_alone(clock: ManualClock) -> None:

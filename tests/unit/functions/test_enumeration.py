@@ -1,4 +1,4 @@
-"""Pages of the roster become batches: each mentor once, none left out, and a slower worker gives way."""
+"""Pages of mentors become batches: each mentor once, none left out, and of two workers the slower one stops."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_an_enumeration_goes_on_where_it_stands() -> None:
     assert resumed.steps() == [(mentor_id(7), mentor_id(8), False), (mentor_id(8), None, True)]
 
 
-async def test_where_another_worker_was_faster_this_one_gives_way(log: LogLines) -> None:
+async def test_where_another_worker_was_faster_this_one_stops(log: LogLines) -> None:
     beaten_at_the_second_page, beaten_at_the_end = Worker(NINE, accepts=[True, False]), Worker([], accepts=[False])
     await beaten_at_the_second_page.run()
     assert (len(beaten_at_the_second_page.pages), len(beaten_at_the_second_page.queued)) == (2, 1)

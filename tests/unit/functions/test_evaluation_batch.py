@@ -170,8 +170,8 @@ async def test_a_poison_user_is_found_by_halving_without_many_pauses(clock: Manu
     engine = FakeEngine(clock, poison={POISON: 500})
     await run(engine)
     # Where no other user was answered meanwhile the canary is asked, and this user once more.
-    before_blame = 2
-    assert len(engine.calls) <= ATTEMPTS + PROBES + halvings + ATTEMPTS + before_blame
+    with_the_canary = 2
+    assert len(engine.calls) <= ATTEMPTS + PROBES + halvings + ATTEMPTS + with_the_canary
     assert sum(call.users == (POISON,) for call in engine.calls) >= ATTEMPTS
     # The whole group's retries, and those of the user alone.
     assert len(clock.slept) <= 2 * (ATTEMPTS - 1)

@@ -11,7 +11,7 @@ import pytest
 
 from functions.runs.freshness import CACHE_SECONDS, LastSuccessCache, default_max_age_hours
 from shared.errors import DatabaseUnavailableError
-from shared.run_repository import LastSuccess
+from shared.run_repository import EndedRun, LastSuccess
 from shared.schedule import Schedule
 from tests.unit.clock import ManualClock
 from tests.unit.functions.http_function import NOW, Function, problem_in
@@ -98,7 +98,7 @@ class LastRunInTheDatabase:
 
     def __init__(self) -> None:
         self.reads = 0
-        self.found: LastSuccess | Exception = LastSuccess(NOW, RUN)
+        self.found: LastSuccess | Exception = LastSuccess(NOW, EndedRun.model_validate(RUN))
 
     async def read(self) -> LastSuccess:
         self.reads += 1
@@ -108,8 +108,8 @@ class LastRunInTheDatabase:
         return self.found
 
 
-@pytest.mark.parametrize("run", [RUN, None])
-async def test_an_answer_is_remembered_for_half_a_minute(clock: ManualClock, run: dict[str, Any] | None) -> None:
+@pytest.mark.parametrize("run", [EndedRun.model_validate(RUN), None])
+async def test_an_answer_is_remembered_for_half_a_minute(clock: ManualClock, run: EndedRun | None) -> None:
     """And time goes on from what the database said."""
     database, last_success = LastRunInTheDatabase(), LastSuccessCache(clock)
     database.found = LastSuccess(NOW, run)
@@ -117,7 +117,7 @@ async def test_an_answer_is_remembered_for_half_a_minute(clock: ManualClock, run
     clock.advance(CACHE_SECONDS - 0.5)
     assert await last_success.get(database.read) == LastSuccess(NOW + timedelta(seconds=CACHE_SECONDS - 0.5), run)
     assert database.reads == 1
-    database.found = LastSuccess(NOW + timedelta(minutes=1), {"status": "success"})
+    database.found = LastSuccess(NOW + timedelta(minutes=1), None if run else EndedRun.model_validate(RUN))
     clock.advance(0.5)
     assert await last_success.get(database.read) == database.found
     assert database.reads == 2

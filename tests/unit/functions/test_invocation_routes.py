@@ -15,6 +15,7 @@ from tests.unit.functions.fake_sql import (
     RUN_ID,
     SLOT,
     described,
+    detailed,
     mentor_id,
     mentor_row,
     open_row,
@@ -50,9 +51,10 @@ def answer_of(invocation: dict[str, Any], *, deduplicated: bool = True) -> dict[
         (f"cursor={cursor_of(CREATED_AT, RUN_ID)}", {"after_created_at": CREATED_AT, "after_id": RUN_ID}),
     ],
 )
-async def test_a_filter_is_handed_to_the_database(function: Function, query: str, expected: dict[str, Any]) -> None:
+async def test_a_filter_is_passed_to_the_database(function: Function, query: str, expected: dict[str, Any]) -> None:
     response = await function.ask("GET", params=httpx.QueryParams(query))
-    assert (response.status_code, response.json()) == (200, {"items": [], "next_cursor": None})
+    pagination = {"limit": expected.get("limit", 20), "next_cursor": None}
+    assert (response.status_code, response.json()) == (200, {"data": [], "pagination": pagination})
     filters = function.sql.arguments_of("scheduler_list")
     assert filters == dict.fromkeys(filters) | {"limit": 20} | expected
     assert function.sql.called() == ["scheduler_list"]
@@ -64,8 +66,8 @@ async def test_a_page_has_its_items_and_the_next_cursor(function: Function) -> N
     items = [summarized(), summarized(id=mentor_id(9), status="running", finished_at=None), of_a_mentor]
     function.sql.answers["scheduler_list"] = {"items": items, "next": {"created_at": CREATED_AT, "id": RUN_ID}}
     answer = (await function.ask("GET")).json()
-    assert answer["items"] == [answer_of(item) for item in items]
-    assert position_of_cursor(answer["next_cursor"]) == Position(CREATED_AT, RUN_ID)
+    assert answer["data"] == [answer_of(item) for item in items]
+    assert position_of_cursor(answer["pagination"]["next_cursor"]) == Position(CREATED_AT, RUN_ID)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ async def test_a_run_that_was_opened_is_201_with_its_location(function: Function
 
 async def test_a_run_is_answered_as_it_is_after_the_slice(function: Function) -> None:
     ended = described(trigger="manual", status="partial")
-    function.sql.answers["scheduler_get"] = ended | {"request": {}, "config": {}}
+    function.sql.answers["scheduler_get"] = detailed(**ended)
     response = await function.ask("POST", body={})
     assert (response.status_code, response.json()) == (201, answer_of(ended, deduplicated=False))
     function.sql.answers["scheduler_finish"] = {"ended_now": False, "invocation": None, "failures": None}
@@ -229,9 +231,9 @@ async def test_a_mentor_is_shown_with_segments_and_types() -> None:
     types = '[{"type": "odd", "segments": ["new"]}, {"type": "all", "segments": ["old", "new"]}]'
     rows = [mentor_row(1, "old", "new"), mentor_row(2), {"user_id": mentor_id(3), "segments": ["new", None]}]
     page = (await Function(rows=rows, SCENARIO_TYPES=types).ask("GET", MENTORS)).json()
-    shown = [tuple(item[name] for name in ("segments", "scenario_types", "skip_reason")) for item in page.pop("items")]
+    shown = [tuple(item[name] for name in ("segments", "scenario_types", "skip_reason")) for item in page.pop("data")]
     assert shown == [(["new", "old"], ["odd", "all"], None), ([], [], None), ([], [], "invalid_segments")]
-    assert page == {"next_cursor": None, "user_id_missing": 0}
+    assert page == {"pagination": {"limit": 100, "next_cursor": None}, "user_id_missing": 0}
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 100, 50]), (1000, [250]), (250, [250]), (200, [200, 50])])
@@ -241,11 +243,11 @@ async def test_page_after_page_each_mentor_comes_once(limit: int | None, sizes: 
     function = Function(rows=rows)
     params = {} if limit is None else {"limit": str(limit)}
     pages: list[dict[str, Any]] = []
-    while not pages or pages[-1]["next_cursor"] is not None:
+    while not pages or pages[-1]["pagination"]["next_cursor"] is not None:
         pages.append((await function.ask("GET", MENTORS, params=params)).json())
-        params["cursor"] = pages[-1]["next_cursor"]
-    assert [len(page["items"]) for page in pages] == sizes
-    assert [item["user_id"] for page in pages for item in page["items"]] == [mentor_id(n) for n in range(250)]
+        params["cursor"] = pages[-1]["pagination"]["next_cursor"]
+    assert [len(page["data"]) for page in pages] == sizes
+    assert [item["user_id"] for page in pages for item in page["data"]] == [mentor_id(n) for n in range(250)]
     assert [page["user_id_missing"] for page in pages] == [0] * (len(pages) - 1) + [1]
 
 
@@ -308,7 +310,7 @@ async def test_dispatch_learns_how_many_slices_have_a_permit(log: LogLines, tota
 
 
 @pytest.mark.parametrize("dispatch_id", [1, 2**63 - 1])
-async def test_a_slice_hands_its_dispatch_back(function: Function, dispatch_id: int) -> None:
+async def test_a_slice_names_its_dispatch_when_it_ends(function: Function, dispatch_id: int) -> None:
     has_open(function)
     response = await function.start(None, **{"X-Scheduler-Dispatch": str(dispatch_id)})
     assert (response.status_code, response.json()["status"]) == (202, "running")

@@ -62,7 +62,7 @@ class Programme:
             {"user_id": user_id, "scenario_types": types, "active": user_id in self._segments}
             for user_id, types, _ in mentors
         ]
-        return {"mentors": found, "last_user_id": mentors[-1].user_id if mentors else None, "rest": row}
+        return {"mentors": found, "last_user_id": mentors[-1].user_id if mentors else None, "remaining": row}
 
     def has_run(self, run_id: str, *left_open: list[MentorScenarios], done: bool = True, **members: Any) -> None:
         """A run that left these batches open; it read all mentors unless it is not `done`."""

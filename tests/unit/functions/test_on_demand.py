@@ -70,13 +70,13 @@ async def test_all_mentors_are_evaluated_within_the_call(function: Function, log
     asked = {pair for call in function.engine.calls for pair in call.pairs}
     assert asked == {(mentor_id(n), name) for n, names in applies.items() for name in names}
     recorded = function.sql.arguments_of("scheduler_complete")
-    assert recorded["invocation_id"] == run.invocation["id"]
+    assert recorded["invocation_id"] == str(run.invocation.id)
     assert sum(n for counts in recorded["scenario_counts"].values() for n in counts.values()) == 10
     assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_end_slice", "scheduler_get"]
     claims = [arguments for name, arguments in function.sql.database.called if name == "scheduler_claim"]
     assert {claim["manual_only"] for claim in claims} == {True}, "scheduled runs are left to other slices"
     (opened,) = log.of("invocation_opened")
-    assert (opened["invocation_id"], opened["trigger"]) == (run.invocation["id"], "manual")
+    assert (opened["invocation_id"], opened["trigger"]) == (str(run.invocation.id), "manual")
 
 
 # What fails once it is opened: an error would make the caller open another
@@ -100,8 +100,8 @@ async def test_an_opened_run_is_answered_whatever_the_database_does(
     function.sql.answers[failing] = error
     run = await start(function, user_ids=[mentor_id(1)])
     assert run.created
-    assert run.invocation["id"] == function.sql.arguments_of("scheduler_open")["invocation_id"]
-    assert log.of(event)[0]["invocation_id"] == run.invocation["id"]
+    assert str(run.invocation.id) == function.sql.arguments_of("scheduler_open")["invocation_id"]
+    assert log.of(event)[0]["invocation_id"] == str(run.invocation.id)
 
 
 async def test_a_defect_of_ours_in_the_slice_is_raised(function: Function) -> None:

@@ -1,4 +1,4 @@
-"""A slice of work: manual runs before scheduled ones, every open run is tried to be ended, handing back comes last."""
+"""A slice of work: manual runs before scheduled ones, every open run is tried to be ended, its own end comes last."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS
 from shared.deadline import Deadline
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.evaluations import MentorScenarios, to_pairs
+from shared.invocation import InvocationSummary
 from shared.slice_repository import Enumeration, OpenInvocation
 from tests.unit.clock import ManualClock
 from tests.unit.environment import make_config
 from tests.unit.functions.fake_engine import FakeEngine
-from tests.unit.functions.fake_sql import SLOT, FakeSql, mentor_id, mentor_row, opened_now, summarized
+from tests.unit.functions.fake_sql import RUN_ID, SLOT, FakeSql, mentor_id, mentor_row, opened_now, summarized
 from tests.unit.functions.http_function import Function
 from tests.unit.log_lines import LogLines
 
@@ -53,9 +54,9 @@ def queued_pairs(users: int) -> list[dict[str, Any]]:
     return to_pairs([MentorScenarios(mentor_id(n), ("milestone_reached",)) for n in range(users)])
 
 
-async def services(
+async def process(
     function: Function, open_invocations: Sequence[OpenInvocation], *, seconds: float = 1000, **settings: Any
-) -> dict[str, dict[str, Any] | None]:
+) -> dict[str, InvocationSummary | None]:
     deadline = Deadline(seconds, function.engine.clock)
     return await process_open_runs(
         function.services, open_invocations, deadline=deadline, **{"canary": None} | settings
@@ -75,25 +76,25 @@ async def test_manual_runs_are_read_before_scheduled_ones(function: Function) ->
     """A person waits for them; and among themselves the oldest comes first."""
     retry = invocation("retry", "retry", is_retry=True, retry_of="gone")
     manual = [invocation("manual 1", "manual"), retry, invocation("read", "manual", done=True)]
-    await services(function, [invocation("schedule 1"), *manual, invocation("manual 2", "manual")])
+    await process(function, [invocation("schedule 1"), *manual, invocation("manual 2", "manual")])
     assert list(dict.fromkeys(enqueued(function))) == ["manual 1", "retry", "manual 2", "schedule 1"]
 
 
-# Ending and handing back
+# Ending runs and the slice
 
 
 async def test_a_slice_that_finds_nothing_to_do_reports_no_progress(function: Function) -> None:
-    await services(function, QUEUED)
-    released_count = function.sql.arguments_of("scheduler_end_slice")
-    assert (released_count["progressed"], released_count["engine_answers"]) == (False, False)
+    await process(function, QUEUED)
+    ended = function.sql.arguments_of("scheduler_end_slice")
+    assert (ended["progressed"], ended["engine_answers"]) == (False, False)
 
 
 async def test_the_next_slice_is_asked_for_last_of_all(function: Function) -> None:
-    await services(function, [invocation("scheduled"), invocation("manual", "manual")], dispatch_id=17)
+    await process(function, [invocation("scheduled"), invocation("manual", "manual")], dispatch_id=17)
     assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_finish", "scheduler_end_slice"]
-    released_count = function.sql.arguments_of("scheduler_end_slice")
+    ended = function.sql.arguments_of("scheduler_end_slice")
     expected = {"dispatch_id": 17, "progressed": True, "engine_answers": True}
-    assert released_count == dict.fromkeys(released_count) | expected
+    assert ended == dict.fromkeys(ended) | expected
     assert "scheduler_take_permit" not in function.sql.called()
 
 
@@ -104,7 +105,7 @@ async def test_an_engine_failure_is_reported_before_runs_are_ended(
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     engine = FakeEngine(clock, trouble=lambda _: httpx.Response(status, headers=headers))
     function = Function(rows=MENTORS, engine=engine)
-    await services(function, [invocation("run")])
+    await process(function, [invocation("run")])
     called = function.sql.called()
     assert called.index("scheduler_end_slice") < called.index("scheduler_finish")
     reported = function.sql.arguments_of("scheduler_end_slice")
@@ -116,7 +117,7 @@ async def test_an_engine_failure_is_reported_before_runs_are_ended(
 
 async def test_a_slice_holds_a_permit_while_it_claims(log: LogLines) -> None:
     function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY="8", ENGINE_MAX_CONCURRENCY_TOTAL="24")
-    await services(function, [invocation("run")], seconds=25)
+    await process(function, [invocation("run")], seconds=25)
     taken = function.sql.arguments_of("scheduler_take_permit")
     assert function.sql.called().index("scheduler_take_permit") < function.sql.called().index("scheduler_claim")
     assert (taken["calls"], taken["total"], taken["is_manual"], taken["seconds"]) == (8, 24, False, 30)
@@ -128,7 +129,7 @@ async def test_without_a_permit_a_slice_claims_nothing(log: LogLines) -> None:
     function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
     function.sql.answers["scheduler_take_permit"] = False
     function.sql.answers["scheduler_finish"] = {"ended_now": True, "invocation": summarized(), "failures": None}
-    await services(function, [invocation("manual", "manual")], manual_only=True, more_open=True)
+    await process(function, [invocation("manual", "manual")], manual_only=True, more_open=True)
     assert function.sql.arguments_of("scheduler_take_permit")["is_manual"]
     assert set(enqueued(function)) == {"manual"}
     assert "scheduler_claim" not in function.sql.called()
@@ -139,18 +140,18 @@ async def test_without_a_permit_a_slice_claims_nothing(log: LogLines) -> None:
 async def test_a_new_process_takes_the_canary_from_the_database(log: LogLines, clock: ManualClock) -> None:
     """Else the one user in the queue, which crashes the engine, would look like an engine that is down."""
     function = with_queue(clock, 1, {mentor_id(0): 500})
-    await services(function, QUEUED, canary=MentorScenarios(mentor_id(2), ("milestone_reached",)))
+    await process(function, QUEUED, canary=MentorScenarios(mentor_id(2), ("milestone_reached",)))
     assert [group["outcome"] for group in function.sql.arguments_of("scheduler_complete")["results"]] == ["failed"]
     for call in function.engine.calls_with(mentor_id(2)):
         assert call.body["dry_run"] is True
         assert call.body["evaluations"][0]["idempotency_key_prefix"] == f"dry:run:{mentor_id(2)}"
 
 
-async def test_an_outage_is_raised_once_the_queue_is_drained(function: Function, log: LogLines) -> None:
+async def test_an_outage_is_raised_once_the_queue_is_empty(function: Function, log: LogLines) -> None:
     function.sql.queue(queued_pairs(1))
     function.sql.answers["scheduler_enqueue"] = DatabaseUnavailableError("away")
     with pytest.raises(DatabaseUnavailableError):
-        await services(function, [invocation("run")])
+        await process(function, [invocation("run")])
     assert len(log.of("batch_recorded")) == 1
     assert not {"scheduler_finish", "scheduler_end_slice"} & {*function.sql.called()}
 
@@ -160,7 +161,7 @@ async def test_an_unreadable_run_keeps_no_other_from_ending(function: Function, 
     function.sql.queue(queued_pairs(1))
     function.sql.answers["scheduler_enqueue"] = error
     with pytest.raises(type(error)):
-        await services(function, [invocation("manual", "manual", done=True), invocation("scheduled")])
+        await process(function, [invocation("manual", "manual", done=True), invocation("scheduled")])
     assert {"scheduler_complete", "scheduler_finish", "scheduler_end_slice"} <= {*function.sql.called()}
 
 
@@ -169,7 +170,7 @@ async def test_an_unreadable_view_stops_only_the_run_that_reads_it(function: Fun
     function.sql.answers["scheduler_active_mentors"] = DatabaseRefusedError("22012", "division by zero")
     chosen = invocation("manual", "manual", user_ids=(mentor_id(1),))
     with pytest.raises(MentorsViewError, match="22012"):
-        await services(function, [chosen, invocation("scheduled")])
+        await process(function, [chosen, invocation("scheduled")])
     called = function.sql.called()
     assert called.count("scheduler_complete") == 2, "what was queued before, and what the other run read"
     assert {"scheduler_enqueue", "scheduler_end_slice"} <= {*called}
@@ -182,8 +183,8 @@ async def test_an_unreadable_view_stops_only_the_run_that_reads_it(function: Fun
 async def test_only_a_standing_record_is_counted(log: LogLines, clock: ManualClock, state: str, counted: int) -> None:
     function = with_queue(clock, 3, {mentor_id(1): 422, mentor_id(2): 0})
     function.sql.answers["scheduler_complete"] = state
-    await services(function, QUEUED, seconds=15)
-    assert function.sql.arguments_of("scheduler_complete")["rest"] == [mentor_id(2)]
+    await process(function, QUEUED, seconds=15)
+    assert function.sql.arguments_of("scheduler_complete")["remaining"] == [mentor_id(2)]
     assert function.sql.arguments_of("scheduler_end_slice")["progressed"] is True
     (recorded,) = log.of("batch_recorded")
     (ended,) = log.of("slice_ended")
@@ -196,17 +197,17 @@ async def test_only_a_standing_record_is_counted(log: LogLines, clock: ManualClo
 async def test_of_many_failed_users_only_some_are_logged(log: LogLines, clock: ManualClock) -> None:
     users = MAX_FAILED_USERS + 5
     function = with_queue(clock, users, {mentor_id(number): 422 for number in range(users)})
-    await services(function, QUEUED)
-    assert function.sql.arguments_of("scheduler_complete")["rest"] is None
+    await process(function, QUEUED)
+    assert function.sql.arguments_of("scheduler_complete")["remaining"] is None
     assert len(log.of("user_failed")) == MAX_FAILED_USERS
     (others,) = log.of("other_users_failed")
     assert (others["users"], others["batch_no"], others["severity"]) == (5, 1, "WARNING")
 
 
 async def test_every_open_run_is_tried_to_be_ended_and_logged(function: Function, log: LogLines) -> None:
-    partial = summarized(id="scheduled", status="partial")
+    partial = summarized(status="partial")
     partial["counts"]["failed"] = 9
-    running = summarized(id="manual", status="running", finished_at=None)
+    running = summarized(id=mentor_id(0), status="running", finished_at=None)
     causes = [{"code": "b", "count": 4, "is_lower_bound": True}, {"code": "a", "count": 2, "is_lower_bound": False}]
     states: dict[str, dict[str, Any]] = {
         "scheduled": {"ended_now": True, "invocation": partial, "failures": causes},
@@ -215,10 +216,11 @@ async def test_every_open_run_is_tried_to_be_ended_and_logged(function: Function
     }
     function.sql.answers["scheduler_finish"] = lambda arguments: states[arguments["invocation_id"]]
     open_runs = [invocation("scheduled"), invocation("manual", "manual", done=True), invocation("deleted", done=True)]
-    after = await services(function, open_runs, dispatch_id=17)
-    assert after == {name: state["invocation"] for name, state in states.items()}
+    after = await process(function, open_runs, dispatch_id=17)
+    expected = {"scheduled": partial, "manual": running}
+    assert after == {n: InvocationSummary.model_validate(each) for n, each in expected.items()} | {"deleted": None}
     (finished,) = log.of("invocation_finished")
-    assert (finished["invocation_id"], finished["status"], finished["severity"]) == ("scheduled", "partial", "WARNING")
+    assert (finished["invocation_id"], finished["status"], finished["severity"]) == (RUN_ID, "partial", "WARNING")
     assert (finished["failures"], finished["other_failures"]) == ({"b": 4, "a": 2}, 3)
     (ended,) = log.of("slice_ended")
     assert ended["invocation_ids"] == ["scheduled", "manual", "deleted"]
@@ -236,7 +238,7 @@ async def test_requests_grow_with_batches_and_calls_with_users(mentors: int, bat
     called = Counter(function.sql.called())
     assert (called["scheduler_complete"], called["scheduler_active_mentors_page"]) == (batches, pages)
     assert called["scheduler_enqueue"] == pages + 1
-    # Opening, the enumeration's end, a claim that finds nothing more, the end, handing back, and as much to spare.
+    # Opening, the enumeration's end, a claim that finds nothing, the run's end and the slice's, and as much to spare.
     assert called.total() <= 3 * batches + 10
     assert len(function.engine.calls) == math.ceil(mentors / 100)
 
@@ -245,8 +247,8 @@ async def test_slices_and_readers_share_no_connections(log: LogLines, monkeypatc
     """So that a slice goes through while no reader is answered."""
     pools = {count: FakeSql(MENTORS) for count in (SLICE_CONNECTIONS, READER_CONNECTIONS)}
     slices, readers = pools.values()
-    monkeypatch.setattr("functions.runs.slice.connect", lambda url, key, *, connections: pools[connections].database)
-    monkeypatch.setattr("functions.runs.slice.Database", lambda client: client)
+    monkeypatch.setattr("functions.runs.services.connect", lambda url, key, *, connections: pools[connections].database)
+    monkeypatch.setattr("functions.runs.services.Database", lambda client: client)
     function = Function()
     config = make_config(ALERT_WEBHOOK_URL="https://hooks.example.org/alerts")
     function.services = replace(build_services(config), engine=function.engine.client())

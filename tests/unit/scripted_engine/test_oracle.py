@@ -28,7 +28,7 @@ async def send(
         return await client.post(f"{engine.url}/v1/evaluations", json=call)
 
 
-async def test_it_acts_once_per_key_and_knows_who_was_notified_twice() -> None:
+async def test_it_acts_once_per_key_and_knows_repeated_notifications() -> None:
     async with ScriptedEngine() as engine:
         await send(engine, dry_run=True)
         assert engine.acts == {}
@@ -62,7 +62,7 @@ async def test_what_breaks_the_contract_is_noted(call: dict[str, Any], noted: st
         assert noted in "\n".join(engine.violations)
 
 
-async def test_a_rule_that_breaks_fails_the_test_and_not_the_call() -> None:
+async def test_a_rule_that_raises_fails_the_test_only() -> None:
     async def broken(_: Call, __: Proceed) -> Reply:
         raise LookupError("a bug in the script")
 

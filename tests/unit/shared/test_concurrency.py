@@ -63,7 +63,7 @@ def let_in(calls: list[Call]) -> list[bool]:
     return [call.let_in for call in calls]
 
 
-async def test_no_more_than_the_limit_are_let_in_each_in_turn() -> None:
+async def test_no_more_than_the_limit_enter_each_in_turn() -> None:
     calls = await start(AdaptiveLimiter(2), 4)
     assert let_in(calls) == [True, True, False, False]
     await calls[1].end()
@@ -73,7 +73,7 @@ async def test_no_more_than_the_limit_are_let_in_each_in_turn() -> None:
     await cancel(*calls)
 
 
-async def test_an_overload_halves_the_limit_once_for_calls_in_flight_together() -> None:
+async def test_an_overload_halves_the_limit_once_for_concurrent_calls() -> None:
     limiter = AdaptiveLimiter(8)
     for expected in (4, 2, 1, 1):
         for call in await start(limiter, limiter.limit):
@@ -81,7 +81,7 @@ async def test_an_overload_halves_the_limit_once_for_calls_in_flight_together() 
         assert limiter.limit == expected
 
 
-async def test_the_limit_recovers_step_by_step_but_not_by_failed_calls() -> None:
+async def test_the_limit_recovers_step_by_step_by_successful_calls() -> None:
     limiter = AdaptiveLimiter(4)
     (call,) = await start(limiter, 1)
     await call.end(overloaded=True)

@@ -9,7 +9,7 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from shared.config import ScenarioEvaluationConfig
 from shared.deployment.env_file import read_env_file
@@ -40,13 +40,12 @@ def named_in(text: str) -> set[str]:
 
 def test_the_example_names_all_settings_and_shows_the_defaults() -> None:
     example = read_env_file(ROOT / ".env.example")
-    assert set(example) == {
-        name.upper() for kind in (ScenarioEvaluationConfig, *TARGETS.values()) for name in kind.model_fields
-    }
+    kinds: list[type[BaseModel]] = [ScenarioEvaluationConfig, *TARGETS.values()]
+    assert set(example) == {name.upper() for kind in kinds for name in kind.model_fields}
     assert ScenarioEvaluationConfig.from_environment(example).recorded_settings() == make_config().recorded_settings()
 
 
-def test_all_that_is_missing_wrong_or_at_odds_is_named_at_once() -> None:
+def test_every_missing_wrong_or_conflicting_setting_is_named_at_once() -> None:
     bad = {
         "SUPABASE_URL": "project.example.org",
         "EVALUATION_BATCH_SIZE": "0",
@@ -133,7 +132,7 @@ def test_a_url_that_no_client_can_call_is_refused(url: str) -> None:
     assert named_in(refused_with(**dict.fromkeys(URL_KEYS, url))) == set(URL_KEYS)
 
 
-def test_only_the_webhooks_url_is_kept_with_a_query_and_its_last_slash() -> None:
+def test_only_the_webhooks_url_keeps_query_and_last_slash() -> None:
     for url in ("http://x/?y=1", "http://x?", f"{WEBHOOK}/"):
         kept = make_config(ALERT_WEBHOOK_URL=url).alert_webhook_url
         assert kept is not None
@@ -149,7 +148,7 @@ def test_only_the_webhooks_url_is_kept_with_a_query_and_its_last_slash() -> None
         *("bücher.example", "BÜCHER.example", "xn--bcher-kva.example", "a" * 63, ".".join(["a" * 63] * 3)),
     ],
 )
-def test_a_host_that_dns_can_carry_is_taken_as_it_stands(host: str) -> None:
+def test_a_host_that_dns_can_carry_is_taken_unchanged(host: str) -> None:
     assert make_config(SCENARIO_ENGINE_URL=f"https://{host}/base/").scenario_engine_url == f"https://{host}/base"
 
 

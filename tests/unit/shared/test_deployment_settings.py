@@ -93,7 +93,7 @@ def test_a_container_needs_no_cloud() -> None:
         ("postgresql://postgres:hush@db:6543/postgres", "found the transaction pooler"),
     ],
 )
-def test_a_useless_database_url_is_refused_and_not_shown(url: str, said: str) -> None:
+def test_an_unusable_database_url_is_refused_and_not_shown(url: str, said: str) -> None:
     text = refused(REQUIRED | CLOUD | {"DATABASE_URL": url})
     assert said in text
     assert "hush" not in text

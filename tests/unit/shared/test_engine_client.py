@@ -31,6 +31,7 @@ TOKEN = "token-that-only-the-engine-knows"
 CONTEXT = EvaluationContext("invocation-1", "2026-11-23T02:00:00+00:00", "slot:2026-11-23T02:00Z", dry_run=False)
 USERS = [MentorScenarios("anna", ("a", "b")), MentorScenarios("ben", ("b",))]
 BEN = ("ben", "b")
+NO_ERRORS: list[object] = [None, "text", [], {}]
 OK = reply(200, json_body={"results": []})
 
 
@@ -131,7 +132,7 @@ async def test_each_outcome_is_read_with_what_belongs_to_it(fixture: Fixture) ->
     assert not answer.is_final
 
 
-async def test_an_answer_is_final_when_every_pair_has_a_final_result(fixture: Fixture) -> None:
+async def test_an_answer_is_final_when_every_result_is_final(fixture: Fixture) -> None:
     begin = [result("anna", "a"), result("anna", "b", "triggered")]
     for end, is_final in (
         ([result("ben", "b", "failed", error={"code": "gone"})], True),
@@ -151,7 +152,7 @@ async def test_an_answer_is_final_when_every_pair_has_a_final_result(fixture: Fi
         *((status, EngineTransientError, "engine_bad_answer") for status in (201, 204)),
     ],
 )
-async def test_a_status_says_whom_it_blames(
+async def test_each_status_is_an_error_of_its_kind(
     fixture: Fixture, status: int, kind: type[EngineError], code: str | None
 ) -> None:
     fixture.script(reply(status, content=b'{"results": [], "to": "anna@example.org"}'))
@@ -252,7 +253,7 @@ async def test_a_notification_id_is_bounded_text(fixture: Fixture, notification_
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        *((nothing, ("engine_failed", None, False)) for nothing in (None, "text", [], {})),
+        *((nothing, ("engine_failed", None, False)) for nothing in NO_ERRORS),
         ({"code": "", "message": 7, "retryable": "yes"}, ("engine_failed", None, False)),
         ({"code": 17, "message": "", "retryable": 1}, ("engine_failed", "", False)),
         ({"code": "No Device!\n", "retryable": True}, ("no_device_", None, True)),
@@ -330,7 +331,7 @@ async def test_retry_after_is_read_with_care(fixture: Fixture, header: str | Non
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_retry_date_is_read_by_its_senders_clock_or_ours(fixture: Fixture, hours: int) -> None:
+async def test_a_retry_date_is_read_by_either_sides_clock(fixture: Fixture, hours: int) -> None:
     theirs = datetime.now(UTC) + timedelta(hours=hours)
     date, retry_after = (format_datetime(at, usegmt=True) for at in (theirs, theirs + timedelta(seconds=100)))
     fixture.script(reply(503, headers={"Date": date, "Retry-After": retry_after}))
@@ -349,9 +350,7 @@ async def test_no_call_waits_past_the_time_budget(fixture: Fixture) -> None:
 
 
 @pytest.mark.parametrize(("status", "slept"), [(429, [7, 3]), (503, [7, 3]), (500, [])])
-async def test_every_call_waits_for_an_engine_that_asks_all_to_wait(
-    fixture: Fixture, status: int, slept: list[float]
-) -> None:
+async def test_every_call_waits_where_the_engine_asks_for_it(fixture: Fixture, status: int, slept: list[float]) -> None:
     asking = [reply(status, headers={"Retry-After": seconds}) for seconds in ("7", "3")]
     fixture.script(*asking, OK)
     for _ in asking:
@@ -364,7 +363,7 @@ async def test_every_call_waits_for_an_engine_that_asks_all_to_wait(
 @pytest.mark.parametrize(
     ("asked", "kind"), [(15, EngineTransientError), (16, EngineUnavailableError), (3600, EngineUnavailableError)]
 )
-async def test_a_wait_of_over_half_the_remaining_time_opens_the_breaker(
+async def test_a_wait_over_half_the_remaining_time_opens_the_breaker(
     fixture: Fixture, asked: int, kind: type[EngineError]
 ) -> None:
     fixture.script(reply(503, headers={"Retry-After": str(asked)}))
@@ -372,7 +371,7 @@ async def test_a_wait_of_over_half_the_remaining_time_opens_the_breaker(
     assert (type(error), error.code, error.retry_after) == (kind, "engine_http_503", asked)
 
 
-async def test_an_engine_that_asks_for_longer_is_left_alone_for_the_slice(fixture: Fixture) -> None:
+async def test_an_engine_asking_for_longer_gets_no_more_calls(fixture: Fixture) -> None:
     fixture.script(reply(503, headers={"Retry-After": "3600"}), OK)
     deadline = fixture.deadline(30)
     for error in (EngineUnavailableError, DeadlineExceededError):

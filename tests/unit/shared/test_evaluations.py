@@ -35,7 +35,7 @@ def test_every_user_comes_back_from_the_frozen_form(before: list[MentorScenarios
     assert len(pairs) == len({user[1:] for user in before})
 
 
-def test_users_keep_their_order_in_groups_that_say_what_is_skipped() -> None:
+def test_users_keep_their_order_in_groups_with_reasons_to_skip() -> None:
     before = (
         *(MentorScenarios(user_id, ("a",)) for user_id in ("3", "1", "2")),
         MentorScenarios("1", ("b",), SCENARIO_NOT_APPLICABLE),

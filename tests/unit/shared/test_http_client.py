@@ -129,13 +129,13 @@ async def test_the_cap_counts_unpacked_bytes() -> None:
         pytest.param(then(abort), "connection closed", id="reset"),
     ],
 )
-async def test_what_is_no_answer_is_an_error_in_so_many_words(script: Script | bytes, cause: str) -> None:
+async def test_a_broken_answer_is_an_error_that_says_why(script: Script | bytes, cause: str) -> None:
     async with serving(script) as server:
         with pytest.raises(HttpError, match=cause):
             await post(server.url)
 
 
-async def test_an_answer_that_does_not_come_in_time_is_a_time_out() -> None:
+async def test_an_answer_that_comes_too_late_is_a_timeout() -> None:
     async with serving(hangs) as server:
         with pytest.raises(HttpTimeoutError) as caught:
             await post(server.url, seconds=0.5)
@@ -155,7 +155,7 @@ async def test_after_a_slow_connection_the_next_may_take_longer(monkeypatch: pyt
                 await post(client, seconds=0.5)
 
 
-async def test_an_address_without_a_server_is_an_error_without_the_url() -> None:
+async def test_an_address_without_a_server_is_named_without_its_url() -> None:
     async with serving(b"") as server:
         url = server.url
     with pytest.raises(HttpError) as caught:

@@ -115,7 +115,7 @@ async def test_trouble_with_a_certificate_is_said_in_so_many_words(
 @pytest.mark.parametrize(
     ("protocols", "version"), [(("http/1.1",), ssl.TLSVersion.TLSv1_3), (("h2",), ssl.TLSVersion.TLSv1_2)]
 )
-async def test_an_engine_of_tls_1_3_or_http_2_alone_is_served(
+async def test_tls_1_3_or_http_2_alone_is_enough(
     monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, protocols: Sequence[str], version: ssl.TLSVersion
 ) -> None:
     async with engine(monkeypatch, authority.issue_cert(ENGINE), protocols=protocols, version=version):

@@ -100,7 +100,7 @@ def test_a_librarys_warning_has_the_same_shape_without_its_fields() -> None:
 
 
 @pytest.mark.parametrize("name", SERVER_LOGGERS)
-def test_a_line_of_the_server_has_the_same_shape_and_comes_once(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_of_the_server_has_that_shape_once(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Gunicorn gives its loggers handlers of their own after this was configured, and uvicorn's worker copies them."""
     server = logging.getLogger(name)
     with captured_log() as log:

@@ -1,4 +1,4 @@
-"""A slot is the same whoever computes it and whenever, also where the clock changes; which slots have no run."""
+"""A slot is the same in every process and at all times, also where the clock changes; which slots have no run."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ def test_a_slot_is_current_from_its_minute_until_the_next(
     ],
 )
 @pytest.mark.parametrize("expression", ["* * * * *", "*/15 * * * *", "30 2 * * *", "30 1,2,3 * * *"])
-def test_slots_follow_one_another_in_every_minute_around_a_clock_change(
-    expression: str, zone: str, change: datetime
-) -> None:
+def test_slots_follow_one_another_around_a_clock_change(expression: str, zone: str, change: datetime) -> None:
     schedule = Schedule(expression, ZoneInfo(zone))
     found = [schedule.current_and_next(change + step * MINUTE) for step in range(-76, 76)]
     for step, (before, after) in enumerate(pairwise(found), -75):
@@ -75,7 +73,7 @@ def test_slots_follow_one_another_in_every_minute_around_a_clock_change(
         ("America/New_York", datetime(2026, 11, 1, 7, 30, tzinfo=UTC)),
     ],
 )
-def test_a_day_of_a_clock_change_has_exactly_one_half_past_two(zone: str, expected: datetime) -> None:
+def test_a_clock_changes_day_has_exactly_one_half_past_two(zone: str, expected: datetime) -> None:
     schedule = Schedule("30 2 * * *", ZoneInfo(zone))
     for step in range(-12 * 60, 12 * 60, 5):
         now = expected + step * MINUTE

@@ -33,9 +33,7 @@ def telemetry(collector: OtlpCollector) -> Telemetry:
     return Telemetry(ENGINE_URL, flush_seconds=60)
 
 
-async def test_a_slice_is_sent_when_it_ends_and_bounds_its_series(
-    telemetry: Telemetry, collector: OtlpCollector
-) -> None:
+async def test_a_slice_is_sent_at_its_end_with_bounded_series(telemetry: Telemetry, collector: OtlpCollector) -> None:
     start_trace(None)
     codes = [None, *(f"code_{number}" for number in range(MAX_FAILURE_SERIES + 50)), None]
     async with telemetry.slice("schedule"):

@@ -47,7 +47,7 @@ async def test_any_success_is_taken_for_yes_whatever_its_body(status: int, body:
 
 
 @pytest.mark.parametrize("status", [301, 400, 410, 429, 500])
-async def test_any_other_status_is_an_error_and_no_redirect_is_followed(status: int) -> None:
+async def test_another_status_is_an_error_and_redirects_are_not_followed(status: int) -> None:
     async with WebhookReceiver(answers=[status], body=b"no_service") as receiver:
         assert await failure(receiver.url) == f"webhook_http_{status}"
     assert len(receiver.deliveries) == 1

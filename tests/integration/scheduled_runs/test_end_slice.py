@@ -1,4 +1,4 @@
-"""A run goes on by itself: slices hand back, dispatch asks for the next one."""
+"""A run continues by itself: dispatch requests the next slice when one ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_slices_follow_one_another_after_one_tick(harness: Harness) -> Non
     await harness.project.start_net()
 
     await harness.project.cron_driver().run_all()
-    # What a slice does not give back would be hidden for longer than this waits.
+    # A batch that a slice did not release would be hidden for longer than this waits.
     invocation = await eventually(harness.ended, within=50)
 
     assert invocation is not None

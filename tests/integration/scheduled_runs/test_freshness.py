@@ -9,14 +9,14 @@ from tests.integration.scheduled_runs.harness import Harness
 
 
 async def last_run(harness: Harness, function: FunctionProcess, **params: Any) -> tuple[int, dict[str, Any]]:
-    """What an instance says; it remembers the run for half a minute."""
+    """The answer of an instance, which caches the run for half a minute."""
     answer = await harness.http.get(f"{function.url}/health/last-run", params=params)
     return answer.status_code, answer.json()
 
 
 async def test_the_monitor_alarms_unless_a_run_ended_well_lately(harness: Harness) -> None:
     early = await harness.start_function()
-    assert (await harness.fire(early)).json()["error"] == "no_active_mentors"
+    assert (await harness.fire(early)).json()["error_code"] == "no_active_mentors"
     status, problem = await last_run(harness, early)
     assert (status, problem["code"]) == (503, "last_run_missing"), "a run without mentors is none"
 

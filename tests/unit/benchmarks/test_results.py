@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from tests.benchmarks.__main__ import OUT, QUICK_OUT, parse
 from tests.benchmarks.peers.fast_engine import EngineStats
 from tests.benchmarks.peers.figures import Load
 from tests.benchmarks.peers.measured_call import check
-from tests.benchmarks.results import Results, SectionResult, read_results
+from tests.benchmarks.report import read_results, section_markdown, write_results
 from tests.benchmarks.scale_out import SCENARIOS
-from tests.benchmarks.section import Measured, Target, at_least, at_most
+from tests.benchmarks.section import at_least, at_most
 from tests.benchmarks.spread import Spread
 from tests.emulator.errors import EmulatorError
 from tests.emulator.staging import ROOT
@@ -35,13 +36,13 @@ def stats(*, calls: int = 300, distinct: int = 300, duplicates: int = 0, max_in_
         (stats(max_in_flight=65), 300, "at most 64 calls in flight"),
     ],
 )
-def test_a_run_that_did_not_do_what_was_asked_has_no_figures(seen: EngineStats, results: int, complaint: str) -> None:
+def test_a_run_with_other_work_than_asked_has_no_figures(seen: EngineStats, results: int, complaint: str) -> None:
     check("it", Load.single(100, in_flight=64), stats(), 300)
     with pytest.raises(EmulatorError, match=complaint):
         check("it", Load.single(100, in_flight=64), seen, results)
 
 
-def test_ratios_are_taken_round_by_round_and_judged_by_their_median() -> None:
+def test_ratios_are_taken_by_round_and_judged_by_median() -> None:
     ratio = Spread.of([1.0, 9.0, 2.0]).over(Spread.of([2.0, 9.0, 8.0]))
     assert (ratio.values, ratio.median) == ((0.5, 1.0, 0.25), 0.5)
     assert at_least("share", ratio, 0.5).met
@@ -50,20 +51,27 @@ def test_ratios_are_taken_round_by_round_and_judged_by_their_median() -> None:
     assert not at_most("share", ratio, 0.49).met
 
 
-def test_results_of_another_machine_or_of_quick_runs_are_not_mixed_with_these(tmp_path: Path) -> None:
-    measured = Measured([], [Target("share of wrk's", 0.94, 0.95, at_least=True, digits=3)], ["a note"])
-    result = SectionResult("tail", "a title", "about", "2026-11-25T02:00:00+00:00", 12.5, "abc", 3, False, measured)
-    results = Results(MACHINE, {}).with_section(result, ["fan-out", "tail"])
-    results.write(tmp_path / "results.json")
-    assert read_results(tmp_path / "results.json", MACHINE) == results
-    assert read_results(tmp_path / "results.json", MACHINE | {"cores": 4}).sections == {}
+def test_results_of_other_machines_and_quick_runs_stay_apart(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.json"
+    assert read_results(path, MACHINE) == {}
+    write_results(path, MACHINE, {"tail": {"rounds": 3}})
+    assert read_results(path, MACHINE) == {"tail": {"rounds": 3}}
+    assert read_results(path, MACHINE | {"cores": 4}) == {}
     assert [parse(arguments)[2] for arguments in ([], ["--quick"])] == [OUT, QUICK_OUT]
 
 
-def test_the_scaling_document_says_what_was_measured_of_eight_processes() -> None:
+@pytest.mark.parametrize("quick", [False, True])
+def test_only_the_targets_of_full_runs_are_judged(quick: bool) -> None:
+    target = asdict(at_least("share of wrk's", Spread.of([0.94]), 0.95, digits=3))
+    result = {"title": "a title", "about": "about", "started_at": "then", "rounds": 1, "commit": "", "quick": quick}
+    report = section_markdown("tail", result | {"targets": [target], "rows": [], "notes": []})
+    assert f"| share of wrk's | 0.940 | at least 0.950 | {'' if quick else 'NOT MET'} |" in report
+
+
+def test_the_sizing_document_has_the_figures_of_eight_processes() -> None:
     results = json.loads((ROOT / "docs" / "benchmarks" / "results.json").read_text(encoding="utf-8"))
     rows = {row["label"]: row["figures"] for row in results["sections"]["scale-out"]["rows"]}
-    text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
     for scenario in SCENARIOS:
         found = rows[f"{scenario.name}: 8 processes"]
         shares = (found[name]["median"] for name in ("share_of_linear", "independent_share", "machine_share"))
