@@ -72,9 +72,7 @@ async def last_run(
     services: Connected,
     max_age_hours: Annotated[
         schemas.MaxAgeHours | None,
-        Query(
-            description="By default the longest gap around the current slot and two hours: 26 for a daily schedule."
-        ),
+        Query(description="By default the longest gap around the current slot and two hours: 26 for a daily schedule."),
     ] = None,
 ) -> schemas.LastRun:
     """Dead-man's check for an external monitor: 503 unless a scheduled run ended well in that time.

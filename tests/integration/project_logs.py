@@ -1,7 +1,7 @@
 """What the processes of a project wrote to their logs, searched for secrets when the project ends.
 
 Every process's log is searched, also that of one which was killed or started again: it went on in the same file.
-No log has an exception. The gateway would have logged keys and was told to leave request headers out; PostgreSQL logs
+No log has an exception. The gateway would have logged keys and is configured to leave request headers out; PostgreSQL logs
 the text of a statement that failed but not its parameters, and secrets travel as those.
 """
 
@@ -18,7 +18,7 @@ from tests.emulator.staging import ROOT
 from tests.log_schema import check_lines
 from tests.secret_scan import Leak, SecretLeakedError, Secrets, leaks_in
 
-# What a function is told in confidence; a test may have told it something else than its project's own.
+# The secrets of a function; a test may have passed others than its project's own.
 CONFIDED = (
     "SUPABASE_SECRET_KEY",
     "SCENARIO_ENGINE_TOKEN",

@@ -12,7 +12,7 @@ from .sql_core import pairs_of as pairs_of  # used by the state machine from her
 TTL_HOURS = 168
 
 
-class Undone(NamedTuple):
+class Unfinished(NamedTuple):
     """One pair that a run left unfinished."""
 
     user_id: str
@@ -73,16 +73,16 @@ async def unfinished(worker: Worker, run: str | None, *, after: str | None = Non
     return await worker.call("unfinished", invocation_id=run, after_user_id=after, mentors=mentors)
 
 
-async def all_unfinished(worker: Worker, run: str, *, mentors: int = 1000) -> list[Undone]:
+async def all_unfinished(worker: Worker, run: str, *, mentors: int = 1000) -> list[Unfinished]:
     """Everything that a run left unfinished, read page by page."""
-    found: list[Undone] = []
+    found: list[Unfinished] = []
     after = None
     while (page := await unfinished(worker, run, after=after, mentors=mentors))["last_user_id"] is not None:
         assert after is None or page["last_user_id"] > after
         assert page["mentors"], "an empty page before the end"
         after = page["last_user_id"]
         found += [
-            Undone(row["user_id"], scenario_type, row["active"])
+            Unfinished(row["user_id"], scenario_type, row["active"])
             for row in page["mentors"]
             for scenario_type in row["scenario_types"]
         ]

@@ -1,4 +1,4 @@
-"""Strangers with a connection of their own: everything is tried through SQL, and PostgreSQL refuses it (I6)."""
+"""Anonymous roles with a connection of their own: PostgreSQL refuses every statement (I6)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ QUEUE_CALLS = (
     *(f"select pgmq.{name}('{QUEUE}')" for name in ("pop", "purge_queue", "drop_queue")),
     f"select pgmq.send('{QUEUE}', '{{}}')",
 )
-STRANGERS = pytest.mark.parametrize("role", ["anon", "authenticated"])
+ANONYMOUS = pytest.mark.parametrize("role", ["anon", "authenticated"])
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ async def what_is_not_refused(session: Session, role: str, statements: list[str]
     return found
 
 
-@STRANGERS
-async def test_a_stranger_is_refused_whatever_is_tried(owner: Session, role: str) -> None:
+@ANONYMOUS
+async def test_every_statement_of_an_anonymous_role_is_refused(owner: Session, role: str) -> None:
     tried = await owner.column(ATTEMPTS)
     assert await what_is_not_refused(owner, role, tried) == []
     # refused for want of a right, and not because the statements are wrong
@@ -87,7 +87,7 @@ async def test_a_stranger_is_refused_whatever_is_tried(owner: Session, role: str
 
 
 @pytest.mark.parametrize("call", QUEUE_CALLS)
-@STRANGERS
+@ANONYMOUS
 async def test_queues_stay_closed_where_pgmq_is_open(owner: Session, role: str, call: str) -> None:
     """As a project has to open it for queues that browsers use: pgmq's functions have their caller's rights."""
     await owner.run(f"select pgmq.send('{QUEUE}', '{{}}')")

@@ -1,4 +1,4 @@
-"""scheduler_claim, release, split and enqueue: batches are handed out, given back, taken apart, and queued.
+"""scheduler_claim, release, split and enqueue: batches are claimed, released, split and queued.
 
 What becomes of one batch step by step is explored in tests/faults/state_machine.
 """

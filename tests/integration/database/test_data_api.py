@@ -25,7 +25,7 @@ select proname, coalesce(proargnames[1:pronargs], '{}') from pg_proc
 NO_USER = "00000000-0000-4000-8000-000000000000"
 
 
-def strangers(project: Project) -> Iterator[tuple[str, dict[str, str]]]:
+def anonymous_callers(project: Project) -> Iterator[tuple[str, dict[str, str]]]:
     """Every caller that is not the service role, as request headers."""
     yield "no key", {}
     yield "publishable key", {"apikey": project.publishable_key}
@@ -58,11 +58,11 @@ async def writes(http: httpx.AsyncClient, url: str, headers: dict[str, str], col
     ]
 
 
-async def test_strangers_reach_no_table_and_no_function(project: Project, http: httpx.AsyncClient) -> None:
+async def test_anonymous_callers_reach_no_table_and_no_function(project: Project, http: httpx.AsyncClient) -> None:
     relations, functions = await served(project, RELATIONS), await served(project, FUNCTIONS)
     assert len(relations) >= 5
     assert len(functions) >= 20
-    for who, headers in strangers(project):
+    for who, headers in anonymous_callers(project):
         for relation, column in relations:
             url = f"{project.rest_url}/{relation}"
             for answer in (await http.get(url, headers=headers), *await writes(http, url, headers, column)):

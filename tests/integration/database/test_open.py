@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from .requests import TTL_HOURS, Undone, add_mentors, all_unfinished, ask, ended_run, opened, refusal, unfinished
+from .requests import TTL_HOURS, Unfinished, add_mentors, all_unfinished, ask, ended_run, opened, refusal, unfinished
 from .sql_core import SCENARIO, SqlCore, Worker, mentor, pairs
 
 
@@ -185,9 +185,9 @@ async def test_only_failed_and_not_evaluated_pairs_are_read(core: SqlCore, worke
     run = await ended_run(core, worker, ["triggered", "not_triggered", "suppressed", "skipped", "failed", None, None])
     await worker.delete(run)
     assert await all_unfinished(worker, run) == [
-        Undone(mentor(4), SCENARIO, active=True),
-        Undone(mentor(5), SCENARIO, active=False),
-        Undone(mentor(6), SCENARIO, active=True),
+        Unfinished(mentor(4), SCENARIO, active=True),
+        Unfinished(mentor(5), SCENARIO, active=False),
+        Unfinished(mentor(6), SCENARIO, active=True),
     ]
 
 

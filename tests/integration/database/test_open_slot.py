@@ -19,7 +19,9 @@ async def installed(core: SqlCore) -> SqlCore:
 
 
 async def invocations(core: SqlCore) -> list[tuple[object, ...]]:
-    return await core.owner.rows("select scheduled_for, status, error_code from public.scheduler_invocations order by 1")
+    return await core.owner.rows(
+        "select scheduled_for, status, error_code from public.scheduler_invocations order by 1"
+    )
 
 
 async def test_twenty_simultaneous_calls_open_one_invocation(installed: SqlCore) -> None:
