@@ -297,7 +297,7 @@ set timezone = 'UTC';
 select 'schedule     ' || coalesce(schedule, 'none') || coalesce(', next slot due ' || to_char(next_due_at, 'YYYY-MM-DD HH24:MI UTC'), '')
   from scheduler.settings;
 select 'last run     ' || coalesce((
-    select to_char(scheduled_for, 'YYYY-MM-DD HH24:MI UTC') || ': ' || status || coalesce(', ' || error, '')
+    select to_char(scheduled_for, 'YYYY-MM-DD HH24:MI UTC') || ': ' || status || coalesce(', ' || error_code, '')
       from public.scheduler_invocations
      where trigger = 'schedule' and deleted_at is null
      order by created_at desc limit 1

@@ -80,7 +80,7 @@ begin
     comment on table public.peer_mentors is
       'Sample application: the volunteers of the programme. The scheduler never reads it, only public.active_peer_mentors.';
 
-    -- The nightly enumeration walks the view in user_id order. People who left stay in the table for the programme's
+    -- The enumeration of a scheduled run walks the view in user_id order. People who left stay in the table for the programme's
     -- statistics and outnumber the present ones after some years: the walk must not step over them.
     create index peer_mentors_present_by_user_id on public.peer_mentors (user_id) where status <> 'left';
 

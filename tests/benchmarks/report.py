@@ -81,7 +81,7 @@ def section_markdown(name: str, result: Stored) -> str:
         parts.append(_rows_table(rows, {name: FIGURES[name][0] for name in names}, _figure))
     if processes := {name: name for row in result["rows"] for name in row["processes"]}:
         rows = [row for row in result["rows"] if row["processes"]]
-        parts += ["Who worked for them, CPU and peak memory:", _rows_table(rows, processes, _process)]
+        parts += ["The processes behind them, CPU and peak memory:", _rows_table(rows, processes, _process)]
     if result["notes"]:
         parts.append("\n".join(f"- {note}" for note in result["notes"]))
     return "\n\n".join(parts)

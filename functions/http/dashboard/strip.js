@@ -20,7 +20,7 @@ export function slotsOf(runs, missed, most) {
 }
 
 /** What came of a slot, in one line. */
-export function slotText({ slot, run }) {
+function cellText({ slot, run }) {
   const parts = [run ? statusWord(run.status) : "no run"];
   if (run) {
     if (isOpen(run)) parts.push(`${count(run.counts.evaluations)} evaluations so far`);
@@ -47,7 +47,7 @@ export function strip(slots) {
 
 function cell(entry, say) {
   const { run } = entry;
-  const text = slotText(entry);
+  const text = cellText(entry);
   const properties = {
     class: `cell tone-${toneOf(run ? run.status : "missed")}`,
     "aria-label": text,

@@ -1,4 +1,4 @@
-"""Contenders on one project: one user a call, a latency with a tail, a hundred users a call, and durability's price."""
+"""Contenders on one project: one user a call, a latency with a tail, a hundred users a call, and the cost of durability."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLOW = (NAIVE_DENO, DBOS)
 SLOW_FROM = 64
 EFFICIENCY = 0.90
 TIMES_AS_FAST = 20
-PRICE_OF_DURABILITY = 1.15
+COST_OF_DURABILITY = 1.15
 
 
 def in_flight_label(in_flight: int) -> str:
@@ -69,7 +69,7 @@ def _fan_out_targets(contest: Contest, in_flight: int, contenders: tuple[str, ..
 
 
 async def measure_tail(conditions: Conditions) -> Measured:
-    """All contenders: what waits for the slowest call of a chunk waits for ever."""
+    """All contenders: waiting for the slowest call of a chunk costs most here."""
     label = in_flight_label(IN_FLIGHT)
     entries = [
         Entry(name, label, _single(conditions, IN_FLIGHT, share=10 if name in SLOW else 1))
@@ -128,7 +128,7 @@ async def measure_durability(conditions: Conditions) -> Measured:
     shares = {label: contest.share("wall_seconds", label, PLAIN) for label in loads}
     return Measured(
         contest.rows,
-        [at_most(f"{claim}, {label}", share, PRICE_OF_DURABILITY) for label, share in shares.items()],
+        [at_most(f"{claim}, {label}", share, COST_OF_DURABILITY) for label, share in shares.items()],
         ["Both store a row for each evaluation; the loop's table has no other constraint than its key."],
     )
 
@@ -155,7 +155,7 @@ BATCHED = Section(
 )
 DURABILITY = Section(
     "durability",
-    "the price of durability",
+    "the cost of durability",
     "This function, and the same loop over the same engine client and Data API client without queue, frozen batches and"
     " recording in one transaction: it upserts rows. 64 in flight, engine latency 20 ms.",
     measure_durability,

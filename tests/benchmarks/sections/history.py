@@ -1,4 +1,4 @@
-"""Whether a run stays as fast as the first one, and a look back quick, after years."""
+"""Whether a run, and reading old runs, stays fast with a long history."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..spread import Spread, percentile
 IN_FLIGHT = 32
 USERS_PER_CALL = 100
 GROWTH = 1.10
-LOOK_BACK_MS = 20
+REQUEST_MS = 20
 # Of each kind in each round.
 REQUESTS = 100
 FEW_REQUESTS = 10
@@ -40,7 +40,7 @@ TABLES = b"public.scheduler_invocations, public.scheduler_invocation_batches, pu
 
 
 async def measure(conditions: Conditions) -> Measured:
-    """The same run without history and with it, then looks back at it."""
+    """The same run without history and with it, then requests for old runs."""
     # A run of some seconds: shorter ones differ more from one another than history makes of them.
     mentors, runs = conditions.sized(300_000, 2_000), conditions.sized(100_000, 2_000)
     without, with_history = "no history", f"{runs * ROWS_PER_RUN:,} old rows"
@@ -62,16 +62,16 @@ async def measure(conditions: Conditions) -> Measured:
             return await scheduler.run(project, engine, entry.load)
 
         contest = await Contest.run(conditions, [Entry(THIS_FUNCTION, label, load) for label in measured], run)
-        looks = await _look_back(conditions, old, runs)
+        requests = await _request_old_runs(conditions, old, runs)
     wall = {label: contest.spread(THIS_FUNCTION, label, "wall_seconds") for label in measured}
     growth = wall[with_history].over(wall[without])
     return Measured(
-        [*contest.rows, *looks],
+        [*contest.rows, *requests],
         [
             at_most(f"wall time, as a share of that without history, {with_history}", growth, GROWTH),
             *(
-                at_most(f"{row.label}, {what}", row.figures[figure], LOOK_BACK_MS, digits=1)
-                for row in looks
+                at_most(f"{row.label}, {what}", row.figures[figure], REQUEST_MS, digits=1)
+                for row in requests
                 if not row.label.startswith(FILTERED)
                 for figure, what in (("milliseconds", "median ms"), ("p95_milliseconds", "p95 ms"))
             ),
@@ -105,7 +105,7 @@ async def _find(project: Project, number: int) -> Position:
     return Position(row[0].isoformat(), str(row[1]))
 
 
-async def _look_back(conditions: Conditions, project: Project, runs: int) -> list[Row]:
+async def _request_old_runs(conditions: Conditions, project: Project, runs: int) -> list[Row]:
     middle, newest = await _find(project, runs // 2), await _find(project, 1)
     await _forget_new_runs(project)
     paths = {
@@ -150,8 +150,8 @@ async def _ask(client: httpx.AsyncClient, path: str, requests: int) -> tuple[flo
 
 HISTORY = Section(
     "history",
-    "after years",
-    "The same run in a database without history and in one with 5,000,000 old rows, in turn; then looks back at"
-    " 100,000 runs.",
+    "a long history",
+    "The same run in a database without history and in one with 5,000,000 old rows, in turn; then requests to"
+    " list and get 100,000 runs.",
     measure,
 )

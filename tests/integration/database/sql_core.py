@@ -160,7 +160,7 @@ class Worker(Session):
         *,
         remaining: Sequence[str] | None = None,
     ) -> Any:
-        """Record a batch: each pair came to `outcome`, a user's to `outcomes[user id]`; those in `remaining` are cut off."""
+        """Record a batch: each pair came to `outcome`, a user's to `outcomes[user id]`; `remaining` are cut off."""
         results = [
             (*pair, (outcomes or {}).get(pair[0], outcome))
             for pair in pairs_of(batch["pairs"])

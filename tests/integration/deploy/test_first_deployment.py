@@ -67,7 +67,7 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
     assert [call.dry_run for call in deployer.engine.calls[calls:]] == [True], "the smoke test"
     assert len(deployer.engine.acts) == acts
     state = second.partition("== State")[2]
-    assert ": succeeded" in state
+    assert ": success" in state
     assert "NOT ACTIVE" not in state
 
 

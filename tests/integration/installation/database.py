@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -15,8 +16,10 @@ from tests.emulator.errors import EmulatorError
 from tests.emulator.migrations import apply_migrations
 from tests.emulator.postgres import SUPERUSER, PostgresServer
 from tests.emulator.project import MIGRATIONS
+from tests.emulator.staging import ROOT
 from tests.integration.database.sql_core import Session
 
+UNINSTALL = ROOT / "supabase" / "uninstall.sql"
 # A new one each time: it keeps psql from being tricked by what it restores.
 RANDOM_LINES = (b"\\restrict ", b"\\unrestrict ")
 
@@ -60,16 +63,24 @@ class Installation:
             return str(error)
         raise AssertionError(f"applied {applied}")
 
+    async def uninstall(self, versions: Iterable[str]) -> None:
+        """Removes everything, as `./deploy.sh --uninstall --delete-data` does; `versions`: of the migrations."""
+        await self._run("psql", "--set", f"versions={','.join(versions)}", "--file", UNINSTALL, self.url)
+
     async def dump(self, *options: str) -> str:
         """Everything in it, but for the history of migrations."""
+        url = self.server.url(self.database, SUPERUSER)
+        output = await self._run("pg_dump", "--exclude-schema=supabase_migrations", *options, url)
+        return b"\n".join(line for line in output.splitlines() if not line.startswith(RANDOM_LINES)).decode()
+
+    async def _run(self, program: str, *arguments: str | Path) -> bytes:
         process = await asyncio.create_subprocess_exec(
-            self.server.binaries.bin / "pg_dump",
-            *("--exclude-schema=supabase_migrations", *options),
-            self.server.url(self.database, SUPERUSER),
+            self.server.binaries.bin / program,
+            *arguments,
             env={"PATH": os.defpath, "LC_ALL": "C"},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         output, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
-        return b"\n".join(line for line in output.splitlines() if not line.startswith(RANDOM_LINES)).decode()
+        return output

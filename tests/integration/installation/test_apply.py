@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.emulator.project import MIGRATIONS
@@ -43,6 +46,17 @@ async def test_an_empty_database_gets_everything_once(empty: Installation) -> No
     assert "20261120000100_create_sample_peer_mentors.sql: the scheduler is in this database already" in said
     assert "nothing was changed" in said
     assert "supabase migration repair --status applied" in said
+
+
+@pytest.mark.parametrize("applied", [1, 4, len(VERSIONS)])
+async def test_an_unfinished_installation_can_be_removed_and_repeated(
+    empty: Installation, tmp_path: Path, applied: int
+) -> None:
+    for file in sorted(MIGRATIONS.glob("*.sql"))[:applied]:
+        shutil.copy(file, tmp_path)
+    assert await empty.push(tmp_path) == VERSIONS[:applied]
+    await empty.uninstall(VERSIONS[1:])
+    assert await empty.push() == VERSIONS[1:]
 
 
 @pytest.mark.parametrize(

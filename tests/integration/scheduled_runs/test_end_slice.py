@@ -36,7 +36,6 @@ async def test_slices_follow_one_another_after_one_tick(harness: Harness) -> Non
     )
     assert dispatches > 1
     assert open_ones <= 1  # the last one's answer is harvested by the next tick
-    assert max(harness.engine.keys_seen.values()) == 1
 
 
 async def test_an_emptied_queue_is_filled_by_the_next_tick(harness: Harness) -> None:
