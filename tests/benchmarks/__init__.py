@@ -1,1 +1,1 @@
-"""What speed costs and gains, side by side: see README.md."""
+"""This function measured beside its alternatives: see README.md."""

@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks [SECTION …] [--rounds 3] [--quick] [--beside CHECKOUT] [--out DIR]`: measures by section.
 
-Each section's tables are printed when it is through, and `results.json`, `results.md` and `chart.png` in the folder are
+Each section's tables are printed when it has ended, and `results.json`, `results.md` and `chart.png` in the folder are
 written anew. A section that is not run again stays in them as it was, unless it was measured on another machine.
 """
 
@@ -40,7 +40,7 @@ TABLE_WIDTH = 160
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Section], Conditions, Path]:
-    """What is asked for on the command line."""
+    """Returns the sections, conditions and folder of a command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     known = ", ".join(section.name for section in SECTIONS)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"all, or some of: {known}")
@@ -85,7 +85,7 @@ async def measure(section: Section, conditions: Conditions) -> Stored:
 
 
 async def main(sections: Sequence[Section], conditions: Conditions, out: Path) -> int:
-    """Runs what is asked for, and writes and prints after each section; 1 where something broke."""
+    """Runs the sections, writes and prints after each; returns 1 if one broke."""
     try:
         require_all()
     except EmulatorError as error:

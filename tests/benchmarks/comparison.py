@@ -25,9 +25,9 @@ T = TypeVar("T")
 async def in_turn(
     conditions: Conditions, runs: Mapping[K, Callable[[], Awaitable[T]]], describe: Callable[[K, T], str]
 ) -> dict[K, list[T]]:
-    """Runs each once a round, and every second round the other way round.
+    """Runs each once a round, every second round in reverse order.
 
-    So all of them meet the same slow and fast moments of the machine, and none always comes after the same other one.
+    So slow moments of the machine affect all of them, and none always follows the same other one.
     """
     found: dict[K, list[T]] = {key: [] for key in runs}
     for number in range(conditions.rounds):
@@ -60,7 +60,7 @@ class Entry:
 
 
 class Contest:
-    """What came of all entries: a row for each, in their order."""
+    """The results of all entries: a row for each, in their order."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows

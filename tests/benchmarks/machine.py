@@ -1,4 +1,4 @@
-"""On what a benchmark was run."""
+"""The machine and the versions of a benchmark."""
 
 from __future__ import annotations
 

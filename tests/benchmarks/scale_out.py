@@ -1,10 +1,10 @@
-"""Past one process: two, four and eight drain one run, against an engine of fixed latency.
+"""Several processes: one, two, four and eight drain one run, against an engine of fixed latency.
 
 All mentors are enumerated while the engine is paused; then dispatch posts a slice for each process at once, through a
 load balancer that gives each process one. As many mentors for each process, however many there are, so that beginning
-and end weigh the same. The heavier loads come to where the machine's CPU is full. What it bears say processes that have
-nothing in common but the machine and are given the same load: the loop of the benchmark of durability, once in each
-process, each with mentors of its own.
+and end weigh the same. The heavier loads fill the machine's CPU. How much the machine allows is measured with processes
+that share nothing else and get the same load: the loop of the durability benchmark, once in each process, each with
+mentors of its own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Scenario:
     latency_ms: float
 
     def load_of(self, processes: int) -> Load:
-        """What so many are given together: one user and all types a call."""
+        """The load of so many processes together: one user and all types a call."""
         return Load(processes * self.mentors, processes * self.in_flight, 1, len(TYPES))
 
     def settings_of(self, processes: int) -> dict[str, str]:

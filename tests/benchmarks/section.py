@@ -1,4 +1,4 @@
-"""What a section of the benchmark is, and what comes of it."""
+"""A section of the benchmark, and its results."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .spread import Spread
 
 @dataclass(frozen=True)
 class Conditions:
-    """How sections are run: rounds for each contender, loads that are too small to mean anything, and progress said."""
+    """How sections are run: rounds for each contender, whether loads are small, and where progress is printed."""
 
     rounds: int
     quick: bool
     say: Callable[[str], None]
 
     def sized(self, full: int, quick: int) -> int:
-        """The one of both sizes that is asked for."""
+        """Returns the size for a full or a quick run."""
         return quick if self.quick else full
 
 
@@ -65,7 +65,7 @@ def reported(claim: str, found: Spread, *, digits: int = 2) -> Target:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a section measured: the figures, what was to be reached, and what one has to know to read them."""
+    """What a section measured: the figures, what was to be reached, and what a reader has to know."""
 
     rows: Sequence[Row]
     targets: Sequence[Target]

@@ -77,7 +77,7 @@ class History:
         )
 
     async def add(self, *runs: Past) -> list[str]:
-        """Writes these, and answers their ids."""
+        """Writes these, and returns their ids."""
         return [await self._add(past) for past in runs]
 
     async def _add(self, past: Past) -> str:

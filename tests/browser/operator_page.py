@@ -48,7 +48,7 @@ class OperatorPage:
         return self.page.locator("main").get_by_role("button", name=name, exact=True)
 
     async def press(self, name: str, confirm: str, fields: Mapping[str, str] | None = None) -> Locator:
-        """Presses a button, fills in its dialog and confirms it; answers the dialog."""
+        """Presses a button, fills in its dialog and confirms it; returns the dialog."""
         await self.button(name).click()
         dialog = self.page.get_by_role("dialog")
         for label, text in (fields or {}).items():

@@ -72,10 +72,10 @@ async def test_failure_leads_to_its_cause_and_to_the_mentor(
     *_, run = await history.add(
         Past(9, not_evaluated=20, status="failed"), Past(6), Past(0, "partial", {"engine_http_422": 12})
     )
-    evil = "<img src=x onerror=alert(1)><script>window.injected = 1</script>"
+    markup = "<img src=x onerror=alert(1)><script>window.injected = 1</script>"
     reasons = '{"no_scenario_applies": 3, "user_id_missing": 1, "invalid_segments": 2}'
     update = b"update public.scheduler_invocations set note = %s, skip_reasons = skip_reasons || %s::jsonb"
-    await harness.execute(update, [evil, reasons])
+    await harness.execute(update, [markup, reasons])
     await operator.open()
     unusable = "3 rows of active_peer_mentors could not be used: no user id, or invalid segments."
     await expect(operator.text(unusable)).to_be_visible()
@@ -83,7 +83,7 @@ async def test_failure_leads_to_its_cause_and_to_the_mentor(
     skipped = "(no scenario applies to 3, 1 row without a user id, 2 rows with invalid segments)"
     await expect(operator.page.locator(".facts")).to_contain_text(skipped)
     # what a caller wrote is text, and never markup
-    await expect(operator.text(evil).first).to_be_visible()
+    await expect(operator.text(markup).first).to_be_visible()
     assert await operator.page.locator("main img, main script").count() == 0
     cause = operator.page.locator(".cause-list > li")
     await expect(cause).to_contain_text("The engine answers 422 about them and answers about others.")
@@ -204,7 +204,7 @@ async def test_unavailable_engine_is_shown_as_waiting(
     await expect(operator.text("engine_unavailable")).to_be_visible()
 
 
-async def test_hidden_page_asks_nothing(history: History, operator: OperatorPage) -> None:
+async def test_hidden_page_sends_no_requests(history: History, operator: OperatorPage) -> None:
     async def look(*, hidden: bool) -> None:
         await operator.page.evaluate(
             "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"

@@ -1,1 +1,1 @@
-"""Contenders beside this function: what else one would build for the same task, each written as well as we can."""
+"""Contenders beside this function: other ways to do the same task, each written as well as we can."""

@@ -35,11 +35,11 @@ from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
 QUEUE = "evaluations"
 PAGE = 1000
 POLLING_SECONDS = 0.01
-# How often it is looked whether all is done.
+# Between two checks whether all is done.
 LOOK_SECONDS = 0.05
 # What DBOS itself needs beside the workflows that run.
 MORE_THREADS = 16
-# How long a statement waits for company: as long as a call takes, and twice as many workflows are claimed as may call.
+# How long a statement waits for more rows: as long as a call takes; twice as many workflows are claimed as may call.
 LINGER_SECONDS = 0.02
 MOST_ATTEMPTS = 5
 LONGEST_PAUSE_SECONDS = 8.0
@@ -74,14 +74,14 @@ set outcome = excluded.outcome, notification_id = excluded.notification_id, atte
 Row = tuple[str, str, str, str | None, int]
 
 client = SyncClientBuilder().timeout(timedelta(seconds=10)).build()
-# A call that comes when there are as many waits.
+# Further calls wait.
 places = threading.BoundedSemaphore(IN_FLIGHT)
 waiting: queue.SimpleQueue[tuple[list[Row], Future[None]]] = queue.SimpleQueue()
 app = FastAPI()
 
 
 class CallFailedError(Exception):
-    """The engine turned a call away, for good or at the last attempt."""
+    """The engine refused a call, finally or at the last attempt."""
 
     def __init__(self, code: str, attempts: int) -> None:
         super().__init__(code)

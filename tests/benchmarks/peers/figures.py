@@ -1,4 +1,4 @@
-"""What is asked of a contender, and what is said about it."""
+"""The load of a contender, and its figures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Load:
 def ideal_seconds(latency_seconds: float, longest_seconds: float, in_flight: int) -> float:
     """The least time in which so many calls at once can have this latency in all, and the longest one its own.
 
-    It is what no schedule can beat, and for many short calls what a perfect one comes close to.
+    No schedule can beat it; for many short calls a perfect one comes close to it.
     """
     return max(latency_seconds / in_flight, longest_seconds)
 

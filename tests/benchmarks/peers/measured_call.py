@@ -1,4 +1,4 @@
-"""From the call of a contender to its answer, and what is made of it."""
+"""Calls a contender, measures until its answer, and checks what it did."""
 
 from __future__ import annotations
 

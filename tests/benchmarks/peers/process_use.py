@@ -40,7 +40,7 @@ class FamilyMemory:
         self._beside_largest = 0
 
     def look(self) -> None:
-        """Looks once."""
+        """Reads once."""
         members = [fields for process in family(self._pid) if "Pss_Anon" in (fields := _read(process.pid))]
         if members:
             own = sum(fields["Pss_Anon"] + fields["Pss_Shmem"] for fields in members)
@@ -86,7 +86,7 @@ class ProcessMeter:
     def _watch(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
             for memory in self._watched:
-                # a process that ended meanwhile is not looked at any more
+                # a process that ended meanwhile is not read any more
                 with contextlib.suppress(psutil.NoSuchProcess):
                     memory.look()
 

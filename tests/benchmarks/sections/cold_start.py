@@ -42,7 +42,7 @@ RUN_MS, FIRE_MS = 2_000, 20
 
 
 async def measure(conditions: Conditions) -> Measured:
-    """Starts this function, an empty one and the good Deno program, time and again."""
+    """Starts this function, an empty one and the good Deno program, in turn."""
     python = await asyncio.to_thread(_deployed_python)
     serve = ("-P", "-m", "functions_framework", "--target", "answer", "--asgi", "--host", LOCALHOST)
     empty = ServedContender("empty-function", lambda: [python, *serve, "--source", HERE / "empty_function.py"])
@@ -77,18 +77,18 @@ async def measure(conditions: Conditions) -> Measured:
         [
             *(Row(contender, "spawn to first answer", {}, {"milliseconds": took}) for contender, took in start.items()),
             Row(THIS_FUNCTION, small_run, {}, {"milliseconds": ours["run"]}),
-            Row(THIS_FUNCTION, "second fire", {}, fires),
+            Row(THIS_FUNCTION, "second call", {}, fires),
         ],
         [
             at_most("spawn to first answer, as a share of the empty function's", share, SHARE_OF_EMPTY),
             at_most(f"{small_run}, ms", ours["run"], RUN_MS, digits=0),
-            at_most("second fire, ms", ours["fire"], FIRE_MS, digits=1),
-            at_most("Data API requests of a second fire", requests, 1, digits=0),
+            at_most("second call, ms", ours["fire"], FIRE_MS, digits=1),
+            at_most("Data API requests of a second call", requests, 1, digits=0),
         ],
         [
             "The environment has nothing but requirements.txt installed. Files are in the system's cache: the first"
             f" start of each is not counted. {STARTS} starts of each make a round.",
-            f"The second fire is the median of {FIRES}, one after the other, over one connection.",
+            f"The second call is the median of {FIRES}, one after the other, over one connection.",
         ],
     )
 
@@ -154,7 +154,7 @@ def _deployed_python() -> Path:
 
 COLD_START = Section(
     "cold-start",
-    "cold start, a small run, and nothing to do",
+    "cold start, a small run, and a second call",
     "The function is spawned as it is deployed and asked until it answers GET /health; then a run of 300 mentors with"
     " three types, and the same slot again. To compare: an empty function that imports supabase and FastAPI, and the"
     " good Deno program.",

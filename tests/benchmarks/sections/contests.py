@@ -1,4 +1,4 @@
-"""Contenders on one project: one user a call, a latency with a tail, a hundred users a call, and the cost of durability."""
+"""Contenders on one project: fan-out, latency with a tail, a hundred users a call, and durability."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLOW = (NAIVE_DENO, DBOS)
 SLOW_FROM = 64
 EFFICIENCY = 0.90
 TIMES_AS_FAST = 20
-COST_OF_DURABILITY = 1.15
+PRICE_OF_DURABILITY = 1.15
 
 
 def in_flight_label(in_flight: int) -> str:
@@ -128,7 +128,7 @@ async def measure_durability(conditions: Conditions) -> Measured:
     shares = {label: contest.share("wall_seconds", label, PLAIN) for label in loads}
     return Measured(
         contest.rows,
-        [at_most(f"{claim}, {label}", share, COST_OF_DURABILITY) for label, share in shares.items()],
+        [at_most(f"{claim}, {label}", share, PRICE_OF_DURABILITY) for label, share in shares.items()],
         ["Both store a row for each evaluation; the loop's table has no other constraint than its key."],
     )
 
@@ -155,7 +155,7 @@ BATCHED = Section(
 )
 DURABILITY = Section(
     "durability",
-    "the cost of durability",
+    "the price of durability",
     "This function, and the same loop over the same engine client and Data API client without queue, frozen batches and"
     " recording in one transaction: it upserts rows. 64 in flight, engine latency 20 ms.",
     measure_durability,

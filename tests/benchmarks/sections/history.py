@@ -30,7 +30,7 @@ REQUEST_MS = 20
 # Of each kind in each round.
 REQUESTS = 100
 FEW_REQUESTS = 10
-# What a filter steps over is not paged: there is no target for it.
+# A filter reads all rows that it skips: there is no target for it.
 FILTERED = "filtered list"
 INVOCATIONS = "/api/v1/scheduler-invocations"
 

@@ -1,9 +1,9 @@
 -- As many runs that succeeded as the setting benchmark.runs says, each with one batch of 25 mentors and their 50 results.
 
--- What is inserted here is consistent: to look each row's run up would take longer than everything else.
+-- The rows are consistent: checking each row's run would take longer than everything else.
 set local session_replication_role = replica;
 
--- A minute apart, the last of them two days ago: their number matters here, and not their age.
+-- A minute apart, the last of them two days ago: their number matters, not their age.
 insert into public.scheduler_invocations (
   id, idempotency_key, trigger, status, scheduled_for, created_at, started_at, finished_at, expires_at,
   engine_scope, engine_scope_since, enumeration_done, next_batch_no

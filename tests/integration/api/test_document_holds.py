@@ -1,4 +1,4 @@
-"""The OpenAPI document says what is: whatever it allows and whatever it forbids, asked by schemathesis."""
+"""The OpenAPI document is true, in what it allows and in what it forbids: schemathesis sends both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each error code of docs/api.md over the running function: a problem of RFC 9457 that says nothing of the inside."""
+"""Each error code of docs/api.md over the running function: a problem of RFC 9457 without internals."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from tests.integration.deploy.deployer import Deployer
 SETTINGS, CREDENTIALS = "Check prerequisites and settings", "Check credentials"
 
 
-async def test_whatever_is_wrong_is_named_before_anything_is_changed(deployer: Deployer) -> None:
+async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Deployer) -> None:
     right = dict(deployer.settings)
     deployer.write_settings(
         SUPABASE_SECRET_KEY=None,
@@ -55,7 +55,7 @@ async def test_whatever_is_wrong_is_named_before_anything_is_changed(deployer: D
     assert await deployer.rows("select where to_regnamespace('scheduler') is not null") == []
 
 
-def test_arguments_that_make_no_sense_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     for arguments, problem in (
         (["--target", "moon"], "expected cloud-run or container, found moon"),
         (["--target"], "--target: expected a value"),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from shared.invocation import InvocationState
 from tests.emulator.function import FunctionProcess
 from tests.emulator.project import Project
 from tests.scripted_engine import ScriptedEngine
@@ -47,7 +48,7 @@ async def eventually(look: Callable[[], Awaitable[T]], within: float = 60) -> T:
 
 
 class Harness:
-    """What a test of a nightly run needs at hand."""
+    """What a test of a scheduled run needs."""
 
     def __init__(self, project: Project, engine: ScriptedEngine, http: httpx.AsyncClient) -> None:
         self.project = project
@@ -69,7 +70,7 @@ class Harness:
         return self.mentors
 
     def expected_pairs(self) -> dict[Pair, str]:
-        """What every pair comes to when the engine is left in peace."""
+        """The outcome of every pair where no rule disturbs the engine."""
         return {
             (user_id, scenario_type): self.engine.expected_outcome(user_id, scenario_type)
             for number, user_id in enumerate(self.mentors)
@@ -87,13 +88,14 @@ class Harness:
     async def fire(
         self, function: FunctionProcess, body: object = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """`POST /` with the invoke token."""
+        """`POST /` with the invoke token, whose answers have no note, no message of the engine and no user ids."""
         answer = await self.http.post(
             f"{function.url}/",
             json={} if body is None else body,
             headers={"Authorization": f"Bearer {self.project.invoke_token}", **(headers or {})},
         )
         if answer.is_success and "id" in answer.json():
+            assert answer.json().keys() == InvocationState.model_fields.keys()
             self.served.append(function)
         return answer
 

@@ -42,7 +42,7 @@ async def alerts(harness: Harness) -> list[tuple[Any, ...]]:
     return await harness.rows(b"select reason, attempts, sent_at is not null, error from scheduler.alerts")
 
 
-async def test_an_alert_is_repeated_until_the_webhook_takes_it(harness: Harness, receiver: WebhookReceiver) -> None:
+async def test_an_alert_is_repeated_until_the_webhook_accepts_it(harness: Harness, receiver: WebhookReceiver) -> None:
     mentors = await harness.add_mentors(20)
     harness.engine.rules.append(rules.refuse_calls_with(mentors[:4]))
     receiver.answers.append(500)

@@ -1,7 +1,7 @@
-"""An engine that means harm, against the function as deployed: it harms no user but those of whom it speaks.
+"""A hostile engine against the function as deployed: its answers affect only the users that they are about.
 
-What our own code makes of each kind of answer is in tests/unit/shared; here it is shown that nothing else on the way
-(the HTTP client, the database, the log) is taken in either.
+tests/unit/shared has what our own code makes of each kind of answer; this is about all else on the way: the HTTP
+client, the database, the log.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from tests.scripted_engine import Rule, hostile, rules
 
 MEBIBYTE = 1024 * 1024
 # Short, so that what never ends costs a test little; a call that is not repeated is soon believed.
-HASTY = {"ENGINE_TIMEOUT_SECONDS": "2", "ENGINE_MAX_ATTEMPTS": "2", "ENGINE_USERS_PER_CALL": "4"}
-NASTY = 'first\x00 line\r\n{"severity": "ERROR", "event": "forged"}\n\u2028\x1b[31mred \ud800 end'
-NASTY_AS_KEPT = 'first  line {"severity": "ERROR", "event": "forged"} [31mred ? end'
+SHORT_TIMEOUTS = {"ENGINE_TIMEOUT_SECONDS": "2", "ENGINE_MAX_ATTEMPTS": "2", "ENGINE_USERS_PER_CALL": "4"}
+HOSTILE_TEXT = 'first\x00 line\r\n{"severity": "ERROR", "event": "forged"}\n\u2028\x1b[31mred \ud800 end'
+STORED_TEXT = 'first  line {"severity": "ERROR", "event": "forged"} [31mred ? end'
 
 NO_ANSWERS: dict[str, tuple[Rule, str]] = {
     "huge": (rules.huge_body(17 * MEBIBYTE), "engine_bad_answer"),
@@ -34,13 +34,13 @@ NO_ANSWERS: dict[str, tuple[Rule, str]] = {
 
 
 async def test_hostile_answers_cost_only_the_users_they_are_for(harness: Harness) -> None:
-    """All calls besides speak for users whom they do not name, and say everything twice."""
+    """All other answers hold results of users that were not sent, and each result twice."""
     mentors = await harness.add_mentors(8 * len(NO_ANSWERS))
-    poor = dict(zip(mentors[::8], NO_ANSWERS.values(), strict=True))
-    for user_id, (rule, _) in poor.items():
+    affected = dict(zip(mentors[::8], NO_ANSWERS.values(), strict=True))
+    for user_id, (rule, _) in affected.items():
         harness.engine.rules.append(rules.only(rules.naming({user_id}), rule))
     harness.engine.rules += [hostile.speaking_for(mentors), rules.repeated_results()]
-    function = await harness.start_function(HASTY)
+    function = await harness.start_function(SHORT_TIMEOUTS)
 
     answer = await harness.fire(function)
 
@@ -50,25 +50,25 @@ async def test_hostile_answers_cost_only_the_users_they_are_for(harness: Harness
     found = await harness.rows(
         b"select distinct user_id::text, error_code from public.scheduler_evaluations where outcome = 'failed'"
     )
-    assert dict(found) == {user_id: code for user_id, (_, code) in poor.items()}
+    assert dict(found) == {user_id: code for user_id, (_, code) in affected.items()}
     assert await harness.recorded_pairs(invocation["id"]) == {
-        pair: "failed" if pair[0] in poor else outcome for pair, outcome in harness.expected_pairs().items()
+        pair: "failed" if pair[0] in affected else outcome for pair, outcome in harness.expected_pairs().items()
     }
     await harness.check_truth(invocation)
     lines = harness.log_lines(function)
-    assert sorted(line["user_id"] for line in lines if line["event"] == "user_failed") == sorted(poor)
+    assert sorted(line["user_id"] for line in lines if line["event"] == "user_failed") == sorted(affected)
     assert [line for line in lines if line["event"] == "engine_results_dropped"]
 
 
-async def test_texts_made_to_harm_are_kept_harmless(harness: Harness) -> None:
+async def test_hostile_texts_are_sanitized(harness: Harness) -> None:
     mentors = await harness.add_mentors(30)
     words: dict[str, dict[str, Any]] = {
-        mentors[0]: {"outcome": "failed", "error": {"code": NASTY, "message": NASTY, "retryable": "no"}},
+        mentors[0]: {"outcome": "failed", "error": {"code": HOSTILE_TEXT, "message": HOSTILE_TEXT, "retryable": "no"}},
         mentors[1]: {"outcome": "failed", "error": {"code": "c" * 100_000, "message": "m" * 100_000}},
         mentors[2]: {"outcome": "failed", "error": {"code": "No Device", "message": "ann@example.org\nhas none"}},
-        mentors[3]: {"outcome": "triggered", "notification_id": NASTY},
+        mentors[3]: {"outcome": "triggered", "notification_id": HOSTILE_TEXT},
         mentors[4]: {"outcome": "triggered", "notification_id": 10**4000},
-        mentors[5]: {"outcome": "triggered", "notification_id": {NASTY: [NASTY]}},
+        mentors[5]: {"outcome": "triggered", "notification_id": {HOSTILE_TEXT: [HOSTILE_TEXT]}},
     }
     harness.engine.rules.append(
         rules.alter_results(lambda results: [result | words.get(result["user_id"], {}) for result in results])
@@ -83,7 +83,7 @@ async def test_texts_made_to_harm_are_kept_harmless(harness: Harness) -> None:
     }
     messages = {cause["code"]: cause["message"] for cause in await harness.failures(invocation)}
     assert messages == {
-        "first_line_severity_error_event_forged_31mred_end": NASTY_AS_KEPT,
+        "first_line_severity_error_event_forged_31mred_end": STORED_TEXT,
         "c" * 64: "m" * 300,
         "no_device": "[address] has none",
     }
@@ -92,7 +92,7 @@ async def test_texts_made_to_harm_are_kept_harmless(harness: Harness) -> None:
         b" where user_id = any(%s::uuid[])",
         [mentors[3:6]],
     )
-    assert dict(kept) == {mentors[3]: NASTY_AS_KEPT, mentors[4]: "1" + "0" * 299, mentors[5]: None}
+    assert dict(kept) == {mentors[3]: STORED_TEXT, mentors[4]: "1" + "0" * 299, mentors[5]: None}
     assert await harness.queue_lengths() == [0, 0, 0]
     lines = harness.log_lines(function)
     assert [line["event"] for line in lines if line["event"] in ("forged", "log")] == []

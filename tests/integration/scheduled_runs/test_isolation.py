@@ -8,7 +8,7 @@ from tests.scripted_engine import rules
 UNKNOWN_USER = "00000000-0000-4000-8000-000000000000"
 
 
-async def test_exactly_the_poison_users_fail_beside_passing_trouble(harness: Harness) -> None:
+async def test_exactly_the_poison_users_fail_beside_transient_errors(harness: Harness) -> None:
     mentors = await harness.add_mentors(2000)
     poison = {mentors[number] for number in (3, 500, 501, 1203, 1999)}
     unsteady = {mentors[number] for number in (8, 777, 1500)}

@@ -7,7 +7,7 @@ import asyncio
 from tests.integration.scheduled_runs.harness import Harness
 
 
-async def test_ten_simultaneous_pairs_of_fires_are_one_run_each(harness: Harness) -> None:
+async def test_ten_pairs_of_simultaneous_calls_are_one_run_each(harness: Harness) -> None:
     """The functions share the run's batches; each round forgets that the slot was ever fired."""
     await harness.add_mentors(150)
     functions = [await harness.start_function({"EVALUATION_BATCH_SIZE": "20"}) for _ in range(2)]

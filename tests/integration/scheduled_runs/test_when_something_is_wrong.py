@@ -1,4 +1,4 @@
-"""What is wrong is said clearly, with the right status, and nothing is half-written."""
+"""Wrong settings and keys are named, with the right status, and nothing is half-written."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_bad_settings_are_all_named_and_nothing_starts(harness: Harness) -
     assert leaks_in(output.splitlines(), "output", secrets_of(harness.project)) == []
 
 
-async def test_a_wrong_api_key_is_said_and_can_do_nothing(harness: Harness) -> None:
+async def test_a_wrong_api_key_is_named_and_can_do_nothing(harness: Harness) -> None:
     await harness.add_mentors(5)
     function = await harness.start_function({"SUPABASE_SECRET_KEY": "sb_secret_of_another_project"})
 
@@ -63,7 +63,7 @@ async def test_a_wrong_api_key_is_said_and_can_do_nothing(harness: Harness) -> N
     assert (await harness.invocations(), harness.engine.calls) == ([], [])
 
 
-async def test_installing_at_noon_starts_no_run_of_the_last_slot(harness: Harness) -> None:
+async def test_installing_starts_no_run_of_the_last_slot(harness: Harness) -> None:
     await harness.add_mentors(5)
     await harness.execute(b"update scheduler.settings set slot_high_water_mark = null")
     function = await harness.start_function()
