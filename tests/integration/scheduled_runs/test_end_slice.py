@@ -18,9 +18,8 @@ SETTINGS = {
 
 
 async def test_slices_follow_one_another_after_one_tick(harness: Harness) -> None:
-    await harness.add_mentors(600)
-    # Calls that begin before the last fifth of the time budget end within it: none is cut off and repeated.
-    harness.engine.rules.append(rules.slow(None, 0.1))
+    await harness.add_mentors(300)
+    harness.engine.rules.append(rules.slow(None, 0.2))
     function = await harness.start_function(SETTINGS)
     await harness.project.write_vault_secrets(function.url)
     await harness.project.start_net()

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import subprocess
+import sys
+import threading
+import zlib
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import repeat
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +24,16 @@ LIMITED = b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-async def post(
-    url: str | HttpClient, content: bytes = b"{}", *, seconds: float = 30, headers: dict[str, str] | None = None
-) -> HttpResponse:
-    client = HttpClient(url, {}, connect_seconds=20) if isinstance(url, str) else url
-    return await client.post(content, headers or {}, timeout_seconds=seconds, max_bytes=CAP)
+def client_of(url: str, **headers: str) -> HttpClient:
+    return HttpClient(url, headers, connect_seconds=20)
+
+
+async def post(url: str, content: bytes = b"{}", *, seconds: float = 30, **headers: str) -> HttpResponse:
+    return await client_of(url).post(content, headers, timeout_seconds=seconds, max_bytes=CAP)
+
+
+async def again(client: HttpClient, content: bytes = b"{}") -> HttpResponse:
+    return await client.post(content, {}, timeout_seconds=30, max_bytes=CAP)
 
 
 def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
@@ -36,10 +47,6 @@ def then(do: Callable[[asyncio.StreamWriter], object], *first: bytes) -> Script:
         do(writer)
 
     return script
-
-
-def abort(writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
 
 
 def endless(piece: bytes, *first: bytes) -> Script:
@@ -63,59 +70,121 @@ async def hangs(_: bytes, __: asyncio.StreamWriter) -> None:
 
 async def test_a_request_arrives_as_it_was_meant() -> None:
     async with serving(answer(b"hello")) as server:
-        client = HttpClient(f"{server.url}/a/b?c=d%20e", {"Authorization": "Bearer t"}, connect_seconds=20)
-        found = await post(client, b'{"x": 1}', headers={"traceparent": "00-1"})
+        client = client_of(f"{server.url}/a/b?c=d%20e", Authorization="Bearer t")
+        found = await client.post(b'{"x": 1}', {"traceparent": "00-1"}, timeout_seconds=30, max_bytes=CAP)
     assert (found.status, found.content, found.unreadable) == (200, b"hello", None)
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /a/b?c=d%20e HTTP/1.1\r\n")
     assert body == b'{"x": 1}'
+    lines = head.lower().split(b"\r\n")
     host = server.url.removeprefix("http://").encode()
     for line in (b"authorization: bearer t", b"traceparent: 00-1", b"accept-encoding: identity", b"host: " + host):
-        assert head.lower().split(b"\r\n").count(line) == 1
+        assert lines.count(line) == 1
 
 
-async def test_a_redirect_is_not_followed_and_no_cookie_kept() -> None:
-    elsewhere = answer(b"", b"Location: /elsewhere", b"Set-Cookie: a=b", status=b"307 Temporary")
-    async with serving(elsewhere) as server:
-        client = HttpClient(server.url, {}, connect_seconds=20)
-        assert [(await post(client)).status for _ in range(2)] == [307, 307]
+@pytest.mark.parametrize("status", [b"301 Moved", b"302 Found", b"303 Other", b"307 Temporary", b"308 Permanent"])
+async def test_redirects_are_not_followed_and_cookies_are_not_kept(status: bytes) -> None:
+    async with serving(answer(b"", b"Location: /elsewhere", b"Set-Cookie: a=b", status=status)) as server:
+        client = client_of(server.url)
+        for _ in range(2):
+            assert (await again(client)).status == int(status[:3])
     assert len(server.requests) == 2
     assert b"cookie" not in server.requests[1].lower()
 
 
-# What is read
+async def test_the_environments_proxy_is_used_except_where_it_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(answer(b"proxy")) as proxy, serving(answer(b"itself")) as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        assert (await post("http://engine.example.org/a")).content == b"proxy"
+        assert proxy.requests[0].startswith(b"POST http://engine.example.org/a HTTP/1.1\r\n")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert (await post(server.url)).content == b"itself"
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Injected: 1", "a\nb", "a\rb"])
+async def test_a_header_of_several_lines_is_not_sent(value: str) -> None:
+    async with serving(answer(b"{}")) as server:
+        with pytest.raises(ValueError, match="header"):
+            await post(server.url, X=value)
+    assert server.requests == []
+
+
+# Status and headers count
 
 
 @pytest.mark.parametrize(
     "script",
     [
         pytest.param(then(asyncio.StreamWriter.close, LIMITED, b"Content-Length: 9\r\n\r\nfour"), id="cut short"),
-        pytest.param(then(abort, LIMITED, b"Content-Length: 9\r\n\r\nfour"), id="reset"),
+        pytest.param(
+            then(lambda writer: writer.transport.abort(), LIMITED, b"Content-Length: 9\r\n\r\nfour"), id="reset"
+        ),
         pytest.param(endless(b"400\r\n" + b"x" * 1024 + b"\r\n", LIMITED, CHUNKED), id="endless"),
         pytest.param(endless(b"X-A: b\r\n", LIMITED, CHUNKED, b"1\r\nx\r\n0\r\n"), id="endless trailers"),
+        pytest.param(endless(b"x", LIMITED, CHUNKED, b"1;"), id="endless chunk extension"),
         pytest.param(LIMITED + b"Content-Length: 10001\r\n\r\n" + b"x" * 10001, id="one byte too long"),
-        pytest.param(LIMITED + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd", id="no gzip"),
+        *(
+            pytest.param(
+                LIMITED + b"Content-Encoding: %b\r\nContent-Length: 4\r\n\r\nabcd" % coding, id=coding.decode()
+            )
+            for coding in (b"gzip", b"br", b"zstd", b"deflate")
+        ),
     ],
 )
-async def test_a_status_counts_although_the_body_cannot_be_read(script: Script | bytes) -> None:
+async def test_a_status_and_when_to_come_back_count_although_the_body_cannot_be_read(script: Script | bytes) -> None:
     async with serving(script) as server:
         found = await post(server.url)
     assert (found.status, found.header("retry-after"), found.content) == (429, "7", b"")
     assert found.unreadable is not None
 
 
-async def test_the_cap_counts_unpacked_bytes() -> None:
-    for body, headers, content in (
-        (b"x" * CAP, [], b"x" * CAP),
-        (b"x" * (CAP + 1), [], None),
-        (gzip.compress(b'{"a": 1}'), [b"Content-Encoding: gzip"], b'{"a": 1}'),
-        (gzip.compress(b"x" * 1_000_000), [b"Content-Encoding: gzip"], None),
-        (b"?", [b"Content-Encoding: x-gzip"], b"?"),
-    ):
-        async with serving(answer(body, *headers)) as server:
+async def test_a_status_counts_although_the_body_does_not_arrive_in_time() -> None:
+    async with serving(LIMITED + b"Content-Length: 9\r\n\r\nfour") as server:
+        found = await post(server.url, seconds=0.5)
+    assert (found.status, found.header("retry-after")) == (429, "7")
+    assert isinstance(found.unreadable, HttpTimeoutError)
+
+
+async def test_a_header_is_found_in_any_case_and_is_ascii() -> None:
+    async with serving(answer(b"", b"RETRY-after: 7", b"Retry-After: 8", b"X-Odd: J\xf6rg")) as server:
+        found = await post(server.url)
+    assert [found.header(name) for name in ("retry-after", "x-odd", "x-none")] == ["7", None, None]
+
+
+# Bodies
+
+
+async def test_a_body_of_exactly_the_cap_is_read_and_a_longer_one_is_not() -> None:
+    for body, expected in ((b"x" * CAP, type(None)), (b"x" * (CAP + 1), HttpBodyError)):
+        async with serving(answer(body)) as server:
             found = await post(server.url)
-        assert found.content == (content or b"")
-        assert isinstance(found.unreadable, HttpBodyError) is (content is None)
+        assert isinstance(found.unreadable, expected)
+        assert len(found.content) == (0 if found.unreadable else CAP)
+
+
+@pytest.mark.parametrize(("coding", "pack"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])
+async def test_what_comes_packed_is_read_and_the_cap_counts_unpacked_bytes(
+    coding: bytes, pack: Callable[[bytes], bytes]
+) -> None:
+    async with serving(answer(pack(b'{"a": 1}'), b"Content-Encoding: " + coding)) as server:
+        assert (await post(server.url)).content == b'{"a": 1}'
+    packed = pack(b"x" * 1_000_000)
+    assert len(packed) < CAP
+    async with serving(answer(packed, b"Content-Encoding: " + coding)) as server:
+        assert isinstance((await post(server.url)).unreadable, HttpBodyError)
+
+
+async def test_what_cannot_be_unpacked_says_so_or_arrives_with_the_name_of_its_coding() -> None:
+    async with serving(answer(b"no gzip", b"Content-Encoding: gzip")) as server:
+        assert str((await post(server.url)).unreadable) == "the body cannot be unpacked: Invalid gzip header"
+    async with serving(answer(b"?", b"Content-Encoding: x-gzip")) as server:
+        found = await post(server.url)
+    assert (found.content, found.header("content-encoding")) == (b"?", "x-gzip")
+
+
+async def test_a_body_that_ends_with_its_connection_is_whole() -> None:
+    async with serving(then(asyncio.StreamWriter.close, b"HTTP/1.0 200 OK\r\n\r\nall of it")) as server:
+        assert (await post(server.url)).content == b"all of it"
 
 
 # What is no answer
@@ -125,37 +194,47 @@ async def test_the_cap_counts_unpacked_bytes() -> None:
     ("script", "cause"),
     [
         pytest.param(endless(b"X-A: b\r\n", b"HTTP/1.1 200 OK\r\n"), "message head is too large", id="endless head"),
+        pytest.param(endless(b"x", b"HTTP/1.1 200 OK\r\nX-A: "), "message head is too large", id="endless header"),
+        pytest.param(b"HTTP/1.1 429 Slow\r\n" + b"X: y\r\n" * 101 + b"\r\n", "message head is too large", id="fields"),
         pytest.param(b"220 mail.example.org ESMTP\r\n\r\n", "invalid HTTP version parsed", id="no HTTP"),
-        pytest.param(then(abort), "connection closed", id="reset"),
+        pytest.param(then(lambda writer: writer.transport.abort()), "connection closed", id="reset"),
+        pytest.param(then(asyncio.StreamWriter.close), "connection closed before message completed", id="closed"),
     ],
 )
-async def test_a_broken_answer_is_an_error_that_says_why(script: Script | bytes, cause: str) -> None:
+async def test_what_is_no_answer_is_an_error_in_so_many_words(script: Script | bytes, cause: str) -> None:
     async with serving(script) as server:
         with pytest.raises(HttpError, match=cause):
             await post(server.url)
 
 
-async def test_an_answer_that_comes_too_late_is_a_timeout() -> None:
-    async with serving(hangs) as server:
+@pytest.mark.parametrize(
+    "script", [hangs, endless(b"HTTP/1.1 102 Processing\r\n\r\n")], ids=["silence", "interim answers without end"]
+)
+async def test_an_answer_that_does_not_come_is_a_time_out_of_answering(script: Script) -> None:
+    async with serving(script) as server:
         with pytest.raises(HttpTimeoutError) as caught:
             await post(server.url, seconds=0.5)
     assert not caught.value.is_connecting
-    async with serving(LIMITED + b"Content-Length: 9\r\n\r\nfour") as server:
-        found = await post(server.url, seconds=0.5)
-    assert (found.status, found.header("retry-after")) == (429, "7")
-    assert isinstance(found.unreadable, HttpTimeoutError)
 
 
-async def test_after_a_slow_connection_the_next_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handshake_that_does_not_end_is_a_time_out_of_connecting() -> None:
+    async with serving(hangs) as server:
+        client = HttpClient(server.url.replace("http", "https"), {}, connect_seconds=0.2)
+        with pytest.raises(HttpTimeoutError) as caught:
+            await again(client)
+    assert str(caught.value) == "no connection within 0.2 s"
+
+
+async def test_after_a_connection_that_takes_too_long_the_next_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.http_client.FIRST_CONNECT_SECONDS", 0.1)
     async with serving(hangs) as server:
         client = HttpClient(server.url.replace("http", "https"), {}, connect_seconds=20)
         for expected in ("no connection within 0.1 s", "no answer in time"):
             with pytest.raises(HttpTimeoutError, match=expected):
-                await post(client, seconds=0.5)
+                await client.post(b"{}", {}, timeout_seconds=0.5, max_bytes=CAP)
 
 
-async def test_an_address_without_a_server_is_named_without_its_url() -> None:
+async def test_no_server_at_the_address_is_an_error_without_the_url() -> None:
     async with serving(b"") as server:
         url = server.url
     with pytest.raises(HttpError) as caught:
@@ -163,7 +242,37 @@ async def test_an_address_without_a_server_is_named_without_its_url() -> None:
     assert str(caught.value) == "no connection: Connection refused (os error 111)"
 
 
+async def test_what_is_said_before_the_answer_is_not_the_answer() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    async with serving(early + answer(b"the answer")) as server:
+        assert (await post(server.url)).content == b"the answer"
+
+
+async def test_an_answer_before_the_body_was_read_is_taken() -> None:
+    open_connections = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(b"", status=b"413 Too Large"))
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert (await post(f"http://127.0.0.1:{port}", b"x" * 20_000_000)).status == 413
+
+
 # Connections
+
+
+async def test_a_connection_is_used_again_unless_the_server_closes_it() -> None:
+    async def closes_after_b(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(b"b", b"Connection: close") if request.endswith(b"b") else answer(b"b"))
+
+    async with serving(closes_after_b) as server:
+        client = client_of(server.url)
+        for content, connections in ((b"a", 1), (b"a", 1), (b"b", 1), (b"a", 2)):
+            assert (await again(client, content)).content == b"b"
+            assert server.connections == connections
 
 
 async def test_a_request_that_reached_the_server_is_not_sent_again() -> None:
@@ -176,8 +285,107 @@ async def test_a_request_that_reached_the_server_is_not_sent_again() -> None:
             writer.transport.abort()
 
     async with serving(serves_one) as server:
-        client = HttpClient(server.url, {}, connect_seconds=20)
-        await post(client)
+        client = client_of(server.url)
+        await again(client)
         with pytest.raises(HttpError):
-            await post(client)
+            await again(client)
     assert (len(server.requests), server.connections) == (2, 1)
+
+
+async def test_what_follows_the_promised_length_is_no_answer_to_the_next_request() -> None:
+    async with serving(answer(b"its own") + answer(b"forged")) as server:
+        client = client_of(server.url)
+        for _ in range(5):
+            assert (await again(client)).content == b"its own"
+
+
+async def test_a_request_that_is_cancelled_leaves_the_client_usable() -> None:
+    arrived = asyncio.Event()
+
+    async def hangs_for_a(request: bytes, writer: asyncio.StreamWriter) -> None:
+        if request.endswith(b"a"):
+            arrived.set()
+            await asyncio.Event().wait()
+        writer.write(answer(b"b"))
+
+    async with serving(hangs_for_a) as server:
+        client = client_of(server.url)
+        task = asyncio.create_task(again(client, b"a"))
+        await arrived.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await again(client, b"b")).content == b"b"
+
+
+def test_one_client_serves_several_event_loops() -> None:
+    class EngineResponse(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), EngineResponse) as server:
+        threading.Thread(target=server.serve_forever).start()
+        client = client_of(f"http://127.0.0.1:{server.server_port}")
+        try:
+            for _ in range(2):
+                assert asyncio.run(again(client)).content == b"ok"
+        finally:
+            server.shutdown()
+
+
+TWO_ADDRESSES = """
+import asyncio, socket
+from shared.http_client import HttpClient
+
+async def answer(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+
+async def main():
+    found = socket.getaddrinfo("two.example.org", None, type=socket.SOCK_STREAM)
+    (family, _, _, _, (first, *_)), (_, _, _, _, (second, *_)) = found
+    server = await asyncio.start_server(answer, second, 0)
+    port = server.sockets[0].getsockname()[1]
+    # A full backlog: to connect is neither accepted nor refused.
+    dead = socket.create_server((first, port), family=family, backlog=0)
+    waiting = [socket.socket(family) for _ in range(4)]
+    for one in waiting:
+        one.setblocking(False)
+        one.connect_ex((first, port))
+    await asyncio.sleep(0)
+    client = HttpClient(f"http://two.example.org:{port}", {}, connect_seconds=60)
+    found = await client.post(b"", {}, timeout_seconds=20, max_bytes=9)
+    print(found.content.decode())
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(params=["::1 127.0.0.1", "127.0.0.2 127.0.0.1"], ids=["of two families", "of one family"])
+def two_addresses(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """How a command is run where a name has two addresses: with a file of hosts of its own."""
+    addresses: list[str] = request.param.split()
+    hosts = tmp_path / "hosts"
+    hosts.write_text("".join(f"{address} two.example.org\n" for address in addresses))
+    prefix = ["unshare", "-rm", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
+    try:
+        looked_up = subprocess.run(
+            [*prefix, "getent", "ahosts", "two.example.org"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no namespace of our own here: {error}")
+    if set(addresses) != {line.split()[0] for line in looked_up.splitlines()}:
+        pytest.skip("no IPv6 here")
+    return prefix
+
+
+async def test_an_address_that_does_not_answer_is_not_waited_for_when_another_does(two_addresses: list[str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *two_addresses, sys.executable, "-c", TWO_ADDRESSES, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert output.decode().split() == ["ok"]

@@ -10,8 +10,10 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import h2.config
 import h2.connection
@@ -23,6 +25,7 @@ from shared.http_client import HttpClient
 from shared.post_client import HttpError, HttpResponse
 
 ENGINE = "engine.example.org"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +37,22 @@ def authority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> trustme.CA:
     return authority
 
 
-async def answer_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+@dataclass
+class Seen:
+    """What a server saw of a call."""
+
+    tunnels: list[bytes] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)
+    heads: list[bytes] = field(default_factory=list)
+    versions: list[str | None] = field(default_factory=list)
+
+
+async def answer_http1(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
+    seen.heads.append(await reader.readuntil(b"\r\n\r\n"))
+    writer.write(ANSWER)
+
+
+async def answer_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
     connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
     connection.initiate_connection()
     writer.write(connection.data_to_send())
@@ -53,24 +71,22 @@ async def engine(
     *,
     protocols: Sequence[str] = ("http/1.1",),
     version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
-) -> AsyncIterator[list[bytes]]:
-    """A proxy and the engine behind it, whatever it is asked to lead to; the heads of what each was sent."""
-    heads: list[bytes] = []
+) -> AsyncIterator[Seen]:
+    """A proxy and the engine behind it, whatever it is asked to lead to."""
+    seen = Seen()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = version
     context.set_alpn_protocols([*protocols])
+    context.sni_callback = lambda _, name, __: seen.names.append(name)
     certificate.configure_cert(context)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            seen.tunnels.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0])
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             await writer.start_tls(context)
-            if protocols == ("h2",):
-                await answer_http2(reader, writer)
-            else:
-                heads.append(await reader.readuntil(b"\r\n\r\n"))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            seen.versions.append(writer.get_extra_info("ssl_object").version())
+            await (answer_http2 if protocols == ("h2",) else answer_http1)(reader, writer, seen)
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -78,18 +94,46 @@ async def engine(
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        yield heads
+        yield seen
 
 
 async def post(url: str = f"https://{ENGINE}/") -> HttpResponse:
     return await HttpClient(url, {}, connect_seconds=20).post(b"{}", {}, timeout_seconds=20, max_bytes=100)
 
 
+@pytest.mark.parametrize(
+    ("given", "name", "certified"),
+    [
+        ("engine.example.org", "engine.example.org", "engine.example.org"),
+        ("ENGINE.example.org", "engine.example.org", "engine.example.org"),
+        ("engine.example.org.", "engine.example.org.", "engine.example.org"),
+        ("bücher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("faß.example", "xn--fa-hia.example", "xn--fa-hia.example"),
+    ],
+)
+async def test_the_name_that_is_looked_up_asked_for_verified_and_sent_is_the_one_of_the_url(
+    monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, given: str, name: str, certified: str
+) -> None:
+    async with engine(monkeypatch, authority.issue_cert(certified)) as seen:
+        assert (await post(f"https://{given}/")).content == b"ok"
+    assert seen.tunnels == [f"CONNECT {name}:443 HTTP/1.1".encode()]
+    assert seen.names == [certified]
+    assert f"\r\nHost: {name}\r\n".encode() in seen.heads[0]
+
+
+async def test_a_name_that_looks_alike_is_another_one(monkeypatch: pytest.MonkeyPatch, authority: trustme.CA) -> None:
+    async with engine(monkeypatch, authority.issue_cert("fass.example")) as seen:
+        with pytest.raises(HttpError, match="certificate not valid for name"):
+            await post("https://faß.example/")
+    assert seen.heads == []
+
+
 async def trouble(monkeypatch: pytest.MonkeyPatch, certificate: trustme.LeafCert) -> str:
-    async with engine(monkeypatch, certificate) as heads:
+    async with engine(monkeypatch, certificate) as seen:
         with pytest.raises(HttpError) as caught:
             await post(f"https://{ENGINE}/?key=hush")
-    assert len(heads) == 1, "nothing is sent to a server that is not the one meant"
+    assert seen.heads == [], "nothing is sent to a server that is not the one meant"
     assert "hush" not in str(caught.value)
     return str(caught.value)
 
@@ -100,23 +144,31 @@ async def test_trouble_with_a_certificate_is_said_in_so_many_words(
     yesterday = datetime.now(UTC) - timedelta(days=1)
     expired = authority.issue_cert(ENGINE, not_before=yesterday - timedelta(days=1), not_after=yesterday)
     assert "certificate expired" in await trouble(monkeypatch, expired)
-    assert f'not valid for name "{ENGINE}"' in await trouble(monkeypatch, authority.issue_cert("other.example.org"))
+    other_name = await trouble(monkeypatch, authority.issue_cert("other.example.org"))
+    assert f'not valid for name "{ENGINE}"; certificate is only valid for DnsName("other.example.org")' in other_name
     unknown = "no connection: invalid peer certificate: UnknownIssuer: "
     unknown += "no certificate authority that is trusted here signed it"
     assert await trouble(monkeypatch, trustme.CA().issue_cert(ENGINE)) == unknown
+    (tmp_path / "empty.pem").touch()
     missing = f"{unknown} (SSL_CERT_FILE names no file of certificates)"
     assert len(missing) <= 300, "what the database keeps"
-    (tmp_path / "empty.pem").touch()
-    for bundle in ("none.pem", "empty.pem"):
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / bundle))
+    for bundle in (tmp_path / "none.pem", tmp_path / "empty.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
         assert await trouble(monkeypatch, authority.issue_cert(ENGINE)) == missing
+    # As on a system that has a folder of certificates and no file, and on one that has neither.
+    monkeypatch.delenv("SSL_CERT_FILE")
+    for folder, said in ((str(tmp_path), unknown), (None, missing)):
+        paths = SimpleNamespace(cafile=None, capath=folder)
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda paths=paths: paths)
+        assert await trouble(monkeypatch, trustme.CA().issue_cert(ENGINE)) == said
 
 
-@pytest.mark.parametrize(
-    ("protocols", "version"), [(("http/1.1",), ssl.TLSVersion.TLSv1_3), (("h2",), ssl.TLSVersion.TLSv1_2)]
-)
-async def test_tls_1_3_or_http_2_alone_is_enough(
-    monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, protocols: Sequence[str], version: ssl.TLSVersion
-) -> None:
-    async with engine(monkeypatch, authority.issue_cert(ENGINE), protocols=protocols, version=version):
+async def test_an_engine_of_tls_1_3_alone_is_served(monkeypatch: pytest.MonkeyPatch, authority: trustme.CA) -> None:
+    async with engine(monkeypatch, authority.issue_cert(ENGINE), version=ssl.TLSVersion.TLSv1_3) as seen:
+        assert (await post()).content == b"ok"
+    assert seen.versions == ["TLSv1.3"]
+
+
+async def test_an_engine_of_http_2_alone_is_served(monkeypatch: pytest.MonkeyPatch, authority: trustme.CA) -> None:
+    async with engine(monkeypatch, authority.issue_cert(ENGINE), protocols=("h2",)):
         assert (await post()).content == b"ok"
