@@ -156,7 +156,7 @@ class QueueRepository:
         )
 
     async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, count_delivery: bool) -> None:
-        """Gives a batch back, to be visible again after `delay_seconds`.
+        """Releases a batch, to be visible again after `delay_seconds`.
 
         Args:
             batch: the batch, as it was claimed.

@@ -174,7 +174,7 @@ class RunRepository:
         return RunPage(items, from_row(Position, answer["next"]) if answer["next"] else None)
 
     async def used_slots(self, first: datetime, last: datetime) -> Sequence[UsedSlot]:
-        """The slots of this span, its ends included, that were spent, the latest first; at most about 1,000."""
+        """Reads the used slots of this span, its ends included, the latest first; at most about 1,000."""
         answer = await self._database.call(
             "scheduler_used_slots", **{"from": first.isoformat(), "to": last.isoformat()}
         )

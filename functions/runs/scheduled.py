@@ -1,4 +1,4 @@
-"""The scheduled run: opens the slot that is due, and works one slice on whatever is open.
+"""The scheduled run: opens the slot that is due, and works one slice on all open runs.
 
 The next step follows from the state in the database, never from the arrival of a call. So a slice may start at any
 time, beside others, and may be killed anywhere: the next one reads the state and continues.

@@ -52,7 +52,7 @@ create table public.scheduler_invocations (
   -- Where the engine is the reason: what was wrong with its answers, such as a certificate that has expired.
   error_message text,
   note text,
-  -- Gone from the API; its slot and its key stay spent. The rows go with prune.
+  -- Gone from the API; its slot and its key stay used. The rows go with prune.
   deleted_at timestamptz,
   constraint trigger_is_known check (trigger in ('schedule', 'manual', 'retry')),
   constraint status_is_known check (
@@ -105,7 +105,7 @@ create table public.scheduler_invocation_batches (
   state text not null default 'open',
   -- Deliveries of the batch that it was split from: what may kill its workers is not taken for harmless again.
   deliveries_before integer not null default 0,
-  -- How often a worker gave it back unharmed (its time was up, the engine was away): those deliveries are no evidence
+  -- How often a worker released it without a result (time budget over, engine down): those deliveries are no evidence
   -- that the batch kills its workers.
   released_count integer not null default 0,
   -- The read of its message that was released last, so that a repeated call does not count again.

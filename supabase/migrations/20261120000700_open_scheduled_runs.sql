@@ -160,7 +160,7 @@ begin
   return jsonb_build_object(
     'clock', v_now,
     'opened', v_opened,
-    -- The latest slot that is spent but whose invocation was deleted is still a slot; one that was missed for good is not.
+    -- The latest used slot whose invocation was deleted is still a slot; one that was missed for good is not.
     'not_a_slot', v_invocation_id is null
       and p_requested_slot is not null
       and not (p_requested_slot = p_due_slot and p_due_slot <= v_settings.slot_high_water_mark),

@@ -185,7 +185,7 @@ begin
          where status in ('pending', 'running')
            and (error_code, error_message) is distinct from (p_engine_error, left(p_engine_message, 300))
            and (error_code is null or error_code in ('engine_unavailable', 'engine_rejected'))
-           -- Who was served before the others met an outage knows nothing of it.
+           -- A slice that the engine answered before an outage does not clear the cause of the outage.
            and (p_engine_error is not null or not exists (
              select from scheduler.settings where engine_paused_until > clock_timestamp()
            ))

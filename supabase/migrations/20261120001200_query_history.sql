@@ -93,7 +93,7 @@ language sql stable security definer set search_path = '' set statement_timeout 
     from found
 $$;
 
--- The slots from p_from to p_to, both included, that were spent, the newest first, each with the schedule that was in force:
+-- The used slots from p_from to p_to, both included, the newest first, each with the schedule that was in force:
 -- [{"scheduled_for", "schedule", "timezone"}, …]. Of runs that were deleted as well: theirs were not missed. At most 1,000 and
 -- the latest before them: a gap has two ends. A slot's key sorts as its time does, so the keys' index is the slots'.
 create function public.scheduler_used_slots(p_from timestamptz, p_to timestamptz) returns jsonb

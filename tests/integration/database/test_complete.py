@@ -1,4 +1,4 @@
-"""scheduler_complete: results, counts and acknowledgement in one transaction, once; the rest goes on in a new batch."""
+"""scheduler_complete: results, counts and acknowledgement in one transaction, once; remaining users are requeued."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_results_that_do_not_cover_the_pairs_are_refused(
 
 
 async def test_recording_does_not_wait_for_its_invocation(core: SqlCore, worker: Worker) -> None:
-    """A finish, a hand-back or a cancellation that holds it does not hold up workers that record."""
+    """A finish, the end of a slice or a cancellation that locks it does not delay workers that record."""
     run = await core.open_run(worker, [pairs([1])])
     batch = await worker.claim_one()
     holder = await core.session()
@@ -136,7 +136,7 @@ async def test_users_cut_off_keep_their_groups_and_queue(core: SqlCore, worker: 
     [[], mentors(1, 2, 3), mentors(4), mentors(3, 4), mentors(2, 2, 9)],
     ids=["none", "all", "an unknown user", "an unknown user as well", "an unknown user beside one named twice"],
 )
-async def test_a_rest_that_is_no_part_of_the_batch_is_refused(
+async def test_remaining_users_from_outside_the_batch_are_refused(
     core: SqlCore, worker: Worker, remaining: Sequence[str]
 ) -> None:
     await core.open_run(worker, [pairs([1, 2, 3])])
@@ -148,7 +148,7 @@ async def test_a_rest_that_is_no_part_of_the_batch_is_refused(
 
 
 async def test_users_cut_off_while_a_retry_reads_come_once(core: SqlCore, worker: Worker) -> None:
-    """The retry has read the abandoned batch as a whole; its rest, which has a later number, was in it."""
+    """The retry read the abandoned batch as a whole; its remaining users, requeued under a later number, were in it."""
     run = await core.open_run(worker, [pairs([1, 2, 3]), pairs([4])])
     late, _ = (await worker.claim())["batches"]
     await worker.cancel(run)
@@ -159,7 +159,7 @@ async def test_users_cut_off_while_a_retry_reads_come_once(core: SqlCore, worker
     assert (await unfinished(worker, run, after=second["last_user_id"], mentors=1))["last_user_id"] is None
 
 
-async def test_a_run_does_not_end_between_record_and_rest(core: SqlCore) -> None:
+async def test_a_run_stays_open_while_users_are_requeued(core: SqlCore) -> None:
     recorder, finisher = await core.workers(2)
     run = await core.open_run(recorder, [pairs([1, 2])])
     batch = await recorder.claim_one()
@@ -169,7 +169,7 @@ async def test_a_run_does_not_end_between_record_and_rest(core: SqlCore) -> None
     assert not finished["ended_now"]
 
 
-async def test_a_rest_beside_a_cancellation_is_abandoned_with_it(core: SqlCore) -> None:
+async def test_users_requeued_beside_a_cancellation_are_abandoned(core: SqlCore) -> None:
     recorder, canceller = await core.workers(2)
     run = await core.open_run(recorder, [pairs([1, 2])])
     batch = await recorder.claim_one()

@@ -208,7 +208,7 @@ async def test_another_requests_number_stands_for_no_dispatch(ready: SqlCore) ->
     assert await dispatches(ready) == [(None, "no_answer"), (None, None)]
 
 
-async def test_an_answer_after_the_hand_back_is_kept(ready: SqlCore, worker: Worker) -> None:
+async def test_an_answer_after_the_slice_ended_is_kept(ready: SqlCore, worker: Worker) -> None:
     dispatch_id = await posted_due(ready)
     await ready.change_settings("next_due_at = now() + interval '1 hour'")
     for other in (None, dispatch_id + 1000):
@@ -222,7 +222,7 @@ async def test_an_answer_after_the_hand_back_is_kept(ready: SqlCore, worker: Wor
     assert await dispatches(ready) == [(202, None)]
 
 
-async def test_a_hand_back_with_progress_posts_the_next_slices(ready: SqlCore, worker: Worker) -> None:
+async def test_a_slice_ending_with_progress_posts_the_next_slices(ready: SqlCore, worker: Worker) -> None:
     await ready.open_run(worker, [pairs([number]) for number in range(9)])
     await dispatch(ready)
     mine, *others = await under_way(ready)
@@ -233,7 +233,7 @@ async def test_a_hand_back_with_progress_posts_the_next_slices(ready: SqlCore, w
 
 
 @pytest.mark.parametrize("why", ["no progress", "outage", "no work"])
-async def test_a_hand_back_without_progress_or_work_posts_nothing(ready: SqlCore, worker: Worker, why: str) -> None:
+async def test_a_slice_ending_without_progress_or_work_posts_nothing(ready: SqlCore, worker: Worker, why: str) -> None:
     run = await ready.open_run(worker, [pairs([1])])
     match why:
         case "no progress":

@@ -74,7 +74,7 @@ async def two_manual_runs(core: SqlCore, worker: Worker) -> list[str]:
     return sorted([await core.open_manual_run(worker, [pairs([1])]) for _ in range(2)])
 
 
-async def test_expiring_two_runs_beside_a_hand_back(core: SqlCore) -> None:
+async def test_expiring_two_runs_beside_a_slice_end(core: SqlCore) -> None:
     worker, reporter = await core.workers(2)
     expirer = await core.session()
     runs = await two_manual_runs(core, worker)
@@ -84,7 +84,7 @@ async def test_expiring_two_runs_beside_a_hand_back(core: SqlCore) -> None:
     await meet(core, calls, BATCHES_OF, runs)
 
 
-async def test_opening_an_overlapping_slot_beside_a_hand_back(core: SqlCore) -> None:
+async def test_opening_an_overlapping_slot_beside_a_slice_end(core: SqlCore) -> None:
     worker, reporter, opener = await core.workers(3)
     await core.install_long_ago()
     due, following = await core.slots()
@@ -94,8 +94,8 @@ async def test_opening_an_overlapping_slot_beside_a_hand_back(core: SqlCore) -> 
     await meet(core, calls, "select from scheduler.dispatches where id = %s for update", dispatch_id)
 
 
-async def test_giving_up_a_slice_beside_its_hand_back(core: SqlCore) -> None:
-    """Dispatch stops at the first run, in which the hand-back has nothing to change."""
+async def test_abandoning_a_slice_beside_its_end(core: SqlCore) -> None:
+    """Dispatch stops at the first run, in which the end of the slice has nothing to change."""
     worker, reporter = await core.workers(2)
     clock = await core.session()
     first, second = await two_manual_runs(core, worker)
@@ -107,7 +107,7 @@ async def test_giving_up_a_slice_beside_its_hand_back(core: SqlCore) -> None:
     await meet(core, calls, "select from public.scheduler_invocations where id = %s for no key update", first)
 
 
-async def test_opening_a_slot_that_expires_another_beside_a_hand_back(core: SqlCore) -> None:
+async def test_opening_a_slot_that_expires_another_beside_a_slice_end(core: SqlCore) -> None:
     worker, reporter, opener = await core.workers(3)
     await core.install_long_ago()
     scheduled = await core.open_run(worker, [pairs([1])])
@@ -119,7 +119,7 @@ async def test_opening_a_slot_that_expires_another_beside_a_hand_back(core: SqlC
     await meet(core, calls, BATCHES_OF, [expired])
 
 
-async def test_opening_a_run_that_expires_another_beside_a_hand_back(core: SqlCore) -> None:
+async def test_opening_a_run_that_expires_another_beside_a_slice_end(core: SqlCore) -> None:
     worker, reporter, opener = await core.workers(3)
     source = await ended_run(core, worker)
     await opened(worker, retry_of=source)
@@ -130,7 +130,7 @@ async def test_opening_a_run_that_expires_another_beside_a_hand_back(core: SqlCo
     assert answer["outcome"] == "retry_already_open"
 
 
-async def test_cancelling_beside_a_hand_back_and_a_record(core: SqlCore) -> None:
+async def test_cancelling_beside_a_slice_end_and_a_record(core: SqlCore) -> None:
     worker, reporter, canceller = await core.workers(3)
     run = await core.open_manual_run(worker, [pairs([1]), pairs([2])])
     batch = await worker.claim_one()
@@ -144,7 +144,7 @@ async def test_cancelling_beside_a_hand_back_and_a_record(core: SqlCore) -> None
 
 
 @pytest.mark.parametrize("step", ["cut off", "split"])
-async def test_queueing_parts_beside_a_hand_back_and_a_cancellation(core: SqlCore, step: str) -> None:
+async def test_queueing_parts_beside_a_slice_end_and_a_cancellation(core: SqlCore, step: str) -> None:
     worker, reporter, canceller = await core.workers(3)
     run = await core.open_manual_run(worker, [pairs([1, 2])])
     batch = await worker.claim_one()
@@ -153,7 +153,7 @@ async def test_queueing_parts_beside_a_hand_back_and_a_cancellation(core: SqlCor
     await meet(core, calls, "select from pgmq.q_scenario_evaluation_batches_manual for update")
 
 
-async def test_requeueing_beside_a_hand_back_waiting_for_an_expiry(core: SqlCore) -> None:
+async def test_requeueing_beside_a_slice_end_waiting_for_an_expiry(core: SqlCore) -> None:
     """The run that has lost its batches comes before the one that dispatch has just ended."""
     worker, reporter = await core.workers(2)
     clock = await core.session()

@@ -51,7 +51,7 @@ async def test_the_invocation_names_its_slot_and_scopes_engine_keys(installed: S
 
 
 @pytest.mark.parametrize("how", ["deleted", "pruned"])
-async def test_a_slot_stays_spent_after_its_invocation(installed: SqlCore, worker: Worker, how: str) -> None:
+async def test_a_slot_stays_used_after_its_invocation(installed: SqlCore, worker: Worker, how: str) -> None:
     due, following = await installed.slots()
     for slot in (due - minutes(60), due):
         run = (await worker.open_slot(slot, following))["invocation"]["id"]

@@ -11,7 +11,7 @@ from tests.scripted_engine import rules
 TWO_AT_A_TIME = {"EVALUATION_BATCH_SIZE": "10", "ENGINE_USERS_PER_CALL": "10", "ENGINE_MAX_CONCURRENCY": "2"}
 
 
-async def test_a_cancelled_run_stops_on_every_worker_and_can_be_retried(harness: Harness) -> None:
+async def test_a_cancelled_run_stops_everywhere_and_can_be_retried(harness: Harness) -> None:
     await harness.add_mentors(300)
     gate = asyncio.Event()
     harness.engine.rules.append(rules.hold_until(gate))

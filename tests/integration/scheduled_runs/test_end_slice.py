@@ -35,7 +35,7 @@ async def test_slices_follow_one_another_after_one_tick(harness: Harness) -> Non
         b"select count(*), count(*) filter (where ended_at is null) from scheduler.dispatches"
     )
     assert dispatches > 1
-    assert open_ones <= 1  # the last one's answer is harvested by the next tick
+    assert open_ones <= 1  # the next tick collects the last one's answer
 
 
 async def test_an_emptied_queue_is_filled_by_the_next_tick(harness: Harness) -> None:

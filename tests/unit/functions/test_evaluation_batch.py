@@ -161,7 +161,7 @@ async def test_each_of_several_poison_users_fails_by_its_own_cause(
     assert_only_these_fail(results, users, {user: cause(status) for user, status in poison.items()})
 
 
-async def test_a_poison_user_is_found_by_halving_without_many_pauses(clock: ManualClock) -> None:
+async def test_bisection_isolates_a_poison_user_without_many_pauses(clock: ManualClock) -> None:
     halvings = 2 * math.ceil(math.log2(100))
     engine = FakeEngine(clock, poison={POISON: 422})
     results = await run(engine)

@@ -131,14 +131,14 @@ async def test_a_header_of_several_lines_is_not_sent(value: str) -> None:
         ),
     ],
 )
-async def test_a_status_and_when_to_come_back_count_although_the_body_cannot_be_read(script: Script | bytes) -> None:
+async def test_status_and_retry_after_count_with_an_unreadable_body(script: Script | bytes) -> None:
     async with serving(script) as server:
         found = await post(server.url)
     assert (found.status, found.header("retry-after"), found.content) == (429, "7", b"")
     assert found.unreadable is not None
 
 
-async def test_a_status_counts_although_the_body_does_not_arrive_in_time() -> None:
+async def test_a_status_counts_although_its_body_times_out() -> None:
     async with serving(LIMITED + b"Content-Length: 9\r\n\r\nfour") as server:
         found = await post(server.url, seconds=0.5)
     assert (found.status, found.header("retry-after")) == (429, "7")
@@ -154,7 +154,7 @@ async def test_a_header_is_found_in_any_case_and_is_ascii() -> None:
 # Bodies
 
 
-async def test_a_body_of_exactly_the_cap_is_read_and_a_longer_one_is_not() -> None:
+async def test_only_a_body_longer_than_the_cap_is_refused() -> None:
     for body, expected in ((b"x" * CAP, type(None)), (b"x" * (CAP + 1), HttpBodyError)):
         async with serving(answer(body)) as server:
             found = await post(server.url)
@@ -163,7 +163,7 @@ async def test_a_body_of_exactly_the_cap_is_read_and_a_longer_one_is_not() -> No
 
 
 @pytest.mark.parametrize(("coding", "pack"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])
-async def test_what_comes_packed_is_read_and_the_cap_counts_unpacked_bytes(
+async def test_compressed_bodies_are_read_and_capped_by_unpacked_size(
     coding: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
     async with serving(answer(pack(b'{"a": 1}'), b"Content-Encoding: " + coding)) as server:
@@ -174,7 +174,7 @@ async def test_what_comes_packed_is_read_and_the_cap_counts_unpacked_bytes(
         assert isinstance((await post(server.url)).unreadable, HttpBodyError)
 
 
-async def test_what_cannot_be_unpacked_says_so_or_arrives_with_the_name_of_its_coding() -> None:
+async def test_a_body_that_cannot_be_unpacked_is_marked() -> None:
     async with serving(answer(b"no gzip", b"Content-Encoding: gzip")) as server:
         assert str((await post(server.url)).unreadable) == "the body cannot be unpacked: Invalid gzip header"
     async with serving(answer(b"?", b"Content-Encoding: x-gzip")) as server:
@@ -201,7 +201,7 @@ async def test_a_body_that_ends_with_its_connection_is_whole() -> None:
         pytest.param(then(asyncio.StreamWriter.close), "connection closed before message completed", id="closed"),
     ],
 )
-async def test_what_is_no_answer_is_an_error_in_so_many_words(script: Script | bytes, cause: str) -> None:
+async def test_an_invalid_answer_raises_an_error_with_the_cause(script: Script | bytes, cause: str) -> None:
     async with serving(script) as server:
         with pytest.raises(HttpError, match=cause):
             await post(server.url)
@@ -210,14 +210,14 @@ async def test_what_is_no_answer_is_an_error_in_so_many_words(script: Script | b
 @pytest.mark.parametrize(
     "script", [hangs, endless(b"HTTP/1.1 102 Processing\r\n\r\n")], ids=["silence", "interim answers without end"]
 )
-async def test_an_answer_that_does_not_come_is_a_time_out_of_answering(script: Script) -> None:
+async def test_a_missing_answer_is_a_time_out_of_answering(script: Script) -> None:
     async with serving(script) as server:
         with pytest.raises(HttpTimeoutError) as caught:
             await post(server.url, seconds=0.5)
     assert not caught.value.is_connecting
 
 
-async def test_a_handshake_that_does_not_end_is_a_time_out_of_connecting() -> None:
+async def test_an_endless_handshake_is_a_time_out_of_connecting() -> None:
     async with serving(hangs) as server:
         client = HttpClient(server.url.replace("http", "https"), {}, connect_seconds=0.2)
         with pytest.raises(HttpTimeoutError) as caught:
@@ -225,7 +225,7 @@ async def test_a_handshake_that_does_not_end_is_a_time_out_of_connecting() -> No
     assert str(caught.value) == "no connection within 0.2 s"
 
 
-async def test_after_a_connection_that_takes_too_long_the_next_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_time_out_allows_the_next_attempt_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.http_client.FIRST_CONNECT_SECONDS", 0.1)
     async with serving(hangs) as server:
         client = HttpClient(server.url.replace("http", "https"), {}, connect_seconds=20)
@@ -234,7 +234,7 @@ async def test_after_a_connection_that_takes_too_long_the_next_may_take_longer(m
                 await client.post(b"{}", {}, timeout_seconds=0.5, max_bytes=CAP)
 
 
-async def test_no_server_at_the_address_is_an_error_without_the_url() -> None:
+async def test_a_refused_connection_is_an_error_without_the_url() -> None:
     async with serving(b"") as server:
         url = server.url
     with pytest.raises(HttpError) as caught:
@@ -292,7 +292,7 @@ async def test_a_request_that_reached_the_server_is_not_sent_again() -> None:
     assert (len(server.requests), server.connections) == (2, 1)
 
 
-async def test_what_follows_the_promised_length_is_no_answer_to_the_next_request() -> None:
+async def test_bytes_beyond_content_length_do_not_answer_another_request() -> None:
     async with serving(answer(b"its own") + answer(b"forged")) as server:
         client = client_of(server.url)
         for _ in range(5):
@@ -383,7 +383,7 @@ def two_addresses(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     return prefix
 
 
-async def test_an_address_that_does_not_answer_is_not_waited_for_when_another_does(two_addresses: list[str]) -> None:
+async def test_an_unresponsive_address_does_not_delay_a_responsive_one(two_addresses: list[str]) -> None:
     process = await asyncio.create_subprocess_exec(
         *two_addresses, sys.executable, "-c", TWO_ADDRESSES, stdout=asyncio.subprocess.PIPE
     )

@@ -112,7 +112,7 @@ async def post(url: str = f"https://{ENGINE}/") -> HttpResponse:
         ("faß.example", "xn--fa-hia.example", "xn--fa-hia.example"),
     ],
 )
-async def test_the_name_that_is_looked_up_asked_for_verified_and_sent_is_the_one_of_the_url(
+async def test_tunnel_certificate_check_and_host_header_use_the_urls_name(
     monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, given: str, name: str, certified: str
 ) -> None:
     async with engine(monkeypatch, authority.issue_cert(certified)) as seen:
