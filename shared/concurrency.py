@@ -123,7 +123,7 @@ class AdaptiveLimiter:
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """A TaskGroup that raises its first error as it is, to be caught by its type, and not as an ExceptionGroup."""
+    """Yields a TaskGroup that raises its first error as it is, not as an ExceptionGroup: to be caught by type."""
     first: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as tasks:

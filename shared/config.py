@@ -157,7 +157,7 @@ def _printable(least: int, most: int) -> AfterValidator:
 
 
 def split_tokens(text: str) -> list[str]:
-    """The tokens of a list that is separated by commas."""
+    """Returns the tokens of a comma-separated list."""
     return [token.strip() for token in text.split(",") if token.strip()]
 
 
@@ -292,23 +292,23 @@ class ScenarioEvaluationConfig(Settings):
 
     @property
     def schedule(self) -> Schedule:
-        """The schedule in its time zone."""
+        """Returns the schedule in its time zone."""
         return Schedule(self.evaluation_schedule, ZoneInfo(self.evaluation_timezone))
 
     @property
     def slices_at_a_time(self) -> int:
-        """How many slices dispatch asks for: no more than have a permit, one of which serves manual runs only."""
+        """Returns how many slices dispatch requests: one fewer than permits, since one serves manual runs only."""
         if self.engine_max_concurrency_total is None:
             return self.max_workers
         return min(self.max_workers, self.engine_max_concurrency_total // self.engine_max_concurrency - 1)
 
     def scenario_types_for(self, segments: Iterable[str], chosen: frozenset[str] | None = None) -> tuple[str, ...]:
-        """The scenario types that apply to a mentor in `segments`, in the configured order, of the chosen ones."""
+        """Returns the types, of the chosen ones, that apply to a mentor in `segments`, in the configured order."""
         segments = frozenset(segments)
         return self._names(chosen, lambda scenario: scenario.applies_to(segments))
 
     def enabled_types(self, chosen: frozenset[str] | None = None) -> tuple[str, ...]:
-        """The enabled scenario types, in the configured order; of the chosen ones, if any."""
+        """Returns the enabled scenario types, of the chosen ones if any, in the configured order."""
         return self._names(chosen, lambda scenario: scenario.enabled)
 
     def _names(self, chosen: frozenset[str] | None, which: Callable[[ScenarioType], bool]) -> tuple[str, ...]:
@@ -316,7 +316,7 @@ class ScenarioEvaluationConfig(Settings):
         return tuple(scenario.type for scenario in types if which(scenario))
 
     def recorded_settings(self) -> dict[str, Any]:
-        """What is recorded with an invocation: everything but URLs, secrets and where logs and traces go.
+        """Returns what is recorded with an invocation: all but URLs, secrets and the targets of logs and traces.
 
         `alerts` stands for the webhook: the database reads there whether, and on what, an alert is to be raised.
         """

@@ -212,7 +212,7 @@ async def _check_status(response: httpx.Response) -> None:
 
 
 def _code_of(response: httpx.Response) -> str:
-    """PostgREST's code in the body of an error; empty where the answer is not PostgREST's."""
+    """Returns PostgREST's code in the body of an error; empty where the answer is not PostgREST's."""
     try:
         return str(response.json()["code"])
     except (ValueError, TypeError, KeyError):

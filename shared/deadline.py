@@ -24,9 +24,9 @@ class Deadline:
         object.__setattr__(self, "started_at", self.clock())
 
     def elapsed(self) -> float:
-        """Seconds since the start."""
+        """Returns the seconds since the start."""
         return self.clock() - self.started_at
 
     def remaining(self) -> float:
-        """Seconds left; never negative."""
+        """Returns the seconds left; never negative."""
         return max(0.0, self.seconds - self.elapsed())

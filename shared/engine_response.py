@@ -98,7 +98,7 @@ def read_response(response: HttpResponse, users: Sequence[MentorScenarios]) -> E
 
 
 def _retry_after(response: HttpResponse) -> float | None:
-    """Seconds, from either form of the header (RFC 9110, 10.2.3); None where it makes no sense."""
+    """Returns the seconds of either form of the header (RFC 9110, 10.2.3); None where it is unreadable."""
     value = (response.header("retry-after") or "").strip()
     if _SECONDS.fullmatch(value):
         return min(float(value), MAX_RETRY_AFTER_SECONDS)
@@ -206,7 +206,7 @@ def _id_of(value: object) -> str | None:
 
 
 def _code_of(text: str) -> str:
-    """A foreign code as one of ours, without the ids in it: `user-4711081` is the cause `user-…`, `e1001` one itself.
+    """Returns an engine's code without the ids in it: `user-4711081` is the cause `user-…`, `e1001` stays.
 
     Cut first: looking for addresses takes time with the square of the length.
     """
@@ -215,6 +215,6 @@ def _code_of(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Foreign text, fit to be stored and shown: one line, valid UTF-8, bounded, without e-mail addresses."""
+    """Returns foreign text fit to be stored: one line, valid UTF-8, bounded, without e-mail addresses."""
     text = text[: 4 * MAX_ERROR_LENGTH].encode("utf-8", "replace").decode()
     return _EMAIL.sub("[address]", _CONTROL.sub(" ", text))[:MAX_ERROR_LENGTH]

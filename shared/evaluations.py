@@ -73,7 +73,7 @@ class EvaluationBatch:
 
     @property
     def log_fields(self) -> dict[str, Any]:
-        """The fields by which a log line names this batch."""
+        """Returns the fields by which a log line names this batch."""
         return {"invocation_id": self.invocation_id, "slot": self.scheduled_for, "batch_no": self.batch_no}
 
 
@@ -107,7 +107,7 @@ class GroupedResults:
         return counts
 
     def stored_rows(self) -> list[dict[str, Any]]:
-        """What gets a row, as it is recorded: everything but `not_triggered`, which is counted."""
+        """Returns the results that get a row: all but `not_triggered`, which are counted."""
         return [
             {
                 "scenario_type": scenario_type,
@@ -128,7 +128,7 @@ def _all_or_none(notification_ids: list[str | None]) -> list[str | None] | None:
 
 
 def to_pairs(users: Sequence[MentorScenarios]) -> list[dict[str, Any]]:
-    """The frozen form of a batch's pairs: users grouped by what they share, in each group as they came."""
+    """Returns the frozen form of a batch's pairs: users grouped by what they share, in each group as they came."""
     groups: defaultdict[tuple[tuple[str, ...], str | None], list[str]] = defaultdict(list)
     for user in users:
         groups[user.scenario_types, user.skip_reason].append(user.user_id)
@@ -139,7 +139,7 @@ def to_pairs(users: Sequence[MentorScenarios]) -> list[dict[str, Any]]:
 
 
 def from_pairs(pairs: Iterable[dict[str, Any]]) -> tuple[MentorScenarios, ...]:
-    """The reverse of `to_pairs`."""
+    """Returns the users of a frozen form: the reverse of `to_pairs`."""
     return tuple(
         MentorScenarios(user_id, scenario_types, skip_reason)
         for group in pairs

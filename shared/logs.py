@@ -91,7 +91,7 @@ class _Formatter(JsonFormatter):
 
 
 def _for_google_cloud(trace: Trace, project: str) -> dict[str, Any]:
-    """The members by which Google Cloud Logging groups the lines of a request and leads to its trace."""
+    """Returns the members by which Google Cloud Logging groups the lines of a request and links its trace."""
     members: dict[str, Any] = {"logging.googleapis.com/trace": f"projects/{project}/traces/{trace.id}"}
     if trace.span_id is not None:
         members["logging.googleapis.com/spanId"] = trace.span_id
@@ -101,7 +101,7 @@ def _for_google_cloud(trace: Trace, project: str) -> dict[str, Any]:
 
 
 def _only_ours(record: logging.LogRecord) -> bool:
-    """Has a record written by our handler, and keeps it from the handlers of its own logger.
+    """Passes a record to our handler, and keeps it from the handlers of its own logger.
 
     A filter, because a server replaces handlers when it starts, which may be after this.
     """
@@ -178,7 +178,7 @@ def _read_cloud_trace(header: str | None) -> Trace | None:
 
 
 def current_trace() -> Trace:
-    """Where we are; a trace is started where there is none."""
+    """Returns the current trace; starts one where there is none."""
     trace = _trace.get()
     if trace is None:
         start_trace(None)
@@ -187,12 +187,12 @@ def current_trace() -> Trace:
 
 
 def trace_id() -> str:
-    """The current trace's id: 32 hexadecimal digits."""
+    """Returns the current trace's id: 32 hexadecimal digits."""
     return current_trace().id
 
 
 def traceparent() -> str:
-    """A `traceparent` header for a call that this trace makes."""
+    """Returns a `traceparent` header for a call that this trace makes."""
     trace = current_trace()
     # Not from the system's entropy, which costs a system call: a span's id has to be new, not secret; zero is none.
     return f"00-{trace.id}-{random.getrandbits(64) or 1:016x}-{'00' if trace.sampled is False else '01'}"
@@ -200,7 +200,7 @@ def traceparent() -> str:
 
 @contextmanager
 def within_span(trace: Trace) -> Iterator[None]:
-    """Lines within the block carry a span of ours."""
+    """Sets the span that log lines within the block carry."""
     token = _trace.set(trace)
     try:
         yield

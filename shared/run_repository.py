@@ -187,7 +187,7 @@ class RunRepository:
         ]
 
     async def get(self, invocation_id: str) -> InvocationDetail | None:
-        """One invocation with everything that is known of it; None when there is none."""
+        """Returns one invocation with everything that is known of it; None when there is none."""
         found = await self._database.call("scheduler_get", invocation_id=invocation_id)
         return None if found is None else InvocationDetail.model_validate(found)
 
@@ -216,7 +216,7 @@ class RunRepository:
         return outcome
 
     async def last_success(self) -> LastSuccess:
-        """The newest scheduled run that ended `success` or `partial`."""
+        """Returns the newest scheduled run that ended `success` or `partial`."""
         answer = await self._database.call("scheduler_last_success")
         run = None if answer["run"] is None else EndedRun.model_validate(answer["run"])
         return LastSuccess(datetime.fromisoformat(answer["clock"]), run)

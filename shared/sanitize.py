@@ -6,7 +6,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def sanitize(text: str, *, limit: int = 200) -> str:
-    """`text` on one line, as valid Unicode, cut to a length.
+    """Returns `text` on one line, as valid Unicode, cut to a length.
 
     A caller's JSON may hold a lone surrogate (`"\\ud800"`), which no UTF-8 encoder takes; a path may hold a line break
     or an escape sequence. Each character that `str.isprintable` does not know becomes U+FFFD.

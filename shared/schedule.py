@@ -40,7 +40,7 @@ class Schedule:
         CronSim(self.expression, datetime.now(self.timezone))
 
     def current_and_next(self, now: datetime) -> tuple[datetime, datetime]:
-        """The slot that is current and the one after it.
+        """Returns the current slot and the one after it.
 
         Args:
             now: an aware time.
@@ -58,7 +58,7 @@ class Schedule:
         return current.astimezone(UTC), following.astimezone(UTC)
 
     def between(self, after: datetime, before: datetime) -> Iterator[datetime]:
-        """The fire times after `after` and before `before`, two aware times, in UTC, the latest first."""
+        """Yields the fire times between two aware times, both excluded, in UTC, the latest first."""
         slot = self.current_and_next(before - MINUTE if before == to_slot(before) else before)[0]
         while slot > after:
             yield slot

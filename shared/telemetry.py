@@ -287,7 +287,7 @@ class Telemetry:
             loop.call_soon_threadsafe(sending.set_result, None)
 
     def _noted(self, exporter: Any) -> Any:
-        """The exporter, of which it is noted here when the collector does not take what it sends."""
+        """Returns the exporter, which from now on notes a collector that does not take what it sends."""
         export = exporter.export
 
         def export_and_note(*arguments: Any, **options: Any) -> Any:
@@ -341,7 +341,7 @@ def _cause_of(error: BaseException) -> str:
 
 
 def _context_of(trace: Trace) -> Context:
-    """The caller's span as the parent of ours; where it named none, ours is the first of the trace."""
+    """Returns the caller's span as the parent of ours; without one, ours is the first of the trace."""
     if trace.span_id is None:
         return Context()
     flags = TraceFlags(TraceFlags.DEFAULT if trace.sampled is False else TraceFlags.SAMPLED)
@@ -358,7 +358,7 @@ def _header_of(context: SpanContext) -> str:
 
 
 def _attributes_of_calls(url: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is the same for all calls, by the semantic conventions for HTTP clients: of the metric, and of the spans."""
+    """Returns the attributes of metric and spans by the semantic conventions for HTTP clients."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     attributes = {

@@ -14,7 +14,7 @@ MAX_MAX_AGE_HOURS = 24 * 366
 
 
 def _require_plus(value: object) -> object:
-    """A query's `+` stands for a space."""
+    """Refuses an offset without its `+`: a query's `+` stands for a space."""
     if isinstance(value, str) and re.search(r" \d\d:?\d\d$", value[16:]):
         raise ValueError("expected an RFC 3339 time with an offset; a + in a query has to be written %2B")
     return value
@@ -24,7 +24,7 @@ QueryMoment = Annotated[Moment, BeforeValidator(_require_plus)]
 
 
 def _unquote(value: object) -> object:
-    """The field is specified as a structured field's string, `"abc"`, and often sent as `abc`."""
+    """Accepts both `"abc"`, a structured field's string as specified, and `abc`, as it is often sent."""
     if isinstance(value, str) and len(value) >= 2 and value[0] == value[-1] == '"':
         return re.sub(r'\\(["\\])', r"\1", value[1:-1])
     return value

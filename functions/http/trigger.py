@@ -75,7 +75,7 @@ async def last_run(
         Query(description="By default the longest gap around the current slot and two hours: 26 for a daily schedule."),
     ] = None,
 ) -> schemas.LastRun:
-    """Dead-man's check for an external monitor: 503 unless a scheduled run ended well in that time.
+    """Returns 503 unless a scheduled run ended well in that time: a dead-man's check for an external monitor.
 
     Such a run has mentors, is not dry, and ended `success` or `partial`. The answer is cached for half a minute.
     """

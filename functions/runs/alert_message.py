@@ -78,7 +78,7 @@ def _other_failures(counts: Counts, shown: Sequence[Cause]) -> Iterator[str]:
 
 
 def _payload(alert: Alert) -> dict[str, Any]:
-    """Slack accepts strings, numbers, booleans, objects of these, and no null."""
+    """Returns what Slack accepts: strings, numbers, booleans, objects of these, and no null."""
     return {
         "reason": alert.reason,
         "invocation_id": str(alert.invocation.id),

@@ -92,7 +92,7 @@ class BatchWorker:
 
     @property
     def stats(self) -> WorkerStats:
-        """What was done so far."""
+        """Returns the counts so far."""
         return self._processor.stats
 
     def on_enqueued(self) -> None:

@@ -102,7 +102,7 @@ class _UnusableRows:
             self._user_ids += islice(skipped, SAMPLE_USER_IDS - len(self._user_ids))
 
     def log(self, invocation: OpenInvocation) -> None:
-        """One line, however many there are."""
+        """Logs one line, however many rows there are."""
         invalid, missing = self._counts[INVALID_SEGMENTS], self._counts[USER_ID_MISSING]
         if invalid or missing:
             log_event(

@@ -170,7 +170,7 @@ async def _end(database: Database, mentors: list[ActivePeerMentor]) -> MentorsPa
 
 
 def _checked(segments: object) -> tuple[frozenset[str], str | None, int]:
-    """A row's segments, its reason to be skipped, and 1 if it cannot be used. Null is no segments."""
+    """Returns a row's segments, its reason to be skipped, and 1 if it cannot be used. Null is no segments."""
     if segments is None:
         return frozenset(), None, 0
     # A text has members too, which are letters; an array of several dimensions comes as a list of lists.
@@ -180,7 +180,7 @@ def _checked(segments: object) -> tuple[frozenset[str], str | None, int]:
 
 
 def _merged(rows: Iterable[ActivePeerMentor]) -> list[ActivePeerMentor]:
-    """The mentors in rows of the view; one who is in several has the segments of all that can be used."""
+    """Returns one mentor for all rows of a user, with the segments of all usable rows."""
     mentors: dict[str, ActivePeerMentor] = {}
     for row in rows:
         known = mentors.setdefault(row.user_id, row)

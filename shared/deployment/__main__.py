@@ -97,7 +97,7 @@ def _deployment(options: argparse.Namespace, environ: Mapping[str, str]) -> Depl
 
 
 def _digest(folder: Path, words: Sequence[str]) -> str:
-    """Short enough for a label."""
+    """Returns a digest that is short enough for a label."""
     digest = hashlib.sha256(repr(words).encode())
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()

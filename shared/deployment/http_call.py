@@ -39,7 +39,7 @@ class Answer:
 
     @property
     def problem(self) -> str:
-        """The status with the code and the detail that came with it, for a person: one line, cut, without secrets."""
+        """Returns status, code and detail for a person: one line, cut, without secrets."""
         body = self.body if isinstance(self.body, dict) else {}
         code = self._shown(body.get("code"), LONGEST_CODE)
         detail = self._shown(body.get("detail") or body.get("message") or body.get("title"), LONGEST_DETAIL)

@@ -99,7 +99,7 @@ class Deployment:
     secrets: Mapping[str, str]
 
     def facts(self) -> dict[str, str]:
-        """What deploy.sh works with, by the names of the files in which it finds them."""
+        """Returns what deploy.sh works with, by the names of the files that it reads."""
         url = urlsplit(self.settings.database_url.get_secret_value())
         user, _, place = url.netloc.rpartition("@")
         found = {name: str(value) for name, value in self.settings.model_dump(exclude_none=True).items()}
@@ -150,7 +150,7 @@ def check(target: str, environment: Mapping[str, str], example: Mapping[str, str
 
 
 def unknown_names(names: Mapping[str, str]) -> list[str]:
-    """Of the names in a file of settings those that nothing reads: they may be mistyped."""
+    """Returns the names in a file of settings that nothing reads: they may be mistyped."""
     kinds: list[type[Settings]] = [ScenarioEvaluationConfig, *TARGETS.values()]
     known = {name.upper() for kind in kinds for name in kind.model_fields}
     return sorted(name for name in names if name not in known and not _OF_OTHERS.fullmatch(name))

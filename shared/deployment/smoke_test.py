@@ -140,7 +140,7 @@ class SmokeTest:
             raise SmokeTestError(f"{self._url}{path}: no answer ({error})") from error
 
     def _attempts(self, seconds: float) -> Iterator[None]:
-        """One now, then others until the time is over; each grows rarer."""
+        """Yields at once, then at growing intervals until the time is over."""
         until, pause = self._clock() + seconds, PAUSE_SECONDS
         yield
         while self._clock() < until:
