@@ -211,7 +211,7 @@ _RELATIONS: Final[Mapping[str, tuple[str, Callable[[Any, Any], bool], str]]] = {
     ),
     "batch_visibility_seconds": (
         "time_budget_seconds",
-        lambda visibility, deadline: visibility > deadline + RECORDING_MARGIN_SECONDS,
+        lambda visibility, budget: visibility > budget + RECORDING_MARGIN_SECONDS,
         f"expected more than TIME_BUDGET_SECONDS ({{1}}) + {RECORDING_MARGIN_SECONDS}, found {{0}}: "
         "a batch must not become visible to other workers while its worker still has it",
     ),
@@ -223,7 +223,7 @@ _RELATIONS: Final[Mapping[str, tuple[str, Callable[[Any, Any], bool], str]]] = {
     ),
     "engine_timeout_seconds": (
         "time_budget_seconds",
-        lambda timeout, deadline: timeout < deadline,
+        lambda timeout, budget: timeout < budget,
         "expected less than TIME_BUDGET_SECONDS ({1}), found {0:g}",
     ),
     "invocation_expires_after_hours": (

@@ -3,7 +3,7 @@
     SchedulerError
     ├── ConfigError                 the environment holds no usable configuration
     ├── RequestError                the caller's request cannot be served; carries the HTTP answer
-    ├── DeadlineExceededError              the slice's time budget ended before the work did
+    ├── DeadlineExceededError       the slice's time budget ended before the work did
     ├── AlertNotSentError           the alerts' webhook did not take a message; carries a stable code
     ├── DatabaseError
     │   ├── DatabaseUnavailableError    away, or too busy: try again
@@ -12,8 +12,8 @@
     │   └── MentorsViewError            the view `active_peer_mentors` cannot be read as it is
     └── EngineError                 carries a stable code
         ├── EngineTransientError        this call failed, a repeat may not: time-out, refused, reset, 408, 429, 5xx
-        ├── InvalidEngineRequestError      something in this very call is not acceptable: 400, 413, 422
-        ├── EngineAccessError         the engine refuses every call: 401, 403, 404
+        ├── InvalidEngineRequestError   something in this very call is not acceptable: 400, 413, 422
+        ├── EngineAccessError           the engine refuses every call: 401, 403, 404
         └── EngineUnavailableError      the engine is down
 
 Foreign errors are translated where they arise (`database.py`, `http_client.py`, `engine_client.py`,

@@ -37,7 +37,7 @@ class QueueRepository:
 
     Args:
         database: the Data API.
-        config: what is recorded with an invocation, and the limits that SQL has to know.
+        config: has the limits that SQL has to know.
 
     Every method raises `DatabaseUnavailableError` or `DatabaseRefusedError` where the Data API does not comply.
     """

@@ -167,7 +167,7 @@ class Telemetry:
             "scheduler.failures", "{evaluation}", "Evaluations that failed, by scenario type and cause."
         )
         self._invocations = meter.create_counter(
-            "scheduler.invocations", "{invocation}", "QueueRepository that a slice ended, by status and trigger."
+            "scheduler.invocations", "{invocation}", "Invocations that a slice ended, by status and trigger."
         )
         self._lateness = meter.create_histogram(
             "scheduler.invocation.lateness",
@@ -203,7 +203,7 @@ class Telemetry:
             "slice",
             context=_context_of(current_trace()),
             kind=SpanKind.SERVER,
-            attributes={"faas.trigger": "http", "scheduler.trigger": trigger},
+            attributes={"faas.trigger": "http", "scheduler.slice.kind": trigger},
         )
         try:
             with _under_way(span):

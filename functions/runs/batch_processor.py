@@ -122,7 +122,7 @@ class BatchProcessor:
 
     async def _evaluate_and_record(self, batch: EvaluationBatch) -> None:
         started = self._deadline.elapsed()
-        evaluated = await self._evaluate(batch, started)
+        evaluated = await self._evaluate(batch)
         if evaluated is None:
             return
         duration_ms = round((self._deadline.elapsed() - started) * 1000)
@@ -134,8 +134,14 @@ class BatchProcessor:
                 self._telemetry.recorded(evaluated.results, duration_ms)
         self.stats.progressed = True
 
-    async def _evaluate(self, batch: EvaluationBatch, started: float) -> BatchResult | None:
-        """Returns the results of a batch; None where it was released. `started`: seconds into the time budget."""
+    async def _evaluate(self, batch: EvaluationBatch) -> BatchResult | None:
+        """Returns the results of a batch; None where it was released."""
+        began: float | None = None
+
+        def begin() -> None:
+            nonlocal began
+            began = self._deadline.elapsed() if began is None else began
+
         try:
             # A fatal error ends evaluations, not records that are under way.
             async with asyncio.timeout(None) as evaluation:
@@ -149,12 +155,13 @@ class BatchProcessor:
                         types_per_call=self._config.engine_types_per_call,
                         max_deliveries=self._config.max_batch_deliveries,
                         on_calls=self._on_calls,
+                        on_begin=begin,
                     )
                 finally:
                     self._evaluations.discard(evaluation)
         except DeadlineExceededError:
-            # A batch that had half of a time budget and got no result is not merely late.
-            await self._release(batch, count_delivery=started < self._deadline.seconds / 2)
+            # A batch whose calls had half of a time budget and got no result is not merely late.
+            await self._release(batch, count_delivery=began is not None and began < self._deadline.seconds / 2)
         except (EngineAccessError, EngineUnavailableError) as error:
             self._stop_for_engine(error)
             await self._release(batch, count_delivery=False)

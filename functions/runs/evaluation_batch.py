@@ -38,6 +38,7 @@ async def run_evaluation_batch(
     types_per_call: int | None = None,
     max_deliveries: int,
     on_calls: Callable[[int], None] = lambda change: None,
+    on_begin: Callable[[], None] = lambda: None,
 ) -> BatchResult:
     """Evaluates a batch's pairs.
 
@@ -50,6 +51,7 @@ async def run_evaluation_batch(
         max_deliveries: on the last of so many deliveries pairs without a result at the deadline are failed, not
             released; after it no call is made.
         on_calls: called with the number of first attempts to come, and with -1 for each that has ended.
+        on_begin: called when the first call is about to be made.
 
     Returns:
         The results. Users without all of their results at the deadline are `remaining`.
@@ -69,7 +71,7 @@ async def run_evaluation_batch(
     isolation = FailureIsolation(ledger, engine, context, deadline)
     calls = list(_cut_into_calls(users, users_per_call, types_per_call))
     try:
-        deferred = await _make_first_attempts(calls, ledger, isolation, engine.limiter, on_calls)
+        deferred = await _make_first_attempts(calls, ledger, isolation, engine.limiter, on_calls, on_begin)
         await gather_or_cancel(step() for step in deferred)
         await isolation.isolate()
     except DeadlineExceededError:
@@ -97,6 +99,7 @@ async def _make_first_attempts(
     isolation: FailureIsolation,
     limiter: AdaptiveLimiter,
     on_calls: Callable[[int], None],
+    on_begin: Callable[[], None],
 ) -> list[Step]:
     """Makes each call once, by as many workers as calls may be in flight: a task for each call would cost more.
 
@@ -113,6 +116,8 @@ async def _make_first_attempts(
     async def work() -> None:
         nonlocal left
         async with limiter.workers:
+            if left == len(calls):
+                on_begin()
             for users in waiting:
                 try:
                     response = await isolation.call(users)

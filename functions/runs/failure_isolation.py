@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from functions.runs.result_ledger import ResultLedger, Users
@@ -74,14 +75,7 @@ class FailureIsolation:
 
     async def retry_call(self, users: Users, first: EngineTransientError) -> None:
         """Repeats a call whose first attempt failed: tenacity around every call would cost more than most calls do."""
-        failures = [first]
-
-        async def attempt() -> EngineResponse:
-            if failures:
-                raise failures.pop()
-            return await self.call(users)
-
-        await self._evaluate(users, lambda _: self._engine.retrying(self._deadline)(attempt))
+        await self._evaluate(users, partial(self._call_after, first))
 
     async def bisect_rejected(self, users: Users, error: InvalidEngineRequestError, call: Call | None = None) -> None:
         """Halves a call that the engine refuses, until the refused user stands alone; only that user fails."""
@@ -133,6 +127,17 @@ class FailureIsolation:
 
     async def _call_with_retries(self, users: Users) -> EngineResponse:
         return await self._engine.retrying(self._deadline)(self.call, users)
+
+    async def _call_after(self, first: EngineTransientError, users: Users) -> EngineResponse:
+        """Calls with retries; `first` counts as the first attempt, also for the halves of a call refused later."""
+        failures = [first]
+
+        async def attempt() -> EngineResponse:
+            if failures:
+                raise failures.pop()
+            return await self.call(users)
+
+        return await self._engine.retrying(self._deadline)(attempt)
 
     async def _retry_user(self, user: MentorScenarios, response: EngineResponse) -> None:
         """Repeats the pairs that `response` left open; those that stay open fail by the engine's last result."""

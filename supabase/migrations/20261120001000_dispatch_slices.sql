@@ -144,7 +144,7 @@ $$;
 create function scheduler.dispatch() returns integer
 language plpgsql set search_path = '' as $$
 begin
-  -- QueueRepository before dispatches, the order in which scheduler_end_slice locks.
+  -- Invocations before dispatches, the order in which scheduler_end_slice locks.
   perform scheduler.expire();
   perform scheduler.requeue_orphaned_batches();
   perform scheduler.collect_responses();

@@ -92,8 +92,8 @@ export function outcomeMeaning(outcome) {
   return OUTCOME_WORDS[outcome]?.[1] ?? "";
 }
 
-export function triggerWord(triggeredBy) {
-  return TRIGGERS[triggeredBy] ?? triggeredBy;
+export function triggerWord(trigger) {
+  return TRIGGERS[trigger] ?? trigger;
 }
 
 export function reasonText(error) {

@@ -96,7 +96,7 @@ async def test_an_outage_is_gauged_until_it_is_over(harness: Harness, collector:
     await caller.run({"dry_run": True})
     await caller.send("POST", "/evaluation-batch", json={"user_ids": mentors[:1], "dry_run": True})
     *_, manual, batch = collector.spans_called("slice")
-    triggers = [attributes_of(span.attributes)["scheduler.trigger"] for span in (manual, batch)]
+    triggers = [attributes_of(span.attributes)["scheduler.slice.kind"] for span in (manual, batch)]
     assert triggers == ["manual", "batch"]
     assert not manual.parent_span_id
 

@@ -300,3 +300,14 @@ async def test_a_manual_slice_leaves_poison_batches_alone(clock: ManualClock) ->
     done = await run(make_worker(queue, FakeEngine(clock), manual_only=True))
     assert (done.batches, done.progressed, len(queue.poison)) == (0, True, 5)
     assert queue.in_hand_at_poison_claims == []
+
+
+async def test_only_batches_whose_calls_began_early_count_a_delivery(clock: ManualClock) -> None:
+    """Four calls hang until the time budget ends; the calls of two more batches in hand wait for a place."""
+    queue = FakeQueue(one_user_batches(range(IN_HAND_AT_FOUR_CALLS)))
+    engine = FakeEngine(clock, poison={f"user-{number:03}": 0 for number in range(IN_HAND_AT_FOUR_CALLS)})
+    await run(make_worker(queue, engine, seconds=15))
+    assert [count_delivery for _, count_delivery in sorted(queue.released, key=lambda each: each[0].users)] == [
+        *[True] * 4,
+        *[False] * (IN_HAND_AT_FOUR_CALLS - 4),
+    ]

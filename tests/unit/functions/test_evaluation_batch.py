@@ -374,3 +374,9 @@ async def test_skips_need_no_engine_and_no_time(
     engine = FakeEngine(clock, trouble=always(status))
     assert await run(engine, SKIPPED, deliveries=deliveries, seconds=seconds) == skips_of(SKIPPED)
     assert engine.calls == []
+
+
+async def test_a_refusal_after_a_transient_failure_fails_one_user(clock: ManualClock) -> None:
+    failures = [httpx.Response(500)]
+    engine = FakeEngine(clock, poison={POISON: 422}, trouble=lambda _: failures.pop() if failures else None)
+    assert_only_these_fail(await run(engine), HUNDRED, {POISON: cause(422)})
