@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -25,9 +26,36 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
+NOT_FOUND = pytest.StashKey[set[str]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[Any]:
+    """Passes a path or test that does not exist to the controller: xdist itself only reports that no tests ran."""
+    try:
+        return (yield)
+    except pytest.UsageError as error:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["not_found"] = [str(line) for line in error.args]
+        raise
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    not_found = getattr(node, "workeroutput", {}).get("not_found", [])
+    node.config.stash.setdefault(NOT_FOUND, set()).update(not_found)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.stash.get(NOT_FOUND, None):
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
     yield
+    for error in sorted(config.stash.get(NOT_FOUND, ())):
+        terminalreporter.write_line(f"ERROR: {error}", red=True)
     if skipped := summary(terminalreporter.stats.get("skipped", [])):
         terminalreporter.write_line(skipped, yellow=True)
 
