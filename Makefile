@@ -54,7 +54,7 @@ lock: install ## pin the deployed packages anew, and write docs/licences.md
 	@$(BIN)/uv pip compile requirements.txt --output-file $(LOCK) --upgrade --quiet \
 	  --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
-	@$(BIN)/python -m tests.licences --write
+	@$(BIN)/python -m tests.licences
 
 bench: install $(PEERS_INSTALLED) ## measure this function beside its alternatives (ARGS='fan-out tail --rounds 5', ARGS=--quick)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.config import ScenarioEvaluationConfig
-from shared.database import Database, from_row
+from shared.database import from_row
 from shared.evaluations import EvaluationBatch, GroupedResults, MentorScenarios, from_pairs, to_pairs
+from shared.repository import Repository
 
 # When a claim may return a poison batch: where nothing else is left, or before all else.
 Poison = Literal["first", "last"]
@@ -32,19 +32,8 @@ class ClaimedBatches:
     poison_waits: bool = False
 
 
-class QueueRepository:
-    """State changes of batches.
-
-    Args:
-        database: the Data API.
-        config: has the limits that SQL has to know.
-
-    Every method raises `DatabaseUnavailableError` or `DatabaseRefusedError` where the Data API does not comply.
-    """
-
-    def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
-        self._database = database
-        self._config = config
+class QueueRepository(Repository):
+    """State changes of batches."""
 
     async def enqueue(
         self,

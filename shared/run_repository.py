@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from shared.config import ScenarioEvaluationConfig
-from shared.database import Database, from_row
+from shared.database import from_row
 from shared.evaluations import MentorScenarios
 from shared.invocation import Invocation, InvocationDetail, ListedInvocation, Moment, Shape
+from shared.repository import Repository
 from shared.schedule import UsedSlot
 from shared.slice_repository import to_canary
 
@@ -82,19 +82,8 @@ class LastSuccess:
     run: EndedRun | None
 
 
-class RunRepository:
-    """The records of all invocations, in the database.
-
-    Args:
-        database: the Data API.
-        config: what is recorded with an invocation, and the limits that SQL has to know.
-
-    Every method raises `DatabaseUnavailableError` or `DatabaseRefusedError` where the Data API does not comply.
-    """
-
-    def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
-        self._database = database
-        self._config = config
+class RunRepository(Repository):
+    """The records of all invocations, in the database."""
 
     async def open(
         self,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.config import ScenarioEvaluationConfig
-from shared.database import Database, from_row
+from shared.database import from_row
 from shared.evaluations import MentorScenarios
 from shared.invocation import Cause, InvocationSummary
+from shared.repository import Repository
 
 # Calls end with the time budget of their slice; a process that is short of CPU notices it late.
 PERMIT_MARGIN_SECONDS = 5.0
@@ -111,19 +111,8 @@ def to_canary(pair: dict[str, str] | None) -> MentorScenarios | None:
     return MentorScenarios(pair["user_id"], (pair["scenario_type"],)) if pair else None
 
 
-class SliceRepository:
-    """State changes at the start and the end of a slice.
-
-    Args:
-        database: the Data API.
-        config: what is recorded with an invocation, and the limits that SQL has to know.
-
-    Every method raises `DatabaseUnavailableError` or `DatabaseRefusedError` where the Data API does not comply.
-    """
-
-    def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
-        self._database = database
-        self._config = config
+class SliceRepository(Repository):
+    """State changes at the start and the end of a slice."""
 
     async def open_slot(self, now: datetime, requested_slot: datetime | None) -> OpenedSlot:
         """Opens the due slot unless it is open, and returns what is open.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,12 +17,13 @@ from .data_dir import write_private
 TEN_YEARS = 10 * 365 * 24 * 3600
 
 
-class _Kept:
+class _Kept(ABC):
     """A dataclass that a data directory keeps."""
 
     @classmethod
+    @abstractmethod
     def generate(cls) -> Self:
-        raise NotImplementedError
+        """Makes new ones."""
 
     @classmethod
     def kept(cls, path: Path) -> Self:
