@@ -176,6 +176,16 @@ async def test_a_field_with_two_values_is_refused(function: Function, field: str
     assert (await function.http.post(PREFIX, headers=same)).status_code == 201
 
 
+async def test_lines_of_one_field_are_one_list(function: Function) -> None:
+    """RFC 9110, 5.3."""
+    etag = (await function.http.get("/dashboard")).headers["etag"]
+    several = [("If-None-Match", '"other"'), ("If-None-Match", etag)]
+    assert (await function.http.get("/dashboard", headers=several)).status_code == 304
+    for order in (["wait=10", "respond-async"], ["respond-async", "wait=10"]):
+        headers = [*ADMIN.items(), *(("Prefer", preference) for preference in order)]
+        assert (await function.http.post(PREFIX, headers=headers)).status_code == 202
+
+
 async def test_refused_callers_write_few_lines_without_token_or_address(function: Function, log: LogLines) -> None:
     await function.http.post("/", headers={"Authorization": "Bearer almost-a-known-token"})
     assert len(log.of("caller_refused")) == 1
