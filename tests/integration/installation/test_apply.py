@@ -10,7 +10,7 @@ import pytest
 from tests.emulator.project import MIGRATIONS
 from tests.integration.database.walk import grants
 
-from .database import Installation
+from .conftest import Installation
 
 VERSIONS = [file.name.partition("_")[0] for file in sorted(MIGRATIONS.glob("*.sql"))]
 # Their own, with rights and a policy that their application lives on.

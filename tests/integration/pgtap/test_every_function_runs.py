@@ -10,8 +10,8 @@ FUNCTIONS = "select substr(proname, 11) from pg_proc where oid::regprocedure::te
 CONFIG = """config = '{"alerts": true, "alert_partial_above": 0, "alert_late_above_minutes": 9}'"""
 
 
-async def test_every_function_runs_on_the_oldest_postgres(oldest: ProjectFactory) -> None:
-    async with oldest.database() as name, SqlCore(oldest.server.url(name)) as core:
+async def test_every_function_runs_on_the_oldest_postgres(projects_on_oldest: ProjectFactory) -> None:
+    async with projects_on_oldest.database() as name, SqlCore(projects_on_oldest.server.url(name)) as core:
         worker = await core.worker()
         await core.install_long_ago()
         await core.make_callable()
