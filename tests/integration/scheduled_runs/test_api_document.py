@@ -1,8 +1,9 @@
-"""What docs/api.md says is true: its examples run in order, and answers have the members that it shows."""
+"""What docs/api.md and the README say is true: their commands run in order, and answers have the members shown."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import re
@@ -11,12 +12,14 @@ from itertools import pairwise
 from typing import Any
 
 from shared.invocation import Counts, FailureCause, InvocationDetail, InvocationState
+from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
 from tests.faults.system_packages import require_curl
 from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
 TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Each in the order of the document; the first block sets variables and answers nothing.
 STATUSES = [200, 200, 200, 200, 200, 200, 201, 201, 202, 201, 200, 204, 200, 200, 200, 200]
 
@@ -31,19 +34,26 @@ def examples() -> list[tuple[str, Any]]:
     ]
 
 
-async def run(command: str, variables: Mapping[str, str]) -> tuple[int, Any]:
+async def run(script: str, harness: Harness, variables: Mapping[str, str]) -> str:
+    """Returns what the commands print, with the status of each answer on a line of its own."""
     require_curl()
-    script = command.replace("curl ", "curl -sS -w '\\n%{http_code}' ")
+    script = script.replace("2026-11-23T02:00:00Z", harness.slot.isoformat())
+    script = script.replace("curl ", "curl -sS -w '\\n%{http_code}\\n' ")
     process = await asyncio.create_subprocess_exec(
         *("bash", "-euo", "pipefail", "-c", script),
-        env={"PATH": os.environ["PATH"], **variables},
+        env={
+            "PATH": f"{PostgresBinaries.find().bin}:{os.environ['PATH']}",
+            "INVOKE_TOKEN": harness.project.invoke_token,
+            "ADMIN_TOKEN": harness.project.admin_token,
+            "DATABASE_URL": harness.project.database_url,
+            **variables,
+        },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     output = (await process.communicate())[0].decode()
     assert process.returncode == 0, output
-    body, _, status = output.rpartition("\n")
-    return int(status), json.loads(body) if body else None
+    return output
 
 
 def members(shown: Any, found: Any, where: str) -> None:
@@ -66,20 +76,15 @@ async def test_the_examples_work(harness: Harness) -> None:
     harness.engine.rules.append(rules.refuse_calls_with(mentors[:1]))
     function = await harness.start_function()
     (preamble, _), *others = examples()
-    variables = {
-        "FUNCTION_URL": function.url,
-        "INVOKE_TOKEN": harness.project.invoke_token,
-        "ADMIN_TOKEN": harness.project.admin_token,
-        "MENTOR": mentors[0],
-    }
+    variables = {"FUNCTION_URL": function.url, "MENTOR": mentors[0]}
     await harness.execute(
         b"insert into scheduler.dispatches (requested_at, ended_at, status_code) values (now(), now(), 200)"
     )
 
     for (command, shown), expected in zip(others, STATUSES, strict=True):
-        command = command.replace("2026-11-23T02:00:00Z", harness.slot.isoformat())
-        status, answer = await run(preamble + command, variables)
-        assert status == expected, (command, answer)
+        body, status = (await run(preamble + command, harness, variables))[:-1].rsplit("\n", 1)
+        answer = json.loads(body) if body else None
+        assert int(status) == expected, (command, answer)
         if shown is not None:
             members(shown, answer, "answer")
         if answer and "trigger" in answer:
@@ -107,3 +112,39 @@ def test_every_code_that_the_source_answers_is_in_the_table() -> None:
     answered |= set(re.findall(r'^    event = "([a-z_]+)"$', errors, re.MULTILINE))
     assert len(answered) > 15
     assert answered <= written, answered - written
+
+
+def block_of_readme(language: str, containing: str) -> str:
+    blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    (block,) = (block for block in blocks if containing in block)
+    return block
+
+
+async def test_the_readmes_commands_for_manual_calls_work(harness: Harness) -> None:
+    mentors = await harness.add_mentors(10)
+    harness.engine.rules.append(rules.refuse_calls_with(mentors[:1]))
+    function = await harness.start_function()
+    script = block_of_readme("bash", "INVOKE_TOKEN")
+    script += 'SCHEDULED_RUN=$(psql -qAt "$DATABASE_URL" -c "select id from public.scheduler_invocations")\n'
+    script += block_of_readme("bash", "retry_of")
+    assert "2026-11-23T02:00:00Z" in script
+    output = await run(script, harness, {"FUNCTION_URL": function.url})
+    assert re.findall(r"^\d{3}$", output, re.MULTILINE) == ["200", "200", "200", "200", "201"], output
+    for shown in ('"deduplicated":false', '"deduplicated":true', '"status": "partial"', '"trigger":"retry"'):
+        assert shown in output
+
+
+def test_every_file_and_name_in_the_readme_is_there() -> None:
+    folder = ""
+    for indent, name in re.findall(r"^( *)([\w./]+) ", block_of_readme("text", "functions/  "), re.MULTILINE):
+        folder = folder if indent else name
+        assert (ROOT / (folder + name if indent else name)).exists(), name
+    names = re.findall(r"^\| `[\w()-]+` \| `((?:functions|shared)\.[\w.]+)(?:\(.*\))?` \|$", README, re.MULTILINE)
+    assert len(names) == 5
+    for name in names:
+        module, _, member = name.rpartition(".")
+        if module == "functions.main":
+            # importing it would start the function
+            assert f"def {member}(" in (ROOT / "functions" / "main.py").read_text(encoding="utf-8")
+        else:
+            assert hasattr(importlib.import_module(module), member), name
