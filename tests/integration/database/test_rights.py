@@ -1,9 +1,13 @@
-"""Nothing of ours is open to roles that need it not (I6): a walk over the catalogues after the migrations alone."""
+"""Nothing of ours is open to roles that need it not (I6), as the catalogues have it after the migrations alone.
+
+Row level security, search paths and definers' rights: supabase/tests/database.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from tests.emulator.connections import connect
@@ -11,7 +15,7 @@ from tests.emulator.migrations import apply_migrations
 from tests.emulator.project import MIGRATIONS, ProjectFactory
 
 from .sql_core import Session
-from .walk import Grant, grants, tables_without_rls
+from .walk import Grant, grants
 
 DOCUMENTED = {
     *(Grant("relation", "public.peer_mentors", "service_role", of) for of in ("SELECT", "INSERT", "UPDATE", "DELETE")),
@@ -20,6 +24,13 @@ DOCUMENTED = {
     Grant("relation", "public.scheduler_invocation_batches", "service_role", "SELECT"),
     Grant("relation", "public.scheduler_evaluations", "service_role", "SELECT"),
 }
+QUEUE = "scenario_evaluation_batches"
+QUEUE_CALLS = (
+    *(f"select pgmq.{name}('{QUEUE}', 1)" for name in ("delete", "archive")),
+    *(f"select pgmq.{name}('{QUEUE}', 1, 1)" for name in ("read", "set_vt")),
+    *(f"select pgmq.{name}('{QUEUE}')" for name in ("pop", "purge_queue", "drop_queue")),
+    f"select pgmq.send('{QUEUE}', '{{}}')",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +70,6 @@ async def test_granted_is_what_is_documented_and_nothing_else(owner: Session) ->
     "forgotten",
     [
         "create table public.forgotten (id integer)",
-        "create materialized view public.forgotten as select 1 as one",
-        "create sequence public.forgotten",
-        "create function scheduler.forgotten() returns integer language sql set search_path = '' return 1",
         # PUBLIC's default makes this mistake easy
         "create function public.scheduler_forgotten() returns integer language sql set search_path = '' return 1;"
         " revoke all on function public.scheduler_forgotten() from public",
@@ -78,22 +86,16 @@ async def test_a_right_forgotten_to_revoke_is_found(owner: Session, forgotten: s
     assert await grants(owner) - await expected(owner) != set()
 
 
-async def test_functions_and_the_view_lend_no_rights(owner: Session) -> None:
-    """What a function names without a schema, its caller may replace; but a procedure that commits may set no path."""
-    ours = "pronamespace in ('public'::regnamespace, 'scheduler'::regnamespace)"
-    no_path = "not 'search_path=\"\"' = any (coalesce(proconfig, '{}'))"
-    assert await owner.column(f"select proname from pg_proc where {ours} and {no_path}") == ["prune"]
-    definers = f"select proname from pg_proc where {ours} and prosecdef and proname !~ '^scheduler_'"
-    assert await owner.column(definers) == []
-    owners = f"select distinct rolsuper from pg_proc join pg_roles as r on r.oid = proowner where {ours}"
-    assert await owner.column(owners) == [False]
-    view = "select reloptions from pg_class where oid = 'public.active_peer_mentors'::regclass"
-    assert await owner.value(view) == ["security_invoker=true"]
-
-
-async def test_row_level_security_is_on_without_a_policy(owner: Session) -> None:
-    assert await tables_without_rls(owner) == set()
-    policies = "select * from pg_policy where polrelid::regclass::text ~ 'scheduler|mentor|scenario'"
-    assert await owner.rows(policies) == []
-    await owner.run("create table scheduler.forgotten (id integer)")
-    assert await tables_without_rls(owner) == {"scheduler.forgotten"}
+@pytest.mark.parametrize("role", ["anon", "authenticated"])
+async def test_queues_stay_closed_where_pgmq_is_open(owner: Session, role: str) -> None:
+    """As a project has to open it for queues that browsers use: pgmq's functions have their caller's rights."""
+    await owner.run(f"select pgmq.send('{QUEUE}', '{{}}')")
+    await owner.run(f"grant usage on schema pgmq to {role}")
+    await owner.run(f"grant execute on all functions in schema pgmq to {role}")
+    for call in QUEUE_CALLS:
+        await owner.run(f"set role {role}")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await owner.run(call)
+        await owner.run("reset role")
+        async with owner.connection.transaction(force_rollback=True):
+            await owner.run(call)

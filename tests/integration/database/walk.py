@@ -36,12 +36,6 @@ select grants.kind, grants.name, case acl.grantee when 0 then 'PUBLIC' else acl.
  where acl.grantee in (0::oid, 'anon'::regrole::oid, 'authenticated'::regrole::oid, 'service_role'::regrole::oid)
 """
 
-TABLES_WITHOUT_RLS = f"""
-select format('%I.%I', n.nspname, c.relname)
-  from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
- where c.relkind in ('r', 'p') and not c.relrowsecurity and ({OURS})
-"""
-
 
 class Grant(NamedTuple):
     kind: str
@@ -53,7 +47,3 @@ class Grant(NamedTuple):
 async def grants(session: Session) -> set[Grant]:
     """What PUBLIC, anon, authenticated and service_role may do with what is ours."""
     return {Grant(*row) for row in await session.rows(GRANTS)}
-
-
-async def tables_without_rls(session: Session) -> set[str]:
-    return set(await session.column(TABLES_WITHOUT_RLS))
