@@ -33,14 +33,10 @@ CONFIDED = (
 async def project_without_leaks(
     projects: ProjectFactory, template: str = ProjectFactory.TEMPLATE
 ) -> AsyncIterator[Project]:
-    """A project as `projects.project()` gives it, whose logs are searched once all its processes have ended.
-
-    Raises:
-        SecretLeakedError: a log holds a secret.
-        UndocumentedLineError: the function logged what its schema does not know.
-    """
+    """A project as `projects.project()` gives it, whose logs are searched once all its processes have ended."""
     # the server belongs to the whole session: of its log only what is new is this project's
-    written_before = size_of(projects.server.log_path)
+    log_of_server = projects.server.log_path
+    written_before = log_of_server.stat().st_size if log_of_server.exists() else 0
     async with projects.project(template) as project:
         yield project
     check_project(project, server_log_from=written_before)
@@ -50,25 +46,13 @@ async def project_without_leaks(
             check_schema(function.log_path)
 
 
-def check_schema(log: Path) -> int:
-    """Holds each line of a function's log against the documented schema, and answers how many there are.
-
-    Raises:
-        UndocumentedLineError: a line is none that the schema knows.
-    """
-    return check_lines(log.read_bytes().decode().split("\n")[:-1], str(log))
+def check_schema(log: Path) -> None:
+    """Raises UndocumentedLineError where a function logged what its schema does not know."""
+    check_lines(log.read_bytes().decode().split("\n")[:-1], str(log))
 
 
 def check_project(project: Project, *, server_log_from: int = 0) -> int:
-    """Searches the logs of all processes that the project ever had, and answers how many lines it read.
-
-    Args:
-        project: whose logs.
-        server_log_from: where the project's part of the server's log begins, in bytes.
-
-    Raises:
-        SecretLeakedError: a log holds a secret.
-    """
+    """Searches the logs of all processes that the project ever had; its part of the server's begins at this byte."""
     folder = project.server.log_path.parent
     # by name, not from the project's lists: a test may have started something of its own in the project's name
     logs = {*folder.glob(f"*-{project.database}.log"), *folder.glob(f"*-{project.database}-*.log")}
@@ -76,24 +60,18 @@ def check_project(project: Project, *, server_log_from: int = 0) -> int:
 
 
 def check_folder(folder: Path) -> int:
-    """The same for all logs in the data directory of an emulator that ran as a command, and the schema with it.
-
-    Raises:
-        SecretLeakedError: a log holds a secret.
-        UndocumentedLineError: the function logged what its schema does not know.
-    """
+    """The same for all logs in the data directory of an emulator that ran as a command, and the schema with it."""
     check_schema(folder / "logs" / "function.log")
     logs = sorted((folder / "logs").glob("*.log"))
     assert {log.stem for log in logs} >= {"postgres", "function", "gateway", "postgrest"}, folder
-    return check_logs(dict.fromkeys(logs, 0), _kept_secrets(folder))
+    values = {"the database password": (folder / "postgres-password").read_text()}
+    for file in ("keys.json", "tokens.json"):
+        values |= json.loads((folder / file).read_text())
+    return check_logs(dict.fromkeys(logs, 0), Secrets(values))
 
 
 def check_logs(beginnings: Mapping[Path, int], secrets: Secrets) -> int:
-    """Searches these files from these positions on, and answers how many lines it read.
-
-    Raises:
-        SecretLeakedError: one of them holds a secret.
-    """
+    """Searches these files from these positions on, returns how many lines it read, or raises SecretLeakedError."""
     leaks: list[Leak] = []
     read = 0
     for log, beginning in beginnings.items():
@@ -128,15 +106,3 @@ def secrets_of(project: Project) -> Secrets:
         "the database password": urlsplit(project.database_url).password or "",
     }
     return Secrets(confided | own)
-
-
-def _kept_secrets(folder: Path) -> Secrets:
-    values = {"the database password": (folder / "postgres-password").read_text()}
-    for file in ("keys.json", "tokens.json"):
-        values |= json.loads((folder / file).read_text())
-    return Secrets(values)
-
-
-def size_of(log: Path) -> int:
-    """Bytes that are in a log by now; none where it is not there yet."""
-    return log.stat().st_size if log.exists() else 0
