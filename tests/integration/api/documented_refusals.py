@@ -22,7 +22,6 @@ REFUSALS_OF_VALID_DATA = {
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
-    """Whether it is a failure."""
     kind = type(failure).__name__
     # functions-framework routes by a pattern whose dot is no line feed: such a path never reaches the function.
     if "%0A" in str(response.request.url) and (response.status_code, response.text) == (404, "Not Found"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import re
 from dataclasses import dataclass, field
@@ -28,39 +27,22 @@ DOCUMENTED = {code for row in ROWS for code in re.findall(r"`(\w+)`", row)}
 ELSEWHERE = {"engine_busy", "time_budget_exceeded"}
 
 
-def cursor_of(*content: object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
-
-
 BATCH, KEY = f"{API}/evaluation-batch", "Idempotency-Key"
 # Method, path, status, code, field, body and headers.
 Row = tuple[str, str, int, str, str | None, bytes, Any]
 WRONG_REQUESTS: list[Row] = [
-    *(("POST", API, 400, "malformed_json", None, body, JSON) for body in (b"{", b"[" * 100_000, b'{"note": "\xff"}')),
+    ("POST", API, 400, "malformed_json", None, b"[" * 100_000, JSON),
     ("POST", API, 413, "body_too_large", None, b"{}".ljust(1024 * 1024 + 1), JSON),
     ("POST", API, 415, "unsupported_media_type", None, b"{}", {"Content-Type": "text/plain"}),
     ("POST", API, 422, "unknown_field", "\N{REPLACEMENT CHARACTER}", b'{"\\u0000": 1}', JSON),
-    ("POST", API, 422, "invalid_field", "note", b'{"note": "\\u0000"}', JSON),
-    ("POST", API, 422, "invalid_field", "scenario_types", b'{"scenario_types": ["unheard_of"]}', JSON),
     ("POST", API, 422, "invalid_field", "retry_of", b'{"retry_of": "%s"}' % UNKNOWN.encode(), JSON),
     ("POST", BATCH, 422, "idempotency_key_missing", KEY, b'{"user_ids": ["%s"]}' % UNKNOWN.encode(), JSON),
-    ("POST", "/", 422, "not_a_slot", "scheduled_for", b'{"scheduled_for": "0001-01-01T00:00:00Z"}', JSON),
     ("POST", "/", 422, "not_a_slot", "scheduled_for", b'{"scheduled_for": "9999-12-31T23:59:59.999999Z"}', JSON),
     ("POST", "/", 422, "invalid_field", "X-Scheduler-Dispatch", b"", {"X-Scheduler-Dispatch": str(2**63)}),
     ("POST", API, 422, "invalid_field", KEY, b"", {KEY: "\xff"}),
     ("POST", API, 400, "repeated_header", KEY, b"", [(KEY, "a"), (KEY, "b")]),
-    *(
-        ("GET", path, 422, "invalid_field", at, b"", None)
-        for path, at in (
-            (f"{API}?limit=%00", "limit"),
-            (f"{API}?status=pending&status=late", "status.1"),
-            (f"{API}?scheduled_to=9999-12-31T23:59:59-23:59", "scheduled_to"),
-            (f"{API}?cursor={cursor_of('0001-01-01T00:00:00+23:59', UNKNOWN)}", "cursor"),
-            (f"{API}/active-peer-mentors?cursor={cursor_of('no id')}", "cursor"),
-            (f"{API}/%00", "invocation_id"),
-            ("/health/last-run?max_age_hours=nan", "max_age_hours"),
-        )
-    ),
+    ("GET", f"{API}?status=pending&status=late", 422, "invalid_field", "status.1", b"", None),
+    ("GET", f"{API}/%00", 422, "invalid_field", "invocation_id", b"", None),
     ("GET", "/health/last-run", 503, "last_run_missing", None, b"", None),
     *(("GET", path, 404, "not_found", None, b"", None) for path in ("/nothing", f"{API}/..%2f", f"{API}/{UNKNOWN}")),
     ("PUT", f"{API}/{UNKNOWN}", 404, "not_found", None, b"{}", JSON),

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from tests.emulator.function import FunctionProcess
-from tests.integration.scheduled_runs.harness import Harness, Pair, eventually
+from tests.integration.scheduled_runs.harness import Harness, Pair
 
 PATH = "/api/v1/scheduler-invocations"
 
@@ -16,8 +16,6 @@ Json = dict[str, Any]
 
 
 class Caller:
-    """Calls one instance of the function."""
-
     def __init__(self, harness: Harness, function: FunctionProcess) -> None:
         self._harness = harness
         self._function = function
@@ -36,11 +34,9 @@ class Caller:
         return answer
 
     async def send(self, method: str, path: str = "", **options: Any) -> httpx.Response:
-        """The same, below the address of the invocations."""
         return await self.call(method, f"{PATH}{path}", **options)
 
     async def ask(self, body: object = None, *, key: str | None = None, prefer: str | None = None) -> httpx.Response:
-        """POST: a run."""
         headers = {name: value for name, value in (("Idempotency-Key", key), ("Prefer", prefer)) if value}
         return await self.send("POST", headers=headers, json={} if body is None else body)
 
@@ -60,7 +56,6 @@ class Caller:
         return await self.send("DELETE", f"/{invocation_id}")
 
     async def page(self, path: str = "", **query: Any) -> Json:
-        """A page of the list, or of another one."""
         return await self._read(path, params=query)
 
     async def _read(self, path: str, **options: Any) -> Json:
@@ -75,20 +70,8 @@ class Caller:
             for item in (await self.page(user_id=user_id, limit=100))["data"]
         }
 
-    async def until_ended(self, invocation_id: str) -> Json:
-        """The run, once it has ended."""
-
-        async def look() -> Json | None:
-            found = await self.see(invocation_id)
-            return found if found["finished_at"] else None
-
-        found = await eventually(look)
-        assert found is not None
-        return found
-
 
 async def a_caller(harness: Harness, env: Mapping[str, str] | None = None, **options: Any) -> Caller:
-    """A caller of one more instance of the function."""
     return Caller(harness, await harness.start_function(env, **options))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from uuid import uuid4
 
 from tests.integration.manual.caller import a_caller, asked_since, let_no_slot_be_due
-from tests.integration.scheduled_runs.harness import Harness
+from tests.integration.scheduled_runs.harness import Harness, eventually
+
+NOTE = "".join(map(chr, range(1, 32))) + "\x7f\u2028\ufffe\U0010ffff \N{RIGHT-TO-LEFT OVERRIDE}'\"`\\ \\u0041 %s "
 
 
 async def test_only_chosen_mentors_and_types_are_evaluated(harness: Harness) -> None:
@@ -87,11 +89,12 @@ async def test_a_run_without_a_waiting_caller_ends_by_itself(harness: Harness) -
     await harness.project.write_vault_secrets((await harness.start_function()).url)
     await harness.project.start_net()
 
-    answer = await caller.ask({"note": "no hurry"}, prefer="wait=0, respond-async")
+    answer = await caller.ask({"note": NOTE}, prefer="wait=0, respond-async")
 
     assert (answer.status_code, answer.json()["status"]) == (202, "pending")
     assert answer.headers["preference-applied"] == "respond-async"
     assert answer.headers["location"].endswith(answer.json()["id"])
-    ended = await caller.until_ended(answer.json()["id"])
-    assert (ended["status"], ended["note"]) == ("success", "no hurry")
+    ended = await eventually(harness.ended)
+    assert ended is not None
+    assert (ended["status"], ended["note"]) == ("success", NOTE)
     await harness.check_truth(ended)

@@ -1,4 +1,4 @@
-"""Idempotency-Key and the list over HTTP: one key is one run, and each run is shown once."""
+"""Idempotency-Key over HTTP: one key is one run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ SPELLINGS: tuple[tuple[dict[str, Any], ...], ...] = (
     ),
     ({"user_ids": [ONE], "dry_run": True}, {"dry_run": True, "user_ids": [ONE, ONE.upper()], "note": None}),
 )
-NOTE = "".join(map(chr, range(1, 32))) + "\x7f\u2028\ufffe\U0010ffff \N{RIGHT-TO-LEFT OVERRIDE}'\"`\\ \\u0041 %s "
 
 
 async def test_one_key_is_one_run_for_any_spelling_and_instance(harness: Harness) -> None:
@@ -46,38 +45,3 @@ async def test_one_key_is_one_run_for_any_spelling_and_instance(harness: Harness
     assert max(harness.engine.keys_seen.values()) == 1
     assert {key.split(":")[1] for key in harness.engine.keys_seen} == set(runs)
     assert (await callers[0].run(SPELLINGS[2][0]))["id"] not in runs
-
-
-async def test_pages_show_once_and_in_order_what_was_there_throughout(harness: Harness) -> None:
-    caller = await a_caller(harness)
-
-    async def waiting() -> str:
-        """A run that stays open: the database knows no function to call."""
-        return str((await caller.ask({"note": NOTE}, prefer="respond-async")).json()["id"])
-
-    there = [await waiting() for _ in range(12)]
-    # Two and two opened at the same instant; a page ends between such two.
-    await harness.execute(
-        b"update public.scheduler_invocations as i set created_at = now() - interval '1 hour' + pair * interval '1 s'"
-        b" from (select id, (row_number() over (order by created_at) + 1) / 2 as pair"
-        b" from public.scheduler_invocations) as placed"
-        b" where placed.id = i.id"
-    )
-    items = (await caller.page(limit=100))["data"]
-    assert [item["note"] for item in items] == [NOTE] * 12, "as it was sent"
-    in_order = [item["id"] for item in items]
-    assert sorted(in_order) == sorted(there)
-
-    page = await caller.page(limit=3, status="pending")
-    shown = page["data"]
-    # The first two are not shown yet, the third is where the cursor stands.
-    doomed = in_order[4::3]
-    for run in doomed:
-        await waiting()
-        assert (await caller.cancel(run)).status_code == 200
-        assert (await caller.delete(run)).status_code == 204
-        page = await caller.page(limit=3, status="pending", cursor=page["pagination"]["next_cursor"])
-        shown += page["data"]
-
-    assert page["pagination"]["next_cursor"] is None
-    assert [run["id"] for run in shown if run["id"] not in doomed] == [run for run in in_order if run not in doomed]

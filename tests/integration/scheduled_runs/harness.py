@@ -48,8 +48,6 @@ async def eventually(look: Callable[[], Awaitable[T]], within: float = 60) -> T:
 
 
 class Harness:
-    """What a test of a scheduled run needs."""
-
     def __init__(self, project: Project, engine: ScriptedEngine, http: httpx.AsyncClient) -> None:
         self.project = project
         self.engine = engine
@@ -100,12 +98,10 @@ class Harness:
         return answer
 
     async def rows(self, query: bytes, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Reads, as the owner of the database."""
         async with self.project.connect() as connection:
             return await (await connection.execute(query, parameters)).fetchall()
 
     async def execute(self, statement: bytes, parameters: Sequence[Any] = ()) -> None:
-        """Writes, as the owner of the database."""
         async with self.project.connect() as connection:
             await connection.execute(statement, parameters)
 
@@ -117,7 +113,6 @@ class Harness:
         return [row[0] for row in found]
 
     async def describe(self, invocation_id: str) -> dict[str, Any]:
-        """One invocation as callers see it."""
         ((found,),) = await self.rows(b"select scheduler.describe_invocation(%s)", [invocation_id])
         assert isinstance(found, dict), f"there is no invocation {invocation_id}"
         return found
@@ -149,11 +144,6 @@ class Harness:
         assert len(frozen) == len(dict(frozen)), "a pair is in two batches"
         assert set(stored_rows) <= set(dict(frozen)), "a row belongs to no frozen pair"
         return dict(frozen) | stored_rows
-
-    async def failures(self, invocation: dict[str, Any]) -> list[dict[str, Any]]:
-        """Why pairs of an invocation failed, which the answer to `POST /` leaves out."""
-        found: list[dict[str, Any]] = (await self.describe(invocation["id"]))["failures"]
-        return found
 
     async def check_truth(self, invocation: dict[str, Any]) -> None:
         """The oracle: every mentor accounted for exactly once, counts equal to rows and to the engine's ledger."""

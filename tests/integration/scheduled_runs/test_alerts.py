@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.function import FunctionProcess
 from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
@@ -27,17 +26,6 @@ async def receiver() -> AsyncIterator[WebhookReceiver]:
         yield receiver
 
 
-async def start(harness: Harness, receiver: WebhookReceiver) -> FunctionProcess:
-    return await harness.start_function(
-        {
-            "ALERT_WEBHOOK_URL": receiver.url,
-            "ALERT_WEBHOOK_SECRET": SIGNING_SECRET,
-            "ALERT_LATE_ABOVE_MINUTES": "60",
-            "ENGINE_MAX_ATTEMPTS": "1",
-        }
-    )
-
-
 async def alerts(harness: Harness) -> list[tuple[Any, ...]]:
     return await harness.rows(b"select reason, attempts, sent_at is not null, error from scheduler.alerts")
 
@@ -46,7 +34,8 @@ async def test_an_alert_is_repeated_until_the_webhook_accepts_it(harness: Harnes
     mentors = await harness.add_mentors(20)
     harness.engine.rules.append(rules.refuse_calls_with(mentors[:4]))
     receiver.answers.append(500)
-    function = await start(harness, receiver)
+    webhook = {"ALERT_WEBHOOK_URL": receiver.url, "ALERT_WEBHOOK_SECRET": SIGNING_SECRET}
+    function = await harness.start_function(webhook | {"ENGINE_MAX_ATTEMPTS": "1"})
     time_control = TimeControl(harness)
     await time_control.start()
 
@@ -76,23 +65,3 @@ async def test_an_alert_is_repeated_until_the_webhook_accepts_it(harness: Harnes
     for secret in ("hook-token-that-lets-you-post", SIGNING_SECRET):
         assert secret not in found
     await harness.check_truth(invocation)
-
-
-async def test_a_run_that_expires_without_a_slice_is_alerted(harness: Harness, receiver: WebhookReceiver) -> None:
-    await harness.add_mentors(3)
-    harness.engine.rules.append(rules.respond(503))
-    function = await start(harness, receiver)
-    await harness.fire(function)
-    assert receiver.deliveries == []
-    time_control = TimeControl(harness)
-    await time_control.start()
-
-    await harness.execute(b"update public.scheduler_invocations set expires_at = now() - interval '1 second'")
-    await time_control.tick()
-    await harness.execute(LATER)
-    await time_control.tick()
-    await receiver.until_delivered()
-    await time_control.until_quiet()
-
-    assert [delivery.payload["error_code"] for delivery in receiver.deliveries] == ["engine_unavailable"]
-    assert await alerts(harness) == [("failed", 1, True, None)]

@@ -81,7 +81,8 @@ async def test_hostile_texts_are_sanitized(harness: Harness) -> None:
     assert await harness.recorded_pairs(invocation["id"]) == {
         pair: outcomes.get(pair[0], outcome) for pair, outcome in harness.expected_pairs().items()
     }
-    messages = {cause["code"]: cause["message"] for cause in await harness.failures(invocation)}
+    causes = (await harness.describe(invocation["id"]))["failures"]
+    messages = {cause["code"]: cause["message"] for cause in causes}
     assert messages == {
         "first_line_severity_error_event_forged_31mred_end": STORED_TEXT,
         "c" * 64: "m" * 300,

@@ -33,7 +33,7 @@ async def test_exactly_the_poison_users_fail_beside_transient_errors(harness: Ha
         pair: "failed" if pair[0] in {*poison, left_out} else outcome
         for pair, outcome in harness.expected_pairs().items()
     }
-    causes = {cause["code"]: cause for cause in await harness.failures(invocation)}
+    causes = {cause["code"]: cause for cause in (await harness.describe(invocation["id"]))["failures"]}
     assert {code: cause["count"] for code, cause in causes.items()} == {
         "engine_http_422": 2 * len(poison),
         "engine_missing_result": 2,

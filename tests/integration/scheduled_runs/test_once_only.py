@@ -23,3 +23,13 @@ async def test_ten_pairs_of_simultaneous_calls_are_one_run_each(harness: Harness
         await harness.execute(b"delete from public.scheduler_invocations")
         await harness.project.make_slot_due()
     assert max(harness.engine.keys_seen.values()) == 10, "a run asked about a pair twice"
+
+
+async def test_installing_starts_no_run_of_the_last_slot(harness: Harness) -> None:
+    await harness.add_mentors(5)
+    await harness.execute(b"update scheduler.settings set slot_high_water_mark = null")
+    function = await harness.start_function()
+    for _ in range(2):
+        answer = await harness.fire(function)
+        assert (answer.status_code, answer.json()) == (200, {"status": "idle"})
+    assert harness.engine.calls == []

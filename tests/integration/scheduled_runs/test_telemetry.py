@@ -116,10 +116,8 @@ async def test_the_sdks_own_variables_are_obeyed(harness: Harness, collector: Ot
 
     assert collector.spans == []
     (resource, *_) = collector.resources
-    assert resource["service.name"] == "evaluations"
-    assert resource["service.version"] == "mine"
-    assert resource["deployment.environment.name"] == "test"
-    assert resource["service.instance.id"]
+    assert (resource["service.name"], resource["service.version"]) == ("evaluations", "mine")
+    assert (resource["deployment.environment.name"], bool(resource["service.instance.id"])) == ("test", True)
     assert {headers["x-tenant"] for headers in collector.headers} == {"seven"}
     # A trace that is not kept here is not to be kept elsewhere.
     assert {call.traceparent.split("-")[3] for call in harness.engine.calls if call.traceparent} == {"00"}
