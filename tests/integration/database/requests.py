@@ -13,15 +13,12 @@ TTL_HOURS = 168
 
 
 class Unfinished(NamedTuple):
-    """One pair that a run left unfinished."""
-
     user_id: str
     scenario_type: str
     active: bool
 
 
 async def ask(worker: Worker, *, invocation_id: str | None = None, key: str | None = None, **asked: Any) -> Any:
-    """Call scheduler_open."""
     usual = {
         "request_hash": "a digest",
         "request": {"user_ids": None, "scenario_types": None},
@@ -69,7 +66,6 @@ async def ended_run(core: SqlCore, worker: Worker, outcomes: Sequence[str | None
 
 
 async def unfinished(worker: Worker, run: str | None, *, after: str | None = None, mentors: int | None = 1000) -> Any:
-    """Call scheduler_unfinished."""
     return await worker.call("unfinished", invocation_id=run, after_user_id=after, mentors=mentors)
 
 
@@ -90,7 +86,6 @@ async def all_unfinished(worker: Worker, run: str, *, mentors: int = 1000) -> li
 
 
 async def listed(worker: Worker, *, limit: int = 100, after: Mapping[str, str] | None = None, **filters: Any) -> Any:
-    """Call scheduler_list."""
     none = dict.fromkeys(("statuses", "trigger", "scheduled_from", "scheduled_to", "user_id"))
     after_created_at, after_id = (after["created_at"], after["id"]) if after else (None, None)
     answer = await worker.call(
@@ -101,12 +96,10 @@ async def listed(worker: Worker, *, limit: int = 100, after: Mapping[str, str] |
 
 
 async def seen(worker: Worker, run: str) -> Any:
-    """Call scheduler_get."""
     return await worker.call("get", invocation_id=run)
 
 
 async def add_mentors(core: SqlCore, numbers: Sequence[int]) -> None:
-    """Let these mentors be active."""
     await core.owner.run(
         "insert into public.peer_mentors (user_id, status) select unnest(%s::uuid[]), 'active'",
         [mentor(number) for number in numbers],

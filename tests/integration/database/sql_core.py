@@ -45,10 +45,6 @@ class Session:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    @property
-    def pid(self) -> int:
-        return self.connection.info.backend_pid
-
     async def run(self, query: str, *parameters: object) -> None:
         await self.connection.execute(query.encode(), parameters or None)
 
@@ -116,15 +112,8 @@ class Worker(Session):
         done: bool = False,
         skip_reasons: Mapping[str, int] | None = None,
     ) -> bool:
-        answer = await self.call(
-            "enqueue",
-            invocation_id=invocation_id,
-            expected_cursor=expected,
-            next_cursor=following,
-            done=done,
-            batches=batches,
-            skip_reasons=skip_reasons or {},
-        )
+        page = {"expected_cursor": expected, "next_cursor": following, "done": done, "skip_reasons": skip_reasons or {}}
+        answer = await self.call("enqueue", invocation_id=invocation_id, batches=batches, **page)
         assert set(answer) == {"accepted"}
         return bool(answer["accepted"])
 
@@ -231,7 +220,6 @@ class Worker(Session):
 
 
 def pairs_of(frozen: Pairs) -> list[tuple[str, str]]:
-    """Each (user id, scenario type) of a batch."""
     return [
         (user_id, scenario_type)
         for group in frozen
@@ -261,7 +249,6 @@ class SqlCore:
         await self._connections.aclose()
 
     async def session(self) -> Session:
-        """One more session of role postgres."""
         return Session(await self._connections.enter_async_context(connect(self._url)))
 
     async def session_under_safeupdate(self) -> Session:
@@ -294,17 +281,15 @@ class SqlCore:
         """Let the function's first start be a week past, so that a slot may be due."""
         await self.change_settings("slot_high_water_mark = now() - interval '7 days'")
 
-    async def open_run(self, worker: Worker, batches: Sequence[Pairs] = (), **enqueued: Any) -> str:
-        """A scheduled run that is open, with these batches queued; without a slot's rules."""
-        due, _ = await self.slots()
-        return await self._insert(worker, "schedule", f"slot:{due:%Y-%m-%dT%H:%MZ}", batches, enqueued)
-
     async def open_manual_run(self, worker: Worker, batches: Sequence[Pairs] = (), **enqueued: Any) -> str:
-        return await self._insert(worker, "manual", f"key:{uuid4()}", batches, enqueued)
+        return await self.open_run(worker, batches, trigger="manual", **enqueued)
 
-    async def _insert(
-        self, worker: Worker, trigger: str, key: str, batches: Sequence[Pairs], enqueued: Mapping[str, Any]
+    async def open_run(
+        self, worker: Worker, batches: Sequence[Pairs] = (), *, trigger: str = "schedule", **enqueued: Any
     ) -> str:
+        """A run that is open, with these batches queued; without a slot's rules."""
+        due, _ = await self.slots()
+        key = f"slot:{due:%Y-%m-%dT%H:%MZ}" if trigger == "schedule" else f"key:{uuid4()}"
         insert = (
             "insert into public.scheduler_invocations"
             " (idempotency_key, trigger, status, scheduled_for, started_at, expires_at, engine_scope)"
@@ -326,7 +311,6 @@ class SqlCore:
         await self.owner.run(f"update public.scheduler_invocations set {columns} where id = %s", invocation_id)
 
     async def change_settings(self, columns: str) -> None:
-        """Set columns of scheduler.settings."""
         await self.owner.run(f"update scheduler.settings set {columns} where singleton")
 
     async def settings(self, columns: str) -> tuple[Any, ...]:
@@ -352,12 +336,10 @@ class SqlCore:
             await self.owner.run(f"update pgmq.q_{queue} set vt = clock_timestamp()")
 
     async def lose_messages(self) -> None:
-        """Empty all queues, as by hand."""
         for queue in QUEUES:
             await self.owner.run(f"select pgmq.purge_queue('{queue}')")
 
     async def messages(self) -> list[tuple[Any, ...]]:
-        """Return what is in all queues, hidden messages too."""
         every = " union all ".join(f"select msg_id, read_ct, vt, message from pgmq.q_{queue}" for queue in QUEUES)
         return await self.owner.rows(f"{every} order by 1, 4")
 
@@ -374,7 +356,6 @@ class SqlCore:
         ]
 
     async def posted(self) -> Any:
-        """Return how many requests wait in pg_net."""
         return await self.owner.value("select count(*) from net.http_request_queue")
 
     async def make_callable(self) -> None:
@@ -395,7 +376,9 @@ class SqlCore:
         """Return when the session's statement stands in the queue for a lock, or when the task that runs it is done."""
         async with asyncio.timeout(LOCK_WAIT_SECONDS):
             # only the server knows, and it sends no notice
-            while not await self.owner.value("select cardinality(pg_blocking_pids(%s)) > 0", session.pid):
+            while not await self.owner.value(
+                "select cardinality(pg_blocking_pids(%s)) > 0", session.connection.info.backend_pid
+            ):
                 if or_done is not None and or_done.done():
                     return
                 await asyncio.sleep(0.005)

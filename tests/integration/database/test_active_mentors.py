@@ -32,7 +32,6 @@ select case relkind when 'm' then 'materialized view' when 'r' then 'table' when
 
 
 async def replace_view(core: SqlCore, columns: str, kind: str = "view") -> None:
-    """The view with these columns, and the rights on it."""
     for found in await core.owner.column(FIND):
         await core.owner.run(f"drop {found} public.active_peer_mentors")
     if kind == "type":
@@ -47,7 +46,6 @@ async def page_of(worker: Worker, after: str | None = None, rows: int = 10) -> A
 
 
 async def pages(worker: Worker, *, rows: int, after: str | None = None) -> list[list[str]]:
-    """The ids in each page, to the last."""
     read: list[list[str]] = []
     while True:
         page = await page_of(worker, after, rows)

@@ -23,7 +23,6 @@ async def open_run(core: SqlCore, worker: Worker, *, manual: bool = False, done:
 
 
 async def end(worker: Worker, run: str, *, failed: int = 0) -> None:
-    """End it; so many of its evaluations failed."""
     batch = await worker.claim_one()
     await worker.complete(batch, outcomes={mentor(number): "failed" for number in range(failed)})
     assert (await worker.finish(run))["ended_now"]
@@ -48,7 +47,6 @@ async def settle(worker: Worker, run: str, error: str | None = None) -> None:
 
 
 async def dispatched(core: SqlCore) -> Any:
-    """How many slices dispatch asks for, once all others have ended."""
     await core.owner.run("update scheduler.dispatches set ended_at = now()")
     return await core.owner.value("select scheduler.dispatch()")
 

@@ -19,7 +19,6 @@ def code(number: int) -> str:
 
 
 async def fail(worker: Worker, batch: Json, causes: Mapping[str, str]) -> None:
-    """Record a batch in which all fail: each user for its cause."""
     failed = [(user_id, SCENARIO, "failed") for user_id in causes]
     counts = {SCENARIO: {"failed": len(failed)}}
     assert await worker.complete_with(batch, failed, counts, causes=causes) == "done"

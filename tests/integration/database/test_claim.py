@@ -231,7 +231,7 @@ async def test_two_enumerators_with_the_same_page_queue_it_once(core: SqlCore) -
     assert sorted(user for (user,) in users) == [mentor(number) for number in range(200)]
 
 
-async def test_pairs_and_their_ranges_are_frozen_and_counted(core: SqlCore, worker: Worker) -> None:
+async def test_batches_have_frozen_pairs_counts_and_a_message(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, done=False)
     mixed = [*pairs([4, 10], ["lapsed", "milestone"]), *pairs([3, 5, 17], ["milestone"]), *pairs([9], ["onboarding"])]
     assert await worker.enqueue(run, [mixed, pairs([18])], following="18")
@@ -245,12 +245,7 @@ async def test_pairs_and_their_ranges_are_frozen_and_counted(core: SqlCore, work
     ]
     counts = (await core.describe(run))["counts"]
     assert (counts["mentors"], counts["evaluations"]) == (8, 10)
-
-
-async def test_each_batch_has_a_message_without_personal_data(core: SqlCore, worker: Worker) -> None:
-    run = await core.open_run(worker, done=False)
-    await worker.enqueue(run, [pairs([1]), pairs([2])], following="2")
-    await worker.enqueue(run, [pairs([3])], expected="2", following="3")
+    # the messages hold no personal data
     assert await core.owner.rows(
         "select b.batch_no, q.message from public.scheduler_invocation_batches as b"
         " join pgmq.q_scenario_evaluation_batches as q using (msg_id) order by b.batch_no"
@@ -271,9 +266,7 @@ async def test_a_pending_invocation_runs_from_its_first_page(core: SqlCore, work
 async def test_manual_runs_and_retries_have_a_queue_of_their_own(
     core: SqlCore, worker: Worker, trigger: str, is_manual: bool
 ) -> None:
-    run = await core.open_manual_run(worker, done=False)
-    await core.change(run, f"trigger = '{trigger}'")
-    await worker.enqueue(run, [pairs([1])], following="1")
+    await core.open_run(worker, [pairs([1])], trigger=trigger)
     assert len((await worker.claim(manual_only=True))["batches"]) == is_manual
 
 

@@ -43,30 +43,23 @@ async def test_the_newest_is_first_and_each_is_summarized(core: SqlCore, worker:
     assert await seen(worker, str(uuid4())) is None
 
 
-@pytest.mark.parametrize(
-    ("filters", "expected"),
-    [
+async def test_the_list_is_filtered(core: SqlCore, worker: Worker) -> None:
+    """A span of slots includes its ends."""
+    runs = await of_each_kind(core, worker)
+    slot = await core.owner.value("select scheduled_for from scheduler_invocations where id = %s", runs["retry"])
+    instant = timedelta(microseconds=1)
+    filters: list[tuple[Json, list[str]]] = [
         ({"statuses": ["failed"]}, ["failed"]),
         ({"statuses": ["cancelled", "pending"]}, ["manual", "retry"]),
         ({"statuses": []}, []),
         ({"trigger": ["retry", "schedule"]}, ["retry", "failed"]),
         ({"trigger": ["manual"], "statuses": ["failed"]}, []),
-    ],
-)
-async def test_the_list_is_filtered(
-    core: SqlCore, worker: Worker, filters: dict[str, Any], expected: list[str]
-) -> None:
-    runs = await of_each_kind(core, worker)
-    assert ids(await listed(worker, **filters)) == [runs[kind] for kind in expected]
-
-
-async def test_a_span_of_slots_includes_its_ends(core: SqlCore, worker: Worker) -> None:
-    runs = await of_each_kind(core, worker)
-    slot = await core.owner.value("select scheduled_for from scheduler_invocations where id = %s", runs["retry"])
-    instant = timedelta(microseconds=1)
-    assert ids(await listed(worker, scheduled_from=slot, scheduled_to=slot)) == [runs["retry"]]
-    assert ids(await listed(worker, scheduled_from=slot + instant)) == [runs["manual"]]
-    assert ids(await listed(worker, scheduled_to=slot - instant)) == [runs["failed"]]
+        ({"scheduled_from": slot, "scheduled_to": slot}, ["retry"]),
+        ({"scheduled_from": slot + instant}, ["manual"]),
+        ({"scheduled_to": slot - instant}, ["failed"]),
+    ]
+    for given, expected in filters:
+        assert ids(await listed(worker, **given)) == [runs[kind] for kind in expected], given
 
 
 @pytest.mark.parametrize("user_id", [None, mentor(1)], ids=["list", "history"])

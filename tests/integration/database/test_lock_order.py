@@ -70,7 +70,6 @@ async def dispatched(core: SqlCore) -> Any:
 
 
 async def two_manual_runs(core: SqlCore, worker: Worker) -> list[str]:
-    """In the order of their ids."""
     return sorted([await core.open_manual_run(worker, [pairs([1])]) for _ in range(2)])
 
 

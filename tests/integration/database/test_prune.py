@@ -99,31 +99,28 @@ async def test_old_dispatches_and_archived_messages_go(core: SqlCore) -> None:
         assert await core.owner.column(f"select count(*) from pgmq.a_{queue}") == [1]
 
 
-async def log_of_cron(core: SqlCore, job: str, status: str, ended: str, database: str = "current_database()") -> None:
-    await core.owner.run(
-        "insert into cron.job_run_details (jobid, runid, database, username, command, status, start_time, end_time)"
-        f" select jobid, 1 + (select count(*) from cron.job_run_details), {database}, 'postgres', command, '{status}',"
-        f" now() - interval '8 days', {ended} from cron.job where jobname = '{job}'"
-    )
-
-
 async def test_crons_log_of_our_jobs_is_kept_a_week(core: SqlCore) -> None:
-    await core.owner.run("select cron.schedule('another', '0 0 * * *', 'select 1')")
-    old = "now() - interval '7 days 1 minute'"
-    for job in ("scheduler-dispatch", "scheduler-prune", "another"):
-        await log_of_cron(core, job, "old", old)
-        await log_of_cron(core, job, "young", "now() - interval '6 days 23 hours'")
-    await log_of_cron(core, "scheduler-dispatch", "of another database", old, "'another'")
-    # a crash left it without an end
-    await log_of_cron(core, "scheduler-dispatch", "running", "null")
-    # the jobs of an earlier installation had other ids
-    await core.owner.run("select cron.unschedule('scheduler-dispatch')")
-    await core.owner.run("select scheduler.schedule_jobs()")
+    """Also that of an earlier installation, whose jobs had other ids, and of a run that a crash left without an end."""
+    await core.owner.run(
+        """
+        insert into cron.job_run_details (runid, database, username, command, status, start_time, end_time)
+        select row_number() over (), coalesce(database, current_database()), 'postgres', command, status,
+               now() - interval '8 days', now() - age::interval
+          from (values
+            ('select scheduler.dispatch()', 'old', '7 days 1 minute', null),
+            ('select scheduler.dispatch()', 'young', '6 days 23 hours', null),
+            ('select scheduler.dispatch()', 'running', null, null),
+            ('select scheduler.dispatch()', 'of another database', '7 days 1 minute', 'another'),
+            ('call scheduler.prune()', 'old', '7 days 1 minute', null),
+            ('call scheduler.prune()', 'young', '6 days 23 hours', null),
+            ('select 1', 'old', '7 days 1 minute', null)
+          ) as log (command, status, age, database)
+        """
+    )
     await prune(core)
     assert await core.owner.rows("select command, status from cron.job_run_details order by 1, 2") == [
         ("call scheduler.prune()", "young"),
         ("select 1", "old"),
-        ("select 1", "young"),
         ("select scheduler.dispatch()", "of another database"),
         ("select scheduler.dispatch()", "young"),
     ]
