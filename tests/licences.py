@@ -57,11 +57,7 @@ def pinned(lock: str) -> dict[str, str]:
 
 
 def licence(name: str) -> str:
-    """The SPDX expression of an installed distribution's licence.
-
-    Raises:
-        ValueError: it says none, or one that is not known here.
-    """
+    """Returns the SPDX expression of an installed distribution's licence; raises ValueError if it is not known here."""
     if name in READ_IN_THEIR_FILES:
         return READ_IN_THEIR_FILES[name]
     metadata = importlib.metadata.metadata(name)
@@ -76,11 +72,7 @@ def licence(name: str) -> str:
 
 
 def document(lock: str) -> str:
-    """The list, as it has to stand in docs/licences.md.
-
-    Raises:
-        ValueError: a package's licence is not known, or not acceptable.
-    """
+    """Returns the text of docs/licences.md; raises ValueError if a licence is not known, or not acceptable."""
     lines = []
     for name, version in sorted(pinned(lock).items()):
         expression = licence(name)

@@ -20,7 +20,6 @@ class UndocumentedLineError(AssertionError):
 
 
 def schema() -> dict[str, Any]:
-    """The schema as it is documented."""
     document: dict[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
     return document
 
@@ -34,15 +33,12 @@ def _validator(event: str, *, formats: bool) -> Draft202012Validator | None:
 
 
 def check_lines(lines: Iterable[str], log: str, *, formats: bool = True) -> int:
-    """Checks every line and answers how many there are.
+    """Returns how many lines there are, or raises UndocumentedLineError for the first that is not as the schema says.
 
     Args:
         lines: what was logged.
         log: how to name the log, with its path if it has one.
         formats: whether ids have to be UUIDs and times times; tests of one unit make up shorter ones.
-
-    Raises:
-        UndocumentedLineError: a line is no JSON object, of no event of the schema's, or not as its event says.
     """
     number = 0
     for number, line in enumerate(_without_refusals(lines), 1):

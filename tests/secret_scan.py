@@ -44,25 +44,17 @@ class Leak:
     line: int
     kind: str
 
-    def __str__(self) -> str:
-        return f"{self.log}:{self.line}: {self.kind}"
-
 
 class SecretLeakedError(AssertionError):
     """A log holds secrets."""
 
     def __init__(self, leaks: Iterable[Leak]) -> None:
-        super().__init__("secrets in the log:\n" + "\n".join(f"  {leak}" for leak in leaks))
+        places = (f"  {leak.log}:{leak.line}: {leak.kind}" for leak in leaks)
+        super().__init__("\n".join(["secrets in the log:", *places]))
 
 
 def leaks_in(lines: Iterable[str], log: str, secrets: Secrets) -> list[Leak]:
-    """Every leak in these lines, in their order.
-
-    Args:
-        lines: what was logged.
-        log: how to name the log, with its path if it has one.
-        secrets: what is looked for besides the shapes.
-    """
+    """Returns every leak in the lines of the log of this name: one of the secrets, or a shape of one."""
     known = {kind: _pieces(value) for kind, value in secrets.values.items() if len(value) >= SHORTEST_SECRET}
     leaks = []
     for number, line in enumerate(lines, 1):

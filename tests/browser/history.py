@@ -100,9 +100,9 @@ class History:
             users = sorted(self._harness.mentors)
             abandoned, done = users[: past.not_evaluated], users[past.not_evaluated :]
             if done:
-                await connection.execute(INSERT_BATCH, {"run": run, "batch_no": 1, **_done(done, past.failed)})
+                await connection.execute(INSERT_BATCH, {"run": run, "batch_no": 1, **_batch(done, past.failed)})
             if abandoned:
-                await connection.execute(INSERT_BATCH, {"run": run, "batch_no": 2, **_abandoned(abandoned)})
+                await connection.execute(INSERT_BATCH, {"run": run, "batch_no": 2, **_batch(abandoned, None)})
             for code, number in past.failed.items():
                 message = f"the engine answered {code[-3:]}" if code[-3:].isdigit() else None
                 await connection.execute(INSERT_FAILURES, [run, code, message, done[:number]])
@@ -110,31 +110,18 @@ class History:
         return str(run)
 
 
-def _done(users: Sequence[str], causes: dict[str, int]) -> dict[str, object]:
-    failed, triggered = sum(causes.values()), 2 * len(users) // 9
+def _batch(users: Sequence[str], causes: dict[str, int] | None) -> dict[str, object]:
+    """What a batch of these users came to; without causes it was abandoned."""
+    failed, triggered = sum((causes or {}).values()), 2 * len(users) // 9
     inactive = {"triggered": triggered, "not_triggered": len(users) - triggered}
     reached = {"not_triggered": len(users) - failed, "failed": failed}
+    by_type = ({"not_evaluated": len(users)},) * 2 if causes is None else (inactive, reached)
+    outcomes = ("triggered", "not_triggered", "failed", "not_evaluated")
     return {
-        "state": "done",
+        "state": "abandoned" if causes is None else "done",
         "users": users,
         "types": json.dumps(TYPES),
-        "triggered": triggered,
-        "not_triggered": 2 * len(users) - triggered - failed,
-        "failed": failed,
-        "not_evaluated": 0,
-        "counts": json.dumps(dict(zip(TYPES, (inactive, reached), strict=True))),
-        "causes": json.dumps(causes),
-    }
-
-
-def _abandoned(users: Sequence[str]) -> dict[str, object]:
-    counts = json.dumps({name: {"not_evaluated": len(users)} for name in TYPES})
-    nothing = {"triggered": 0, "not_triggered": 0, "failed": 0, "not_evaluated": 2 * len(users)}
-    return {
-        "state": "abandoned",
-        "users": users,
-        "types": json.dumps(TYPES),
-        "counts": counts,
-        "causes": "{}",
-        **nothing,
+        "counts": json.dumps(dict(zip(TYPES, by_type, strict=True))),
+        "causes": json.dumps(causes or {}),
+        **{outcome: sum(counts.get(outcome, 0) for counts in by_type) for outcome in outcomes},
     }

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+
+import httpx
 
 from .engine import Engine
 from .examination import examine
@@ -82,16 +83,12 @@ def _shown(finding: Finding, token: str) -> Finding:
 
 
 def _url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        # Reading the port is what finds out whether it is one.
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        usable = usable and parts.username is None and not parts.query and not parts.fragment
-    except ValueError:
-        usable = False
-    if not usable:
-        raise argparse.ArgumentTypeError("expected http:// or https://, a host and perhaps a path, and nothing else")
-    return text
+    with contextlib.suppress(httpx.InvalidURL):
+        url = httpx.URL(text)
+        has_more = url.userinfo or url.query or url.fragment or url.port == 0
+        if url.scheme in ("http", "https") and url.host and not has_more:
+            return text
+    raise argparse.ArgumentTypeError("expected http:// or https://, a host and perhaps a path, and nothing else")
 
 
 def _seconds(text: str) -> float:

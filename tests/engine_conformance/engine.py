@@ -141,13 +141,10 @@ class Engine:
             return Reply(asked, failure=f"no whole answer within {self._timeout_seconds:g} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Reply(asked, failure=f"no answer ({type(error).__name__})")
-        return _read(response, bytes(content), asked, is_too_long=len(content) > limit)
-
-
-def _read(response: httpx.Response, content: bytes, asked: Evaluations, *, is_too_long: bool) -> Reply:
-    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    items, oddities = _items_of(content) if response.status_code == 200 and not is_too_long else ((), ())
-    return Reply(asked, response.status_code, None, media_type, is_too_long, items, oddities)
+        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        is_too_long = len(content) > limit
+        items, oddities = _items_of(bytes(content)) if response.status_code == 200 and not is_too_long else ((), ())
+        return Reply(asked, response.status_code, None, media_type, is_too_long, items, oddities)
 
 
 def _items_of(content: bytes) -> tuple[tuple[Item, ...], tuple[str, ...]]:

@@ -15,8 +15,6 @@ AT_ONCE = 4
 # How many of the given users the calls in between are about.
 SOME = 5
 UNKNOWN_TYPE = "no_such_scenario_type"
-
-
 # What was not asked, and so was not answered.
 NOT_ASKED = Reply(NOTHING, failure="not asked")
 
@@ -50,12 +48,8 @@ class Transcript:
 
     def calls(self) -> list[Reply]:
         """Every call that should have been answered with results."""
-        asked = [
-            *(self.one, self.known, self.known_again, self.with_unknown_user, self.with_unknown_type, self.many),
-            *(self.afterwards, self.dry_before, self.dry_again, *self.at_once, self.repeated, self.beside_others),
-            *(self.under_other_keys, self.before_failure, self.failure, self.after_failure),
-        ]
-        return [reply for reply in asked if reply is not NOT_ASKED]
+        asked = [each for name, each in vars(self).items() if isinstance(each, Reply) and not name.endswith("_token")]
+        return [reply for reply in [*asked, *self.at_once] if reply is not NOT_ASKED]
 
 
 async def examine(

@@ -46,40 +46,24 @@ class Turn(NamedTuple):
     seed: int
 
 
-class Soak:
-    """Takes turns, in this order, until the minutes are over; a turn that has begun is played to its end."""
+async def _take_turns(turns: Iterator[Turn], ends_at: float, played: list[Turn], failed: list[Turn]) -> None:
+    """Takes turns until the time is over; a turn that has begun is played to its end."""
+    while time.monotonic() < ends_at and (turn := next(turns, None)):
+        began = time.monotonic()
+        try:
+            ended = await (_tell_stories(turn) if turn.kind == SQL else _play_run(turn))
+        except Exception:  # a failure is a line and a number; the others continue
+            ended = f"FAILED\n{traceback.format_exc()}"
+            failed.append(turn)
+        played.append(turn)
+        print(f"{turn.kind:<8} {turn.seed:<7} {time.monotonic() - began:5.1f} s  {ended}", flush=True)
 
-    def __init__(self, turns: Iterator[Turn], minutes: float) -> None:
-        self._turns = turns
-        self._began = time.monotonic()
-        self._seconds = minutes * 60
-        self._played = 0
-        self.failed: list[Turn] = []
 
-    async def run(self) -> None:
-        """Plays; ends as soon as it is cancelled, and everything that was started with it."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(SIDE_BY_SIDE):
-                group.create_task(self._take_turns())
-
-    def summary(self) -> str:
-        """How many there were, and how to have those that failed again."""
-        lines = [f"{self._played} in {(time.monotonic() - self._began) / 60:.1f} minutes, {len(self.failed)} failed"]
-        return "\n".join([*lines, *(f"  {command(*turn)}" for turn in self.failed)])
-
-    async def _take_turns(self) -> None:
-        while time.monotonic() - self._began < self._seconds:
-            turn = next(self._turns, None)
-            if turn is None:
-                return
-            began = time.monotonic()
-            try:
-                ended = await (_tell_stories(turn) if turn.kind == SQL else _play_run(turn))
-            except Exception:  # a failure is a line and a number; the others go on
-                ended = f"FAILED\n{traceback.format_exc()}"
-                self.failed.append(turn)
-            self._played += 1
-            print(f"{turn.kind:<8} {turn.seed:<7} {time.monotonic() - began:5.1f} s  {ended}", flush=True)
+async def _soak(turns: Iterator[Turn], ends_at: float, played: list[Turn], failed: list[Turn]) -> None:
+    """Ends as soon as it is cancelled, and everything that was started with it."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(SIDE_BY_SIDE):
+            group.create_task(_take_turns(turns, ends_at, played, failed))
 
 
 async def _play_run(turn: Turn) -> str:
@@ -117,11 +101,6 @@ async def _tell_stories(turn: Turn) -> str:
     return f"{STORIES} stories"
 
 
-def _turns(kinds: Sequence[str], first_seed: int, runs: int | None) -> Iterator[Turn]:
-    kinds_in_turn = itertools.cycle(kinds)
-    return itertools.islice((Turn(next(kinds_in_turn), seed) for seed in itertools.count(first_seed)), runs)
-
-
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     kinds = "; ".join(f"{name}: {text}" for name, text in KINDS.items())
@@ -142,17 +121,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The scripted engine's server has something to say about each connection that it drops.
     logging.disable(logging.CRITICAL)
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
-    kinds = [options.kind] if options.kind else [*KINDS, SQL]
-    soak = Soak(_turns(kinds, seed, options.runs), options.minutes)
-    code = 0
+    kinds = itertools.cycle([options.kind] if options.kind else [*KINDS, SQL])
+    turns = itertools.islice(map(Turn, kinds, itertools.count(seed)), options.runs)
+    began, code = time.monotonic(), 0
+    played: list[Turn] = []
+    failed: list[Turn] = []
     # SIGINT cancels what runs; so does SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        asyncio.run(soak.run())
+        asyncio.run(_soak(turns, began + options.minutes * 60, played, failed))
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    print(soak.summary())
-    return EXIT_FAILED if soak.failed else code
+    print(f"{len(played)} in {(time.monotonic() - began) / 60:.1f} minutes, {len(failed)} failed")
+    for turn in failed:
+        print(f"  {command(*turn)}")
+    return EXIT_FAILED if failed else code
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ $$;
 """
 
 WAITING = b"""
-select count(*)
+select
   from pg_locks
  where locktype = 'advisory' and objid = %s and not granted
    and database = (select oid from pg_database where datname = current_database())
+having count(*) >= %s
 """
 
 
@@ -41,16 +42,16 @@ class Breakpoint:
 
     async def until_reached(self, times: int = 1) -> None:
         """Return when so many statements wait."""
-        await eventually(lambda: self._is_reached(times))
+
+        async def is_reached() -> bool:
+            cursor = await self._connection.execute(WAITING, (NUMBER, times))
+            return await cursor.fetchone() is not None
+
+        await eventually(is_reached)
 
     async def release(self) -> None:
         """Let through whatever waits or comes."""
         await self._connection.execute(b"select pg_advisory_unlock_all()")
-
-    async def _is_reached(self, times: int) -> bool:
-        cursor = await self._connection.execute(WAITING, (NUMBER,))
-        row = await cursor.fetchone()
-        return bool(row and row[0] >= times)
 
 
 AFTER_STATEMENT = """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from tests.scripted_engine import Rule, rules
@@ -20,27 +20,11 @@ KINDS: dict[Kind, str] = {
     "crashes": "the same, and PostgreSQL itself is killed: on a server of its own",
 }
 
-What = Literal[
-    "kill",
-    "postgrest_away",
-    "gateway_away",
-    "connections_cut",
-    "engine_away",
-    "fire",
-    "dispatch",
-    "time_passes",
-    "cancel",
-    "postgres_crash",
-]
+Outage = Literal["kill", "postgrest_away", "gateway_away", "connections_cut", "engine_away"]
+What = Outage | Literal["fire", "dispatch", "time_passes", "cancel", "postgres_crash"]
 # How often each is drawn, beside the others. The first fault of a run takes something away in the middle of a call.
-TAKES_AWAY: dict[What, int] = {
-    "kill": 8,
-    "postgrest_away": 2,
-    "gateway_away": 2,
-    "connections_cut": 2,
-    "engine_away": 2,
-}
-ANYTHING: dict[What, int] = TAKES_AWAY | {"fire": 3, "dispatch": 3, "time_passes": 3, "cancel": 2}
+OUTAGES: dict[What, int] = {"kill": 8, "postgrest_away": 2, "gateway_away": 2, "connections_cut": 2, "engine_away": 2}
+ANYTHING: dict[What, int] = OUTAGES | {"fire": 3, "dispatch": 3, "time_passes": 3, "cancel": 2}
 AWAY_FOR_A_WHILE = ("postgrest_away", "gateway_away", "engine_away")
 SEVERAL_AT_ONCE = ("fire", "dispatch")
 
@@ -57,10 +41,6 @@ class Moment:
     batches: int = 0
     seconds_later: float = 0.0
 
-    def __str__(self) -> str:
-        event = f"{self.batches} batches" if self.batches else f"{self.calls} calls"
-        return f"{self.seconds_later:.3f} s after {event}"
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -71,14 +51,6 @@ class Fault:
     function: int = 0
     seconds: float = 0.0
     times: int = 1
-
-    def __str__(self) -> str:
-        details = {
-            "kill": f" {self.function}",
-            "fire": f" {self.function} x{self.times}",
-            "dispatch": f" x{self.times}",
-        }.get(self.what, f" {self.seconds:.2f} s" if self.seconds else "")
-        return f"{self.what}{details}, {self.moment}"
 
 
 @dataclass(frozen=True)
@@ -103,10 +75,10 @@ class EngineManners:
     def rules(self, seed: int, undecided: Sequence[str], poison: Sequence[str]) -> list[Rule]:
         """The script that makes an engine so; the latency is the outermost and holds for refusals, too."""
         return [
-            rules.slow(None, self.latency),
-            *([rules.capacity(self.capacity)] if self.capacity else []),
-            rules.only(rules.share(self.slow, seed), rules.slow(None, self.slow_seconds)),
-            rules.fail_share(self.fails, seed + 1),
+            rules.slow(self.latency),
+            rules.only(lambda call: call.in_flight > (self.capacity or math.inf), rules.respond(429)),
+            rules.only(rules.share(self.slow, seed), rules.slow(self.slow_seconds)),
+            rules.only(rules.share(self.fails, seed + 1), rules.respond(500)),
             rules.only(rules.share(self.acts_and_fails, seed + 2), rules.act_then(rules.respond(500))),
             rules.only(rules.share(self.resets, seed + 3), rules.reset()),
             rules.only(rules.share(self.cuts_short, seed + 4), rules.cut_short()),
@@ -137,22 +109,18 @@ class ChaosPlan:
     faults: tuple[Fault, ...]
 
     def undecided(self, mentors: Sequence[str]) -> list[str]:
-        return self._some(mentors, self.engine.undecided, "undecided")
+        return random.Random(f"{self.seed} undecided").sample(mentors, self.engine.undecided)
 
     def poison(self, mentors: Sequence[str]) -> list[str]:
-        return self._some(mentors, self.engine.poison, "poison")
-
-    def _some(self, mentors: Sequence[str], number: int, why: str) -> list[str]:
-        return random.Random(f"{self.seed} {why}").sample(mentors, number)
+        return random.Random(f"{self.seed} poison").sample(mentors, self.engine.poison)
 
     def __str__(self) -> str:
-        manners = {name: value for name, value in asdict(self.engine).items() if value}
         return "\n".join(
             (
                 f"{self.kind} {self.seed}: {self.mentors} mentors, {self.functions} functions",
                 f"  again     {command(self.kind, self.seed)}",
-                f"  settings  {' '.join(f'{name}={value}' for name, value in self.env.items())}",
-                f"  engine    {' '.join(f'{name}={value}' for name, value in manners.items())}",
+                f"  settings  {self.env}",
+                f"  engine    {self.engine}",
                 *(f"  drawn     {fault}" for fault in self.faults),
             )
         )
@@ -242,7 +210,7 @@ def _draw_faults(
         )
 
     chances = ANYTHING
-    certain = Fault("postgres_crash", first) if kind == "crashes" else fault(TAKES_AWAY, first)
+    certain = Fault("postgres_crash", first) if kind == "crashes" else fault(OUTAGES, first)
     if kind == "crashes":
         # What is recorded after the end comes from a slice that cannot be waited for once pg_net has forgotten it.
         chances = {what: chance for what, chance in ANYTHING.items() if what != "cancel"}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,6 @@ import httpx
 import psycopg
 
 from tests.emulator.function import FunctionProcess
-from tests.emulator.project import Project
 from tests.faults.chaos_plan import ChaosPlan, Fault, Moment, What
 from tests.faults.oracle import check_chain, check_promises
 from tests.faults.time_control import TimeControl
@@ -31,14 +30,14 @@ HONEST_ANSWERS = (200, 202, 503)
 BROKEN_OFF = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 RUNS = b"select scheduler.describe_invocation(id)::text from public.scheduler_invocations order by created_at"
-RECORDED = b"select count(*) >= %s from public.scheduler_invocation_batches where state <> 'open'"
+RECORDED = b"select from public.scheduler_invocation_batches where state <> 'open' having count(*) >= %s"
 CUT = (
     b"select pg_terminate_backend(pid) from pg_stat_activity"
     b" where datname = current_database() and usename = 'authenticator'"
 )
-AT_WORK = (
-    b"select 1 from pg_stat_activity"
-    b" where datname = current_database() and usename = 'authenticator' and state <> 'idle'"
+NONE_AT_WORK = (
+    b"select where not exists (select from pg_stat_activity"
+    b" where datname = current_database() and usename = 'authenticator' and state <> 'idle')"
 )
 FAILED_TICKS = b"select return_message from cron.job_run_details where status = 'failed'"
 BATCHES = (
@@ -73,30 +72,14 @@ class _Playing:
     def __init__(self, drawn: ChaosPlan, harness: Harness) -> None:
         self._drawn = drawn
         self._harness = harness
+        self._project = harness.project
         self._time = TimeControl(harness)
         self._began = time.monotonic()
         self._events: list[str] = []
         self._struck: dict[Fault, datetime] = {}
         # Requests under way that pg_net does not make.
         self._served: set[asyncio.Task[str]] = set()
-        # What is taken away twice at a time comes back once.
         self._away: defaultdict[What, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._strikes: dict[What, Callable[[Fault], Awaitable[None]]] = {
-            "kill": self._kill,
-            "postgrest_away": self._take_away,
-            "gateway_away": self._take_away,
-            "connections_cut": self._cut_connections,
-            "engine_away": self._take_away,
-            "fire": self._fire,
-            "dispatch": self._dispatch,
-            "time_passes": self._let_time_pass,
-            "cancel": self._cancel,
-            "postgres_crash": self._crash_postgres,
-        }
-
-    @property
-    def _project(self) -> Project:
-        return self._harness.project
 
     async def to_the_end(self) -> Played:
         await self._prepare()
@@ -130,19 +113,8 @@ class _Playing:
         self._began = time.monotonic()
 
     async def _until_ended(self) -> dict[str, Any]:
-        """The first invocation, when nothing is open: as `TimeControl.until_ended`, for more callers than one."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                with self._tolerating_no_database():
-                    await asyncio.gather(*(function.until_ready() for function in self._project.functions))
-                    await self._time.tick_and_wait()
-                    invocations = await self._harness.invocations()
-                    if invocations and all(invocation["finished_at"] for invocation in invocations):
-                        return invocations[0]
-                    # A minute passes for what waits, and not for a function that a fault has called: it is at work.
-                    if self._served:
-                        await asyncio.wait(self._served)
-                    await self._time.let_time_pass()
+        """Return the first invocation, when nothing is open; no time passes for a function that a fault has called."""
+        return await self._time.until_ended(PATIENCE_SECONDS, self._tolerating_no_database, self._served)
 
     @contextlib.contextmanager
     def _tolerating_no_database(self) -> Iterator[None]:
@@ -160,10 +132,7 @@ class _Playing:
         """What may still be recorded has been, also for a function that was killed meanwhile."""
         await self._time.until_quiet()
         await self._harness.engine.until(lambda engine: engine.in_flight == 0)
-        await eventually(self._no_backend_works)
-
-    async def _no_backend_works(self) -> bool:
-        return await self._harness.rows(AT_WORK) == []
+        await eventually(lambda: self._harness.rows(NONE_AT_WORK))
 
     async def _check(self, run: dict[str, Any]) -> None:
         harness = self._harness
@@ -177,13 +146,8 @@ class _Playing:
         assert pairs == expected, _differences(pairs, expected)
         assert [one["trigger"] for one in await harness.invocations()][:2] in (["schedule"], ["schedule", "retry"])
         assert await harness.rows(FAILED_TICKS) == [] or self._drawn.kind == "crashes"
-        defects = [
-            line
-            for function in self._project.functions
-            for line in harness.log_lines(function)
-            if line["event"] in ("internal_error", "database_refused")
-        ]
-        assert defects == []
+        lines = [line for function in self._project.functions for line in harness.log_lines(function)]
+        assert [line for line in lines if line["event"] in ("internal_error", "database_refused")] == []
 
     async def _take_up(self, run: dict[str, Any]) -> list[dict[str, Any]]:
         """The retry of a run that was cancelled, ended; none where nothing was left unfinished."""
@@ -202,7 +166,7 @@ class _Playing:
         self._struck[fault] = datetime.now(UTC)
         self._note(f"{fault.what} begins")
         with self._tolerating_no_database():
-            await self._strikes[fault.what](fault)
+            await self._strike(fault)
         self._note(f"{fault.what} is over")
 
     async def _until(self, moment: Moment) -> None:
@@ -215,55 +179,53 @@ class _Playing:
         await asyncio.sleep(moment.seconds_later)
 
     async def _are_recorded(self, batches: int) -> bool:
-        rows: list[tuple[Any, ...]] = []
+        found: list[tuple[Any, ...]] = []
         with self._tolerating_no_database():
-            rows = await self._harness.rows(RECORDED, [batches])
-        return rows == [(True,)]
+            found = await self._harness.rows(RECORDED, [batches])
+        return found != []
 
-    async def _is_opened(self) -> bool:
-        return await self._harness.invocations() != []
-
-    async def _kill(self, fault: Fault) -> None:
-        await self._project.functions[fault.function].kill()
+    async def _strike(self, fault: Fault) -> None:
+        function = self._project.functions[fault.function]
+        match fault.what:
+            case "kill":
+                await function.kill()
+            case "connections_cut":
+                async with self._project.connect(superuser=True) as connection:
+                    await connection.execute(CUT)
+            case "fire":
+                await self._fire(function, fault.times)
+            case "dispatch":
+                ticks = (self._harness.execute(b"select scheduler.dispatch()") for _ in range(fault.times))
+                await asyncio.gather(*ticks)
+            case "time_passes":
+                # Under workers that live: what they have in hand becomes visible to others.
+                await self._time.let_time_pass()
+            case "cancel":
+                await self._cancel()
+            case _:
+                # What is taken away twice at a time comes back once.
+                async with self._away[fault.what]:
+                    await self._take_away(fault)
 
     async def _take_away(self, fault: Fault) -> None:
-        async with self._away[fault.what], self._without(fault.what):
-            await asyncio.sleep(fault.seconds)
+        project, engine = self._project, self._harness.engine
+        stop, start = {
+            "postgrest_away": (project.postgrest.kill, project.postgrest.start),
+            "gateway_away": (project.gateway.kill, project.gateway.start),
+            "engine_away": (engine.stop, engine.start),
+            "postgres_crash": (project.server.kill, project.server.start),
+        }[fault.what]
+        await stop()
+        await asyncio.sleep(fault.seconds)
+        await start()
+        if fault.what == "postgres_crash":
+            await eventually(project.postgrest.is_ready)
 
-    @contextlib.asynccontextmanager
-    async def _without(self, what: What) -> AsyncIterator[None]:
-        if what == "engine_away":
-            async with self._harness.engine.unreachable():
-                yield
-            return
-        layer = self._project.postgrest if what == "postgrest_away" else self._project.gateway
-        await layer.kill()
-        yield
-        await layer.start()
-
-    async def _crash_postgres(self, fault: Fault) -> None:
-        async with self._away[fault.what]:
-            await self._project.server.kill()
-            await self._project.server.start()
-            await eventually(self._project.postgrest.is_ready)
-
-    async def _cut_connections(self, _: Fault) -> None:
-        async with self._project.connect(superuser=True) as connection:
-            await connection.execute(CUT)
-
-    async def _let_time_pass(self, _: Fault) -> None:
-        """Under workers that live: what they have in hand becomes visible to others."""
-        await self._time.let_time_pass()
-
-    async def _dispatch(self, fault: Fault) -> None:
-        await asyncio.gather(*(self._harness.execute(b"select scheduler.dispatch()") for _ in range(fault.times)))
-
-    async def _fire(self, fault: Fault) -> None:
-        function = self._project.functions[fault.function]
-        served = [asyncio.create_task(self._fire_once(function)) for _ in range(fault.times)]
+    async def _fire(self, function: FunctionProcess, times: int) -> None:
+        served = [asyncio.create_task(self._fire_once(function)) for _ in range(times)]
         self._served.update(served)
         try:
-            self._note(f"{fault.what} was answered {', '.join(await asyncio.gather(*served))}")
+            self._note(f"fire was answered {', '.join(await asyncio.gather(*served))}")
         finally:
             self._served.difference_update(served)
 
@@ -275,11 +237,10 @@ class _Playing:
         assert answer.status_code in HONEST_ANSWERS, (answer.status_code, answer.text)
         return str(answer.status_code)
 
-    async def _cancel(self, fault: Fault) -> None:
-        await eventually(self._is_opened, within=PATIENCE_SECONDS)
-        run, *_ = await self._harness.invocations()
+    async def _cancel(self) -> None:
+        run, *_ = await eventually(self._harness.invocations, within=PATIENCE_SECONDS)
         answer = await self._until_answered(lambda caller: caller.cancel(run["id"]))
-        self._note(f"{fault.what} was answered {answer.status_code}")
+        self._note(f"cancel was answered {answer.status_code}")
         assert answer.is_success or answer.json()["code"] == "already_ended", answer.text
 
     async def _until_answered(self, ask: Callable[[Caller], Awaitable[httpx.Response]]) -> httpx.Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -15,9 +14,7 @@ from tests.emulator.ports import LOCALHOST
 class LossyProxy:
     """Passes requests on to `upstream_url`; `async with` starts and stops it.
 
-    Args:
-        upstream_url: where requests go, without a path.
-        losing: how many answers it loses of which path: it waits for the whole answer, and resets the connection.
+    Of each path in `losing` it loses so many answers: it waits for the whole answer, and resets the connection.
     """
 
     def __init__(self, upstream_url: str, losing: dict[str, int]) -> None:
@@ -32,9 +29,7 @@ class LossyProxy:
         self.url = f"http://{LOCALHOST}:{self._server.sockets[0].getsockname()[1]}"
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for connection in self._connections:
             connection.cancel()

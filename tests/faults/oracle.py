@@ -19,11 +19,7 @@ UNKNOWN = ("failed", "not_evaluated")
 
 
 async def check_promises(harness: Harness, invocation: Mapping[str, Any]) -> dict[Pair, str]:
-    """Every promise, for an invocation that has ended and is about all mentors; returns the outcome of every pair.
-
-    Every pair accounted for once, counts equal to rows and ledger, one key a pair, acts equal to what the database
-    calls triggered, nothing left in a queue, no batch open, and a status that is the truth.
-    """
+    """Every promise, for an invocation that has ended and is about all mentors; returns the outcome of every pair."""
     invocation = await harness.describe(invocation["id"])
     assert invocation["finished_at"] is not None, invocation
     await harness.check_truth(invocation)
@@ -91,7 +87,7 @@ def check_counts(invocation: Mapping[str, Any], pairs: Mapping[Pair, str]) -> No
 
 
 async def check_keys(harness: Harness, invocation_id: str, pairs: Mapping[Pair, str]) -> None:
-    """The engine was asked about each pair under one key, and about every pair of which there is an answer.
+    """The engine was called about each pair under one key, and about every pair of which there is an answer.
 
     A dry run's keys are left out: they do nothing.
     """

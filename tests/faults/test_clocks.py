@@ -14,17 +14,13 @@ import pytest
 
 from tests.emulator.function import FunctionProcess
 from tests.faults.oracle import check_success
+from tests.faults.settings import batches_of
 from tests.faults.system_packages import wall_clock_library
 from tests.integration.scheduled_runs.harness import Harness, eventually, slot_minutes_ago
 from tests.scripted_engine import Call, Proceed, Reply, rules
 
 DAY = timedelta(days=1)
-SMALL = {
-    "EVALUATION_BATCH_SIZE": "10",
-    "ENGINE_USERS_PER_CALL": "10",
-    "ENGINE_MAX_CONCURRENCY": "1",
-    "ENGINE_TIMEOUT_SECONDS": "20",
-}
+SMALL = batches_of(10, engine_max_concurrency=1, engine_timeout_seconds=20)
 
 
 class WallClock:

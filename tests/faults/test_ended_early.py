@@ -5,19 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from tests.faults.oracle import check_chain, check_promises
+from tests.faults.settings import batches_of
 from tests.faults.time_control import TimeControl
 from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
 
-SMALL = {
-    "EVALUATION_BATCH_SIZE": "10",
-    "ENGINE_USERS_PER_CALL": "10",
-    "ENGINE_MAX_CONCURRENCY": "2",
-    "ENGINE_TIMEOUT_SECONDS": "20",
-    "ENGINE_MAX_ATTEMPTS": "2",
-    "MAX_WORKERS": "2",
-}
+SMALL = batches_of(10, engine_max_concurrency=2, engine_timeout_seconds=20, engine_max_attempts=2, max_workers=2)
 
 
 async def test_late_answers_count_beside_the_retry_of_a_cancelled_run(

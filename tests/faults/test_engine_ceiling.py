@@ -44,7 +44,7 @@ async def test_the_total_of_calls_holds_over_eight_processes_and_kills(
     mentors = await harness.add_mentors(400)
     some = {"user_ids": mentors[:10], "dry_run": True}
     gate = asyncio.Event()
-    harness.engine.rules += [rules.hold_until(gate), rules.slow(None, 0.02)]
+    harness.engine.rules += [rules.hold_until(gate), rules.slow(0.02)]
     paces = [SETTINGS] * 7 + [SETTINGS | HASTY]
     functions = await asyncio.gather(*(harness.start_function(pace, restart=False) for pace in paces))
     await time_control.start()

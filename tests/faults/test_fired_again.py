@@ -7,19 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 from tests.faults.oracle import check_success
+from tests.faults.settings import batches_of
 from tests.faults.time_control import TimeControl
 from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
 # A hundred batches: more than twenty slices take in hand, so that no process is left without.
-SMALL = {
-    "EVALUATION_BATCH_SIZE": "4",
-    "ENGINE_USERS_PER_CALL": "4",
-    "ENGINE_MAX_CONCURRENCY": "2",
-    "ENGINE_TIMEOUT_SECONDS": "20",
-    "MAX_WORKERS": "2",
-}
+SMALL = batches_of(4, engine_max_concurrency=2, engine_timeout_seconds=20, max_workers=2)
 
 
 def ways_to_fire(harness: Harness) -> list[dict[str, Any]]:

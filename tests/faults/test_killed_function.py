@@ -5,15 +5,11 @@ from __future__ import annotations
 from functions.runs.peer_mentors import PAGE_SIZE
 from tests.faults.breakpoint import breakpoint_at
 from tests.faults.oracle import check_success
+from tests.faults.settings import batches_of
 from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness
 
-SMALL = {
-    "EVALUATION_BATCH_SIZE": "100",
-    "ENGINE_USERS_PER_CALL": "100",
-    "ENGINE_MAX_CONCURRENCY": "4",
-    "MAX_WORKERS": "1",
-}
+SMALL = batches_of(100, engine_max_concurrency=4, max_workers=1)
 # The last update of an invocation is refused.
 HOLD_THE_END = b"""
 create function public.hold_the_end() returns trigger language plpgsql as $$

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tests.faults.breaker import breaker
 from tests.faults.oracle import check_promises
 from tests.faults.time_control import TimeControl
-from tests.integration.manual.caller import Caller, asked_since, keys_since
 from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
@@ -18,39 +16,22 @@ HALVINGS = math.ceil(math.log2(USERS_PER_CALL))
 MOST_EXTRA_CALLS = (2 + 4) * HALVINGS
 
 
-async def test_poison_users_fail_alone_after_few_calls_and_are_retried(
-    harness: Harness, time_control: TimeControl
-) -> None:
+async def test_poison_users_fail_alone_after_few_calls(harness: Harness, time_control: TimeControl) -> None:
     mentors = sorted(await harness.add_mentors(MENTORS))
     poison = {mentors[250]: 422, mentors[750]: 500}
-    poison_rules = [rules.refuse_calls_with({user_id}, status) for user_id, status in poison.items()]
-    harness.engine.rules += poison_rules
-    function = await harness.start_function(SETTINGS)
+    harness.engine.rules += [rules.refuse_calls_with({user_id}, status) for user_id, status in poison.items()]
+    await harness.start_function(SETTINGS)
     await time_control.start()
 
     # In the same minute, without another tick.
     await time_control.tick_and_wait()
 
     (invocation,) = await harness.invocations()
-    expected = harness.expected_pairs()
     assert invocation["status"] == "partial"
     assert await check_promises(harness, invocation) == {
-        pair: "failed" if pair[0] in poison else outcome for pair, outcome in expected.items()
+        pair: "failed" if pair[0] in poison else outcome for pair, outcome in harness.expected_pairs().items()
     }
     causes = {cause["code"]: (cause["count"], cause["sample_user_ids"]) for cause in invocation["failures"]}
     assert causes == {f"engine_http_{status}": (2, [user_id]) for user_id, status in poison.items()}
-    assert (await breaker(harness)).outages == 0
+    assert await harness.rows(b"select engine_outages from scheduler.settings") == [(0,)]
     assert 0 < len(harness.engine.calls) - MENTORS // USERS_PER_CALL <= MOST_EXTRA_CALLS
-
-    # Once it is cured, exactly they are evaluated again, under the keys that the engine knows.
-    for rule in poison_rules:
-        harness.engine.rules.remove(rule)
-    calls = len(harness.engine.calls)
-    retry = await Caller(harness, function).run({"retry_of": invocation["id"]})
-    assert retry["status"] == "success"
-    pairs = {pair for pair in expected if pair[0] in poison}
-    assert sorted(asked_since(harness, calls)) == sorted(pairs)
-    scope = f"slot:{harness.slot:%Y-%m-%dT%H:%MZ}"
-    assert keys_since(harness, calls) == {f"{scope}:{user_id}:{scenario_type}" for user_id, scenario_type in pairs}
-    assert await harness.recorded_pairs(retry["id"]) == {pair: expected[pair] for pair in pairs}
-    assert harness.engine.notified_twice == []

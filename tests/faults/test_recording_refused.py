@@ -6,15 +6,11 @@ A disk that is full cannot be had portably: a trigger answers as one does (53100
 from __future__ import annotations
 
 from tests.faults.oracle import check_success
+from tests.faults.settings import batches_of
 from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness, eventually
 
-SMALL = {
-    "EVALUATION_BATCH_SIZE": "10",
-    "ENGINE_USERS_PER_CALL": "10",
-    "ENGINE_MAX_CONCURRENCY": "2",
-    "MAX_WORKERS": "1",
-}
+SMALL = batches_of(10, engine_max_concurrency=2, max_workers=1)
 MENTORS = 120
 
 # After the rows and the batch: what is rolled back with it had been written.

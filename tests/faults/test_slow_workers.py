@@ -7,17 +7,13 @@ from typing import Any
 
 from tests.emulator.function import FunctionProcess
 from tests.faults.oracle import check_success
+from tests.faults.settings import batches_of
 from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
 
 # One call at a time, so that the first call is one batch's and the slow worker is at it alone.
-ONE_AT_A_TIME = {
-    "EVALUATION_BATCH_SIZE": "10",
-    "ENGINE_USERS_PER_CALL": "10",
-    "ENGINE_MAX_CONCURRENCY": "1",
-    "ENGINE_TIMEOUT_SECONDS": "20",
-}
+ONE_AT_A_TIME = batches_of(10, engine_max_concurrency=1, engine_timeout_seconds=20)
 BATCHES = 4
 
 

@@ -16,17 +16,12 @@ from tests.emulator.function import FunctionProcess
 from tests.faults.breakpoint import breakpoint_at
 from tests.faults.lossy_proxy import LossyProxy
 from tests.faults.oracle import check_success
+from tests.faults.settings import batches_of
 from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
 
-SMALL = {
-    "EVALUATION_BATCH_SIZE": "10",
-    "ENGINE_USERS_PER_CALL": "10",
-    "ENGINE_MAX_CONCURRENCY": "2",
-    "MAX_BATCH_DELIVERIES": "100",
-    "MAX_WORKERS": "2",
-}
+SMALL = batches_of(10, engine_max_concurrency=2, max_batch_deliveries=100, max_workers=2)
 # Fewer than there are batches, so that some wait; the others are in the hands of this one slice.
 MENTORS = 120
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
@@ -63,25 +65,29 @@ class TimeControl:
             for statement in LATER:
                 await connection.execute(statement, (seconds,))
 
-    async def until_ended(self, within: float = 120) -> dict[str, Any]:
-        """Tick after tick until nothing is open; answers the first invocation.
+    async def until_ended(
+        self,
+        within: float = 120,
+        guard: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        at_work: Collection[asyncio.Task[Any]] = (),
+    ) -> dict[str, Any]:
+        """Tick after tick until nothing is open, or TimeoutError; returns the first invocation.
 
-        Raises:
-            TimeoutError: something is still open.
+        The guard is around each tick, and may suppress errors; no time passes until the tasks in `at_work` are done.
         """
+        functions = self._harness.project.functions
         async with asyncio.timeout(within):
             while True:
-                await self._until_functions_are_up()
-                await self.tick_and_wait()
-                invocations = await self._harness.invocations()
-                if invocations and all(invocation["finished_at"] for invocation in invocations):
-                    return invocations[0]
-                await self.let_time_pass()
-
-    async def _until_functions_are_up(self) -> None:
-        """A tick that finds no function is a tick like any other, but a test need not go through thousands of them."""
-        functions = self._harness.project.functions
-        await asyncio.gather(*(f.until_ready() for f in functions if f.supervision is not None))
+                with guard():
+                    # A tick may find no function, but a test need not go through thousands of those.
+                    await asyncio.gather(*(f.until_ready() for f in functions if f.supervision is not None))
+                    await self.tick_and_wait()
+                    invocations = await self._harness.invocations()
+                    if invocations and all(invocation["finished_at"] for invocation in invocations):
+                        return invocations[0]
+                    if at_work:
+                        await asyncio.wait(at_work)
+                    await self.let_time_pass()
 
     async def _is_quiet(self) -> bool:
         """Over one connection, since to make one costs more than to look; false if the database goes away meanwhile."""

@@ -9,21 +9,7 @@ different batch sizes, orders and failures, user by user.
 """
 
 from . import hostile, rules
-from .exchange import Call, Item, Pair, Proceed, Reply, Result, Rule
-from .server import Act, CallRecord, ScriptedEngine, innocent_outcome
+from .exchange import Call, Item, Proceed, Reply, Rule
+from .server import ScriptedEngine
 
-__all__ = [
-    "Act",
-    "Call",
-    "CallRecord",
-    "Item",
-    "Pair",
-    "Proceed",
-    "Reply",
-    "Result",
-    "Rule",
-    "ScriptedEngine",
-    "hostile",
-    "innocent_outcome",
-    "rules",
-]
+__all__ = ["Call", "Item", "Proceed", "Reply", "Rule", "ScriptedEngine", "hostile", "rules"]

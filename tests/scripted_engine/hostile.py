@@ -19,27 +19,24 @@ def compressed_body(size: int) -> Rule:
     return with_body(lambda: packed, {"content-encoding": "gzip"})
 
 
-async def _again_and_again(first: bytes, then: bytes, pause_seconds: float) -> AsyncIterator[bytes]:
+async def _again_and_again(first: bytes, then: bytes) -> AsyncIterator[bytes]:
     yield first
     while True:
-        await asyncio.sleep(pause_seconds)
+        await asyncio.sleep(0.02)
         yield then
 
 
-def dripping_body(pause_seconds: float = 0.02) -> Rule:
+def dripping_body() -> Rule:
     """A byte at a time, until the caller hangs up: never idle for long, never ready."""
-    return with_body(lambda: _again_and_again(b'{"results": [', b" ", pause_seconds))
+    return with_body(lambda: _again_and_again(b'{"results": [', b" "))
 
 
-def speaking_for(users: Collection[str], scenario_type: str = "milestone_reached") -> Rule:
+def speaking_for(users: Collection[str]) -> Rule:
     """Adds failures of these users, as far as the call does not name them."""
+    forged = {"scenario_type": "milestone_reached", "outcome": "failed", "error": {"code": "forged"}}
 
     def answer(call: Call, reply: Reply) -> None:
-        reply.results += [
-            {"user_id": user_id, "scenario_type": scenario_type, "outcome": "failed", "error": {"code": "forged"}}
-            for user_id in users
-            if user_id not in call.user_ids
-        ]
+        reply.results += [{"user_id": user_id, **forged} for user_id in users if user_id not in call.user_ids]
 
     return act_and_change(answer)
 
@@ -57,10 +54,10 @@ def raw(*chunks: bytes) -> Rule:
     return _raw(once)
 
 
-def endless_interim_answers(pause_seconds: float = 0.02) -> Rule:
+def endless_interim_answers() -> Rule:
     """Always about to answer (RFC 9110, 15.2), until the caller hangs up."""
     interim = b"HTTP/1.1 102 Processing\r\n\r\n"
-    return _raw(lambda: _again_and_again(interim, interim, pause_seconds))
+    return _raw(lambda: _again_and_again(interim, interim))
 
 
 def longer_than_promised() -> Rule:
@@ -70,8 +67,8 @@ def longer_than_promised() -> Rule:
     return raw(promise % (len(forged) - 1) + forged, promise % len(forged) + forged)
 
 
-def huge_headers(size: int = 4 * 1024 * 1024) -> Rule:
-    return raw(b"HTTP/1.1 200 OK\r\nX-Huge: ", b"x" * size, b"\r\nContent-Length: 2\r\n\r\n{}")
+def huge_headers() -> Rule:
+    return raw(b"HTTP/1.1 200 OK\r\nX-Huge: ", b"x" * 4 * 1024 * 1024, b"\r\nContent-Length: 2\r\n\r\n{}")
 
 
 def _raw(make: Callable[[], AsyncIterator[bytes]]) -> Rule:

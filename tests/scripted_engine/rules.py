@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from itertools import count
 from typing import Any
 
 from .exchange import Call, Proceed, Reply, Result, Rule
@@ -21,14 +22,8 @@ When = Callable[[Call], bool]
 
 def first(times: int) -> When:
     """True for the first calls that it is asked about."""
-    asked = 0
-
-    def when(_: Call) -> bool:
-        nonlocal asked
-        asked += 1
-        return asked <= times
-
-    return when
+    asked = count(1)
+    return lambda _: next(asked) <= times
 
 
 def calls(*numbers: int) -> When:
@@ -42,10 +37,6 @@ def every(n: int) -> When:
 def share(of_calls: float, seed: int = 0) -> When:
     """The given share of all calls, the same ones in each run."""
     return lambda call: random.Random(f"{seed}:{call.number}").random() < of_calls
-
-
-def before(event: asyncio.Event) -> When:
-    return lambda _: not event.is_set()
 
 
 def naming(users: Collection[str]) -> When:
@@ -66,10 +57,13 @@ def only(when: When, rule: Rule) -> Rule:
 
 def respond(status: int, *, headers: Mapping[str, str] | None = None) -> Rule:
     """Answers without acting."""
+    text = b'{"error": {"code": "scripted", "message": "the script says so"}}'
+    return _reply(lambda: Reply(status=status, headers=dict(headers or {}), body=text))
 
+
+def _reply(make: Callable[[], Reply]) -> Rule:
     async def rule(_: Call, __: Proceed) -> Reply:
-        text = b'{"error": {"code": "scripted", "message": "the script says so"}}'
-        return Reply(status=status, headers=dict(headers or {}), body=text)
+        return make()
 
     return rule
 
@@ -93,40 +87,21 @@ def fail_every(n: int, status: int = 500) -> Rule:
     return only(every(n), respond(status))
 
 
-def fail_share(of_calls: float, seed: int = 0, status: int = 500) -> Rule:
-    return only(share(of_calls, seed), respond(status))
-
-
-def retry_after(seconds: float | str, times: int, status: int = 503) -> Rule:
-    """A string goes out as it is: an HTTP date, or nonsense."""
-    return only(first(times), respond(status, headers={"retry-after": str(seconds)}))
-
-
-def capacity(max_in_flight: int, *, retry_after: float | None = None, status: int = 429) -> Rule:
-    """429 for each call beyond these. Put something slow behind it; a call that hangs occupies its place for good."""
-    headers = {} if retry_after is None else {"retry-after": str(retry_after)}
-    return only(lambda call: call.in_flight > max_in_flight, respond(status, headers=headers))
-
-
-def act_then_fail(times: int, status: int = 500) -> Rule:
-    return only(first(times), act_then(respond(status)))
-
-
-def redirect_to(location: str, status: int = 307) -> Rule:
-    return respond(status, headers={"location": location})
+def retry_after(seconds: float, times: int) -> Rule:
+    return only(first(times), respond(503, headers={"retry-after": str(seconds)}))
 
 
 # ---- time and connections
 
 
-def slow(users: Collection[str] | None, seconds: float) -> Rule:
-    """Evaluates after this time, and so acts even if the caller has given up. `None`: every call."""
+def slow(seconds: float) -> Rule:
+    """Evaluates after this time, and so acts even if the caller has given up."""
 
     async def rule(call: Call, proceed: Proceed) -> Reply:
         await asyncio.sleep(seconds)
         return await proceed(call)
 
-    return rule if users is None else only(naming(users), rule)
+    return rule
 
 
 def hold_until(event: asyncio.Event) -> Rule:
@@ -144,17 +119,9 @@ def never_answer() -> Rule:
     return hold_until(asyncio.Event())
 
 
-def hang(users: Collection[str]) -> Rule:
-    return only(naming(users), never_answer())
-
-
 def reset() -> Rule:
     """Drops the connection without an answer."""
-
-    async def rule(_: Call, __: Proceed) -> Reply:
-        return Reply(reset=True)
-
-    return rule
+    return _reply(lambda: Reply(reset=True))
 
 
 # ---- single items
@@ -186,10 +153,6 @@ def items_retryable(users: Collection[str], times: int) -> Rule:
     return items_failed(users, times=times, retryable=True)
 
 
-def items_refused(users: Collection[str], code: str = "scripted_refusal") -> Rule:
-    return items_failed(users, retryable=False, code=code)
-
-
 # ---- answers; each acts truthfully before it answers
 
 
@@ -212,7 +175,6 @@ def alter_results(change: Callable[[list[Result]], list[Any]]) -> Rule:
 
 
 def missing(users: Collection[str]) -> Rule:
-    """Leaves these users out of the answer."""
     return alter_results(lambda results: [result for result in results if result["user_id"] not in users])
 
 
@@ -256,33 +218,13 @@ def cut_short() -> Rule:
     return act_and_change(answer)
 
 
-def not_json() -> Rule:
-    page = b"<html><title>Service temporarily fine</title></html>"
-    return with_body(lambda: page, {"content-type": "text/html"})
-
-
-def other_json(text: bytes = b"[]") -> Rule:
+def other_json(text: bytes) -> Rule:
     return with_body(lambda: text)
 
 
-def empty_body() -> Rule:
-    return with_body(lambda: b"")
-
-
-def huge_body(size: int = 64 * 1024 * 1024) -> Rule:
+def huge_body(size: int) -> Rule:
     """Of known length, so that a caller can refuse it before reading."""
     return with_body(lambda: b'{"results": [' + b" " * (size - 15) + b"]}")
-
-
-def endless_body() -> Rule:
-    """Chunked, until the caller hangs up."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield b'{"results": ['
-        while True:
-            yield b" " * 65536
-
-    return with_body(chunks)
 
 
 def deep_json(depth: int = 100_000) -> Rule:

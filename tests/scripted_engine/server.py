@@ -33,14 +33,8 @@ def innocent_outcome(user_id: str, scenario_type: str) -> str:
 class Act:
     """A notification that a real engine would have queued."""
 
-    key: str
     pair: Pair
     notification_id: str
-    call_number: int
-
-    @property
-    def user_id(self) -> str:
-        return self.pair[0]
 
 
 @dataclass
@@ -53,7 +47,6 @@ class CallRecord:
     status: int | None = None
     violations: list[str] = field(default_factory=list)
     # Where it could be read:
-    call: Call | None = None
     invocation_id: str | None = None
     dry_run: bool | None = None
     user_ids: list[str] = field(default_factory=list)
@@ -85,7 +78,8 @@ class ScriptedEngine:
         self.acts: dict[str, Act] = {}
         self.keys_seen: Counter[str] = Counter()
         self.peak_in_flight = 0
-        self._outcome_of = outcome_of
+        self.expected_outcome = outcome_of
+        """What a pair comes to unless a rule interferes."""
         self._port = 0
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -94,10 +88,6 @@ class ScriptedEngine:
         self._script_errors: list[Exception] = []
 
     # ---- oracles
-
-    def expected_outcome(self, user_id: str, scenario_type: str) -> str:
-        """What this pair comes to unless a rule interferes."""
-        return self._outcome_of(user_id, scenario_type)
 
     @property
     def notified_twice(self) -> list[Pair]:
@@ -119,10 +109,7 @@ class ScriptedEngine:
         return len(self._answering)
 
     async def until(self, condition: Callable[[ScriptedEngine], bool], *, patience_seconds: float = 30) -> None:
-        """Waits until this holds; looked at whenever a call arrives, is evaluated or is answered.
-
-        Raises TimeoutError when patience ends: a test that waits in vain should fail, not hang.
-        """
+        """Waits until this holds; checks whenever a call arrives, is evaluated or is answered. Raises TimeoutError."""
         async with asyncio.timeout(patience_seconds):
             while not condition(self):
                 await self._news.wait()
@@ -241,7 +228,6 @@ class ScriptedEngine:
         except (ValueError, RecursionError) as exc:
             record.violations.append(str(exc))
             return None
-        record.call = call
         record.violations += oddities(call)
         record.invocation_id, record.dry_run = call.invocation_id, call.dry_run
         record.user_ids, record.pairs, record.keys = call.user_ids, call.pairs, call.keys
@@ -250,7 +236,7 @@ class ScriptedEngine:
     def _evaluate(self, record: CallRecord, call: Call) -> list[Result]:
         results = []
         for pair, key in zip(call.pairs, call.keys, strict=True):
-            outcome = self._outcome_of(*pair)
+            outcome = self.expected_outcome(*pair)
             result: Result = {"user_id": pair[0], "scenario_type": pair[1], "outcome": outcome}
             if outcome == "triggered" and not call.dry_run:
                 result["notification_id"] = self._act_once(key, pair, record).notification_id
@@ -261,7 +247,7 @@ class ScriptedEngine:
     def _act_once(self, key: str, pair: Pair, record: CallRecord) -> Act:
         act = self.acts.get(key)
         if act is None:
-            act = self.acts[key] = Act(key, pair, str(uuid5(NAMESPACE_URL, key)), record.number)
+            act = self.acts[key] = Act(pair, str(uuid5(NAMESPACE_URL, key)))
         elif act.pair != pair:
             record.violations.append(f"uses the key {key!r} of {act.pair} for {pair}")
         return act

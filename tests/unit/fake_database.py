@@ -10,12 +10,9 @@ from shared.database import Database
 
 
 class FakeDatabase(Database):
-    """Answers as the Data API would.
+    """Answers as the Data API would: from the rows of the view of active mentors, in the order of their ids.
 
-    Args:
-        rows: the rows of the view of active mentors, in the order of their ids; those without one anywhere.
-        most_rows: that a page of them holds, however many are asked for.
-        functions: what each SQL function does with its arguments.
+    A page of them holds `most_rows` at most; `functions` are SQL functions, in Python.
     """
 
     def __init__(

@@ -41,14 +41,8 @@ def captured_log(
 ) -> Iterator[LogLines]:
     """Logs as the function does, and puts the process's own logging back afterwards.
 
-    Args:
-        level: the least severe level of ours that is written.
-        documented: each line has to be one that the schema knows; not where a test makes up events.
-        google_cloud_project: see `configure_logging`.
-
-    Raises:
-        SecretLeakedError: a secret was logged; when nothing else went wrong.
-        UndocumentedLineError: a line is none that the schema knows; when nothing else went wrong.
+    Unless the block fails, it raises SecretLeakedError for a secret in the log, and UndocumentedLineError for a line
+    that the schema does not know; the latter only if `documented`, which is false where a test makes up events.
     """
     root = logging.getLogger()
     handlers, root_level = root.handlers[:], root.level

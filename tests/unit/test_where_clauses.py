@@ -125,10 +125,6 @@ WHILE_LOOPING = "for i in 1..2 loop if true then {}; end if; end loop"
         ("create procedure f() begin atomic delete from a; end", ["the script itself: delete from a"]),
         (IN_PLPGSQL.format("update a set b = 1"), ["s.f: update a"]),
         (IN_PLPGSQL.format(WHILE_LOOPING.format("delete from a")), ["s.f: delete from a"]),
-        (
-            IN_PLPGSQL.format("with x as (update a set b = 1 returning *) insert into c select * from x"),
-            ["s.f: update a"],
-        ),
         (IN_PLPGSQL.format("execute format('update %I.t set b = 1', 'a')"), ["s.f, dynamic: update t"]),
         ("do $$ declare v text; begin v := 'delete from a'; end $$", ["a DO block, dynamic: delete from a"]),
         ("do $$ begin perform 1; delete from a; end $$", ["a DO block: delete from a"]),

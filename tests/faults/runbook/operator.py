@@ -1,4 +1,4 @@
-"""An operator who has nothing but the document, a shell, the addresses and the tokens."""
+"""docs/operations.md, read, and an operator who has nothing but it, a shell, the addresses and the tokens."""
 
 from __future__ import annotations
 
@@ -14,9 +14,40 @@ from typing import Any
 from tests.emulator.function import FunctionProcess
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
-from tests.faults.runbook.runbook import PARTS, Incident, blocks, incidents
 from tests.faults.system_packages import require_curl
 from tests.integration.scheduled_runs.harness import Harness
+
+DOCUMENT = ROOT / "docs" / "operations.md"
+TEXT = DOCUMENT.read_text(encoding="utf-8")
+PARTS = ("Symptom", "Check", "Cause", "Fix", "Confirm")
+_BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_SHOWN_BY = re.compile(r"^Shown by \[a test\]\((\S+)\)\.$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One section: its place, its heading, the text of each of PARTS, and the file of its test as it is linked."""
+
+    number: int
+    title: str
+    parts: dict[str, str]
+    shown_by: str
+
+    def commands(self, part: str) -> list[str]:
+        """The blocks of a part, in order."""
+        return _BLOCK.findall(self.parts[part])
+
+
+def incidents() -> list[Incident]:
+    """All of them, in order."""
+    found = []
+    for section in re.split(r"^### ", TEXT.split("## Ten incidents")[1], flags=re.MULTILINE)[1:]:
+        heading, _, body = section.partition("\n")
+        number, _, title = heading.partition(". ")
+        pieces = re.split(rf"^\*\*({'|'.join(PARTS)})(?:\.\*\*|\*\*)", body, flags=re.MULTILINE)
+        parts = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+        found.append(Incident(int(number), title, parts, "".join(_SHOWN_BY.findall(body))))
+    return found
 
 
 @dataclass(frozen=True)
@@ -34,13 +65,13 @@ class Operator:
     def __init__(self, harness: Harness, described: Incident, function: FunctionProcess) -> None:
         self.function = function
         self.mentor: str | None = None
+        self.left = {part for part in PARTS if described.commands(part)}
         self._harness = harness
         self._incident = described
-        self._left = set(PARTS)
 
     async def look_around(self) -> Seen:
         """Runs what the document says to look at before anything is known."""
-        return await self._run(blocks()[1])
+        return await self._run(_BLOCK.findall(TEXT)[1])
 
     async def check(self, *symptom: str) -> Seen:
         """Runs what is under "Check"; the document names each word of the symptom, and the commands show it."""
@@ -56,19 +87,14 @@ class Operator:
     async def confirm(self) -> Seen:
         return await self._run_part("Confirm")
 
-    def assert_nothing_is_left(self) -> None:
-        """Every command of the section was run."""
-        left = [part for part in self._left if self._incident.commands(part)]
-        assert not left, left
-
     async def _run_part(self, part: str) -> Seen:
-        self._left.discard(part)
+        self.left.discard(part)
         return await self._run("\n".join(self._incident.commands(part)))
 
     async def _run(self, commands: str) -> Seen:
-        """Runs the document's commands as they stand, after its preamble."""
+        """Runs the document's commands as they stand, after its first block, of which all others make use."""
         require_curl()
-        script = f"{blocks()[0]}\n{commands}".replace("curl -sS ", "curl -sS -w '\\n%{http_code}\\n' ")
+        script = f"{_BLOCK.findall(TEXT)[0]}\n{commands}".replace("curl -sS ", "curl -sS -w '\\n%{http_code}\\n' ")
         project = self._harness.project
         process = await asyncio.create_subprocess_exec(
             *("bash", "-euo", "pipefail", "-c", script),
@@ -99,4 +125,4 @@ async def incident(title: str, harness: Harness, function: FunctionProcess) -> A
     (described,) = (one for one in incidents() if one.title == title)
     operator = Operator(harness, described, function)
     yield operator
-    operator.assert_nothing_is_left()
+    assert operator.left == set()

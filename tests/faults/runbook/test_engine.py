@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from tests.faults.oracle import EVALUATED, check_chain, check_success
 from tests.faults.runbook.operator import incident
+from tests.faults.settings import batches_of
 from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
 
-SMALL = {
-    "EVALUATION_BATCH_SIZE": "20",
-    "ENGINE_USERS_PER_CALL": "10",
-    # An outage is believed after two tries of each call: how often is not what is tested here.
-    "ENGINE_MAX_ATTEMPTS": "2",
-    "MAX_WORKERS": "2",
-}
+# An outage is believed after two tries of each call: how often is not what is tested here.
+SMALL = batches_of(20, engine_max_attempts=2, max_workers=2)
 
 
 async def test_the_engine_was_down_for_the_whole_run(harness: Harness, time_control: TimeControl) -> None:
@@ -63,7 +59,7 @@ async def test_the_engine_rejects_the_function(harness: Harness, time_control: T
 
 async def test_half_of_the_mentors_failed(harness: Harness, time_control: TimeControl) -> None:
     failing = (await harness.add_mentors(40))[::2]
-    rule = rules.items_refused(failing, code="rule_is_broken")
+    rule = rules.items_failed(failing, retryable=False, code="rule_is_broken")
     harness.engine.rules.append(rule)
     function = await harness.start_function(SMALL)
     await time_control.start()

@@ -33,7 +33,6 @@ Step = partial[Coroutine[Any, Any, None]]
 
 
 def name_of(step: Step) -> str:
-    """Return what a step is printed as."""
     return f"{step.func.__name__}({', '.join(f'{name}={value!r}' for name, value in step.keywords.items())})"
 
 
@@ -52,12 +51,7 @@ class State:
 
 
 class World:
-    """Takes steps over one connection, and checks everything after each.
-
-    Args:
-        session: inside a transaction.
-        queues: all that there are.
-    """
+    """Takes steps over one connection, inside a transaction, and checks everything after each."""
 
     def __init__(self, session: Worker, queues: Sequence[str]) -> None:
         self._session = session
@@ -90,11 +84,7 @@ class World:
         await self._session.run(definition.replace(right, wrong))
 
     async def take(self, step: Step, state: State) -> State | None:
-        """Return the state that the step leads to, None where there is nothing to do.
-
-        Raises:
-            ViolationError: it was refused by the database, or an invariant does not hold afterwards.
-        """
+        """Return the state that the step leads to, None where there is nothing to do; or raise ViolationError."""
         self._ids += 1
         # Spread over all ids, so that runs are not locked in the order of their age.
         new_id = str(UUID(int=(self._ids * 0x9E3779B97F4A7C15F39CC0605CEDC835) % 2**128, version=4))

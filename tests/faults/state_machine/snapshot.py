@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
@@ -197,12 +197,11 @@ def key_of(batch: Json) -> BatchKey:
 
 def by_scenario(outcomes: Mapping[Pair, str | None]) -> dict[str, dict[str, int]]:
     """Return {scenario type: {outcome: count}}, without the open ones."""
-    counted: dict[str, dict[str, int]] = {}
+    counted: dict[str, dict[str, int]] = defaultdict(Counter)
     for (_, scenario_type), outcome in outcomes.items():
         if outcome:
-            of_type = counted.setdefault(scenario_type, {})
-            of_type[outcome] = of_type.get(outcome, 0) + 1
-    return counted
+            counted[scenario_type][outcome] += 1
+    return dict(counted)
 
 
 def last_good(runs: Iterable[Run]) -> str | None:

@@ -19,7 +19,7 @@ SETTINGS = {
 
 async def test_slices_follow_one_another_after_one_tick(harness: Harness) -> None:
     await harness.add_mentors(300)
-    harness.engine.rules.append(rules.slow(None, 0.2))
+    harness.engine.rules.append(rules.slow(0.2))
     function = await harness.start_function(SETTINGS)
     await harness.project.write_vault_secrets(function.url)
     await harness.project.start_net()
