@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.emulator.function import FunctionProcess
-from tests.emulator.load_balancer import LoadBalancer
+from tests.emulator.gateway import LoadBalancer
 from tests.faults.oracle import check_success
 from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness
