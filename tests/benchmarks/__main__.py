@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
+from tests.emulator.cli import until_signal
 from tests.emulator.errors import EmulatorError
 from tests.emulator.staging import ROOT
 
@@ -40,7 +41,6 @@ TABLE_WIDTH = 160
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Section], Conditions, Path]:
-    """Returns the sections, conditions and folder of a command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     known = ", ".join(section.name for section in SECTIONS)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"all, or some of: {known}")
@@ -112,16 +112,5 @@ async def main(sections: Sequence[Section], conditions: Conditions, out: Path) -
     return 1 if broken else 0
 
 
-async def until_terminated(sections: Sequence[Section], conditions: Conditions, out: Path) -> int:
-    """Runs `main`; at SIGTERM it stops what it started, as at Ctrl-C."""
-    task = asyncio.create_task(main(sections, conditions, out))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        print("terminated", file=sys.stderr)
-        return 128 + signal.SIGTERM
-
-
 if __name__ == "__main__":
-    sys.exit(asyncio.run(until_terminated(*parse(sys.argv[1:]))))
+    sys.exit(asyncio.run(until_signal(main(*parse(sys.argv[1:])), when_stopped=128 + signal.SIGTERM)))

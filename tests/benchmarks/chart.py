@@ -41,7 +41,6 @@ def draw(machine: Stored, sections: Mapping[str, Stored], path: Path) -> None:
 
 
 def _draw(axes: Axes, rows: Collection[Stored], figure: str, *, digits: int) -> None:
-    """A bar for each row, below the name of its load."""
     if not rows:
         return
     places: list[float] = []

@@ -20,6 +20,7 @@ STOP_SECONDS = 30
 async def run_child(argv: Sequence[str | Path], result: Path, *, root: Path, data_dir: DataDir) -> Any:
     """Runs it in a checkout, whose code it imports, and returns the JSON that it wrote into a file."""
     env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data_dir.path), "PYTHONPATH": str(root)}
+    await asyncio.to_thread(result.unlink, missing_ok=True)
     process = ChildProcess("child", argv, data_dir=data_dir, env=env, cwd=root)
     await process.start()
     try:
@@ -27,13 +28,7 @@ async def run_child(argv: Sequence[str | Path], result: Path, *, root: Path, dat
     finally:
         await process.stop(STOP_SECONDS)
     try:
-        return json.loads(await asyncio.to_thread(_read_and_delete, result))
+        return json.loads(await asyncio.to_thread(result.read_text, encoding="utf-8"))
     except FileNotFoundError:
         said = f"{' '.join(map(str, argv))} failed in {root}; its log ends:\n{process.log_tail()}"
         raise EmulatorError(said) from None
-
-
-def _read_and_delete(result: Path) -> str:
-    text = result.read_text(encoding="utf-8")
-    result.unlink()
-    return text

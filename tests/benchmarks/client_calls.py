@@ -31,8 +31,6 @@ BODY = (
 
 
 async def call_all(client: PostClient, bodies: Iterator[bytes], in_flight: int) -> None:
-    """Sends each body once, so many at a time."""
-
     async def worker() -> None:
         for body in bodies:
             answer = await client.post(body, CALL_HEADERS, timeout_seconds=60, max_bytes=2**20)
@@ -45,7 +43,7 @@ async def call_all(client: PostClient, bodies: Iterator[bytes], in_flight: int) 
 
 
 async def measure(client: PostClient, calls: int, in_flight: int) -> dict[str, float]:
-    """Seconds and CPU seconds of all threads, after a first call on each connection."""
+    """Returns seconds and CPU seconds of all threads, after a first call on each connection."""
     bodies = [BODY % (number, number) for number in range(calls + in_flight)]
     await call_all(client, iter(bodies[:in_flight]), in_flight)
     cpu, started = time.process_time(), time.perf_counter()
@@ -54,7 +52,6 @@ async def measure(client: PostClient, calls: int, in_flight: int) -> dict[str, f
 
 
 def main(client_name: str, url: str, calls: int, in_flight: int, result: Path) -> None:
-    """Measures the client and writes the figures."""
     module, _, name = client_name.partition(":")
     started = time.perf_counter()
     connect = getattr(importlib.import_module(module), name)

@@ -25,10 +25,7 @@ T = TypeVar("T")
 async def in_turn(
     conditions: Conditions, runs: Mapping[K, Callable[[], Awaitable[T]]], describe: Callable[[K, T], str]
 ) -> dict[K, list[T]]:
-    """Runs each once a round, every second round in reverse order.
-
-    So slow moments of the machine affect all of them, and none always follows the same other one.
-    """
+    """Runs each once a round, every second round in reverse order: slow moments of the machine affect all alike."""
     found: dict[K, list[T]] = {key: [] for key in runs}
     for number in range(conditions.rounds):
         keys = list(runs)
@@ -41,7 +38,6 @@ async def in_turn(
 
 @asynccontextmanager
 async def project_and_engine(**engine: Any) -> AsyncIterator[tuple[Project, str]]:
-    """A project on a stack of its own, and the URL of a `fast_engine` with these arguments."""
     async with (
         ProjectFactory() as projects,
         projects.project() as project,
@@ -52,18 +48,18 @@ async def project_and_engine(**engine: Any) -> AsyncIterator[tuple[Project, str]
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender, by its name, under a load, and that load in short."""
+    """A contender under a load; `label`: the load in short."""
 
     contender: str
     label: str
     load: Load
 
 
+@dataclass(frozen=True)
 class Contest:
     """The results of all entries: a row for each, in their order."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
+    rows: Sequence[Row]
 
     @classmethod
     async def run(
@@ -77,16 +73,13 @@ class Contest:
 
     @classmethod
     async def on_one_project(cls, conditions: Conditions, entries: Sequence[Entry], **engine: Any) -> Contest:
-        """Measures contenders by their names."""
         async with project_and_engine(**engine) as (project, url):
             return await cls.run(conditions, entries, lambda one: CONTENDERS[one.contender].run(project, url, one.load))
 
     def spread(self, contender: str, label: str, figure: str) -> Spread:
-        """A figure of one entry."""
         return next(row.figures[figure] for row in self.rows if (row.contender, row.label) == (contender, label))
 
     def share(self, figure: str, label: str, other: str) -> Spread:
-        """This function's figure as a share of another contender's, round by round."""
         return self.spread(THIS_FUNCTION, label, figure).over(self.spread(other, label, figure))
 
 

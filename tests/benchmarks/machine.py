@@ -28,7 +28,6 @@ CPU_MODEL = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
 
 
 def describe_machine() -> dict[str, Any]:
-    """Cores, processor, memory, system, and the versions of what takes part and is installed."""
     cpu = CPU_MODEL.search(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return {
         "cores": len(os.sched_getaffinity(0)),
@@ -40,13 +39,12 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_commit(root: Path = ROOT) -> str:
-    """Of a checkout; with `+` where files differ from it, empty where it is none."""
+    """Returns a checkout's commit, with `+` where files differ from it; empty where it is none."""
     command: list[str | Path] = ["git", "-C", root, "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _versions() -> dict[str, str]:
-    """Of what takes part; all of it is installed."""
     supabase = json.loads((NODE_MODULES / "@supabase/supabase-js/package.json").read_text(encoding="utf-8"))
     return {
         "Python": platform.python_version(),
@@ -66,6 +64,6 @@ def _version(text: str) -> str:
 
 
 def _version_of(*command: str | Path) -> str:
-    """By what it writes: wrk says its version as an error."""
+    """Reads both streams: wrk writes its version as an error."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return _version(done.stdout + done.stderr)

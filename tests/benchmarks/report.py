@@ -35,7 +35,7 @@ Stored = Mapping[str, Any]
 
 
 def read_results(path: Path, machine: Stored) -> dict[str, Stored]:
-    """The sections that were measured before; none where that was on another machine or with other versions."""
+    """Returns the sections that were measured before on the same machine and with the same versions."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -53,7 +53,6 @@ def write_results(path: Path, machine: Stored, sections: Mapping[str, Stored]) -
 
 
 def to_markdown(machine: Stored, sections: Mapping[str, Stored]) -> str:
-    """The whole report."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     parts = [
         "# Benchmark",
@@ -68,7 +67,6 @@ def to_markdown(machine: Stored, sections: Mapping[str, Stored]) -> str:
 
 
 def section_markdown(name: str, result: Stored) -> str:
-    """A section's tables."""
     rounds = "one round" if result["rounds"] == 1 else f"{result['rounds']} rounds"
     commit = f", commit {result['commit']}" if result["commit"] else ""
     quick = f" **{QUICK}**" if result["quick"] else ""
@@ -88,7 +86,7 @@ def section_markdown(name: str, result: Stored) -> str:
 
 
 def _alike(rows: Sequence[Stored]) -> list[list[Stored]]:
-    """The rows that follow one another and have the same figures, or some of them, together."""
+    """Groups rows that follow one another and have the same figures, or some of them."""
     groups: list[list[Stored]] = []
     for row in rows:
         before = groups[-1][-1]["figures"].keys() if groups else set()
@@ -105,7 +103,6 @@ def _rows_table(rows: Sequence[Stored], headings: Mapping[str, str], cell: Calla
 
 
 def _figure(row: Stored, name: str) -> str:
-    """The median, and the least and the greatest value where there are several."""
     spread, digits = row["figures"].get(name), FIGURES[name][1]
     if spread is None:
         return ""
@@ -125,6 +122,6 @@ def _target(target: Stored, *, judged: bool) -> list[str]:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) -> str:
-    """The first `texts` columns are words, the others numbers."""
+    """Returns a table whose first `texts` columns are words, the others numbers."""
     rule = ["---"] * texts + ["--:"] * (len(headings) - texts)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))

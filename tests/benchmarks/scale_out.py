@@ -1,10 +1,9 @@
 """Several processes: one, two, four and eight drain one run, against an engine of fixed latency.
 
 All mentors are enumerated while the engine is paused; then dispatch posts a slice for each process at once, through a
-load balancer that gives each process one. As many mentors for each process, however many there are, so that beginning
-and end weigh the same. The heavier loads fill the machine's CPU. How much the machine allows is measured with processes
-that share nothing else and get the same load: the loop of the durability benchmark, once in each process, each with
-mentors of its own.
+load balancer that gives each process one. Each process has as many mentors, so that beginning and end weigh the same.
+The heavier loads fill the machine's CPU. The machine's limit is measured with independent processes under the same
+load: the loop of the durability benchmark, each with mentors of its own.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import psutil
 
-from tests.emulator.connections import Connection
+from tests.emulator.connections import Connection, value
 from tests.emulator.errors import EmulatorError
-from tests.emulator.load_balancer import LoadBalancer
+from tests.emulator.gateway import LoadBalancer
 from tests.emulator.project import Project, ProjectFactory
 
 from .peers.contenders import PLAIN_LOOP, THIS_FUNCTION
@@ -47,7 +45,7 @@ END = b"select id::text, status, finished_at from public.scheduler_invocations"
 
 @dataclass(frozen=True)
 class Scenario:
-    """A load by its name in tables, in numbers of one process."""
+    """A load, in numbers of one process."""
 
     name: str
     mentors: int
@@ -56,11 +54,9 @@ class Scenario:
     latency_ms: float
 
     def load_of(self, processes: int) -> Load:
-        """The load of so many processes together: one user and all types a call."""
         return Load(processes * self.mentors, processes * self.in_flight, 1, len(TYPES))
 
     def settings_of(self, processes: int) -> dict[str, str]:
-        """The environment of each of so many processes."""
         sizes = {"EVALUATION_BATCH_SIZE": str(self.batch_size), "MAX_WORKERS": str(processes)}
         return settings_for(self.load_of(1)) | sizes
 
@@ -73,7 +69,6 @@ SCENARIOS = (
 
 
 async def measure(conditions: Conditions) -> Measured:
-    """This function alone, on a stack of its own."""
     rows: dict[str, list[Row]] = {}
     async with ProjectFactory(settings=POSTGRES) as projects, projects.project() as project:
         for scenario in SCENARIOS:
@@ -127,7 +122,7 @@ def _row(scenario: Scenario, processes: int, runs: list[tuple[float, ...]], of_o
 
 
 def _is_cpu_full(row: Row) -> bool:
-    """Before all of the CPU is used: the nearer it comes, the longer each process waits for its turn."""
+    """Also shortly before all of the CPU is used: the nearer it comes, the longer each process waits for its turn."""
     return row.figures["independent_share"].median < WANTED_SHARE
 
 
@@ -136,7 +131,7 @@ def _least(spreads: Iterable[Spread]) -> Spread:
 
 
 async def _run_together(project: Project, engine: str, scenario: Scenario, processes: int) -> tuple[float, float]:
-    """Seconds from dispatch to the recorded end, on the machine's clock; and the share of the CPU that was used."""
+    """Returns the seconds from dispatch to the recorded end, and the share of the CPU that was used."""
     load = scenario.load_of(processes)
     await prepare(project, load.mentors)
     await forget_everything(project)
@@ -162,7 +157,7 @@ async def _run_together(project: Project, engine: str, scenario: Scenario, proce
             await _until(connection, ENDED)
             busy = psutil.cpu_percent() / 100
             await _until(connection, QUIET)
-            run, status, finished = await _first(connection, END)
+            ((run, status, finished),) = await (await connection.execute(END)).fetchall()
     finally:
         await asyncio.gather(balancer.stop(), *(function.stop() for function in functions))
     if status != "success":
@@ -177,18 +172,12 @@ async def _dispatch(connection: Connection, *, paused_until: bytes) -> None:
 
 
 async def _until(connection: Connection, condition: bytes) -> None:
-    while (await _first(connection, condition)) != (True,):  # noqa: ASYNC110  # the database has no Event to set
+    while not await value(connection, condition):  # noqa: ASYNC110  # the database has no Event to set
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _first(connection: Connection, query: bytes) -> tuple[Any, ...]:
-    row = await (await connection.execute(query)).fetchone()
-    assert row is not None
-    return row
-
-
 async def _run_apart(project: Project, engine: str, scenario: Scenario, processes: int) -> float:
-    """Seconds from the calls of all independent processes to the last one's answer."""
+    """Returns the seconds from the calls of all independent processes to the last one's answer."""
     load = scenario.load_of(processes)
     await prepare(project, load.mentors)
     users = await user_ids(project)

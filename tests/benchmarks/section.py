@@ -10,23 +10,19 @@ from .spread import Spread
 
 @dataclass(frozen=True)
 class Conditions:
-    """How sections are run: rounds for each contender, whether loads are small, and where progress is printed."""
+    """How sections are run; `quick`: with small loads; `say` prints progress."""
 
     rounds: int
     quick: bool
     say: Callable[[str], None]
 
     def sized(self, full: int, quick: int) -> int:
-        """Returns the size for a full or a quick run."""
         return quick if self.quick else full
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's figures, by their names in `report.py`, under one load, in short and in numbers.
-
-    `processes`: CPU seconds and peak megabytes of those that worked for it.
-    """
+    """One contender's figures, by their names in `report.py`; `processes`: those that worked for it."""
 
     contender: str
     label: str
@@ -37,11 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Target:
-    """What was to be reached, or with no bound a figure to read beside it.
-
-    `found`: the median, of a ratio the median of the rounds' ratios. `wanted`: "at least" or "at most" the bound.
-    `digits`: after the point, when it is shown.
-    """
+    """A claim with its bound, or without one for information; `found`: the median, of a ratio that of the rounds."""
 
     claim: str
     found: float
@@ -65,8 +57,6 @@ def reported(claim: str, found: Spread, *, digits: int = 2) -> Target:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a section measured: the figures, what was to be reached, and what a reader has to know."""
-
     rows: Sequence[Row]
     targets: Sequence[Target]
     notes: Sequence[str] = ()
@@ -74,10 +64,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the benchmark that can be run alone by its name on the command line, and what stands above its table.
-
-    `measure` runs it, and raises `EmulatorError` where a contender does not do what it was asked to.
-    """
+    """A part of the benchmark; `measure` raises `EmulatorError` where a contender does other work than the load."""
 
     name: str
     title: str

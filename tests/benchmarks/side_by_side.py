@@ -25,7 +25,7 @@ LEAST_SHARE_OF_RATE = {"million": 0.8}
 
 
 def beside(section: Section, checkout: Path) -> Section:
-    """The section as both checkouts run it; the other one's root is given."""
+    """Returns the section as both checkouts run it; `checkout`: the other one's root."""
     other = f"commit {describe_commit(checkout)[:7] or checkout.name}"
     return Section(
         f"{section.name}, {other}",
@@ -42,7 +42,6 @@ async def _measure(name: str, other: str, checkout: Path, conditions: Conditions
     data_dir = DataDir.new_temporary()
 
     async def run(python: str | Path, root: Path) -> Mapping[str, Stored]:
-        """The rows of that checkout's function, by their labels, of one round."""
         command = [python, "-m", "tests.benchmarks", name, "--rounds", "1", "--out", data_dir.path]
         command += ["--quick"] if conditions.quick else []
         results = await run_child(command, data_dir.path / "results.json", root=root, data_dir=data_dir)
@@ -73,15 +72,9 @@ def _row(side: str, label: str, runs: Sequence[Mapping[str, Stored]]) -> Row:
 
 
 def _targets(ours: Row, theirs: Row, least_share: float | None, most: int) -> list[Target]:
-    def share(figure: str) -> Spread:
-        return ours.figures[figure].over(theirs.figures[figure])
-
-    claim = f"evaluations/s, as a share of the other's, {ours.label}"
-    rate = reported(claim, share(RATE))
+    rate, cpu, memory = (ours.figures[name].over(theirs.figures[name]) for name in (RATE, CPU, MEMORY))
+    of_other = f"as a share of the other's, {ours.label}"
+    speed = reported(f"evaluations/s, {of_other}", rate)
     if least_share is not None and ours.load["mentors"] == most:
-        rate = at_least(claim, share(RATE), least_share)
-    return [
-        rate,
-        reported(f"CPU, as a share of the other's, {ours.label}", share(CPU)),
-        reported(f"peak memory, as a share of the other's, {ours.label}", share(MEMORY)),
-    ]
+        speed = at_least(speed.claim, rate, least_share)
+    return [speed, reported(f"CPU, {of_other}", cpu), reported(f"peak memory, {of_other}", memory)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """What was measured, the values in the order of the rounds."""
+    """The values are in the order of the rounds."""
 
     median: float
     min: float
@@ -18,19 +18,18 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """At least one value."""
         found = tuple(values)
         if not found:
             raise ValueError("expected at least one value, found none")
         return cls(statistics.median(found), min(found), max(found), found)
 
     def over(self, other: Spread) -> Spread:
-        """How many times as much as `other`, round by round: what slows a round down is in both, and drops out."""
+        """Returns the ratios round by round: what slows a round down is in both, and drops out."""
         return Spread.of(mine / its for mine, its in zip(self.values, other.values, strict=True))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The least of the values that at least this share of them, 0 to 1, does not exceed (nearest rank)."""
+    """Returns the nearest rank: the least value that at least this share of them, 0 to 1, does not exceed."""
     ordered = sorted(values)
     # ceil, without what binary fractions add to a whole number
     rank = -int(-round(share * len(ordered), 9) // 1)

@@ -1,4 +1,1 @@
-"""The local Supabase emulator: real PostgreSQL, real PostgREST, a real gateway, and the function as it is deployed.
-
-`python -m tests.emulator --help` is its command line; tests build the same parts through `project.ProjectFactory`.
-"""
+"""The local Supabase emulator; tests build its parts through `project.ProjectFactory`. See README.md."""

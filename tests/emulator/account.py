@@ -17,7 +17,7 @@ UNPRIVILEGED_UID = 65534
 
 @dataclass(frozen=True)
 class Account:
-    """A system account to become; `None` ids: stay the user that runs this, unless it is root."""
+    """A system account to become; `None` ids: stay the current user."""
 
     name: str | None = None
     uid: int | None = None
@@ -36,11 +36,11 @@ class Account:
 
     @property
     def popen_options(self) -> dict[str, Any]:
-        """What subprocess needs to start a process as this account, without the groups of root."""
+        """Options for subprocess to start a process as this account, without the groups of root."""
         return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def can_use(self, path: Path) -> bool:
-        """Whether this account may execute or enter it: every folder above it counts, not its own mode alone."""
+        """Returns whether this account may execute or enter it: every folder above it counts, not its mode alone."""
         if self.uid is None:
             return os.access(path, os.X_OK)
         test = subprocess.run(["/bin/sh", "-c", 'test -x "$1"', "sh", path], cwd="/", **self.popen_options)

@@ -1,11 +1,10 @@
-"""What `up` says once all is ready: where everything is, and lines to paste into a shell as they stand."""
+"""What `up` prints once all is ready: where everything is, and lines to paste into a shell as they stand."""
 
 from __future__ import annotations
 
 import shlex
 import shutil
 
-from .postgres import PostgresBinaries
 from .stack import Stack
 
 API = "/api/v1/scheduler-invocations"
@@ -17,11 +16,10 @@ EVERY_RUN = (
 
 
 def description(stack: Stack) -> dict[str, object]:
-    """For a program: addresses, keys, tokens and process ids."""
     project = stack.project
     return {
         "function_url": stack.function.url,
-        "dashboard_url": dashboard_url(stack),
+        "dashboard_url": f"{stack.function.url}/dashboard",
         "supabase_url": project.supabase_url,
         "rest_url": project.rest_url,
         "database_url": project.database_url,
@@ -34,22 +32,20 @@ def description(stack: Stack) -> dict[str, object]:
     }
 
 
-def dashboard_url(stack: Stack) -> str:
-    return f"{stack.function.url}/dashboard"
-
-
 def invitation(stack: Stack) -> str:
-    """For a person. Each command stands on one line and needs nothing that another one set."""
+    """Returns the text for a person. Each command stands on one line and needs nothing that another one set."""
     project, url = stack.project, stack.function.url
     api = f"{url}{API}"
     invoke = f"-H 'Authorization: Bearer {project.invoke_token}'"
     admin = f"-H 'Authorization: Bearer {project.admin_token}'"
     json = "-H 'Content-Type: application/json'"
-    psql = f"{_psql()} {shlex.quote(project.database_url)}"
+    # the system's, or the one that came with the emulator's PostgreSQL
+    program = "psql" if shutil.which("psql") else shlex.quote(str(stack.server.binaries.bin / "psql"))
+    psql = f"{program} {shlex.quote(project.database_url)}"
     return f"""\
 Ready. Ctrl-C stops everything.
 
-  dashboard    {dashboard_url(stack)}
+  dashboard    {url}/dashboard
   admin token  {project.admin_token}
   function     {url}  (log: {stack.function.log_path})
   Data API     {project.rest_url}
@@ -78,8 +74,3 @@ Ask the database, and let pg_cron's job run once more by hand:
 Read a table through the Data API:
   curl -sS '{project.rest_url}/scheduler_invocations?limit=1' -H 'apikey: {project.secret_key}'
 """
-
-
-def _psql() -> str:
-    """The system's, or the one that came with the emulator's PostgreSQL."""
-    return "psql" if shutil.which("psql") else shlex.quote(str(PostgresBinaries.find().bin / "psql"))

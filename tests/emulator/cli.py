@@ -1,33 +1,49 @@
-"""The command line: `run` plays one scheduled run from boot to summary, `up` stays until Ctrl-C."""
+"""The command line: `run` is one scheduled run from boot to summary, `up` stays until Ctrl-C."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+import psycopg
 from rich.console import Console
 
 from .banner import description, invitation
 from .errors import EmulatorError
-from .progress import console_for, progress_on
+from .progress import ENDED, Progress
+from .project import Project
 from .safeupdate import without_safeupdate
 from .scheduled_run import play_run
-from .stack import DEFAULT_MENTORS, Stack, StackOptions
+from .stack import DEFAULT_MENTORS, Stack, StackOptions, running_stack
 from .summary import EXIT_OTHER
-from .watch import watch
 
 T = TypeVar("T")
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+LOOK_SECONDS = 0.2
+# Of a database that is away, or being started again.
+AWAY_SECONDS = 1.0
+# What is open, and what was opened and has ended since the last look.
+UNDER_WAY_OR_NEW = b"""
+select id::text, scheduler.describe_invocation(id)
+from public.scheduler_invocations
+where id = any(%(under_way)s::uuid[])
+   or status in ('pending', 'running')
+   or (created_at > %(after)s and id <> all(%(known)s::uuid[]))
+order by created_at
+"""
 
 EXIT_CODES_OF_RUN = """\
 exit codes:
@@ -41,12 +57,11 @@ exit codes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, run until done or stopped by a signal, and return the exit code."""
     parsed = _parser().parse_args(arguments)
     try:
         if parsed.command == "run":
-            return asyncio.run(_until_signal(_run(parsed), when_stopped=EXIT_INTERRUPTED))
-        return asyncio.run(_until_signal(_up(parsed), when_stopped=0))
+            return asyncio.run(until_signal(_run(parsed), when_stopped=EXIT_INTERRUPTED))
+        return asyncio.run(until_signal(_up(parsed), when_stopped=0))
     except EmulatorError as error:
         print(f"emulator: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -108,8 +123,8 @@ def _name_and_value(text: str) -> tuple[str, str]:
     return name, value
 
 
-async def _until_signal(command: Coroutine[Any, Any, int], *, when_stopped: int) -> int:
-    """Run the command; SIGINT or SIGTERM makes it stop in order, and more of them do not disturb that."""
+async def until_signal(command: Coroutine[Any, Any, int], *, when_stopped: int) -> int:
+    """Runs the command; SIGINT or SIGTERM makes it stop in order, and more of them change nothing."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(command)
 
@@ -127,20 +142,20 @@ async def _until_signal(command: Coroutine[Any, Any, int], *, when_stopped: int)
 
 @asynccontextmanager
 async def _started(parsed: argparse.Namespace, console: Console) -> AsyncIterator[Stack]:
-    """The stack, up inside the block; a terminal shows that it is coming."""
     async with AsyncExitStack() as exits:
         with console.status("starting PostgreSQL, PostgREST, the gateway, the engine and the function"):
             given = vars(parsed) | {"function_env": dict(parsed.function_env)}
             options = {field.name: given[field.name] for field in fields(StackOptions) if field.name in given}
-            stack = await exits.enter_async_context(Stack(StackOptions(**options)))
+            stack = await exits.enter_async_context(running_stack(StackOptions(**options)))
         if not stack.server.has_safeupdate:
             print(f"emulator: {without_safeupdate(stack.server.binaries.major)}", file=sys.stderr)
         yield stack
 
 
 def _console(parsed: argparse.Namespace) -> Console:
-    """Where a person looks: what a program reads has stdout to itself."""
-    return console_for(sys.stderr if parsed.json else sys.stdout)
+    """Returns one with colours on a terminal only, also where FORCE_COLOR is set; the object of --json has stdout."""
+    stream = sys.stderr if parsed.json else sys.stdout
+    return Console(file=stream, highlight=False, soft_wrap=True, force_terminal=stream.isatty())
 
 
 async def _run(parsed: argparse.Namespace) -> int:
@@ -154,8 +169,7 @@ async def _run(parsed: argparse.Namespace) -> int:
                 )
             if stack.server.has_own_pg_cron:
                 console.print("waiting for pg_cron, which runs its jobs once a minute")
-            with progress_on(console) as progress:
-                summary = await _unless_broken(stack, play_run(stack, progress))
+            summary = await _unless_broken(stack, play_run(stack, Progress(console)))
         except EmulatorError as error:
             return _failed(error)
         if parsed.json:
@@ -172,15 +186,32 @@ async def _up(parsed: argparse.Namespace) -> int:
         try:
             if parsed.json:
                 await stack.broken()
-            with progress_on(console) as progress:
-                await _unless_broken(stack, watch(stack.project, progress, stack.ready_at))
+            await _unless_broken(stack, watch(stack.project, Progress(console), stack.ready_at))
         except EmulatorError as error:
             return _failed(error)
     raise AssertionError("it stays up until a signal stops it, or something is broken")
 
 
+async def watch(project: Project, progress: Progress, since: datetime) -> NoReturn:
+    """Shows each run that had not ended by `since` to its end, also across a restart of the database."""
+    known: set[str] = set()
+    under_way: list[str] = []
+    while True:
+        with contextlib.suppress(psycopg.OperationalError, OSError):
+            async with project.connect() as database:
+                while True:
+                    parameters = {"under_way": under_way, "after": since, "known": list(known)}
+                    found = await (await database.execute(UNDER_WAY_OR_NEW, parameters)).fetchall()
+                    known |= {run_id for run_id, _ in found}
+                    under_way = [run_id for run_id, run in found if run["status"] not in ENDED]
+                    for _, run in found:
+                        progress.show(run)
+                    await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(AWAY_SECONDS)
+
+
 async def _unless_broken(stack: Stack, work: Coroutine[Any, Any, T]) -> T:
-    """What this work comes to; a part of the stack that cannot be kept alive ends it."""
+    """Returns what this work returns; a part of the stack that cannot be kept alive ends it."""
     working, broken = asyncio.create_task(work), asyncio.create_task(stack.broken())
     try:
         await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
@@ -192,6 +223,5 @@ async def _unless_broken(stack: Stack, work: Coroutine[Any, Any, T]) -> T:
 
 
 def _failed(error: EmulatorError) -> int:
-    """Something went wrong after all had been up."""
     print(f"emulator: {error}", file=sys.stderr)
     return EXIT_OTHER

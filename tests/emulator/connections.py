@@ -13,7 +13,7 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 @contextlib.asynccontextmanager
 async def connect(url: str) -> AsyncIterator[Connection]:
-    """A connection in which each statement commits, and that a server which is gone does not hold up for long."""
+    """Yields a connection in which each statement commits, and that gives up soon where the server is gone."""
     connection = await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=5)
     try:
         yield connection
@@ -21,6 +21,11 @@ async def connect(url: str) -> AsyncIterator[Connection]:
         await connection.close()
 
 
+async def value(connection: Connection, query: bytes, *parameters: Any) -> Any:
+    """Returns the first column of the first row, or None where there is no row."""
+    row = await (await connection.execute(query, parameters)).fetchone()
+    return row[0] if row else None
+
+
 async def has_table(connection: Connection, name: str) -> bool:
-    row = await (await connection.execute(b"select to_regclass(%s) is not null", (name,))).fetchone()
-    return bool(row and row[0])
+    return bool(await value(connection, b"select to_regclass(%s) is not null", name))

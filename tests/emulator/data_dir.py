@@ -32,10 +32,7 @@ class DataDir:
 
     @classmethod
     def new_temporary(cls, *, in_memory: bool = False) -> DataDir:
-        """A new folder that `close` removes; in memory, if there is room, cloning databases is twice as fast.
-
-        Folders that killed emulators left behind go with it.
-        """
+        """Makes a folder that `close` removes; in memory, if there is room, cloning databases is twice as fast."""
         _remove_abandoned()
         has_room = os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free >= ENOUGH_MEMORY_BYTES
         parent = MEMORY if in_memory and has_room else None
@@ -45,7 +42,7 @@ class DataDir:
 
     @classmethod
     def kept(cls, path: Path) -> DataDir:
-        """The folder that the user named, made if it is not there. One that holds anything foreign is refused."""
+        """Opens the folder that the user named, made if it is not there. One with foreign files is refused."""
         path = path.expanduser().resolve()
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,7 +80,7 @@ class DataDir:
         return folder
 
     def close(self) -> None:
-        """Give the directory up; a temporary one is removed."""
+        """Unlocks the directory, and removes a temporary one."""
         if self._lock_file is None:
             return
         if self.temporary:
@@ -93,7 +90,7 @@ class DataDir:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, from its first moment on."""
+    """Writes a file that only its owner may read, from its first moment on."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
@@ -110,7 +107,7 @@ def _try_lock(path: Path) -> int | None:
 
 
 def _remove_abandoned() -> None:
-    """Remove temporary data directories whose emulator is gone, together with the processes it left."""
+    """Removes temporary data directories whose emulator is gone, together with the processes it left."""
     places = (Path(tempfile.gettempdir()), MEMORY)
     for path in (path for place in places for path in place.glob(f"{TEMPORARY_PREFIX}*")):
         # without a marker it may be one that is being made at this moment

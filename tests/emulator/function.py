@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from .data_dir import DataDir
 from .ports import LOCALHOST, free_port
-from .processes import ChildProcess, http_status
+from .processes import ChildProcess
 from .staging import ROOT, TARGET, stage
 
 
 class FunctionProcess(ChildProcess):
-    """One instance of the function on a fixed port, started again when it dies, unless `restart` is false.
-
-    `pid` is the current process; the worker that serves the requests is its child and ends with it. `python` may be
-    that of another environment.
-    """
+    """One instance of the function on a fixed port; its worker, which serves the requests, is a child of `pid`."""
 
     def __init__(
         self,
@@ -36,7 +30,6 @@ class FunctionProcess(ChildProcess):
         python: str | Path = sys.executable,
     ) -> None:
         self.port = port or free_port()
-        # Without a slash at its end.
         self.url = f"http://{LOCALHOST}:{self.port}"
         self.env = dict(env)
         self.root = root
@@ -52,37 +45,20 @@ class FunctionProcess(ChildProcess):
             data_dir=data_dir,
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._staged), **env},
             cwd=self._staged,
+            health=(self.port, "/health"),
         )
 
     async def start(self) -> None:
-        """Stage, start, and return once GET /health answers 200."""
-        self.stage()
+        _stage_once(self._data_dir, self._staged, self.root)
         await super().start()
 
-    def stage(self) -> None:
-        """Copy what is deployed to where it is started."""
-        _stage_once(self._data_dir, self._staged, self.root)
-
     async def spawn(self) -> None:
-        """Start the process, which is staged already, and return at once."""
         await super().spawn()
         if self._restart and self.supervision is None:
             self.keep_alive()
 
-    async def is_ready(self) -> bool:
-        return await http_status(self.port, "/health") == 200
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """The instance gets no CPU for as long as the block runs."""
-        os.killpg(self.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.killpg(self.pid, signal.SIGCONT)
-
     async def stop(self, timeout_seconds: float = 0) -> None:
-        """End it for good, at once: it holds nothing that is not in the database, and gunicorn takes a second to go."""
+        """Ends it for good, at once: it keeps no state, and gunicorn takes a second to stop."""
         await self.let_die()
         if self.alive:
             await self.kill()
@@ -90,5 +66,5 @@ class FunctionProcess(ChildProcess):
 
 @lru_cache
 def _stage_once(data_dir: DataDir, target: Path, root: Path) -> None:
-    """Once for all functions of a data directory that is open: hundreds of copies would cost a test run a minute."""
+    """Stages once for all functions of a data directory: hundreds of copies would cost a test run a minute."""
     stage(target, root)

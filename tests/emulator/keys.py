@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import jwt
 
@@ -17,24 +16,8 @@ from .data_dir import write_private
 TEN_YEARS = 10 * 365 * 24 * 3600
 
 
-class _Kept(ABC):
-    """A dataclass that a data directory keeps."""
-
-    @classmethod
-    @abstractmethod
-    def generate(cls) -> Self:
-        """Makes new ones."""
-
-    @classmethod
-    def kept(cls, path: Path) -> Self:
-        """Those in this file, made up on first use."""
-        if not path.exists():
-            write_private(path, json.dumps(vars(cls.generate())))
-        return cls(**json.loads(path.read_text()))
-
-
 @dataclass(frozen=True)
-class Keys(_Kept):
+class Keys:
     """Both kinds of API key, and the secret that signs the JWTs."""
 
     jwt_secret: str
@@ -56,8 +39,8 @@ class Keys(_Kept):
 
 
 @dataclass(frozen=True)
-class Tokens(_Kept):
-    """What the callers of the function and of the engine prove themselves with; 43 characters each."""
+class Tokens:
+    """The bearer tokens of the function and of the engine; 43 characters each."""
 
     invoke: str
     admin: str
@@ -68,8 +51,18 @@ class Tokens(_Kept):
         return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
 
 
+K = TypeVar("K", Keys, Tokens)
+
+
+def kept(kind: type[K], path: Path) -> K:
+    """Returns those in this file, generated on first use."""
+    if not path.exists():
+        write_private(path, json.dumps(vars(kind.generate())))
+    return kind(**json.loads(path.read_text()))
+
+
 def _opaque(prefix: str) -> str:
-    """Supabase's shape: a random part and eight characters that would let a scanner recognise a typing error."""
+    """Returns a key of Supabase's shape: a random part and eight characters of a checksum."""
     return f"{prefix}_{secrets.token_urlsafe(16)}_{secrets.token_hex(4)}"
 
 

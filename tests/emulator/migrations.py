@@ -6,14 +6,13 @@ import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import psycopg
 
 from .connections import connect
 from .errors import EmulatorError
 
-FILE_NAME = re.compile(r"(?P<version>\d+)_(?P<name>.+)\.sql")
+FILE_NAME = re.compile(r"(\d+)_(.+)\.sql")
 
 HISTORY = b"""
 create schema if not exists supabase_migrations;
@@ -23,64 +22,41 @@ create table if not exists supabase_migrations.schema_migrations (
   name text
 );
 """
-
-
 NOTE = b"insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s)"
 
 
-class Migration(NamedTuple):
-    """One file, as it is on disk."""
-
-    version: str
-    name: str
-    file_name: str
-    text: bytes
-
-
 async def apply_migrations(database_url: str, folder: Path) -> list[str]:
-    """Apply what was not applied yet, byte for byte and as a plain role; returns the versions that were new."""
+    """Applies what was not applied yet, byte for byte and as a plain role, and returns the versions that were new."""
     applied = []
     async with connect(database_url) as connection:
         await connection.execute(HISTORY)
-        cursor = await connection.execute(b"select version from supabase_migrations.schema_migrations")
-        known = {row[0] for row in await cursor.fetchall()}
-        for version, name, file_name, text in _migrations(folder):
+        cursor = await connection.execute(b"select version, statements from supabase_migrations.schema_migrations")
+        known = dict(await cursor.fetchall())
+        for path in await asyncio.to_thread(lambda: sorted(folder.glob("*.sql"))):
+            match, text = FILE_NAME.fullmatch(path.name), await asyncio.to_thread(path.read_bytes)
+            if match is None:
+                continue
+            version, name = match.groups()
             if version in known:
+                if known[version] != [text.decode()]:
+                    raise EmulatorError(
+                        f"{path.name} has changed since it was applied to this database: name another --data-dir"
+                    )
                 continue
             try:
                 async with connection.transaction():
                     await connection.execute(text)
                     await connection.execute(NOTE, (version, [text.decode()], name))
-                # each file begins in a session as good as new; a `set` must not leak into the next
+                # a `set` must not leak into the next file
                 await connection.execute(b"reset all")
             except psycopg.Error as error:
-                raise EmulatorError(f"{file_name}: {describe(error, text)}") from error
+                raise EmulatorError(f"{path.name}: {describe(error, text)}") from error
             applied.append(version)
     return applied
 
 
-async def require_unchanged(database_url: str, folder: Path) -> None:
-    """Refuse a database that was kept where a file has changed since it was applied."""
-    async with connect(database_url) as connection:
-        await connection.execute(HISTORY)
-        cursor = await connection.execute(b"select version, statements from supabase_migrations.schema_migrations")
-        applied = dict(await cursor.fetchall())
-    for migration in _migrations(folder):
-        if applied.get(migration.version) not in (None, [migration.text.decode()]):
-            raise EmulatorError(
-                f"{migration.file_name} has changed since it was applied to this database: name another --data-dir"
-            )
-
-
-def _migrations(folder: Path) -> list[Migration]:
-    matches = [(path, FILE_NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.sql"))]
-    return [
-        Migration(match["version"], match["name"], path.name, path.read_bytes()) for path, match in matches if match
-    ]
-
-
 async def run_script(database_url: str, path: Path, settings: Mapping[str, str] | None = None) -> None:
-    """Run one file in one transaction, with settings that it may read through current_setting()."""
+    """Runs one file in one transaction, with settings that it may read through current_setting()."""
     text = await asyncio.to_thread(path.read_bytes)
     async with connect(database_url) as connection:
         for name, value in (settings or {}).items():
@@ -93,7 +69,7 @@ async def run_script(database_url: str, path: Path, settings: Mapping[str, str] 
 
 
 def describe(error: psycopg.Error, text: bytes) -> str:
-    """PostgreSQL's message, with the line of the file that it is about."""
+    """Returns PostgreSQL's message, with the line of the file that it is about."""
     diagnostic = error.diag
     message = diagnostic.message_primary or str(error).strip()
     if diagnostic.statement_position:

@@ -15,7 +15,7 @@ import psycopg
 from cronsim import CronSim, CronSimError
 from psycopg.conninfo import make_conninfo
 
-from .connections import connect, has_table
+from .connections import connect, has_table, value
 
 RECONNECT_SECONDS = 0.05
 MINUTE = timedelta(minutes=1)
@@ -37,15 +37,13 @@ where runid = %s
 
 @dataclass(frozen=True)
 class Job:
-    """A row of cron.job."""
-
     jobid: int
     schedule: str
     command: str
     username: str
 
     def is_due(self, minute: datetime) -> bool:
-        """Whether this whole minute is one of the schedule's. A schedule that cannot be read is never due."""
+        """Returns whether the schedule has this whole minute; one that cannot be read has none."""
         try:
             return next(CronSim(self.schedule, minute - MINUTE)) == minute
         except (CronSimError, StopIteration):
@@ -53,8 +51,6 @@ class Job:
 
 
 class CronDriver:
-    """One database's pg_cron, as tasks of this process."""
-
     def __init__(self, superuser_url: str) -> None:
         self._url = superuser_url
         self._ticking: asyncio.Task[None] | None = None
@@ -62,21 +58,19 @@ class CronDriver:
         self._runs: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Run every active job now, and then at its times."""
+        """Runs every active job now, and then at its times."""
         self._ticking = asyncio.create_task(self._tick(), name="pg_cron")
 
     async def stop(self) -> None:
-        """Stop ticking and break off what runs; its transactions roll back."""
+        """Stops ticking and cancels what runs; its transactions roll back."""
         tasks = [*self._runs, *([self._ticking] if self._ticking else [])]
-        self._ticking = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def run_all(self) -> None:
-        """Run every active job once, and wait for the ends: what a test calls instead of waiting for a minute."""
-        jobs = await self._jobs()
-        await asyncio.gather(*(self._run(job) for job in jobs))
+        """Runs every active job once to its end: what a test calls instead of waiting for a minute."""
+        await asyncio.gather(*(self._run(job) for job in await self._jobs()))
 
     async def _tick(self) -> None:
         self._fire(await self._jobs())
@@ -85,7 +79,7 @@ class CronDriver:
             minute = now.replace(second=0, microsecond=0) + MINUTE
             await asyncio.sleep((minute - now).total_seconds())
             jobs = await self._jobs()
-            # the clock is asked again: a database that was away may have cost us minutes, which are lost
+            # read again: a database that was away may have cost minutes, which are lost
             this_minute = datetime.now(UTC).replace(second=0, microsecond=0)
             self._fire([job for job in jobs if job.is_due(this_minute)])
 
@@ -96,7 +90,7 @@ class CronDriver:
             run.add_done_callback(self._runs.discard)
 
     async def _jobs(self) -> list[Job]:
-        """The active jobs, as soon as the database can be asked."""
+        """Returns the active jobs, as soon as the database can be reached."""
         while True:
             with contextlib.suppress(psycopg.OperationalError, OSError):
                 async with connect(self._url) as connection:
@@ -111,13 +105,12 @@ class CronDriver:
             # a database that goes away in the middle takes the record of it along
             with contextlib.suppress(psycopg.OperationalError, OSError):
                 async with connect(self._url) as records:
-                    cursor = await records.execute(START, (job.jobid, job.username, job.command))
-                    run = await cursor.fetchone()
+                    run_id = await value(records, START, job.jobid, job.username, job.command)
                     pid, status, message = await self._execute(job)
-                    await records.execute(END, (status, message, pid, run[0] if run else None))
+                    await records.execute(END, (status, message, pid, run_id))
 
     async def _execute(self, job: Job) -> tuple[int | None, str, str]:
-        """Run the command as the job's user, in a session of its own, as pg_cron does."""
+        """Runs the command as the job's user, in a session of its own, as pg_cron does."""
         pid = None
         try:
             # the emulator gives all roles that may log in the same password

@@ -47,7 +47,7 @@ class NetDriver:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Return when it listens: what is queued from then on is sent without delay."""
+        """Returns when it listens: what is queued from then on is sent without delay."""
         listening = asyncio.Event()
         self._task = asyncio.create_task(self._run(listening), name="pg_net")
         await listening.wait()
@@ -57,10 +57,8 @@ class NetDriver:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-            self._task = None
 
     async def _run(self, listening: asyncio.Event) -> None:
-        """Work until cancelled; a database that goes away is waited for."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         async with httpx.AsyncClient(limits=limits, follow_redirects=True, trust_env=False) as client:
             while True:
@@ -82,7 +80,6 @@ async def _serve(connection: Connection, client: httpx.AsyncClient) -> None:
 
 
 async def _round(connection: Connection, client: httpx.AsyncClient) -> int:
-    """Send one round and return how many requests it had."""
     async with connection.transaction(), connection.cursor() as cursor:
         await cursor.execute(b"delete from net._http_response where created < now() - %s::interval", (TIME_TO_LIVE,))
         await cursor.execute(TAKE, (BATCH_SIZE,))
@@ -102,7 +99,7 @@ async def _send(
     body: bytes | None,
     timeout_milliseconds: int,
 ) -> dict[str, Any]:
-    """One request, with a time limit for the whole of it. Failures are rows, as pg_net writes them."""
+    """Sends one request, with a time limit for the whole of it. Failures are rows, as pg_net writes them."""
     started = time.monotonic()
     sent = {"User-Agent": "pg_net", **(headers or {})}
     try:
@@ -126,6 +123,6 @@ async def _send(
 
 
 def _failure(request_id: int, message: str) -> dict[str, Any]:
-    """pg_net sets neither a status nor `timed_out` when a request fails, not even for a time-out: the message tells."""
+    """Returns pg_net's row of a failure, also of a time-out: neither a status nor `timed_out`, but a message."""
     nothing = dict.fromkeys(("status_code", "content_type", "headers", "content", "timed_out"))
     return {"id": request_id, **nothing, "error_msg": message}

@@ -1,8 +1,7 @@
 """TCP ports of the loopback interface, given to one process at a time.
 
-A port that is only asked of the kernel and let go again is free for all until its server has started: another
-emulator's, or that of any outgoing connection. So ports are counted through, below the range that the kernel gives to
-connections, and the count is shared by all emulators of this user.
+A port of the kernel's choice can be taken by another process until its server has started. So ports are counted
+through, below the range that the kernel gives to connections, and all emulators of this user share the count.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ FIRST_PORT, LAST_PORT = 20_000, 31_999
 
 
 def free_port() -> int:
-    """A port on which nothing listens, and that no other caller gets for thousands of calls."""
+    """Returns a port on which nothing listens, and that no other caller gets for thousands of calls."""
     with (cache_folder() / "next-port").open("a+", encoding="ascii") as counter:
         fcntl.flock(counter, fcntl.LOCK_EX)
         counter.seek(0)

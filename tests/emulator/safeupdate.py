@@ -18,7 +18,6 @@ OPTIONS = ("-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror")
 
 
 def without_safeupdate(major: int) -> str:
-    """What to say where roles load no library."""
     return (
         "an UPDATE or DELETE without a WHERE is not refused here as on Supabase: this database was made without a C "
         "compiler (Debian: gcc, libc6-dev)"
@@ -27,7 +26,7 @@ def without_safeupdate(major: int) -> str:
 
 
 def safeupdate_library(version: str, headers: str) -> Path | None:
-    """The library for this server, compiled once; None where that is impossible, which is an error in CI."""
+    """Compiles the library for this server once; None where that is impossible, which is an error in CI."""
 
     def compile_in(folder: Path) -> None:
         command = ["cc", *OPTIONS, "-isystem", headers, "-o", str(folder / LIBRARY), str(SOURCE)]

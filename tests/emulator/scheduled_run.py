@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 
-from .connections import Connection, has_table
+from .connections import Connection, value
 from .errors import EmulatorError
-from .progress import Shows, evaluated, has_ended
+from .progress import ENDED, Progress, evaluated
 from .stack import Stack
 from .summary import Repeat, Summary
 
@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 60.0
 # The one that was opened since then; first, one that an earlier start left open and that goes on.
 SCHEDULED = b"""
 select id from public.scheduler_invocations
-where trigger = 'schedule' and coalesce(finished_at, 'infinity') >= %(since)s and expires_at >= %(since)s
+where trigger = 'schedule' and coalesce(finished_at, 'infinity') >= %s and expires_at >= %s
 order by created_at limit 1
 """
 
@@ -59,32 +59,26 @@ where invocation.id = %s
 """
 
 
-async def play_run(stack: Stack, progress: Shows) -> Summary:
-    """Watch the run that pg_cron starts, fire its slot again, and check what became of it.
-
-    Raises:
-        EmulatorError: no run was opened, or it waits for an engine that does not come back.
-    """
+async def play_run(stack: Stack, progress: Progress) -> Summary:
+    """Follows the run that pg_cron starts, fires its slot again, and checks the results."""
     async with stack.project.connect() as database:
         invocation_id = await _appearance(stack, database)
         invocation = await _follow(progress, database, invocation_id)
-        notifications = await _notifications(database)
+        notifications = await _notifications(stack, database)
         repeat = await _fire_again(stack, database, invocation, notifications)
         missing = await _missing(database, invocation)
     return Summary(invocation, notifications, tuple(missing), repeat)
 
 
 async def _appearance(stack: Stack, database: Connection) -> Any:
-    """The id of the run that pg_cron, dispatch, pg_net and the function open without any help from here."""
     since = stack.ready_at
     try:
         async with asyncio.timeout(APPEARS_WITHIN_SECONDS):
             while True:
                 # in this order: an answer comes after the run that the call opened
                 reason = await _reason_for_none(database, since)
-                row = await (await database.execute(SCHEDULED, {"since": since})).fetchone()
-                if row:
-                    return row[0]
+                if found := await value(database, SCHEDULED, since, since):
+                    return found
                 if reason:
                     raise EmulatorError(reason)
                 await asyncio.sleep(LOOK_SECONDS)
@@ -96,7 +90,7 @@ async def _appearance(stack: Stack, database: Connection) -> Any:
 
 
 async def _reason_for_none(database: Connection, since: datetime) -> str | None:
-    """Why pg_cron's call opened no run; None where it did, or has not been answered yet."""
+    """Returns why pg_cron's call opened no run; None where it did, or has not been answered yet."""
     row = await (await database.execute(FIRST_CALL, {"since": since})).fetchone()
     if row is None:
         return None
@@ -117,25 +111,16 @@ async def _reason_for_none(database: Connection, since: datetime) -> str | None:
     )
 
 
-async def _value(database: Connection, query: bytes, *parameters: Any) -> Any:
-    row = await (await database.execute(query, parameters)).fetchone()
-    return row and row[0]
-
-
 async def _describe(database: Connection, invocation_id: Any) -> dict[str, Any]:
-    found = await _value(database, b"select scheduler.describe_invocation(%s)", invocation_id)
-    if not isinstance(found, dict):
-        raise EmulatorError(f"the invocation {invocation_id} is gone")
-    return found
+    return dict(await value(database, b"select scheduler.describe_invocation(%s)", invocation_id))
 
 
-async def _follow(progress: Shows, database: Connection, invocation_id: Any) -> dict[str, Any]:
-    """Show how far it is until it has ended."""
+async def _follow(progress: Progress, database: Connection, invocation_id: Any) -> dict[str, Any]:
     before, changed_at = -1, time.monotonic()
     while True:
         invocation = await _describe(database, invocation_id)
         progress.show(invocation)
-        if has_ended(invocation):
+        if invocation["status"] in ENDED:
             return invocation
         done = evaluated(invocation)
         if done != before:
@@ -148,17 +133,16 @@ async def _follow(progress: Shows, database: Connection, invocation_id: Any) -> 
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _notifications(database: Connection) -> int | None:
-    """How many notifications are queued; None where another engine queues them elsewhere."""
-    if not await has_table(database, "public.engagement_notifications"):
+async def _notifications(stack: Stack, database: Connection) -> int | None:
+    if stack.project.engine is None:
         return None
-    return int(await _value(database, b"select count(*) from public.engagement_notifications"))
+    return int(await value(database, b"select count(*) from public.engagement_notifications"))
 
 
 async def _fire_again(
     stack: Stack, database: Connection, before: Mapping[str, Any], notifications: int | None
 ) -> Repeat:
-    """Fire the same slot by hand, with the token that pg_cron's call carries."""
+    """Fires the same slot by hand, with the token that pg_cron's call carries."""
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.post(
             f"{stack.function.url}/",
@@ -170,21 +154,17 @@ async def _fire_again(
     return Repeat(
         status_code=answer.status_code,
         deduplicated=bool(body.get("deduplicated")) and body.get("id") == before["id"],
-        new_notifications=(await _notifications(database) or 0) - (notifications or 0),
+        new_notifications=(await _notifications(stack, database) or 0) - (notifications or 0),
         same_counts=after["counts"] == before["counts"],
     )
 
 
 async def _missing(database: Connection, invocation: Mapping[str, Any]) -> list[str]:
-    """Whom the run should have evaluated and did not, in words; empty if every active mentor had every type."""
-    row = await (await database.execute(EXPECTED, (invocation["id"],))).fetchone()
-    if row is None:
-        return ["the invocation is gone"]
-    mentors, scenarios = int(row[0]), row[1] or {}
+    ((mentors, scenarios),) = await (await database.execute(EXPECTED, (invocation["id"],))).fetchall()
     found = []
     if invocation["counts"]["mentors"] != mentors:
         found.append(f"{mentors} active mentors, {invocation['counts']['mentors']} in the run")
-    for scenario, expected in scenarios.items():
+    for scenario, expected in (scenarios or {}).items():
         outcomes = Counter(invocation["scenarios"].get(scenario, {}))
         evaluated = outcomes.total() - outcomes["failed"] - outcomes["not_evaluated"]
         if evaluated != expected:

@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import NoReturn
 
 from cronsim import CronSim, CronSimError
 
+from shared.concurrency import gather_or_cancel
+
+from .connections import value
 from .data_dir import DataDir, write_private
 from .errors import EmulatorError
 from .function import FunctionProcess
 from .gateway import find_caddy
-from .keys import Keys, Tokens
-from .migrations import require_unchanged, run_script
+from .keys import Keys, Tokens, kept
+from .migrations import run_script
 from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
 from .processes import ChildProcess
-from .project import MIGRATIONS, SEED, Project
+from .project import SEED, Project
 
 DEFAULT_MENTORS = 500
 # A file in the data directory: how many sample mentors were put into its database.
 SEEDED = "mentors"
 
+UNFINISHED_SLOT = b"""
+select scheduled_for from public.scheduler_invocations
+where trigger = 'schedule' and status in ('pending', 'running')
+  and expires_at > now() and scheduled_for > now() - interval '1 day'
+"""
+
+LATEST_UNUSED_SLOT = b"""
+select max(slot)
+from generate_series(date_trunc('minute', now()) - interval '1439 minutes', now() - interval '1 minute', '1 minute')
+  as slot
+where not exists (
+  select from public.scheduler_invocations where idempotency_key = scheduler.slot_key(slot)
+)
+"""
+
+# Earlier processes are gone. A call that is under way would hold back the next one, and a queued one would go to their
+# ports.
+FORGET_EARLIER_PROCESSES = b"""
+delete from net.http_request_queue where true;
+update scheduler.dispatches set ended_at = clock_timestamp(), error = 'no_answer' where ended_at is null;
+delete from scheduler.engine_permits where true;
+update scheduler.settings set engine_paused_until = null, engine_outages = 0 where singleton;
+"""
+
 
 def daily_at(slot: datetime) -> str:
-    """A schedule of one slot a day, the latest of which is this one."""
+    """Returns a schedule of one slot a day, the latest of which is this one."""
     slot = slot.astimezone(UTC)
     return f"{slot.minute} {slot.hour} * * *"
 
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What the command line lets a user choose.
-
-    Args:
-        mentors: sample mentors in a new database; None: 500 there, and as many as there are in one that was kept.
-        schedule: in UTC; None: daily, with a slot that was due a minute ago, or earlier where that has had its run.
-    """
+    """Options of the command line; see its help. `mentors`, `schedule`: None, as in a database that was kept."""
 
     mentors: int | None = None
     engine_url: str | None = None
@@ -51,23 +74,15 @@ class StackOptions:
     data_dir: Path | None = None
 
 
+@dataclass
 class Stack:
-    """`async with Stack(options)`: everything is up inside the block, and nothing is left after it."""
+    """A project with its function and its engine; `running_stack` starts and stops it."""
 
-    def __init__(self, options: StackOptions) -> None:
-        self.options = options
-        self._data_dir: DataDir | None = None
-        self._server: PostgresServer | None = None
-        self._project: Project | None = None
-        self.schedule = options.schedule or daily_at(datetime.now(UTC) - timedelta(minutes=1))
-        self.unfinished_slot: datetime | None = None
-        self.ready_at = datetime.now(UTC)
-
-    @property
-    def project(self) -> Project:
-        if self._project is None:
-            raise RuntimeError("the stack is used with `async with`")
-        return self._project
+    options: StackOptions
+    project: Project
+    schedule: str
+    ready_at: datetime
+    unfinished_slot: datetime | None = None
 
     @property
     def server(self) -> PostgresServer:
@@ -91,45 +106,15 @@ class Stack:
     def pids(self) -> dict[str, int]:
         return {process.name: process.pid for process in self._processes}
 
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Stop callers before what they call, the database last. The data directory is given up whatever happens."""
-        try:
-            if self._project is not None:
-                await self._project.stop()
-            if self._server is not None:
-                await self._server.stop()
-        finally:
-            if self._data_dir is not None:
-                self._data_dir.close()
-
     async def broken(self) -> NoReturn:
-        """Wait until a part cannot be kept alive, and raise the reason."""
+        """Waits until a part cannot be kept alive, and raises the reason."""
         supervised = [process.supervision for process in self._processes if process.supervision is not None]
         done, _ = await asyncio.wait(supervised, return_when=asyncio.FIRST_COMPLETED)
         await done.pop()
 
-    async def _start(self) -> None:
-        options = self.options
-        binaries = _check(options)
-        data_dir = self._data_dir = DataDir.kept(options.data_dir) if options.data_dir else DataDir.new_temporary()
-        seeded = data_dir.path / SEEDED
-        if options.mentors is not None and seeded.exists() and int(seeded.read_text()) != options.mentors:
-            raise EmulatorError(
-                f"--mentors {options.mentors}: {data_dir.path} was made with {seeded.read_text()} mentors; "
-                "leave --mentors out, or name another --data-dir"
-            )
-        server = self._server = PostgresServer(data_dir, binaries=binaries, durable=not data_dir.temporary)
-        is_new = await server.prepare()
-        keys, tokens = Keys.kept(data_dir.path / "keys.json"), Tokens.kept(data_dir.path / "tokens.json")
-        project = self._project = Project(server, "postgres", keys=keys, tokens=tokens)
+    async def start(self, *, is_new: bool) -> None:
+        """Starts all parts; `is_new`: the database has to be made."""
+        options, project, server = self.options, self.project, self.server
         if not is_new:
             # what it holds decides which slot can be due, and the function reads it at its start
             await self._start_database()
@@ -138,11 +123,11 @@ class Stack:
         function = project.new_function(
             {"EVALUATION_SCHEDULE": self.schedule, **options.function_env}, engine_url=options.engine_url
         )
-        # none of these asks another at its own start; what takes longest is thus all that one waits for
+        # none of these calls another at its start
         starts = [project.gateway.start(), function.start()]
         starts += [self._start_database()] if is_new else []
         starts += [engine.start()] if engine else []
-        await _together(starts)
+        await gather_or_cancel(starts)
         for process in self._processes:
             if process.supervision is None:
                 process.keep_alive(server.revive if process is server.process else None)
@@ -151,11 +136,11 @@ class Stack:
         self.ready_at = datetime.now(UTC)
         await project.start_net()
         if options.tick and not server.has_own_pg_cron:
-            await project.start_cron()
+            project.cron = project.cron_driver()
+            await project.cron.start()
 
     async def _start_database(self) -> None:
         await self.server.start()
-        await require_unchanged(self.project.database_url, MIGRATIONS)
         await self.project.migrate()
         seeded = self.project.data_dir.path / SEEDED
         if not seeded.exists():
@@ -165,16 +150,42 @@ class Stack:
         await self.project.postgrest.start()
 
     async def _resume(self) -> None:
-        """Go on from what an earlier start left in the database: its open run, else a slot that has had none."""
-        await self.project.forget_earlier_processes()
-        self.unfinished_slot = await self.project.unfinished_slot()
-        slot = self.unfinished_slot or await self.project.latest_unused_slot()
+        """Continues what an earlier start left in the database: its open run, else a slot that has had none."""
+        async with self.project.connect(superuser=True) as database:
+            await database.execute(FORGET_EARLIER_PROCESSES)
+            self.unfinished_slot = await value(database, UNFINISHED_SLOT)
+            slot: datetime | None = self.unfinished_slot or await value(database, LATEST_UNUSED_SLOT)
         if self.options.schedule is None and slot is not None:
             self.schedule = daily_at(slot)
 
 
+@asynccontextmanager
+async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
+    """Yields a stack that is up, and stops callers before what they call, the database last."""
+    binaries = _check(options)
+    data_dir = DataDir.kept(options.data_dir) if options.data_dir else DataDir.new_temporary()
+    async with AsyncExitStack() as exits:
+        exits.callback(data_dir.close)
+        seeded = data_dir.path / SEEDED
+        if options.mentors is not None and seeded.exists() and int(seeded.read_text()) != options.mentors:
+            raise EmulatorError(
+                f"--mentors {options.mentors}: {data_dir.path} was made with {seeded.read_text()} mentors; "
+                "leave --mentors out, or name another --data-dir"
+            )
+        server = PostgresServer(data_dir, binaries=binaries, durable=not data_dir.temporary)
+        exits.push_async_callback(server.stop)
+        is_new = await server.prepare()
+        keys, tokens = kept(Keys, data_dir.path / "keys.json"), kept(Tokens, data_dir.path / "tokens.json")
+        project = Project(server, "postgres", keys=keys, tokens=tokens)
+        exits.push_async_callback(project.stop)
+        now = datetime.now(UTC)
+        stack = Stack(options, project, options.schedule or daily_at(now - timedelta(minutes=1)), now)
+        await stack.start(is_new=is_new)
+        yield stack
+
+
 def _check(options: StackOptions) -> PostgresBinaries:
-    """Find everything before anything is started, so that what is missing is said at once."""
+    """Finds all programs before anything is started, so that what is missing is reported at once."""
     if options.schedule is not None:
         try:
             CronSim(options.schedule, datetime.now(UTC))
@@ -183,13 +194,3 @@ def _check(options: StackOptions) -> PostgresBinaries:
     find_postgrest()
     find_caddy()
     return PostgresBinaries.find()
-
-
-async def _together(starts: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all; the first failure stops the others and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for start in starts:
-                group.create_task(start)
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from failures

@@ -1,4 +1,4 @@
-"""The function's folder as deploy.sh stages it: its two packages, what they need, pinned, and one generated line."""
+"""The function's folder as deploy.sh stages it: its two packages, their pinned requirements, one generated line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ TARGET = "handle_scheduled_invocation"
 LOCK = Path("shared/deployment/requirements.lock")
 # Runs on the deploying machine alone.
 NOT_DEPLOYED = "deployment"
+# The platform puts only the source file's own folder on the import path.
 MAIN = f"from functions.main import {TARGET} as {TARGET}\n"
 
 
 def stage(target: Path, root: Path = ROOT) -> Path:
-    """Copy what is deployed from `root` into a fresh folder, and return the source file to serve.
-
-    The platform puts only the source file's own folder on the import path; this layout needs nothing else.
-    """
+    """Copies what is deployed from `root` into a fresh folder, and returns the source file to serve."""
     _compile(root)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -38,6 +36,6 @@ def stage(target: Path, root: Path = ROOT) -> Path:
 
 @lru_cache
 def _compile(root: Path) -> None:
-    """Once for all the functions of this process, wherever PYTHONDONTWRITEBYTECODE keeps imports from doing it."""
+    """Compiles once for all functions of this process: PYTHONDONTWRITEBYTECODE may keep imports from doing it."""
     for package in PACKAGES:
         compileall.compile_dir(root / package, quiet=2)

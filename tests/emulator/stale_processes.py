@@ -17,7 +17,7 @@ LOOK_SECONDS = 0.01
 
 
 def end_leftovers(data_dir: Path) -> None:
-    """End what still runs of this data directory, first politely: a database is shut down, not crashed."""
+    """Ends what still runs of this data directory, first by SIGINT: a database is shut down, not crashed."""
     running = _processes(lambda process: process.environ().get(MARK) == str(data_dir))
     for process in running:
         with contextlib.suppress(psutil.Error):
@@ -29,12 +29,12 @@ def end_leftovers(data_dir: Path) -> None:
 
 
 def with_working_folder(folder: str) -> list[psutil.Process]:
-    """The processes that work in this folder, as each of a PostgreSQL server does in its data directory."""
+    """Returns the processes that work in this folder, as those of a PostgreSQL server do in its data directory."""
     return _processes(lambda process: process.cwd() == folder)
 
 
 def wait_until_gone(processes: Iterable[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
-    """Wait for others' children, and return those that are still there. A zombie is gone: it holds nothing any more."""
+    """Waits for processes that are no children, and returns those that still run. A zombie holds nothing any more."""
     deadline = time.monotonic() + timeout_seconds
     remaining = list(processes)
     while (remaining := [process for process in remaining if _runs(process)]) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What became of a run that was played: for a person, for a program, and as an exit code."""
+"""The summary of a run: for a person, for a program, and as an exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from .progress import overall_rate, seconds_taken
+from .progress import rate, seconds_taken
 
 EXIT_CODES = {"success": 0, "partial": 3, "failed": 4}
 EXIT_OTHER = 1
@@ -17,8 +17,6 @@ EXIT_OTHER = 1
 
 @dataclass(frozen=True)
 class Repeat:
-    """What firing the same slot once more did."""
-
     status_code: int
     deduplicated: bool
     new_notifications: int
@@ -31,10 +29,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Summary:
-    """The run as `scheduler.describe_invocation` has it, and what became of it.
-
-    `notifications` is None where another engine queues them elsewhere; `missing` says in words whom the run missed.
-    """
+    """A run as `scheduler.describe_invocation` returns it; `notifications` is None where another engine queues them."""
 
     invocation: Mapping[str, Any]
     notifications: int | None
@@ -43,19 +38,17 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """The status's own, unless the status is not the truth or the second fire changed something."""
         status = self.invocation["status"]
         if not self.repeat.changed_nothing or (self.missing and status == "success"):
             return EXIT_OTHER
         return EXIT_CODES.get(status, EXIT_OTHER)
 
     def as_object(self) -> dict[str, Any]:
-        """The same for a program, fit for JSON."""
         return {
             "status": self.invocation["status"],
             "exit_code": self.exit_code,
             "seconds": seconds_taken(self.invocation),
-            "evaluations_per_second": overall_rate(self.invocation),
+            "evaluations_per_second": rate(self.invocation),
             "notifications": self.notifications,
             "missing": list(self.missing),
             "fired_again": {**asdict(self.repeat), "changed_nothing": self.repeat.changed_nothing},
@@ -63,7 +56,6 @@ class Summary:
         }
 
     def print_on(self, console: Console) -> None:
-        """The same for a person."""
         invocation, counts = self.invocation, self.invocation["counts"]
         seconds = seconds_taken(invocation)
         duration = "never started" if seconds is None else f"{seconds:.2f} s"

@@ -23,7 +23,7 @@ from tests.emulator.processes import ChildProcess
 from tests.emulator.project import Project
 from tests.emulator.staging import ROOT
 
-from .fast_engine import HERE, EngineStats, answers, deno_command, deno_env, find_deno, read_stats, reset
+from .fast_engine import HERE, EngineStats, deno_command, deno_env, find_deno, read_stats, reset
 from .figures import Figures, Load, ProcessUse, ideal_seconds
 from .measured_call import check, measured_call, pids_of
 from .preparation import count_rows, prepare, user_ids
@@ -38,19 +38,12 @@ PACKAGES = ("dbos", "aiohttp", "matplotlib")
 
 
 class Contender(Protocol):
-    """A program that evaluates all mentors."""
-
     async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
-        """One run, from a started process and an empty table to the last stored row.
-
-        The project's mentors and results are replaced, and the counts of the `fast_engine` reset. Raises
-        `EmulatorError` where the run failed or a pair was not evaluated exactly once.
-        """
+        """Runs once, from empty tables to the last row; raises `EmulatorError` unless each pair is evaluated once."""
         ...
 
 
 def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]:
-    """The environment of contenders other than this function."""
     return {
         "SUPABASE_URL": project.supabase_url,
         "SUPABASE_SECRET_KEY": project.secret_key,
@@ -66,7 +59,7 @@ def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]
 
 @dataclass(frozen=True)
 class ServedContender:
-    """A program that evaluates all mentors when it is sent a POST; settings: its environment but for the port."""
+    """A program that evaluates all mentors at a POST; `settings`: its environment without the port."""
 
     name: str
     command: Callable[[], Sequence[str | Path]]
@@ -86,21 +79,19 @@ class ServedContender:
 
     @contextlib.asynccontextmanager
     async def serve(self, project: Project, settings: Mapping[str, str]) -> AsyncIterator[tuple[str, ChildProcess]]:
-        """The URL of one process of it that serves, for as long as the block runs."""
+        """Yields the URL of one process of it that serves, and the process."""
         port = free_port()
         env = {**deno_env(project.data_dir), **settings, "PORT": str(port)}
-        process = ChildProcess(self.name, self.command(), data_dir=project.data_dir, env=env, cwd=ROOT)
-        await process.start()
+        health = (port, "/")
+        process = ChildProcess(self.name, self.command(), data_dir=project.data_dir, env=env, cwd=ROOT, health=health)
         try:
-            await process.until_ready(lambda: answers(port))
+            await process.start()
             yield f"http://{LOCALHOST}:{port}/", process
         finally:
             await process.stop()
 
 
 class Wrk:
-    """What engine, sockets and machine allow when nothing is read, decided or stored: one user and one type a call."""
-
     async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
         await prepare(project, load.mentors)
         users = project.data_dir.folder("wrk") / f"users-{uuid.uuid4().hex[:8]}.txt"
@@ -124,7 +115,7 @@ class Wrk:
         return Figures(stats.busy_seconds, ideal, use, stats.distinct, processes)
 
     async def _until_sent(self, engine_url: str, load: Load, process: ChildProcess) -> EngineStats:
-        """What the engine counted when all calls were answered; wrk itself would go on waiting."""
+        """Returns the engine's counts when all calls were answered; wrk itself would wait for more."""
         give_up = time.monotonic() + WRK_SECONDS
         while process.alive and time.monotonic() < give_up:
             stats = await read_stats(engine_url)
@@ -135,7 +126,6 @@ class Wrk:
 
 
 def require_all() -> None:
-    """Raises `EmulatorError`, which says how to get it, where something is not installed."""
     find_deno()
     if WRK_BINARY is None:
         raise EmulatorError("wrk is not installed: it is Debian's package `wrk`, and Homebrew's")

@@ -81,8 +81,6 @@ app = FastAPI()
 
 
 class CallFailedError(Exception):
-    """The engine refused a call, finally or at the last attempt."""
-
     def __init__(self, code: str, attempts: int) -> None:
         super().__init__(code)
         self.code = code
@@ -105,7 +103,6 @@ def ask_about(run: dict[str, str], users: Sequence[str], types: Sequence[str]) -
 
 
 def ask(run: dict[str, str], users: Sequence[str], types: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-    """The engine's results, and at which attempt they came."""
     evaluations = [
         {"user_id": user, "scenario_types": types, "idempotency_key_prefix": f"{run['scope']}:{user}"} for user in users
     ]

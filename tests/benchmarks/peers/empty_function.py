@@ -9,5 +9,4 @@ from starlette.responses import PlainTextResponse, Response
 
 
 async def answer(request: Request) -> Response:
-    """Returns 200."""
     return PlainTextResponse("ok")

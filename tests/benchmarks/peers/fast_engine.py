@@ -12,7 +12,7 @@ import httpx
 from tests.emulator.data_dir import DataDir
 from tests.emulator.errors import EmulatorError
 from tests.emulator.ports import LOCALHOST, free_port
-from tests.emulator.processes import ChildProcess, http_status
+from tests.emulator.processes import ChildProcess
 
 HERE = Path(__file__).parent
 NODE_MODULES = HERE / "node_modules"
@@ -36,7 +36,7 @@ class EngineStats:
 
 
 def find_deno() -> Path:
-    """The binary that npm brought; not node_modules/.bin/deno, which keeps a Node.js process around it."""
+    """Returns the binary that npm brought; not node_modules/.bin/deno, which keeps a Node.js process around it."""
     for binary in NODE_MODULES.glob("@deno/*/deno"):
         return binary
     raise EmulatorError("Deno and supabase-js are not installed: run `npm install` in tests/benchmarks/peers")
@@ -58,7 +58,7 @@ def deno_env(data_dir: DataDir) -> dict[str, str]:
 async def fast_engine(
     data_dir: DataDir, *, latency_ms: float = 20, tail: bool = False, notable: float = 0.1, expect: int = 100_000
 ) -> AsyncIterator[str]:
-    """Its URL, for as long as the block runs.
+    """Yields its URL.
 
     `tail`: latencies are log-normal, p50 20 ms, p99 400 ms, the same for each contender. `notable`: the share of pairs
     that are `triggered`. `expect`: the most idempotency keys that it has to remember.
@@ -66,28 +66,21 @@ async def fast_engine(
     port = free_port()
     options = [f"--latency={latency_ms}", f"--notable={notable}", f"--expect={expect}", *(["--tail"] if tail else [])]
     command = [*deno_command("engine.ts"), str(port), *options]
-    process = ChildProcess("fast-engine", command, data_dir=data_dir, env=deno_env(data_dir))
-    await process.start()
+    process = ChildProcess("fast-engine", command, data_dir=data_dir, env=deno_env(data_dir), health=(port, "/"))
     try:
-        await process.until_ready(lambda: answers(port))
+        await process.start()
         yield f"http://{LOCALHOST}:{port}"
     finally:
         await process.stop()
 
 
-async def answers(port: int) -> bool:
-    """Whether a process serves there."""
-    return await http_status(port, "/") == httpx.codes.OK
-
-
 async def read_stats(engine_url: str) -> EngineStats:
-    """What it counted since the last reset."""
     async with httpx.AsyncClient(trust_env=False) as client:
         return EngineStats(**(await client.get(f"{engine_url}/stats")).raise_for_status().json())
 
 
 async def reset(engine_url: str) -> EngineStats:
-    """Forget everything; the counts that are left are those of calls still in flight."""
+    """Resets all counts, and returns what is left: those of calls still in flight."""
     async with httpx.AsyncClient(trust_env=False) as client:
         (await client.post(f"{engine_url}/reset")).raise_for_status()
     return await read_stats(engine_url)

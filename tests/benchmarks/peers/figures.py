@@ -11,7 +11,7 @@ TYPES = ("inactivity_30_days", "milestone_reached", "onboarding_incomplete")
 
 @dataclass(frozen=True)
 class Load:
-    """What every contender is asked to do: so many active mentors, to all of whom every type applies."""
+    """The work of every contender: active mentors, to all of whom every type applies; one user and type a call."""
 
     mentors: int
     in_flight: int
@@ -21,18 +21,11 @@ class Load:
 
     @property
     def evaluations(self) -> int:
-        """Pairs of mentor and type."""
         return self.mentors * len(self.types)
 
     @property
     def calls(self) -> int:
-        """Calls to the engine, the last of each kind perhaps not full."""
         return -(-self.mentors // self.users_per_call) * -(-len(self.types) // self.types_per_call)
-
-    @classmethod
-    def single(cls, mentors: int, in_flight: int) -> Load:
-        """One user and one type a call."""
-        return cls(mentors, in_flight)
 
     @classmethod
     def shared(cls, mentors: int, in_flight: int, users_per_call: int = 100) -> Load:
@@ -41,19 +34,13 @@ class Load:
 
 
 def ideal_seconds(latency_seconds: float, longest_seconds: float, in_flight: int) -> float:
-    """The least time in which so many calls at once can have this latency in all, and the longest one its own.
-
-    No schedule can beat it; for many short calls a perfect one comes close to it.
-    """
+    """Returns the least time for calls of this latency in all, which no schedule can beat."""
     return max(latency_seconds / in_flight, longest_seconds)
 
 
 @dataclass(frozen=True)
 class ProcessUse:
-    """What a process and its children used between a call and its answer; memory's peaks are those since their start.
-
-    `largest_megabytes`: the peak of the largest one of them, alone. See `process_use.py` for what counts.
-    """
+    """Of a process and its children; `largest_megabytes`: the peak of the largest one alone. See `process_use.py`."""
 
     cpu_seconds: float
     peak_megabytes: float
@@ -62,11 +49,7 @@ class ProcessUse:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one run, from the HTTP call to its answer.
-
-    `ideal_seconds`: of the calls that were made. `use`: the contender's own; `processes`: of those that worked for it.
-    `evaluations`: counted by the engine, each idempotency key once.
-    """
+    """Of one run, from the HTTP call to its answer; `processes`: those that worked for the contender."""
 
     wall_seconds: float
     ideal_seconds: float
@@ -76,5 +59,4 @@ class Figures:
 
     @property
     def efficiency(self) -> float:
-        """The ideal's share of the time that it took."""
         return self.ideal_seconds / self.wall_seconds

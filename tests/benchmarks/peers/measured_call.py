@@ -28,11 +28,7 @@ async def measured_call(
     count_results: Callable[[httpx.Response], Awaitable[int]],
     headers: Mapping[str, str] | None = None,
 ) -> Figures:
-    """Sends a POST to a contender's process, waits for its answer, and checks what it did.
-
-    `count_results`: those that are stored, each in a row of its own or counted; raises `EmulatorError` if the answer
-    is none of a run that succeeded.
-    """
+    """Sends a POST to a contender and checks its work; `count_results` raises `EmulatorError` for a failed run."""
     pids = {CONTENDER: pid, **pids_of(project, await reset(engine_url))}
     # made before the clock runs: a client reads certificates when it is made
     async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_SECONDS, headers=headers) as client:
@@ -48,9 +44,8 @@ async def measured_call(
 
 
 def pids_of(project: Project, stats: EngineStats) -> dict[str, int]:
-    """The processes that work for a contender."""
-    pids = {"gateway": project.gateway.pid, "PostgREST": project.postgrest.pid, "PostgreSQL": project.server.pid}
-    return {"engine": stats.pid, **pids}
+    pids = {"gateway": project.gateway.pid, "PostgREST": project.postgrest.pid}
+    return {"engine": stats.pid, **pids, "PostgreSQL": project.server.process.pid}
 
 
 def check(name: str, load: Load, stats: EngineStats, results: int) -> None:

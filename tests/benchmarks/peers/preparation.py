@@ -1,4 +1,4 @@
-"""What every contender finds: as many active mentors as are asked for, and an empty table for the results."""
+"""The state in which every contender starts: this many active mentors, and an empty table for the results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.emulator.connections import value
 from tests.emulator.migrations import run_script
 from tests.emulator.project import Project
 
@@ -36,20 +37,15 @@ async def prepare(project: Project, mentors: int) -> None:
 
 
 async def user_ids(project: Project) -> list[str]:
-    """Of all mentors who are to be evaluated."""
     async with project.connect() as connection:
         cursor = await connection.execute(b"select user_id::text from public.active_peer_mentors order by user_id")
         return [row[0] for row in await cursor.fetchall()]
 
 
 async def count_rows(project: Project) -> int:
-    """Results that are stored."""
     return await count(project, b"select count(*) from public.benchmark_results")
 
 
 async def count(project: Project, query: bytes, *parameters: str) -> int:
-    """The one number that a query answers."""
     async with project.connect() as connection:
-        row = await (await connection.execute(query, parameters)).fetchone()
-    assert row is not None
-    return int(row[0])
+        return int(await value(connection, query, *parameters))

@@ -32,15 +32,12 @@ _FIELD = re.compile(r"^(\w+):\s+(\d+) kB$", re.MULTILINE)
 
 
 class FamilyMemory:
-    """Watches a process and its children."""
-
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._largest = 0
         self._beside_largest = 0
 
     def look(self) -> None:
-        """Reads once."""
         members = [fields for process in family(self._pid) if "Pss_Anon" in (fields := _read(process.pid))]
         if members:
             own = sum(fields["Pss_Anon"] + fields["Pss_Shmem"] for fields in members)
@@ -56,10 +53,7 @@ class FamilyMemory:
 
 
 class ProcessMeter:
-    """Reads what processes, by name, and their children used from the beginning of a `with` block on.
-
-    The memory of the `watched` one is looked at all the time; that of the others when it is read.
-    """
+    """Reads the use of processes since a `with` block began, the memory of the `watched` one all the time."""
 
     def __init__(self, pids: Mapping[str, int], *, watched: str | None = None) -> None:
         self._pids = dict(pids)
@@ -102,7 +96,6 @@ def cpu_seconds(pid: int) -> float:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all that descend from it."""
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
 

@@ -26,7 +26,6 @@ where state = 'done' and invocation_id = %s
 
 
 async def forget_everything(project: Project) -> None:
-    """No runs, and empty queues."""
     async with project.connect() as connection:
         await connection.execute(b"truncate public.scheduler_invocations, public.scheduler_evaluations cascade")
         await connection.execute(b"select pgmq.purge_queue(queue_name) from pgmq.list_queues()")
@@ -34,17 +33,13 @@ async def forget_everything(project: Project) -> None:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """The function, started anew for each run; `env` goes over the environment that the load asks for.
-
-    `root` holds its code; `forget` makes the database forget the runs before this one.
-    """
+    """The function, started anew for each run; `root` holds its code, `forget` deletes earlier runs."""
 
     env: Mapping[str, str] = field(default_factory=dict)
     root: Path = ROOT
     forget: Callable[[Project], Awaitable[None]] = forget_everything
 
     async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
-        """One run of all mentors; see `Contender`. The engine has to answer with what gets a row of its own."""
         await prepare(project, load.mentors)
         await self.forget(project)
         await project.make_slot_due()
@@ -70,7 +65,6 @@ class Scheduler:
 
 
 def settings_for(load: Load) -> dict[str, str]:
-    """The function's settings for a load."""
     return {
         "SCENARIO_TYPES": json.dumps([{"type": name} for name in load.types]),
         "ENGINE_USERS_PER_CALL": str(load.users_per_call),

@@ -31,7 +31,7 @@ DRIVER = Path(__file__).parents[1] / "client_calls.py"
 
 
 class Client(NamedTuple):
-    """One of them: its name, where its class is, and calls enough for a second or two."""
+    """`calls`: enough for a second or two."""
 
     name: str
     module: str
@@ -46,7 +46,6 @@ OVER_CANDIDATE = f"this function over {CANDIDATE.name}"
 
 
 async def measure(conditions: Conditions) -> Measured:
-    """Measures each client alone, then the function with either candidate."""
     async with project_and_engine(latency_ms=LATENCY_SECONDS * 1000, notable=1) as (project, engine):
         alone = await in_turn(
             conditions,
@@ -60,7 +59,7 @@ async def measure(conditions: Conditions) -> Measured:
         over_candidate = Scheduler(root=await asyncio.to_thread(_root_over, CANDIDATE, project.data_dir))
         schedulers = {THIS_FUNCTION: Scheduler(), OVER_CANDIDATE: over_candidate}
         entries = [
-            Entry(side, _label(in_flight), Load.single(conditions.sized(10_000, 300), in_flight))
+            Entry(side, _label(in_flight), Load(conditions.sized(10_000, 300), in_flight))
             for in_flight in PRODUCT_IN_FLIGHT
             for side in schedulers
         ]
@@ -129,7 +128,7 @@ async def _calls(
 
 
 def _root_over(client: Client, data_dir: DataDir) -> Path:
-    """A copy of what is deployed in which another client calls the engine; the Data API keeps the chosen one."""
+    """Copies what is deployed, and has another client call the engine; the Data API keeps the chosen one."""
     root = data_dir.path / f"over-{client.name}"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))

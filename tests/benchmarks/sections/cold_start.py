@@ -42,7 +42,6 @@ RUN_MS, FIRE_MS = 2_000, 20
 
 
 async def measure(conditions: Conditions) -> Measured:
-    """Starts this function, an empty one and the good Deno program, in turn."""
     python = await asyncio.to_thread(_deployed_python)
     serve = ("-P", "-m", "functions_framework", "--target", "answer", "--asgi", "--host", LOCALHOST)
     empty = ServedContender("empty-function", lambda: [python, *serve, "--source", HERE / "empty_function.py"])
@@ -94,7 +93,7 @@ async def measure(conditions: Conditions) -> Measured:
 
 
 async def _run(project: Project, engine: str, env: dict[str, str], python: Path) -> dict[str, float]:
-    """A start, a run, and calls after it: milliseconds, the run's with those of the start."""
+    """Returns the milliseconds of a start, a run with its start, and calls after it."""
     await forget_everything(project)
     await project.make_slot_due()
     # it has seen the keys of the slot
@@ -104,14 +103,14 @@ async def _run(project: Project, engine: str, env: dict[str, str], python: Path)
 
 
 async def _start(project: Project, engine: str, contender: ServedContender) -> dict[str, float]:
-    settings = settings_of(project, engine, Load.single(MENTORS, 1))
+    settings = settings_of(project, engine, Load(MENTORS, 1))
     started = time.perf_counter()
     async with contender.serve(project, settings):
         return {"start": (time.perf_counter() - started) * 1000}
 
 
 async def _spawn_and_call(project: Project, env: dict[str, str], python: Path, *, calls: int) -> list[float]:
-    """Milliseconds from the spawn to the first answer, and of each call of the slot."""
+    """Returns milliseconds from the spawn to the first answer, and of each call of the slot."""
     function = FunctionProcess(project.data_dir, env, name="cold-function", restart=False, python=python)
     headers = {"Authorization": f"Bearer {project.invoke_token}"}
     async with httpx.AsyncClient(trust_env=False, timeout=30, headers=headers) as client:
@@ -125,7 +124,6 @@ async def _spawn_and_call(project: Project, env: dict[str, str], python: Path, *
 
 
 async def _call(client: httpx.AsyncClient, url: str) -> float:
-    """The milliseconds that the slot's call takes."""
     started = time.perf_counter()
     answer = await client.post(f"{url}/")
     took = time.perf_counter() - started
@@ -135,7 +133,7 @@ async def _call(client: httpx.AsyncClient, url: str) -> float:
 
 
 def _deployed_python() -> Path:
-    """Of an environment with nothing but what is deployed, made on first use and when the requirements change."""
+    """Returns Python of an environment with what is deployed alone, made when the requirements have changed."""
     requirements = ROOT / "requirements.txt"
     digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = ROOT / "build" / f"benchmark-environment-{digest}"

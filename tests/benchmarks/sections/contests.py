@@ -24,11 +24,10 @@ def in_flight_label(in_flight: int) -> str:
 
 
 def _single(conditions: Conditions, in_flight: int, *, share: int = 1) -> Load:
-    return Load.single(conditions.sized(10_000, 300) // share, in_flight)
+    return Load(conditions.sized(10_000, 300) // share, in_flight)
 
 
 async def measure_fan_out(conditions: Conditions) -> Measured:
-    """All contenders at each concurrency."""
     contenders = {
         in_flight: (THIS_FUNCTION, GOOD_DENO, *(SLOW if in_flight >= SLOW_FROM else ()), WRK)
         for in_flight in SHARE_OF_DENO
@@ -69,7 +68,6 @@ def _fan_out_targets(contest: Contest, in_flight: int, contenders: tuple[str, ..
 
 
 async def measure_tail(conditions: Conditions) -> Measured:
-    """All contenders: waiting for the slowest call of a chunk costs most here."""
     label = in_flight_label(IN_FLIGHT)
     entries = [
         Entry(name, label, _single(conditions, IN_FLIGHT, share=10 if name in SLOW else 1))
@@ -94,7 +92,7 @@ async def measure_batched(conditions: Conditions) -> Measured:
     one, (few, most) = f"{mentors:,} mentors, 1 user a call", (_batched_label(mentors), _batched_label(many))
     few_load, many_load = (Load.shared(number, IN_FLIGHT, USERS_PER_CALL) for number in (mentors, many))
     entries = [
-        Entry(THIS_FUNCTION, one, Load.single(mentors, IN_FLIGHT)),
+        Entry(THIS_FUNCTION, one, Load(mentors, IN_FLIGHT)),
         *(Entry(name, few, few_load) for name in (THIS_FUNCTION, GOOD_DENO, *SLOW)),
         *(Entry(name, most, many_load) for name in (THIS_FUNCTION, GOOD_DENO)),
     ]
@@ -118,7 +116,6 @@ def _batched_label(mentors: int) -> str:
 
 
 async def measure_durability(conditions: Conditions) -> Measured:
-    """This function and the same loop without what makes it durable, with one user a call and with many."""
     many = Load.shared(conditions.sized(100_000, 3_000), IN_FLIGHT, USERS_PER_CALL)
     few = _single(conditions, IN_FLIGHT)
     loads = {f"{few.mentors:,} mentors, 1 user a call": few, _batched_label(many.mentors): many}

@@ -40,7 +40,6 @@ TABLES = b"public.scheduler_invocations, public.scheduler_invocation_batches, pu
 
 
 async def measure(conditions: Conditions) -> Measured:
-    """The same run without history and with it, then requests for old runs."""
     # A run of some seconds: shorter ones differ more from one another than history makes of them.
     mentors, runs = conditions.sized(300_000, 2_000), conditions.sized(100_000, 2_000)
     without, with_history = "no history", f"{runs * ROWS_PER_RUN:,} old rows"
@@ -85,7 +84,6 @@ async def measure(conditions: Conditions) -> Measured:
 
 
 async def _forget_new_runs(project: Project) -> None:
-    """Leaves the old runs alone."""
     async with project.connect(superuser=True) as connection:
         await connection.execute(
             b"delete from public.scheduler_invocations where idempotency_key not like 'slot:old-%'"
@@ -97,7 +95,7 @@ async def _forget_new_runs(project: Project) -> None:
 
 
 async def _find(project: Project, number: int) -> Position:
-    """An old run's place in the list; 1 is the newest."""
+    """Returns an old run's place in the list; 1 is the newest."""
     query = b"select created_at, id from public.scheduler_invocations where idempotency_key = %s"
     async with project.connect() as connection:
         row = await (await connection.execute(query, (f"slot:old-{number}",))).fetchone()
@@ -137,7 +135,7 @@ async def _request_old_runs(conditions: Conditions, project: Project, runs: int)
 
 
 async def _ask(client: httpx.AsyncClient, path: str, requests: int) -> tuple[float, float]:
-    """Milliseconds: the median, and the 95th percentile; a first request is not counted."""
+    """Returns milliseconds: the median, and the 95th percentile; a first request is not counted."""
     took = []
     for _ in range(requests + 1):
         started = time.perf_counter()

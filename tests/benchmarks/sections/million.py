@@ -31,7 +31,6 @@ REQUESTS_PER_BATCH = 3
 
 
 async def measure(conditions: Conditions) -> Measured:
-    """This function alone."""
     sizes = [conditions.sized(full, full // 100) for full in MENTORS]
     _, middle, largest = sizes
     outcomes_of = {_label(mentors, outcomes): outcomes for outcomes in OUTCOMES for mentors in sizes}

@@ -23,7 +23,7 @@ superuser = false
 
 
 def extensions_folder() -> Path:
-    """A folder with `extension/*.control` and their SQL, for `extension_control_path`; made once per content."""
+    """Returns a folder with `extension/*.control` and their SQL for `extension_control_path`, made once per content."""
     files = _files()
     digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
 
@@ -38,7 +38,7 @@ def extensions_folder() -> Path:
 
 
 def copy_missing(folder: Path, target: Path) -> None:
-    """Put the files beside the server's own: before PostgreSQL 18 it reads no other folder."""
+    """Copies the files beside the server's own: before PostgreSQL 18 it reads no other folder."""
     for control in (folder / "extension").glob("*.control"):
         if (target / control.name).exists() and not _is_ours(target / control.name):
             continue
@@ -53,7 +53,7 @@ def copy_missing(folder: Path, target: Path) -> None:
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    """Copy unless it is there: another server may be reading the file just now, and must not find half of it."""
+    """Copies in one step unless it is there: another server may be reading the file just now."""
     if target.exists() and target.read_bytes() == source.read_bytes():
         return
     draft = target.with_name(f".{target.name}.{os.getpid()}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -32,8 +33,6 @@ KeyPrefix = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00
 
 
 class Evaluation(BaseModel):
-    """One mentor, and the scenarios to decide for them."""
-
     user_id: UUID
     scenario_types: list[Name]
     idempotency_key_prefix: KeyPrefix
@@ -47,15 +46,20 @@ class EvaluationCall(BaseModel):
 
 
 class RefusedError(HTTPException):
-    """A call that is answered with an error, and what its caller sees of it."""
-
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(status, message, headers)
         self.code = code
 
 
-def create_app(*, token: str, database: httpx.AsyncClient) -> Starlette:
-    """The engine over this Data API client, which it closes when it stops."""
+def create_app() -> Starlette:
+    """Builds the engine of the environment's `SUPABASE_URL`, `SUPABASE_SECRET_KEY` and `SCENARIO_ENGINE_TOKEN`."""
+    token = os.environ["SCENARIO_ENGINE_TOKEN"]
+    database = httpx.AsyncClient(
+        base_url=f"{os.environ['SUPABASE_URL'].rstrip('/')}/rest/v1/",
+        # opaque keys are no JWTs and belong on `apikey` alone
+        headers={"apikey": os.environ["SUPABASE_SECRET_KEY"]},
+        timeout=RPC_TIMEOUT_SECONDS,
+    )
     in_flight = asyncio.Semaphore(MAX_CALLS_IN_FLIGHT)
 
     async def evaluations(request: Request) -> Response:
@@ -82,7 +86,7 @@ def create_app(*, token: str, database: httpx.AsyncClient) -> Starlette:
 
 
 async def _evaluated(call: EvaluationCall, database: httpx.AsyncClient) -> bytes:
-    """The JSON array of results, in the order of the call's pairs. No retries: the scheduler owns them."""
+    """Returns the JSON array of results, in the order of the call's pairs. No retries: the scheduler owns them."""
     pairs = [(item, scenario_type) for item in call.evaluations for scenario_type in item.scenario_types]
     arguments = {
         "user_ids": [str(item.user_id) for item, _ in pairs],
@@ -105,15 +109,6 @@ async def _evaluated(call: EvaluationCall, database: httpx.AsyncClient) -> bytes
         headers = {"retry-after": "1"}
         raise RefusedError(503, "database_unavailable", "the engine cannot reach its database", headers)
     raise RefusedError(500, "internal_error", "the engine could not evaluate this call")
-
-
-def data_api_client(supabase_url: str, secret_key: str) -> httpx.AsyncClient:
-    """A client for the project's Data API. Its opaque keys are no JWTs and belong on `apikey` alone."""
-    headers = {"apikey": secret_key}
-    if secret_key.startswith("eyJ"):
-        headers["authorization"] = f"Bearer {secret_key}"
-    base_url = f"{supabase_url.rstrip('/')}/rest/v1/"
-    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=RPC_TIMEOUT_SECONDS)
 
 
 def _require_token(request: Request, token: str) -> None:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
-import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +23,7 @@ from tests.emulator.cli import main
 from tests.emulator.connections import connect
 from tests.emulator.errors import EmulatorError
 from tests.emulator.safeupdate import WHEELS_SERVER, without_safeupdate
-from tests.emulator.stack import Stack, StackOptions
+from tests.emulator.stack import StackOptions, running_stack
 from tests.emulator.staging import ROOT
 from tests.faults.system_packages import require_curl
 from tests.integration.project_logs import check_folder
@@ -37,8 +32,6 @@ from tests.scripted_engine import ScriptedEngine, rules
 
 WITHIN_SECONDS = 60
 ENGINE_TOKEN = "an-engine-that-a-test-scripts"
-# What only terminals read: colours, the cursor's moves.
-CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COUNT_MENTORS = b"select count(*) from public.peer_mentors"
 NO_COMPILER = f"emulator: {without_safeupdate(WHEELS_SERVER)}\n"
 
@@ -53,14 +46,13 @@ def data_dir() -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def command(
-    *arguments: str | Path, stdout: int = asyncio.subprocess.PIPE, env: Mapping[str, str] | None = None
+    *arguments: str | Path, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command while it runs, stopped at the end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.emulator", *map(str, arguments)),
         cwd=ROOT,
-        env={**os.environ, "TERM": "xterm-256color", **(env or {})},
-        stdout=stdout,
+        env={**os.environ, **(env or {})},
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
@@ -81,7 +73,6 @@ async def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> t
 
 @contextlib.asynccontextmanager
 async def up(*arguments: str | Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, Any]]]:
-    """A stack that is up, with what it says of itself."""
     async with command("up", "--json", *arguments) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -122,9 +113,8 @@ async def test_up_serves_what_it_prints_and_sigterm_leaves_nothing(http: httpx.A
 
 
 async def refusal(**options: Any) -> str:
-    """What a stack says when it refuses to start with these options."""
     with pytest.raises(EmulatorError) as caught:
-        async with Stack(StackOptions(**options)):
+        async with running_stack(StackOptions(**options)):
             pass
     return str(caught.value)
 
@@ -178,39 +168,6 @@ async def test_an_interrupted_run_goes_on_before_the_next_slot(data_dir: Path) -
     assert runs[1][0] == next_run["id"]
 
 
-async def shown_on(terminal: int) -> AsyncIterator[str]:
-    """All that was written to a terminal, without colours and moves of the cursor; again after each piece."""
-    written = b""
-    with contextlib.suppress(OSError):  # Linux says EIO where the other end is closed
-        while piece := await asyncio.to_thread(os.read, terminal, 65536):
-            written += piece
-            yield CONTROL_SEQUENCE.sub("", written.decode(errors="replace"))
-    os.close(terminal)
-
-
-async def test_a_terminal_gets_a_bar_that_moves() -> None:
-    halfway = asyncio.Event()
-    terminal, its_other_end = pty.openpty()
-    fcntl.ioctl(its_other_end, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    shown = ""
-    one_by_one = ["--function-env", "ENGINE_MAX_CONCURRENCY=1", "--function-env", "EVALUATION_BATCH_SIZE=10"]
-    async with ScriptedEngine(token=ENGINE_TOKEN) as engine:
-        engine.rules.append(rules.only(lambda call: call.number > 4, rules.hold_until(halfway)))
-        arguments = ("run", "--mentors", "100", *with_engine(engine), *one_by_one)
-        async with command(*arguments, stdout=its_other_end) as process:
-            os.close(its_other_end)
-            async for shown in shown_on(terminal):
-                bars = re.findall(r"scheduled run: running ━*[╸╺]?━* +(\d+) of (\d+) evaluations", shown)
-                if any(0 < int(done) < int(total) for done, total in bars):
-                    halfway.set()
-            assert await process.wait() == 0
-
-    ended = re.findall(r"scheduled run: success ━+ (\d+) of (\d+) evaluations +[\d.,]+/s \d+:\d\d:\d\d", shown)
-    assert len(ended) == 1, shown
-    assert ended[0][0] == ended[0][1]
-    assert "every active mentor was evaluated for every scenario type that applies" in shown
-
-
 async def test_json_is_one_object_and_partial_has_its_exit_code() -> None:
     def first_one_failed(results: list[dict[str, Any]]) -> list[Any]:
         error = {"code": "no_device", "message": "no device is registered", "retryable": False}
@@ -224,6 +181,7 @@ async def test_json_is_one_object_and_partial_has_its_exit_code() -> None:
     assert (exit_code, summary["status"], summary["exit_code"]) == (3, "partial", 3)
     assert [(cause["code"], cause["count"]) for cause in summary["invocation"]["failures"]] == [("no_device", 1)]
     assert summary["fired_again"]["changed_nothing"] is True
+    assert summary["notifications"] is None
     assert len(summary["missing"]) == 1
     assert errors.splitlines()[-1].startswith("scheduled run: partial, ")
 
@@ -260,7 +218,6 @@ def test_what_cannot_start_says_so_and_prints_no_object(
 
 
 async def lines_until(stream: asyncio.StreamReader, start: str) -> list[str]:
-    """Everything up to a line that starts like this, which is the last."""
     lines: list[str] = []
     while not (lines and lines[-1].startswith(start)):
         line = await stream.readline()
@@ -275,17 +232,10 @@ def paste(line: str, folder: Path) -> str:
     return subprocess.run(shell, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-@pytest.fixture
-def path_without_psql(data_dir: Path) -> str:
-    """All that the emulator asks of a system."""
-    data_dir.mkdir()
-    (data_dir / "cp").symlink_to(str(shutil.which("cp")))
-    return str(data_dir)
-
-
-async def test_every_line_that_up_prints_works_as_it_stands(tmp_path: Path, path_without_psql: str) -> None:
+async def test_every_line_that_up_prints_works_as_it_stands(tmp_path: Path) -> None:
     require_curl()
-    async with command("up", "--mentors", "20", "--no-tick", env={"PATH": path_without_psql}) as process:
+    # a PATH without psql, and without any other program
+    async with command("up", "--mentors", "20", "--no-tick", env={"PATH": str(tmp_path)}) as process:
         assert process.stdout is not None
         lines = await lines_until(process.stdout, "Read a table")
         lines += await lines_until(process.stdout, "  curl")

@@ -37,9 +37,9 @@ def stats(*, calls: int = 300, distinct: int = 300, duplicates: int = 0, max_in_
     ],
 )
 def test_a_run_with_other_work_than_asked_has_no_figures(seen: EngineStats, results: int, complaint: str) -> None:
-    check("it", Load.single(100, in_flight=64), stats(), 300)
+    check("it", Load(100, in_flight=64), stats(), 300)
     with pytest.raises(EmulatorError, match=complaint):
-        check("it", Load.single(100, in_flight=64), seen, results)
+        check("it", Load(100, in_flight=64), seen, results)
 
 
 def test_ratios_are_taken_by_round_and_judged_by_median() -> None:
