@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 from functions.runs.batch_worker import BatchWorker
 from functions.runs.process_gate import ProcessGate
 from shared.evaluations import EvaluationBatch, GroupedResults
 from shared.queue_repository import ClaimedBatches, Poison, QueueRepository
-from tests.unit.environment import make_config
+from tests.unit.fake_database import FakeDatabase
 from tests.unit.functions.fake_engine import FakeEngine, make_batch
+from tests.unit.functions.fake_sql import make_services
 
 
 class FakeQueue(QueueRepository):
@@ -70,14 +71,10 @@ class FakeQueue(QueueRepository):
 
 
 def make_worker(
-    queue: FakeQueue, engine: FakeEngine, *, seconds: float = 1000, gate: ProcessGate | None = None, **kind: Any
+    queue: FakeQueue, engine: FakeEngine, *, seconds: float = 1000, gate: ProcessGate | None = None, **kind: bool
 ) -> BatchWorker:
     """Four calls at a time; `kind` is `manual_only` or `poison_overdue`."""
-    return BatchWorker(
-        queue=queue,
-        engine=engine.client(concurrency=4),
-        config=make_config(EVALUATION_BATCH_SIZE="100"),
-        deadline=engine.deadline(seconds),
-        gate=gate or ProcessGate(),
-        **kind,
-    )
+    services = make_services(FakeDatabase(), engine, EVALUATION_BATCH_SIZE="100")
+    client = engine.client(concurrency=4)
+    services = replace(services, queue=queue, engine=client, gate=gate or services.gate)
+    return BatchWorker(services, engine.deadline(seconds), **kind)

@@ -11,15 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.runs.enumeration import enumerate_mentors
-from functions.runs.mentor_selection import MentorSelector
 from shared.deadline import Deadline
 from shared.evaluations import MentorScenarios, from_pairs
-from shared.queue_repository import QueueRepository
 from shared.slice_repository import Enumeration, OpenInvocation
 from tests.unit.clock import ManualClock
-from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
-from tests.unit.functions.fake_sql import RUN_ID, SLOT, mentor_id, mentor_row
+from tests.unit.functions.fake_engine import FakeEngine
+from tests.unit.functions.fake_sql import RUN_ID, SLOT, make_services, mentor_id, mentor_row
 from tests.unit.log_lines import LogLines
 
 TYPES = json.dumps([{"type": "for_new", "segments": ["new"]}, {"type": "for_old", "segments": ["old"]}])
@@ -28,10 +26,14 @@ TYPES = json.dumps([{"type": "for_new", "segments": ["new"]}, {"type": "for_old"
 class Worker:
     """One worker's enumeration; its `accepts` say whether each page is taken, and each takes ten seconds."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]], *, accepts: Sequence[bool] = (), most_rows: int = 4) -> None:
+    def __init__(
+        self, rows: Sequence[dict[str, Any]], *, accepts: Sequence[bool] = (), most_rows: int = 4, batch_size: int = 3
+    ) -> None:
         self._accepts = list(accepts)
-        self._database = FakeDatabase(rows, most_rows=most_rows, functions={"scheduler_enqueue": self._enqueue})
         self._clock = ManualClock()
+        database = FakeDatabase(rows, most_rows=most_rows, functions={"scheduler_enqueue": self._enqueue})
+        settings = {"SCENARIO_TYPES": TYPES, "EVALUATION_BATCH_SIZE": str(batch_size)}
+        self._services = make_services(database, FakeEngine(self._clock), **settings)
         self.pages: list[dict[str, Any]] = []
         self.queued: list[None] = []
 
@@ -40,13 +42,10 @@ class Worker:
         self._clock.advance(10)
         return {"accepted": self._accepts.pop(0) if self._accepts else True}
 
-    async def run(self, *, cursor: str | None = None, batch_size: int = 3, seconds: float = 1000) -> None:
-        config = make_config(SCENARIO_TYPES=TYPES)
+    async def run(self, *, cursor: str | None = None, seconds: float = 1000) -> None:
         await enumerate_mentors(
+            self._services,
             OpenInvocation(RUN_ID, SLOT, "schedule", Enumeration(cursor=cursor)),
-            selector=MentorSelector(self._database, config),
-            queue=QueueRepository(self._database, config),
-            batch_size=batch_size,
             deadline=Deadline(seconds, self._clock),
             on_enqueued=lambda: self.queued.append(None),
         )
@@ -71,8 +70,8 @@ NINE = rows_of(["new"] * 9)
 
 @given(st.lists(st.sampled_from(["new", "old", "odd"]), max_size=30), st.integers(1, 10), st.integers(1, 10))
 async def test_each_mentor_is_in_one_batch_or_counted(segments: list[str], batch_size: int, most_rows: int) -> None:
-    worker = Worker(rows_of(segments), most_rows=most_rows)
-    await worker.run(batch_size=batch_size)
+    worker = Worker(rows_of(segments), most_rows=most_rows, batch_size=batch_size)
+    await worker.run()
     assert sorted(worker.mentors()) == [
         MentorScenarios(mentor_id(n), (f"for_{segment}",)) for n, segment in enumerate(segments) if segment != "odd"
     ]

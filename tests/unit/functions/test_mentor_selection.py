@@ -17,7 +17,7 @@ from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, MentorScenar
 from shared.slice_repository import Enumeration
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
-from tests.unit.functions.fake_sql import mentor_id, mentor_row
+from tests.unit.functions.fake_sql import FakeSql, mentor_id, mentor_row
 
 BY_SEGMENT = [{"type": "for_new", "segments": ["new"]}, {"type": "for_old", "segments": ["old"]}]
 TYPES = json.dumps([{"type": "for_all"}, *BY_SEGMENT, {"type": "off", "enabled": False}])
@@ -38,17 +38,12 @@ class Programme:
         self, segments: Sequence[Sequence[str] | None], *, most_rows: int = 1000, scenario_types: str = TYPES
     ) -> None:
         rows = [mentor_row(n, *each) for n, each in enumerate(segments) if each is not None]
-        self._segments = {row["user_id"]: row["segments"] for row in rows}
+        self._active = {row["user_id"] for row in rows}
         self._most_rows = most_rows
         self.runs: dict[str, tuple[Sequence[list[MentorScenarios]], dict[str, Any]]] = {}
-        functions: dict[str, Any] = {"scheduler_active_mentors": self._active, "scheduler_unfinished": self._left_open}
-        self.database = FakeDatabase(rows, most_rows=most_rows, functions=functions)
-        self.selector = MentorSelector(self.database, make_config(SCENARIO_TYPES=scenario_types))
-
-    def _active(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-        asked = arguments["user_ids"]
-        assert len(asked) <= PAGE_SIZE
-        return [{"user_id": id_, "segments": self._segments[id_]} for id_ in reversed(asked) if id_ in self._segments]
+        self.sql = FakeSql(rows, most_rows=most_rows)
+        self.sql.answers["scheduler_unfinished"] = self._left_open
+        self.selector = MentorSelector(self.sql.database, make_config(SCENARIO_TYPES=scenario_types))
 
     def _left_open(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
         if arguments["invocation_id"] not in self.runs:
@@ -59,7 +54,7 @@ class Programme:
             if batch[0].user_id > (arguments["after_user_id"] or "") and len(mentors) < self._most_rows:
                 mentors += batch
         found = [
-            {"user_id": user_id, "scenario_types": types, "active": user_id in self._segments}
+            {"user_id": user_id, "scenario_types": types, "active": user_id in self._active}
             for user_id, types, _ in mentors
         ]
         return {"mentors": found, "last_user_id": mentors[-1].user_id if mentors else None, "remaining": row}
@@ -72,8 +67,9 @@ class Programme:
     async def pages(self, **enumeration: Any) -> list[SelectionPage]:
         return [page async for page in self.selector.pages(Enumeration(**enumeration))]
 
-    async def ids(self, **enumeration: Any) -> list[str]:
-        return [mentor.user_id for page in await self.pages(**enumeration) for mentor in page.mentors]
+
+def mentors_in(pages: Sequence[SelectionPage]) -> list[MentorScenarios]:
+    return [mentor for page in pages for mentor in page.mentors]
 
 
 def pairs(*numbers: int, types: tuple[str, ...] = ("for_all",), skip: str | None = None) -> list[MentorScenarios]:
@@ -113,7 +109,7 @@ async def test_a_chosen_inactive_mentor_is_skipped(chosen: frozenset[str] | None
     (page,) = await programme.pages(user_ids=tuple(mentor_ids(0, 1, 2, 7)), scenario_types=chosen)
     inactive = pairs(1, 7, types=types, skip=MENTOR_NOT_ACTIVE)
     assert page == SelectionPage(sorted(pairs(0, 2, types=types) + inactive), Counter(), mentor_id(7))
-    assert programme.database.pages_read == 0, "no others are read"
+    assert programme.sql.database.pages_read == 0, "no others are read"
 
 
 @pytest.mark.parametrize("count", [1, PAGE_SIZE, 2 * PAGE_SIZE + 500])
@@ -124,12 +120,14 @@ async def test_however_many_are_chosen_each_comes_once(count: int) -> None:
     chosen = tuple(mentor_ids(*range(count)))
     pages = await programme.pages(user_ids=chosen)
     applicable = mentor_ids(*(n for n, each in enumerate(segments) if each != ["old"]))
-    assert [mentor.user_id for page in pages for mentor in page.mentors] == applicable
+    assert [mentor.user_id for mentor in mentors_in(pages)] == applicable
     assert sum(page.skip_reasons["no_scenario_applies"] for page in pages) == count - len(applicable)
-    assert (
-        await programme.ids(user_ids=chosen, cursor=applicable[len(applicable) // 2])
-        == (applicable[len(applicable) // 2 + 1 :])
+    assert all(
+        len(call["user_ids"]) <= PAGE_SIZE for call in programme.sql.all_arguments_of("scheduler_active_mentors")
     )
+    middle = len(applicable) // 2
+    rest = await programme.pages(user_ids=chosen, cursor=applicable[middle])
+    assert [mentor.user_id for mentor in mentors_in(rest)] == applicable[middle + 1 :]
 
 
 # What another run left open
@@ -144,32 +142,26 @@ async def test_a_retry_reads_only_what_its_source_left_open() -> None:
         SelectionPage(pairs(0) + inactive, Counter(), mentor_id(1)),
         SelectionPage(gone + pairs(5), Counter(), mentor_id(5)),
     ]
-    assert programme.database.pages_read == 0
-
-
-async def test_a_retry_then_reads_what_its_source_did_not_reach() -> None:
-    """As it was chosen for the source."""
-    programme = Programme([["new"]] * 6)
-    request = {"user_ids": mentor_ids(0, 2, 4, 9), "scenario_types": ["for_new"]}
-    programme.has_run(SOURCE, pairs(0), done=False, enumeration_cursor=mentor_id(0), request=request)
-    inactive = pairs(9, types=("for_new",), skip=MENTOR_NOT_ACTIVE)
-    assert await programme.pages(**OF_SOURCE) == [
-        SelectionPage(pairs(0), Counter(), mentor_id(0)),
-        SelectionPage(pairs(2, 4, types=("for_new",)) + inactive, Counter(), REMAINING + mentor_id(9)),
-    ]
+    assert programme.sql.database.pages_read == 0
 
 
 @pytest.mark.parametrize(
     ("cursor", "left"),
     [
-        *((None, (0, 1, 2, 4, 5)), (mentor_id(0), (1, 2, 4, 5)), (mentor_id(2), (4, 5))),
-        *((REMAINING + mentor_id(4), (5,)), (REMAINING + mentor_id(5), ())),
+        *((None, (0, 1, 2, 4, 5, 9)), (mentor_id(0), (1, 2, 4, 5, 9)), (mentor_id(2), (4, 5, 9))),
+        *((REMAINING + mentor_id(4), (5, 9)), (REMAINING + mentor_id(9), ())),
     ],
 )
-async def test_a_retry_goes_on_wherever_it_stands(cursor: str | None, left: tuple[int, ...]) -> None:
+async def test_a_retry_then_reads_what_its_source_did_not_reach(cursor: str | None, left: tuple[int, ...]) -> None:
+    """As it was chosen for the source, and wherever the retry stands."""
     programme = Programme([["new"]] * 6, most_rows=1)
-    programme.has_run(SOURCE, pairs(0), pairs(1), pairs(2), done=False, enumeration_cursor=mentor_id(3))
-    assert await programme.ids(cursor=cursor, **OF_SOURCE) == mentor_ids(*left)
+    request = {"user_ids": mentor_ids(0, 3, 4, 5, 9), "scenario_types": ["for_new"]}
+    left_open = pairs(0), pairs(1), pairs(2)
+    programme.has_run(SOURCE, *left_open, done=False, enumeration_cursor=mentor_id(3), request=request)
+    unread = pairs(4, 5, types=("for_new",)) + pairs(9, types=("for_new",), skip=MENTOR_NOT_ACTIVE)
+    pages = await programme.pages(cursor=cursor, **OF_SOURCE)
+    assert mentors_in(pages) == [each for each in pairs(0, 1, 2) + unread if each.user_id in mentor_ids(*left)]
+    assert not left or pages[-1].cursor == REMAINING + mentor_id(9)
 
 
 async def test_a_retry_of_a_retry_reads_the_first_runs_remainder() -> None:
@@ -178,15 +170,11 @@ async def test_a_retry_of_a_retry_reads_the_first_runs_remainder() -> None:
     of_source = {"trigger": "retry", "retry_of": SOURCE}
     programme.has_run(RETRY, pairs(0), done=False, enumeration_cursor=mentor_id(0), **of_source)
     pages = await programme.pages(is_retry=True, retry_of=RETRY)
-    assert [mentor.user_id for page in pages for mentor in page.mentors] == mentor_ids(0, 1, 3, 4, 5)
-    assert [page.cursor for page in pages] == [
-        mentor_id(0),
-        REMAINING + mentor_id(1),
-        REMAINING + REMAINING + mentor_id(5),
-    ]
+    assert [mentor.user_id for mentor in mentors_in(pages)] == mentor_ids(0, 1, 3, 4, 5)
+    assert [page.cursor for page in pages] == [mentor_id(0), REMAINING + mentor_id(1), 2 * REMAINING + mentor_id(5)]
 
 
-@pytest.mark.parametrize("cursor", [None, mentor_id(1), REMAINING + mentor_id(4), REMAINING + REMAINING + mentor_id(4)])
+@pytest.mark.parametrize("cursor", [None, mentor_id(1), REMAINING + mentor_id(4)])
 async def test_a_source_that_was_pruned_ends_the_reading(cursor: str | None) -> None:
     programme = Programme([["new"]] * 6, most_rows=1)
     assert await programme.pages(cursor=cursor, **OF_SOURCE) == []
@@ -205,15 +193,15 @@ def mentor(number: int, *segments: str, **members: Any) -> ActivePeerMentor:
     return ActivePeerMentor(mentor_id(number), frozenset(segments), **members)
 
 
-async def read(database: FakeDatabase, *, page_size: int = 10) -> list[list[ActivePeerMentor]]:
-    return [page.mentors async for page in fetch_active_peer_mentors(database, page_size=page_size)]
+async def read(database: FakeDatabase) -> list[list[ActivePeerMentor]]:
+    return [page.mentors async for page in fetch_active_peer_mentors(database)]
 
 
 async def test_a_mentor_in_several_rows_comes_once_with_all_segments() -> None:
     twice = [mentor_row(2, "old"), mentor_row(2, "near", "old")]
     rows = [mentor_row(1, "new"), *twice, mentor_row(3) | {"segments": None}]
-    database = FakeDatabase(rows, functions={"scheduler_active_mentors": lambda _: twice})
-    assert await read(database, page_size=2) == [[mentor(1, "new"), mentor(2, "old", "near")], [mentor(3)]]
+    database = FakeDatabase(rows, most_rows=2, functions={"scheduler_active_mentors": lambda _: twice})
+    assert await read(database) == [[mentor(1, "new"), mentor(2, "old", "near")], [mentor(3)]]
     assert await fetch_active_among(database, mentor_ids(1, 2)) == [mentor(2, "old", "near")]
 
 
@@ -239,19 +227,16 @@ async def test_a_view_that_raises_is_named_without_its_words(code: str, is_of_th
         assert "anna" not in str(caught.value)
 
 
-class _ShortAnswers(FakeDatabase):
+async def test_an_answer_that_is_too_long_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer of more than 60 mentors can be read."""
+    database, ids = FakeSql([mentor_row(n) for n in range(130)]).database, mentor_ids(*range(130))
+    call = database.call
 
-    async def call(self, function: str, **arguments: Any) -> Any:
+    async def call_if_short(function: str, **arguments: Any) -> Any:
         if arguments.get("rows", 0) > 60 or len(arguments.get("user_ids", ())) > 60:
             raise DatabaseRefusedError(ANSWER_TOO_LARGE, "too long")
-        return await super().call(function, **arguments)
+        return await call(function, **arguments)
 
-
-async def test_an_answer_that_is_too_long_is_read_in_parts() -> None:
-    ids = mentor_ids(*range(130))
-    rows = {each: {"user_id": each, "segments": []} for each in ids}
-    functions: dict[str, Any] = {"scheduler_active_mentors": lambda asked: [rows[each] for each in asked["user_ids"]]}
-    database = _ShortAnswers([*rows.values()], functions=functions)
-    assert [each.user_id for page in await read(database, page_size=5000) for each in page] == ids
+    monkeypatch.setattr(database, "call", call_if_short)
+    assert [each.user_id for page in await read(database) for each in page] == ids
     assert sorted(each.user_id for each in await fetch_active_among(database, ids)) == ids
