@@ -171,12 +171,6 @@ async def test_bisection_isolates_a_poison_user_without_many_pauses(clock: Manua
     assert len(clock.slept) <= 2 * (ATTEMPTS - 1)
 
 
-async def test_among_refused_users_one_that_crashes_is_found(clock: ManualClock) -> None:
-    poison = {user.user_id: 422 for user in HUNDRED} | {POISON: 500}
-    results = await run(FakeEngine(clock, poison=poison), users_per_call=1)
-    assert_only_these_fail(results, HUNDRED, {user_id: cause(status) for user_id, status in poison.items()})
-
-
 @pytest.mark.parametrize(("status", "count"), [(500, 1), (503, 2), (TIME_OUT, 5)])
 async def test_crashing_users_fail_while_the_canary_passes_dry(clock: ManualClock, status: int, count: int) -> None:
     """The canary is a user of an earlier batch; asked again, it must neither act nor spend a key."""
@@ -205,6 +199,15 @@ async def test_an_outage_during_a_users_last_attempts_fails_no_user(clock: Manua
         await run(FakeEngine(clock, trouble=away), users_per_call=1)
     with pytest.raises(EngineUnavailableError):  # or a user alone, without any canary
         await run(FakeEngine(clock, poison={POISON: 500}), [HUNDRED[37]])
+
+
+async def test_a_refusal_beside_a_crash_costs_only_its_user(clock: ManualClock) -> None:
+    poison = {user.user_id: 422 for user in HUNDRED} | {POISON: 500}
+    results = await run(FakeEngine(clock, poison=poison), users_per_call=1)
+    assert_only_these_fail(results, HUNDRED, {user_id: cause(status) for user_id, status in poison.items()})
+    failures = [httpx.Response(500)]
+    engine = FakeEngine(clock, poison={POISON: 422}, trouble=lambda _: failures.pop() if failures else None)
+    assert_only_these_fail(await run(engine), HUNDRED, {POISON: cause(422)})
 
 
 # Answers that are not final
@@ -246,16 +249,20 @@ async def test_a_user_refused_only_when_asked_again_fails_alone(clock: ManualClo
 # The engine as a whole
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, TIME_OUT])
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503, 504, TIME_OUT])
 @pytest.mark.parametrize(("users_per_call", "deliveries"), [(1, 1), (100, 1), (100, 5)])
-async def test_a_dead_engine_fails_no_user(
+async def test_an_engine_down_or_rejecting_us_fails_no_user(
     clock: ManualClock, status: int, users_per_call: int, deliveries: int
 ) -> None:
     engine = FakeEngine(clock, poison={user.user_id: status for user in HUNDRED})
-    with pytest.raises(EngineUnavailableError) as caught:
-        await run(engine, users_per_call=users_per_call, deliveries=deliveries)
+    is_rejected = status in (401, 403, 404)
+    with pytest.raises(EngineAccessError if is_rejected else EngineUnavailableError) as caught:
+        await run(engine, users_per_call=users_per_call, deliveries=deliveries, concurrency=4)
     assert caught.value.code == cause(status)
-    if users_per_call == 100:
+    if is_rejected:
+        # Those in flight, and at most as many again that had just been let in.
+        assert (len(engine.calls) <= 2 * 4, clock.slept) == (True, [])
+    elif users_per_call == 100:
         assert len(engine.calls) <= ATTEMPTS + PROBES
 
 
@@ -274,17 +281,6 @@ async def test_a_status_about_all_calls_fails_no_user(clock: ManualClock, status
     with pytest.raises(EngineUnavailableError) as caught:
         await run(engine, users_per_call=1, seconds=1000)
     assert caught.value.retry_after == (retry_after and float(retry_after))
-
-
-@pytest.mark.parametrize(("status", "users_per_call"), [(401, 1), (403, 100), (404, 1)])
-async def test_an_engine_that_rejects_us_stops_the_batch(clock: ManualClock, status: int, users_per_call: int) -> None:
-    engine = FakeEngine(clock, trouble=always(status))
-    with pytest.raises(EngineAccessError) as caught:
-        await run(engine, users_per_call=users_per_call, concurrency=4)
-    assert caught.value.code == cause(status)
-    # Those in flight, and at most as many again that had just been let in.
-    assert len(engine.calls) <= 2 * 4
-    assert clock.slept == []
 
 
 # 503: an overload until the contrary is shown
@@ -319,11 +315,15 @@ async def test_a_503_that_meets_the_canary_fails_no_user(clock: ManualClock) -> 
 # Deliveries and time
 
 
-async def test_after_the_last_delivery_users_are_lost_without_a_call(clock: ManualClock) -> None:
+@pytest.mark.parametrize(("deliveries", "seconds", "code"), [(6, 100, "worker_lost"), (5, 0, "time_budget_exceeded")])
+async def test_after_the_last_delivery_users_fail_without_a_call(
+    clock: ManualClock, deliveries: int, seconds: float, code: str
+) -> None:
     engine = FakeEngine(clock)
-    results = await run(engine, [*SKIPPED, *HUNDRED], deliveries=6)
-    assert results[: -2 * len(HUNDRED)] == skips_of(SKIPPED)
-    assert_only_these_fail(results[-2 * len(HUNDRED) :], HUNDRED, {user.user_id: "worker_lost" for user in HUNDRED})
+    results = await run(engine, [*SKIPPED, *HUNDRED], deliveries=deliveries, seconds=seconds)
+    skips = skips_of(SKIPPED)
+    assert results[: len(skips)] == skips
+    assert_only_these_fail(results[len(skips) :], HUNDRED, dict.fromkeys((user.user_id for user in HUNDRED), code))
     assert {result.attempts for result in results} == {0}
     assert engine.calls == []
 
@@ -348,6 +348,7 @@ async def test_a_user_whose_retry_comes_too_late_has_not_failed(clock: ManualClo
         assert_only_these_fail(evaluated.results, [users[0], users[2]], {})
     evaluated = await evaluate(FakeEngine(clock), [*BOTH_KINDS, *SKIPPED], seconds=0)
     assert (evaluated.results, evaluated.remaining) == (skips_of(SKIPPED), ("anna",))
+    assert await run(FakeEngine(clock, trouble=always(401)), SKIPPED, seconds=0) == skips_of(SKIPPED)
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(500, NO_PAUSE), (TIME_OUT, 25)])
@@ -355,21 +356,3 @@ async def test_on_the_last_delivery_an_open_user_fails(clock: ManualClock, statu
     engine = FakeEngine(clock, poison={"user-099": status})
     results = await run(engine, users_per_call=1, deliveries=5, seconds=seconds, concurrency=1)
     assert_only_these_fail(results, HUNDRED, {"user-099": cause(status)})
-    results = await run(engine, deliveries=5, seconds=0)
-    assert_only_these_fail(results, HUNDRED, {user.user_id: "time_budget_exceeded" for user in HUNDRED})
-    assert {result.attempts for result in results} == {0}
-
-
-@pytest.mark.parametrize(("status", "deliveries", "seconds"), [(401, 1, 100), (503, 5, 100), (500, 1, 0)])
-async def test_skips_need_no_engine_and_no_time(
-    clock: ManualClock, status: int, deliveries: int, seconds: float
-) -> None:
-    engine = FakeEngine(clock, trouble=always(status))
-    assert await run(engine, SKIPPED, deliveries=deliveries, seconds=seconds) == skips_of(SKIPPED)
-    assert engine.calls == []
-
-
-async def test_a_refusal_after_a_transient_failure_fails_one_user(clock: ManualClock) -> None:
-    failures = [httpx.Response(500)]
-    engine = FakeEngine(clock, poison={POISON: 422}, trouble=lambda _: failures.pop() if failures else None)
-    assert_only_these_fail(await run(engine), HUNDRED, {POISON: cause(422)})
