@@ -89,10 +89,8 @@ async def evaluate_now(
             evaluated = await run_evaluation_batch(
                 _batch(services, users, None if request.dry_run else idempotency_key),
                 engine=services.engine,
+                config=config,
                 deadline=deadline,
-                users_per_call=config.engine_users_per_call,
-                types_per_call=config.engine_types_per_call,
-                max_deliveries=config.max_batch_deliveries,
             )
     except EngineAccessError as error:
         raise RequestError(502, "engine_rejected", f"the engine refuses access ({error.code})") from error

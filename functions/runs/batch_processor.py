@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
+import math
 from collections import Counter
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from functions.runs.evaluation_batch import run_evaluation_batch
 from functions.runs.result_ledger import BatchResult
-from functions.runs.run_log import RunResult, log_run_result
-from shared.config import ScenarioEvaluationConfig
+from functions.runs.run_log import log_run_result
+from functions.runs.services import Services
 from shared.deadline import Deadline
-from shared.engine_client import EngineClient
 from shared.errors import (
     DatabaseError,
     DatabaseRefusedError,
@@ -28,12 +24,10 @@ from shared.errors import (
 )
 from shared.evaluations import EvaluationBatch
 from shared.logs import log_event
-from shared.queue_repository import QueueRepository
 
-if TYPE_CHECKING:
-    from shared.telemetry import Telemetry
-
-WORKER = f"{socket.gethostname()}:{os.getpid()}"
+# Calls that wait for each call in flight while there is more work: a claim takes about as long as some calls to a fast
+# engine.
+RESERVE = 3
 
 
 @dataclass(slots=True)
@@ -41,8 +35,7 @@ class WorkerStats:
     """Counts of a slice's work on the queues.
 
     Args:
-        batches: how many were recorded.
-        outcomes: of their pairs.
+        batches: how many were recorded; `outcomes` are of their pairs.
         progressed: something was recorded, or more was queued: the work is not merely waiting for others.
         fatal_error: the engine refused access or is down, which ended the work.
         engine_paused: the circuit breaker was open already.
@@ -56,57 +49,46 @@ class WorkerStats:
 
 
 class BatchProcessor:
-    """Processes batches side by side; the first fatal error of engine or database stops it for all.
+    """Processes batches side by side; the first fatal error of engine or database stops it for all."""
 
-    Args:
-        queue: where batches are recorded.
-        engine: evaluates them.
-        config: sizes and limits.
-        deadline: when to stop.
-        on_calls: called with the number of first attempts to come, and with -1 for each that has ended.
-        on_change: called when a batch has left the process, and when processing stops.
-        telemetry: measures the batches; None: no telemetry.
-    """
-
-    def __init__(
-        self,
-        *,
-        queue: QueueRepository,
-        engine: EngineClient,
-        config: ScenarioEvaluationConfig,
-        deadline: Deadline,
-        on_calls: Callable[[int], None],
-        on_change: Callable[[], None],
-        telemetry: Telemetry | None,
-    ) -> None:
-        self._queue = queue
-        self._engine = engine
-        self._config = config
+    def __init__(self, services: Services, deadline: Deadline) -> None:
+        self._services = services
         self._deadline = deadline
-        self._on_calls = on_calls
-        self._on_change = on_change
-        self._telemetry = telemetry
         self._evaluations: set[asyncio.Timeout] = set()
-        self.stats = WorkerStats()
-        self.is_stopped = False
+        # First attempts of batches in hand that have not ended.
+        self._calls = 0
         self.in_hand = 0
+        self.stats = WorkerStats()
         self.database_error: DatabaseError | None = None
+        self.changed = asyncio.Event()
+        """Set where another batch may be wanted, or processing stopped."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Returns whether no other batch may begin."""
+        return self.stats.engine_paused or self.stats.fatal_error is not None or self.database_error is not None
+
+    @property
+    def missing_calls(self) -> int:
+        """Returns how many more calls would keep the engine busy, with a reserve."""
+        return (1 + RESERVE) * self._services.engine.limiter.limit - self._calls
 
     async def process(self, batch: EvaluationBatch) -> None:
         """Evaluates and records a batch of those in hand; errors of engine and database are kept, not raised."""
+        telemetry = self._services.telemetry
         try:
-            with nullcontext() if self._telemetry is None else self._telemetry.batch(batch):
+            with nullcontext() if telemetry is None else telemetry.batch(batch):
                 await self._evaluate_and_record(batch)
         except DatabaseError as error:
             # The other batches stay in hand: much of them is evaluated already.
             self.stop_for_database(error)
         finally:
             self.in_hand -= 1
-            self._on_change()
+            self.changed.set()
 
     async def accept(self, batches: list[EvaluationBatch]) -> list[EvaluationBatch]:
         """Takes claimed batches in hand; releases them instead where processing stopped during the claim."""
-        if self.stats.fatal_error is None and self.database_error is None:
+        if not self.is_stopped:
             self.in_hand += len(batches)
             return batches
         if self.database_error is None or isinstance(self.database_error, DatabaseRefusedError):
@@ -117,8 +99,7 @@ class BatchProcessor:
     def stop_for_database(self, error: DatabaseError) -> None:
         """Lets no other batch begin; those in hand are recorded where that is possible."""
         self.database_error = self.database_error or error
-        self.is_stopped = True
-        self._on_change()
+        self.changed.set()
 
     async def _evaluate_and_record(self, batch: EvaluationBatch) -> None:
         started = self._deadline.elapsed()
@@ -126,22 +107,18 @@ class BatchProcessor:
         if evaluated is None:
             return
         duration_ms = round((self._deadline.elapsed() - started) * 1000)
-        result = RunResult(batch, evaluated.results, duration_ms, WORKER, evaluated.remaining)
-        if (outcomes := await log_run_result(result, queue=self._queue)) is not None:
+        outcomes = await log_run_result(evaluated, batch, duration_ms=duration_ms, queue=self._services.queue)
+        if outcomes is not None:
             self.stats.batches += 1
             self.stats.outcomes.update(outcomes)
-            if self._telemetry is not None:
-                self._telemetry.recorded(evaluated.results, duration_ms)
+            if self._services.telemetry is not None:
+                self._services.telemetry.recorded(evaluated.results, duration_ms)
         self.stats.progressed = True
 
     async def _evaluate(self, batch: EvaluationBatch) -> BatchResult | None:
         """Returns the results of a batch; None where it was released."""
-        began: float | None = None
-
-        def begin() -> None:
-            nonlocal began
-            began = self._deadline.elapsed() if began is None else began
-
+        begins: list[float] = []
+        count_delivery = False
         try:
             # A fatal error ends evaluations, not records that are under way.
             async with asyncio.timeout(None) as evaluation:
@@ -149,33 +126,34 @@ class BatchProcessor:
                 try:
                     return await run_evaluation_batch(
                         batch,
-                        engine=self._engine,
+                        engine=self._services.engine,
+                        config=self._services.config,
                         deadline=self._deadline,
-                        users_per_call=self._config.engine_users_per_call,
-                        types_per_call=self._config.engine_types_per_call,
-                        max_deliveries=self._config.max_batch_deliveries,
-                        on_calls=self._on_calls,
-                        on_begin=begin,
+                        on_calls=self._count_calls,
+                        on_begin=lambda: begins.append(self._deadline.elapsed()),
                     )
                 finally:
                     self._evaluations.discard(evaluation)
         except DeadlineExceededError:
             # A batch whose calls had half of a time budget and got no result is not merely late.
-            await self._release(batch, count_delivery=began is not None and began < self._deadline.seconds / 2)
+            count_delivery = min(begins, default=math.inf) < self._deadline.seconds / 2
         except (EngineAccessError, EngineUnavailableError) as error:
             self._stop_for_engine(error)
-            await self._release(batch, count_delivery=False)
         except TimeoutError:
             if self.stats.fatal_error is None:
                 raise
-            await self._release(batch, count_delivery=False)
+        await self._release(batch, count_delivery=count_delivery)
         return None
+
+    def _count_calls(self, change: int) -> None:
+        self._calls += change
+        if self.missing_calls > 0:
+            self.changed.set()
 
     def _stop_for_engine(self, error: EngineError) -> None:
         if self.stats.fatal_error is not None:
             return
         self.stats.fatal_error = error
-        self.is_stopped = True
         for evaluation in self._evaluations:
             evaluation.reschedule(asyncio.get_running_loop().time())
         log_event(
@@ -187,7 +165,7 @@ class BatchProcessor:
         )
 
     async def _release(self, batch: EvaluationBatch, *, count_delivery: bool) -> None:
-        await self._queue.release(batch, count_delivery=count_delivery)
+        await self._services.queue.release(batch, count_delivery=count_delivery)
         log_event(
             "batch_released",
             f"Batch {batch.batch_no} released",

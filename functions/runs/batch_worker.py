@@ -5,27 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import TYPE_CHECKING
 
-from functions.runs.batch_processor import BatchProcessor, WorkerStats
-from functions.runs.process_gate import ProcessGate
+from functions.runs.batch_processor import BatchProcessor
+from functions.runs.services import Services
 from shared.concurrency import task_group
-from shared.config import ScenarioEvaluationConfig
 from shared.deadline import Deadline
-from shared.engine_client import EngineClient
 from shared.errors import DatabaseError, DeadlineExceededError
 from shared.evaluations import EvaluationBatch
 from shared.logs import log_event
-from shared.queue_repository import Poison, QueueRepository
-
-if TYPE_CHECKING:
-    from shared.telemetry import Telemetry
+from shared.queue_repository import Poison
 
 # Batches that one slice has in hand at a time, at most: bounds its memory.
 MAX_IN_HAND = 64
-# Calls that wait for each call in flight while there is more work: a claim takes about as long as some calls to a fast
-# engine.
-RESERVE = 3
 # No claim in the last part of the time budget: its batches would only be released.
 CLAIM_CUTOFF = 0.2
 
@@ -42,44 +33,20 @@ class BatchWorker:
     in the poison queue, which are processed one at a time, in a process that has nothing else in hand.
 
     Args:
-        queue: where batches are claimed and recorded.
-        engine: evaluates them.
-        config: sizes and limits.
-        deadline: when to stop.
-        gate: what this process works on.
         manual_only: process manual runs only, and no poison batch: a caller waits for the answer.
         poison_overdue: a poison batch has waited for so long that it is processed first.
-        telemetry: measures the batches; None: no telemetry.
     """
 
     def __init__(
-        self,
-        *,
-        queue: QueueRepository,
-        engine: EngineClient,
-        config: ScenarioEvaluationConfig,
-        deadline: Deadline,
-        gate: ProcessGate,
-        manual_only: bool = False,
-        poison_overdue: bool = False,
-        telemetry: Telemetry | None = None,
+        self, services: Services, deadline: Deadline, *, manual_only: bool = False, poison_overdue: bool = False
     ) -> None:
-        self._changed = asyncio.Event()
-        self._queue = queue
-        self._limiter = engine.limiter
+        self._services = services
         self._deadline = deadline
-        self._gate = gate
         self._manual_only = manual_only
         self._poison_overdue = poison_overdue
-        self._processor = BatchProcessor(
-            queue=queue,
-            engine=engine,
-            config=config,
-            deadline=deadline,
-            on_calls=self._count_calls,
-            on_change=self._changed.set,
-            telemetry=telemetry,
-        )
+        self._processor = BatchProcessor(services, deadline)
+        self.stats = self._processor.stats
+        config = services.config
         types = len(config.enabled_types())
         calls_per_user = math.ceil(types / (config.engine_types_per_call or types))
         self._calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
@@ -87,26 +54,19 @@ class BatchWorker:
         self._queued = True
         self._enumeration_done = False
         self._poison_waits = False
-        # First attempts of batches in hand that have not ended.
-        self._calls = 0
-
-    @property
-    def stats(self) -> WorkerStats:
-        """Returns the counts so far."""
-        return self._processor.stats
 
     def on_enqueued(self) -> None:
         """Notes that more batches are in the queue."""
         self.stats.progressed = True
         self._queued = True
-        self._changed.set()
+        self._processor.changed.set()
 
     def on_enumeration_done(self) -> None:
         """Notes that this slice will enqueue no more batches."""
         self._enumeration_done = self._queued = True
-        self._changed.set()
+        self._processor.changed.set()
 
-    async def run(self) -> WorkerStats:
+    async def run(self) -> None:
         """Works until the queues are empty and the enumeration is done, the time is up, or the engine stops it.
 
         Raises:
@@ -117,7 +77,7 @@ class BatchWorker:
             if self._poison_overdue:
                 await self._process_poison("first")
             while self._may_claim():
-                async with self._gate.shared(self._deadline):
+                async with self._services.gate.shared(self._deadline):
                     await self._process_batches()
                 if self._poison_waits and self._may_begin():
                     await self._process_poison("last")
@@ -125,7 +85,6 @@ class BatchWorker:
             pass  # a poison batch of another slice had this process
         if self._processor.database_error is not None:
             raise self._processor.database_error
-        return self.stats
 
     def _may_begin(self) -> bool:
         return not self._processor.is_stopped and self._deadline.remaining() > CLAIM_CUTOFF * self._deadline.seconds
@@ -144,7 +103,7 @@ class BatchWorker:
 
     async def _process_poison(self, order: Poison) -> None:
         """Processes poison batches one at a time while nothing else is in hand, until another batch comes."""
-        async with self._gate.exclusive() as is_idle:
+        async with self._services.gate.exclusive() as is_idle:
             while is_idle and self._may_begin():
                 batches = await self._claim(1, poison=order)
                 for batch in batches:
@@ -154,35 +113,28 @@ class BatchWorker:
 
     async def _wait_for_capacity(self) -> int:
         """Waits until more batches would keep the engine busy; returns how many, or 0: claim no more."""
+        processor = self._processor
         while self._may_claim():
-            limit = self._limiter.limit
-            busy = math.ceil(limit / self._calls_per_batch)
+            busy = math.ceil(self._services.engine.limiter.limit / self._calls_per_batch)
             # Half as many again wait for their record.
-            room = min(MAX_IN_HAND, busy + max(2, busy // 2)) - self._processor.in_hand
-            shortage = math.ceil(((1 + RESERVE) * limit - self._calls) / self._calls_per_batch)
+            room = min(MAX_IN_HAND, busy + max(2, busy // 2)) - processor.in_hand
+            shortage = math.ceil(processor.missing_calls / self._calls_per_batch)
             if self._queued and (quantity := min(room, shortage)) > 0:
                 return quantity
-            self._changed.clear()
-            await self._changed.wait()
+            processor.changed.clear()
+            await processor.changed.wait()
         return 0
-
-    def _count_calls(self, change: int) -> None:
-        self._calls += change
-        if self._calls < (1 + RESERVE) * self._limiter.limit:
-            self._changed.set()
 
     async def _claim(self, quantity: int, *, poison: Poison | None = None) -> list[EvaluationBatch]:
         """Claims batches to be evaluated as they are; splits those that have to be split."""
         self._queued = False
         try:
-            claimed = await self._queue.claim(quantity, manual_only=self._manual_only, poison=poison)
+            claimed = await self._services.queue.claim(quantity, manual_only=self._manual_only, poison=poison)
             self.stats.engine_paused = claimed.engine_paused
-            self._processor.is_stopped |= claimed.engine_paused
             self._poison_waits = claimed.poison_waits
             # Otherwise an empty answer is not an empty queue.
             self._queued |= bool(claimed.batches or claimed.stale)
-            batches = [batch for batch in claimed.batches if not await self._is_split(batch)]
-            return await self._processor.accept(batches)
+            return await self._processor.accept([batch for batch in claimed.batches if not await self._is_split(batch)])
         except DatabaseError as error:
             self._processor.stop_for_database(error)
         return []
@@ -190,7 +142,7 @@ class BatchWorker:
     async def _is_split(self, batch: EvaluationBatch) -> bool:
         if not batch.is_to_be_split:
             return False
-        if await self._queue.split(batch):
+        if await self._services.queue.split(batch):
             self.on_enqueued()
             log_event(
                 "batch_split",

@@ -20,6 +20,7 @@ from typing import Any
 from functions.runs.failure_isolation import FailureIsolation
 from functions.runs.result_ledger import BatchResult, ResultLedger, Users
 from shared.concurrency import AdaptiveLimiter, gather_or_cancel
+from shared.config import ScenarioEvaluationConfig
 from shared.deadline import Deadline
 from shared.engine_client import EngineClient, EvaluationContext
 from shared.errors import DeadlineExceededError, EngineError, EngineTransientError, InvalidEngineRequestError
@@ -33,49 +34,39 @@ async def run_evaluation_batch(
     batch: EvaluationBatch,
     *,
     engine: EngineClient,
+    config: ScenarioEvaluationConfig,
     deadline: Deadline,
-    users_per_call: int,
-    types_per_call: int | None = None,
-    max_deliveries: int,
     on_calls: Callable[[int], None] = lambda change: None,
     on_begin: Callable[[], None] = lambda: None,
 ) -> BatchResult:
     """Evaluates a batch's pairs.
 
-    Args:
-        batch: the users and their scenario types.
-        engine: the scenario trigger engine.
-        deadline: when to stop.
-        users_per_call: how many users share a call.
-        types_per_call: how many of a user's scenario types, at most; None: all of them.
-        max_deliveries: on the last of so many deliveries pairs without a result at the deadline are failed, not
-            released; after it no call is made.
-        on_calls: called with the number of first attempts to come, and with -1 for each that has ended.
-        on_begin: called when the first call is about to be made.
+    On the last of `MAX_BATCH_DELIVERIES` pairs without a result at the deadline are failed, not released; after it no
+    call is made.
 
-    Returns:
-        The results. Users without all of their results at the deadline are `remaining`.
+    Args:
+        on_calls: called with the number of first attempts to come, and with -1 for each that has ended.
+        on_begin: called when the first calls are about to be made.
 
     Raises:
         DeadlineExceededError: the deadline passed before any user had all results; release the batch.
-        EngineAccessError: the engine refuses access.
-        EngineUnavailableError: the engine is down.
+        EngineAccessError, EngineUnavailableError: the engine refuses access, or is down; release it as well.
     """
     users = [user for user in batch.users if user.skip_reason is None]
     ledger = ResultLedger(batch.users)
-    if batch.deliveries > max_deliveries:
+    if batch.deliveries > config.max_batch_deliveries:
         error = EngineError("worker_lost", "the batch was delivered too often without a result")
         ledger.fail_by_last_error(users, error)
         return ledger.result()
     context = EvaluationContext(batch.invocation_id, batch.scheduled_for, batch.engine_scope, batch.dry_run)
     isolation = FailureIsolation(ledger, engine, context, deadline)
-    calls = list(_cut_into_calls(users, users_per_call, types_per_call))
+    calls = list(_cut_into_calls(users, config.engine_users_per_call, config.engine_types_per_call))
     try:
         deferred = await _make_first_attempts(calls, ledger, isolation, engine.limiter, on_calls, on_begin)
         await gather_or_cancel(step() for step in deferred)
         await isolation.isolate()
     except DeadlineExceededError:
-        if batch.deliveries >= max_deliveries:
+        if batch.deliveries >= config.max_batch_deliveries:
             late = EngineError("time_budget_exceeded", "the time budget ended before the engine answered")
             ledger.fail_by_last_error(users, late)
         result = ledger.result()
@@ -106,8 +97,7 @@ async def _make_first_attempts(
     The workers of all batches share `limiter.workers`, so they rarely wait for each other at the limiter itself: a wait
     for each call costs a sixth of the throughput at 256 calls in flight.
 
-    Returns:
-        The steps that failures left to be done. They wait until all calls had their first attempt: most calls succeed.
+    Returns the steps that failures left to be done, once all calls had their first attempt: most calls succeed.
     """
     left = len(calls)
     waiting = iter(calls)

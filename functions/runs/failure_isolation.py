@@ -39,14 +39,7 @@ class _UnsettledError(EngineTransientError):
 
 
 class FailureIsolation:
-    """Makes a batch's calls, and finds the users whose calls keep failing.
-
-    Args:
-        ledger: where results are stored.
-        engine: evaluates the users.
-        context: what all calls of the batch have in common.
-        deadline: when to stop.
-    """
+    """Makes a batch's calls, stores their results in `ledger`, and finds the users whose calls keep failing."""
 
     def __init__(
         self, ledger: ResultLedger, engine: EngineClient, context: EvaluationContext, deadline: Deadline
@@ -55,7 +48,7 @@ class FailureIsolation:
         self._engine = engine
         self._context = context
         self._deadline = deadline
-        self._answers_before = engine.answers
+        self._answers_seen = engine.answers
         # Users whose calls outlived their retries.
         self._failing: list[Users] = []
         # The deadline passed before some user had all attempts of the retry policy.
@@ -95,12 +88,11 @@ class FailureIsolation:
             EngineUnavailableError: the engine answers no user, nor the canary.
             DeadlineExceededError: the deadline passed before some user had all attempts.
         """
-        answers = self._answers_before
         while self._failing:
             failing, self._failing = self._failing, []
-            if self._engine.answers == answers:
+            if self._engine.answers == self._answers_seen:
                 await self._probe_engine([user for users in failing for user in users])
-            answers = self._engine.answers
+            self._answers_seen = self._engine.answers
             await gather_or_cancel(self._bisect_failing(self._ledger.unresolved(users)) for users in failing)
         if self._deadline_hit:
             raise DeadlineExceededError("the time budget ended before some user had all attempts")

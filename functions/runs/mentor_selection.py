@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from functools import cache, partial
 from typing import NamedTuple
 
 from functions.runs.peer_mentors import (
@@ -30,10 +31,9 @@ USER_ID_MISSING = "user_id_missing"
 
 
 class SelectionPage(NamedTuple):
-    """A page of selected mentors, in the order of their ids.
+    """A page of selected mentors, in the order of their ids, each with the scenario types to be evaluated.
 
     Args:
-        mentors: each with the scenario types to be evaluated.
         skip_reasons: rows that lead to no evaluation, by reason.
         cursor: where the next page begins; None: the end, a page without mentors.
     """
@@ -44,23 +44,14 @@ class SelectionPage(NamedTuple):
 
 
 class MentorSelector:
-    """Reads the mentors of invocations.
-
-    Args:
-        database: has the active mentors, and the unfinished pairs of other invocations.
-        config: the scenario types and their segments.
-    """
+    """Reads the mentors of invocations."""
 
     def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
         self._database = database
         self._config = config
 
     def pages(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
-        """Yields pages from the position of `enumeration` to the end.
-
-        Raises:
-            DatabaseError: the database is away or refuses the call.
-        """
+        """Yields pages from the position of `enumeration` to the end; raises DatabaseError."""
         if enumeration.is_retry:
             return self._unfinished(enumeration)
         if enumeration.user_ids is not None:
@@ -121,12 +112,9 @@ class MentorSelector:
         applicable: list[MentorScenarios] = []
         skip_reasons: Counter[str] = Counter()
         enabled = self._config.enabled_types(chosen_types)
-        types_for: dict[frozenset[str], tuple[str, ...]] = {}
+        types_for = cache(partial(self._config.scenario_types_for, chosen=chosen_types))
         for user_id, segments, skip_reason, unusable_rows in mentors:
-            types = enabled if skip_reason else types_for.get(segments)
-            if types is None:
-                types = types_for[segments] = self._config.scenario_types_for(segments, chosen_types)
-            if types:
+            if types := enabled if skip_reason else types_for(segments):
                 applicable.append(MentorScenarios(user_id, types, skip_reason))
             else:
                 skip_reasons[NO_SCENARIO_APPLIES] += 1

@@ -28,10 +28,9 @@ _PERMISSION_DENIED = "42501"
 
 
 class ActivePeerMentor(NamedTuple):
-    """A mentor of the view `active_peer_mentors`, the seam to a team's own schema.
+    """A mentor of the view, with the segments of all rows that can be used.
 
     Args:
-        segments: of all the user's rows that can be used.
         skip_reason: why the user cannot be evaluated; None: at least one row can be used.
         unusable_rows: how many rows of the user's cannot.
     """
@@ -56,33 +55,16 @@ class MentorsPage(NamedTuple):
 
 
 async def read_mentors_page(database: Database, *, after: str | None, limit: int) -> MentorsPage:
-    """Reads one page of the active mentors, and whether another page follows.
-
-    Args:
-        database: the Data API.
-        after: the user id to continue from; None: from the start.
-        limit: mentors, at most.
-
-    Raises:
-        DatabaseError: the database is away, or the view cannot be read.
-    """
+    """Reads one page of at most `limit` active mentors, and whether another page follows; raises DatabaseError."""
     page = await _read_page(database, after=after, rows=limit + 1)
     if len(page.mentors) > limit:
         mentors = page.mentors[:limit]
         return MentorsPage(mentors, mentors[-1].user_id)
-    return page if page.next else await _end(database, page.mentors)
+    return page if page.next else page._replace(without_user_id=await _count_without_user_id(database))
 
 
 async def fetch_active_among(database: Database, user_ids: Sequence[str]) -> list[ActivePeerMentor]:
-    """Reads which of these mentors are active, in any order.
-
-    Args:
-        database: the Data API.
-        user_ids: some thousands at most: they go in one request.
-
-    Raises:
-        DatabaseError: the database is away, or the view cannot be read.
-    """
+    """Reads which of these mentors, some thousands at most, are active, in any order; raises DatabaseError."""
     try:
         rows = await call_through_view(database, "scheduler_active_mentors", user_ids=list(user_ids))
     except DatabaseRefusedError as error:
@@ -97,12 +79,7 @@ async def fetch_active_among(database: Database, user_ids: Sequence[str]) -> lis
 
 
 async def call_through_view(database: Database, function: str, **arguments: Any) -> Any:
-    """Calls an SQL function that reads the view.
-
-    Raises:
-        MentorsViewError: the view has the wrong columns, or the database cannot carry it out.
-        DatabaseError: the database is away, or refuses for another reason.
-    """
+    """Calls an SQL function that reads the view; raises MentorsViewError where the database cannot carry it out."""
     try:
         return await database.call(function, **arguments)
     except DatabaseRefusedError as error:
@@ -115,37 +92,28 @@ async def call_through_view(database: Database, function: str, **arguments: Any)
         ) from error
 
 
-async def fetch_active_peer_mentors(
-    database: Database, *, after: str | None = None, page_size: int = PAGE_SIZE
-) -> AsyncIterator[MentorsPage]:
-    """Reads the active mentors in the order of their ids.
+async def fetch_active_peer_mentors(database: Database, *, after: str | None = None) -> AsyncIterator[MentorsPage]:
+    """Reads the active mentors with ids greater than `after`, in the order of their ids.
 
     Keyset pages: offsets would cost the square of the number of mentors. A mentor with several rows
     comes once, with the segments of all usable rows.
-
-    Args:
-        database: the Data API.
-        after: the user id to continue from; None: from the start.
-        page_size: rows to ask for at a time.
 
     Yields:
         Pages with mentors; after them one with the number of rows without a user id, if any.
 
     Raises:
-        DatabaseUnavailableError: the database is away.
         MentorsViewError: the view has the wrong columns, or reading it fails.
-        DatabaseRefusedError: the view may not be read.
+        DatabaseError: the database is away, or the view may not be read.
     """
     while True:
-        page = await _read_page(database, after=after, rows=page_size)
+        page = await _read_page(database, after=after, rows=PAGE_SIZE)
         if page.mentors:
             yield page
-        after = page.next
-        if after is None:
+        if page.next is None:
             break
-    end = await _end(database, [])
-    if end.without_user_id:
-        yield end
+        after = page.next
+    if without_user_id := await _count_without_user_id(database):
+        yield MentorsPage([], None, without_user_id)
 
 
 async def _read_page(database: Database, *, after: str | None, rows: int) -> MentorsPage:
@@ -165,8 +133,9 @@ async def _read_page(database: Database, *, after: str | None, rows: int) -> Men
     return MentorsPage(mentors, None if is_last else mentors[-1].user_id)
 
 
-async def _end(database: Database, mentors: list[ActivePeerMentor]) -> MentorsPage:
-    return MentorsPage(mentors, None, await call_through_view(database, "scheduler_mentors_without_user_id"))
+async def _count_without_user_id(database: Database) -> int:
+    count: int = await call_through_view(database, "scheduler_mentors_without_user_id")
+    return count
 
 
 def _checked(segments: object) -> tuple[frozenset[str], str | None, int]:

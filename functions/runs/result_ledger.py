@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.engine_response import EngineResponse, Pair
@@ -15,35 +15,25 @@ Users = Sequence[MentorScenarios]
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """The results of a batch.
-
-    Args:
-        results: one for each pair of every user but the remaining ones, in the batch's order.
-        remaining: users whose retries hit the deadline; not all of them.
-    """
+    """Results in the batch's order; `remaining` are some users without results, whose retries hit the deadline."""
 
     results: list[EvaluationResult]
     remaining: tuple[str, ...] = ()
 
 
 class ResultLedger:
-    """Stores results by pair.
-
-    Args:
-        users: the batch's; pairs with a skip reason are `skipped` from the start.
-    """
+    """Stores results by pair; those with a skip reason are `skipped` from the start."""
 
     def __init__(self, users: Users) -> None:
         # In the batch's order; None: not resolved yet.
-        self._results: dict[Pair, EvaluationResult | None] = {
-            (user_id, scenario_type): None for user_id, scenario_types, _ in users for scenario_type in scenario_types
-        }
+        self._results: dict[Pair, EvaluationResult | None] = dict.fromkeys(_pairs(users))
         # Calls that carried a pair and left it without a result: empty while all calls succeed.
         self._attempts: Counter[Pair] = Counter()
         self._last_errors: dict[Pair, EngineError] = {}
         for user in users:
             if user.skip_reason is not None:
-                self._record(user, "skipped", user.skip_reason)
+                for pair in _pairs([user]):
+                    self._record(pair, "skipped", user.skip_reason)
 
     def result(self) -> BatchResult:
         """Returns the results of users who have all of theirs, and the remaining users."""
@@ -68,7 +58,7 @@ class ResultLedger:
                     self._attempts[pair] += 1
                     left.append(scenario_type)
                 else:
-                    self._results[pair] = result._replace(attempts=self._attempts.get(pair, 0) + 1)
+                    self._results[pair] = result._replace(attempts=self._attempts[pair] + 1)
             if left:
                 unsettled.append(user._replace(scenario_types=tuple(left)))
         return unsettled
@@ -76,14 +66,13 @@ class ResultLedger:
     def store_last(self, user: MentorScenarios, response: EngineResponse, error: EngineError) -> None:
         """Stores the engine's last result for each pair of a user; pairs that it left out fail by `error`."""
         self.fail(user, error)
-        for scenario_type in user.scenario_types:
-            pair = (user.user_id, scenario_type)
+        for pair in _pairs([user]):
             if (result := response.results[pair]) is not None:
                 self._results[pair] = result._replace(attempts=self._attempts[pair])
 
     def note_failed_call(self, users: Users, error: EngineError) -> None:
         """Counts an attempt for each pair of the call, and keeps the error."""
-        pairs = [(user.user_id, scenario_type) for user in users for scenario_type in user.scenario_types]
+        pairs = list(_pairs(users))
         self._attempts.update(pairs)
         self._last_errors.update(dict.fromkeys(pairs, error))
 
@@ -97,17 +86,18 @@ class ResultLedger:
 
     def fail(self, user: MentorScenarios, error: EngineError) -> None:
         """Fails each pair of a user."""
-        self._record(user, "failed", error.code, error.message)
+        for pair in _pairs([user]):
+            self._record(pair, "failed", error.code, error.message)
 
     def fail_by_last_error(self, users: Users, otherwise: EngineError) -> None:
         """Fails each unresolved pair by its own last error, where it has one."""
-        for user in self.unresolved(users):
-            for scenario_type in user.scenario_types:
-                error = self._last_errors.get((user.user_id, scenario_type), otherwise)
-                self.fail(user._replace(scenario_types=(scenario_type,)), error)
+        for pair in _pairs(self.unresolved(users)):
+            error = self._last_errors.get(pair, otherwise)
+            self._record(pair, "failed", error.code, error.message)
 
-    def _record(self, user: MentorScenarios, outcome: Outcome, code: str, message: str | None = None) -> None:
-        for scenario_type in user.scenario_types:
-            pair = (user.user_id, scenario_type)
-            attempts = self._attempts.get(pair, 0)
-            self._results[pair] = EvaluationResult(*pair, outcome, attempts, code, message)
+    def _record(self, pair: Pair, outcome: Outcome, code: str, message: str | None = None) -> None:
+        self._results[pair] = EvaluationResult(*pair, outcome, self._attempts[pair], code, message)
+
+
+def _pairs(users: Users) -> Iterator[Pair]:
+    return ((user_id, scenario_type) for user_id, scenario_types, _ in users for scenario_type in scenario_types)

@@ -1,53 +1,34 @@
-"""Records a batch's results and logs them, and logs how invocations and slices end."""
+"""Records a batch's results, and logs what happens to results, runs and the database."""
 
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from shared.deadline import Deadline
+from functions.runs.result_ledger import BatchResult
 from shared.errors import DatabaseError
 from shared.evaluations import EvaluationBatch, EvaluationResult, GroupedResults
-from shared.invocation import Cause, InvocationSummary
+from shared.invocation import InvocationSummary
 from shared.logs import log_event
 from shared.queue_repository import QueueRepository
 
-if TYPE_CHECKING:
-    from functions.runs.batch_processor import WorkerStats
-
+WORKER = f"{socket.gethostname()}:{os.getpid()}"
 # A run in which every user fails would be a million lines; the database has all of them.
 MAX_FAILED_USERS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """A batch's results: one for each of its pairs.
-
-    Args:
-        worker: names the process that evaluated them.
-        remaining: users without results, whose retries hit the deadline.
-    """
-
-    batch: EvaluationBatch
-    results: Sequence[EvaluationResult]
-    duration_ms: int
-    worker: str
-    remaining: Sequence[str] = ()
-
-
-async def log_run_result(result: RunResult, *, queue: QueueRepository) -> Counter[str] | None:
+async def log_run_result(
+    result: BatchResult, batch: EvaluationBatch, *, duration_ms: int, queue: QueueRepository
+) -> Counter[str] | None:
     """Records a batch's results and errors, requeues the remaining users, and logs the batch.
 
     The record comes first: what is logged has been recorded. One line for the batch, one for each of the first
     `MAX_FAILED_USERS` users who failed, and one with the number of the others.
-
-    Args:
-        result: the batch and its results.
-        queue: where it is recorded.
 
     Returns:
         Counts by outcome; None where another worker's record stands, or the invocation is gone: nothing of it counts.
@@ -55,13 +36,10 @@ async def log_run_result(result: RunResult, *, queue: QueueRepository) -> Counte
     Raises:
         DatabaseError: nothing was recorded, and the batch is still in its queue.
     """
-    batch = result.batch
     fields = batch.log_fields
     grouped = GroupedResults(result.results)
     try:
-        state = await queue.complete(
-            batch, grouped, remaining=result.remaining, duration_ms=result.duration_ms, worker=result.worker
-        )
+        state = await queue.complete(batch, grouped, remaining=result.remaining, duration_ms=duration_ms, worker=WORKER)
     except DatabaseError as error:
         log_event(
             "batch_not_recorded",
@@ -82,7 +60,7 @@ async def log_run_result(result: RunResult, *, queue: QueueRepository) -> Counte
         mentors_requeued=len(result.remaining) if result.remaining and is_recorded else None,
         counts=dict(outcomes),
         deliveries=batch.deliveries,
-        duration_ms=result.duration_ms,
+        duration_ms=duration_ms,
     )
     if is_recorded and outcomes["failed"]:
         log_failed_users(result.results, **fields)
@@ -90,12 +68,7 @@ async def log_run_result(result: RunResult, *, queue: QueueRepository) -> Counte
 
 
 def log_failed_users(results: Iterable[EvaluationResult], **fields: Any) -> None:
-    """Logs users with a failed pair, one line for each of the first `MAX_FAILED_USERS`, and the number of the others.
-
-    Args:
-        results: of any users.
-        fields: where they are recorded, if they are.
-    """
+    """Logs the first `MAX_FAILED_USERS` users with a failed pair, a line each, and the number of the others."""
     failures: dict[str, EvaluationResult] = {}
     for pair in results:
         if pair.outcome == "failed":
@@ -122,13 +95,7 @@ def log_failed_users(results: Iterable[EvaluationResult], **fields: Any) -> None
 
 
 def log_database_error(error: DatabaseError, message: str, **fields: Any) -> None:
-    """Logs a failed call to the database under the event of its kind.
-
-    Args:
-        error: the failure.
-        message: for a person.
-        fields: what was under way.
-    """
+    """Logs a failed call to the database under the event of its kind."""
     log_event(error.event, message, level=logging.ERROR, **fields, error_code=getattr(error, "code", None))
 
 
@@ -139,42 +106,4 @@ def log_opened(invocation: InvocationSummary) -> None:
         f"Invocation opened: {invocation.trigger}, {invocation.status}",
         level=logging.WARNING if invocation.status == "skipped" else logging.INFO,
         **invocation.log_fields,
-    )
-
-
-def log_finished(invocation: InvocationSummary, causes: Sequence[Cause]) -> None:
-    """Logs an invocation that this process ended, with the commonest causes of its failures."""
-    failures = {cause.code: cause.count for cause in causes}
-    duration = invocation.duration
-    log_event(
-        "invocation_finished",
-        f"Invocation finished: {invocation.trigger}, {invocation.status}",
-        level=logging.INFO if invocation.status == "success" else logging.WARNING,
-        **invocation.log_fields,
-        duration_ms=round(duration.total_seconds() * 1000) if duration is not None else None,
-        counts=invocation.counts.model_dump(),
-        failures=failures,
-        other_failures=invocation.counts.failed - sum(failures.values()),
-    )
-
-
-def log_slice_ended(
-    stats: WorkerStats,
-    deadline: Deadline,
-    after: Mapping[str, InvocationSummary | None],
-    dispatch_id: int | None,
-    *,
-    more_open: bool,
-) -> None:
-    """Logs the end of a slice: what it did, and whether work is left."""
-    more_to_do = more_open or any(invocation.is_open for invocation in after.values() if invocation)
-    log_event(
-        "slice_ended",
-        f"Slice ended: {stats.batches} batches, " + ("work left" if more_to_do else "no work left"),
-        invocation_ids=list(after),
-        dispatch_id=dispatch_id,
-        batches=stats.batches,
-        counts=dict(stats.outcomes),
-        more_to_do=more_to_do,
-        duration_ms=round(deadline.elapsed() * 1000),
     )

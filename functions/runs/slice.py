@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from functions.runs.batch_processor import WorkerStats
 from functions.runs.batch_worker import BatchWorker
 from functions.runs.enumeration import enumerate_mentors
-from functions.runs.mentor_selection import MentorSelector
-from functions.runs.run_log import log_finished, log_slice_ended
 from functions.runs.services import Services
 from shared.deadline import Deadline
-from shared.engine_client import EngineClient, EvaluationContext
+from shared.engine_client import EvaluationContext
 from shared.errors import DatabaseError, EngineAccessError, MentorsViewError
 from shared.evaluations import MentorScenarios
 from shared.invocation import InvocationSummary
@@ -34,9 +33,7 @@ async def process_open_runs(
     """Enumerates, processes batches, finishes what is complete, and ends the slice.
 
     Args:
-        services: configuration and clients.
-        open_invocations: invocations to enumerate and finish; the queues may hold batches of others as well.
-        deadline: when to stop.
+        open_invocations: at least one to enumerate and finish; the queues may hold batches of others as well.
         canary: a pair that the engine has answered before, if any.
         more_open: more invocations are open than these.
         manual_only: process manual runs only, and no poison batch.
@@ -50,17 +47,11 @@ async def process_open_runs(
         DatabaseError: a call failed; what could not be recorded becomes visible again. Unless the database is away
             altogether, everything else was done first.
     """
-    _suggest_canary(services.engine, open_invocations, canary)
-    worker = BatchWorker(
-        queue=services.queue,
-        engine=services.engine,
-        config=services.config,
-        deadline=deadline,
-        gate=services.gate,
-        manual_only=manual_only,
-        poison_overdue=poison_overdue,
-        telemetry=services.telemetry,
-    )
+    if canary is not None:
+        newest = open_invocations[-1]
+        context = EvaluationContext(newest.id, newest.scheduled_for, engine_scope=f"dry:{newest.id}", dry_run=True)
+        services.engine.suggest_canary(context, canary)
+    worker = BatchWorker(services, deadline, manual_only=manual_only, poison_overdue=poison_overdue)
     stats = worker.stats
     permit_id = services.slices.new_permit_id()
     # A failure of one does not stop the other: batches in hand are recorded even if mentors cannot be read.
@@ -83,7 +74,6 @@ async def process_open_runs(
         invocation.id: await _finish(services, invocation.id, unread.get(invocation.id))
         for invocation in open_invocations
     }
-    after = {invocation_id: found.invocation for invocation_id, found in finished.items()}
     # Each that ended makes room for another one in the next slice.
     stats.progressed |= more_open and any(found.ended_now for found in finished.values())
     if has_permit is False:
@@ -92,8 +82,22 @@ async def process_open_runs(
     if stats.fatal_error is None:
         # Last of all: it requests the next slice, which must not find this one's work still open.
         await _end_slice(services, stats, dispatch_id, permit_id)
-    log_slice_ended(stats, deadline, after, dispatch_id, more_open=more_open)
-    _measure_breaker(services, stats)
+    after = {invocation_id: found.invocation for invocation_id, found in finished.items()}
+    more_to_do = more_open or any(invocation.is_open for invocation in after.values() if invocation)
+    log_event(
+        "slice_ended",
+        f"Slice ended: {stats.batches} batches, " + ("work left" if more_to_do else "no work left"),
+        invocation_ids=list(after),
+        dispatch_id=dispatch_id,
+        batches=stats.batches,
+        counts=dict(stats.outcomes),
+        more_to_do=more_to_do,
+        duration_ms=round(deadline.elapsed() * 1000),
+    )
+    is_down = stats.fatal_error is not None or stats.engine_paused
+    # A slice without a call to the engine says nothing of the breaker's state.
+    if services.telemetry is not None and (is_down or stats.batches):
+        services.telemetry.breaker(is_open=is_down)
     if failures:
         raise failures[0]
     return after
@@ -110,26 +114,6 @@ async def _run_worker(
     return False
 
 
-def _measure_breaker(services: Services, stats: WorkerStats) -> None:
-    """Reports the breaker's state as this slice saw it; a slice without a call to the engine reports nothing."""
-    if services.telemetry is None:
-        return
-    if stats.fatal_error is not None or stats.engine_paused:
-        services.telemetry.breaker(is_open=True)
-    elif stats.batches:
-        services.telemetry.breaker(is_open=False)
-
-
-def _suggest_canary(
-    engine: EngineClient, open_invocations: Sequence[OpenInvocation], canary: MentorScenarios | None
-) -> None:
-    """Gives a process that has just started a pair that the engine has answered before."""
-    if canary is not None and open_invocations:
-        newest = open_invocations[-1]
-        context = EvaluationContext(newest.id, newest.scheduled_for, engine_scope=f"dry:{newest.id}", dry_run=True)
-        engine.suggest_canary(context, canary)
-
-
 async def _enumerate(
     services: Services, open_invocations: Sequence[OpenInvocation], deadline: Deadline, worker: BatchWorker
 ) -> dict[str, DatabaseError]:
@@ -139,20 +123,12 @@ async def _enumerate(
         DatabaseError: the database is away.
     """
     failures: dict[str, DatabaseError] = {}
-    selector = MentorSelector(services.database.with_longer_retries(), services.config)
     try:
         # Manual runs first: their callers wait.
         for invocation in sorted(open_invocations, key=lambda invocation: invocation.trigger == "schedule"):
             if not invocation.enumeration.done and deadline.remaining() > 0:
                 try:
-                    await enumerate_mentors(
-                        invocation,
-                        selector=selector,
-                        queue=services.queue,
-                        batch_size=services.config.evaluation_batch_size,
-                        deadline=deadline,
-                        on_enqueued=worker.on_enqueued,
-                    )
+                    await enumerate_mentors(services, invocation, deadline=deadline, on_enqueued=worker.on_enqueued)
                 except DatabaseError as error:
                     if error.is_outage:
                         raise
@@ -164,23 +140,33 @@ async def _enumerate(
 
 async def _finish(services: Services, invocation_id: str, unread: DatabaseError | None) -> FinishedInvocation:
     finished = await services.slices.finish(invocation_id, waits_for_view=isinstance(unread, MentorsViewError))
-    if finished.ended_now and finished.invocation is not None:
-        log_finished(finished.invocation, finished.failures)
+    invocation = finished.invocation
+    if finished.ended_now and invocation is not None:
+        failures = {cause.code: cause.count for cause in finished.failures}
+        duration = invocation.duration
+        log_event(
+            "invocation_finished",
+            f"Invocation finished: {invocation.trigger}, {invocation.status}",
+            level=logging.INFO if invocation.status == "success" else logging.WARNING,
+            **invocation.log_fields,
+            duration_ms=round(duration.total_seconds() * 1000) if duration is not None else None,
+            counts=invocation.counts.model_dump(),
+            failures=failures,
+            other_failures=invocation.counts.failed - sum(failures.values()),
+        )
         if services.telemetry is not None:
-            services.telemetry.ended(finished.invocation)
+            services.telemetry.ended(invocation)
     return finished
 
 
 async def _end_slice(services: Services, stats: WorkerStats, dispatch_id: int | None, permit_id: str | None) -> None:
     error = stats.fatal_error
-    code = None
-    if error is not None:
-        code = "engine_rejected" if isinstance(error, EngineAccessError) else "engine_unavailable"
+    code = "engine_rejected" if isinstance(error, EngineAccessError) else "engine_unavailable"
     await services.slices.end_slice(
         dispatch_id=dispatch_id,
         progressed=stats.progressed,
         engine_answers=stats.batches > 0,
-        engine_error=code,
+        engine_error=code if error else None,
         engine_message=error.message if error else None,
         retry_after_seconds=error.retry_after if error else None,
         engine_permit_id=permit_id,

@@ -80,14 +80,7 @@ async def run() -> dict[str, Any]:
 
     async def evaluate() -> None:
         while (batch := await batches.get()) is not None:
-            evaluated = await run_evaluation_batch(
-                batch,
-                engine=services.engine,
-                deadline=deadline,
-                users_per_call=CONFIG.engine_users_per_call,
-                types_per_call=CONFIG.engine_types_per_call,
-                max_deliveries=CONFIG.max_batch_deliveries,
-            )
+            evaluated = await run_evaluation_batch(batch, engine=services.engine, config=CONFIG, deadline=deadline)
             results = GroupedResults(evaluated.results)
             outcomes.update(results.outcomes())
             await services.database.call("benchmark_upsert", results=results.stored_rows())

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from functions.runs.services import Services
+from shared.queue_repository import QueueRepository
+from shared.run_repository import RunRepository
+from shared.slice_repository import SliceRepository
+from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
+from tests.unit.functions.fake_engine import FakeEngine
 
 SLOT = "2026-11-23T02:00:00+00:00"
 RUN_ID = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a11"
@@ -67,13 +73,27 @@ def opened_now() -> dict[str, Any]:
     return slot_answer(opened=True, invocation=running, open=[open_row(enumeration_done=False)])
 
 
+def make_services(database: FakeDatabase, engine: FakeEngine, **settings: str) -> Services:
+    """The clients of a process whose every call goes to these two."""
+    config = make_config(**settings)
+    return Services(
+        config=config,
+        database=database,
+        reader_database=database,
+        slices=SliceRepository(database, config),
+        queue=QueueRepository(database, config),
+        runs=RunRepository(database, config),
+        engine=engine.client(),
+    )
+
+
 class FakeSql:
     """What is queued is claimed, and what is claimed is recorded; whatever else is asked has a fixed answer.
 
     `answers` is what each function answers: a value, an error to raise, or a function of the arguments.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(self, rows: Sequence[dict[str, Any]] = (), *, most_rows: int = 10_000) -> None:
         self._segments = {row["user_id"]: row["segments"] for row in rows}
         self._waiting: list[dict[str, Any]] = []
         self._batches = 0
@@ -95,7 +115,9 @@ class FakeSql:
         }
         nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished")
         self.answers |= dict.fromkeys(f"scheduler_{name}" for name in nothing)
-        self.database = FakeDatabase(rows, functions={name: partial(self._answer, name) for name in self.answers})
+        self.database = FakeDatabase(
+            rows, most_rows=most_rows, functions={name: partial(self._answer, name) for name in self.answers}
+        )
 
     def _answer(self, name: str, arguments: dict[str, Any]) -> Any:
         answer = self.answers[name]
@@ -158,7 +180,11 @@ class FakeSql:
         """The names of the functions that were called, in order."""
         return [name for name, _ in self.database.called]
 
+    def all_arguments_of(self, name: str) -> list[dict[str, Any]]:
+        """The arguments of each call of a function."""
+        return [arguments for called, arguments in self.database.called if called == name]
+
     def arguments_of(self, name: str) -> dict[str, Any]:
         """The arguments of the one call of a function."""
-        (arguments,) = (arguments for called, arguments in self.database.called if called == name)
+        (arguments,) = self.all_arguments_of(name)
         return arguments

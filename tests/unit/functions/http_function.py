@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,13 +15,10 @@ from functions.http.app import create_app
 from functions.http.invocations import PREFIX
 from functions.runs.services import Services
 from shared.auth import TokenCheck
-from shared.queue_repository import QueueRepository
-from shared.run_repository import RunRepository
-from shared.slice_repository import SliceRepository
 from tests.unit.clock import ManualClock
-from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, make_config
+from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
 from tests.unit.functions.fake_engine import FakeEngine
-from tests.unit.functions.fake_sql import FakeSql
+from tests.unit.functions.fake_sql import FakeSql, make_services
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 INVOKE = {"Authorization": f"Bearer {INVOKE_TOKEN}"}
@@ -40,17 +38,7 @@ class Function:
         self.sql = FakeSql(rows)
         self.engine = engine or FakeEngine(ManualClock())
         self.broken_by: Exception | None = None
-        config, database = make_config(**settings), self.sql.database
-        self.services = Services(
-            config=config,
-            database=database,
-            reader_database=database,
-            slices=SliceRepository(database, config),
-            queue=QueueRepository(database, config),
-            runs=RunRepository(database, config),
-            engine=self.engine.client(),
-            now=lambda: NOW,
-        )
+        self.services = replace(make_services(self.sql.database, self.engine, **settings), now=lambda: NOW)
         self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 

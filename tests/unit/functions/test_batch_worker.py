@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -13,29 +15,95 @@ from functions.runs.batch_worker import BatchWorker
 from functions.runs.process_gate import ProcessGate
 from shared.deadline import Deadline
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
-from shared.evaluations import EvaluationBatch
+from shared.evaluations import EvaluationBatch, GroupedResults
+from shared.queue_repository import ClaimedBatches, Poison, QueueRepository
 from tests.unit.clock import ManualClock
-from tests.unit.functions.fake_engine import FakeEngine, make_batch, make_users
-from tests.unit.functions.fake_queue import FakeQueue, make_worker
+from tests.unit.fake_database import FakeDatabase
+from tests.unit.functions.fake_engine import FakeEngine, Trouble, make_batch, make_users
+from tests.unit.functions.fake_sql import make_services
 from tests.unit.log_lines import LogLines
 
 # Four are enough for four calls at a time, and half as many again wait for their record.
 IN_HAND_AT_FOUR_CALLS = 6
 
 
-def one_user_batches(numbers: range, *, deliveries: int = 1, is_poison: bool = False) -> list[EvaluationBatch]:
+async def nothing() -> None:
+    """Happens where a test puts nothing else in its place."""
+
+
+class FakeQueue(QueueRepository):
+    """The queue within the process. `before_claim` and `after_claim` happen while a claim is under way."""
+
+    def __init__(self, batches: Sequence[EvaluationBatch] = (), *, at_a_time: int = 100) -> None:
+        self.waiting = [batch for batch in batches if not batch.is_poison]
+        self.poison = [batch for batch in batches if batch.is_poison]
+        self.at_a_time = at_a_time
+        self.recorded: list[EvaluationBatch] = []
+        self.released: list[tuple[EvaluationBatch, bool]] = []
+        self.in_hand: list[EvaluationBatch] = []
+        self.split_by_others: list[EvaluationBatch] = []
+        self.quantities: list[int] = []
+        self.in_hand_at_poison_claims: list[int] = []
+        self.before_claim: Callable[[], Awaitable[object]] = nothing
+        self.after_claim: Callable[[], None] = lambda: None
+        self.before_record: Callable[[], Awaitable[object]] = nothing
+
+    async def claim(self, quantity: int, *, manual_only: bool, poison: Poison | None = None) -> ClaimedBatches:
+        if poison is not None:
+            self.in_hand_at_poison_claims.append(len(self.in_hand))
+        self.quantities.append(quantity)
+        await self.before_claim()
+        quantity = min(quantity, self.at_a_time)
+        if self.poison and (poison == "first" or (poison == "last" and not self.waiting)):
+            taken = [self.poison.pop(0)]
+        else:
+            taken, self.waiting = self.waiting[:quantity], self.waiting[quantity:]
+        poison_waits = bool(not taken and not manual_only and poison is None and self.poison)
+        self.in_hand += taken
+        self.after_claim()
+        return ClaimedBatches(tuple(taken), stale=0, engine_paused=False, poison_waits=poison_waits)
+
+    async def complete(self, batch: EvaluationBatch, results: GroupedResults, **_: object) -> str:
+        await self.before_record()
+        self.in_hand.remove(batch)
+        self.recorded.append(batch)
+        return "done"
+
+    async def release(self, batch: EvaluationBatch, *, delay_seconds: int = 0, count_delivery: bool) -> None:
+        self.in_hand.remove(batch)
+        self.released.append((batch, count_delivery))
+        (self.poison if batch.is_poison else self.waiting).append(batch)
+
+    async def split(self, batch: EvaluationBatch) -> bool:
+        self.in_hand.remove(batch)
+        if batch in self.split_by_others:
+            return False
+        self.poison += one_user_batches(range(len(batch.users)), poison=True)
+        return True
+
+
+def make_worker(
+    queue: FakeQueue, engine: FakeEngine, *, seconds: float = 1000, gate: ProcessGate | None = None, **kind: bool
+) -> BatchWorker:
+    """Four calls at a time; `kind` is `manual_only` or `poison_overdue`."""
+    services = make_services(FakeDatabase(), engine, EVALUATION_BATCH_SIZE="100")
+    client = engine.client(concurrency=4)
+    services = replace(services, queue=queue, engine=client, gate=gate or services.gate)
+    return BatchWorker(services, engine.deadline(seconds), **kind)
+
+
+def one_user_batches(numbers: range, *, poison: bool = False) -> list[EvaluationBatch]:
     users = make_users(numbers.stop)[numbers.start :]
-    return [make_batch([user], deliveries=deliveries, is_poison=is_poison) for user in users]
+    return [make_batch([user], deliveries=3 if poison else 1, is_poison=poison) for user in users]
 
 
-def poison_batches(numbers: range) -> list[EvaluationBatch]:
-    return one_user_batches(numbers, deliveries=3, is_poison=True)
-
-
-async def run(worker: BatchWorker) -> WorkerStats:
-    """Works on a run that is wholly queued."""
+async def run(queue: FakeQueue, engine: FakeEngine, *, begins_at: float = 0, **settings: Any) -> WorkerStats:
+    """Works on a run that is wholly queued, so many seconds after the slice's start."""
+    worker = make_worker(queue, engine, **settings)
+    engine.clock.advance(begins_at)
     worker.on_enumeration_done()
-    return await worker.run()
+    await worker.run()
+    return worker.stats
 
 
 async def soon(event: asyncio.Event) -> None:
@@ -60,14 +128,14 @@ async def test_a_batch_queued_during_a_claim_is_taken(clock: ManualClock) -> Non
         worker.on_enumeration_done()
 
     queue.after_claim = queue_all
-    assert (await worker.run()).batches == 1
-    assert queue.waiting == []
+    await worker.run()
+    assert (worker.stats.batches, queue.waiting) == (1, [])
 
 
 @pytest.mark.parametrize("status", [401, 503])
 async def test_all_batches_are_released_uncounted_where_the_engine_is_down(clock: ManualClock, status: int) -> None:
     queue = FakeQueue([make_batch(make_users(5)) for _ in range(10)])
-    done = await run(make_worker(queue, FakeEngine(clock, trouble=lambda _: httpx.Response(status))))
+    done = await run(queue, FakeEngine(clock, trouble=lambda _: httpx.Response(status)))
     assert done.fatal_error is not None
     assert (done.fatal_error.code, done.batches) == (f"engine_http_{status}", 0)
     assert (len(queue.waiting), queue.in_hand) == (10, [])
@@ -75,7 +143,6 @@ async def test_all_batches_are_released_uncounted_where_the_engine_is_down(clock
 
 
 async def test_a_record_under_way_outlasts_the_engines_rejection(clock: ManualClock) -> None:
-    """What the engine has answered for good must be recorded, or it would have to be asked again."""
     good, bad = make_batch(make_users(1)), make_batch(make_users(3)[1:])
     queue = FakeQueue([good, bad], at_a_time=1)
     recording, stopped = asyncio.Event(), asyncio.Event()
@@ -92,10 +159,8 @@ async def test_a_record_under_way_outlasts_the_engines_rejection(clock: ManualCl
         return httpx.Response(401)
 
     queue.before_claim = wait_for_the_record
-    done = await run(make_worker(queue, FakeEngine(clock, trouble=reject_bad_users)))
-    assert done.fatal_error is not None
-    assert queue.recorded == [good]
-    assert [batch for batch, _ in queue.released] == [bad]
+    assert (await run(queue, FakeEngine(clock, trouble=reject_bad_users))).fatal_error is not None
+    assert (queue.recorded, [batch for batch, _ in queue.released]) == ([good], [bad])
 
 
 @pytest.mark.parametrize("error", [DatabaseRefusedError("PGRST303", "early"), DatabaseUnavailableError("away")])
@@ -111,7 +176,7 @@ async def test_a_record_that_fails_drops_no_other_batch_in_hand(clock: ManualClo
 
     queue.before_record = refuse_the_first
     with pytest.raises(type(error)):
-        await run(make_worker(queue, FakeEngine(clock)))
+        await run(queue, FakeEngine(clock))
     assert (len(queue.recorded), len(queue.in_hand)) == (3, 1)
 
 
@@ -134,7 +199,7 @@ async def test_a_batch_claimed_too_late_is_not_begun(clock: ManualClock, error: 
     queue.before_claim, queue.before_record = wait_for_the_failure, fail
     engine = FakeEngine(clock)
     with pytest.raises(type(error)):
-        await run(make_worker(queue, engine))
+        await run(queue, engine)
     assert len(engine.calls) == 1
     assert [count_delivery for _, count_delivery in queue.released] == [False] * released
 
@@ -143,29 +208,26 @@ async def test_a_batch_claimed_too_late_is_not_begun(clock: ManualClock, error: 
 async def test_a_delivery_counts_where_its_batch_had_most_time(
     clock: ManualClock, begins_at: float, count_delivery: bool
 ) -> None:
-    batch = make_batch(make_users(1))
-    queue = FakeQueue([batch])
-    worker = make_worker(queue, FakeEngine(clock, poison={"user-000": 0}), seconds=15)
-    clock.advance(begins_at)
-    await run(worker)
-    assert queue.released == [(batch, count_delivery)]
+    """Four calls hang until the time budget ends, and those of two more batches wait for a place."""
+    queue = FakeQueue(one_user_batches(range(IN_HAND_AT_FOUR_CALLS)))
+    engine = FakeEngine(clock, poison={user.user_id: 0 for user in make_users(IN_HAND_AT_FOUR_CALLS)})
+    await run(queue, engine, seconds=15, begins_at=begins_at)
+    counted = [is_counted for _, is_counted in sorted(queue.released, key=lambda each: each[0].users)]
+    assert counted == [count_delivery] * 4 + [False] * (IN_HAND_AT_FOUR_CALLS - 4)
 
 
 async def test_in_the_last_fifth_of_the_time_nothing_is_claimed(clock: ManualClock) -> None:
     queue = FakeQueue(one_user_batches(range(2)))
-    worker = make_worker(queue, FakeEngine(clock), seconds=100)
-    clock.advance(81)
-    assert ((await run(worker)).batches, queue.quantities) == (0, [])
-
-
-# How much it claims: what is in hand but not begun would be kept from other workers, and begun after a cancel
+    done = await run(queue, FakeEngine(clock), seconds=100, begins_at=81)
+    assert (done.batches, queue.quantities) == (0, [])
 
 
 async def test_while_enough_batches_wait_for_their_record_nothing_is_claimed(clock: ManualClock) -> None:
+    """A batch in hand that has not begun is kept from other workers, and would begin after a cancel."""
     queue = FakeQueue([make_batch(make_users(2)) for _ in range(50)])
     recording, may_record = asyncio.Event(), asyncio.Event()
     queue.before_record = lambda: asyncio.gather(set_event(recording), may_record.wait())
-    running = asyncio.create_task(run(make_worker(queue, FakeEngine(clock))))
+    running = asyncio.create_task(run(queue, FakeEngine(clock)))
     await soon(recording)
     for _ in range(100):
         await asyncio.sleep(0)
@@ -177,17 +239,15 @@ async def test_while_enough_batches_wait_for_their_record_nothing_is_claimed(clo
 # Batches that may kill their worker
 
 
-@pytest.mark.parametrize(("deliveries", "is_split"), [(1, False), (2, False), (3, True), (99, True)])
+@pytest.mark.parametrize(("deliveries", "is_split"), [(2, False), (3, True)])
 async def test_from_its_third_delivery_a_batch_is_split_by_user(
     clock: ManualClock, log: LogLines, deliveries: int, is_split: bool
 ) -> None:
     batch = make_batch(make_users(5), deliveries=deliveries)
     queue = FakeQueue([batch])
     engine = FakeEngine(clock)
-    done = await run(make_worker(queue, engine))
-    assert (batch not in queue.recorded) == is_split
+    assert (await run(queue, engine)).batches == len(queue.recorded)
     assert [recorded.is_poison for recorded in queue.recorded] == [is_split] * (5 if is_split else 1)
-    assert done.batches == len(queue.recorded)
     assert {len(call.users) for call in engine.calls} == {1 if is_split else 5}
     assert [line["mentors"] for line in log.of("batch_split")] == [5] * is_split
 
@@ -196,48 +256,46 @@ async def test_a_batch_that_another_worker_split_is_left_to_it(clock: ManualCloc
     theirs, other = make_batch(make_users(5), deliveries=3), make_batch(make_users(5))
     queue = FakeQueue([theirs, other])
     queue.split_by_others.append(theirs)
-    await run(make_worker(queue, FakeEngine(clock)))
+    await run(queue, FakeEngine(clock))
     assert (queue.recorded, queue.released) == ([other], [])
 
 
-class Looking:
-    """What is in hand whenever the engine is called."""
+def noting(in_hand: dict[str, int], *queues: FakeQueue) -> Trouble:
+    """Notes how many batches are in hand whenever the engine is called about a user."""
 
-    def __init__(self, *queues: FakeQueue) -> None:
-        self._queues = queues
-        self.seen: dict[str, int] = {}
+    def note(user_ids: Sequence[str]) -> None:
+        in_hand[user_ids[0]] = sum(len(queue.in_hand) for queue in queues)
 
-    def __call__(self, user_ids: Sequence[str]) -> httpx.Response | None:
-        self.seen[user_ids[0]] = sum(len(queue.in_hand) for queue in self._queues)
-        return None
+    return note
 
-    def assert_alone(self, users: int) -> None:
-        """These had nothing else in hand beside them; some of the others had."""
-        assert [self.seen[user.user_id] for user in make_users(users)] == [1] * users
-        assert max(self.seen.values()) > 1
+
+def assert_alone(users: int, in_hand: dict[str, int]) -> None:
+    """The first users had nothing else in hand beside them; some of the others had."""
+    assert [in_hand.pop(user.user_id) for user in make_users(users)] == [1] * users
+    assert max(in_hand.values()) > 1
 
 
 @pytest.mark.parametrize("overdue", [0, 1])
 async def test_poison_batches_come_alone_and_last_unless_overdue(clock: ManualClock, overdue: int) -> None:
-    queue = FakeQueue([*poison_batches(range(3)), *one_user_batches(range(3, 30))])
-    looking = Looking(queue)
-    engine = FakeEngine(clock, trouble=looking)
-    assert (await run(make_worker(queue, engine, poison_overdue=bool(overdue)))).batches == 30
+    queue = FakeQueue([*one_user_batches(range(3), poison=True), *one_user_batches(range(3, 30))])
+    in_hand: dict[str, int] = {}
+    engine = FakeEngine(clock, trouble=noting(in_hand, queue))
+    assert (await run(queue, engine, poison_overdue=bool(overdue))).batches == 30
     assert [batch.is_poison for batch in queue.recorded] == [True] * overdue + [False] * 27 + [True] * (3 - overdue)
-    looking.assert_alone(3)
+    assert_alone(3, in_hand)
     assert set(queue.in_hand_at_poison_claims) == {0}
     assert queue.released == []
 
 
 async def test_a_batch_queued_meanwhile_comes_before_the_next_poison_batch(clock: ManualClock) -> None:
-    queue = FakeQueue(poison_batches(range(3)))
+    queue = FakeQueue(one_user_batches(range(3), poison=True))
 
     async def queue_more() -> None:
         if len(queue.recorded) == 1:
             queue.waiting += one_user_batches(range(10, 13))
 
     queue.before_record = queue_more
-    assert (await run(make_worker(queue, FakeEngine(clock)))).batches == 6
+    assert (await run(queue, FakeEngine(clock))).batches == 6
     assert [batch.is_poison for batch in queue.recorded] == [True, True, False, False, False, True]
     assert set(queue.in_hand_at_poison_claims) == {0}
 
@@ -246,35 +304,32 @@ async def test_a_batch_queued_meanwhile_comes_before_the_next_poison_batch(clock
 async def test_a_process_that_is_not_idle_takes_no_poison_batch(clock: ManualClock, poison_overdue: bool) -> None:
     """It serves an evaluation-batch or another slice, whose end would count against the poison batch."""
     gate = ProcessGate()
-    queue = FakeQueue([*poison_batches(range(2)), *one_user_batches(range(2, 5))])
+    queue = FakeQueue([*one_user_batches(range(2), poison=True), *one_user_batches(range(2, 5))])
     engine = FakeEngine(clock)
     async with gate.shared(engine.deadline()):
-        assert (await run(make_worker(queue, engine, gate=gate, poison_overdue=poison_overdue))).batches == 3
+        await run(queue, engine, gate=gate, poison_overdue=poison_overdue)
     assert [batch.is_poison for batch in queue.recorded] == [False] * 3
     assert (len(queue.poison), queue.in_hand_at_poison_claims) == (2, [])
 
 
 async def test_beside_a_poison_batch_no_slice_of_the_process_works(clock: ManualClock) -> None:
     gate = ProcessGate()
-    first, second = FakeQueue(poison_batches(range(5))), FakeQueue(one_user_batches(range(5, 30)))
-    looking = Looking(first, second)
-    engine = FakeEngine(clock, trouble=looking)
+    first, second = FakeQueue(one_user_batches(range(5), poison=True)), FakeQueue(one_user_batches(range(5, 30)))
+    in_hand: dict[str, int] = {}
+    engine = FakeEngine(clock, trouble=noting(in_hand, first, second))
     has_poison = asyncio.Event()
     first.before_record = lambda: set_event(has_poison)
-    workers = [make_worker(queue, engine, gate=gate) for queue in (first, second)]
-    running = asyncio.create_task(run(workers[0]))
+    running = asyncio.create_task(run(first, engine, gate=gate))
     await soon(has_poison)
-    done = [await run(workers[1]), await running]
-    assert [each.batches for each in done] == [25, 5]
-    looking.assert_alone(5)
+    assert [(await run(second, engine, gate=gate)).batches, (await running).batches] == [25, 5]
+    assert_alone(5, in_hand)
 
 
 async def test_a_slice_that_never_gets_the_process_claims_nothing(clock: ManualClock) -> None:
     gate = ProcessGate()
     queue = FakeQueue(one_user_batches(range(2)))
-    async with gate.exclusive() as is_idle:
-        assert is_idle
-        done = await run(make_worker(queue, FakeEngine(clock), seconds=0.05, gate=gate))
+    async with gate.exclusive():
+        done = await run(queue, FakeEngine(clock), seconds=0.05, gate=gate)
     assert (done.batches, queue.quantities) == (0, [])
 
 
@@ -296,18 +351,7 @@ async def test_a_request_that_waits_for_the_process_precedes_poison_batches() ->
 
 
 async def test_a_manual_slice_leaves_poison_batches_alone(clock: ManualClock) -> None:
-    queue = FakeQueue([make_batch(make_users(3), deliveries=3), *poison_batches(range(2))])
-    done = await run(make_worker(queue, FakeEngine(clock), manual_only=True))
+    queue = FakeQueue([make_batch(make_users(3), deliveries=3), *one_user_batches(range(2), poison=True)])
+    done = await run(queue, FakeEngine(clock), manual_only=True)
     assert (done.batches, done.progressed, len(queue.poison)) == (0, True, 5)
     assert queue.in_hand_at_poison_claims == []
-
-
-async def test_only_batches_whose_calls_began_early_count_a_delivery(clock: ManualClock) -> None:
-    """Four calls hang until the time budget ends; the calls of two more batches in hand wait for a place."""
-    queue = FakeQueue(one_user_batches(range(IN_HAND_AT_FOUR_CALLS)))
-    engine = FakeEngine(clock, poison={f"user-{number:03}": 0 for number in range(IN_HAND_AT_FOUR_CALLS)})
-    await run(make_worker(queue, engine, seconds=15))
-    assert [count_delivery for _, count_delivery in sorted(queue.released, key=lambda each: each[0].users)] == [
-        *[True] * 4,
-        *[False] * (IN_HAND_AT_FOUR_CALLS - 4),
-    ]

@@ -18,11 +18,14 @@ from shared.engine_client import EngineClient
 from shared.errors import DeadlineExceededError, EngineAccessError, EngineUnavailableError
 from shared.evaluations import MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE, EvaluationResult, MentorScenarios
 from tests.unit.clock import ManualClock
+from tests.unit.environment import make_config
 from tests.unit.functions.fake_engine import ATTEMPTS, FakeEngine, Trouble, make_batch, make_users, truth
 
+CONFIG = make_config()
 TIME_OUT = 0
 HUNDRED = make_users(100)
 POISON = "user-037"
+OTHERS = [user for user in HUNDRED if user.user_id != POISON]
 BOTH_KINDS = [MentorScenarios("anna", ("a",)), MentorScenarios("anna", ("b", "c"), SCENARIO_NOT_APPLICABLE)]
 SKIPPED = [user._replace(skip_reason=MENTOR_NOT_ACTIVE) for user in make_users(107)[100:]]
 # Too short for any pause between two attempts.
@@ -40,13 +43,12 @@ async def evaluate(
     concurrency: int = 8,
     client: EngineClient | None = None,
 ) -> BatchResult:
+    sizes = {"engine_users_per_call": users_per_call, "engine_types_per_call": types_per_call}
     return await run_evaluation_batch(
         make_batch(users, deliveries=deliveries),
         engine=client or engine.client(concurrency=concurrency),
+        config=CONFIG.model_copy(update=sizes),
         deadline=engine.deadline(seconds),
-        users_per_call=users_per_call,
-        types_per_call=types_per_call,
-        max_deliveries=5,
     )
 
 
@@ -135,14 +137,6 @@ async def test_with_one_type_a_call_refusals_cost_one_pair(clock: ManualClock) -
 
 # Poison users
 
-
-@pytest.mark.parametrize("status", [400, 413, 422, 500, 503, TIME_OUT])
-@pytest.mark.parametrize("users_per_call", [1, 100])
-async def test_exactly_the_poison_user_fails(clock: ManualClock, status: int, users_per_call: int) -> None:
-    results = await run(FakeEngine(clock, poison={POISON: status}), users_per_call=users_per_call)
-    assert_only_these_fail(results, HUNDRED, {POISON: cause(status)})
-
-
 refused = st.dictionaries(st.integers(0, 29), st.sampled_from([400, 413, 422]), max_size=8)
 # Fewer than the users that are tried before the engine is held to be down.
 crashing = st.dictionaries(st.integers(0, 29), st.sampled_from([500, 502, TIME_OUT]), max_size=PROBES - 1)
@@ -168,19 +162,13 @@ async def test_bisection_isolates_a_poison_user_without_many_pauses(clock: Manua
     assert len(engine.calls) <= 1 + halvings
     assert {each.attempts for each in results if each.user_id == POISON} == {len(engine.calls_with(POISON))}
     engine = FakeEngine(clock, poison={POISON: 500})
-    await run(engine)
+    assert_only_these_fail(await run(engine), HUNDRED, {POISON: cause(500)})
     # Where no other user was answered meanwhile the canary is asked, and this user once more.
     with_the_canary = 2
     assert len(engine.calls) <= ATTEMPTS + PROBES + halvings + ATTEMPTS + with_the_canary
     assert sum(call.users == (POISON,) for call in engine.calls) >= ATTEMPTS
     # The whole group's retries, and those of the user alone.
     assert len(clock.slept) <= 2 * (ATTEMPTS - 1)
-
-
-async def test_among_refused_users_one_that_crashes_is_found(clock: ManualClock) -> None:
-    poison = {user.user_id: 422 for user in HUNDRED} | {POISON: 500}
-    results = await run(FakeEngine(clock, poison=poison), users_per_call=1)
-    assert_only_these_fail(results, HUNDRED, {user_id: cause(status) for user_id, status in poison.items()})
 
 
 @pytest.mark.parametrize(("status", "count"), [(500, 1), (503, 2), (TIME_OUT, 5)])
@@ -213,30 +201,40 @@ async def test_an_outage_during_a_users_last_attempts_fails_no_user(clock: Manua
         await run(FakeEngine(clock, poison={POISON: 500}), [HUNDRED[37]])
 
 
+async def test_a_refusal_beside_a_crash_costs_only_its_user(clock: ManualClock) -> None:
+    poison = {user.user_id: 422 for user in HUNDRED} | {POISON: 500}
+    results = await run(FakeEngine(clock, poison=poison), users_per_call=1)
+    assert_only_these_fail(results, HUNDRED, {user_id: cause(status) for user_id, status in poison.items()})
+    failures = [httpx.Response(500)]
+    engine = FakeEngine(clock, poison={POISON: 422}, trouble=lambda _: failures.pop() if failures else None)
+    assert_only_these_fail(await run(engine), HUNDRED, {POISON: cause(422)})
+
+
 # Answers that are not final
 
 
-async def test_an_open_pair_is_asked_again_alone(clock: ManualClock) -> None:
-    retryable, left_out = (POISON, "b"), ("user-099", "a")
-    engine = FakeEngine(clock, retryable={retryable: 2}, left_out={left_out: 1})
-    results = await run(engine)
-    assert_only_these_fail(results, HUNDRED, {})
-    assert sorted(call.pairs for call in engine.calls[1:]) == [(retryable,), (retryable,), (left_out,)]
-    attempts = {(result.user_id, result.scenario_type): result.attempts for result in results}
-    assert (attempts.pop(retryable), attempts.pop(left_out)) == (3, 2)
-    assert set(attempts.values()) == {1}
-
-
-@pytest.mark.parametrize(("kind", "code"), [("retryable", "busy"), ("left_out", "engine_missing_result")])
-async def test_a_pair_that_stays_open_fails_alone(clock: ManualClock, kind: str, code: str) -> None:
-    settings: dict[str, Any] = {kind: {(POISON, "a"): 1000}}
+@pytest.mark.parametrize(
+    ("kind", "times", "code"),
+    [
+        *(("retryable", 2, None), ("left_out", 1, None)),
+        *(("retryable", 1000, "busy"), ("left_out", 1000, "engine_missing_result")),
+    ],
+)
+async def test_an_open_pair_is_asked_again_alone_and_may_fail(
+    clock: ManualClock, kind: str, times: int, code: str | None
+) -> None:
+    """By the engine's last answer about it, after as many attempts as any call has."""
+    open_pair = (POISON, "a")
+    settings: dict[str, Any] = {kind: {open_pair: times}}
     engine = FakeEngine(clock, **settings)
     results = await run(engine)
-    (failed,) = (result for result in results if result.error_code == code)
-    assert (failed.user_id, failed.scenario_type, failed.outcome) == (POISON, "a", "failed")
-    assert failed.attempts == len(engine.calls_with(POISON)) == ATTEMPTS
-    assert len(clock.slept) == ATTEMPTS - 1
-    assert all(each is failed or each.outcome == truth(each.user_id, each.scenario_type) for each in results)
+    (of_pair,) = (result for result in results if (result.user_id, result.scenario_type) == open_pair)
+    assert of_pair.attempts == len(engine.calls) == min(times + 1, ATTEMPTS)
+    assert {call.pairs for call in engine.calls[1:]} == {(open_pair,)}
+    assert len(clock.slept) == of_pair.attempts - 1
+    assert of_pair.error_code == code or (of_pair.outcome == truth(*open_pair) and code is None)
+    assert all(each.attempts == 1 for each in results if each is not of_pair)
+    assert_only_these_fail([each for each in results if each.user_id != POISON], OTHERS, {})
 
 
 async def test_a_user_refused_only_when_asked_again_fails_alone(clock: ManualClock) -> None:
@@ -251,29 +249,29 @@ async def test_a_user_refused_only_when_asked_again_fails_alone(clock: ManualClo
 # The engine as a whole
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, TIME_OUT])
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503, 504, TIME_OUT])
 @pytest.mark.parametrize(("users_per_call", "deliveries"), [(1, 1), (100, 1), (100, 5)])
-async def test_a_dead_engine_fails_no_user(
+async def test_an_engine_down_or_rejecting_us_fails_no_user(
     clock: ManualClock, status: int, users_per_call: int, deliveries: int
 ) -> None:
     engine = FakeEngine(clock, poison={user.user_id: status for user in HUNDRED})
-    with pytest.raises(EngineUnavailableError) as caught:
-        await run(engine, users_per_call=users_per_call, deliveries=deliveries)
+    is_rejected = status in (401, 403, 404)
+    with pytest.raises(EngineAccessError if is_rejected else EngineUnavailableError) as caught:
+        await run(engine, users_per_call=users_per_call, deliveries=deliveries, concurrency=4)
     assert caught.value.code == cause(status)
-    if users_per_call == 100:
+    if is_rejected:
+        # Those in flight, and at most as many again that had just been let in.
+        assert (len(engine.calls) <= 2 * 4, clock.slept) == (True, [])
+    elif users_per_call == 100:
         assert len(engine.calls) <= ATTEMPTS + PROBES
 
 
-@pytest.mark.parametrize("good_calls", [1, 10])
-async def test_an_engine_that_goes_down_midway_fails_no_user(clock: ManualClock, good_calls: int) -> None:
-    engine = FakeEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) > good_calls else None)
+async def test_an_outage_midway_fails_no_user_unless_it_passes(clock: ManualClock) -> None:
+    engine = FakeEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) > 10 else None)
     with pytest.raises(EngineUnavailableError):
         await run(engine, [*SKIPPED, *HUNDRED], users_per_call=7)
-
-
-async def test_an_outage_that_passes_within_the_retries_fails_no_user(clock: ManualClock) -> None:
-    engine = FakeEngine(clock, trouble=lambda _: httpx.Response(503) if len(engine.calls) < ATTEMPTS else None)
-    assert_only_these_fail(await run(engine), HUNDRED, {})
+    passing = FakeEngine(clock, trouble=lambda _: httpx.Response(503) if len(passing.calls) < ATTEMPTS else None)
+    assert_only_these_fail(await run(passing), HUNDRED, {})
 
 
 @pytest.mark.parametrize(("status", "retry_after"), [(429, None), (503, "77")])
@@ -285,23 +283,14 @@ async def test_a_status_about_all_calls_fails_no_user(clock: ManualClock, status
     assert caught.value.retry_after == (retry_after and float(retry_after))
 
 
-@pytest.mark.parametrize(("status", "users_per_call"), [(401, 1), (403, 100), (404, 1)])
-async def test_an_engine_that_rejects_us_stops_the_batch(clock: ManualClock, status: int, users_per_call: int) -> None:
-    engine = FakeEngine(clock, trouble=always(status))
-    with pytest.raises(EngineAccessError) as caught:
-        await run(engine, users_per_call=users_per_call, concurrency=4)
-    assert caught.value.code == cause(status)
-    # Those in flight, and at most as many again that had just been let in.
-    assert len(engine.calls) <= 2 * 4
-    assert clock.slept == []
-
-
 # 503: an overload until the contrary is shown
 
 
-async def test_a_503_fails_a_user_after_eight_refusals(clock: ManualClock) -> None:
+@pytest.mark.parametrize("users_per_call", [1, 100])
+async def test_a_503_fails_a_user_after_eight_refusals(clock: ManualClock, users_per_call: int) -> None:
     engine = FakeEngine(clock, poison={POISON: 503})
-    await run(engine, users_per_call=1)
+    results = await run(engine, users_per_call=users_per_call)
+    assert_only_these_fail(results, HUNDRED, {POISON: cause(503)})
     last = engine.calls[-2 * BUSY_ATTEMPTS :]
     assert [call.users for call in last[::2]] == [(POISON,)] * BUSY_ATTEMPTS
     assert all(call.body["dry_run"] for call in last[1::2])
@@ -320,17 +309,21 @@ async def test_a_503_that_meets_the_canary_fails_no_user(clock: ManualClock) -> 
 
     evaluated = await evaluate(FakeEngine(clock, trouble=full), users_per_call=1, seconds=60)
     assert evaluated.remaining == (POISON,)
-    assert_only_these_fail(evaluated.results, [user for user in HUNDRED if user.user_id != POISON], {})
+    assert_only_these_fail(evaluated.results, OTHERS, {})
 
 
 # Deliveries and time
 
 
-async def test_after_the_last_delivery_users_are_lost_without_a_call(clock: ManualClock) -> None:
+@pytest.mark.parametrize(("deliveries", "seconds", "code"), [(6, 100, "worker_lost"), (5, 0, "time_budget_exceeded")])
+async def test_after_the_last_delivery_users_fail_without_a_call(
+    clock: ManualClock, deliveries: int, seconds: float, code: str
+) -> None:
     engine = FakeEngine(clock)
-    results = await run(engine, [*SKIPPED, *HUNDRED], deliveries=6)
-    assert results[: -2 * len(HUNDRED)] == skips_of(SKIPPED)
-    assert_only_these_fail(results[-2 * len(HUNDRED) :], HUNDRED, {user.user_id: "worker_lost" for user in HUNDRED})
+    results = await run(engine, [*SKIPPED, *HUNDRED], deliveries=deliveries, seconds=seconds)
+    skips = skips_of(SKIPPED)
+    assert results[: len(skips)] == skips
+    assert_only_these_fail(results[len(skips) :], HUNDRED, dict.fromkeys((user.user_id for user in HUNDRED), code))
     assert {result.attempts for result in results} == {0}
     assert engine.calls == []
 
@@ -355,6 +348,7 @@ async def test_a_user_whose_retry_comes_too_late_has_not_failed(clock: ManualClo
         assert_only_these_fail(evaluated.results, [users[0], users[2]], {})
     evaluated = await evaluate(FakeEngine(clock), [*BOTH_KINDS, *SKIPPED], seconds=0)
     assert (evaluated.results, evaluated.remaining) == (skips_of(SKIPPED), ("anna",))
+    assert await run(FakeEngine(clock, trouble=always(401)), SKIPPED, seconds=0) == skips_of(SKIPPED)
 
 
 @pytest.mark.parametrize(("status", "seconds"), [(500, NO_PAUSE), (TIME_OUT, 25)])
@@ -362,21 +356,3 @@ async def test_on_the_last_delivery_an_open_user_fails(clock: ManualClock, statu
     engine = FakeEngine(clock, poison={"user-099": status})
     results = await run(engine, users_per_call=1, deliveries=5, seconds=seconds, concurrency=1)
     assert_only_these_fail(results, HUNDRED, {"user-099": cause(status)})
-    results = await run(engine, deliveries=5, seconds=0)
-    assert_only_these_fail(results, HUNDRED, {user.user_id: "time_budget_exceeded" for user in HUNDRED})
-    assert {result.attempts for result in results} == {0}
-
-
-@pytest.mark.parametrize(("status", "deliveries", "seconds"), [(401, 1, 100), (503, 5, 100), (500, 1, 0)])
-async def test_skips_need_no_engine_and_no_time(
-    clock: ManualClock, status: int, deliveries: int, seconds: float
-) -> None:
-    engine = FakeEngine(clock, trouble=always(status))
-    assert await run(engine, SKIPPED, deliveries=deliveries, seconds=seconds) == skips_of(SKIPPED)
-    assert engine.calls == []
-
-
-async def test_a_refusal_after_a_transient_failure_fails_one_user(clock: ManualClock) -> None:
-    failures = [httpx.Response(500)]
-    engine = FakeEngine(clock, poison={POISON: 422}, trouble=lambda _: failures.pop() if failures else None)
-    assert_only_these_fail(await run(engine), HUNDRED, {POISON: cause(422)})

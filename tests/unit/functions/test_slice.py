@@ -63,17 +63,12 @@ async def process(
     )
 
 
-def all_arguments_of(function: Function, name: str) -> list[dict[str, Any]]:
-    return [arguments for called, arguments in function.sql.database.called if called == name]
-
-
 def enqueued(function: Function) -> list[str]:
     """Whose pages were queued, in order."""
-    return [arguments["invocation_id"] for arguments in all_arguments_of(function, "scheduler_enqueue")]
+    return [page["invocation_id"] for page in function.sql.all_arguments_of("scheduler_enqueue")]
 
 
 async def test_manual_runs_are_read_before_scheduled_ones(function: Function) -> None:
-    """A person waits for them; and among themselves the oldest comes first."""
     retry = invocation("retry", "retry", is_retry=True, retry_of="gone")
     manual = [invocation("manual 1", "manual"), retry, invocation("read", "manual", done=True)]
     await process(function, [invocation("schedule 1"), *manual, invocation("manual 2", "manual")])
@@ -83,18 +78,14 @@ async def test_manual_runs_are_read_before_scheduled_ones(function: Function) ->
 # Ending runs and the slice
 
 
-async def test_a_slice_that_finds_nothing_to_do_reports_no_progress(function: Function) -> None:
-    await process(function, QUEUED)
-    ended = function.sql.arguments_of("scheduler_end_slice")
-    assert (ended["progressed"], ended["engine_answers"]) == (False, False)
-
-
-async def test_the_next_slice_is_asked_for_last_of_all(function: Function) -> None:
-    await process(function, [invocation("scheduled"), invocation("manual", "manual")], dispatch_id=17)
+@pytest.mark.parametrize("done", [False, True])
+async def test_the_next_slice_is_asked_for_last_of_all(function: Function, done: bool) -> None:
+    """At once where something was queued or recorded."""
+    runs = [invocation("scheduled", done=done), invocation("manual", "manual", done=done)]
+    await process(function, runs, dispatch_id=17)
     assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_finish", "scheduler_end_slice"]
     ended = function.sql.arguments_of("scheduler_end_slice")
-    expected = {"dispatch_id": 17, "progressed": True, "engine_answers": True}
-    assert ended == dict.fromkeys(ended) | expected
+    assert ended == dict.fromkeys(ended) | {"dispatch_id": 17, "progressed": not done, "engine_answers": not done}
     assert "scheduler_take_permit" not in function.sql.called()
 
 
@@ -156,27 +147,28 @@ async def test_an_outage_is_raised_once_the_queue_is_empty(function: Function, l
     assert not {"scheduler_finish", "scheduler_end_slice"} & {*function.sql.called()}
 
 
-@pytest.mark.parametrize("error", [DatabaseTimeoutError("57014"), DatabaseRefusedError("42501", "denied")])
-async def test_an_unreadable_run_keeps_no_other_from_ending(function: Function, error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "raised", "waits_for_view"),
+    [
+        (DatabaseRefusedError("22012", "division by zero"), MentorsViewError, True),
+        (DatabaseRefusedError("42501", "denied"), DatabaseRefusedError, False),
+        (DatabaseTimeoutError("57014"), DatabaseTimeoutError, False),
+    ],
+)
+async def test_an_unreadable_run_keeps_no_other_from_ending(
+    function: Function, error: Exception, raised: type[Exception], waits_for_view: bool
+) -> None:
     function.sql.queue(queued_pairs(1))
-    function.sql.answers["scheduler_enqueue"] = error
-    with pytest.raises(type(error)):
-        await process(function, [invocation("manual", "manual", done=True), invocation("scheduled")])
-    assert {"scheduler_complete", "scheduler_finish", "scheduler_end_slice"} <= {*function.sql.called()}
-
-
-async def test_an_unreadable_view_stops_only_the_run_that_reads_it(function: Function) -> None:
-    function.sql.queue(queued_pairs(1))
-    function.sql.answers["scheduler_active_mentors"] = DatabaseRefusedError("22012", "division by zero")
+    function.sql.answers["scheduler_active_mentors"] = error
     chosen = invocation("manual", "manual", user_ids=(mentor_id(1),))
-    with pytest.raises(MentorsViewError, match="22012"):
+    with pytest.raises(raised):
         await process(function, [chosen, invocation("scheduled")])
     called = function.sql.called()
     assert called.count("scheduler_complete") == 2, "what was queued before, and what the other run read"
-    assert {"scheduler_enqueue", "scheduler_end_slice"} <= {*called}
-    finished = all_arguments_of(function, "scheduler_finish")
+    assert called[-1] == "scheduler_end_slice"
+    finished = function.sql.all_arguments_of("scheduler_finish")
     waiting = [(each["invocation_id"], each["waits_for_view"]) for each in finished]
-    assert waiting == [("manual", True), ("scheduled", False)]
+    assert waiting == [("manual", waits_for_view), ("scheduled", False)]
 
 
 @pytest.mark.parametrize(("state", "counted"), [("done", 1), ("already_done", 0), ("gone", 0)])
@@ -244,7 +236,7 @@ async def test_requests_grow_with_batches_and_calls_with_users(mentors: int, bat
 
 
 async def test_slices_and_readers_share_no_connections(log: LogLines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a slice goes through while no reader is answered."""
+    """So that a slice continues while no reader is answered."""
     pools = {count: FakeSql(MENTORS) for count in (SLICE_CONNECTIONS, READER_CONNECTIONS)}
     slices, readers = pools.values()
     monkeypatch.setattr("functions.runs.services.connect", lambda url, key, *, connections: pools[connections].database)
@@ -252,12 +244,9 @@ async def test_slices_and_readers_share_no_connections(log: LogLines, monkeypatc
     function = Function()
     config = make_config(ALERT_WEBHOOK_URL="https://hooks.example.org/alerts")
     function.services = replace(build_services(config), engine=function.engine.client())
-    one = f"/{mentor_id(1)}"
-    reading: list[tuple[str, str, object]] = [
-        *(("GET", "", None), ("POST", "", {}), ("GET", "/active-peer-mentors", None)),
-        *(("GET", one, None), ("PUT", one, {}), ("DELETE", one, None)),
-        ("POST", "/evaluation-batch", {"user_ids": [mentor_id(1)], "dry_run": True}),
-    ]
+    one, batch = f"/{mentor_id(1)}", {"user_ids": [mentor_id(1)], "dry_run": True}
+    reading: list[tuple[str, str, object]] = [("GET", path, None) for path in ("", "/active-peer-mentors", one)]
+    reading += [("POST", "", {}), ("PUT", one, {}), ("DELETE", one, None), ("POST", "/evaluation-batch", batch)]
     for method, path, body in reading:
         response = await function.ask(method, path, body=body, headers={"Prefer": "respond-async"})
         assert response.status_code < 500
