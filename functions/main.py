@@ -29,21 +29,13 @@ except ConfigError as error:
 configure_logging(CONFIG.log_level, google_cloud_project=CONFIG.google_cloud_project)
 logging.captureWarnings(True)
 
-
 # Built for the first request that needs it: clients belong to the process and the event loop that use them.
 _services = cache(partial(build_services, CONFIG))
 _app = create_app(_services, TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens))
 
 
 async def handle_scheduled_invocation(request: Request) -> ASGIApp:
-    """Answers every request to the function; `functions/http/app.py` has the routes.
-
-    Args:
-        request: the request, as functions-framework hands it over.
-
-    Returns:
-        The application: functions-framework calls what it is given as any ASGI application is called.
-    """
+    """Returns the application, which functions-framework calls for every request as any ASGI application is called."""
     return _app
 
 

@@ -18,7 +18,6 @@ from functions.http.dependencies import refuse_repeated_parameters
 from functions.http.middleware import RequestGate
 from functions.http.problems import answer_http_error, answer_validation_error
 from functions.http.schemas import Problem
-from functions.runs.freshness import LastSuccessCache
 from functions.runs.services import Services
 from shared.auth import TokenCheck
 from shared.version import VERSION
@@ -33,9 +32,7 @@ START_DOCS = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#api"})'
 # token here.
 DOCS = f"""<!doctype html>
 <html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Scenario evaluation scheduler</title>
+<head><meta charset="utf-8"><title>Scenario evaluation scheduler</title>
 <link rel="stylesheet" href="{SWAGGER}/swagger-ui.css" crossorigin="anonymous"
  integrity="sha384-WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I">
 </head>
@@ -58,7 +55,6 @@ class Application(FastAPI):
     """FastAPI, and what its document does not get right by itself."""
 
     def openapi(self) -> dict[str, Any]:
-        """Returns the OpenAPI document; made once."""
         if self.openapi_schema is None:
             document = super().openapi()
             # Routes refer to it by name, as it is no `application/json`.
@@ -73,12 +69,7 @@ class Application(FastAPI):
 
 
 def create_app(connect: Callable[[], Services], tokens: TokenCheck) -> FastAPI:
-    """Builds the application.
-
-    Args:
-        connect: returns what a slice works with; called for each request, so it should remember.
-        tokens: who may call.
-    """
+    """Builds the application. `connect` is called for each request, so it should cache the services."""
     app = Application(
         title="Scenario evaluation scheduler",
         version=VERSION,
@@ -91,7 +82,6 @@ def create_app(connect: Callable[[], Services], tokens: TokenCheck) -> FastAPI:
         exception_handlers={HTTPException: answer_http_error, RequestValidationError: answer_validation_error},
     )
     app.state.connect = connect
-    app.state.last_success = LastSuccessCache()
     app.add_middleware(RequestGate, tokens=tokens)
     app.include_router(trigger.router)
     app.include_router(invocations.router)
@@ -101,5 +91,4 @@ def create_app(connect: Callable[[], Services], tokens: TokenCheck) -> FastAPI:
 
 
 async def show_docs() -> HTMLResponse:
-    """Returns a page to read the document with."""
     return HTMLResponse(DOCS, headers={"Content-Security-Policy": DOCS_POLICY, "Referrer-Policy": "no-referrer"})

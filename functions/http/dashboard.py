@@ -1,7 +1,6 @@
-"""`GET /dashboard`: the operator's page and its parts, as they lie in the folder `dashboard` beside this file.
+"""`GET /dashboard`: the operator's page and its parts, the files of the folder `dashboard` beside this module.
 
-The page holds no data and asks for no token: an operator signs in within it, and it calls the REST API as any caller
-does.
+The page holds no data and needs no token: an operator signs in within it, and it calls the REST API.
 """
 
 from __future__ import annotations
@@ -14,12 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 FOLDER = Path(__file__).parent / "dashboard"
-MEDIA_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-}
-PAGE_PATH = "/dashboard"
+MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 # The slash is a usual slip. Below it the page's own links would lead astray.
 SLASH_PATH = "/dashboard/"
 HEADERS = {
@@ -41,11 +35,11 @@ def _read(file: Path) -> tuple[bytes, dict[str, str]]:
     content = file.read_bytes()
     # Not of the file's time, which deployments set to one and the same.
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    return content, HEADERS | {"ETag": etag, "Content-Type": MEDIA_TYPES[file.suffix]}
+    return content, HEADERS | {"ETag": etag, "Content-Type": f"{MEDIA_TYPES[file.suffix]}; charset=utf-8"}
 
 
 _FILES = {
-    PAGE_PATH if file.name == "index.html" else f"{PAGE_PATH}/{file.name}": _read(file)
+    "/dashboard" if file.name == "index.html" else f"/dashboard/{file.name}": _read(file)
     for file in sorted(FOLDER.iterdir())
     if file.suffix in MEDIA_TYPES
 }
@@ -53,11 +47,7 @@ PATHS = frozenset({*_FILES, SLASH_PATH})
 
 
 async def serve_dashboard(request: Request) -> Response:
-    """Serves one request to one of `PATHS`.
-
-    Raises:
-        HTTPException: 404.
-    """
+    """Serves one of `PATHS`, or raises HTTPException 404."""
     path: str = request.scope["path"]
     if path == SLASH_PATH:
         # Relative, because the function may live below a path that it does not know.

@@ -1,4 +1,4 @@
-"""What routes depend on: the services, the token that the document names, one value for each query parameter."""
+"""Dependencies of routes: the services, the token that the document names, one value for each query parameter."""
 
 from __future__ import annotations
 
@@ -33,12 +33,7 @@ Connected = Annotated[Services, Depends(_services)]
 
 
 async def refuse_repeated_parameters(request: Request) -> None:
-    """Refuses a query that gives a parameter of one value several times.
-
-    Raises:
-        RequestError: 422 `invalid_field`.
-    """
-    counts = Counter(name for name, _ in request.query_params.multi_items())
-    for name, count in counts.items():
+    """Refuses a query that repeats a parameter of one value: 422 `invalid_field`."""
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
         if count > 1 and name not in LIST_PARAMETERS:
             raise RequestError(422, "invalid_field", f"{name}: expected one value, found {count}", field=name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -24,7 +23,7 @@ from functions.runs.services import Services
 from shared.errors import RequestError
 from shared.invocation import Id, Invocation, InvocationDetail, Moment
 from shared.run_repository import Position, RunPage
-from shared.schedule import UsedSlot, missed_slots
+from shared.schedule import missed_slots
 
 PREFIX = "/api/v1/scheduler-invocations"
 # What can be done with an invocation that an answer describes.
@@ -41,8 +40,6 @@ KeyHeader = Annotated[
         description="Chosen by the caller, in quotes or not: a request that comes again with its key is done once.",
     ),
 ]
-
-
 # A cursor is opaque to callers: a place in a list, encoded.
 _POSITION = TypeAdapter[tuple[datetime, UUID]](tuple[Moment, Id])
 _MENTOR = TypeAdapter[tuple[UUID]](tuple[Id])
@@ -87,11 +84,7 @@ async def list_invocations(services: Connected, query: Annotated[schemas.ListQue
     "",
     status_code=201,
     responses={
-        200: {
-            "model": Invocation,
-            "description": "The invocation that this key had opened before",
-            "links": _LINKS,
-        },
+        200: {"model": Invocation, "description": "The invocation that this key had opened before", "links": _LINKS},
         201: {"description": "Opened, and worked on for one slice"} | _OPENED,
         202: {"model": Invocation, "description": "Opened; `Prefer: respond-async`"} | _OPENED | {"headers": _APPLIED},
         **problems(409, 413, 415, 422),
@@ -107,19 +100,18 @@ async def create_invocation(
     ] = None,
 ) -> Invocation:
     """Opens a run now: all active mentors or chosen ones, dry or not, or what another invocation left unfinished."""
-    respond_async = "respond-async" in [
-        preference.partition(";")[0].strip().lower() for preference in (prefer or "").split(",")
-    ]
-    run = await start_run(
+    preferences = [preference.partition(";")[0].strip().lower() for preference in (prefer or "").split(",")]
+    respond_async = "respond-async" in preferences
+    invocation, is_new = await start_run(
         services, request or RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async
     )
     response.status_code = 200
-    if run.created:
+    if is_new:
         response.status_code = 202 if respond_async else 201
-        response.headers["Location"] = f"{PREFIX}/{run.invocation.id}"
+        response.headers["Location"] = f"{PREFIX}/{invocation.id}"
         if respond_async:
             response.headers["Preference-Applied"] = "respond-async"
-    return run.invocation.model_copy(update={"deduplicated": not run.created})
+    return invocation.model_copy(update={"deduplicated": not is_new})
 
 
 @router.get("/active-peer-mentors", responses=problems(422))
@@ -149,7 +141,7 @@ async def evaluate_batch(
     services: Connected, request: BatchRequest, idempotency_key: KeyHeader = None
 ) -> schemas.BatchResults:
     """Evaluates chosen mentors now. Only the engine records it, under the key; a dry run needs no key."""
-    results = await evaluate_now(services, request, idempotency_key=idempotency_key)
+    results = await evaluate_now(services, request, idempotency_key)
     return schemas.BatchResults.model_validate({"results": [result._asdict() for result in results]})
 
 
@@ -196,11 +188,9 @@ async def delete_invocation(services: Connected, invocation_id: Id) -> None:
 async def _slots(services: Services, listed: RunPage, after: Position | None) -> schemas.Slots:
     """Returns the slots of the page's time span that have no run, and the next slot."""
     now = services.now()
-    used: Sequence[UsedSlot] = ()
+    until = datetime.fromisoformat(after.created_at) if after else now
     shown = [item.scheduled_for for item in listed.items if item.trigger == "schedule"]
-    if shown:
-        until = datetime.fromisoformat(after.created_at) if after else now
-        used = await services.runs.used_slots(min(shown), until)
+    used = await services.runs.used_slots(min(shown), until) if shown else ()
     current = (services.config.evaluation_schedule, services.config.evaluation_timezone)
     return schemas.Slots(
         missed=missed_slots(used, current=current, now=None if after else now),
@@ -218,13 +208,11 @@ def cursor_of(*place: str) -> str:
 
 
 def position_of_cursor(cursor: str) -> Position:
-    """Returns the place in the list of invocations; raises RequestError (422 `invalid_field`) where it is none."""
     created_at, invocation_id = _unpack(cursor, _POSITION)
     return Position(created_at.isoformat(), str(invocation_id))
 
 
 def mentor_of_cursor(cursor: str) -> str:
-    """Returns the place in the list of mentors; raises RequestError (422 `invalid_field`) where it is none."""
     return str(_unpack(cursor, _MENTOR)[0])
 
 

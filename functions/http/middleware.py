@@ -1,7 +1,7 @@
 """What every request passes before it is routed: trace context, header fields, tokens, body limit; and last errors.
 
-Tokens are checked before a route is looked for, so unauthenticated callers only ever see a 401. A body is read only by
-a route that wants one; the server discards any other after the answer.
+Tokens are checked before a route is matched, so unauthenticated callers only ever see a 401. A body is read only by
+a route that needs one; the server discards any other after the answer.
 """
 
 from __future__ import annotations
@@ -33,46 +33,42 @@ PRIVATE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosni
 
 
 class RequestGate:
-    """An ASGI middleware that lets known callers pass, and answers for errors that no handler took.
-
-    Args:
-        app: the application behind it.
-        tokens: who is known.
-    """
+    """An ASGI middleware that lets known callers pass, and answers for errors that no handler took."""
 
     def __init__(self, app: ASGIApp, tokens: TokenCheck) -> None:
         self._app = app
         self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request.
+        is_static = scope["path"] in STATIC_PATHS
+        has_begun = has_ended = False
 
-        Raises:
-            Exception: whatever failed after the answer had begun. Nothing can be answered then, and the server closes
-                the connection, by which the caller sees that the answer is not whole.
-        """
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun, has_ended
+            if message["type"] == "http.response.start" and not (is_static and message["status"] < 400):
+                MutableHeaders(scope=message).update(PRIVATE_HEADERS)
+            has_begun = True
+            has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
         headers = Headers(scope=scope)
         start_trace(headers.get("traceparent"), headers.get("x-cloud-trace-context"))
-        sender = _Sender(send, is_static=scope["path"] in STATIC_PATHS)
         try:
             headers = _combine(headers)
             self._check_caller(scope, headers)
             # HEAD is served wherever GET is: the server leaves the body out.
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
             routed = {**scope, "method": method, "headers": headers.raw}
-            await self._app(routed, _limit_body(receive, headers), sender)
+            await self._app(routed, _limit_body(receive, headers), send_on)
         except ClientDisconnect:
             log_event("client_disconnected", "The caller left before the request was read")
         except Exception as error:  # whatever it is, a defect of ours included, becomes an answer here
-            if not sender.has_begun:
-                await to_response(error)(scope, receive, sender)
+            if not has_begun:
+                await to_response(error)(scope, receive, send_on)
                 return
             log_exception("internal_error", "A defect: it came after this request's answer had begun", error)
-            if not sender.has_ended:
-                raise
+            if not has_ended:
+                raise  # the server closes the connection, so the caller sees that the answer is not whole
 
     def _check_caller(self, scope: Scope, headers: Headers) -> None:
         # Not request.url.path: what that is made of includes the Host header and the query, which a caller can garble.
@@ -83,39 +79,14 @@ class RequestGate:
         if role is None:
             # The address is personal data and is not logged.
             log_event("caller_refused", "A caller without a known token was refused", path=sanitize(path))
-            raise RequestError(
-                401,
-                "unauthorized",
-                "expected Authorization: Bearer with a known token",
-                headers={"WWW-Authenticate": 'Bearer realm="scheduler"'},
-            )
+            expected = "expected Authorization: Bearer with a known token"
+            raise RequestError(401, "unauthorized", expected, headers={"WWW-Authenticate": 'Bearer realm="scheduler"'})
         if role is Role.INVOKE and (scope["method"], path) != ("POST", "/"):
             raise RequestError(403, "forbidden", "this token may only POST /; an admin token is needed here")
 
 
-class _Sender:
-    """Passes an answer on with `PRIVATE_HEADERS`, unless it is static, and remembers how far it got."""
-
-    def __init__(self, send: Send, *, is_static: bool) -> None:
-        self._send = send
-        self._is_static = is_static
-        self.has_begun = False
-        self.has_ended = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and not (self._is_static and message["status"] < 400):
-            MutableHeaders(scope=message).update(PRIVATE_HEADERS)
-        self.has_begun = True
-        self.has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
-        await self._send(message)
-
-
 def _combine(headers: Headers) -> Headers:
-    """Returns the fields with the lines of each name as one (RFC 9110, 5.3); equal lines count once.
-
-    Raises:
-        RequestError: 400 `repeated_header`: a field of one value has two.
-    """
+    """Returns the fields with the lines of each name as one (RFC 9110, 5.3); equal lines count once."""
     lines: dict[bytes, dict[bytes, None]] = {}
     for name, value in headers.raw:
         lines.setdefault(name, {})[value] = None

@@ -1,6 +1,6 @@
 """Every error and its answer: RFC 9457 `application/problem+json`.
 
-A defect is answered without its words; the log holds them under the trace id that the answer names.
+The answer to a defect names a trace id, under which the log has the error's text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from shared.sanitize import sanitize
 # Our own words around one piece of a caller's text.
 MAX_DETAIL_LENGTH = 400
 MAX_FIELD_LENGTH = 200
-RETRY_AFTER = {"Retry-After": "10"}
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
@@ -38,22 +37,9 @@ _HEADERS = {401: header("WWW-Authenticate", "`Bearer`."), 503: header("Retry-Aft
 def problem(
     status: int, code: str, detail: str, *, field: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """Returns an RFC 9457 answer, whatever text of the caller's it repeats.
-
-    Args:
-        status: the HTTP status.
-        code: a stable, machine-readable name of the problem.
-        detail: what was expected and what was found; never an internal message. Cut to `MAX_DETAIL_LENGTH`.
-        field: the member, header or parameter at fault, if one is. Cut to `MAX_FIELD_LENGTH`.
-        headers: headers that belong to the answer.
-    """
-    content: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": sanitize(detail, limit=MAX_DETAIL_LENGTH),
-    }
+    """Returns an RFC 9457 answer; see `RequestError`. `detail` and `field`, which may hold a caller's text, are cut."""
+    content: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    content |= {"code": code, "detail": sanitize(detail, limit=MAX_DETAIL_LENGTH)}
     if field is not None:
         content["field"] = sanitize(field, limit=MAX_FIELD_LENGTH)
     return JSONResponse(content, status, headers, media_type="application/problem+json")
@@ -86,7 +72,7 @@ def to_response(error: Exception) -> JSONResponse:
                 f"the database answers, but did not finish a call in time ({error.code}: its statement or lock "
                 "timeout); whatever was under way goes on by itself"
             )
-        return problem(503, error.event, detail, headers=RETRY_AFTER)
+        return problem(503, error.event, detail, headers={"Retry-After": "10"})
     if isinstance(error, MentorsViewError):
         return problem(500, error.event, str(error))
     code = getattr(error, "code", "unknown")
@@ -97,30 +83,18 @@ def to_response(error: Exception) -> JSONResponse:
 
 
 async def answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
-    """Handles what Starlette and FastAPI raise themselves.
-
-    Raises:
-        RequestError: the body was refused while it was read.
-        ClientDisconnect: the caller left while it was read.
-    """
+    """Handles what Starlette and FastAPI raise themselves; raises again why the body could not be read to its end."""
     if isinstance(error.__cause__, RequestError | ClientDisconnect):
         raise error.__cause__  # FastAPI makes a 400 of whatever reading a body raises
     if error.status_code == 404:
         return problem(404, "not_found", f"there is nothing at {request.scope['path']}")
     if error.status_code == 405:
-        allowed = {"Allow": ", ".join(_methods_at(request))}
+        # Of all routes at this path: Starlette's own `Allow` has the methods of one.
+        routes, scopes = request.app.routes, {method: {**request.scope, "method": method} for method in _METHODS}
+        served = {method for method, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes)}
+        allowed = {"Allow": ", ".join(sorted(served | {"HEAD"} if "GET" in served else served))}
         return problem(405, "method_not_allowed", f"{request.method} is not served here", headers=allowed)
     return problem(400, "malformed_json", "expected a JSON object, found a body that cannot be read as JSON")
-
-
-def _methods_at(request: Request) -> list[str]:
-    """Returns the methods that are served at a request's path; Starlette's own `Allow` has those of one route only."""
-    served = {
-        method
-        for method in _METHODS
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
-    }
-    return sorted(served | {"HEAD"} if "GET" in served else served)
 
 
 async def answer_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -10,8 +10,6 @@ from pydantic import BaseModel, BeforeValidator, Field
 from functions.runs.requests import Note, RequestShape
 from shared.invocation import Id, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
 
-MAX_MAX_AGE_HOURS = 24 * 366
-
 
 def _require_plus(value: object) -> object:
     """Refuses an offset without its `+`: a query's `+` stands for a space."""
@@ -31,8 +29,7 @@ def _unquote(value: object) -> object:
 
 
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$"), BeforeValidator(_unquote)]
-DispatchId = Annotated[int, Field(ge=1, le=2**63 - 1)]
-MaxAgeHours = Annotated[float, Field(gt=0, le=MAX_MAX_AGE_HOURS)]
+MaxAgeHours = Annotated[float, Field(gt=0, le=24 * 366)]
 Cursor = Annotated[str, Field(max_length=300, description="`pagination.next_cursor` of the page before")]
 
 
@@ -54,8 +51,6 @@ class InvocationChange(RequestShape):
 
 
 class ListQuery(RequestShape):
-    """Filters and the place in the list."""
-
     status: list[Status] | None = Field(default=None, description="Any of these.")
     trigger: list[Trigger] | None = Field(default=None, description="Any of these.")
     scheduled_from: QueryMoment | None = Field(default=None, description="The earliest slot, itself included.")
@@ -67,8 +62,6 @@ class ListQuery(RequestShape):
 
 
 class MentorsQuery(RequestShape):
-    """The place in the list of mentors."""
-
     limit: int = Field(default=100, ge=1, le=1000)
     cursor: Cursor | None = None
 
@@ -84,15 +77,11 @@ class Slots(Shape):
 
 
 class Pagination(Shape):
-    """The place of a page."""
-
     limit: int
     next_cursor: str | None = Field(description="Null at the end.")
 
 
 class InvocationPage(Shape):
-    """A page of the list, the newest first."""
-
     data: list[ListedInvocation] = Field(
         description="With user_id a page searches 2,000 runs at most: it may be short, or empty, before the end."
     )
@@ -124,8 +113,6 @@ class MentorPage(Shape):
 
 
 class PairResult(UserResult):
-    """The result of one pair."""
-
     user_id: Id
     attempts: int = Field(description="Calls to the engine that carried it.")
 
@@ -137,8 +124,6 @@ class BatchResults(Shape):
 
 
 class Health(Shape):
-    """The function is up."""
-
     status: Literal["ok"]
     version: str
 

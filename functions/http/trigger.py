@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Query, Response
 
 from functions.http import schemas
 from functions.http.dependencies import TOKEN, Connected
@@ -18,7 +18,6 @@ from shared.schedule import to_slot
 from shared.version import VERSION
 
 SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
-DISPATCH_HEADER = "X-Scheduler-Dispatch"
 
 router = APIRouter(responses=problems(400, 500, 503))
 
@@ -28,10 +27,7 @@ router = APIRouter(responses=problems(400, 500, 503))
     dependencies=[TOKEN],
     responses={
         200: {"description": "Nothing is left to do"},
-        202: {
-            "model": InvocationState | schemas.Idle,
-            "description": "More is to be done; the next slice goes on",
-        },
+        202: {"model": InvocationState | schemas.Idle, "description": "More is to be done; the next slice goes on"},
         **problems(401, 403, 413, 415, 422),
     },
 )
@@ -40,24 +36,20 @@ async def handle_start(
     response: Response,
     body: Annotated[schemas.StartRequest | None, Body()] = None,
     schedule_time: Annotated[Moment | None, Header(alias=SCHEDULE_TIME_HEADER)] = None,
-    dispatch_id: Annotated[schemas.DispatchId | None, Header(alias=DISPATCH_HEADER)] = None,
+    dispatch_id: Annotated[int | None, Header(alias="X-Scheduler-Dispatch", ge=1, le=2**63 - 1)] = None,
 ) -> InvocationState | schemas.Idle:
     """Opens the due slot unless it is open, then works one slice on what is open. Returns the latest slot's run."""
     named_in, requested = "scheduled_for", body.scheduled_for if body else None
     if requested is None:
         named_in, requested = SCHEDULE_TIME_HEADER, schedule_time
-    ended = await run_slice(
-        services,
-        requested_slot=to_slot(requested) if requested else None,
-        named_in=named_in,
-        dispatch_id=dispatch_id,
-    )
-    if ended.more_to_do:
+    slot = to_slot(requested) if requested else None
+    invocation, more_to_do = await run_slice(services, slot, named_in=named_in, dispatch_id=dispatch_id)
+    if more_to_do:
         response.status_code = 202
-    if ended.invocation is None:
+    if invocation is None:
         return schemas.Idle(status="idle")
     # Without the members that an invoke token must not read.
-    return InvocationState.model_validate(dict(ended.invocation))
+    return InvocationState.model_validate(dict(invocation))
 
 
 @router.get("/health")
@@ -68,7 +60,6 @@ async def health() -> schemas.Health:
 
 @router.get("/health/last-run", responses=problems(422))
 async def last_run(
-    request: Request,
     services: Connected,
     max_age_hours: Annotated[
         schemas.MaxAgeHours | None,
@@ -79,14 +70,13 @@ async def last_run(
 
     Such a run has mentors, is not dry, and ended `success` or `partial`. The answer is cached for half a minute.
     """
-    good = await request.app.state.last_success.get(services.runs.last_success)
-    found = good.run
-    hours = max_age_hours or default_max_age_hours(services.config.schedule, good.now)
-    if found is None or good.now - found.finished_at > timedelta(hours=hours):
+    last_success = await services.last_success.get(services.runs.last_success)
+    found, now = last_success.run, last_success.now
+    hours = max_age_hours or default_max_age_hours(services.config.schedule, now)
+    if found is None or now - found.finished_at > timedelta(hours=hours):
         last = f"the last one ended at {found.finished_at.isoformat()}" if found else "found none at all"
-        raise RequestError(
-            503, "last_run_missing", f"expected a scheduled run that ended well in the last {hours:g} hours, {last}"
-        )
+        detail = f"expected a scheduled run that ended well in the last {hours:g} hours, {last}"
+        raise RequestError(503, "last_run_missing", detail)
     return schemas.LastRun(
         status="ok",
         max_age_hours=hours,

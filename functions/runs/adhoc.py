@@ -11,7 +11,7 @@ import logging
 import math
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC
 
@@ -21,14 +21,9 @@ from functions.runs.peer_mentors import ActivePeerMentor, fetch_active_among
 from functions.runs.requests import BatchRequest
 from functions.runs.run_log import log_failed_users
 from functions.runs.services import Services
+from shared.config import ScenarioEvaluationConfig
 from shared.deadline import Deadline
-from shared.errors import (
-    DatabaseError,
-    DeadlineExceededError,
-    EngineAccessError,
-    EngineUnavailableError,
-    RequestError,
-)
+from shared.errors import DatabaseError, DeadlineExceededError, EngineAccessError, EngineUnavailableError, RequestError
 from shared.evaluations import (
     MENTOR_NOT_ACTIVE,
     SCENARIO_NOT_APPLICABLE,
@@ -44,50 +39,35 @@ MAX_WAIT_FRACTION = 0.5
 PERMIT_PAUSE_SECONDS = 1.0
 
 
-async def evaluate_now(
-    services: Services, request: BatchRequest, *, idempotency_key: str | None
-) -> list[EvaluationResult]:
-    """Evaluates chosen mentors.
+async def evaluate_now(services: Services, request: BatchRequest, key: str | None) -> list[EvaluationResult]:
+    """Evaluates chosen mentors under an idempotency key; returns one result for each pair.
 
-    Args:
-        services: configuration and clients.
-        request: the mentors and scenario types.
-        idempotency_key: the caller's; required unless it is a dry run.
-
-    Returns:
-        One result for each pair. Pairs are skipped for mentors that are not active or whose segments cannot be used,
-        and for types that the caller named and that do not apply.
+    Pairs are skipped for mentors that are not active or whose segments cannot be used, and for types that the caller
+    named and that do not apply.
 
     Raises:
         RequestError: 422: too many mentors, an unknown type, no key; 502 `engine_rejected`; 503 `engine_unavailable`,
             `engine_busy`; 504 `time_budget_exceeded`.
-        DatabaseError: the database is away or refuses the call.
     """
     config = services.config
-    user_ids = sorted({str(user_id) for user_id in request.user_ids})
+    user_ids = [str(user_id) for user_id in request.user_ids]
     if len(user_ids) > config.evaluation_batch_size:
         expected = f"expected at most {config.evaluation_batch_size} mentors, found {len(user_ids)}"
         raise RequestError(422, "invalid_field", f"user_ids: {expected}", field="user_ids")
-    if idempotency_key is None and not request.dry_run:
-        raise RequestError(
-            422,
-            "idempotency_key_missing",
-            "Idempotency-Key: expected a key, so that a repeated request notifies no user twice; a dry run needs none",
-            field="Idempotency-Key",
-        )
+    if key is None and not request.dry_run:
+        expected = "expected a key, so that a repeated request notifies no user twice; a dry run needs none"
+        raise RequestError(422, "idempotency_key_missing", f"Idempotency-Key: {expected}", field="Idempotency-Key")
     check_types(request.scenario_types, config.enabled_types())
 
     deadline = Deadline(config.time_budget_seconds)
-    active = {mentor.user_id: mentor for mentor in await fetch_active_among(services.reader_database, user_ids)}
-    users = [
-        planned
-        for user_id in user_ids
-        for planned in _plan(services, user_id, active.get(user_id), request.scenario_types)
-    ]
+    active = await fetch_active_among(services.reader_database, user_ids)
+    users = tuple(_plan(config, user_ids, active, request.scenario_types))
+    detail = f"not finished after {config.time_budget_seconds} s; send this again with the same key, or fewer mentors"
+    too_late = RequestError(504, "time_budget_exceeded", detail)
     try:
         async with services.measuring("batch"), _permit_to_call(services, deadline), services.gate.shared(deadline):
             evaluated = await run_evaluation_batch(
-                _batch(services, users, None if request.dry_run else idempotency_key),
+                _batch(services, users, None if request.dry_run else key),
                 engine=services.engine,
                 config=config,
                 deadline=deadline,
@@ -95,16 +75,13 @@ async def evaluate_now(
     except EngineAccessError as error:
         raise RequestError(502, "engine_rejected", f"the engine refuses access ({error.code})") from error
     except EngineUnavailableError as error:
-        raise RequestError(
-            503,
-            "engine_unavailable",
-            f"the engine is unavailable ({error.code}); no user failed, send this again with the same key",
-            headers={"Retry-After": str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))},
-        ) from error
+        detail = f"the engine is unavailable ({error.code}); no user failed, send this again with the same key"
+        wait = {"Retry-After": str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))}
+        raise RequestError(503, "engine_unavailable", detail, headers=wait) from error
     except DeadlineExceededError as error:
-        raise _time_exceeded(config.time_budget_seconds) from error
+        raise too_late from error
     if evaluated.remaining:
-        raise _time_exceeded(config.time_budget_seconds)
+        raise too_late
     log_event(
         "batch_evaluated",
         f"Evaluation batch: {len(evaluated.results)} evaluations",
@@ -118,72 +95,54 @@ async def evaluate_now(
 
 @asynccontextmanager
 async def _permit_to_call(services: Services, deadline: Deadline) -> AsyncIterator[None]:
-    """Holds a permit to call the engine, where `ENGINE_MAX_CONCURRENCY_TOTAL` is set.
-
-    Raises:
-        RequestError: 503 `engine_busy`: none was free for half of the time budget.
-        DatabaseError: the database is away or refuses.
-    """
+    """Holds a permit to call the engine, where `ENGINE_MAX_CONCURRENCY_TOTAL` is set; waits for it half of the time."""
     permit_id = services.slices.new_permit_id()
     try:
         while not await services.slices.take_permit(permit_id, is_manual=True, seconds=deadline.remaining()):
             may_wait = deadline.remaining() - (1 - MAX_WAIT_FRACTION) * deadline.seconds
             if may_wait <= 0:
-                raise RequestError(
-                    503,
-                    "engine_busy",
-                    "engine concurrency limit reached, and no call was made for this request; "
-                    "send it again with the same key",
-                    headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-                )
+                detail = "engine concurrency limit reached, and no call was made for this request; "
+                detail += "send it again with the same key"
+                raise RequestError(503, "engine_busy", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
             await asyncio.sleep(min(PERMIT_PAUSE_SECONDS, may_wait))
         yield
     finally:
         if permit_id is not None:
-            await _return_permit(services, permit_id)
-
-
-async def _return_permit(services: Services, permit_id: str) -> None:
-    try:
-        await services.slices.end_slice(
-            dispatch_id=None, progressed=False, engine_answers=False, engine_permit_id=permit_id
-        )
-    except DatabaseError as error:
-        # The results are returned all the same.
-        log_event("engine_permit_left", f"Permit not returned; it expires: {error}", level=logging.WARNING)
-
-
-def _time_exceeded(seconds: float) -> RequestError:
-    return RequestError(
-        504,
-        "time_budget_exceeded",
-        f"not finished after {seconds} s; send this again with the same key, or fewer mentors",
-    )
+            try:
+                await services.slices.end_slice(
+                    dispatch_id=None, progressed=False, engine_answers=False, engine_permit_id=permit_id
+                )
+            except DatabaseError as error:
+                # The results are returned all the same.
+                log_event("engine_permit_left", f"Permit not returned; it expires: {error}", level=logging.WARNING)
 
 
 def _plan(
-    services: Services, user_id: str, mentor: ActivePeerMentor | None, named: list[str] | None
-) -> Iterable[MentorScenarios]:
+    config: ScenarioEvaluationConfig, user_ids: list[str], active: list[ActivePeerMentor], named: list[str] | None
+) -> Iterator[MentorScenarios]:
     chosen = frozenset(named) if named else None
-    types = services.config.enabled_types(chosen)
-    if mentor is None or mentor.skip_reason is not None:
-        yield MentorScenarios(user_id, types, MENTOR_NOT_ACTIVE if mentor is None else mentor.skip_reason)
-        return
-    applicable = services.config.scenario_types_for(mentor.segments, chosen)
-    if applicable:
-        yield MentorScenarios(user_id, applicable)
-    if chosen is not None and len(applicable) < len(types):
+    types = config.enabled_types(chosen)
+    mentors = {mentor.user_id: mentor for mentor in active}
+    for user_id in user_ids:
+        mentor = mentors.get(user_id)
+        if mentor is None or mentor.skip_reason is not None:
+            yield MentorScenarios(user_id, types, MENTOR_NOT_ACTIVE if mentor is None else mentor.skip_reason)
+            continue
+        applicable = config.scenario_types_for(mentor.segments, chosen)
+        if applicable:
+            yield MentorScenarios(user_id, applicable)
         others = tuple(name for name in types if name not in applicable)
-        yield MentorScenarios(user_id, others, SCENARIO_NOT_APPLICABLE)
+        if chosen is not None and others:
+            yield MentorScenarios(user_id, others, SCENARIO_NOT_APPLICABLE)
 
 
-def _batch(services: Services, users: list[MentorScenarios], key: str | None) -> EvaluationBatch:
+def _batch(services: Services, users: tuple[MentorScenarios, ...], key: str | None) -> EvaluationBatch:
     # Requests with the same key must look the same to the engine.
     batch_id = str(uuid.uuid4() if key is None else uuid.uuid5(uuid.NAMESPACE_OID, f"adhoc:{key}"))
     return EvaluationBatch(
         invocation_id=batch_id,
         batch_no=1,
-        users=tuple(users),
+        users=users,
         deliveries=1,
         read_count=1,
         engine_scope=f"dry:{batch_id}" if key is None else f"adhoc:{key}",

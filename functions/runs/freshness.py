@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -29,35 +30,23 @@ def default_max_age_hours(schedule: Schedule, now: datetime) -> float:
 
 
 class LastSuccessCache:
-    """The last successful run, cached for half a minute.
-
-    Args:
-        clock: monotonic seconds; replaced in tests.
-    """
+    """The last successful run, or the error of reading it, cached for half a minute."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._reading = asyncio.Lock()
-        self._read: tuple[float, LastSuccess | DatabaseError] | None = None
+        self._read_at = -math.inf
+        self._answer: LastSuccess | DatabaseError
 
     async def get(self, read: Callable[[], Awaitable[LastSuccess]]) -> LastSuccess:
-        """Returns the last successful run and the database's current time.
-
-        Args:
-            read: queries the database.
-
-        Raises:
-            DatabaseError: it did not answer, now or less than half a minute ago.
-        """
+        """Returns the last successful run and the database's current time; raises DatabaseError where `read` did."""
         async with self._reading:
-            if self._read is None or self._clock() - self._read[0] >= CACHE_SECONDS:
-                answer: LastSuccess | DatabaseError
+            if self._clock() - self._read_at >= CACHE_SECONDS:
                 try:
-                    answer = await read()
+                    self._answer = await read()
                 except DatabaseError as error:
-                    answer = error
-                self._read = self._clock(), answer
-            read_at, answer = self._read
-            if isinstance(answer, DatabaseError):
-                raise answer.with_traceback(None)
-            return replace(answer, now=answer.now + timedelta(seconds=self._clock() - read_at))
+                    self._answer = error
+                self._read_at = self._clock()
+            if isinstance(self._answer, DatabaseError):
+                raise self._answer.with_traceback(None)
+            return replace(self._answer, now=self._answer.now + timedelta(seconds=self._clock() - self._read_at))

@@ -15,19 +15,13 @@ from shared.errors import DeadlineExceededError
 
 
 class ProcessGate:
-    """Counts what this process works on; one for a process."""
-
     def __init__(self) -> None:
         self._sharing = 0
         self._exclusive = asyncio.Lock()
 
     @asynccontextmanager
     async def shared(self, deadline: Deadline) -> AsyncIterator[None]:
-        """Waits until no poison batch is in hand, and lets none begin until the block ends.
-
-        Raises:
-            DeadlineExceededError: the deadline passed first.
-        """
+        """Waits until no poison batch is in hand, and lets none begin until the block ends."""
         try:
             async with asyncio.timeout(deadline.remaining()), self._exclusive:
                 self._sharing += 1
@@ -40,7 +34,7 @@ class ProcessGate:
 
     @property
     def is_idle(self) -> bool:
-        """Whether a poison batch may begin."""
+        """Returns whether a poison batch may begin."""
         return not self._sharing and not self._exclusive.locked()
 
     @asynccontextmanager

@@ -1,21 +1,31 @@
-"""What callers ask of manual runs and of evaluation-batch."""
+"""Requests for manual runs and evaluation-batches."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from shared.invocation import Id
 
 MAX_CHOSEN_MENTORS = 10_000
 MAX_BATCH_MENTORS = 1_000
 MAX_NOTE_LENGTH = 2_000
+Value = TypeVar("Value", str, UUID)
+
+
+def _distinct(values: list[Value]) -> list[Value]:
+    """Sorts and removes repeats, so that equal requests have equal digests."""
+    return sorted(set(values))
+
 
 # PostgreSQL stores no NUL.
 Note = Annotated[str, Field(max_length=MAX_NOTE_LENGTH, pattern=r"^[^\x00]*$")]
 ScenarioName = Annotated[str, Field(min_length=1, max_length=100)]
-ChosenTypes = Annotated[list[ScenarioName], Field(min_length=1, max_length=100)]
+ChosenTypes = Annotated[list[ScenarioName], Field(min_length=1, max_length=100), AfterValidator(_distinct)]
+RunMentors = Annotated[list[Id], Field(min_length=1, max_length=MAX_CHOSEN_MENTORS), AfterValidator(_distinct)]
+BatchMentors = Annotated[list[Id], Field(min_length=1, max_length=MAX_BATCH_MENTORS), AfterValidator(_distinct)]
 
 
 class RequestShape(BaseModel):
@@ -27,7 +37,7 @@ class RequestShape(BaseModel):
 class RunRequest(RequestShape):
     """The run to open; an empty object means all active mentors and all scenario types that apply."""
 
-    user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_CHOSEN_MENTORS)] | None = Field(
+    user_ids: RunMentors | None = Field(
         default=None, description="Only these mentors. Those who are unknown or not active are `skipped`."
     )
     scenario_types: ChosenTypes | None = Field(default=None, description="Only these scenario types, where they apply.")
@@ -42,8 +52,6 @@ class RunRequest(RequestShape):
 class BatchRequest(RequestShape):
     """The mentors to evaluate now."""
 
-    user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_BATCH_MENTORS)] = Field(
-        description="At most EVALUATION_BATCH_SIZE of them."
-    )
+    user_ids: BatchMentors = Field(description="At most EVALUATION_BATCH_SIZE of them.")
     scenario_types: ChosenTypes | None = Field(default=None, description="Only these scenario types.")
     dry_run: StrictBool = Field(default=False, description="Evaluate without notifying.")

@@ -6,7 +6,6 @@ time, beside others, and may be killed anywhere: the next one reads the state an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from functions.runs.alerting import send_due_alerts
@@ -18,84 +17,56 @@ from shared.errors import DatabaseError, RequestError
 from shared.invocation import InvocationSummary
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The result of a slice.
-
-    Args:
-        invocation: the slot's invocation; None: the slot has none and is not due.
-        more_to_do: something is still open.
-    """
-
-    invocation: InvocationSummary | None
-    more_to_do: bool
-
-
 async def run_slice(
-    services: Services,
-    *,
-    requested_slot: datetime | None = None,
-    named_in: str = "scheduled_for",
-    dispatch_id: int | None = None,
-) -> Slice:
+    services: Services, requested_slot: datetime | None, *, named_in: str, dispatch_id: int | None
+) -> tuple[InvocationSummary | None, bool]:
     """Opens the due slot unless it is open, then works on what is open, for one time budget.
 
     Args:
-        services: configuration and clients.
         requested_slot: the slot that the caller named, a whole UTC minute.
         named_in: the member or header that names it, for the error.
-        dispatch_id: the dispatch that this slice answers, if one.
+
+    Returns:
+        The slot's invocation, None where the slot has none and is not due; and whether something is still open.
 
     Raises:
         RequestError: 422 `not_a_slot`: the requested slot is neither due nor was ever opened.
-        DatabaseError: the database is away or refuses, or the mentors' view cannot be read; see `process_open_runs`.
+        DatabaseError: see `process_open_runs`.
     """
     async with services.measuring("schedule"):
-        return await _run_slice(services, requested_slot, named_in, dispatch_id)
-
-
-async def _run_slice(
-    services: Services, requested_slot: datetime | None, named_in: str, dispatch_id: int | None
-) -> Slice:
-    deadline = Deadline(services.config.time_budget_seconds)
-    slot = await services.slices.open_slot(services.now(), requested_slot)
-    if slot.not_a_slot:
-        raise RequestError(
-            422,
-            "not_a_slot",
-            f"{named_in}: expected the slot that is due or one that was opened before, "
-            f"found {requested_slot:%Y-%m-%dT%H:%MZ}",
-            field=named_in,
-        )
-    if slot.opened and slot.invocation is not None:
-        log_opened(slot.invocation)
-        if services.telemetry is not None:
-            services.telemetry.opened(slot.invocation)
-    failure: DatabaseError | None = None
-    after: dict[str, InvocationSummary | None] = {}
-    if slot.open:
-        try:
-            after = await process_open_runs(
-                services,
-                slot.open,
-                deadline=deadline,
-                canary=slot.canary,
-                more_open=slot.more_open,
-                poison_overdue=slot.poison_overdue,
-                dispatch_id=dispatch_id,
-            )
-        except DatabaseError as error:
-            if error.is_outage:
-                raise
-            failure = error
-    if services.webhook is not None and (slot.open or slot.alert_due):
-        await send_due_alerts(services, services.webhook)
-    if failure is not None:
-        raise failure
-    invocation = slot.invocation
-    if invocation is not None:
-        invocation = after.get(str(invocation.id)) or invocation
-    return Slice(
-        invocation and invocation.model_copy(update={"deduplicated": not slot.opened}),
-        more_to_do=slot.more_open or any(found.is_open for found in after.values() if found),
-    )
+        deadline = Deadline(services.config.time_budget_seconds)
+        slot = await services.slices.open_slot(services.now(), requested_slot)
+        if slot.not_a_slot:
+            detail = f"{named_in}: expected the slot that is due or one that was opened before, "
+            detail += f"found {requested_slot:%Y-%m-%dT%H:%MZ}"
+            raise RequestError(422, "not_a_slot", detail, field=named_in)
+        invocation = slot.invocation
+        if slot.opened and invocation is not None:
+            log_opened(invocation)
+            if services.telemetry is not None:
+                services.telemetry.opened(invocation)
+        failure: DatabaseError | None = None
+        after: dict[str, InvocationSummary | None] = {}
+        if slot.open:
+            try:
+                after = await process_open_runs(
+                    services,
+                    slot.open,
+                    deadline=deadline,
+                    canary=slot.canary,
+                    more_open=slot.more_open,
+                    poison_overdue=slot.poison_overdue,
+                    dispatch_id=dispatch_id,
+                )
+            except DatabaseError as error:
+                if error.is_outage:
+                    raise
+                failure = error
+        if services.webhook is not None and (slot.open or slot.alert_due):
+            await send_due_alerts(services, services.webhook)
+        if failure is not None:
+            raise failure
+        if invocation is not None:
+            latest = after.get(str(invocation.id)) or invocation
+            invocation = latest.model_copy(update={"deduplicated": not slot.opened})
+        return invocation, slot.more_open or any(found.is_open for found in after.values() if found)

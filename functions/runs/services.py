@@ -1,4 +1,4 @@
-"""The clients that slices and routes work with; built once for a process."""
+"""The clients of slices and routes; built once for a process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from functions.runs.freshness import LastSuccessCache
 from functions.runs.process_gate import ProcessGate
 from shared.concurrency import AdaptiveLimiter
 from shared.config import ScenarioEvaluationConfig
@@ -26,13 +27,7 @@ if TYPE_CHECKING:
 class Services:
     """The dependencies of a process.
 
-    Args:
-        database: the Data API, over the connections reserved for slices.
-        reader_database: the Data API, over the connections of callers of the REST API.
-        now: this machine's clock; the database's clock overrules it.
-        gate: what this process works on at the moment.
-        webhook: where alerts are sent; None: no alerts.
-        telemetry: measures slices, batches and calls; None: no telemetry.
+    `database` is the Data API over the connections of slices, `reader_database` over those of the REST API's callers.
     """
 
     config: ScenarioEvaluationConfig
@@ -42,8 +37,9 @@ class Services:
     queue: QueueRepository
     runs: RunRepository
     engine: EngineClient
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)  # a hint: the database's clock overrules it
     gate: ProcessGate = field(default_factory=ProcessGate)
+    last_success: LastSuccessCache = field(default_factory=LastSuccessCache)
     webhook: AlertWebhook | None = None
     telemetry: Telemetry | None = None
 

@@ -27,10 +27,7 @@ NOW = datetime(2026, 11, 23, 2, 0, 30, tzinfo=UTC)
 
 
 class Function:
-    """The application with these active mentors, engine and settings.
-
-    `broken_by`: what getting at the database and the engine raises.
-    """
+    """The application; `broken_by` is what connecting to database and engine raises."""
 
     def __init__(
         self, *, rows: Sequence[dict[str, Any]] = (), engine: FakeEngine | None = None, **settings: str
@@ -48,20 +45,17 @@ class Function:
         return self.services
 
     async def start(self, body: object = None, **headers: str) -> httpx.Response:
-        """`POST /`, as the clock calls it."""
         return await self.http.post("/", json=body, headers=INVOKE | headers)
 
     async def ask(
         self, method: str, path: str = "", *, body: object = None, headers: dict[str, str] | None = None, **options: Any
     ) -> httpx.Response:
-        """One of the endpoints under the prefix, as an operator calls it; without a body None is sent."""
         content = None if body is None else json.dumps(body).encode()
         given = ADMIN | ({} if content is None else JSON) | (headers or {})
         return await self.http.request(method, PREFIX + path, content=content, headers=given, **options)
 
 
 def problem_in(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem that was answered; fails where it is none, or another."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["cache-control"] == "no-store"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import SecretStr
 
-from functions.runs.alert_message import EVENT_TYPE, MAX_CAUSES, compose
+from functions.runs.alerting import EVENT_TYPE, MAX_CAUSES, compose
 from shared.alerts import Alert
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
 from shared.invocation import Cause, InvocationSummary
@@ -50,8 +50,7 @@ async def test_without_need_no_alert_is_claimed(log: LogLines, webhook: FakePost
 async def test_all_due_alerts_are_sent_and_settled(log: LogLines) -> None:
     webhook = FakePostClient(reply(200))
     function = function_with(webhook)
-    assert (await function.start()).status_code == 200
-    assert ids_sent(webhook) == ["alert_1", "alert_2"]
+    assert ((await function.start()).status_code, ids_sent(webhook)) == (200, ["alert_1", "alert_2"])
     each = ["scheduler_claim_alert", "scheduler_settle_alert"]
     assert function.sql.called()[1:] == [*each, *each, "scheduler_claim_alert"]
     settled = [asked for name, asked in function.sql.database.called if name == "scheduler_settle_alert"]
@@ -77,8 +76,6 @@ async def test_a_database_error_about_alerts_fails_no_slice(log: LogLines, at: s
     assert (await function.start()).status_code == 200
     assert len(log.of("alerts_deferred")) == 1
 
-
-# What an alert says
 
 COUNTS = {"mentors": 500, "mentors_skipped": 0, "batches": 5, "batches_done": 5, "evaluations": 1000}
 COUNTS |= {"triggered": 100, "not_triggered": 800, "suppressed": 40, "skipped": 0, "failed": 45, "not_evaluated": 15}
@@ -120,21 +117,22 @@ def test_an_alert_names_the_commonest_causes_and_counts_the_others() -> None:
 
 
 ENDED_UNREAD = {"status": "failed", "started_at": None, "lateness_seconds": None, "error_code": "expired"}
-ALL_KINDS: list[tuple[str, int, dict[str, Any]]] = [("failed", 0, ENDED_UNREAD), ("partial", 20, {}), ("late", 0, OPEN)]
 
 
-@pytest.mark.parametrize(("reason", "causes", "members"), ALL_KINDS)
+@pytest.mark.parametrize(
+    ("reason", "causes", "members"), [("failed", 0, ENDED_UNREAD), ("partial", 20, {}), ("late", 0, OPEN)]
+)
 def test_an_alert_has_only_what_slack_takes_and_no_user(reason: Reason, causes: int, members: dict[str, Any]) -> None:
     failures = [(f"cause_{number}", 2, True) for number in range(causes)]
     said = message(reason, *failures, note=f"about {mentor_id(1)}", **members)
     assert mentor_id(1) not in json.dumps(said)
     assert said.keys() == {"text", "blocks", "metadata"}
     assert all(0 < len(block["text"]["text"]) <= 3000 for block in said["blocks"])
-    assert said["metadata"]["event_type"] == EVENT_TYPE
     payload = said["metadata"]["event_payload"]
-    assert (payload["reason"], payload["invocation_id"], payload["counts"]) == (reason, RUN_ID, COUNTS)
-    assert (payload["scheduled_for"], payload.get("error_code")) == ("2026-11-23T02:00:00Z", members.get("error_code"))
-    assert payload["failures"] == {code: count for code, count, _ in failures[:MAX_CAUSES]}
+    shown = {"reason": reason, "invocation_id": RUN_ID, "counts": COUNTS, "scheduled_for": "2026-11-23T02:00:00Z"}
+    shown["failures"] = {code: count for code, count, _ in failures[:MAX_CAUSES]}
+    assert payload.items() >= shown.items()
+    assert (said["metadata"]["event_type"], payload.get("error_code")) == (EVENT_TYPE, members.get("error_code"))
     for value in payload.values():
         inner = value.values() if isinstance(value, dict) else [value]
         assert all(isinstance(member, str | int | float | bool) for member in inner)

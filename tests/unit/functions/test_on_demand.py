@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import pytest
 
-from functions.runs.manual import ManualRun, start_run
+from functions.runs.manual import start_run
 from functions.runs.requests import RunRequest
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE
+from shared.invocation import Invocation
 from tests.unit.clock import ManualClock
 from tests.unit.functions.fake_engine import FakeEngine, truth
 from tests.unit.functions.fake_sql import RUN_ID, mentor_id, mentor_row
@@ -30,16 +30,18 @@ def function(log: LogLines) -> Function:  # the log: what is logged shall not sp
     return Function(rows=MENTORS)
 
 
-async def start(function: Function, *, respond_async: bool = False, **members: Any) -> ManualRun:
+async def start(function: Function, *, respond_async: bool = False, **members: Any) -> Invocation:
     request = RunRequest.model_validate(members)
-    return await start_run(function.services, request, idempotency_key=None, respond_async=respond_async)
+    run, is_new = await start_run(function.services, request, idempotency_key=None, respond_async=respond_async)
+    assert is_new
+    return run
 
 
-async def digest_of(members: dict[str, Any]) -> str:
+async def opened_by(members: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `scheduler_open`, which alone decides whether two requests are the same."""
     function = Function()
     await start(function, respond_async=True, **members)
-    digest: str = function.sql.arguments_of("scheduler_open")["request_hash"]
-    return digest
+    return function.sql.arguments_of("scheduler_open") | {"invocation_id": None}
 
 
 CHOSEN = {"user_ids": [mentor_id(10), mentor_id(11)], "scenario_types": [MILESTONE, ONBOARDING]}
@@ -55,31 +57,29 @@ IN_OTHER_WORDS = {
         (CHOSEN, IN_OTHER_WORDS, True),
         ({}, {"user_ids": None, "dry_run": False, "note": None, "retry_of": None}, True),
         *(({}, {name: CHOSEN[name]}, False) for name in CHOSEN),
+        ({"retry_of": RUN_ID}, {"retry_of": RUN_ID.upper()}, True),
         *(({}, other, False) for other in ({"dry_run": True}, {"retry_of": RUN_ID}, {"note": "n"}, {"note": ""})),
     ],
     ids=str,
 )
 async def test_a_request_is_the_same_in_any_order(first: dict[str, Any], second: dict[str, Any], is_same: bool) -> None:
-    assert (await digest_of(first) == await digest_of(second)) is is_same
+    opened, other = await opened_by(first), await opened_by(second)
+    assert (opened == other) is (opened["request_hash"] == other["request_hash"]) is is_same
 
 
 async def test_all_mentors_are_evaluated_within_the_call(function: Function, log: LogLines) -> None:
     run = await start(function)
-    assert run.created
     applies = {0: (INACTIVITY, MILESTONE), 1: (MILESTONE, ONBOARDING), 2: (INACTIVITY, MILESTONE, ONBOARDING)}
     asked = {pair for call in function.engine.calls for pair in call.pairs}
     assert asked == {(mentor_id(n), name) for n, names in applies.items() for name in names}
     recorded = function.sql.arguments_of("scheduler_complete")
-    assert recorded["invocation_id"] == str(run.invocation.id)
+    assert recorded["invocation_id"] == str(run.id)
     assert sum(n for counts in recorded["scenario_counts"].values() for n in counts.values()) == 10
     assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_end_slice", "scheduler_get"]
     claims = [arguments for name, arguments in function.sql.database.called if name == "scheduler_claim"]
     assert {claim["manual_only"] for claim in claims} == {True}, "scheduled runs are left to other slices"
     (opened,) = log.of("invocation_opened")
-    assert (opened["invocation_id"], opened["trigger"]) == (str(run.invocation.id), "manual")
-
-
-# What fails once it is opened: an error would make the caller open another
+    assert (opened["invocation_id"], opened["trigger"]) == (str(run.id), "manual")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,6 @@ async def test_all_mentors_are_evaluated_within_the_call(function: Function, log
         ("scheduler_enqueue", DatabaseTimeoutError("57014"), "database_timeout"),
         ("scheduler_claim", DatabaseUnavailableError("away"), "database_unavailable"),
         ("scheduler_complete", DatabaseRefusedError("42501", "denied"), "database_refused"),
-        ("scheduler_finish", DatabaseUnavailableError("away"), "database_unavailable"),
         ("scheduler_end_slice", DatabaseTimeoutError("57014"), "database_timeout"),
         ("scheduler_get", DatabaseRefusedError("42501", "denied"), "database_refused"),
         ("scheduler_active_mentors", MentorsViewError("segments: expected text[]"), "mentors_view_invalid"),
@@ -99,18 +98,14 @@ async def test_an_opened_run_is_answered_whatever_the_database_does(
 ) -> None:
     function.sql.answers[failing] = error
     run = await start(function, user_ids=[mentor_id(1)])
-    assert run.created
-    assert str(run.invocation.id) == function.sql.arguments_of("scheduler_open")["invocation_id"]
-    assert log.of(event)[0]["invocation_id"] == str(run.invocation.id)
+    assert str(run.id) == function.sql.arguments_of("scheduler_open")["invocation_id"]
+    assert log.of(event)[0]["invocation_id"] == str(run.id)
 
 
 async def test_a_defect_of_ours_in_the_slice_is_raised(function: Function) -> None:
     function.sql.answers["scheduler_claim"] = LookupError("ours")
     with pytest.raises(LookupError):
         await start(function)
-
-
-# An evaluation-batch
 
 
 async def evaluate(function: Function, *numbers: int, headers: dict[str, str] = KEY, **members: Any) -> httpx.Response:
@@ -138,7 +133,6 @@ def results_of(response: httpx.Response) -> dict[tuple[str, str], dict[str, Any]
 async def test_each_pair_has_the_engines_answer_or_a_reason(
     function: Function, log: LogLines, numbers: list[int], named: list[str] | None, skipped: set[tuple[int, str]]
 ) -> None:
-    """And nothing of it is recorded."""
     results = results_of(await evaluate(function, *numbers, scenario_types=named))
     reasons = {0: SCENARIO_NOT_APPLICABLE, 3: INVALID_SEGMENTS, 7: MENTOR_NOT_ACTIVE}
     found = {pair: result["error_code"] for pair, result in results.items() if result["outcome"] == "skipped"}
@@ -157,34 +151,26 @@ async def test_the_engine_remembers_under_the_callers_key(function: Function) ->
     for key in ("a", "a", "b"):
         await evaluate(function, 0, headers={"Idempotency-Key": key})
     first, again, other = (call.body for call in function.engine.calls)
-    assert first["dry_run"] is False
     assert first["evaluations"][0]["idempotency_key_prefix"] == f"adhoc:a:{mentor_id(0)}"
-    assert again == first
+    assert (first["dry_run"], first == again) == (False, True)
     assert other["invocation_id"] != first["invocation_id"]
 
 
-@pytest.mark.parametrize("headers", [{}, KEY])
-async def test_a_dry_run_needs_no_key_and_spends_none(function: Function, headers: dict[str, str]) -> None:
-    for _ in range(2):
+async def test_a_dry_run_needs_no_key_and_spends_none(function: Function) -> None:
+    for headers in ({}, KEY, KEY):
         results_of(await evaluate(function, 0, headers=headers, dry_run=True))
-    first, second = (call.body for call in function.engine.calls)
-    assert first["dry_run"] is True
-    assert first["evaluations"][0]["idempotency_key_prefix"] == f"dry:{first['invocation_id']}:{mentor_id(0)}"
-    assert first["invocation_id"] != second["invocation_id"]
+    for body in (bodies := [call.body for call in function.engine.calls]):
+        prefix = f"dry:{body['invocation_id']}:{mentor_id(0)}"
+        assert (body["dry_run"], body["evaluations"][0]["idempotency_key_prefix"]) == (True, prefix)
+    assert len({body["invocation_id"] for body in bodies}) == 3
 
 
-@pytest.mark.parametrize("members", [{}, {"dry_run": False}])
-async def test_without_a_key_only_a_dry_run_is_served(function: Function, members: dict[str, Any]) -> None:
-    problem = problem_in(await evaluate(function, 0, headers={}, **members), 422, "idempotency_key_missing")
-    assert problem["field"] == "Idempotency-Key"
-    assert function.sql.called() == []
-
-
-async def test_at_most_a_batch_of_mentors_is_served(log: LogLines) -> None:
+async def test_a_batch_without_a_key_or_too_large_is_refused(log: LogLines) -> None:
     function = Function(rows=MENTORS, EVALUATION_BATCH_SIZE="2")
+    problem = problem_in(await evaluate(function, 0, headers={}), 422, "idempotency_key_missing")
+    assert problem["field"] == "Idempotency-Key"
     problem = problem_in(await evaluate(function, 0, 1, 2), 422, "invalid_field")
-    assert problem["field"] == "user_ids"
-    assert "at most 2 mentors, found 3" in problem["detail"]
+    assert (problem["field"], "at most 2 mentors, found 3" in problem["detail"]) == ("user_ids", True)
     assert function.sql.called() == []
     assert (await evaluate(function, 0, 1, 0, 1)).status_code == 200
 
@@ -192,7 +178,7 @@ async def test_at_most_a_batch_of_mentors_is_served(log: LogLines) -> None:
 @pytest.mark.parametrize(
     ("status", "headers", "retry_after"),
     [
-        *((401, {}, None), (404, {}, None), (429, {}, 1), (500, {}, 1), (503, {}, 1)),
+        *((401, {}, None), (404, {}, None), (429, {}, 1), (500, {}, 1)),
         *((503, {"Retry-After": wait}, int(wait)) for wait in ("0", "77", "3600")),
     ],
 )
@@ -214,15 +200,13 @@ async def test_an_engine_that_serves_no_call_is_a_problem(
 async def test_a_batch_that_is_not_through_in_time_is_504(log: LogLines, clock: ManualClock) -> None:
     engine = FakeEngine(clock, poison={mentor_id(0): 0})
     function = Function(rows=MENTORS, engine=engine, TIME_BUDGET_SECONDS="5", ENGINE_TIMEOUT_SECONDS="4")
-    for numbers in ((0,), (0, 7)):
-        problem = problem_in(await evaluate(function, *numbers), 504, "time_budget_exceeded")
-        assert "5 s" in problem["detail"]
+    assert "5 s" in problem_in(await evaluate(function, 0, 7), 504, "time_budget_exceeded")["detail"]
 
 
 async def test_it_is_never_in_hand_together_with_a_poison_batch(log: LogLines, clock: ManualClock) -> None:
-    """The end of either would be charged to the other."""
+    """A crash would count against both."""
 
-    def look(_: Sequence[str]) -> None:
+    def look(_: object) -> None:
         idle.append(function.services.gate.is_idle)
 
     idle: list[bool] = []
@@ -238,13 +222,15 @@ async def test_it_is_never_in_hand_together_with_a_poison_batch(log: LogLines, c
     assert idle == [False]
 
 
-async def test_a_batch_holds_one_of_the_permits_while_it_calls(log: LogLines) -> None:
+async def test_a_batch_holds_a_permit_while_it_calls(log: LogLines) -> None:
+    """One that cannot be returned changes no answer."""
     function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
+    function.sql.answers["scheduler_end_slice"] = DatabaseUnavailableError("away")
     assert len(results_of(await evaluate(function, 0, 1))) == 4
+    assert len(log.of("engine_permit_left")) == 1
     assert function.sql.called() == ["scheduler_active_mentors", "scheduler_take_permit", "scheduler_end_slice"]
     taken, returned = map(function.sql.arguments_of, ("scheduler_take_permit", "scheduler_end_slice"))
-    assert taken["is_manual"]
-    assert returned["engine_permit_id"] == taken["permit_id"]
+    assert (taken["is_manual"], returned["engine_permit_id"]) == (True, taken["permit_id"])
     assert (returned["progressed"], returned["engine_answers"]) == (False, False)
 
 
@@ -254,13 +240,5 @@ async def test_without_a_permit_a_batch_waits_half_its_time(log: LogLines) -> No
     function.sql.answers["scheduler_take_permit"] = False
     response = await evaluate(function, 0)
     problem_in(response, 503, "engine_busy")
-    assert response.headers["retry-after"] == "30"
-    assert function.engine.calls == []
+    assert (response.headers["retry-after"], function.engine.calls) == ("30", [])
     assert function.sql.called()[1:] == ["scheduler_take_permit", "scheduler_take_permit", "scheduler_end_slice"]
-
-
-async def test_a_permit_that_cannot_be_returned_takes_no_answer_away(log: LogLines) -> None:
-    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
-    function.sql.answers["scheduler_end_slice"] = DatabaseUnavailableError("away")
-    assert len(results_of(await evaluate(function, 0))) == 2
-    assert len(log.of("engine_permit_left")) == 1

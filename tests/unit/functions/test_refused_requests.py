@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from functions.http.invocations import PREFIX, cursor_of, mentor_of_cursor, position_of_cursor
 from functions.http.middleware import MAX_BODY_BYTES
-from functions.http.schemas import InvocationChange, ListQuery, StartRequest
-from functions.runs.requests import MAX_BATCH_MENTORS, MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH, RunRequest
+from functions.http.schemas import ListQuery
+from functions.runs.requests import MAX_BATCH_MENTORS, MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
 from shared.errors import RequestError
 from shared.run_repository import Position
 from tests.unit.functions.fake_sql import RUN_ID, detailed, mentor_id, summarized
@@ -27,7 +23,6 @@ from tests.unit.log_lines import LogLines
 
 MENTOR, TYPE = mentor_id(1), "milestone_reached"
 ONE, BATCH, MENTORS = f"{PREFIX}/{RUN_ID}", f"{PREFIX}/evaluation-batch", f"{PREFIX}/active-peer-mentors"
-LAST_RUN = "/health/last-run"
 # Every route that reads a body.
 READERS = [("POST", "/"), ("POST", PREFIX), ("PUT", ONE), ("POST", BATCH)]
 
@@ -39,7 +34,7 @@ async def send(function: Function, method: str, path: str, content: Any, **heade
 def check_refused(function: Function, response: httpx.Response, code: str, field: str | None) -> None:
     status = {"malformed_json": 400, "unsupported_media_type": 415}.get(code, 422)
     problem = problem_in(response, status, code)
-    assert (problem.get("field") or "").partition(".")[0] == (field or "")
+    assert problem.get("field", "").partition(".")[0].lower() == (field or "").lower()
     assert function.sql.called() == []
 
 
@@ -55,7 +50,10 @@ def check_refused(function: Function, response: httpx.Response, code: str, field
         *((PREFIX, f"cursor={value}") for value in ("", "%00", "A" * 301, "tomorrow")),
         *((MENTORS, f"limit={value}") for value in ("0", "1001", "ten", "1&limit=1")),
         *((MENTORS, f"cursor={value}") for value in ("", "tomorrow", MENTOR, "A" * 301)),
-        *((LAST_RUN, f"max_age_hours={value}") for value in ("", "0", "-0", "nan", "inf", "1e999", "8784.1", "a")),
+        *(
+            ("/health/last-run", f"max_age_hours={value}")
+            for value in ("", "0", "-0", "nan", "inf", "1e999", "8784.1", "a")
+        ),
     ],
 )
 async def test_a_wrong_parameter_is_named(function: Function, path: str, query: str) -> None:
@@ -65,17 +63,15 @@ async def test_a_wrong_parameter_is_named(function: Function, path: str, query: 
 
 @pytest.mark.parametrize("path", [PREFIX, MENTORS])
 async def test_an_unknown_parameter_is_refused(function: Function, path: str) -> None:
-    for query in ("offset=20", "Limit=1", "order=asc&limit=1", "%FF=1"):
-        response = await function.http.get(f"{path}?{query}", headers=ADMIN)
-        problem_in(response, 422, "unknown_field")
-    assert function.sql.called() == []
+    for name in ("offset", "Limit", "%FF"):
+        response = await function.http.get(f"{path}?limit=1&{name}=1", headers=ADMIN)
+        check_refused(function, response, "unknown_field", name.replace("%FF", "\N{REPLACEMENT CHARACTER}"))
 
 
 async def test_a_plus_that_arrives_as_a_space_is_explained(function: Function) -> None:
-    for moment in ("2026-11-23T02:00:00+00:00", "2026-11-23T02:00:00.5+0100", "2026-11-23 02:00+01:00"):
-        for name in ("scheduled_from", "scheduled_to"):
-            response = await function.http.get(f"{PREFIX}?{name}={moment}", headers=ADMIN)
-            assert "%2B" in problem_in(response, 422, "invalid_field")["detail"]
+    for query in ("from=2026-11-23T02:00:00+00:00", "to=2026-11-23T02:00:00.5+0100", "to=2026-11-23 02:00+01:00"):
+        response = await function.http.get(f"{PREFIX}?scheduled_{query}", headers=ADMIN)
+        assert "%2B" in problem_in(response, 422, "invalid_field")["detail"]
 
 
 @pytest.mark.parametrize("bad", ["1", f"urn:uuid:{RUN_ID}", f"{RUN_ID}0", f"{RUN_ID}%0A", f"{RUN_ID}%00", "%FF"])
@@ -100,16 +96,21 @@ async def test_a_wrong_id_is_named(function: Function, bad: str) -> None:
 async def test_a_wrong_header_field_is_named(function: Function, path: str, name: str, value: str) -> None:
     headers: Any = [*(ADMIN | JSON).items(), (name, value.encode("latin-1"))]
     body = {"user_ids": [MENTOR]} if path == BATCH else {}
-    response = await function.http.post(path, json=body, headers=headers)
-    problem = problem_in(response, 422, "invalid_field")
-    assert problem["field"].lower() == name.lower()
-    assert function.sql.called() == []
+    check_refused(function, await function.http.post(path, json=body, headers=headers), "invalid_field", name)
+
+
+ALMOST_TIMES = [
+    *("2026-13-23T02:00:00Z", "2026-11-23T25:00:00Z", "2026-11-23T02:00:00+24:00", "+2026-11-23T02:00:00Z"),
+    *("2026-W48-1T02:00:00Z", "2026-327T02:00:00Z", "20261123T020000Z", "1795399200", "2026-11-23T02:00Z\x00"),
+    *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-23T02:00:00Z\n", "2026-11-23T02:00:00"),
+]
+ALMOST_IDS = [RUN_ID.replace("-", ""), f"urn:uuid:{RUN_ID}", f"{{{RUN_ID}}}", f"{RUN_ID}\n", f"\uff10{RUN_ID[1:]}"]
 
 
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        *(("POST", "/", {"scheduled_for": value}) for value in ("", "2026-11-23T02:00:00", 1795399200, "\ud800")),
+        *(("POST", "/", {"scheduled_for": value}) for value in ("", 1795399200, 1.5, True, "\ud800", *ALMOST_TIMES)),
         *(("POST", PREFIX, {"user_ids": value}) for value in ([], MENTOR, [1], [None], ["x" * 36])),
         ("POST", PREFIX, {"user_ids": [MENTOR] * (MAX_CHOSEN_MENTORS + 1)}),
         *(
@@ -118,7 +119,7 @@ async def test_a_wrong_header_field_is_named(function: Function, path: str, name
             for value in ([], [""], ["x" * 101], [TYPE] * 101, TYPE, ["unknown"], [TYPE, "unknown"], ["\ud800"])
         ),
         *(("POST", PREFIX, {"dry_run": value}) for value in ("true", 1, None)),
-        *(("POST", PREFIX, {"retry_of": value}) for value in ("the last one", f"{{{RUN_ID}}}")),
+        *(("POST", PREFIX, {"retry_of": value}) for value in ("the last one", 1, True, *ALMOST_IDS)),
         ("POST", PREFIX, {"user_ids": [MENTOR], "retry_of": RUN_ID}),
         ("POST", PREFIX, {"scenario_types": [TYPE], "retry_of": RUN_ID}),
         *(
@@ -146,15 +147,6 @@ async def test_an_unknown_member_of_any_name_is_named(function: Function, method
         assert problem_in(response, 422, "unknown_field")["field"] == name
 
 
-@pytest.mark.parametrize(("method", "path"), READERS)
-@pytest.mark.parametrize("content", ["[]", "[1]", r'"\ud800"', "7", "true"])
-async def test_a_body_that_is_no_object_is_refused(function: Function, method: str, path: str, content: str) -> None:
-    check_refused(function, await send(function, method, path, content), "invalid_field", "body")
-    if path in (ONE, BATCH):
-        for nothing in ("", "null"):
-            check_refused(function, await send(function, method, path, nothing), "invalid_field", "body")
-
-
 UNREADABLE = [
     *(b"{", b"not json", b'{"note": }', b"{'note': 1}", b'{"note": 1} trailing', b"\xef\xbb\xbf", b"\xff\xfe\xfd"),
     *(b"[" * 100_000, b'{"note":' * 100_000, b"9" * 5000, b'{"note": ' + b"9" * 5000 + b"}"),
@@ -163,15 +155,19 @@ ODD = ["NaN", '{"note": Infinity}', '{"dry_run": -Infinity}', '{"user_ids": [NaN
 
 
 @pytest.mark.parametrize(("method", "path"), READERS)
-async def test_text_that_is_no_json_is_no_defect(function: Function, log: LogLines, method: str, path: str) -> None:
+async def test_a_body_that_is_no_json_object_is_refused(
+    function: Function, log: LogLines, method: str, path: str
+) -> None:
     for content in UNREADABLE:
         check_refused(function, await send(function, method, path, content), "malformed_json", None)
+    nothing = ("", "null") if path in (ONE, BATCH) else ()
+    for text in ("[]", "[1]", r'"\ud800"', "7", "true", *nothing):
+        check_refused(function, await send(function, method, path, text), "invalid_field", "body")
     for text in ODD:
         response = await send(function, method, path, text)
         assert response.status_code in (400, 422), text
         problem_in(response, response.status_code, response.json()["code"])
-    assert function.sql.called() == []
-    assert log.of("internal_error") == []
+    assert (function.sql.called(), log.of("internal_error")) == ([], [])
 
 
 WRONG_TYPES = ["", "text/plain", "multipart/form-data; boundary=x", "application/jsonx", "json", "application/+json"]
@@ -210,57 +206,6 @@ async def test_a_body_of_more_than_a_mebibyte_is_413(function: Function) -> None
         problem_in(await send(function, "POST", "/", content), 413, "body_too_large")
 
 
-# Times, ids and cursors
-
-MOMENT = "2026-11-23T02:00:03.204113+00:00"
-
-offsets = st.integers(-(23 * 60 + 59), 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
-# Not at the ends of time: there UTC has no year for what an offset has.
-times = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=offsets)  # noqa: DTZ001  # hypothesis wants them naive
-ids = st.uuids().map(str)
-moments = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
-
-
-@given(times)
-def test_a_time_with_any_offset_becomes_utc(moment: datetime) -> None:
-    for text in (moment.isoformat(), moment.isoformat(" "), moment.isoformat("t")):
-        understood = StartRequest.model_validate({"scheduled_for": text}).scheduled_for
-        assert understood is not None
-        assert (understood, understood.tzinfo) == (moment, UTC)
-
-
-ALMOST_TIMES = [
-    *("2026-13-23T02:00:00Z", "2026-11-23T25:00:00Z", "2026-11-23T02:00:00+24:00", "+2026-11-23T02:00:00Z"),
-    *("2026-W48-1T02:00:00Z", "2026-327T02:00:00Z", "20261123T020000Z", "1795399200", "2026-11-23T02:00Z\x00"),
-    *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-23T02:00:00Z\n", "2026-11-23T02:00:00"),
-]
-
-
-@given(st.text() | st.integers() | st.floats() | st.booleans() | st.dates().map(str))
-def test_any_other_value_is_neither_time_nor_id(value: object) -> None:
-    for no_time in (value, *ALMOST_TIMES):
-        with pytest.raises(ValidationError):
-            StartRequest.model_validate({"scheduled_for": no_time})
-    with pytest.raises(ValidationError):
-        RunRequest.model_validate({"retry_of": value})
-
-
-@given(st.uuids())
-def test_an_id_has_one_spelling_in_either_case(wanted: UUID) -> None:
-    for text in (str(wanted), str(wanted).upper()):
-        assert RunRequest.model_validate({"retry_of": text}).retry_of == wanted
-    for text in (wanted.hex, wanted.urn, f"{{{wanted}}}", f" {wanted}", f"{wanted}\n", f"\uff10{str(wanted)[1:]}"):
-        with pytest.raises(ValidationError):
-            RunRequest.model_validate({"retry_of": text})
-
-
-def test_an_error_does_not_repeat_what_was_sent() -> None:
-    for model in (StartRequest, RunRequest, InvocationChange, ListQuery):
-        with pytest.raises(ValidationError) as caught:
-            model.model_validate({"scheduled_for": "anna@example.org", "note": 1, "limit": "anna@example.org"})
-        assert "anna" not in str(caught.value)
-
-
 async def test_a_member_outside_the_contract_is_not_answered(function: Function) -> None:
     """An upgrade changes the database before the function."""
     inner = dict.fromkeys(("engine_scope", "idempotency_key", "request_hash"), "x")
@@ -272,28 +217,7 @@ async def test_a_member_outside_the_contract_is_not_answered(function: Function)
     assert not inner.keys() & (listed.keys() | one.keys())
 
 
-OF_CURSORS: list[Callable[[str], object]] = [position_of_cursor, mentor_of_cursor]
-
-
-def assert_refused(read: Callable[[str], object], cursor: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        read(cursor)
-    assert (caught.value.status, caught.value.code, caught.value.field) == (422, "invalid_field", "cursor")
-
-
-@given(moments, ids)
-def test_a_cursor_comes_back_as_its_place(created_at: str, wanted: str) -> None:
-    place, mentor = cursor_of(created_at, wanted), cursor_of(wanted)
-    assert position_of_cursor(place) == Position(created_at, wanted)
-    assert mentor_of_cursor(mentor) == wanted
-    for cursor in (place, mentor):
-        assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-        assert ListQuery(cursor=cursor).cursor == cursor
-    assert_refused(mentor_of_cursor, place)
-    assert_refused(position_of_cursor, mentor)
-    assert_refused(position_of_cursor, f"{place}!!!!")
-
-
+MOMENT = "2026-11-23T02:00:03.204113+00:00"
 ALMOST_PLACES = [
     *([MOMENT], [MOMENT, RUN_ID, RUN_ID], [RUN_ID, MOMENT], [MOMENT, "anna"], [MOMENT, None], ["\x00", RUN_ID]),
     *(["0001-01-01T00:00:00+14:00", RUN_ID], ["2026-13-01T00:00:00Z", RUN_ID], [1795399200, RUN_ID]),
@@ -307,13 +231,24 @@ def encode(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-@given(st.text() | st.text(st.characters(max_codepoint=127)) | st.binary().map(encode))
-def test_any_other_text_is_no_cursor(text: str) -> None:
-    for read in OF_CURSORS:
-        assert_refused(read, text)
+@pytest.mark.parametrize("created_at", [MOMENT, "0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"])
+def test_a_cursor_comes_back_as_its_place(created_at: str) -> None:
+    place, mentor = cursor_of(created_at, RUN_ID), cursor_of(MENTOR)
+    assert (position_of_cursor(place), mentor_of_cursor(mentor)) == (Position(created_at, RUN_ID), MENTOR)
+    for cursor in (place, mentor):
+        assert re.fullmatch("[A-Za-z0-9_-]+", cursor)
+        assert ListQuery(cursor=cursor).cursor == cursor
 
 
-@pytest.mark.parametrize("read", OF_CURSORS)
-def test_an_almost_right_cursor_is_refused(read: Callable[[str], object]) -> None:
-    for content in [*(json.dumps(place).encode() for place in ALMOST_PLACES), *DEEP]:
-        assert_refused(read, encode(content))
+@pytest.mark.parametrize(
+    ("read", "other"), [(position_of_cursor, cursor_of(MENTOR)), (mentor_of_cursor, cursor_of(MOMENT, RUN_ID))]
+)
+def test_any_other_text_is_no_cursor(read: Callable[[str], object], other: str) -> None:
+    texts = ["", "\x00", "\ud800", "\N{PILE OF POO}", "tomorrow", f"{cursor_of(MOMENT, RUN_ID)}!!!!", other]
+    encoded = [
+        encode(content) for content in [b"\xff", *(json.dumps(place).encode() for place in ALMOST_PLACES), *DEEP]
+    ]
+    for cursor in [*texts, *encoded]:
+        with pytest.raises(RequestError) as caught:
+            read(cursor)
+        assert (caught.value.status, caught.value.code, caught.value.field) == (422, "invalid_field", "cursor")

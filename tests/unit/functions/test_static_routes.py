@@ -28,8 +28,7 @@ async def document() -> dict[str, Any]:
 
 
 def test_it_is_valid_and_tells_nothing_of_the_installation(document: dict[str, Any]) -> None:
-    assert document["openapi"].startswith("3.1.")
-    assert document["info"]["version"] == VERSION
+    assert (document["openapi"][:4], document["info"]["version"]) == ("3.1.", VERSION)
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
     assert "example.org" not in str(document)
 
@@ -50,18 +49,15 @@ async def test_the_docs_page_runs_only_pinned_files(function: Function) -> None:
     response = await function.http.get("/docs")
     assert response.headers["content-type"].startswith("text/html")
     assert 'url: "openapi.json"' in response.text
-    files: dict[str, str] = {}
-    for tag in re.findall(r"<(?:script|link)[^>]*(?:src|href)=[^>]*>", response.text):
-        pinned = r'="(https://cdn\.jsdelivr\.net/npm/swagger-ui-dist@\d+\.\d+\.\d+/[^"]+)" crossorigin="anonymous"'
-        found = re.search(pinned + r'\s+integrity="sha384-([^"]+)"', tag)
-        assert found is not None, tag
-        assert len(base64.b64decode(found[2], validate=True)) == hashlib.sha384().digest_size
-        files[tag[1:5]] = found[1]
+    pinned = r'="(https://cdn\.jsdelivr\.net/npm/swagger-ui-dist@\d+\.\d+\.\d+/[^"]+)" crossorigin="anonymous"'
+    files = re.findall(pinned + r'\s+integrity="sha384-[\w+/]{64}"', response.text)
+    assert len(files) == len(re.findall(r"<(?:script|link)[^>]*(?:src|href)=", response.text))
+    style, bundle = files
     policy = dict(rule.strip().partition(" ")[::2] for rule in response.headers["content-security-policy"].split(";"))
     (script,) = re.findall(r"<script>(.*?)</script>", response.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert policy["script-src"].split() == [files["scri"], f"'sha256-{digest}'"]
-    assert policy["style-src"] == files["link"]
+    assert policy["script-src"].split() == [bundle, f"'sha256-{digest}'"]
+    assert policy["style-src"] == style
     assert (policy["default-src"], policy["connect-src"], policy["frame-ancestors"]) == ("'none'", "'self'", "'none'")
 
 
@@ -73,25 +69,21 @@ POLICY |= dict.fromkeys(("default-src", "frame-ancestors", "base-uri", "form-act
 
 @pytest.mark.parametrize("path", FILES)
 async def test_each_file_is_served_under_a_strict_policy(function: Function, path: str) -> None:
-    headers = (await function.http.get(path)).raise_for_status().headers
+    response = (await function.http.get(path)).raise_for_status()
+    headers, tag = response.headers, response.headers["etag"]
     assert dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";")) == POLICY
     assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
     kind = "css" if path.endswith(".css") else "javascript" if path.endswith(".js") else "html"
-    assert headers["content-type"] == f"text/{kind}; charset=utf-8"
+    assert (headers["content-type"], headers["cache-control"]) == (f"text/{kind}; charset=utf-8", "no-cache")
+    for known in ([tag], [f'"other", W/{tag}'], ['"other"', tag]):
+        again = await function.http.get(path, headers=[("If-None-Match", each) for each in known])
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert (await function.http.get(path, headers={"If-None-Match": '"other"'})).content == response.content
     assert function.sql.called() == []
 
 
-async def test_a_file_is_sent_again_only_when_it_changed(function: Function) -> None:
-    tags: set[str] = set()
-    for path in FILES:
-        first = await function.http.get(path)
-        tag = first.headers["etag"]
-        assert first.headers["cache-control"] == "no-cache"
-        for known in ([tag], [f'"other", W/{tag}'], ['"other"', tag]):
-            again = await function.http.get(path, headers=[("If-None-Match", each) for each in known])
-            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
-        assert (await function.http.get(path, headers={"If-None-Match": '"other"'})).content == first.content
-        tags.add(tag)
+async def test_a_files_tag_is_of_its_content_and_a_slash_a_slip(function: Function) -> None:
+    tags = {(await function.http.get(path)).headers["etag"] for path in FILES}
     assert len(tags) == len(FILES)
     slip = await function.http.get("/dashboard/")
     assert (slip.status_code, slip.headers["location"]) == (308, "../dashboard")
