@@ -13,8 +13,8 @@ class FakeDatabase(Database):
     """Answers as the Data API would.
 
     Args:
-        rows: the rows of the view of active mentors, in the order of their ids; those without one anywhere.
-        most_rows: that a page of them holds, however many are asked for.
+        rows: of the view of active mentors, in the order of their ids; those without one anywhere.
+        most_rows: of a page.
         functions: what each SQL function does with its arguments.
     """
 

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
+def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *headers]) + b"\r\n\r\n" + body
+
+
 @dataclass
 class Server:
     """What a server saw."""

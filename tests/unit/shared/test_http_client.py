@@ -16,7 +16,7 @@ import pytest
 
 from shared.http_client import HttpClient
 from shared.post_client import HttpBodyError, HttpError, HttpResponse, HttpTimeoutError
-from tests.unit.shared.scripted_server import Script, serving
+from tests.unit.shared.scripted_server import Script, answer, serving
 
 CAP = 10_000
 LIMITED = b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\n"
@@ -34,10 +34,6 @@ async def post(url: str, content: bytes = b"{}", *, seconds: float = 30, **heade
 
 async def again(client: HttpClient, content: bytes = b"{}") -> HttpResponse:
     return await client.post(content, {}, timeout_seconds=30, max_bytes=CAP)
-
-
-def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
-    return b"\r\n".join([b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *headers]) + b"\r\n\r\n" + body
 
 
 def then(do: Callable[[asyncio.StreamWriter], object], *first: bytes) -> Script:
@@ -105,7 +101,7 @@ async def test_the_environments_proxy_is_used_except_where_it_says_otherwise(mon
         assert (await post(server.url)).content == b"itself"
 
 
-@pytest.mark.parametrize("value", ["a\r\nX-Injected: 1", "a\nb", "a\rb"])
+@pytest.mark.parametrize("value", ["a\nX-Injected: 1", "a\rb"])
 async def test_a_header_of_several_lines_is_not_sent(value: str) -> None:
     async with serving(answer(b"{}")) as server:
         with pytest.raises(ValueError, match="header"):
@@ -177,11 +173,6 @@ async def test_a_body_that_cannot_be_unpacked_is_marked() -> None:
     assert (found.content, found.header("content-encoding")) == (b"?", "x-gzip")
 
 
-async def test_a_body_that_ends_with_its_connection_is_whole() -> None:
-    async with serving(then(asyncio.StreamWriter.close, b"HTTP/1.0 200 OK\r\n\r\nall of it")) as server:
-        assert (await post(server.url)).content == b"all of it"
-
-
 # What is no answer
 
 
@@ -202,9 +193,7 @@ async def test_an_invalid_answer_raises_an_error_with_the_cause(script: Script |
             await post(server.url)
 
 
-@pytest.mark.parametrize(
-    "script", [hangs, endless(b"HTTP/1.1 102 Processing\r\n\r\n")], ids=["silence", "interim answers without end"]
-)
+@pytest.mark.parametrize("script", [hangs, endless(b"HTTP/1.1 102 Processing\r\n\r\n")], ids=["silence", "interim"])
 async def test_a_missing_answer_is_a_time_out_of_answering(script: Script) -> None:
     async with serving(script) as server:
         with pytest.raises(HttpTimeoutError) as caught:
@@ -220,20 +209,6 @@ async def test_a_connection_time_out_allows_the_next_attempt_longer(monkeypatch:
             for expected in (f"no connection within {min(0.1, seconds):g} s", second):
                 with pytest.raises(HttpTimeoutError, match=expected):
                     await client.post(b"{}", {}, timeout_seconds=0.5, max_bytes=CAP)
-
-
-async def test_a_refused_connection_is_an_error_without_the_url() -> None:
-    async with serving(b"") as server:
-        url = server.url
-    with pytest.raises(HttpError) as caught:
-        await post(f"{url}/a?key=hush")
-    assert str(caught.value) == "no connection: Connection refused (os error 111)"
-
-
-async def test_what_is_said_before_the_answer_is_not_the_answer() -> None:
-    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-    async with serving(early + answer(b"the answer")) as server:
-        assert (await post(server.url)).content == b"the answer"
 
 
 async def test_an_answer_before_the_body_was_read_is_taken() -> None:
@@ -264,13 +239,12 @@ async def test_a_connection_is_used_again_unless_the_server_closes_it() -> None:
 
 
 async def test_a_request_that_reached_the_server_is_not_sent_again() -> None:
-    """The race of keep-alive: the server closes the idle connection just as the next request arrives on it."""
-
+    # The race of keep-alive: the server closes the idle connection just as the next request arrives on it.
     async def serves_one(_: bytes, writer: asyncio.StreamWriter) -> None:
         if len(server.requests) == 1:
             writer.write(answer(b"first"))
         else:
-            writer.transport.abort()
+            reset(writer)
 
     async with serving(serves_one) as server:
         client = client_of(server.url)

@@ -9,7 +9,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,15 +35,6 @@ def authority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> trustme.CA:
     return authority
 
 
-@dataclass
-class Seen:
-    """What a server saw of a call."""
-
-    tunnels: list[bytes] = field(default_factory=list)
-    names: list[str | None] = field(default_factory=list)
-    heads: list[bytes] = field(default_factory=list)
-
-
 async def answer_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
     connection.initiate_connection()
@@ -64,9 +54,9 @@ async def engine(
     *,
     protocol: str = "http/1.1",
     version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
-) -> AsyncIterator[Seen]:
-    """A proxy, and the engine behind it."""
-    seen = Seen()
+) -> AsyncIterator[SimpleNamespace]:
+    """A proxy, and the engine behind it; yields what they saw."""
+    seen = SimpleNamespace(tunnels=[], names=[], heads=[])
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = version
     context.set_alpn_protocols([protocol])
@@ -100,11 +90,9 @@ async def post(url: str = f"https://{ENGINE}/") -> HttpResponse:
 @pytest.mark.parametrize(
     ("given", "name", "certified"),
     [
-        ("engine.example.org", "engine.example.org", "engine.example.org"),
         ("ENGINE.example.org", "engine.example.org", "engine.example.org"),
         ("engine.example.org.", "engine.example.org.", "engine.example.org"),
         ("bücher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
-        ("xn--bcher-kva.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
         ("faß.example", "xn--fa-hia.example", "xn--fa-hia.example"),
     ],
 )
@@ -118,23 +106,16 @@ async def test_tunnel_certificate_check_and_host_header_use_the_urls_name(
     assert f"\r\nHost: {name}\r\n".encode() in seen.heads[0]
 
 
-async def test_a_name_that_looks_alike_is_another_one(monkeypatch: pytest.MonkeyPatch, authority: trustme.CA) -> None:
-    async with engine(monkeypatch, authority.issue_cert("fass.example")) as seen:
-        with pytest.raises(HttpError, match="certificate not valid for name"):
-            await post("https://faß.example/")
-    assert seen.heads == []
-
-
-async def trouble(monkeypatch: pytest.MonkeyPatch, certificate: trustme.LeafCert) -> str:
+async def trouble(monkeypatch: pytest.MonkeyPatch, certificate: trustme.LeafCert, host: str = ENGINE) -> str:
     async with engine(monkeypatch, certificate) as seen:
         with pytest.raises(HttpError) as caught:
-            await post(f"https://{ENGINE}/?key=hush")
+            await post(f"https://{host}/?key=hush")
     assert seen.heads == [], "nothing is sent to a server that is not the one meant"
     assert "hush" not in str(caught.value)
     return str(caught.value)
 
 
-async def test_trouble_with_a_certificate_is_said_in_so_many_words(
+async def test_a_certificates_fault_is_named_and_nothing_sent(
     monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, tmp_path: Path
 ) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
@@ -142,6 +123,8 @@ async def test_trouble_with_a_certificate_is_said_in_so_many_words(
     assert "certificate expired" in await trouble(monkeypatch, expired)
     other_name = await trouble(monkeypatch, authority.issue_cert("other.example.org"))
     assert f'not valid for name "{ENGINE}"; certificate is only valid for DnsName("other.example.org")' in other_name
+    look_alike = await trouble(monkeypatch, authority.issue_cert("fass.example"), "faß.example")
+    assert "certificate not valid for name" in look_alike
     unknown = "no connection: invalid peer certificate: UnknownIssuer: "
     unknown += "no certificate authority that is trusted here signed it"
     assert await trouble(monkeypatch, trustme.CA().issue_cert(ENGINE)) == unknown
