@@ -13,15 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
-    stop_never,
-)
-from tenacity.wait import wait_base, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity.stop import stop_after_attempt, stop_before_delay, stop_never
 
 from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
@@ -50,6 +43,7 @@ CONNECT_SECONDS = 5.0
 CONNECT_SHARE = 0.9
 # A Retry-After for all calls is waited for within a slice up to this share of the time that is left.
 MAX_WAIT_FRACTION = 0.5
+BACK_OFF = wait_random_exponential(multiplier=0.2, max=8)
 
 
 @dataclass(frozen=True)
@@ -63,48 +57,23 @@ class EvaluationContext:
 
     def body(self, users: Sequence[MentorScenarios]) -> bytes:
         """Returns the body of a call about these users, as the contract says."""
-        return orjson.dumps(
-            {
-                "invocation_id": self.invocation_id,
-                "scheduled_for": self.scheduled_for,
-                "dry_run": self.dry_run,
-                "evaluations": [
-                    {
-                        "user_id": user_id,
-                        "scenario_types": scenario_types,
-                        "idempotency_key_prefix": f"{self.engine_scope}:{user_id}",
-                    }
-                    for user_id, scenario_types, _ in users
-                ],
-            }
-        )
+        evaluations = [
+            {"user_id": user_id, "scenario_types": types, "idempotency_key_prefix": f"{self.engine_scope}:{user_id}"}
+            for user_id, types, _ in users
+        ]
+        of_all = {"invocation_id": self.invocation_id, "scheduled_for": self.scheduled_for, "dry_run": self.dry_run}
+        return orjson.dumps(of_all | {"evaluations": evaluations})
 
 
-class WaitRetryAfter(wait_base):
-    """Waits for the engine's Retry-After where there is one, and otherwise as `otherwise` says."""
-
-    def __init__(self, otherwise: wait_base) -> None:
-        self._otherwise = otherwise
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        retry_after = error.retry_after if isinstance(error, EngineError) else None
-        return self._otherwise(retry_state) if retry_after is None else retry_after
+def wait_before_retry(state: RetryCallState) -> float:
+    """Returns the engine's Retry-After where there is one, and otherwise the pause of `BACK_OFF`, in seconds."""
+    error = state.outcome.exception() if state.outcome else None
+    retry_after = error.retry_after if isinstance(error, EngineError) else None
+    return BACK_OFF(state) if retry_after is None else retry_after
 
 
 class EngineClient:
-    """Evaluates users by calls to the engine.
-
-    Args:
-        url: the engine's base URL.
-        token: its bearer token.
-        limiter: shared by all calls of this process.
-        timeout_seconds: for one call, the whole answer included.
-        max_attempts: maximum attempts of a call.
-        telemetry: measures the calls; None: no telemetry.
-        sleep: waits between attempts; replaced in tests.
-        connect: makes the HTTP client.
-    """
+    """Evaluates users by calls to the engine; `timeout_seconds` is for one call, the whole answer included."""
 
     def __init__(
         self,
@@ -131,23 +100,16 @@ class EngineClient:
         self._timeout_seconds = timeout_seconds
         self.max_attempts = max_attempts
         self._sleep = sleep
-        self.answers = 0
-        """Calls that the engine answered or refused so far: two readings show whether it is down."""
+        self.answers = 0  # calls that the engine answered or refused so far: two readings show whether it is down
         self._canary: tuple[EvaluationContext, MentorScenarios] | None = None
-        # On the time budgets' clock.
-        self._not_before = -math.inf
+        self._not_before = -math.inf  # on the time budgets' clock
 
     def retrying(self, deadline: Deadline, *, until_deadline: bool = False) -> AsyncRetrying:
-        """Returns the retry policy: exponential back-off with full jitter, Retry-After wins, never past the deadline.
-
-        Args:
-            deadline: no attempt begins after it.
-            until_deadline: no maximum of attempts.
-        """
+        """Returns the retry policy: back-off with full jitter, Retry-After wins; with `until_deadline` no maximum."""
         enough = stop_never if until_deadline else stop_after_attempt(self.max_attempts)
         return AsyncRetrying(
             retry=retry_if_exception_type(EngineTransientError),
-            wait=WaitRetryAfter(wait_random_exponential(multiplier=0.2, max=8)),
+            wait=wait_before_retry,
             stop=enough | stop_before_delay(deadline.remaining()),
             sleep=self._sleep,
             retry_error_callback=self._give_up,
@@ -156,23 +118,14 @@ class EngineClient:
     def _give_up(self, state: RetryCallState) -> None:
         """Raises the last failure, and marks whether the deadline ended the attempts rather than their maximum."""
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, EngineTransientError):
+        if isinstance(error, EngineTransientError):  # nothing else is retried
             error.deadline_exceeded = state.attempt_number < self.max_attempts
-        if error is not None:
             raise error
 
     async def evaluate(
         self, context: EvaluationContext, users: Sequence[MentorScenarios], deadline: Deadline
     ) -> EngineResponse:
-        """Makes one call about `users`, after any Retry-After of the engine has passed.
-
-        Args:
-            context: what all calls of the invocation have in common.
-            users: the users and their scenario types.
-            deadline: how long this may take.
-
-        Returns:
-            The result of each pair of the call; None for pairs that the engine left out.
+        """Makes one call about `users`, after any Retry-After that a call of this process was given.
 
         Raises:
             EngineTransientError: the call failed; worth repeating as `retrying` says.
@@ -182,8 +135,10 @@ class EngineClient:
             DeadlineExceededError: the time budget ended.
         """
         async with self.limiter.permit() as permit:
-            if self._not_before > deadline.clock():
-                await self._wait_until_allowed(deadline)
+            while (pause := self._not_before - deadline.clock()) > 0:
+                if pause >= deadline.remaining():
+                    raise DeadlineExceededError("the time budget ends before the engine's Retry-After has passed")
+                await self._sleep(pause)
             measured = nullcontext() if self._telemetry is None else self._telemetry.engine_call(len(users))
             try:
                 with measured as call:
@@ -201,21 +156,13 @@ class EngineClient:
         self._canary = (context, users[0])
         return answer
 
-    async def _wait_until_allowed(self, deadline: Deadline) -> None:
-        """Waits for a Retry-After that any call of this process was given."""
-        while (pause := self._not_before - deadline.clock()) > 0:
-            if pause >= deadline.remaining():
-                raise DeadlineExceededError("the time budget ends before the engine's Retry-After has passed")
-            await self._sleep(pause)
-
     def _apply_retry_after(self, seconds: float, error: EngineError, deadline: Deadline) -> None:
         remaining = deadline.remaining()
         self._not_before = max(self._not_before, deadline.clock() + min(seconds, remaining))
         if seconds > MAX_WAIT_FRACTION * remaining:
             # Left to the circuit breaker, which all workers share.
-            raise EngineUnavailableError(
-                error.code, f"the engine asks for a pause: {error.message}", retry_after=seconds
-            ) from error
+            message = f"the engine asks for a pause: {error.message}"
+            raise EngineUnavailableError(error.code, message, retry_after=seconds) from error
 
     def suggest_canary(self, context: EvaluationContext, user: MentorScenarios) -> None:
         """Sets the canary of a process that has seen no answer yet."""
@@ -223,17 +170,9 @@ class EngineClient:
             self._canary = (context, user)
 
     async def canary_responds(self, deadline: Deadline) -> bool:
-        """Returns whether the engine answers the canary, the user that it answered last; False if there is none.
+        """Returns whether the engine answers a dry run of the canary, the user that it answered last, if there is one.
 
-        A dry run, so that it can neither act nor change what was recorded.
-
-        Args:
-            deadline: how long this may take.
-
-        Raises:
-            EngineAccessError: the engine refuses every call.
-            EngineUnavailableError: the engine's Retry-After for all calls is longer than this slice should wait.
-            DeadlineExceededError: the time budget ended.
+        Raises what `evaluate` raises about all calls, and `DeadlineExceededError`.
         """
         if self._canary is None:
             return False

@@ -21,9 +21,6 @@ from shared.evaluations import EvaluationResult, MentorScenarios, Outcome
 from shared.post_client import HttpResponse
 from shared.sanitize import sanitize
 
-REJECTED_STATUSES = frozenset({401, 403, 404})
-TRANSIENT_STATUSES = frozenset({408, 429})
-OVERLOAD_STATUSES = frozenset({429, 503})
 MAX_ERROR_LENGTH = 300
 MAX_CODE_LENGTH = 64
 # A mistake in a header must not put a programme to sleep for a day.
@@ -32,65 +29,46 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 _SECONDS = re.compile(r"[0-9]{1,18}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _EMAIL = re.compile(r"[^\s@<>,;:]+@[^\s@<>,;:]+")
+# What `harmless` leaves as it is, at a tenth of its cost: there may be one in each result.
+_PLAIN_ID = re.compile(r"[0-9A-Za-z-]{1,300}")
 _NOT_A_CODE = re.compile(r"[^a-z0-9_.…-]+")
 # What names one user or one call, not a cause.
 _ID_IN_A_CODE = re.compile(
     r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|(?<![0-9a-z])[0-9a-f]{32}(?![0-9a-z])|[0-9]{6,}"
 )
-
+# The engine's own word, to the one value that all results share.
+_PLAIN: dict[str, Outcome] = {"triggered": "triggered", "not_triggered": "not_triggered", "suppressed": "suppressed"}
 
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineResponse:
-    """The engine's results for the pairs of a call.
+    """The result of each pair of a call, as of its first attempt; None where the engine left it out.
 
-    Args:
-        results: of each pair, as of its first attempt; None: the engine left it out.
-        retryable: pairs that failed and are worth another attempt.
-        is_final: there is a result for each pair, and none is worth another attempt.
-        dropped: results that match no pair of the call, or that cannot be read.
+    `retryable`: failed pairs worth another attempt; `dropped`: results that match no pair, or that cannot be read.
     """
 
     results: Mapping[Pair, EvaluationResult | None]
     retryable: Collection[Pair]
-    is_final: bool
-    dropped: int = 0
+    dropped: int
 
-
-# The engine's own word, to the one value that all results share.
-_PLAIN_OUTCOMES: dict[str, Outcome] = {
-    "triggered": "triggered",
-    "not_triggered": "not_triggered",
-    "suppressed": "suppressed",
-}
+    @property
+    def is_final(self) -> bool:
+        """Returns whether there is a result for each pair, and none is worth another attempt."""
+        return not self.retryable and None not in self.results.values()
 
 
 def read_response(response: HttpResponse, users: Sequence[MentorScenarios]) -> EngineResponse:
-    """Returns the result of each pair of the call.
-
-    Args:
-        response: what the engine sent.
-        users: the users of the call.
-
-    Raises:
-        EngineTransientError: the call failed; worth repeating.
-        InvalidEngineRequestError: the engine refuses this call.
-        EngineAccessError: the engine refuses every call.
-    """
+    """Returns the result of each pair of the call; raises what `EngineClient.evaluate` says of the engine's answer."""
     status = response.status
     if status == 200:
         return _read_results(response, users)
     code = f"engine_http_{status}"
-    if status in TRANSIENT_STATUSES or status >= 500:
-        raise EngineTransientError(
-            code,
-            f"the engine answered {status}",
-            retry_after=_retry_after(response),
-            overloaded=status in OVERLOAD_STATUSES,
-        )
-    if status in REJECTED_STATUSES or 300 <= status < 400:
+    if status in (408, 429) or status >= 500:
+        message, overloaded = f"the engine answered {status}", status in (429, 503)
+        raise EngineTransientError(code, message, retry_after=_retry_after(response), overloaded=overloaded)
+    if status in (401, 403, 404) or 300 <= status < 400:
         raise EngineAccessError(code, f"the engine answered {status}: check its URL and token")
     if status >= 400:
         raise InvalidEngineRequestError(code, f"the engine answered {status}")
@@ -127,27 +105,20 @@ def _read_results(response: HttpResponse, users: Sequence[MentorScenarios]) -> E
         (user_id, scenario_type): None for user_id, scenario_types, _ in users for scenario_type in scenario_types
     }
     retryable: set[Pair] = set()
-    missing = len(answered)
-    dropped = 0
     for result in results:
         # A result that is no object, or lacks a member, or has one of another type, matches no pair.
         try:
             pair = result["user_id"], result["scenario_type"]
             if pair not in answered:
                 pair = pair[0].lower(), pair[1]  # a UUID in another case, which is the same UUID
-            # A pair of the call without a result yet: the first result of a pair stands.
-            read = _result_of(pair, result) if answered.get(pair, pair) is None else None
-            if read is None:
-                dropped += 1
-                continue
-            if read.outcome == "failed" and _error_of(result).get("retryable") is True:
-                retryable.add(pair)
+            if answered.get(pair, pair) is None:  # it has no result yet: the first that can be read stands
+                answered[pair] = read = _result_of(pair, result)
+                if read is not None and read.outcome == "failed" and _error_of(result).get("retryable") is True:
+                    retryable.add(pair)
         except (TypeError, KeyError, IndexError, AttributeError):
-            dropped += 1
             continue
-        answered[pair] = read
-        missing -= 1
-    return EngineResponse(answered, retryable, is_final=not missing and not retryable, dropped=dropped)
+    read_pairs = len(answered) - [*answered.values()].count(None)
+    return EngineResponse(answered, retryable, dropped=len(results) - read_pairs)
 
 
 def _read_json(response: HttpResponse) -> Any:
@@ -166,7 +137,7 @@ def _read_json(response: HttpResponse) -> Any:
 
 def _result_of(pair: Pair, result: dict[str, Any]) -> EvaluationResult | None:
     said = result["outcome"]
-    outcome = _PLAIN_OUTCOMES.get(said)
+    outcome = _PLAIN.get(said)
     if outcome is None:
         return _failure_of(pair, result) if said == "failed" else None
     notification_id = result.get("notification_id")
@@ -194,13 +165,8 @@ def _error_of(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _id_of(value: object) -> str | None:
-    if (
-        isinstance(value, str)
-        and len(value) <= MAX_ERROR_LENGTH
-        and value.replace("-", "").isalnum()
-        and value.isascii()
-    ):
-        return value  # what `harmless` would leave as it is, at a tenth of its cost: there may be one in each result
+    if isinstance(value, str) and _PLAIN_ID.fullmatch(value):
+        return value
     # Python takes true and false for numbers.
     return harmless(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
 

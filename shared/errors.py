@@ -4,7 +4,7 @@
     ├── ConfigError                 the environment holds no usable configuration
     ├── RequestError                the caller's request cannot be served; carries the HTTP answer
     ├── DeadlineExceededError       the slice's time budget ended before the work did
-    ├── AlertNotSentError           the alerts' webhook did not take a message; carries a stable code
+    ├── AlertNotSentError           the alerts' webhook did not take a message, or did not say so; carries a stable code
     ├── DatabaseError
     │   ├── DatabaseUnavailableError    away, or too busy: try again
     │   │   └── DatabaseTimeoutError        it answers, and gave this call up: its statement or lock timeout
@@ -13,8 +13,8 @@
     └── EngineError                 carries a stable code
         ├── EngineTransientError        this call failed, a repeat may not: time-out, refused, reset, 408, 429, 5xx
         ├── InvalidEngineRequestError   something in this very call is not acceptable: 400, 413, 422
-        ├── EngineAccessError           the engine refuses every call: 401, 403, 404
-        └── EngineUnavailableError      the engine is down
+        ├── EngineAccessError           the engine refuses every call, a wrong token or address: 401, 403, 404
+        └── EngineUnavailableError      the engine is down; no pair fails by it
 
 Foreign errors are translated where they arise (`database.py`, `http_client.py`, `engine_client.py`,
 `engine_response.py`, `webhook.py`) and nowhere else.
@@ -30,11 +30,7 @@ class SchedulerError(Exception):
 
 
 class ConfigError(SchedulerError):
-    """The environment holds no usable configuration; the text names every key and never a secret's value.
-
-    Args:
-        problems: one for each setting that is missing or unusable.
-    """
+    """Names every setting that is missing or unusable, each with its problem, and never a secret's value."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n  ".join(["The configuration is not usable:", *problems]))
@@ -42,15 +38,7 @@ class ConfigError(SchedulerError):
 
 
 class RequestError(SchedulerError):
-    """The caller's request cannot be served.
-
-    Args:
-        status: the HTTP status to answer with.
-        code: a stable, machine-readable name of the problem.
-        detail: what was expected and what was found, for a person.
-        field: the member, header or parameter at fault, if one is.
-        headers: headers that belong to the answer, such as `WWW-Authenticate`.
-    """
+    """Carries the HTTP answer: a stable code, what was expected and found, and the member or header at fault."""
 
     def __init__(
         self, status: int, code: str, detail: str, *, field: str | None = None, headers: dict[str, str] | None = None
@@ -68,11 +56,7 @@ class DeadlineExceededError(SchedulerError):
 
 
 class AlertNotSentError(SchedulerError):
-    """The alerts' webhook did not take a message, or did not say so.
-
-    Args:
-        code: a stable name of the cause; neither the webhook's URL nor its words are in it.
-    """
+    """Carries a stable name of the cause; neither the webhook's URL nor its words are in it."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -91,18 +75,14 @@ class DatabaseError(SchedulerError):
 
 
 class DatabaseUnavailableError(DatabaseError):
-    """The database or its Data API is away or too busy; the same call may succeed later."""
+    """The same call may succeed later."""
 
     is_outage = True
     event = "database_unavailable"
 
 
 class DatabaseTimeoutError(DatabaseUnavailableError):
-    """The database answered, and gave the call up: its statement timeout or lock timeout.
-
-    Args:
-        code: the SQLSTATE.
-    """
+    """Carries the SQLSTATE."""
 
     is_outage = False
     event = "database_timeout"
@@ -113,12 +93,7 @@ class DatabaseTimeoutError(DatabaseUnavailableError):
 
 
 class DatabaseRefusedError(DatabaseError):
-    """The Data API answered that it will not do this.
-
-    Args:
-        code: the SQLSTATE or PostgREST code, or a name of our own: `invalid_api_key`, `answer_too_large`.
-        message: the database's own words, where it has any; for the log, never for a caller.
-    """
+    """Carries the SQLSTATE or PostgREST code, `invalid_api_key` or `answer_too_large`; no caller may read its text."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -126,23 +101,15 @@ class DatabaseRefusedError(DatabaseError):
 
 
 class MentorsViewError(DatabaseError):
-    """The view `active_peer_mentors` has the wrong columns, or reading it fails; only a change of the view helps.
-
-    Args:
-        detail: what was expected and what was found; holds no value of a row, so callers may read it.
-    """
+    """Says what was expected and what was found; holds no value of a row, so callers may read it."""
 
     event = "mentors_view_invalid"
 
 
 class EngineError(SchedulerError):
-    """A call to the scenario trigger engine failed.
+    """Carries a stable code and a message, which are recorded; neither holds an answer's body, nor personal data.
 
-    Args:
-        code: a stable name of the cause, as it is recorded with the failed pairs.
-        message: for the log and the record; holds no answer body, which may hold personal data.
-        retry_after: the engine's Retry-After in seconds, if any.
-        overloaded: whether the failure says that fewer calls at a time would be better.
+    `retry_after`: the engine's, in seconds; `overloaded`: fewer calls at a time would be better.
     """
 
     def __init__(self, code: str, message: str, *, retry_after: float | None = None, overloaded: bool = False) -> None:
@@ -154,15 +121,12 @@ class EngineError(SchedulerError):
 
     @property
     def is_global(self) -> bool:
-        """Whether it is about all calls: 429, and 503 with Retry-After, say nothing about the users of the call."""
+        """Returns whether it is about all calls: 429, and 503 with Retry-After, are not about the users of the call."""
         return self.code == "engine_http_429" or (self.overloaded and self.retry_after is not None)
 
 
 class EngineTransientError(EngineError):
-    """This call failed; the same call may succeed later.
-
-    `deadline_exceeded`: the deadline passed before the maximum of attempts, so no user has failed.
-    """
+    """`deadline_exceeded`: the deadline passed before the maximum of attempts, so no user has failed."""
 
     deadline_exceeded = False
 
@@ -172,8 +136,8 @@ class InvalidEngineRequestError(EngineError):
 
 
 class EngineAccessError(EngineError):
-    """The engine refuses every call: a wrong token, a wrong address."""
+    """The engine refuses every call."""
 
 
 class EngineUnavailableError(EngineError):
-    """The engine is down; no pair fails by it."""
+    """The engine is down."""

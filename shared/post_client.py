@@ -11,11 +11,7 @@ class HttpError(Exception):
 
 
 class HttpTimeoutError(HttpError):
-    """It took too long.
-
-    Args:
-        connect_seconds: connecting took longer than this; None: the whole exchange took longer than it may.
-    """
+    """Connecting took longer than `connect_seconds`; None: the whole exchange took longer than it may."""
 
     def __init__(self, connect_seconds: float | None = None) -> None:
         self.is_connecting = connect_seconds is not None
@@ -29,10 +25,7 @@ class HttpBodyError(HttpError):
 class HttpResponse(NamedTuple):
     """An answer: its status and headers count whatever became of the body.
 
-    Args:
-        headers: looked up by their names in lower case.
-        content: the whole body, unpacked; empty if it is unreadable.
-        unreadable: why the body cannot be read; None: it was.
+    `headers` are looked up in lower case; `content` is unpacked; `unreadable`: why there is none.
     """
 
     status: int
@@ -49,7 +42,7 @@ class HttpResponse(NamedTuple):
 
 
 class PostClient(Protocol):
-    """Posts to one URL; tests stand in for it."""
+    """Posts to one URL; replaced in tests."""
 
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
@@ -57,7 +50,6 @@ class PostClient(Protocol):
         """Sends one request, once, and follows no redirect.
 
         Args:
-            content: the body.
             headers: beside the client's own.
             timeout_seconds: for the whole exchange, the answer's body included.
             max_bytes: of the answer's body, unpacked; reading stops there.
@@ -67,18 +59,9 @@ class PostClient(Protocol):
             HttpError: no connection, or it broke before the answer's head was whole, or what came is no HTTP.
             ValueError: no request can be made of the URL or the headers.
         """
-        ...
 
 
 class Connect(Protocol):
-    """Makes a `PostClient` for a URL."""
+    """Makes a `PostClient`; `connect_seconds` bounds name lookup, connecting and TLS handshake together."""
 
-    def __call__(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> PostClient:
-        """Connects to nothing yet.
-
-        Args:
-            url: where to.
-            headers: of every request.
-            connect_seconds: for looking up the name, connecting and the TLS handshake together, at most.
-        """
-        ...
+    def __call__(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> PostClient: ...

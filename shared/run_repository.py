@@ -1,7 +1,4 @@
-"""The SQL functions behind the REST API: opening manual runs, reading runs, and changing them.
-
-The rules are in SQL (supabase/migrations); this module names their arguments and reads their answers.
-"""
+"""The SQL functions behind the REST API: opening manual runs, reading runs, and changing them."""
 
 from __future__ import annotations
 
@@ -10,12 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from shared.database import from_row
-from shared.evaluations import MentorScenarios
+from shared.database import Repository
 from shared.invocation import Invocation, InvocationDetail, ListedInvocation, Moment, Shape
-from shared.repository import Repository
 from shared.schedule import UsedSlot
-from shared.slice_repository import to_canary
+from shared.slice_repository import Canary
 
 OpenOutcome = Literal[
     "opened",
@@ -30,19 +25,12 @@ OpenOutcome = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedRun:
-    """What opening a run came to.
-
-    Args:
-        outcome: `opened`, `same` (the key's invocation was there already), or why not.
-        invocation: as callers see it; None unless opened or the same.
-        canary: a pair that the engine has answered before, if any.
-    """
+class OpenedRun(Shape):
+    """The invocation is None unless the outcome is `opened` or `same`: the key's invocation was there already."""
 
     outcome: OpenOutcome
     invocation: Invocation | None
-    canary: MentorScenarios | None
+    canary: Canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +41,7 @@ class Position:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunPage:
+class RunPage(Shape):
     """A page of the list; `next`: where the next one begins, None at the end."""
 
     items: list[ListedInvocation]
@@ -71,12 +58,7 @@ class EndedRun(Shape):
 
 @dataclass(frozen=True, slots=True)
 class LastSuccess:
-    """The newest scheduled run that ended well, and the time by the clock that it ended by, the database's.
-
-    Args:
-        now: the database's clock.
-        run: None: there is none.
-    """
+    """The newest scheduled run that ended well, if any, and the time by the database's clock."""
 
     now: datetime
     run: EndedRun | None
@@ -103,11 +85,8 @@ class RunRepository(Repository):
             invocation_id: a new UUID, so that a call repeated after a lost answer finds what it opened itself.
             request: {"user_ids", "scenario_types"}, each a list or None for all.
             request_hash: a digest of the request, compared when the key is used again.
-            idempotency_key: the client's, if it sent one.
-            dry_run: nothing is stored or sent by the engine; what retries a dry run is one itself.
-            retry_of: evaluate what this invocation left unfinished.
-            note: for people.
-            request_slice: have the database request a slice at once, because the caller does not wait for one.
+            dry_run: the engine stores and sends nothing; a retry of a dry run is dry as well.
+            request_slice: the database requests a slice at once, because the caller does not wait for one.
         """
         answer = await self._database.call(
             "scheduler_open",
@@ -123,8 +102,7 @@ class RunRepository(Repository):
             engine_key_ttl_hours=self._config.engine_key_ttl_hours,
             request_slice=request_slice,
         )
-        found = Invocation.model_validate(answer["invocation"]) if answer["invocation"] else None
-        return from_row(OpenedRun, answer, canary=to_canary(answer["canary"]), invocation=found)
+        return OpenedRun.model_validate(answer)
 
     async def list(
         self,
@@ -137,15 +115,10 @@ class RunRepository(Repository):
         limit: int,
         after: Position | None,
     ) -> RunPage:
-        """Reads a page of the list, the newest first; a filter that is None is none.
+        """Reads a page of the list, the newest first; a filter that is None is none, a time limit is inclusive.
 
         Args:
-            statuses: any of these.
-            trigger: any of these.
-            scheduled_from: the earliest slot, itself included.
-            scheduled_to: the latest slot, itself included.
             user_id: only invocations with this mentor, each with the mentor's results.
-            limit: how many.
             after: where the page before ended.
         """
         answer = await self._database.call(
@@ -159,50 +132,38 @@ class RunRepository(Repository):
             after_created_at=after.created_at if after else None,
             after_id=after.id if after else None,
         )
-        items = [ListedInvocation.model_validate(item | {"deduplicated": True}) for item in answer["items"]]
-        return RunPage(items, from_row(Position, answer["next"]) if answer["next"] else None)
+        items = [item | {"deduplicated": True} for item in answer["items"]]  # a member that is not set is not sent
+        return RunPage.model_validate(answer | {"items": items})
 
     async def used_slots(self, first: datetime, last: datetime) -> Sequence[UsedSlot]:
         """Reads the used slots of this span, its ends included, the latest first; at most about 1,000."""
-        answer = await self._database.call(
-            "scheduler_used_slots", **{"from": first.isoformat(), "to": last.isoformat()}
-        )
-        return [
-            UsedSlot(
-                datetime.fromisoformat(row["scheduled_for"]),
-                (row["schedule"], row["timezone"]) if row["schedule"] and row["timezone"] else None,
-            )
-            for row in answer
-        ]
+        rows = await self._database.call("scheduler_used_slots", **{"from": first.isoformat(), "to": last.isoformat()})
+        schedules = [(row["schedule"], row["timezone"]) for row in rows]
+        slots = [datetime.fromisoformat(row["scheduled_for"]) for row in rows]
+        return [UsedSlot(slot, each if all(each) else None) for slot, each in zip(slots, schedules, strict=True)]
 
     async def get(self, invocation_id: str) -> InvocationDetail | None:
-        """Returns one invocation with everything that is known of it; None when there is none."""
+        """Returns one invocation with everything that is known of it; None where there is none."""
         found = await self._database.call("scheduler_get", invocation_id=invocation_id)
         return None if found is None else InvocationDetail.model_validate(found)
 
     async def update(
         self, invocation_id: str, *, cancel: bool, set_note: bool, note: str | None
     ) -> tuple[Literal["updated", "ended_otherwise"], Invocation] | None:
-        """Cancels an invocation, sets or (None) takes away its note, or both.
-
-        Returns:
-            What came of it and the invocation as it is then; None when there is none.
-        """
+        """Cancels an invocation, sets its note (None: removes it), or both; returns None where there is none."""
         answer = await self._database.call(
             "scheduler_update", invocation_id=invocation_id, cancel=cancel, set_note=set_note, note=note
         )
         if answer is None:
             return None
-        return "ended_otherwise" if answer["ended_otherwise"] else "updated", Invocation.model_validate(
-            answer["invocation"]
-        )
+        invocation = Invocation.model_validate(answer["invocation"])
+        return "ended_otherwise" if answer["ended_otherwise"] else "updated", invocation
 
     async def delete(self, invocation_id: str) -> Literal["deleted", "open"] | None:
-        """Takes an invocation that has ended out of the API; None when there is none."""
-        outcome: Literal["deleted", "open"] | None = await self._database.call(
-            "scheduler_delete", invocation_id=invocation_id
-        )
-        return outcome
+        """Removes an invocation that has ended from the API; returns None where there is none."""
+        answer: Literal["deleted", "open"] | None
+        answer = await self._database.call("scheduler_delete", invocation_id=invocation_id)
+        return answer
 
     async def last_success(self) -> LastSuccess:
         """Returns the newest scheduled run that ended `success` or `partial`."""

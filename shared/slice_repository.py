@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from shared.database import from_row
+from pydantic import BeforeValidator
+
+from shared.database import Repository
 from shared.evaluations import MentorScenarios
-from shared.invocation import Cause, InvocationSummary
-from shared.repository import Repository
+from shared.invocation import Cause, InvocationSummary, Shape
 
 # Calls end with the time budget of their slice; a process that is short of CPU notices it late.
 PERMIT_MARGIN_SECONDS = 5.0
@@ -23,11 +23,10 @@ class Enumeration:
 
     Args:
         cursor: the position, in the terms of functions/runs/mentor_selection.py; None: the start.
-        done: all mentors were read.
         is_retry: it is about what another invocation left unfinished.
-        retry_of: that invocation; None when it is none, or is gone.
-        user_ids: the chosen mentors, in the order of their ids; None: all active ones.
-        scenario_types: the chosen types; None: all that apply.
+        retry_of: that invocation; None where it is gone.
+        user_ids: in their order; None: all active mentors.
+        scenario_types: None: all that apply.
     """
 
     cursor: str | None = None
@@ -61,54 +60,47 @@ class OpenInvocation:
     trigger: str
     enumeration: Enumeration
 
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> OpenInvocation:
+        """Reads it as the database writes it."""
+        return cls(row["id"], row["scheduled_for"], row["trigger"], Enumeration.from_row(row))
 
-@dataclass(frozen=True, slots=True)
-class OpenedSlot:
+
+def _to_canary(pair: dict[str, str] | None) -> MentorScenarios | None:
+    return MentorScenarios(pair["user_id"], (pair["scenario_type"],)) if pair else None
+
+
+# A pair that the engine has answered before, if any.
+Canary = Annotated[MentorScenarios | None, BeforeValidator(_to_canary)]
+
+
+class OpenedSlot(Shape):
     """What opening a slot found.
 
     Args:
-        opened: this call opened it.
         not_a_slot: the requested slot is neither due nor was ever opened.
-        invocation: the slot's invocation as a list shows it, None where there is none.
+        invocation: the slot's; None where there is none.
         open: what this slice is to enumerate and finish, the oldest first.
         more_open: more is open than that.
-        canary: a pair that the engine has answered before, if any.
-        alert_due: an alert waits to be sent.
         poison_overdue: a poison batch has waited for ten minutes.
     """
 
     opened: bool
     not_a_slot: bool
     invocation: InvocationSummary | None
-    open: tuple[OpenInvocation, ...]
+    open: list[Annotated[OpenInvocation, BeforeValidator(OpenInvocation.from_row)]]
     more_open: bool
-    canary: MentorScenarios | None
+    canary: Canary
     alert_due: bool
     poison_overdue: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedInvocation:
-    """An invocation after a try to end it.
-
-    Args:
-        ended_now: this call did.
-        invocation: as a list shows it; None when it is gone.
-        failures: the commonest causes; none unless this call ended it.
-    """
+class FinishedInvocation(Shape):
+    """An invocation after a try to end it, None where it is gone; with the commonest causes if this call ended it."""
 
     ended_now: bool
     invocation: InvocationSummary | None
-    failures: Sequence[Cause] = ()
-
-
-def _summary(row: dict[str, Any] | None) -> InvocationSummary | None:
-    return None if row is None else InvocationSummary.model_validate(row)
-
-
-def to_canary(pair: dict[str, str] | None) -> MentorScenarios | None:
-    """Reads a canary as the database returns it."""
-    return MentorScenarios(pair["user_id"], (pair["scenario_type"],)) if pair else None
+    failures: list[Cause]
 
 
 class SliceRepository(Repository):
@@ -118,8 +110,8 @@ class SliceRepository(Repository):
         """Opens the due slot unless it is open, and returns what is open.
 
         Args:
-            now: this machine's clock. Only a hint: where the database's clock sees another slot, its own time is used.
-            requested_slot: the slot that the caller named, a whole UTC minute; None: whatever is due.
+            now: this machine's clock; where the database's clock sees another slot, its time is used.
+            requested_slot: a whole UTC minute; None: the slot that is due.
         """
         config = self._config
         while True:
@@ -137,31 +129,20 @@ class SliceRepository(Repository):
                 config=config.recorded_settings(),
             )
             if "open" in answer:
-                break
+                return OpenedSlot.model_validate(answer)
             now = datetime.fromisoformat(answer["clock"])
-        rows = [from_row(OpenInvocation, row, enumeration=Enumeration.from_row(row)) for row in answer["open"]]
-        return from_row(
-            OpenedSlot,
-            answer,
-            open=tuple(rows),
-            canary=to_canary(answer["canary"]),
-            invocation=_summary(answer["invocation"]),
-        )
 
     def new_permit_id(self) -> str | None:
         """Returns an id for `take_permit`; None where no `ENGINE_MAX_CONCURRENCY_TOTAL` is set."""
         return None if self._config.engine_max_concurrency_total is None else str(uuid.uuid4())
 
     async def take_permit(self, permit_id: str | None, *, is_manual: bool, seconds: float) -> bool:
-        """Takes a permit to call the engine; it ends with `end_slice`, or expires. Asks nothing where the id is None.
+        """Takes a permit, which ends with `end_slice` or expires; returns whether the engine may be called.
 
         Args:
-            permit_id: one for each request that may call, from `new_permit_id`.
+            permit_id: one for each request that may call; None: it needs no permit.
             is_manual: of a manual slice or an evaluation-batch; one permit is kept for them.
             seconds: until the request makes no more calls.
-
-        Returns:
-            Whether the engine may be called.
         """
         return permit_id is None or bool(
             await self._database.call(
@@ -177,15 +158,12 @@ class SliceRepository(Repository):
     async def finish(self, invocation_id: str, *, waits_for_view: bool = False) -> FinishedInvocation:
         """Ends the invocation if everything of it is recorded.
 
-        Args:
-            invocation_id: the invocation.
-            waits_for_view: the mentors' view cannot be read; the invocation says so while it is open.
+        `waits_for_view`: the mentors' view cannot be read; the invocation shows it while it is open.
         """
         answer = await self._database.call(
             "scheduler_finish", invocation_id=invocation_id, waits_for_view=waits_for_view
         )
-        causes = [Cause.model_validate(cause) for cause in answer["failures"] or ()]
-        return FinishedInvocation(answer["ended_now"], _summary(answer["invocation"]), causes)
+        return FinishedInvocation.model_validate(answer | {"failures": answer["failures"] or []})
 
     async def end_slice(
         self,
@@ -198,15 +176,13 @@ class SliceRepository(Repository):
         engine_message: str | None = None,
         engine_permit_id: str | None = None,
     ) -> None:
-        """Says that this slice is at its end.
+        """Ends this slice in the database.
 
         Args:
-            dispatch_id: the dispatch that this slice answers, if one.
             progressed: it queued or recorded something, so the next slice shall come at once.
             engine_answers: the engine served it, so an earlier outage is over.
             engine_error: `engine_unavailable` or `engine_rejected`: all workers are to pause.
-            engine_message: what was wrong, for people; cut to 300 characters.
-            retry_after_seconds: the engine's Retry-After, if any.
+            engine_message: what was wrong; cut to 300 characters.
             engine_permit_id: the permit that the slice had, or had requested.
         """
         await self._database.call(

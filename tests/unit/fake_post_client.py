@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from shared.post_client import HttpResponse
@@ -18,9 +18,6 @@ class Posted(NamedTuple):
     max_bytes: int
 
 
-Reply = HttpResponse | Exception | Callable[[Posted], HttpResponse | Awaitable[HttpResponse]]
-
-
 def reply(
     status: int, *, json_body: object = None, content: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
@@ -30,33 +27,26 @@ def reply(
 
 
 class FakePostClient:
-    """Gives each call the next of `replies`, the last one from then on."""
+    """Gives each call the next of the replies, the last one from then on; an exception is raised."""
 
-    def __init__(self, *replies: Reply) -> None:
-        self.replies: Sequence[Reply] = replies
+    def __init__(self, *replies: HttpResponse | Exception) -> None:
+        self._replies = [*replies]
         self.posted: list[Posted] = []
         self.url = ""
         self.headers: Mapping[str, str] = {}
-        self._answered = 0
 
     def connect(self, url: str, headers: Mapping[str, str], *, connect_seconds: float) -> FakePostClient:
         self.url, self.headers = url, headers
         return self
 
-    def script(self, *replies: Reply) -> None:
-        """From the next call on."""
-        self.replies, self._answered = replies, 0
+    def script(self, *replies: HttpResponse | Exception) -> None:
+        self._replies = [*replies]
 
     async def post(
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
     ) -> HttpResponse:
-        posted = Posted(content, headers, timeout_seconds, max_bytes)
-        self.posted.append(posted)
-        answer = self.replies[min(self._answered, len(self.replies) - 1)]
-        self._answered += 1
+        self.posted.append(Posted(content, headers, timeout_seconds, max_bytes))
+        answer = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         if isinstance(answer, Exception):
             raise answer
-        if isinstance(answer, HttpResponse):
-            return answer
-        made = answer(posted)
-        return made if isinstance(made, HttpResponse) else await made
+        return answer

@@ -6,51 +6,50 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
 Script = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
+def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *headers]) + b"\r\n\r\n" + body
+
+
+@dataclass
 class Server:
-    """Reads each request to its end and answers as its script says, byte for byte."""
+    """What a server saw."""
 
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.url = ""
+    url: str = ""
+    requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+
+@asynccontextmanager
+async def serving(script: Script | bytes, host: str = "127.0.0.1") -> AsyncIterator[Server]:
+    """Reads each request to its end, and answers with the bytes, or as the script does."""
+    server = Server()
+    tasks: set[asyncio.Task[None] | None] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        tasks.add(asyncio.current_task())
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-                request = head + await reader.readexactly(int(length[1]) if length else 0)
-                self.requests.append(request)
-                await self._script(request, writer)
+                server.requests.append(head + await reader.readexactly(int(length[1]) if length else 0))
+                if isinstance(script, bytes):
+                    writer.write(script)
+                else:
+                    await script(server.requests[-1], writer)
                 await writer.drain()
 
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-@asynccontextmanager
-async def serving(script: Script | bytes) -> AsyncIterator[Server]:
-    async def always(_: bytes, writer: asyncio.StreamWriter) -> None:
-        assert isinstance(script, bytes)
-        writer.write(script)
-
-    server = Server(always if isinstance(script, bytes) else script)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    listener = await asyncio.start_server(serve, host, 0)
+    server.url = f"http://{host}:{listener.sockets[0].getsockname()[1]}"
     try:
         yield server
     finally:
         listener.close()
-        await server.stop()
+        for task in filter(None, tasks):
+            task.cancel()
+        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
