@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from functions.runs.services import Services
-from shared.alerts import Alert, Alerts
+from shared.alerts import Alert, claim_alert, settle_alert
 from shared.deadline import Deadline
 from shared.errors import AlertNotSentError, DatabaseError
 from shared.logs import log_event
@@ -30,12 +30,12 @@ _MEMBERS = {"status", "scheduled_for", "started_at", "finished_at", "lateness_se
 async def send_due_alerts(services: Services, webhook: AlertWebhook) -> None:
     """Sends the alerts that are due, until one fails or the time is up. Raises nothing."""
     # Without the longer retries: the slice's caller is waiting, and another slice follows.
-    alerts = Alerts(services.database)
+    database = services.database
     deadline = Deadline(SENDING_SECONDS)
     try:
-        while deadline.remaining() > 0 and (alert := await alerts.claim()) is not None:
+        while deadline.remaining() > 0 and (alert := await claim_alert(database)) is not None:
             error = await _send(webhook, alert, services.now())
-            await alerts.settle(alert, error=error)
+            await settle_alert(database, alert, error=error)
             if error is not None:
                 return
     except DatabaseError as error:

@@ -45,10 +45,6 @@ def test_anything_else_has_no_role(header: str | None) -> None:
     assert TokenCheck([], []).role_of(header) is None
 
 
-def test_the_check_does_not_show_its_tokens() -> None:
-    assert ADMIN_TOKEN not in repr(vars(CHECK))
-
-
 @pytest.mark.parametrize("header", [None, f"Basic {ADMIN_TOKEN}", "x" * 65_536, f"Bearer {INVOKE_TOKEN}"])
 def test_digests_of_all_tokens_are_compared_in_constant_time(
     header: str | None, monkeypatch: pytest.MonkeyPatch
@@ -62,3 +58,4 @@ def test_digests_of_all_tokens_are_compared_in_constant_time(
     monkeypatch.setattr("shared.auth.compare_digest", compare)
     CHECK.role_of(header)
     assert compared == [(32, 32)] * 4
+    assert ADMIN_TOKEN not in repr(vars(CHECK))
