@@ -1,99 +1,58 @@
-"""One HTTP request, and its answer for a person to read."""
+"""One HTTP request, and what a person reads of its answer."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
+from shared.config import split_tokens
 from shared.sanitize import sanitize
 
-TIMEOUT_SECONDS = 60.0
 LONGEST_ANSWER = 1024 * 1024
-LONGEST_CODE = 80
-LONGEST_DETAIL = 300
-# Shorter than this, a part of a header is no secret.
-SHORTEST_SECRET = 12
 
 
-class NoAnswerError(Exception):
-    """There was no answer; the text says why and shows no secret."""
+class CheckError(Exception):
+    """A check failed; the text says what was expected and found, and shows no secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back.
-
-    Args:
-        status: the HTTP status.
-        body: the JSON, or None where it is none.
-        secrets: what `problem` must not show, should the answer repeat it.
-    """
-
-    status: int
-    body: Any
-    secrets: Sequence[str] = field(default=(), repr=False)
-
-    @property
-    def problem(self) -> str:
-        """Returns status, code and detail for a person: one line, cut, without secrets."""
-        body = self.body if isinstance(self.body, dict) else {}
-        code = self._shown(body.get("code"), LONGEST_CODE)
-        detail = self._shown(body.get("detail") or body.get("message") or body.get("title"), LONGEST_DETAIL)
-        return f"{self.status} {code}".rstrip() + (f": {detail}" if detail else "")
-
-    def _shown(self, text: object, limit: int) -> str:
-        if not isinstance(text, str):
-            return ""
-        # Before it is cut: half of a secret is one as well.
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            text = text.replace(secret, "[secret]")
-        return sanitize(text, limit=limit)
-
-
-def call(
-    url: str,
-    *,
-    method: str = "GET",
-    headers: Mapping[str, str] | None = None,
-    body: object = None,
-    timeout_seconds: float = TIMEOUT_SECONDS,
-) -> Answer:
-    """Sends one request; a redirect is an answer like any other.
-
-    Args:
-        url: http or https.
-        method: the HTTP method.
-        headers: may hold secrets.
-        body: sent as JSON; None: nothing.
-        timeout_seconds: for connecting, and for each wait for the answer.
+def send(client: httpx.Client, method: str, url: str, **options: Any) -> httpx.Response:
+    """Sends one request, and returns the answer with the beginning of its body; `options` are those of httpx.
 
     Raises:
-        NoAnswerError: there was no answer.
+        CheckError: there was no answer.
     """
-    headers = headers or {}
-    secrets = [part for text in headers.values() for part in text.split() if len(part) >= SHORTEST_SECRET]
-    identity = {"Accept-Encoding": "identity"}
-    received = b""
+    body = b""
     try:
-        with httpx.stream(method, url, headers={**identity, **headers}, json=body, timeout=timeout_seconds) as response:
+        with client.stream(method, url, **options) as response:
             for piece in response.iter_bytes():
-                received += piece
-                if len(received) > LONGEST_ANSWER:
+                body += piece
+                if len(body) > LONGEST_ANSWER:
                     break
-    except httpx.ConnectError as error:
-        raise NoAnswerError(f"{error}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NoAnswerError(type(error).__name__) from error
-    return Answer(response.status_code, read_json(received), secrets)
+        # The texts of others may repeat a header.
+        reason = error if isinstance(error, httpx.ConnectError) else type(error).__name__
+        raise CheckError(f"{url}: no answer ({reason})") from error
+    return httpx.Response(response.status_code, content=body)
 
 
-def read_json(body: bytes) -> Any:
-    """Returns what the JSON says, or None where it is none."""
+def read_object(answer: httpx.Response) -> dict[str, Any]:
+    """Returns the JSON object of the body, an empty one where the body is anything else."""
     try:
-        return json.loads(body)
+        body = answer.json()
     except ValueError:
-        return None
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def describe_problem(answer: httpx.Response, secrets: Mapping[str, str]) -> str:
+    """Returns status, code and detail of an error on one line, cut, without the secrets that it may repeat."""
+    body = read_object(answer)
+    texts = body.get("code"), body.get("detail") or body.get("message") or body.get("title")
+    code, detail = (text if isinstance(text, str) else "" for text in texts)
+    # Before they are cut: half of a secret is one as well.
+    for secret in sorted(split_tokens(",".join(secrets.values())), key=len, reverse=True):
+        code, detail = code.replace(secret, "[secret]"), detail.replace(secret, "[secret]")
+    said = f"{answer.status_code} {sanitize(code, limit=80)}".rstrip()
+    return f"{said}: {sanitize(detail, limit=300)}" if detail else said

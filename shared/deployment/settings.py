@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from shared.config import ScenarioEvaluationConfig, Settings, UpTo1000, Url
+from shared.config import ScenarioEvaluationConfig, UpTo1000, Url
 from shared.errors import ConfigError
 from shared.scenario_types import load
 from shared.version import VERSION
@@ -24,8 +24,6 @@ INSTANCES_BESIDE_WORKERS = 4
 # Read by telemetry itself. The headers for a collector hold its key, whichever signal they are for.
 _OF_OTHERS = re.compile(r"OTEL_[A-Z0-9_]+")
 _SECRETS_OF_OTHERS = re.compile(r"OTEL_[A-Z0-9_]*HEADERS")
-
-_Kind = TypeVar("_Kind", bound=Settings)
 
 
 def _postgres_url(secret: SecretStr) -> SecretStr:
@@ -46,13 +44,13 @@ def _postgres_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
-class CommonSettings(Settings):
-    """Needed wherever the function runs; each field is the environment variable of the same name in capitals."""
+class DeploymentSettings(ScenarioEvaluationConfig):
+    """What every target needs beside the function's configuration."""
 
     database_url: Annotated[SecretStr, AfterValidator(_postgres_url)] = Field(exclude=True)
 
 
-class CloudRunSettings(CommonSettings):
+class CloudRunSettings(DeploymentSettings):
     """For Google Cloud Run."""
 
     google_cloud_project: str = Field(
@@ -70,7 +68,7 @@ class CloudRunSettings(CommonSettings):
     function_memory: str = Field("512Mi", pattern="^[0-9]{1,6}(Mi|Gi)$", description="an amount such as 512Mi")
 
 
-class ContainerSettings(CommonSettings):
+class ContainerSettings(DeploymentSettings):
     """For any other host that runs an image."""
 
     image: str | None = Field(
@@ -79,40 +77,33 @@ class ContainerSettings(CommonSettings):
     function_url: Url | None = None
 
 
-TARGETS: Final[Mapping[str, type[CommonSettings]]] = {"cloud-run": CloudRunSettings, "container": ContainerSettings}
+TARGETS: Final[Mapping[str, type[DeploymentSettings]]] = {"cloud-run": CloudRunSettings, "container": ContainerSettings}
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A checked deployment.
+    """Checked settings, and the function's own as text by name: those without secrets, and its secrets."""
 
-    Args:
-        config: the function's configuration.
-        settings: where things are.
-        environment: the function's settings without secrets, by name.
-        secrets: its secrets, by name.
-    """
-
-    config: ScenarioEvaluationConfig
-    settings: CommonSettings
+    config: DeploymentSettings
     environment: Mapping[str, str]
     secrets: Mapping[str, str]
 
     def facts(self) -> dict[str, str]:
-        """Returns what deploy.sh works with, by the names of the files that it reads."""
-        url = urlsplit(self.settings.database_url.get_secret_value())
+        """Returns what deploy.sh works with, by the names of the files that it reads; what is not set is empty."""
+        url = urlsplit(self.config.database_url.get_secret_value())
         user, _, place = url.netloc.rpartition("@")
-        found = {name: str(value) for name, value in self.settings.model_dump(exclude_none=True).items()}
-        environment = dict(self.environment)
-        if isinstance(self.settings, CloudRunSettings):
-            # The image that Google builds starts functions-framework by itself, which reads this.
-            environment["FUNCTION_USE_ASGI"] = "true"
-            found.setdefault("function_max_instances", str(self.config.max_workers + INSTANCES_BESIDE_WORKERS))
+        # Only the target's own fields.
+        own = self.config.model_dump(include=set(type(self.config).__annotations__))
+        found = {name: "" if value is None else str(value) for name, value in own.items()}
+        if isinstance(self.config, CloudRunSettings) and self.config.function_max_instances is None:
+            found["function_max_instances"] = str(self.config.max_workers + INSTANCES_BESIDE_WORKERS)
+        found |= {f"secrets/{name}": text for name, text in self.secrets.items()}
         return found | {
             "version": VERSION,
             # As the database remembers it.
             "schedule": " ".join([*self.config.evaluation_schedule.split(), self.config.evaluation_timezone]),
-            "environment.json": json.dumps(environment, indent=1),
+            # Cloud Run's image starts functions-framework by itself, which reads FUNCTION_USE_ASGI.
+            "deployed/environment.json": json.dumps({**self.environment, "FUNCTION_USE_ASGI": "true"}, indent=1),
             "request_timeout": str(self.config.time_budget_seconds + REQUEST_MARGIN_SECONDS),
             "invoke_token": self.config.scheduler_invoke_tokens[0].get_secret_value(),
             "database_url": urlunsplit(url._replace(netloc=f"{user.partition(':')[0]}@{place}")),
@@ -121,49 +112,33 @@ class Deployment:
 
 
 def check(target: str, environment: Mapping[str, str], example: Mapping[str, str]) -> Deployment:
-    """Checks all settings of a deployment.
-
-    Args:
-        target: one of `TARGETS`.
-        environment: names and values.
-        example: the settings of `.env.example`: what has to be set must not be what stands there.
+    """Checks all settings of a deployment; what has to be set must not be what stands in `.env.example`.
 
     Raises:
         ConfigError: names every missing or bad setting at once, and no secret's value.
     """
-    problems: list[str] = []
-
-    def read(kind: type[_Kind]) -> _Kind | None:
-        required = sorted(name.upper() for name, field in kind.model_fields.items() if field.is_required())
-        unchanged = [name for name in required if environment.get(name) and environment[name] == example.get(name)]
-        problems.extend(f"{name}: still what .env.example holds" for name in unchanged)
-        try:
-            return kind.from_environment(environment)
-        except ConfigError as error:
-            problems.extend(error.problems)
-        return None
-
-    config, settings = read(ScenarioEvaluationConfig), read(TARGETS[target])
-    if problems or config is None or settings is None:
+    kind = TARGETS[target]
+    required = sorted(name.upper() for name, field in kind.model_fields.items() if field.is_required())
+    unchanged = [name for name in required if environment.get(name) and environment[name] == example.get(name)]
+    problems = [f"{name}: still what .env.example holds" for name in unchanged]
+    try:
+        config = kind.from_environment(environment)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
         raise ConfigError(problems)
-    return Deployment(config, settings, *_split_secrets(environment))
-
-
-def unknown_names(names: Mapping[str, str]) -> list[str]:
-    """Returns the names in a file of settings that nothing reads: they may be mistyped."""
-    kinds: list[type[Settings]] = [ScenarioEvaluationConfig, *TARGETS.values()]
-    known = {name.upper() for kind in kinds for name in kind.model_fields}
-    return sorted(name for name in names if name not in known and not _OF_OTHERS.fullmatch(name))
-
-
-def _split_secrets(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the function's settings without secrets, and its secrets."""
-    config = ScenarioEvaluationConfig
-    is_secret = {name: bool(_SECRETS_OF_OTHERS.fullmatch(name)) for name in environment if _OF_OTHERS.fullmatch(name)}
-    is_secret |= {name.upper(): config.is_secret(name) for name in config.model_fields}
-    values = {name: text for name in is_secret if (text := environment.get(name, "").strip())}
+    own = {name.upper(): ScenarioEvaluationConfig.is_secret(name) for name in ScenarioEvaluationConfig.model_fields}
+    given = {name: text.strip() for name, text in sorted(environment.items()) if text.strip()}
+    values = {name: text for name, text in given.items() if name in own or _OF_OTHERS.fullmatch(name)}
     if "SCENARIO_TYPES" in values:
         # A file of this machine is not there where the function runs: what it holds goes along.
         values["SCENARIO_TYPES"] = json.dumps(load(values["SCENARIO_TYPES"]))
-    secret = {name: values.pop(name) for name in list(values) if is_secret[name]}
-    return values, secret
+    is_secret = {name: own.get(name, bool(_SECRETS_OF_OTHERS.fullmatch(name))) for name in values}
+    secrets = {name: values.pop(name) for name, yes in is_secret.items() if yes}
+    return Deployment(config, values, secrets)
+
+
+def unknown_names(names: Iterable[str]) -> list[str]:
+    """Returns the names in a file of settings that nothing reads: they may be mistyped."""
+    known = {name.upper() for kind in TARGETS.values() for name in kind.model_fields}
+    return sorted(name for name in names if name not in known and not _OF_OTHERS.fullmatch(name))

@@ -30,7 +30,8 @@ name = os.path.basename(sys.argv[0])
 given = sys.stdin.read() if "--data-file=-" in sys.argv else ""
 with socket.socket(socket.AF_UNIX) as asked:
     asked.connect({socket!r})
-    asked.sendall(json.dumps([name, *sys.argv[1:]]).encode() + b"\\n" + given.encode())
+    words = [os.environ.get("CLOUDSDK_CORE_PROJECT"), name, *sys.argv[1:]]
+    asked.sendall(json.dumps(words).encode() + b"\\n" + given.encode())
     asked.shutdown(socket.SHUT_WR)
     answer = json.loads(b"".join(iter(lambda: asked.recv(65536), b"")))
 sys.stdout.write(answer["stdout"])
@@ -110,7 +111,7 @@ class FakeCloud:
             await self._end(service)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        program, *argv = json.loads(await reader.readline())
+        project, program, *argv = json.loads(await reader.readline())
         given = (await reader.read()).decode()
         words = [program, *(word for word in argv if not word.startswith("--"))]
         options = {word[2:].partition("=")[0]: word.partition("=")[2] for word in argv if word.startswith("--")}
@@ -121,8 +122,8 @@ class FakeCloud:
         try:
             if self.refuse is not None and " ".join(words).startswith(self.refuse):
                 raise RefusedError("PERMISSION_DENIED: the caller does not have permission")
-            if program == "gcloud" and options.get("project") != PROJECT:
-                raise RefusedError(f"the project [{options.get('project')}] is not there")
+            if program == "gcloud" and project != PROJECT:
+                raise RefusedError(f"the project [{project}] is not there")
             printed = await self._carry_out(words, options, given)
             answer["stdout"] = printed if isinstance(printed, str) else "".join(f"{line}\n" for line in printed)
         except (RefusedError, KeyError) as error:
@@ -142,6 +143,8 @@ class FakeCloud:
                 self.enabled |= set(names)
             case ["gcloud", "iam", "service-accounts", "list"]:
                 return sorted(self.accounts)
+            case ["gcloud", "iam", "service-accounts", "describe", account] if account in self.accounts:
+                return [account]
             case ["gcloud", "iam", "service-accounts", "create", name]:
                 self.accounts.add(f"{name}@{PROJECT}.iam.gserviceaccount.com")
             case ["gcloud", "iam", "service-accounts", "delete", account]:
@@ -153,13 +156,12 @@ class FakeCloud:
             case ["gcloud", "secrets", "delete", name]:
                 del self.secrets[name]
             case ["gcloud", "secrets", "versions", "list", name]:
-                newest_first = sorted(self.secrets[name].versions, reverse=True)
-                return [str(number) for number in newest_first[: int(options.get("limit", 1000))]]
+                return [str(number) for number in sorted(self.secrets[name].versions, reverse=True)]
             case ["gcloud", "secrets", "versions", "add", name]:
                 stored = self.secrets[name]
                 stored.ever += 1
                 stored.versions[stored.ever] = given
-                return [f"projects/1/secrets/{name}/versions/{stored.ever}"]
+                return [str(stored.ever)]
             case ["gcloud", "secrets", "versions", "access", number]:
                 # Exactly as it was put in, without a line's end.
                 return self.secrets[options["secret"]].versions[int(number)]

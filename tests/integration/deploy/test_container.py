@@ -64,8 +64,8 @@ async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer
     old = deployer.settings["SCHEDULER_INVOKE_TOKENS"]
     await deployer.succeed("--target", "container", "--rotate-tokens")
     assert deployer.settings["SCHEDULER_INVOKE_TOKENS"].endswith(f",{old}")
-    early = await deployer.refused("--target", "container", "--rotate-tokens", step="Take the old tokens away")
-    assert "does not know the new tokens yet" in early
+    early = await deployer.refused("--target", "container", "--rotate-tokens", step="Try the new tokens")
+    assert "does not know the first of SCHEDULER_ADMIN_TOKENS" in early
     assert (await deployer.vault())["scheduler_invoke_token"] == old
     await deployer.cloud.serve(container, env | deployer.settings, argv)
     await deployer.succeed("--target", "container", "--rotate-tokens")

@@ -35,7 +35,7 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
     announced = await deployer.succeed("--dry-run")
     assert steps(announced) == STEPS
     assert "20261120000100_create_sample_peer_mentors.sql" in announced
-    assert f"would run: gcloud --project={PROJECT} --quiet run deploy" in announced
+    assert f"would run: gcloud run deploy {FUNCTION}" in announced
     assert (deployer.cloud.changes, await deployer.snapshot()) == ([], empty)
 
     await break_off(deployer)

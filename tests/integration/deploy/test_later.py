@@ -48,7 +48,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
 
     # What the function answers the database is shown with its code and its detail.
     await deployer.rows("revoke all on function public.scheduler_open_slot from service_role")
-    said = await deployer.refused(step="Have the database call the function")
+    said = await deployer.refused(step="Connect the database to the function")
     refusal = "500 database_refused: the Data API refused a call (42501); the log has it under trace id "
     assert f"the database's call was answered: {refusal}" in said
 
@@ -56,7 +56,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
     await deployer.rows("drop view public.active_peer_mentors")
     await deployer.rows("create view public.active_peer_mentors as select gen_random_uuid() as user_id, '' as segments")
     deployer.cloud.changes.clear()
-    said = await deployer.refused(step="Check the view of the mentors")
+    said = await deployer.refused(step="Check the view of the mentors, prepare the schedule")
     assert "public.active_peer_mentors, column segments: expected text[], found text" in said
     assert deployer.cloud.changes == []
 
@@ -70,7 +70,7 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
     old = {name: deployer.settings[name] for name in TOKENS}
     elsewhere = {"SCHEDULER_ADMIN_TOKENS": deployer.project.admin_token}
     said = await deployer.refused("--rotate-tokens", step="Check credentials", env=elsewhere)
-    assert "the environment has the last word" in said
+    assert "the environment overrides the file" in said
     assert {name: deployer.settings[name] for name in TOKENS} == old
     known: list[int] = []
 

@@ -41,7 +41,7 @@ async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Dep
     unreachable = "postgresql://postgres:pass%3Aword-1234@127.0.0.1:9/postgres"
     deployer.write_settings(**right | {"DATABASE_URL": unreachable, "SUPABASE_URL": "http://127.0.0.1:9"})
     said = await deployer.refused(step=CREDENTIALS)
-    for problem in ("DATABASE_URL:", "Connection refused", "SUPABASE_URL: http://127.0.0.1:9 does not answer"):
+    for problem in ("DATABASE_URL:", "Connection refused", "SUPABASE_URL: http://127.0.0.1:9/rest/v1/: no answer"):
         assert problem in said
     deployer.write_settings(**right)
 

@@ -65,7 +65,7 @@ def test_secrets_and_other_settings_go_separate_ways(tmp_path: Path) -> None:
     }
     secrets = deployment.secrets.values()
     assert not any(secret in text for text in deployment.environment.values() for secret in secrets)
-    assert json.loads(deployment.facts()["environment.json"]) == {
+    assert json.loads(deployment.facts()["deployed/environment.json"]) == {
         "SUPABASE_URL": REQUIRED["SUPABASE_URL"],
         "SCENARIO_ENGINE_URL": URL,
         "SCENARIO_TYPES": '[{"type": "a"}]',
@@ -80,7 +80,7 @@ def test_a_container_needs_no_cloud() -> None:
     nothing = {"GOOGLE_CLOUD_PROJECT": "", "GOOGLE_CLOUD_REGION": ""}
     facts = checked("container", FUNCTION_URL="https://f.example/", **nothing).facts()
     assert facts["function_url"] == "https://f.example"
-    assert "image" not in facts
+    assert facts["image"] == ""
 
 
 @pytest.mark.parametrize(

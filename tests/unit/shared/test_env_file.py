@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.deployment.env_file import UnusableFileError, change_tokens, read_env_file
+from shared.deployment.env_file import change_tokens, read_env_file
+from shared.errors import ConfigError
 
 FILE = """\
 # tokens
@@ -44,7 +45,7 @@ def test_a_file_is_read_whatever_wrote_it(env_file: Path, before: str, ending: s
 def test_new_tokens_come_first_and_the_old_ones_stay(env_file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(env_file)
-    change_tokens(link, "add")
+    change_tokens(link, add=True)
     assert link.is_symlink()
     settings = read_env_file(env_file)
     new, *old = settings["SCHEDULER_ADMIN_TOKENS"].split(",")
@@ -55,7 +56,7 @@ def test_new_tokens_come_first_and_the_old_ones_stay(env_file: Path, tmp_path: P
 
 def test_only_the_newest_tokens_are_kept_and_all_else_stays(env_file: Path) -> None:
     env_file.chmod(0o644)
-    change_tokens(env_file, "keep-newest")
+    change_tokens(env_file, add=False)
     changed = FILE.replace("=outdated", "=invoke-1").replace("\nexport SCHEDULER_ADMIN", "SCHEDULER_ADMIN")
     assert env_file.read_text() == changed.replace('"admin-1, admin-0"', "admin-1")
     assert env_file.stat().st_mode & 0o777 == 0o600
@@ -78,6 +79,6 @@ def test_an_unusable_file_is_refused_and_left_as_it_was(tmp_path: Path, content:
     path = tmp_path / ".env"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UnusableFileError, match=said):
-        change_tokens(path, "add")
+    with pytest.raises(ConfigError, match=said):
+        change_tokens(path, add=True)
     assert content is None or path.read_bytes() == content
