@@ -20,9 +20,15 @@ create table public.scheduler_invocations (
   -- Digest of the request under a client's key: the same key with another request is an error.
   request_hash text,
   trigger text not null,
+  -- The authenticated caller: 'pg_cron', 'cloud_scheduler', or the name of a token.
+  triggered_by text not null,
+  -- Whom a manual run's request names; a claim, not checked.
+  requested_by text,
+  -- Why a manual run was requested.
+  reason text,
   status text not null default 'pending',
   scheduled_for timestamptz not null,
-  created_at timestamptz not null default now(),
+  invoked_at timestamptz not null default now(),
   started_at timestamptz,
   finished_at timestamptz,
   expires_at timestamptz not null,
@@ -41,6 +47,7 @@ create table public.scheduler_invocations (
   enumeration_cursor text,
   enumeration_done boolean not null default false,
   next_batch_no integer not null default 1,
+  pages_processed integer not null default 0,
   -- Rows of the mentors' view that led to no evaluation. no_scenario_applies and user_id_missing are in no batch; of
   -- invalid_segments the pairs are in a batch, and skipped, unless another row of the same user can be used.
   skip_reasons jsonb not null default '{"no_scenario_applies": 0, "user_id_missing": 0, "invalid_segments": 0}',
@@ -52,6 +59,8 @@ create table public.scheduler_invocations (
   -- Where the engine is the reason: what was wrong with its answers, such as a certificate that has expired.
   error_message text,
   note text,
+  -- The function has logged its end. Runs that SQL ended are logged by the next slice.
+  end_is_logged boolean not null default false,
   -- Gone from the API; its slot and its key stay used. The rows go with prune.
   deleted_at timestamptz,
   constraint trigger_is_known check (trigger in ('schedule', 'manual', 'retry')),
@@ -59,7 +68,9 @@ create table public.scheduler_invocations (
     status in ('pending', 'running', 'success', 'partial', 'failed', 'cancelled', 'skipped')
   ),
   constraint error_code_is_known check (
-    error_code in ('engine_unavailable', 'engine_rejected', 'expired', 'no_active_mentors', 'mentors_view_invalid', 'overlap')
+    error_code in (
+      'engine_unavailable', 'engine_rejected', 'expired', 'marked_failed', 'no_active_mentors', 'mentors_view_invalid', 'overlap'
+    )
   ),
   constraint error_message_explains_an_error_code check (error_message is null or error_code is not null),
   constraint error_message_is_bounded check (char_length(error_message) <= 300),
@@ -67,16 +78,22 @@ create table public.scheduler_invocations (
   constraint running_has_started check (status <> 'running' or started_at is not null),
   constraint only_a_retry_has_a_source check (retry_of is null or trigger = 'retry'),
   constraint only_what_has_ended_is_deleted check (deleted_at is null or finished_at is not null),
-  constraint note_is_bounded check (char_length(note) <= 2000)
+  constraint note_is_bounded check (char_length(note) <= 2000),
+  constraint reason_is_bounded check (char_length(reason) <= 300),
+  constraint triggered_by_is_bounded check (char_length(triggered_by) between 1 and 64),
+  constraint requested_by_is_bounded check (char_length(requested_by) <= 100)
 );
 
-create index scheduler_invocations_newest on public.scheduler_invocations (created_at desc, id) where deleted_at is null;
+create index scheduler_invocations_newest on public.scheduler_invocations (invoked_at desc, id) where deleted_at is null;
 create index scheduler_invocations_deleted on public.scheduler_invocations (deleted_at) where deleted_at is not null;
 create index scheduler_invocations_retries on public.scheduler_invocations (retry_of) where retry_of is not null;
 create index scheduler_invocations_open on public.scheduler_invocations (expires_at)
 where status in ('pending', 'running');
 create index scheduler_invocations_ended on public.scheduler_invocations (finished_at)
 where finished_at is not null;
+
+create index scheduler_invocations_end_not_logged on public.scheduler_invocations (finished_at)
+where finished_at is not null and not end_is_logged;
 
 -- Overlap as a fact of the schema: two scheduled runs cannot be open at once, also in a race.
 create unique index scheduler_invocations_one_scheduled_run on public.scheduler_invocations ((true))
@@ -117,6 +134,8 @@ create table public.scheduler_invocation_batches (
   skipped integer not null default 0,
   failed integer not null default 0,
   not_evaluated integer not null default 0,
+  -- Users of whom at least one pair was evaluated: triggered, not_triggered or suppressed.
+  users_evaluated integer not null default 0,
   -- {"SCENARIO_TYPE": {"OUTCOME": count, …}, …}
   scenario_counts jsonb not null default '{}',
   -- {"CODE": pairs, …}: the 20 commonest causes of its failures. How many pairs failed by other causes is `failed` less these.
@@ -126,6 +145,7 @@ create table public.scheduler_invocation_batches (
   finished_at timestamptz,
   primary key (invocation_id, batch_no),
   constraint batch_has_pairs check (evaluations > 0),
+  constraint only_its_users_are_evaluated check (users_evaluated between 0 and mentors),
   constraint users_are_in_order check (first_user_id <= last_user_id),
   constraint state_is_known check (state in ('open', 'done', 'abandoned')),
   constraint ended_batch_has_a_time check ((state = 'open') = (finished_at is null)),
@@ -145,6 +165,9 @@ where state = 'open';
 -- For scheduler.canary, which must not search millions of evaluations after a run in which all failed.
 create index scheduler_invocation_batches_answered on public.scheduler_invocation_batches (finished_at)
 where triggered + suppressed > 0;
+-- For scheduler.engine_answered_since.
+create index scheduler_invocation_batches_evaluated on public.scheduler_invocation_batches (finished_at)
+where users_evaluated > 0;
 
 create table public.scheduler_evaluations (
   -- Of an invocation whose batch is held while the row is written (scheduler_complete). A foreign key would look that up once

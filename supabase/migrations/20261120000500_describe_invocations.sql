@@ -71,36 +71,46 @@ language sql stable set search_path = '' as $$
   select jsonb_build_object(
     'id', i.id,
     'trigger', i.trigger,
+    'triggered_by', i.triggered_by,
+    'requested_by', i.requested_by,
+    'reason', i.reason,
     'status', i.status,
     'dry_run', i.dry_run,
     'scheduled_for', i.scheduled_for,
-    'created_at', i.created_at,
+    'invoked_at', i.invoked_at,
     'started_at', i.started_at,
     'finished_at', i.finished_at,
     'expires_at', i.expires_at,
+    'duration_ms', round(extract(epoch from i.finished_at - i.started_at) * 1000)::bigint,
     'lateness_seconds', round(extract(epoch from i.started_at - i.scheduled_for))::bigint,
     'retry_of', i.retry_of,
     'note', i.note,
     'error_code', i.error_code,
     'error_message', i.error_message,
     'skip_reasons', i.skip_reasons,
-    'counts', (
-      select jsonb_build_object(
-        'mentors', coalesce(sum(b.mentors), 0) + i.mentors_skipped,
-        'mentors_skipped', i.mentors_skipped,
-        'batches', count(*),
-        'batches_done', count(*) filter (where b.state = 'done'),
-        'evaluations', coalesce(sum(b.evaluations), 0),
-        'triggered', coalesce(sum(b.triggered), 0),
-        'not_triggered', coalesce(sum(b.not_triggered), 0),
-        'suppressed', coalesce(sum(b.suppressed), 0),
-        'skipped', coalesce(sum(b.skipped), 0),
-        'failed', coalesce(sum(b.failed), 0),
-        'not_evaluated', coalesce(sum(b.not_evaluated), 0)
+    'pages_processed', i.pages_processed
+  ) || (
+    select jsonb_build_object(
+        'users_evaluated', coalesce(sum(b.users_evaluated), 0),
+        -- A dry run sends none.
+        'notifications_dispatched', case when i.dry_run then 0 else coalesce(sum(b.triggered), 0) end,
+        'mentors_remaining', coalesce(sum(b.mentors) filter (where b.state <> 'done'), 0),
+        'counts', jsonb_build_object(
+          'mentors', coalesce(sum(b.mentors), 0) + i.mentors_skipped,
+          'mentors_skipped', i.mentors_skipped,
+          'batches', count(*),
+          'batches_done', count(*) filter (where b.state = 'done'),
+          'evaluations', coalesce(sum(b.evaluations), 0),
+          'triggered', coalesce(sum(b.triggered), 0),
+          'not_triggered', coalesce(sum(b.not_triggered), 0),
+          'suppressed', coalesce(sum(b.suppressed), 0),
+          'skipped', coalesce(sum(b.skipped), 0),
+          'failed', coalesce(sum(b.failed), 0),
+          'not_evaluated', coalesce(sum(b.not_evaluated), 0)
+        )
       )
-        from public.scheduler_invocation_batches as b
-       where b.invocation_id = i.id
-    )
+      from public.scheduler_invocation_batches as b
+     where b.invocation_id = i.id
   )
     from public.scheduler_invocations as i
    where i.id = p_invocation_id

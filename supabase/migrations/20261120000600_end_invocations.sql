@@ -8,7 +8,8 @@ language sql stable set search_path = '' as $$
   select case
     when not p_invocation.enumeration_done and evaluated = 0 then 'failed'
     when not p_invocation.enumeration_done then 'partial'
-    when mentors = 0 and p_invocation.trigger = 'schedule' then 'failed'
+    when mentors = 0 and p_invocation.trigger = 'schedule' then
+      case p_invocation.config ->> 'empty_roster' when 'success' then 'success' else 'failed' end
     -- Mentors whose rows cannot be used were not left out on purpose.
     when evaluated = 0 and (p_invocation.skip_reasons ->> 'invalid_segments')::integer > 0 then 'failed'
     when failed + not_evaluated = 0 then 'success'
@@ -64,7 +65,9 @@ begin
        set status = v_status,
            finished_at = clock_timestamp(),
            error_code = scheduler.final_error(v_invocation, v_status),
-           error_message = null
+           error_message = null,
+           -- By the caller, who is told.
+           end_is_logged = true
      where id = p_invocation_id;
   elsif p_waits_for_view then
     update public.scheduler_invocations
@@ -113,14 +116,15 @@ begin
 end
 $$;
 
--- Ends an invocation early and abandons what is open, in one transaction. A worker that is still at one of its batches may
+-- Ends an invocation early and abandons what is open, in one transaction. p_verdict: an operator's, 'cancelled' or 'failed' (with
+-- p_message, the reason); null: it has expired. A worker that is still at one of its batches may
 -- record it afterwards: what happened is counted, but moves neither status nor finished_at.
-create function scheduler.terminate(p_invocation_id uuid, p_cancelled boolean) returns void
+create function scheduler.terminate(p_invocation_id uuid, p_verdict text default null, p_message text default null) returns void
 language plpgsql set search_path = '' as $$
 declare
   v_invocation public.scheduler_invocations;
   v_abandoned integer;
-  v_status text := 'cancelled';
+  v_status text := p_verdict;
   v_error text;
 begin
   select * into v_invocation from public.scheduler_invocations where id = p_invocation_id for no key update;
@@ -128,8 +132,8 @@ begin
     return;
   end if;
   v_abandoned := scheduler.abandon_batches(v_invocation);
-  v_error := v_invocation.error_code;
-  if not p_cancelled then
+  v_error := case p_verdict when 'failed' then 'marked_failed' else v_invocation.error_code end;
+  if p_verdict is null then
     v_status := scheduler.final_status(v_invocation);
     v_error := case
       -- Only the end was missing: nothing was lost by the time.
@@ -142,16 +146,20 @@ begin
      set status = v_status,
          finished_at = clock_timestamp(),
          error_code = v_error,
-         error_message = case when v_error = v_invocation.error_code then error_message end
+         error_message = case
+           when p_verdict = 'failed' then p_message
+           when v_error = v_invocation.error_code then error_message
+         end
    where id = p_invocation_id;
 end
 $$;
 
--- Changes what a caller may change of an invocation: cancels it, sets its note (p_note null: removes it), or both or
--- neither. Returns {"ended_otherwise": it cannot be cancelled any more, and nothing was changed; "invocation": as it is
+-- Changes what a caller may change of an invocation: ends it with a verdict (p_status 'cancelled', or 'failed' with
+-- p_error_message; null: none), sets its note (p_note null: removes it), or both or neither. Returns {"ended_otherwise": it has ended already, and nothing was changed; "invocation": as it is
 -- afterwards}, or null when there is none. One that was cancelled before may be cancelled again.
-create function public.scheduler_update(p_invocation_id uuid, p_cancel boolean, p_set_note boolean, p_note text)
-returns jsonb
+create function public.scheduler_update(
+  p_invocation_id uuid, p_status text, p_error_message text, p_set_note boolean, p_note text
+) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
 declare
   v_status text;
@@ -162,11 +170,14 @@ begin
   if not found then
     return null;
   end if;
-  if p_cancel and v_status not in ('pending', 'running', 'cancelled') then
+  if p_status is not null
+     and v_status not in ('pending', 'running')
+     and not (p_status = 'cancelled' and v_status = 'cancelled')
+  then
     return jsonb_build_object('ended_otherwise', true, 'invocation', scheduler.describe_invocation(p_invocation_id));
   end if;
-  if p_cancel then
-    perform scheduler.terminate(p_invocation_id, p_cancelled => true);
+  if p_status is not null then
+    perform scheduler.terminate(p_invocation_id, p_status, p_error_message);
   end if;
   if p_set_note then
     update public.scheduler_invocations set note = p_note where id = p_invocation_id;
@@ -209,7 +220,7 @@ begin
      order by id
   loop
     begin
-      perform scheduler.terminate(v_id, p_cancelled => false);
+      perform scheduler.terminate(v_id);
     exception when others then
       raise warning 'scheduler: invocation % has expired but cannot be ended: %', v_id, sqlerrm;
     end;
@@ -221,12 +232,12 @@ revoke all on function
   scheduler.final_status(public.scheduler_invocations),
   scheduler.final_error(public.scheduler_invocations, text),
   scheduler.abandon_batches(public.scheduler_invocations),
-  scheduler.terminate(uuid, boolean),
+  scheduler.terminate(uuid, text, text),
   scheduler.expire()
 from public, anon, authenticated, service_role;
 revoke all on function
-  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
+  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, text, text, boolean, text), public.scheduler_delete(uuid)
 from public, anon, authenticated;
 grant execute on function
-  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, boolean, boolean, text), public.scheduler_delete(uuid)
+  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, text, text, boolean, text), public.scheduler_delete(uuid)
 to service_role;

@@ -24,6 +24,37 @@ language sql stable set search_path = '' set enable_seqscan = off set enable_bit
    limit 1
 $$;
 
+-- Whether the engine evaluated a user after p_since, as far as is recorded: an engine that is down did not.
+create function scheduler.engine_answered_since(p_since timestamptz) returns boolean
+language sql stable set search_path = '' as $$
+  select exists (
+    select from public.scheduler_invocation_batches as b where b.users_evaluated > 0 and b.finished_at >= p_since
+  )
+$$;
+
+-- The runs that SQL ended (expired, cancelled, marked as failed) and no slice has logged, 50 at most; from now on they are
+-- logged. Rows that another transaction has locked are left to the next slice.
+create function scheduler.take_unlogged_ends() returns jsonb
+language sql volatile set search_path = '' as $$
+  with taken as (
+    update public.scheduler_invocations as i
+       set end_is_logged = true
+     where i.id in (
+       select ended.id
+         from public.scheduler_invocations as ended
+        where ended.finished_at is not null and not ended.end_is_logged
+        order by ended.finished_at
+        limit 50
+          for no key update skip locked
+     )
+    returning i.id, i.finished_at
+  )
+  select coalesce(jsonb_agg(jsonb_build_object(
+      'invocation', scheduler.summarize_invocation(taken.id), 'failures', scheduler.commonest_causes(taken.id)
+    ) order by taken.finished_at), '[]')
+    from taken
+$$;
+
 -- What one slice is given to enumerate and to finish, the oldest first: all that is open, but not more than 50 runs, nor more
 -- chosen users than about a megabyte of ids, whatever waits. The scheduled run, of which there is one at most, comes first,
 -- however many manual runs wait. What needs a slice comes before what only waits for its batches,
@@ -40,7 +71,7 @@ language sql stable set search_path = '' as $$
                    order by open.trigger <> 'schedule', open.enumeration_done and exists (
                      select from public.scheduler_invocation_batches as b
                       where b.invocation_id = open.id and b.state = 'open'
-                   ), open.created_at, open.id
+                   ), open.invoked_at, open.id
                  ) as position
             from public.scheduler_invocations as open
            where open.status in ('pending', 'running')
@@ -56,10 +87,12 @@ $$;
 -- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
 -- {"clock": now}: the caller repeats the call with slots computed from that. So the usual case is one round trip.
 --
--- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "canary", "alert_due", "poison_overdue"}: whether
+-- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "canary",
+-- "engine_answered_recently", "alert_due", "poison_overdue", "ended"}: whether
 -- this call opened the slot, whether p_requested_slot names no slot, the slot's invocation (its summary; null: none), what is
 -- open to work on, whether more is than this slice is given, a canary, whether an alert waits to be sent, and whether a poison
--- batch has waited for so long that it comes before all else, or it would wait for as long as other work does not end. The run
+-- batch has waited for so long that it comes before all else, or it would wait for as long as other work does not end, and which
+-- runs ended since the last slice without one that logged it. p_triggered_by: the caller, kept with what this call opens. The run
 -- of a slot whose mentors' view has the wrong columns is opened as pending: reading the view is refused, and the run begins once
 -- the view is fixed. Until then it is visible, raises an alert when it is late, and expires.
 create function public.scheduler_open_slot(
@@ -71,6 +104,7 @@ create function public.scheduler_open_slot(
   p_max_workers integer,
   p_time_budget_seconds integer,
   p_retention_days integer,
+  p_triggered_by text,
   p_config jsonb
 ) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
@@ -112,9 +146,9 @@ begin
     then
       v_view_is_invalid := public.scheduler_mentors_view_fault() is not null;
       insert into public.scheduler_invocations
-        (idempotency_key, trigger, status, scheduled_for, started_at, expires_at, config, engine_scope, error_code)
+        (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, config, engine_scope, error_code)
       values
-        (scheduler.slot_key(p_due_slot), 'schedule', case when v_view_is_invalid then 'pending' else 'running' end, p_due_slot,
+        (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, case when v_view_is_invalid then 'pending' else 'running' end, p_due_slot,
          case when not v_view_is_invalid then v_now end, v_now + make_interval(hours => p_expires_after_hours), p_config,
          scheduler.slot_key(p_due_slot), case when v_view_is_invalid then 'mentors_view_invalid' end)
       on conflict do nothing;
@@ -122,10 +156,11 @@ begin
       if not v_opened then
         -- Either the slot is already there, or the one scheduled run that may be open is still open.
         insert into public.scheduler_invocations
-          (idempotency_key, trigger, status, scheduled_for, finished_at, expires_at, config, engine_scope, error_code)
+          (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope, error_code,
+           end_is_logged)
         values
-          (scheduler.slot_key(p_due_slot), 'schedule', 'skipped', p_due_slot, v_now, v_now, p_config,
-           scheduler.slot_key(p_due_slot), 'overlap')
+          (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, 'skipped', p_due_slot, v_now, v_now, p_config,
+           scheduler.slot_key(p_due_slot), 'overlap', true)
         on conflict (idempotency_key) do nothing;
         v_opened := found;
       end if;
@@ -153,7 +188,7 @@ begin
       -- Needed, and possibly long, until all mentors are read.
       'request', case when not i.enumeration_done then i.request end,
       'enumeration_cursor', i.enumeration_cursor,
-      'enumeration_done', i.enumeration_done) order by i.created_at), '[]')
+      'enumeration_done', i.enumeration_done) order by i.invoked_at), '[]')
     into v_open
     from scheduler.open_for_a_slice() as i;
 
@@ -170,16 +205,20 @@ begin
       select count(*) from public.scheduler_invocations where status in ('pending', 'running')
     ),
     'canary', scheduler.canary(),
+    'engine_answered_recently', scheduler.engine_answered_since(v_now - make_interval(secs => p_time_budget_seconds)),
     'alert_due', scheduler.alert_is_due(),
-    'poison_overdue', scheduler.has_visible(scheduler.poison_queue(), interval '10 minutes')
+    'poison_overdue', scheduler.has_visible(scheduler.poison_queue(), interval '10 minutes'),
+    'ended', scheduler.take_unlogged_ends()
   );
 end
 $$;
 
-revoke all on function scheduler.canary(), scheduler.open_for_a_slice() from public, anon, authenticated, service_role;
+revoke all on function
+  scheduler.canary(), scheduler.engine_answered_since(timestamptz), scheduler.take_unlogged_ends(), scheduler.open_for_a_slice()
+from public, anon, authenticated, service_role;
 revoke all on function public.scheduler_open_slot(
-  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, jsonb
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb
 ) from public, anon, authenticated;
 grant execute on function public.scheduler_open_slot(
-  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, jsonb
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb
 ) to service_role;

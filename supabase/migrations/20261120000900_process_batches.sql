@@ -102,6 +102,7 @@ begin
   update public.scheduler_invocations
      set enumeration_cursor = coalesce(p_next_cursor, enumeration_cursor),
          enumeration_done = p_done,
+         pages_processed = pages_processed + 1,
          skip_reasons = (
            select jsonb_object_agg(reason.key, reason.value::integer + coalesce((p_skip_reasons ->> reason.key)::integer, 0))
              from jsonb_each_text(skip_reasons) as reason
@@ -209,7 +210,7 @@ $$;
 -- p_results: the results but 'not_triggered', which are only counted; grouped by what they share, because a million users'
 -- share little else than that: [{"scenario_type", "outcome", "attempts", "error_code"?, "error_message"?, "user_ids": […],
 -- "notification_ids"?: […]}, …], the notifications' in the order of the users'. p_scenario_counts counts every result:
--- {"SCENARIO_TYPE": {"OUTCOME": n}}. p_remaining: users of the batch whose retries hit the deadline (null: none).
+-- {"SCENARIO_TYPE": {"OUTCOME": n}}. p_users_evaluated: users with a pair that was evaluated. p_remaining: users of the batch whose retries hit the deadline (null: none).
 -- They become a batch of their own without deliveries, because this one made progress; if this one was abandoned
 -- meanwhile, so is theirs. Returns 'done', 'already_done' or 'gone' (the invocation was pruned, the batch was split).
 create function public.scheduler_complete(
@@ -218,6 +219,7 @@ create function public.scheduler_complete(
   p_deliveries integer,
   p_results jsonb,
   p_scenario_counts jsonb,
+  p_users_evaluated integer,
   p_duration_ms integer,
   p_worker text,
   p_remaining uuid[] default null
@@ -309,6 +311,7 @@ begin
          skipped = coalesce((v_counts ->> 'skipped')::integer, 0),
          failed = coalesce((v_counts ->> 'failed')::integer, 0),
          not_evaluated = 0,
+         users_evaluated = p_users_evaluated,
          scenario_counts = p_scenario_counts,
          failure_counts = case when v_counts ? 'failed' then scheduler.count_by_cause(p_results) else '{}' end,
          duration_ms = p_duration_ms,
@@ -478,14 +481,14 @@ from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, jsonb),
   public.scheduler_claim(integer, integer, boolean, text),
-  public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
+  public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),
   public.scheduler_split(uuid, integer, integer)
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_enqueue(uuid, text, text, boolean, jsonb, jsonb),
   public.scheduler_claim(integer, integer, boolean, text),
-  public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, text, uuid[]),
+  public.scheduler_complete(uuid, integer, integer, jsonb, jsonb, integer, integer, text, uuid[]),
   public.scheduler_release(uuid, integer, integer, integer, boolean),
   public.scheduler_split(uuid, integer, integer)
 to service_role;

@@ -115,7 +115,11 @@ begin
     -- One even when no batch is visible: an enumeration or a finish may have been left lying.
     v_wanted := greatest(1, least(v_settings.max_workers, scheduler.visible_batches(v_settings.max_workers)));
   end if;
-  if v_settings.next_due_at is null or v_settings.next_due_at <= clock_timestamp() or scheduler.alert_is_stale() then
+  if v_settings.next_due_at is null
+     or v_settings.next_due_at <= clock_timestamp()
+     or scheduler.alert_is_stale()
+     or exists (select from public.scheduler_invocations where finished_at is not null and not end_is_logged)
+  then
     v_wanted := greatest(1, v_wanted);
   end if;
   v_wanted := v_wanted - (select count(*) from scheduler.dispatches where ended_at is null);

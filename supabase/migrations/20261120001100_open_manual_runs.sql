@@ -4,11 +4,12 @@
 -- p_invocation_id: chosen by the caller, so that a call repeated after a lost answer finds what it opened itself.
 -- p_idempotency_key and p_request_hash: the client's key (null: none) and a digest of the request.
 -- p_retry_of: evaluate what that run left unfinished, with the keys that the engine saw then.
+-- p_triggered_by, p_requested_by and p_reason: who was authenticated, whom the request names, and why.
 -- p_request_slice: the caller will not work on it, so request a slice at once.
--- Returns {"outcome", "invocation", "canary"}; the outcome is one of
+-- Returns {"outcome", "invocation", "canary", "engine_answered_recently"}; the outcome is one of
 --   opened, same (the key's invocation), other_request (the key stands for another request), deleted (the key's invocation was),
 --   retry_source_unknown, retry_source_open, retry_already_open, nothing_to_retry, retry_window_closed;
--- the invocation is null unless it is opened or the same, the canary unless it is opened.
+-- the invocation is null unless it is opened or the same, the last two unless it is opened.
 -- Raises MV001 instead of opening anything where the mentors' view has the wrong columns.
 create function public.scheduler_open(
   p_invocation_id uuid,
@@ -18,9 +19,13 @@ create function public.scheduler_open(
   p_dry_run boolean,
   p_retry_of uuid,
   p_note text,
+  p_triggered_by text,
+  p_requested_by text,
+  p_reason text,
   p_config jsonb,
   p_expires_after_hours integer,
   p_engine_key_ttl_hours integer,
+  p_time_budget_seconds integer,
   p_request_slice boolean
 ) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
@@ -53,8 +58,8 @@ begin
         return jsonb_build_object('outcome', 'retry_source_open', 'invocation', null, 'canary', null);
       when v_source.enumeration_done and not exists (
         select from public.scheduler_invocation_batches
-         where invocation_id = p_retry_of and (failed > 0 or not_evaluated > 0)
-      ) then
+         where invocation_id = p_retry_of and not_evaluated > 0
+      ) and not scheduler.has_failures(p_retry_of, coalesce((p_request -> 'include_unknown')::boolean, false)) then
         return jsonb_build_object('outcome', 'nothing_to_retry', 'invocation', null, 'canary', null);
       else
         v_dry_run := p_dry_run or v_source.dry_run;
@@ -75,11 +80,12 @@ begin
   end if;
 
   insert into public.scheduler_invocations
-    (id, idempotency_key, request_hash, trigger, scheduled_for, created_at, expires_at, dry_run, retry_of, request, config,
-     engine_scope, engine_scope_since, note)
+    (id, idempotency_key, request_hash, trigger, triggered_by, requested_by, reason, scheduled_for, invoked_at, expires_at, dry_run,
+     retry_of, request, config, engine_scope, engine_scope_since, note)
   values
-    (p_invocation_id, v_key, p_request_hash, case when p_retry_of is null then 'manual' else 'retry' end, v_now, v_now,
-     v_expires_at, v_dry_run, p_retry_of, p_request, p_config, v_scope, v_scope_since, p_note)
+    (p_invocation_id, v_key, p_request_hash, case when p_retry_of is null then 'manual' else 'retry' end, p_triggered_by,
+     p_requested_by, p_reason, v_now, v_now, v_expires_at, v_dry_run, p_retry_of, p_request, p_config, v_scope, v_scope_since,
+     p_note)
   on conflict do nothing;
   if not found then
     -- Another call was faster, by the key or by the one retry that may be open.
@@ -95,9 +101,26 @@ begin
   return jsonb_build_object(
     'outcome', 'opened',
     'invocation', scheduler.describe_invocation(p_invocation_id),
-    'canary', scheduler.canary()
+    'canary', scheduler.canary(),
+    'engine_answered_recently', scheduler.engine_answered_since(v_now - make_interval(secs => p_time_budget_seconds))
   );
 end
+$$;
+
+-- Whether a run has failed pairs that a retry of it evaluates: those whose outcome the engine left unknown, and may have acted
+-- on, only where p_include_unknown. By ranges of the causes' index, because an unequal is not searched for in one.
+create function scheduler.has_failures(p_invocation_id uuid, p_include_unknown boolean) returns boolean
+language sql stable set search_path = '' as $$
+  select exists (
+      select from public.scheduler_evaluations
+       where invocation_id = p_invocation_id and outcome = 'failed' and error_code < 'outcome_unknown'
+    ) or exists (
+      select from public.scheduler_evaluations
+       where invocation_id = p_invocation_id and outcome = 'failed' and error_code > 'outcome_unknown'
+    ) or (p_include_unknown and exists (
+      select from public.scheduler_evaluations
+       where invocation_id = p_invocation_id and outcome = 'failed' and error_code = 'outcome_unknown'
+    ))
 $$;
 
 create function scheduler.outcome_of_known_key(
@@ -176,13 +199,16 @@ begin
 end
 $$;
 
--- What a run left unfinished, some p_mentors of them from after user p_after_user_id: failed, or not evaluated.
+-- What a run left unfinished, some p_mentors of them from after user p_after_user_id: failed, or not evaluated. Pairs that failed
+-- as outcome_unknown are left out, unless p_include_unknown.
 -- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active}, …], "last_user_id": the last user of
 -- the page, null when none is left, "remaining": the run's own enumeration, which may have been cut off}, or null when there is
 -- no such run. One that was deleted still has its rows until they are pruned, and a retry under way goes on.
 -- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
 -- parts, and its users must not come a second time with the later of them.
-create function public.scheduler_unfinished(p_invocation_id uuid, p_after_user_id uuid, p_mentors integer) returns jsonb
+create function public.scheduler_unfinished(
+  p_invocation_id uuid, p_after_user_id uuid, p_mentors integer, p_include_unknown boolean default false
+) returns jsonb
 language plpgsql stable set search_path = '' as $$
 begin
   perform public.scheduler_check_mentors_view();
@@ -218,6 +244,7 @@ begin
         on e.invocation_id = p_invocation_id
        and e.user_id between page.first_user_id and page.last_user_id
        and e.outcome = 'failed'
+       and (p_include_unknown or e.error_code <> 'outcome_unknown')
   ), mentor as (
     select user_id, jsonb_agg(scenario_type order by scenario_type) as scenario_types from pair group by user_id
   )
@@ -242,19 +269,24 @@ begin
 end
 $$;
 
-revoke all on function scheduler.outcome_of_known_key(public.scheduler_invocations, uuid, text)
+revoke all on function
+  scheduler.outcome_of_known_key(public.scheduler_invocations, uuid, text), scheduler.has_failures(uuid, boolean)
 from public, anon, authenticated, service_role;
 revoke all on function
-  public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
+  public.scheduler_open(
+    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean
+  ),
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),
   public.scheduler_mentors_without_user_id(),
-  public.scheduler_unfinished(uuid, uuid, integer)
+  public.scheduler_unfinished(uuid, uuid, integer, boolean)
 from public, anon, authenticated;
 grant execute on function
-  public.scheduler_open(uuid, text, text, jsonb, boolean, uuid, text, jsonb, integer, integer, boolean),
+  public.scheduler_open(
+    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean
+  ),
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),
   public.scheduler_mentors_without_user_id(),
-  public.scheduler_unfinished(uuid, uuid, integer)
+  public.scheduler_unfinished(uuid, uuid, integer, boolean)
 to service_role;

@@ -28,50 +28,55 @@ language sql stable set search_path = '' as $$
      and grouped.value -> 'user_ids' ? p_user_id::text
 $$;
 
--- The newest first, p_limit of them from after (p_after_created_at, p_after_id): a position that stays where it is when newer
+-- The newest first, p_limit of them from after (p_after_invoked_at, p_after_id): a position that stays where it is when newer
 -- ones are opened meanwhile. A null filter is none. p_user_id: only runs with this mentor, each with their "results".
 -- Only batches show which runs a mentor was in, so such a page searches 2,000 runs at most. The next page begins after the
 -- last one searched, and the page may have fewer items than p_limit, even none.
--- Returns {"items": […], "next": {"created_at", "id"}, or null at the end}.
+-- p_offset: how many to pass over first; with a position or a mentor it is 0.
+-- Returns {"items": […], "next": {"invoked_at", "id"}, or null at the end, "total": how many match the filters, null with p_user_id}.
 create function public.scheduler_list(
   p_statuses text[],
   p_trigger text[],
+  p_triggered_by text[],
   p_scheduled_from timestamptz,
   p_scheduled_to timestamptz,
   p_user_id uuid,
   p_limit integer,
-  p_after_created_at timestamptz,
+  p_offset integer,
+  p_after_invoked_at timestamptz,
   p_after_id uuid
 ) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
   with found as (
     select looked_into.id,
-           looked_into.created_at,
+           looked_into.invoked_at,
            results.results,
            p_user_id is null or results.results is not null as is_listed,
            looked_into.is_last,
-           row_number() over (order by looked_into.created_at desc, looked_into.id) as position
+           row_number() over (order by looked_into.invoked_at desc, looked_into.id) as position
       from (
         select i.id,
-               i.created_at,
-               p_user_id is not null and row_number() over (order by i.created_at desc, i.id) = 2000 as is_last
+               i.invoked_at,
+               p_user_id is not null and row_number() over (order by i.invoked_at desc, i.id) = 2000 as is_last
           from public.scheduler_invocations as i
          where i.deleted_at is null
            and (p_statuses is null or i.status = any (p_statuses))
            and (p_trigger is null or i.trigger = any (p_trigger))
+           and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
            and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
            and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
            -- Where the index is entered, also by a plan that does not know whether there is a position to go on from.
-           and i.created_at <= coalesce(p_after_created_at, 'infinity')
-           and (p_after_created_at is null or i.created_at < p_after_created_at or i.id > p_after_id)
-         order by i.created_at desc, i.id
+           and i.invoked_at <= coalesce(p_after_invoked_at, 'infinity')
+           and (p_after_invoked_at is null or i.invoked_at < p_after_invoked_at or i.id > p_after_id)
+         order by i.invoked_at desc, i.id
          limit case when p_user_id is null then p_limit + 1 else 2000 end
+        offset p_offset
       ) as looked_into
      cross join lateral (
        select case when p_user_id is not null then scheduler.results_of_user(looked_into.id, p_user_id) end as results
      ) as results
      where p_user_id is null or results.results is not null or looked_into.is_last
-     order by looked_into.created_at desc, looked_into.id
+     order by looked_into.invoked_at desc, looked_into.id
      limit p_limit + 1
   )
   select jsonb_build_object(
@@ -83,11 +88,21 @@ language sql stable security definer set search_path = '' set statement_timeout 
       ) filter (where found.position <= p_limit and found.is_listed), '[]'
     ),
     'next', case when count(*) > p_limit or bool_or(found.is_last) then (
-      select jsonb_build_object('created_at', last.created_at, 'id', last.id)
+      select jsonb_build_object('invoked_at', last.invoked_at, 'id', last.id)
         from found as last
        where last.position <= p_limit
        order by last.position desc
        limit 1
+    ) end,
+    'total', case when p_user_id is null then (
+      select count(*)
+        from public.scheduler_invocations as i
+       where i.deleted_at is null
+         and (p_statuses is null or i.status = any (p_statuses))
+         and (p_trigger is null or i.trigger = any (p_trigger))
+         and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
+         and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
+         and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
     ) end
   )
     from found
@@ -112,7 +127,64 @@ language sql stable security definer set search_path = '' as $$
     ) as spent
 $$;
 
--- One invocation with everything that is known of it, or null: its description, the request (of chosen users how many, and
+-- The stored results of a run, in the order of users and scenario types, from after (p_after_user_id, p_after_scenario_type): all
+-- outcomes but not_triggered and not_evaluated, which have no rows. A null filter is none. A page searches 50,000 rows at most
+-- and holds some 8 MB at most, so it may be short, or empty, before the end.
+-- Returns {"items": […], "next": {"user_id", "scenario_type"}, or null at the end}; null when there is no such run.
+create function public.scheduler_evaluations_page(
+  p_invocation_id uuid,
+  p_outcomes text[],
+  p_code text,
+  p_scenario_type text,
+  p_limit integer,
+  p_after_user_id uuid,
+  p_after_scenario_type text
+) returns json
+language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
+  with searched as materialized (
+    select e.*, row_number() over (order by e.user_id, e.scenario_type) as position
+      from public.scheduler_evaluations as e
+     where e.invocation_id = p_invocation_id
+       and (p_after_user_id is null or (e.user_id, e.scenario_type) > (p_after_user_id, p_after_scenario_type))
+     order by e.user_id, e.scenario_type
+     -- What is not filtered is not searched.
+     limit case when coalesce(p_outcomes[1], p_code, p_scenario_type) is null then p_limit + 1 else 50000 end
+  ), found as (
+    select searched.*,
+           row_number() over (order by position) as listed,
+           sum(150 + octet_length(concat(error_message, notification_id))) over (order by position) as bytes
+      from searched
+     where (p_outcomes is null or outcome = any (p_outcomes))
+       and (p_code is null or error_code = p_code)
+       and (p_scenario_type is null or scenario_type = p_scenario_type)
+  ), page as (
+    select * from found where listed <= p_limit and (bytes <= 8000000 or listed = 1)
+  ), last as (
+    -- The last row of a page that is cut, otherwise the last one searched.
+    select case when (select count(*) from page) < (select count(*) from found)
+             then (select max(position) from page) else (select max(position) from searched)
+           end as position
+  )
+  select json_build_object(
+      'items', (
+        select coalesce(json_agg(json_build_object(
+            'user_id', user_id, 'scenario_type', scenario_type, 'outcome', outcome, 'attempts', attempts,
+            'error_code', error_code, 'error_message', error_message, 'notification_id', notification_id
+          ) order by position), '[]')
+          from page
+      ),
+      'next', (
+        select json_build_object('user_id', searched.user_id, 'scenario_type', searched.scenario_type)
+          from last
+          join searched on searched.position = last.position
+         where searched.position < (select max(position) from searched) or searched.position = 50000
+      )
+    )
+    from public.scheduler_invocations as i
+   where i.id = p_invocation_id and i.deleted_at is null
+$$;
+
+-- One invocation with everything that is known of it, or null: its description, its first 1,000 batches, the request (of chosen users how many, and
 -- ten of them) and the settings, ten of the users who were not evaluated, whether all mentors were read, and the function's
 -- answers to the calls for slices while it was due or open. Those calls are not made for one run, so all of that time
 -- are shown, counted by answer: the 20 latest answers, because pg_net's errors say how many milliseconds something took.
@@ -141,8 +213,16 @@ language sql stable security definer set search_path = '' set statement_timeout 
              limit 10
           ) as waiting
       ),
-      'dispatches', (
+      'batch_results', (
         select coalesce(jsonb_agg(jsonb_build_object(
+            'batch_index', b.batch_no, 'user_count', b.mentors, 'notifications_sent', case when i.dry_run then 0 else b.triggered end,
+            'failed', b.failed, 'duration_ms', b.duration_ms, 'status', b.state
+          ) order by b.batch_no), '[]')
+          from (
+            select * from public.scheduler_invocation_batches where invocation_id = i.id order by batch_no limit 1000
+          ) as b
+      ),
+      'dispatches', (        select coalesce(jsonb_agg(jsonb_build_object(
             'status_code', answer.status_code, 'error', answer.error, 'count', answer.n,
             'first_at', answer.first_at, 'last_at', answer.last_at
           ) order by answer.last_at desc), '[]')
@@ -161,8 +241,8 @@ language sql stable security definer set search_path = '' set statement_timeout 
    where i.id = p_invocation_id and i.deleted_at is null
 $$;
 
--- The last scheduled run that ended well: not dry, with mentors, and at least partly done. It counts also if it was deleted
--- since.
+-- The last scheduled run that ended well: not dry, and at least partly done. One without mentors has failed, unless its
+-- configuration calls that a success. It counts also if it was deleted since.
 create function scheduler.last_success() returns public.scheduler_invocations
 language sql stable set search_path = '' as $$
   select i.*
@@ -171,10 +251,6 @@ language sql stable set search_path = '' as $$
      and i.trigger = 'schedule'
      and not i.dry_run
      and i.status in ('success', 'partial')
-     and (
-       i.mentors_skipped > 0
-       or exists (select from public.scheduler_invocation_batches as b where b.invocation_id = i.id)
-     )
    order by i.finished_at desc
    limit 1
 $$;
@@ -193,13 +269,19 @@ $$;
 revoke all on function scheduler.results_of_user(uuid, uuid), scheduler.last_success()
 from public, anon, authenticated, service_role;
 revoke all on function
-  public.scheduler_list(text[], text[], timestamptz, timestamptz, uuid, integer, timestamptz, uuid),
+  public.scheduler_list(
+    text[], text[], text[], timestamptz, timestamptz, uuid, integer, integer, timestamptz, uuid
+  ),
+  public.scheduler_evaluations_page(uuid, text[], text, text, integer, uuid, text),
   public.scheduler_used_slots(timestamptz, timestamptz),
   public.scheduler_get(uuid),
   public.scheduler_last_success()
 from public, anon, authenticated;
 grant execute on function
-  public.scheduler_list(text[], text[], timestamptz, timestamptz, uuid, integer, timestamptz, uuid),
+  public.scheduler_list(
+    text[], text[], text[], timestamptz, timestamptz, uuid, integer, integer, timestamptz, uuid
+  ),
+  public.scheduler_evaluations_page(uuid, text[], text, text, integer, uuid, text),
   public.scheduler_used_slots(timestamptz, timestamptz),
   public.scheduler_get(uuid),
   public.scheduler_last_success()

@@ -32,6 +32,8 @@ create function scheduler.reason_for_alert(p_invocation public.scheduler_invocat
 language sql stable set search_path = '' as $$
   select case
     when p_invocation.trigger <> 'schedule' or p_invocation.dry_run
+      -- Its operator knows.
+      or p_invocation.error_code = 'marked_failed'
       or (p_invocation.config ->> 'alerts')::boolean is not true
       then null
     when p_invocation.status = 'failed' then 'failed'
