@@ -33,7 +33,7 @@ drawn as materialized (
 ),
 
 -- The programme has grown: squaring the draw makes recent joiners the most frequent. Every eighth mentor is still
--- in onboarding, and about half of these have been for more than two weeks.
+-- in onboarding.
 staged as (
   select
     drawn.*,
@@ -58,7 +58,8 @@ engaged as (
 )
 
 insert into public.peer_mentors (
-  user_id, status, segments, joined_at, onboarding_completed_at, paused_until, last_contact_at, contacts_logged
+  user_id, status, segments, joined_at, onboarding_completed_at, paused_until, last_contact_at, certification_expires_at,
+  contacts_logged
 )
 select
   user_id,
@@ -75,6 +76,8 @@ select
       then now() + (pause_draw * 80 - 26) * interval '1 day'
   end,
   now() - days_since_contact * interval '1 day',
+  -- Two in three of the established are certified, for two years at a time: one in 24 of these has a month left.
+  case when established and interest_draw < 0.67 then now() + tenure_draw * interval '730 days' end,
   case
     when days_since_contact is null then 0
     -- One in fourteen sits on a milestone that fits the time since joining.

@@ -69,6 +69,8 @@ begin
       -- Null in a pause without an agreed end.
       paused_until timestamptz,
       last_contact_at timestamptz,
+      -- Null: the mentor has no certificate.
+      certification_expires_at timestamptz,
       contacts_logged integer not null default 0,
 
       constraint peer_mentors_status_is_known check (status in ('active', 'paused', 'left')),
@@ -97,6 +99,7 @@ begin
     mentor.user_id,
     -- The stage is derived, so that completing the onboarding moves a mentor from one set of scenarios to the other.
     array[case when mentor.onboarding_completed_at is null then 'onboarding' else 'established' end]
+      || case when mentor.certification_expires_at is not null then array['certified'] else '{}' end
       || mentor.segments as segments
   from public.peer_mentors as mentor
   where

@@ -11,16 +11,18 @@ create table if not exists public.engagement_notifications (
   scenario_type text not null,
   milestone integer,
   created_at timestamptz not null default now(),
+  -- Of the calendar year (UTC) in which a milestone is congratulated on.
+  milestone_year integer,
   -- Set by whatever sends the push messages. Null: queued.
   delivered_at timestamptz,
 
   constraint engagement_notifications_only_milestones_have_a_number
-    check ((scenario_type = 'milestone_reached') = (milestone is not null))
+    check ((scenario_type = 'milestone') = (milestone is not null) and (milestone is null) = (milestone_year is null))
 );
 
--- A milestone is celebrated once in a mentor's life, whatever key it is asked about under.
+-- A milestone is congratulated on once in a year, whatever key the call has.
 create unique index if not exists engagement_notifications_once_per_milestone
-  on public.engagement_notifications (user_id, milestone) where milestone is not null;
+  on public.engagement_notifications (user_id, milestone, milestone_year) where milestone is not null;
 
 create index if not exists engagement_notifications_latest
   on public.engagement_notifications (user_id, scenario_type, created_at desc);
@@ -31,10 +33,10 @@ grant select on table public.engagement_notifications to service_role;
 
 -- The rules. A mentor who left or paused since the call was made up is due for nothing; an unknown type has no rule: null.
 --
---   inactivity_30_days     established, and 30 days without a logged contact, counted from joining if there never was one
---   milestone_reached      sits on exactly 1, 10, 25, 50, 100, 250, 500 or a multiple of 1,000 logged contacts. A mentor
---                          who goes past one between two runs has missed it: stale numbers are not congratulated on
---   onboarding_incomplete  joined more than 14 days ago and has not completed the onboarding
+--   inactivity            established, and 30 days without a logged contact, counted from joining if there never was one
+--   milestone             sits on exactly 1, 10, 25, 50, 100, 250, 500 or a multiple of 1,000 logged contacts. A mentor
+--                         who goes past one between two runs has missed it: stale numbers are not congratulated on
+--   certification_expiry  a certificate that expires within 30 days, and has not expired
 --
 -- A search_path of its own would keep the planner from inlining this expression, at three times the cost of a call. It
 -- needs none: it names no table, and its only caller has set an empty one.
@@ -46,20 +48,20 @@ as $$
   select
     (mentor.status = 'active' or (mentor.status = 'paused' and coalesce(mentor.paused_until <= now(), false)))
     and case scenario_type
-      when 'inactivity_30_days' then
+      when 'inactivity' then
         mentor.onboarding_completed_at is not null
         and coalesce(mentor.last_contact_at, mentor.joined_at) < now() - interval '30 days'
-      when 'milestone_reached' then
+      when 'milestone' then
         mentor.contacts_logged in (1, 10, 25, 50, 100, 250, 500)
         or (mentor.contacts_logged > 0 and mentor.contacts_logged % 1000 = 0)
-      when 'onboarding_incomplete' then
-        mentor.onboarding_completed_at is null
-        and mentor.joined_at < now() - interval '14 days'
+      when 'certification_expiry' then
+        mentor.certification_expires_at > now()
+        and mentor.certification_expires_at < now() + interval '30 days'
     end
 $$;
 
--- What keeps a scenario that applies from being sent: the same scenario within the cool-down of seven days, or the same
--- milestone ever. A mentor who still sits on ten contacts next month has been congratulated on them.
+-- What keeps a scenario that applies from being sent: the same scenario within its type's cool-down, or the same milestone in
+-- the same year. A mentor who still sits on ten contacts next month has been congratulated on them.
 create or replace function public.scenario_was_sent(mentor public.peer_mentors, scenario_type text)
 returns boolean
 language sql
@@ -72,7 +74,15 @@ as $$
     where
       earlier.user_id = mentor.user_id
       and earlier.scenario_type = scenario_was_sent.scenario_type
-      and (earlier.created_at > now() - interval '7 days' or earlier.milestone = mentor.contacts_logged)
+      and (
+        earlier.created_at > now() - case scenario_was_sent.scenario_type
+          when 'certification_expiry' then interval '14 days'
+          when 'milestone' then interval '1 day'
+          else interval '7 days'
+        end
+        or (earlier.milestone, earlier.milestone_year)
+          = (mentor.contacts_logged, extract(year from now() at time zone 'UTC')::integer)
+      )
   )
 $$;
 
@@ -96,7 +106,7 @@ set search_path = ''
 as $$
 declare
   key_lifetime constant interval := '168 hours';
-  known_types constant text[] := array['inactivity_30_days', 'milestone_reached', 'onboarding_incomplete'];
+  known_types constant text[] := array['inactivity', 'milestone', 'certification_expiry'];
   due boolean[];
   results jsonb;
 begin
@@ -123,12 +133,13 @@ begin
     order by mentor.user_id
     for no key update;
 
-    insert into public.engagement_notifications (idempotency_key, user_id, scenario_type, milestone)
+    insert into public.engagement_notifications (idempotency_key, user_id, scenario_type, milestone, milestone_year)
     select distinct on (pair.user_id, pair.scenario_type)
       pair.idempotency_key,
       pair.user_id,
       pair.scenario_type,
-      case when pair.scenario_type = 'milestone_reached' then mentor.contacts_logged end
+      case when pair.scenario_type = 'milestone' then mentor.contacts_logged end,
+      case when pair.scenario_type = 'milestone' then extract(year from now() at time zone 'UTC')::integer end
     from unnest(user_ids, scenario_types, idempotency_keys, due) with ordinality
       as pair (user_id, scenario_type, idempotency_key, due, position)
     join public.peer_mentors as mentor on mentor.user_id = pair.user_id
