@@ -113,7 +113,7 @@ class InvocationState(Shape):
     dry_run: bool
     deduplicated: bool = Field(default=True, description="False only in the answer to the call that opened it.")
     scheduled_for: Moment
-    created_at: Moment
+    invoked_at: Moment
     started_at: Moment | None
     finished_at: Moment | None
     expires_at: Moment

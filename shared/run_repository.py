@@ -37,7 +37,7 @@ class OpenedRun(Shape):
 class Position:
     """A place in the list: just after this invocation."""
 
-    created_at: str
+    invoked_at: str
     id: str
 
 
@@ -129,7 +129,7 @@ class RunRepository(Repository):
             scheduled_to=scheduled_to.isoformat() if scheduled_to else None,
             user_id=user_id,
             limit=limit,
-            after_created_at=after.created_at if after else None,
+            after_invoked_at=after.invoked_at if after else None,
             after_id=after.id if after else None,
         )
         items = [item | {"deduplicated": True} for item in answer["items"]]  # a member that is not set is not sent

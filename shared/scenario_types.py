@@ -29,9 +29,9 @@ class ScenarioType(BaseModel, frozen=True, extra="forbid"):
 
 # What the reference engine knows. A team with other scenarios names its own in SCENARIO_TYPES.
 DEFAULT_SCENARIO_TYPES = (
-    ScenarioType(type="inactivity_30_days", segments=frozenset({"established"})),
-    ScenarioType(type="milestone_reached"),
-    ScenarioType(type="onboarding_incomplete", segments=frozenset({"onboarding"})),
+    ScenarioType(type="inactivity", segments=frozenset({"established"})),
+    ScenarioType(type="milestone"),
+    ScenarioType(type="certification_expiry", segments=frozenset({"certified"})),
 )
 
 

@@ -3,7 +3,7 @@ set timezone = 'UTC';
 select format('schedule     %s, next slot due %s', coalesce(schedule, 'none'), coalesce(next_due_at::text, 'not known yet'))
   from scheduler.settings;
 select format('last run     %s: %s', scheduled_for, concat_ws(', ', status, error_code)) from public.scheduler_invocations
- where trigger = 'schedule' and deleted_at is null order by created_at desc limit 1;
+ where trigger = 'schedule' and deleted_at is null order by invoked_at desc limit 1;
 select format('cron job     %s, %s%s', jobname, schedule, case when not active then ', NOT ACTIVE' end)
   from cron.job where jobname like 'scheduler-%' order by jobname;
 select format('call         %s: %s', requested_at, coalesce(status_code::text, error, 'no answer yet'))

@@ -71,7 +71,7 @@ async def list_invocations(services: Connected, query: Annotated[schemas.ListQue
         limit=query.limit,
         after=after,
     )
-    following = cursor_of(listed.next.created_at, listed.next.id) if listed.next else None
+    following = cursor_of(listed.next.invoked_at, listed.next.id) if listed.next else None
     page = schemas.InvocationPage(
         data=listed.items, pagination=schemas.Pagination(limit=query.limit, next_cursor=following)
     )
@@ -188,7 +188,7 @@ async def delete_invocation(services: Connected, invocation_id: Id) -> None:
 async def _slots(services: Services, listed: RunPage, after: Position | None) -> schemas.Slots:
     """Returns the slots of the page's time span that have no run, and the next slot."""
     now = services.now()
-    until = datetime.fromisoformat(after.created_at) if after else now
+    until = datetime.fromisoformat(after.invoked_at) if after else now
     shown = [item.scheduled_for for item in listed.items if item.trigger == "schedule"]
     used = await services.runs.used_slots(min(shown), until) if shown else ()
     current = (services.config.evaluation_schedule, services.config.evaluation_timezone)
@@ -208,8 +208,8 @@ def cursor_of(*place: str) -> str:
 
 
 def position_of_cursor(cursor: str) -> Position:
-    created_at, invocation_id = _unpack(cursor, _POSITION)
-    return Position(created_at.isoformat(), str(invocation_id))
+    invoked_at, invocation_id = _unpack(cursor, _POSITION)
+    return Position(invoked_at.isoformat(), str(invocation_id))
 
 
 def mentor_of_cursor(cursor: str) -> str:

@@ -26,7 +26,7 @@ CALL_HEADERS = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920
 BODY = (
     b'{"invocation_id":"00000000-0000-0000-0000-000000000000","scheduled_for":"2026-01-01T02:00:00+00:00",'
     b'"dry_run":false,"evaluations":[{"user_id":"%08x-0000-4000-8000-000000000000",'
-    b'"scenario_types":["inactivity_30_days"],"idempotency_key_prefix":"benchmark:%08x"}]}'
+    b'"scenario_types":["inactivity"],"idempotency_key_prefix":"benchmark:%08x"}]}'
 )
 
 

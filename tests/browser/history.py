@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from tests.integration.scheduled_runs.harness import Harness
 
-TYPES = ("inactivity_30_days", "milestone_reached")
+TYPES = ("inactivity", "milestone")
 CONFIG = {
     "evaluation_batch_size": 100,
     "evaluation_timezone": "UTC",
@@ -18,7 +18,7 @@ CONFIG = {
 }
 INSERT_RUN = b"""
 insert into public.scheduler_invocations (
-  idempotency_key, trigger, status, scheduled_for, created_at, started_at, finished_at, expires_at, config,
+  idempotency_key, trigger, status, scheduled_for, invoked_at, started_at, finished_at, expires_at, config,
   engine_scope, engine_scope_since, enumeration_done, error_code
 ) values (
   scheduler.slot_key(%(slot)s), 'schedule', %(status)s, %(slot)s, %(opened)s, %(started)s, %(ended)s,
@@ -40,7 +40,7 @@ INSERT_FAILURES = b"""
 insert into public.scheduler_evaluations (
   invocation_id, user_id, scenario_type, outcome, attempts, error_code, error_message
 )
-select %s, user_id, 'milestone_reached', 'failed', 5, %s, %s from unnest(%s::uuid[]) as user_id
+select %s, user_id, 'milestone', 'failed', 5, %s, %s from unnest(%s::uuid[]) as user_id
 """
 
 

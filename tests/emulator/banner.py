@@ -8,10 +8,10 @@ import shutil
 from .stack import Stack
 
 API = "/api/v1/scheduler-invocations"
-LATEST = "select id from scheduler_invocations order by created_at desc limit 1"
+LATEST = "select id from scheduler_invocations order by invoked_at desc limit 1"
 EVERY_RUN = (
-    "select created_at::timestamp(0) as created, trigger, dry_run, status, error_code,"
-    " started_at - scheduled_for as lateness from scheduler_invocations order by created_at"
+    "select invoked_at::timestamp(0) as created, trigger, dry_run, status, error_code,"
+    " started_at - scheduled_for as lateness from scheduler_invocations order by invoked_at"
 )
 
 

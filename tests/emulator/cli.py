@@ -41,8 +41,8 @@ select id::text, scheduler.describe_invocation(id)
 from public.scheduler_invocations
 where id = any(%(under_way)s::uuid[])
    or status in ('pending', 'running')
-   or (created_at > %(after)s and id <> all(%(known)s::uuid[]))
-order by created_at
+   or (invoked_at > %(after)s and id <> all(%(known)s::uuid[]))
+order by invoked_at
 """
 
 EXIT_CODES_OF_RUN = """\

@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 60.0
 SCHEDULED = b"""
 select id from public.scheduler_invocations
 where trigger = 'schedule' and coalesce(finished_at, 'infinity') >= %s and expires_at >= %s
-order by created_at limit 1
+order by invoked_at limit 1
 """
 
 # What became of pg_cron's first call since then, once that is known.

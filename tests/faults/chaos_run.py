@@ -29,7 +29,7 @@ HONEST_ANSWERS = (200, 202, 503)
 # A function that is killed, or is not up yet, answers so.
 BROKEN_OFF = (httpx.NetworkError, httpx.RemoteProtocolError)
 
-RUNS = b"select scheduler.describe_invocation(id)::text from public.scheduler_invocations order by created_at"
+RUNS = b"select scheduler.describe_invocation(id)::text from public.scheduler_invocations order by invoked_at"
 RECORDED = b"select from public.scheduler_invocation_batches where state <> 'open' having count(*) >= %s"
 CUT = (
     b"select pg_terminate_backend(pid) from pg_stat_activity"

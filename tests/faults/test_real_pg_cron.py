@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 120
 LONG_AGO = b"""
 with old as (
   insert into public.scheduler_invocations
-    (idempotency_key, trigger, status, scheduled_for, created_at, started_at, finished_at, expires_at,
+    (idempotency_key, trigger, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
      engine_scope)
   select 'id:old-' || n, 'manual', 'failed', at, at, at, at, at, 'manual:old-' || n
     from generate_series(1, 3) as n
@@ -150,7 +150,7 @@ async def test_real_pg_cron_fires_at_the_minute_and_prunes(
         (invocation,) = await scheduled_runs(harness)
         assert datetime.fromisoformat(invocation["scheduled_for"]) == harness.slot
         await check_success(harness, invocation)
-        opened_at = datetime.fromisoformat(invocation["created_at"])
+        opened_at = datetime.fromisoformat(invocation["invoked_at"])
         starts = [started for job, _, started in await harness.rows(RUNS) if job == "scheduler-dispatch"]
         assert starts[0] <= opened_at, "the run began before any job did"
         slices = [line["dispatch_id"] for line in harness.log_lines(function) if line["event"] == "slice_ended"]

@@ -33,7 +33,7 @@ def dripping_body() -> Rule:
 
 def speaking_for(users: Collection[str]) -> Rule:
     """Adds failures of these users, as far as the call does not name them."""
-    forged = {"scenario_type": "milestone_reached", "outcome": "failed", "error": {"code": "forged"}}
+    forged = {"scenario_type": "milestone", "outcome": "failed", "error": {"code": "forged"}}
 
     def answer(call: Call, reply: Reply) -> None:
         reply.results += [{"user_id": user_id, **forged} for user_id in users if user_id not in call.user_ids]

@@ -182,7 +182,7 @@ def repeated_results() -> Rule:
     return alter_results(lambda results: results + results)
 
 
-def foreign_results(users: Collection[str], scenario_type: str = "inactivity_30_days") -> Rule:
+def foreign_results(users: Collection[str], scenario_type: str = "inactivity") -> Rule:
     """Adds results of users that the call does not ask about."""
     foreign = [
         {"user_id": user_id, "scenario_type": scenario_type, "outcome": "triggered", "notification_id": "foreign"}

@@ -97,7 +97,7 @@ function history(runs, cursor, more) {
 
 function row(run) {
   return [
-    h("span", {}, h("a", { href: `#/runs/${run.id}` }, time(run.trigger === "schedule" ? run.scheduled_for : run.created_at)), h("span", { class: "sub" }, triggerWord(run.trigger), run.dry_run && " · dry run")),
+    h("span", {}, h("a", { href: `#/runs/${run.id}` }, time(run.trigger === "schedule" ? run.scheduled_for : run.invoked_at)), h("span", { class: "sub" }, triggerWord(run.trigger), run.dry_run && " · dry run")),
     statusBadge(run.status),
     h("ul", { class: "results" }, run.results.map((result) => h(
       "li",
@@ -114,8 +114,8 @@ function row(run) {
 /** "In the last 7 days: 7 runs, 12 not triggered, 2 triggered." */
 function summary(runs, cursor) {
   const since = Date.now() - WEEK_MS;
-  const real = runs.filter((run) => !run.dry_run && Date.parse(run.created_at) >= since);
-  const whole = !cursor || runs.some((run) => Date.parse(run.created_at) < since);
+  const real = runs.filter((run) => !run.dry_run && Date.parse(run.invoked_at) >= since);
+  const whole = !cursor || runs.some((run) => Date.parse(run.invoked_at) < since);
   if (!real.length) return "In the last 7 days: no run that was not dry.";
   const outcomes = new Map();
   for (const { outcome } of real.flatMap((run) => run.results)) outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);

@@ -124,7 +124,7 @@ function story(run, causes, retry) {
     unusable(run) > 0 && h("p", {}, h("span", { class: "badge tone-warning" }, sign("late"), "skipped"), ` ${counted(unusable(run), "row")} of active_peer_mentors could not be used: no user id, or invalid segments.`),
     !isOpen(run) && unfinished(run) > 0 && h("p", {}, `${unfinishedText(run)}.`),
     causes.length > 0 && h("ul", { class: "causes" }, causes.map((cause) => h("li", {}, h("code", {}, cause.code), ` ${causeCount(cause)} × `, causeText(cause.code) || cause.message))),
-    retry && h("p", {}, "Retried ", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), ": ", statusBadge(retry.status), unfinished(retry) && !isOpen(retry) ? ` ${unfinishedText(retry)}` : null),
+    retry && h("p", {}, "Retried ", h("a", { href: `#/runs/${retry.id}` }, time(retry.invoked_at)), ": ", statusBadge(retry.status), unfinished(retry) && !isOpen(retry) ? ` ${unfinishedText(retry)}` : null),
   ];
 }
 

@@ -50,14 +50,14 @@ export function runView(context, id) {
   }
 
   function show(run, retries) {
-    regions.heading.show({ run: headingOf(run), retries: retries.map(({ id: retry, created_at, status, counts: those, finished_at }) => ({ id: retry, created_at, status, counts: those, finished_at })) });
+    regions.heading.show({ run: headingOf(run), retries: retries.map(({ id: retry, invoked_at, status, counts: those, finished_at }) => ({ id: retry, invoked_at, status, counts: those, finished_at })) });
     progress.show(run);
     regions.facts.show(factsOf(run));
     regions.counts.show(run.counts);
     regions.scenarios.show(run.scenarios);
     regions.failures.show({ failures: run.failures, others: run.other_failures.count });
     regions.waiting.show({ ids: run.not_evaluated_user_ids, number: run.counts.not_evaluated });
-    regions.dispatches.show({ answers: run.dispatches, open: isOpen(run), waited: isOpen(run) && !run.started_at && secondsBetween(run.created_at) > NOT_STARTED_SECONDS });
+    regions.dispatches.show({ answers: run.dispatches, open: isOpen(run), waited: isOpen(run) && !run.started_at && secondsBetween(run.invoked_at) > NOT_STARTED_SECONDS });
     regions.config.show({ config: run.config, request: run.request });
     if (previous && previous !== run.status && !isOpen(run)) announce(`The run has ended: ${statusWord(run.status)}. ${unfinishedText(run)}`);
     previous = run.status;
@@ -84,10 +84,10 @@ async function retriesOf(run, signal) {
 }
 
 function headingOf(run) {
-  const { id, status, trigger, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error_code, enumeration_done } = run;
+  const { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, enumeration_done } = run;
   // Of the counts only what the heading says once it has ended: what moves meanwhile is the progress's.
   const { failed, not_evaluated, evaluations } = isOpen(run) ? { failed: 0, not_evaluated: 0, evaluations: 0 } : run.counts;
-  return { id, status, trigger, scheduled_for, created_at, dry_run, lateness_seconds, finished_at, error_code, enumeration_done, counts: { failed, not_evaluated, evaluations } };
+  return { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, enumeration_done, counts: { failed, not_evaluated, evaluations } };
 }
 
 function heading(context, run, retries, refresh) {
@@ -98,12 +98,12 @@ function heading(context, run, retries, refresh) {
       "div",
       { class: "heading" },
       h("div", {},
-        h("h1", { tabindex: -1, "data-key": "title" }, { schedule: "Scheduled run of ", manual: "Manual run of ", retry: "Retry of " }[run.trigger], time(run.trigger === "schedule" ? run.scheduled_for : run.created_at)),
+        h("h1", { tabindex: -1, "data-key": "title" }, { schedule: "Scheduled run of ", manual: "Manual run of ", retry: "Retry of " }[run.trigger], time(run.trigger === "schedule" ? run.scheduled_for : run.invoked_at)),
         h("p", { class: "badges" }, statusBadge(run.status), lateBadge(run), run.dry_run && h("span", { class: "badge tone-off" }, "dry run: no notifications"))),
       h("div", { class: "buttons" }, open && cancelButton(context, run, refresh), canRetry && retryButton(context, run)),
     ),
     run.error_code && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error_code), " ", reasonText(run.error_code), run.error_message && [" ", run.error_message])),
-    retries.length > 0 && h("p", { class: "notice tone-off" }, sign("skipped"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.created_at)), " ", statusBadge(retry.status)]))),
+    retries.length > 0 && h("p", { class: "notice tone-off" }, sign("skipped"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.invoked_at)), " ", statusBadge(retry.status)]))),
   ];
 }
 
@@ -151,8 +151,8 @@ class Progress {
 }
 
 function factsOf(run) {
-  const { id, trigger, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note } = run;
-  return { id, trigger, scheduled_for, created_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, skip_reasons: run.skip_reasons, counts: { mentors: run.counts.mentors } };
+  const { id, trigger, scheduled_for, invoked_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note } = run;
+  return { id, trigger, scheduled_for, invoked_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, skip_reasons: run.skip_reasons, counts: { mentors: run.counts.mentors } };
 }
 
 function skipped({ no_scenario_applies, user_id_missing, invalid_segments }) {
@@ -173,7 +173,7 @@ function facts(run) {
     h(
       "dl",
       { class: "facts" },
-      run.trigger === "schedule" ? fact("Slot", time(run.scheduled_for)) : fact("Opened", time(run.created_at, "exact")),
+      run.trigger === "schedule" ? fact("Slot", time(run.scheduled_for)) : fact("Opened", time(run.invoked_at, "exact")),
       fact("Started", time(run.started_at, "exact")),
       run.trigger === "schedule" && fact("Lateness", span(run.lateness_seconds), isLate(run) && " (late)"),
       fact(run.finished_at ? "Ended" : "Ends at the latest", time(run.finished_at ?? run.expires_at, "exact")),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # Each of them applies to every mentor of a benchmark.
-TYPES = ("inactivity_30_days", "milestone_reached", "onboarding_incomplete")
+TYPES = ("inactivity", "milestone", "certification_expiry")
 
 
 @dataclass(frozen=True)

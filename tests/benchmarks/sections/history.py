@@ -96,7 +96,7 @@ async def _forget_new_runs(project: Project) -> None:
 
 async def _find(project: Project, number: int) -> Position:
     """Returns an old run's place in the list; 1 is the newest."""
-    query = b"select created_at, id from public.scheduler_invocations where idempotency_key = %s"
+    query = b"select invoked_at, id from public.scheduler_invocations where idempotency_key = %s"
     async with project.connect() as connection:
         row = await (await connection.execute(query, (f"slot:old-{number}",))).fetchone()
     assert row is not None
@@ -108,9 +108,9 @@ async def _request_old_runs(conditions: Conditions, project: Project, runs: int)
     await _forget_new_runs(project)
     paths = {
         "list, the newest 20": "?limit=20",
-        "list, 20 from half-way back": f"?limit=20&cursor={cursor_of(middle.created_at, middle.id)}",
+        "list, 20 from half-way back": f"?limit=20&cursor={cursor_of(middle.invoked_at, middle.id)}",
         "get": f"/{middle.id}",
-        f"{FILTERED}, 20 before half-way back": f"?limit=20&scheduled_to={quote(middle.created_at)}",
+        f"{FILTERED}, 20 before half-way back": f"?limit=20&scheduled_to={quote(middle.invoked_at)}",
         f"{FILTERED}, failed ones (there are none)": "?limit=20&status=failed",
         f"{FILTERED}, a mentor who is in none": f"?limit=20&user_id={newest.id}",
     }

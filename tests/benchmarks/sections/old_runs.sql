@@ -5,7 +5,7 @@ set local session_replication_role = replica;
 
 -- A minute apart, the last of them two days ago: their number matters, not their age.
 insert into public.scheduler_invocations (
-  id, idempotency_key, trigger, status, scheduled_for, created_at, started_at, finished_at, expires_at,
+  id, idempotency_key, trigger, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
   engine_scope, engine_scope_since, enumeration_done, next_batch_no
 )
 select
@@ -24,9 +24,9 @@ insert into public.scheduler_invocation_batches (
 )
 select
   i.id, 1, jsonb_build_array(jsonb_build_object(
-    'scenario_types', '["inactivity_30_days", "milestone_reached"]'::jsonb, 'user_ids', users.ids)),
+    'scenario_types', '["inactivity", "milestone"]'::jsonb, 'user_ids', users.ids)),
   users.first, users.last, 25, 50, 'scenario_evaluation_batches', 0, 'done', 1, 50,
-  '{"inactivity_30_days": {"triggered": 25}, "milestone_reached": {"triggered": 25}}', 500, 'old', i.finished_at
+  '{"inactivity": {"triggered": 25}, "milestone": {"triggered": 25}}', 500, 'old', i.finished_at
 from public.scheduler_invocations as i
 cross join users
 where i.idempotency_key like 'slot:old-%';
@@ -35,5 +35,5 @@ insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type,
 select i.id, md5('peer-mentor-' || m)::uuid, type.value, 'triggered', 'n-' || m
 from public.scheduler_invocations as i
 cross join generate_series(1, 25) as m
-cross join unnest(array['inactivity_30_days', 'milestone_reached']) as type (value)
+cross join unnest(array['inactivity', 'milestone']) as type (value)
 where i.idempotency_key like 'slot:old-%';

@@ -34,7 +34,7 @@ def look(queues: Iterable[str]) -> str:
     select jsonb_build_object(
       'now', clock_timestamp(),
       'settings', (select to_jsonb(s) from scheduler.settings as s),
-      'runs', (select coalesce(jsonb_agg(to_jsonb(i) order by i.created_at, i.id), '[]')
+      'runs', (select coalesce(jsonb_agg(to_jsonb(i) order by i.invoked_at, i.id), '[]')
                  from public.scheduler_invocations as i),
       'batches', (select coalesce(jsonb_agg(to_jsonb(b) order by b.batch_no), '[]')
                     from public.scheduler_invocation_batches as b),

@@ -87,9 +87,9 @@ async def all_unfinished(worker: Worker, run: str, *, mentors: int = 1000) -> li
 
 async def listed(worker: Worker, *, limit: int = 100, after: Mapping[str, str] | None = None, **filters: Any) -> Any:
     none = dict.fromkeys(("statuses", "trigger", "scheduled_from", "scheduled_to", "user_id"))
-    after_created_at, after_id = (after["created_at"], after["id"]) if after else (None, None)
+    after_invoked_at, after_id = (after["invoked_at"], after["id"]) if after else (None, None)
     answer = await worker.call(
-        "list", **{**none, **filters}, limit=limit, after_created_at=after_created_at, after_id=after_id
+        "list", **{**none, **filters}, limit=limit, after_invoked_at=after_invoked_at, after_id=after_id
     )
     assert set(answer) == {"items", "next"}
     return answer

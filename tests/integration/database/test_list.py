@@ -27,7 +27,7 @@ async def of_each_kind(core: SqlCore, worker: Worker) -> dict[str, str]:
     await worker.cancel(manual)
     for hours, run in enumerate((manual, retry, failed)):
         at = f"date_trunc('minute', now()) - make_interval(hours => {hours})"
-        await core.change(run, f"scheduled_for = {at}, created_at = {at}")
+        await core.change(run, f"scheduled_for = {at}, invoked_at = {at}")
     return {"failed": failed, "retry": retry, "manual": manual}
 
 
@@ -73,7 +73,7 @@ async def test_pages_show_each_run_once_whatever_comes_and_goes(
         if user_id:
             await core.open_manual_run(worker, [pairs([2])])
     if same_moment:
-        await core.owner.run("update public.scheduler_invocations set created_at = '2026-11-23 02:00Z'")
+        await core.owner.run("update public.scheduler_invocations set invoked_at = '2026-11-23 02:00Z'")
     # where moments are equal, the smaller id is first
     expected = sorted(runs) if same_moment else runs[::-1]
     first = await listed(worker, user_id=user_id, limit=2)
@@ -126,13 +126,13 @@ async def test_a_mentors_scenarios_are_those_of_its_group(core: SqlCore, worker:
 async def history(core: SqlCore) -> list[str]:
     """The ids of 4,500 daily runs, the newest first. Mentor 1 was in the newest, two around the 2,000th, the oldest."""
     await core.owner.run(
-        "insert into public.scheduler_invocations (idempotency_key, trigger, status, scheduled_for, created_at,"
+        "insert into public.scheduler_invocations (idempotency_key, trigger, status, scheduled_for, invoked_at,"
         " finished_at, expires_at, engine_scope, config)"
         " select scheduler.slot_key(slot), 'schedule', 'success', slot, slot, slot, slot, 's', %s"
         " from generate_series(timestamptz '2026-11-22 02:00Z', '2000-01-01', '-1 day') as slot limit 4500",
         Jsonb({"evaluation_schedule": "0 2 * * *", "evaluation_timezone": "UTC"}),
     )
-    runs = await core.owner.column("select id::text from public.scheduler_invocations order by created_at desc")
+    runs = await core.owner.column("select id::text from public.scheduler_invocations order by invoked_at desc")
     await core.owner.run(
         "insert into public.scheduler_invocation_batches (invocation_id, batch_no, pairs, first_user_id, last_user_id,"
         " mentors, evaluations, queue, msg_id, state, not_triggered, finished_at)"

@@ -27,8 +27,8 @@ async def test_what_was_asked_for_is_kept(core: SqlCore, worker: Worker, dry_run
     )
     (row,) = await core.owner.rows(
         "select idempotency_key, request_hash, trigger, status, dry_run, retry_of, request, config, engine_scope,"
-        " enumeration_cursor, enumeration_done, note, started_at, extract(epoch from expires_at - created_at)::int,"
-        " scheduled_for = created_at, engine_scope_since = created_at from public.scheduler_invocations"
+        " enumeration_cursor, enumeration_done, note, started_at, extract(epoch from expires_at - invoked_at)::int,"
+        " scheduled_for = invoked_at, engine_scope_since = invoked_at from public.scheduler_invocations"
     )
     assert row == (
         *("key:k1", "h1", "manual", "pending", dry_run, None, request, {"batch_size": 100}, f"{scope}:{run}"),
@@ -139,7 +139,7 @@ async def test_dry_runs_and_their_retries_use_no_real_key(
 
 async def test_a_retry_is_over_before_the_engine_forgets_keys(core: SqlCore, worker: Worker) -> None:
     source = await ended_run(core, worker)
-    lasts = "select expires_at - created_at, expires_at - engine_scope_since from scheduler_invocations where id = %s"
+    lasts = "select expires_at - invoked_at, expires_at - engine_scope_since from scheduler_invocations where id = %s"
     ((time_enough, _),) = await core.owner.rows(lasts, await opened(worker, retry_of=source, expires_after_hours=20))
     assert time_enough == timedelta(hours=20)
     await core.owner.run("delete from public.scheduler_invocations where retry_of is not null")

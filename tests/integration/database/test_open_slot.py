@@ -38,7 +38,7 @@ async def test_the_invocation_names_its_slot_and_scopes_engine_keys(installed: S
     answer = await worker.open_slot(due, following, expires_after_hours=3)
     key = f"slot:{due:%Y-%m-%dT%H:%MZ}"
     assert await installed.owner.rows(
-        "select idempotency_key, engine_scope, trigger, config, started_at >= created_at,"
+        "select idempotency_key, engine_scope, trigger, config, started_at >= invoked_at,"
         " extract(hours from expires_at - started_at)::int, enumeration_done from public.scheduler_invocations"
     ) == [(key, key, "schedule", {"batch_size": 100}, True, 3, False)]
     assert answer["not_a_slot"] is False

@@ -55,7 +55,7 @@ async def test_what_ended_before_the_retention_goes_with_its_rows(core: SqlCore,
     await worker.delete(deleted)
     waiting = await core.open_run(worker, [pairs([1])])
     long_ago = "now() - interval '1 year'"
-    await core.change(waiting, f"created_at = {long_ago}, started_at = {long_ago}, scheduled_for = {long_ago}")
+    await core.change(waiting, f"invoked_at = {long_ago}, started_at = {long_ago}, scheduled_for = {long_ago}")
     await prune(core)
     assert await left(core) == {young, waiting}
     assert await left(core, "invocation_batches", "invocation_id") == {young, waiting}

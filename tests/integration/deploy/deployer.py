@@ -119,7 +119,7 @@ class Deployer:
 
     async def invocations(self) -> list[dict[str, Any]]:
         """Every invocation as callers see it, the oldest first."""
-        described = "select scheduler.describe_invocation(id) from public.scheduler_invocations order by created_at"
+        described = "select scheduler.describe_invocation(id) from public.scheduler_invocations order by invoked_at"
         return [row[0] for row in await self.rows(described)]
 
     async def snapshot(self) -> list[tuple[Any, ...]]:

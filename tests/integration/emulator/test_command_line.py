@@ -163,7 +163,7 @@ async def test_an_interrupted_run_goes_on_before_the_next_slot(data_dir: Path) -
     # Of what the processes of a whole run log, no line holds a secret, and each is one of the documented events.
     assert check_folder(data_dir) > 0
     async with up("--data-dir", data_dir, "--no-due-slot", "--no-tick") as (_, stack):
-        runs = await execute(stack, b"select id::text, status from public.scheduler_invocations order by created_at")
+        runs = await execute(stack, b"select id::text, status from public.scheduler_invocations order by invoked_at")
     assert [status for _, status in runs] == ["success", "success"]
     assert runs[1][0] == next_run["id"]
 

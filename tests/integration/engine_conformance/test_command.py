@@ -40,7 +40,7 @@ async def test_the_reference_engine_keeps_every_rule_and_notifies_once(project: 
         await database.execute(SILENT_MENTORS)
         ids = await (await database.execute(b"select string_agg(user_id::text, ',') from peer_mentors")).fetchone()
         assert ids is not None
-        arguments = ("--user-ids", ids[0], "--scenario-types", "inactivity_30_days")
+        arguments = ("--user-ids", ids[0], "--scenario-types", "inactivity")
         code, output = await run(engine.url, *arguments, "--dry-run-only", token=project.engine_token)
         assert (code, output.splitlines()[-1]) == (0, f"{len(names()) - 6} rules kept, 0 broken, 6 not judged")
         assert await (await database.execute(NOTIFIED)).fetchone() == (0, 0)

@@ -34,9 +34,9 @@ async def test_only_chosen_mentors_and_types_are_evaluated(harness: Harness) -> 
 
     # Every tenth is onboarding: this type does not apply then.
     calls = len(harness.engine.calls)
-    run = await caller.run({"scenario_types": ["inactivity_30_days"]})
+    run = await caller.run({"scenario_types": ["inactivity"]})
     established = [user_id for number, user_id in enumerate(mentors) if number % 10 != 9 and user_id != paused]
-    assert sorted(asked_since(harness, calls)) == sorted((user_id, "inactivity_30_days") for user_id in established)
+    assert sorted(asked_since(harness, calls)) == sorted((user_id, "inactivity") for user_id in established)
     assert (run["counts"]["mentors"], run["counts"]["mentors_skipped"], run["counts"]["evaluations"]) == (19, 2, 17)
 
 

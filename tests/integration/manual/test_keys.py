@@ -17,8 +17,8 @@ SPELLINGS: tuple[tuple[dict[str, Any], ...], ...] = (
         {"user_ids": [OTHER.upper(), ONE], "scenario_types": None, "retry_of": None, "note": None},
     ),
     (
-        {"user_ids": [ONE], "scenario_types": ["milestone_reached", "inactivity_30_days"]},
-        {"user_ids": [ONE, ONE], "scenario_types": ["inactivity_30_days", "milestone_reached", "milestone_reached"]},
+        {"user_ids": [ONE], "scenario_types": ["milestone", "inactivity"]},
+        {"user_ids": [ONE, ONE], "scenario_types": ["inactivity", "milestone", "milestone"]},
     ),
     ({"user_ids": [ONE], "dry_run": True}, {"dry_run": True, "user_ids": [ONE, ONE.upper()], "note": None}),
 )

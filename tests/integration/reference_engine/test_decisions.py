@@ -12,7 +12,7 @@ from tests.emulator.connections import Connection, connect
 from tests.emulator.migrations import run_script
 from tests.emulator.project import SEED, ProjectFactory
 
-INACTIVITY, MILESTONE, ONBOARDING = "inactivity_30_days", "milestone_reached", "onboarding_incomplete"
+INACTIVITY, MILESTONE, ONBOARDING = "inactivity", "milestone", "certification_expiry"
 SILENT = {"last_contact_at": "now() - interval '31 days'"}
 NEW = {"onboarding_completed_at": "null", "joined_at": "now() - interval '13 days 23 hours'"}
 ESTABLISHED = {

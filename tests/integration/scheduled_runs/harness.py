@@ -18,8 +18,8 @@ from tests.emulator.function import FunctionProcess
 from tests.emulator.project import Project
 from tests.scripted_engine import ScriptedEngine
 
-ESTABLISHED_TYPES = ("inactivity_30_days", "milestone_reached")
-ONBOARDING_TYPES = ("milestone_reached", "onboarding_incomplete")
+ESTABLISHED_TYPES = ("inactivity", "milestone")
+CERTIFIED_TYPES = ("milestone", "certification_expiry")
 
 Pair = tuple[str, str]
 T = TypeVar("T")
@@ -57,11 +57,13 @@ class Harness:
         self.served: list[FunctionProcess] = []
 
     async def add_mentors(self, count: int) -> list[str]:
-        """Adds established mentors, two scenario types each; every tenth is onboarding, two others."""
+        """Adds established mentors, two scenario types each; every tenth is onboarding and certified, two others."""
         self.mentors = mentor_ids(count)
         await self.execute(
-            b"insert into public.peer_mentors (user_id, status, segments, joined_at, onboarding_completed_at)"
-            b" select user_id, 'active', '{}', now() - interval '90 days', case when number %% 10 <> 0 then now() end"
+            b"insert into public.peer_mentors (user_id, status, segments, joined_at, onboarding_completed_at,"
+            b" certification_expires_at)"
+            b" select user_id, 'active', '{}', now() - interval '90 days', case when number %% 10 <> 0 then now() end,"
+            b" case when number %% 10 = 0 then now() + interval '10 days' end"
             b" from unnest(%s::uuid[]) with ordinality as added (user_id, number)",
             [self.mentors],
         )
@@ -72,7 +74,7 @@ class Harness:
         return {
             (user_id, scenario_type): self.engine.expected_outcome(user_id, scenario_type)
             for number, user_id in enumerate(self.mentors)
-            for scenario_type in (ONBOARDING_TYPES if number % 10 == 9 else ESTABLISHED_TYPES)
+            for scenario_type in (CERTIFIED_TYPES if number % 10 == 9 else ESTABLISHED_TYPES)
         }
 
     async def start_function(self, env: Mapping[str, str] | None = None, **options: Any) -> FunctionProcess:
@@ -108,7 +110,7 @@ class Harness:
     async def invocations(self) -> list[dict[str, Any]]:
         """Every invocation as callers see it, the oldest first."""
         found = await self.rows(
-            b"select scheduler.describe_invocation(id) from public.scheduler_invocations order by created_at"
+            b"select scheduler.describe_invocation(id) from public.scheduler_invocations order by invoked_at"
         )
         return [row[0] for row in found]
 

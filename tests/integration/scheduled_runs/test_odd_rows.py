@@ -7,7 +7,7 @@ from uuid import uuid4
 from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness
 
-TYPES = ("inactivity_30_days", "milestone_reached", "onboarding_incomplete")
+TYPES = ("inactivity", "milestone", "certification_expiry")
 
 
 async def test_good_rows_are_evaluated_and_odd_ones_skipped(harness: Harness) -> None:
@@ -27,7 +27,7 @@ async def test_good_rows_are_evaluated_and_odd_ones_skipped(harness: Harness) ->
     run = (await harness.fire(function)).json()
 
     expected = harness.expected_pairs() | {
-        (no_segments, "milestone_reached"): harness.engine.expected_outcome(no_segments, "milestone_reached")
+        (no_segments, "milestone"): harness.engine.expected_outcome(no_segments, "milestone")
     }
     odd_pairs = {(user_id, type_) for user_id in (null_element, too_long) for type_ in TYPES}
     assert await harness.recorded_pairs(run["id"]) == expected | dict.fromkeys(odd_pairs, "skipped")

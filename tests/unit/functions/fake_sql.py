@@ -34,7 +34,7 @@ def summarized(**members: Any) -> dict[str, Any]:
     counts |= dict.fromkeys(("mentors_skipped", "triggered", "suppressed", "skipped", "failed", "not_evaluated"), 0)
     usual: dict[str, Any] = dict.fromkeys(("retry_of", "note", "error_code", "error_message"))
     usual |= {"id": RUN_ID, "trigger": "schedule", "status": "success", "dry_run": False}
-    usual |= {"scheduled_for": SLOT, "lateness_seconds": 3, "created_at": "2026-11-23T02:00:03.204113+00:00"}
+    usual |= {"scheduled_for": SLOT, "lateness_seconds": 3, "invoked_at": "2026-11-23T02:00:03.204113+00:00"}
     usual |= {"started_at": "2026-11-23T02:00:03.201877+00:00", "finished_at": "2026-11-23T02:00:04.870316+00:00"}
     usual |= {"expires_at": "2026-11-23T22:00:03.201877+00:00", "counts": counts}
     usual |= {"skip_reasons": dict.fromkeys(("no_scenario_applies", "user_id_missing", "invalid_segments"), 0)}
@@ -43,7 +43,7 @@ def summarized(**members: Any) -> dict[str, Any]:
 
 def described(**members: Any) -> dict[str, Any]:
     """An invocation as the database describes it by itself: by default a scheduled run that succeeded."""
-    scenarios = {"milestone_reached": {"not_triggered": 1}}
+    scenarios = {"milestone": {"not_triggered": 1}}
     return summarized(scenarios=scenarios, failures=[], other_failures={"count": 0}) | members
 
 

@@ -43,7 +43,7 @@ def answer_of(invocation: dict[str, Any], *, deduplicated: bool = True) -> dict[
         ("scheduled_to=2026-11-22T20:30:00-05:30", {"scheduled_to": "2026-11-23T02:00:00+00:00"}),
         (f"user_id={MENTOR.upper()}", {"user_id": MENTOR}),
         *((f"limit={limit}", {"limit": limit}) for limit in (1, 100)),
-        (f"cursor={cursor_of(CREATED_AT, RUN_ID)}", {"after_created_at": CREATED_AT, "after_id": RUN_ID}),
+        (f"cursor={cursor_of(CREATED_AT, RUN_ID)}", {"after_invoked_at": CREATED_AT, "after_id": RUN_ID}),
     ],
 )
 async def test_a_filter_is_passed_to_the_database(function: Function, query: str, expected: dict[str, Any]) -> None:
@@ -57,9 +57,9 @@ async def test_a_filter_is_passed_to_the_database(function: Function, query: str
 
 async def test_a_page_has_its_items_and_the_next_cursor(function: Function) -> None:
     open_still = dict.fromkeys(("outcome", "error_code", "error_message", "notification_id"))
-    of_a_mentor = summarized(results=[{"scenario_type": "milestone_reached"} | open_still])
+    of_a_mentor = summarized(results=[{"scenario_type": "milestone"} | open_still])
     items = [summarized(), summarized(id=mentor_id(9), status="running", finished_at=None), of_a_mentor]
-    function.sql.answers["scheduler_list"] = {"items": items, "next": {"created_at": CREATED_AT, "id": RUN_ID}}
+    function.sql.answers["scheduler_list"] = {"items": items, "next": {"invoked_at": CREATED_AT, "id": RUN_ID}}
     answer = (await function.ask("GET")).json()
     assert answer["data"] == [answer_of(item) for item in items]
     assert position_of_cursor(answer["pagination"]["next_cursor"]) == Position(CREATED_AT, RUN_ID)

@@ -19,8 +19,8 @@ from tests.unit.functions.fake_sql import RUN_ID, mentor_id, mentor_row
 from tests.unit.functions.http_function import Function, problem_in
 from tests.unit.log_lines import LogLines
 
-INACTIVITY, MILESTONE, ONBOARDING = "inactivity_30_days", "milestone_reached", "onboarding_incomplete"
-OLD, NEW = "established", "onboarding"
+INACTIVITY, MILESTONE, CERTIFICATION = "inactivity", "milestone", "certification_expiry"
+OLD, NEW = "established", "certified"
 MENTORS = [mentor_row(0, OLD), mentor_row(1, NEW), mentor_row(2, OLD, NEW), mentor_row(3) | {"segments": [[OLD]]}]
 KEY = {"Idempotency-Key": "after-the-fix"}
 
@@ -44,10 +44,10 @@ async def opened_by(members: dict[str, Any]) -> dict[str, Any]:
     return function.sql.arguments_of("scheduler_open") | {"invocation_id": None}
 
 
-CHOSEN = {"user_ids": [mentor_id(10), mentor_id(11)], "scenario_types": [MILESTONE, ONBOARDING]}
+CHOSEN = {"user_ids": [mentor_id(10), mentor_id(11)], "scenario_types": [MILESTONE, CERTIFICATION]}
 IN_OTHER_WORDS = {
     "user_ids": [mentor_id(11), mentor_id(10).upper(), mentor_id(11)],
-    "scenario_types": [ONBOARDING, MILESTONE, ONBOARDING],
+    "scenario_types": [CERTIFICATION, MILESTONE, CERTIFICATION],
 }
 
 
@@ -69,7 +69,7 @@ async def test_a_request_is_the_same_in_any_order(first: dict[str, Any], second:
 
 async def test_all_mentors_are_evaluated_within_the_call(function: Function, log: LogLines) -> None:
     run = await start(function)
-    applies = {0: (INACTIVITY, MILESTONE), 1: (MILESTONE, ONBOARDING), 2: (INACTIVITY, MILESTONE, ONBOARDING)}
+    applies = {0: (INACTIVITY, MILESTONE), 1: (MILESTONE, CERTIFICATION), 2: (INACTIVITY, MILESTONE, CERTIFICATION)}
     asked = {pair for call in function.engine.calls for pair in call.pairs}
     assert asked == {(mentor_id(n), name) for n, names in applies.items() for name in names}
     recorded = function.sql.arguments_of("scheduler_complete")
@@ -124,9 +124,9 @@ def results_of(response: httpx.Response) -> dict[tuple[str, str], dict[str, Any]
 @pytest.mark.parametrize(
     ("numbers", "named", "skipped"),
     [
-        ([0, 1, 7], None, {(7, INACTIVITY), (7, MILESTONE), (7, ONBOARDING)}),
+        ([0, 1, 7], None, {(7, INACTIVITY), (7, MILESTONE), (7, CERTIFICATION)}),
         ([0, 3], [MILESTONE], {(3, MILESTONE)}),
-        ([0, 1, 7], [ONBOARDING, MILESTONE], {(0, ONBOARDING), (7, ONBOARDING), (7, MILESTONE)}),
+        ([0, 1, 7], [CERTIFICATION, MILESTONE], {(0, CERTIFICATION), (7, CERTIFICATION), (7, MILESTONE)}),
         ([2, 0, 2], [MILESTONE] * 3, set()),
     ],
 )

@@ -21,7 +21,7 @@ from tests.unit.functions.fake_sql import RUN_ID, detailed, mentor_id, summarize
 from tests.unit.functions.http_function import ADMIN, INVOKE, JSON, Function, problem_in
 from tests.unit.log_lines import LogLines
 
-MENTOR, TYPE = mentor_id(1), "milestone_reached"
+MENTOR, TYPE = mentor_id(1), "milestone"
 ONE, BATCH, MENTORS = f"{PREFIX}/{RUN_ID}", f"{PREFIX}/evaluation-batch", f"{PREFIX}/active-peer-mentors"
 # Every route that reads a body.
 READERS = [("POST", "/"), ("POST", PREFIX), ("PUT", ONE), ("POST", BATCH)]
@@ -221,7 +221,7 @@ MOMENT = "2026-11-23T02:00:03.204113+00:00"
 ALMOST_PLACES = [
     *([MOMENT], [MOMENT, RUN_ID, RUN_ID], [RUN_ID, MOMENT], [MOMENT, "anna"], [MOMENT, None], ["\x00", RUN_ID]),
     *(["0001-01-01T00:00:00+14:00", RUN_ID], ["2026-13-01T00:00:00Z", RUN_ID], [1795399200, RUN_ID]),
-    *([MOMENT.removesuffix("+00:00"), RUN_ID], [MOMENT, "\ud800"], {"created_at": MOMENT, "id": RUN_ID}, []),
+    *([MOMENT.removesuffix("+00:00"), RUN_ID], [MOMENT, "\ud800"], {"invoked_at": MOMENT, "id": RUN_ID}, []),
     *(["anna"], [None], [1], [mentor_id(1), mentor_id(2)], ["\ud800"], "x", None, MOMENT + RUN_ID),
 ]
 DEEP = [text.encode() for text in ("[" * 100_000, '{"a":' * 100_000, "9" * 5000, "[NaN]")]
@@ -231,10 +231,10 @@ def encode(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-@pytest.mark.parametrize("created_at", [MOMENT, "0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"])
-def test_a_cursor_comes_back_as_its_place(created_at: str) -> None:
-    place, mentor = cursor_of(created_at, RUN_ID), cursor_of(MENTOR)
-    assert (position_of_cursor(place), mentor_of_cursor(mentor)) == (Position(created_at, RUN_ID), MENTOR)
+@pytest.mark.parametrize("invoked_at", [MOMENT, "0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"])
+def test_a_cursor_comes_back_as_its_place(invoked_at: str) -> None:
+    place, mentor = cursor_of(invoked_at, RUN_ID), cursor_of(MENTOR)
+    assert (position_of_cursor(place), mentor_of_cursor(mentor)) == (Position(invoked_at, RUN_ID), MENTOR)
     for cursor in (place, mentor):
         assert re.fullmatch("[A-Za-z0-9_-]+", cursor)
         assert ListQuery(cursor=cursor).cursor == cursor

@@ -51,7 +51,7 @@ def with_queue(clock: ManualClock, users: int, poison: dict[str, int]) -> Functi
 
 
 def queued_pairs(users: int) -> list[dict[str, Any]]:
-    return to_pairs([MentorScenarios(mentor_id(n), ("milestone_reached",)) for n in range(users)])
+    return to_pairs([MentorScenarios(mentor_id(n), ("milestone",)) for n in range(users)])
 
 
 async def process(
@@ -131,7 +131,7 @@ async def test_without_a_permit_a_slice_claims_nothing(log: LogLines) -> None:
 async def test_a_new_process_takes_the_canary_from_the_database(log: LogLines, clock: ManualClock) -> None:
     """Else the one user in the queue, which crashes the engine, would look like an engine that is down."""
     function = with_queue(clock, 1, {mentor_id(0): 500})
-    await process(function, QUEUED, canary=MentorScenarios(mentor_id(2), ("milestone_reached",)))
+    await process(function, QUEUED, canary=MentorScenarios(mentor_id(2), ("milestone",)))
     assert [group["outcome"] for group in function.sql.arguments_of("scheduler_complete")["results"]] == ["failed"]
     for call in function.engine.calls_with(mentor_id(2)):
         assert call.body["dry_run"] is True

@@ -10,7 +10,7 @@ import pytest
 
 from tests.scripted_engine import ScriptedEngine
 
-TYPES = ("inactivity_30_days", "milestone_reached")
+TYPES = ("inactivity", "milestone")
 USERS = [str(uuid5(UUID(int=0), f"user {n}")) for n in range(20)]
 POOR = USERS[0]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
