@@ -32,7 +32,7 @@ def description(stack: Stack) -> dict[str, object]:
     }
 
 
-def invitation(stack: Stack) -> str:
+def banner(stack: Stack) -> str:
     """Returns the text for a person. Each command stands on one line and needs nothing that another one set."""
     project, url = stack.project, stack.function.url
     api = f"{url}{API}"

@@ -110,9 +110,9 @@ async def _calls(
 ) -> Mapping[str, float]:
     calls = conditions.sized(client.calls, client.calls // 10)
     await reset(engine)
-    asked = [f"{client.module}:{client.cls}", f"{engine}/v1/evaluations", str(calls), str(in_flight)]
+    arguments = [f"{client.module}:{client.cls}", f"{engine}/v1/evaluations", str(calls), str(in_flight)]
     result = data_dir.path / "client.json"
-    found = await run_child([sys.executable, "-P", DRIVER, *asked, result], result, root=ROOT, data_dir=data_dir)
+    found = await run_child([sys.executable, "-P", DRIVER, *arguments, result], result, root=ROOT, data_dir=data_dir)
     stats = await read_stats(engine)
     if (stats.calls, stats.distinct) != (calls + in_flight,) * 2 or stats.max_in_flight > in_flight:
         raise EmulatorError(

@@ -121,7 +121,10 @@ async def _request_old_runs(conditions: Conditions, project: Project, runs: int)
             conditions,
             {
                 label: partial(
-                    _ask, client, path, FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS
+                    _time_requests,
+                    client,
+                    path,
+                    FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS,
                 )
                 for label, path in paths.items()
             },
@@ -134,7 +137,7 @@ async def _request_old_runs(conditions: Conditions, project: Project, runs: int)
     ]
 
 
-async def _ask(client: httpx.AsyncClient, path: str, requests: int) -> tuple[float, float]:
+async def _time_requests(client: httpx.AsyncClient, path: str, requests: int) -> tuple[float, float]:
     """Returns milliseconds: the median, and the 95th percentile; a first request is not counted."""
     took = []
     for _ in range(requests + 1):
