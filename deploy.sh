@@ -25,8 +25,8 @@ TARGET=cloud-run ACTION=deploy ENV_FILE='' DRY_RUN='' DELETE_DATA='' YES=''
 STEP='' WORK='' PYTHON='' NAME='' REGION='' ACCOUNT='' SECRETS='' SOURCE_DIGEST='' FUNCTION_URL=''
 
 usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
-step() { STEP=$1 && printf '\n== %s\n' "$1"; }
-fail() { printf 'deploy.sh: %s\n' "$*" >&2 && exit 1; }
+step() { STEP=$1; printf '\n== %s\n' "$1"; }
+fail() { printf 'deploy.sh: %s\n' "$*" >&2; exit 1; }
 # On file descriptor 3, so that a function may report while its output is captured.
 say() { printf '   %s\n' "$@" >&3; }
 exec 3>&1
