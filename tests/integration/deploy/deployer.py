@@ -64,7 +64,7 @@ class Deployer:
         path = f"{self.cloud.bin}:{SUPABASE_CLI}:{PostgresBinaries.find().bin}:{os.environ['PATH']}"
         # The CLI keeps things at home; so might psql.
         env = {"PATH": path, "HOME": str(self.folder), "SUPABASE_TELEMETRY_DISABLED": "1", **env}
-        argv = [ROOT / "deploy.sh", "--env-file", self.env_file, *arguments]
+        argv: list[str | Path] = [ROOT / "deploy.sh", "--env-file", self.env_file, *arguments]
         process = await asyncio.to_thread(
             subprocess.run, argv, env=env, cwd=self.folder, input=answer, stdout=PIPE, stderr=STDOUT, text=True
         )
