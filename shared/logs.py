@@ -42,28 +42,24 @@ _CLOUD_TRACE_CONTEXT = re.compile(r"(?P<trace>(?!0{32})[0-9a-f]{32})(?:/(?P<span
 
 
 class Trace(NamedTuple):
-    """The current position in a trace.
-
-    Args:
-        id: 32 hexadecimal digits.
-        span_id: 16 hexadecimal digits: the caller's span, or the one of ours that is under way; None: there is none.
-        sampled: whether the trace is kept; None: not decided.
-    """
+    """The current position in a trace: ids of 32 and 16 hexadecimal digits, and whether the trace is kept."""
 
     id: str
-    span_id: str | None = None
-    sampled: bool | None = None
+    span_id: str | None = None  # the caller's, or that of ours which is under way
+    sampled: bool | None = None  # None: not decided
+
+    def header(self) -> str:
+        """Returns a `traceparent` header: of its span, or of one of ours that is recorded nowhere."""
+        # Not from the system's entropy, which costs a system call: a span's id has to be new, not secret; zero is none.
+        span_id = self.span_id or f"{random.getrandbits(64) or 1:016x}"
+        return f"00-{self.id}-{span_id}-{'00' if self.sampled is False else '01'}"
 
 
 _trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 class _Formatter(JsonFormatter):
-    """Standard library records, shaped as this project's lines.
-
-    Args:
-        google_cloud_project: whose traces the lines point to, if it is known.
-    """
+    """Shapes records of the standard library as this project's lines."""
 
     def __init__(self, google_cloud_project: str | None) -> None:
         super().__init__("%(message)s")
@@ -87,33 +83,20 @@ class _Formatter(JsonFormatter):
         if trace is not None:
             log_data["trace_id"] = trace.id
             if self._project is not None:
-                log_data |= _for_google_cloud(trace, self._project)
-
-
-def _for_google_cloud(trace: Trace, project: str) -> dict[str, Any]:
-    """Returns the members by which Google Cloud Logging groups the lines of a request and links its trace."""
-    members: dict[str, Any] = {"logging.googleapis.com/trace": f"projects/{project}/traces/{trace.id}"}
-    if trace.span_id is not None:
-        members["logging.googleapis.com/spanId"] = trace.span_id
-    if trace.sampled is not None:
-        members["logging.googleapis.com/trace_sampled"] = trace.sampled
-    return members
+                # By these Google Cloud Logging groups the lines of a request and links its trace.
+                path = f"projects/{self._project}/traces/{trace.id}"
+                members = {"trace": path, "spanId": trace.span_id, "trace_sampled": trace.sampled}
+                log_data |= {f"logging.googleapis.com/{k}": v for k, v in members.items() if v is not None}
 
 
 def _only_ours(record: logging.LogRecord) -> bool:
-    """Passes a record to our handler, and keeps it from the handlers of its own logger.
-
-    A filter, because a server replaces handlers when it starts, which may be after this.
-    """
+    """Passes a record to our handler and to no other: a server may replace those of its loggers after this."""
     logging.getLogger().handle(record)
     return False
 
 
 class _BoundedRate:
-    """Leaves out lines that callers cause at will, beyond `MAX_LINES_PER_MINUTE` of an event or a server's logger.
-
-    The next line of the kind says how many were left out.
-    """
+    """Drops lines that callers cause beyond `MAX_LINES_PER_MINUTE` of a kind; the next one has their number."""
 
     def __init__(self) -> None:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
@@ -133,11 +116,10 @@ class _BoundedRate:
 
 
 def configure_logging(level: str, *, google_cloud_project: str | None = None) -> None:
-    """Sends this project's log lines to standard output as JSON; those of libraries and of the server with them.
+    """Sends log lines of `level`, and warnings of libraries and the server, to standard output as JSON.
 
     Args:
-        level: the least severe level of ours that is written: DEBUG, INFO, WARNING or ERROR. Of others, warnings are.
-        google_cloud_project: the project's id, for Google Cloud Logging; None: somewhere else.
+        google_cloud_project: whose traces the lines point to, if it is known.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Formatter(google_cloud_project))
@@ -150,52 +132,28 @@ def configure_logging(level: str, *, google_cloud_project: str | None = None) ->
     _logger.setLevel(level)
 
 
-def start_trace(traceparent: str | None, cloud_trace_context: str | None = None) -> None:
-    """Continues the caller's trace, or starts one; log lines from here on carry its id.
-
-    Args:
-        traceparent: the header of W3C Trace Context.
-        cloud_trace_context: `X-Cloud-Trace-Context`, for a caller that sends no other.
-    """
-    _trace.set(_read_traceparent(traceparent) or _read_cloud_trace(cloud_trace_context) or Trace(secrets.token_hex(16)))
-
-
-def _read_traceparent(header: str | None) -> Trace | None:
-    known = _TRACEPARENT.fullmatch(header or "")
-    return Trace(known["trace"], known["span"], bool(int(known["flags"], 16) & 1)) if known else None
-
-
-def _read_cloud_trace(header: str | None) -> Trace | None:
-    known = _CLOUD_TRACE_CONTEXT.fullmatch(header or "")
-    if known is None:
-        return None
-    span = int(known["span"] or 0)
-    return Trace(
-        known["trace"],
-        f"{span:016x}" if 0 < span < 2**64 else None,
-        known["flags"] == "1" if known["flags"] is not None else None,
-    )
+def start_trace(traceparent: str | None, cloud_trace_context: str | None = None) -> Trace:
+    """Continues the caller's trace, by W3C's header or else by Google's, or starts one; log lines carry its id."""
+    if known := _TRACEPARENT.fullmatch(traceparent or ""):
+        trace = Trace(known["trace"], known["span"], bool(int(known["flags"], 16) & 1))
+    elif known := _CLOUD_TRACE_CONTEXT.fullmatch(cloud_trace_context or ""):
+        span = int(known["span"] or 0)
+        sampled = None if known["flags"] is None else known["flags"] == "1"
+        trace = Trace(known["trace"], f"{span:016x}" if 0 < span < 2**64 else None, sampled)
+    else:
+        trace = Trace(secrets.token_hex(16))
+    _trace.set(trace)
+    return trace
 
 
 def current_trace() -> Trace:
     """Returns the current trace; starts one where there is none."""
-    trace = _trace.get()
-    if trace is None:
-        start_trace(None)
-        return current_trace()
-    return trace
-
-
-def trace_id() -> str:
-    """Returns the current trace's id: 32 hexadecimal digits."""
-    return current_trace().id
+    return _trace.get() or start_trace(None)
 
 
 def traceparent() -> str:
-    """Returns a `traceparent` header for a call that this trace makes."""
-    trace = current_trace()
-    # Not from the system's entropy, which costs a system call: a span's id has to be new, not secret; zero is none.
-    return f"00-{trace.id}-{random.getrandbits(64) or 1:016x}-{'00' if trace.sampled is False else '01'}"
+    """Returns a `traceparent` header for a call that this trace makes, in a span of its own."""
+    return current_trace()._replace(span_id=None).header()
 
 
 @contextmanager
@@ -209,14 +167,7 @@ def within_span(trace: Trace) -> Iterator[None]:
 
 
 def log_event(event: str, message: str, *, level: int = logging.INFO, **fields: Any) -> None:
-    """Writes one line.
-
-    Args:
-        event: the stable name that queries look for.
-        message: the same for a person.
-        level: a level of the standard library's `logging`.
-        fields: the event's fields; None is left out.
-    """
+    """Writes one line. `event` is the stable name that queries look for; fields that are None are left out."""
     if _logger.isEnabledFor(level):
         _logger.log(level, message, extra={"event": event} | {k: v for k, v in fields.items() if v is not None})
 

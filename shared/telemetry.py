@@ -10,21 +10,19 @@ collector that is away costs a slice a second, and the next ones a tenth of that
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from types import TracebackType
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.metrics.view import View
@@ -32,29 +30,18 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import (
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    get_current_span,
-    set_span_in_context,
-    use_span,
-)
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shared.errors import DeadlineExceededError, EngineError, RequestError
 from shared.evaluations import EvaluationBatch, EvaluationResult
 from shared.invocation import InvocationSummary
-from shared.logs import Trace, current_trace, log_event, trace_id, traceparent, within_span
+from shared.logs import Trace, current_trace, log_event, within_span
 from shared.version import VERSION
 
 SERVICE_NAME = "scenario-evaluation-scheduler"
-# How long a slice waits for the collector.
+# How long a slice waits for the collector, and how long after one to which it was away.
 FLUSH_SECONDS = 1.0
-# And how long while the last it knows is that the collector was away.
 RELUCTANT_FLUSH_SECONDS = 0.1
 # Seconds. Of calls: what the semantic conventions advise. A batch may take a time budget, a run may be hours late.
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -63,14 +50,14 @@ BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 MAX_FAILURE_SERIES = 200
 # What the semantic conventions call an error without a code.
 UNKNOWN_CAUSE = "_OTHER"
-LATENESS_BUCKETS = (1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+LATE_BUCKETS = (1, 5, 15, 30, 60, 120, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 
 class _OurTraceIds(RandomIdGenerator):
     """A trace that begins here has the id that its log lines carry."""
 
     def generate_trace_id(self) -> int:
-        return int(trace_id(), 16)
+        return int(current_trace().id, 16)
 
 
 class EngineCall:
@@ -79,44 +66,31 @@ class EngineCall:
     A class, not a generator's context manager: there is one for each call.
     """
 
-    __slots__ = ("_attributes", "_began", "_metric", "_span", "traceparent")
-
-    def __init__(self, span: Span, metric: Any, attributes: dict[str, Any]) -> None:
+    def __init__(self, span: Span, metric: Histogram, attributes: dict[str, Any]) -> None:
         self._span = span
         self._metric = metric
-        self._attributes = attributes
+        self._attributes = dict(attributes)
         self._began = time.perf_counter()
-        context = span.get_span_context()
-        self.traceparent = _header_of(context) if context.is_valid else traceparent()
+        self.traceparent = _trace_of(span).header()
         """The header by which the engine continues this trace."""
 
     def answered(self, status: int) -> None:
         """Notes the answer's status."""
-        self._attributes = self._attributes | {"http.response.status_code": status}
+        self._attributes["http.response.status_code"] = status
         self._span.set_attribute("http.response.status_code", status)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is not None:
-            cause = _cause_of(error)
-            self._attributes = self._attributes | {"error.type": cause}
-            _mark(self._span, cause)
+            self._attributes["error.type"] = _mark(self._span, error)
         self._metric.record(time.perf_counter() - self._began, self._attributes)
         self._span.end()
 
 
 def telemetry_for(engine_url: str) -> Telemetry | None:
-    """Builds the telemetry of this process; None where the SDK refuses one of its own variables, which is logged.
-
-    Runs continue without telemetry.
-
-    Args:
-        engine_url: see `Telemetry`.
-    """
+    """Builds the telemetry; logs where the SDK refuses one of its own variables: runs continue without."""
     try:
         return Telemetry(engine_url)
     except Exception as error:  # the SDK has an error of its own for each variable
@@ -130,12 +104,7 @@ def telemetry_for(engine_url: str) -> Telemetry | None:
 
 
 class Telemetry:
-    """What is measured of this process, and its way to the collector.
-
-    Args:
-        engine_url: of the calls that are measured, the whole of it.
-        flush_seconds: how long a slice waits for the collector.
-    """
+    """Measures this process and its calls to `engine_url`, and sends that to the collector."""
 
     def __init__(self, engine_url: str, *, flush_seconds: float = FLUSH_SECONDS) -> None:
         self._flush_seconds = flush_seconds
@@ -169,62 +138,70 @@ class Telemetry:
         self._invocations = meter.create_counter(
             "scheduler.invocations", "{invocation}", "Invocations that a slice ended, by status and trigger."
         )
-        self._lateness = meter.create_histogram(
-            "scheduler.invocation.lateness",
-            "s",
-            "How long after its slot a scheduled invocation was opened.",
-            explicit_bucket_boundaries_advisory=LATENESS_BUCKETS,
+
+        def histogram(name: str, description: str, buckets: Sequence[float]) -> Histogram:
+            return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)
+
+        self._lateness = histogram(
+            "scheduler.invocation.lateness", "How long after its slot a scheduled invocation was opened.", LATE_BUCKETS
         )
-        self._batch_duration = meter.create_histogram(
-            "scheduler.batch.duration",
-            "s",
-            "How long the evaluation of a batch took.",
-            explicit_bucket_boundaries_advisory=BATCH_BUCKETS,
+        self._batch_duration = histogram(
+            "scheduler.batch.duration", "How long the evaluation of a batch took.", BATCH_BUCKETS
         )
-        self._call_duration = meter.create_histogram(
-            "http.client.request.duration",
-            "s",
-            "How long a call to the engine took.",
-            explicit_bucket_boundaries_advisory=CALL_BUCKETS,
+        self._call_duration = histogram(
+            "http.client.request.duration", "How long a call to the engine took.", CALL_BUCKETS
         )
         self._breaker = meter.create_gauge(
             "scheduler.engine.breaker.open", "1", "1: the engine is away and all workers pause; 0: it answers."
         )
-        self._metric_attributes, self._span_attributes = _attributes_of_calls(engine_url)
+        parts = urlsplit(engine_url)
+        # As the semantic conventions for HTTP clients name them.
+        self._metric_attributes = {
+            "http.request.method": "POST",
+            "server.address": parts.hostname,
+            "server.port": parts.port or (443 if parts.scheme == "https" else 80),
+            "url.scheme": parts.scheme,
+            "network.protocol.version": "1.1",
+        }
+        # Without user name and password: shared.config refuses them.
+        self._span_attributes = {**self._metric_attributes, "url.full": engine_url}
 
     @asynccontextmanager
     async def slice(self, trigger: str) -> AsyncIterator[None]:
-        """Measures a slice, continuing the caller's trace, and sends what was measured when it ends.
-
-        Args:
-            trigger: what it is for: `schedule`, `manual` or `batch`.
-        """
-        span = self._tracer.start_span(
-            "slice",
-            context=_context_of(current_trace()),
-            kind=SpanKind.SERVER,
-            attributes={"faas.trigger": "http", "scheduler.slice.kind": trigger},
-        )
+        """Measures a slice in the caller's trace, and sends what was measured when it ends."""
+        attributes = {"faas.trigger": "http", "scheduler.slice.kind": trigger}
+        trace = current_trace()
+        # Without a caller's span ours is the first of the trace.
+        parent = {} if trace.span_id is None else {"traceparent": trace.header()}
+        context = TraceContextTextMapPropagator().extract(parent)
         try:
-            with _under_way(span):
+            with self._span("slice", attributes, context=context, kind=SpanKind.SERVER):
                 yield
         finally:
             await self.flush()
 
-    @contextmanager
-    def batch(self, batch: EvaluationBatch) -> Iterator[None]:
+    def batch(self, batch: EvaluationBatch) -> AbstractContextManager[None]:
         """Measures the work on a batch, from its claim to its record."""
-        span = self._tracer.start_span(
-            "batch",
-            attributes={
-                "scheduler.invocation.id": batch.invocation_id,
-                "scheduler.batch.number": batch.batch_no,
-                "scheduler.batch.deliveries": batch.deliveries,
-                "scheduler.batch.mentors": len(batch.users),
-            },
+        attributes = {
+            "scheduler.invocation.id": batch.invocation_id,
+            "scheduler.batch.number": batch.batch_no,
+            "scheduler.batch.deliveries": batch.deliveries,
+            "scheduler.batch.mentors": len(batch.users),
+        }
+        return self._span("batch", attributes)
+
+    @contextmanager
+    def _span(self, name: str, attributes: dict[str, Any], **options: Any) -> Iterator[None]:
+        """Makes a span the current one, for what is measured and for what is logged."""
+        started = self._tracer.start_as_current_span(
+            name, attributes=attributes, record_exception=False, set_status_on_exception=False, **options
         )
-        with _under_way(span):
-            yield
+        with started as span, within_span(_trace_of(span)):
+            try:
+                yield
+            except BaseException as error:
+                _mark(span, error)
+                raise
 
     def engine_call(self, users: int) -> EngineCall:
         """Measures a call about so many users."""
@@ -238,18 +215,20 @@ class Telemetry:
         outcomes = Counter((result.scenario_type, result.outcome) for result in results)
         for (scenario_type, outcome), count in outcomes.items():
             self._evaluations.add(count, {"scheduler.scenario.type": scenario_type, "scheduler.outcome": outcome})
-        failures = Counter(
-            (result.scenario_type, result.error_code) for result in results if result.outcome == "failed"
+        causes = Counter(
+            (result.scenario_type, result.error_code or UNKNOWN_CAUSE)
+            for result in results
+            if result.outcome == "failed"
         )
-        for (scenario_type, cause), count in failures.items():
-            self._failures.add(count, {"scheduler.scenario.type": scenario_type, "error.type": cause or UNKNOWN_CAUSE})
+        for (scenario_type, cause), count in causes.items():
+            self._failures.add(count, {"scheduler.scenario.type": scenario_type, "error.type": cause})
         self._batch_duration.record(duration_ms / 1000)
         span = get_current_span()
         span.set_attribute("scheduler.batch.evaluations", len(results))
-        span.set_attribute("scheduler.batch.failed", failures.total())
+        span.set_attribute("scheduler.batch.failed", causes.total())
 
     def opened(self, invocation: InvocationSummary) -> None:
-        """Notes how late a scheduled invocation is; one that is skipped is not."""
+        """Measures how late a scheduled invocation is; one that is skipped is not."""
         if invocation.lateness_seconds is not None:
             self._lateness.record(invocation.lateness_seconds)
 
@@ -280,10 +259,10 @@ class Telemetry:
         self._is_away, self._has_failed = is_lost, False
 
     def _send(self, loop: asyncio.AbstractEventLoop, sending: asyncio.Future[None]) -> None:
-        with contextlib.suppress(Exception):  # telemetry never fails a run
+        with suppress(Exception):  # telemetry never fails a run
             self._tracers.force_flush()
             self._meters.force_flush()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: no slice waits
+        with suppress(RuntimeError):  # the loop is closed: no slice waits
             loop.call_soon_threadsafe(sending.set_result, None)
 
     def _noted(self, exporter: Any) -> Any:
@@ -305,68 +284,26 @@ async def _is_done(future: asyncio.Future[None], deadline: float) -> bool:
     return bool(done)
 
 
-@contextmanager
-def _under_way(span: Span) -> Iterator[None]:
-    """Makes it the current span, for what is measured and for what is logged, and ends it."""
-    context = span.get_span_context()
-    logged = _trace_of(context) if context.is_valid else current_trace()
-    with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False), within_span(logged):
-        try:
-            yield
-        except RequestError as error:
-            # A caller's mistake is none of ours.
-            span.set_attribute("error.type", error.code)
-            if error.status >= 500:
-                span.set_status(Status(StatusCode.ERROR, error.code))
-            raise
-        except BaseException as error:
-            _mark(span, _cause_of(error))
-            raise
-
-
-def _mark(span: Span, cause: str) -> None:
-    # Without the error's words, in which there may be anything.
+def _mark(span: Span, error: BaseException) -> str:
+    """Marks the span as failed, and returns by what: without the error's words, in which there may be anything."""
+    if isinstance(error, EngineError | RequestError):
+        cause = error.code
+    elif isinstance(error, DeadlineExceededError):
+        cause = "time_budget_exceeded"
+    elif isinstance(error, asyncio.CancelledError):
+        cause = "cancelled"
+    else:
+        cause = type(error).__name__
     span.set_attribute("error.type", cause)
-    span.set_status(Status(StatusCode.ERROR, cause))
+    # A caller's mistake is none of ours.
+    if not isinstance(error, RequestError) or error.status >= 500:
+        span.set_status(Status(StatusCode.ERROR, cause))
+    return cause
 
 
-def _cause_of(error: BaseException) -> str:
-    if isinstance(error, EngineError):
-        return error.code
-    if isinstance(error, DeadlineExceededError):
-        return "time_budget_exceeded"
-    if isinstance(error, asyncio.CancelledError):
-        return "cancelled"
-    return type(error).__name__
-
-
-def _context_of(trace: Trace) -> Context:
-    """Returns the caller's span as the parent of ours; without one, ours is the first of the trace."""
-    if trace.span_id is None:
-        return Context()
-    flags = TraceFlags(TraceFlags.DEFAULT if trace.sampled is False else TraceFlags.SAMPLED)
-    caller = SpanContext(int(trace.id, 16), int(trace.span_id, 16), is_remote=True, trace_flags=flags)
-    return set_span_in_context(NonRecordingSpan(caller), Context())
-
-
-def _trace_of(context: SpanContext) -> Trace:
+def _trace_of(span: Span) -> Trace:
+    """Returns what log lines carry, and the engine is sent, within the span; the SDK may be switched off."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return current_trace()
     return Trace(f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags.sampled)
-
-
-def _header_of(context: SpanContext) -> str:
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & TraceFlags.SAMPLED:02x}"
-
-
-def _attributes_of_calls(url: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the attributes of metric and spans by the semantic conventions for HTTP clients."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    attributes = {
-        "http.request.method": "POST",
-        "server.address": host,
-        "server.port": parts.port or (443 if parts.scheme == "https" else 80),
-        "url.scheme": parts.scheme,
-        "network.protocol.version": "1.1",
-    }
-    place = parts.netloc.rpartition("@")[2]  # without user name and password
-    return attributes, {**attributes, "url.full": f"{parts.scheme}://{place}{parts.path}"}

@@ -16,7 +16,7 @@ from starlette.routing import Match
 
 from functions.runs.run_log import log_database_error
 from shared.errors import DatabaseError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError, RequestError
-from shared.logs import log_exception, trace_id
+from shared.logs import current_trace, log_exception
 from shared.sanitize import sanitize
 
 # Our own words around one piece of a caller's text.
@@ -77,7 +77,7 @@ def to_response(error: Exception) -> JSONResponse:
         return problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
     if not isinstance(error, DatabaseError):
         log_exception("internal_error", "A defect: this request was answered with 500", error)
-        return problem(500, "internal_error", f"an error of ours; the log has it under trace id {trace_id()}")
+        return problem(500, "internal_error", f"an error of ours; the log has it under trace id {current_trace().id}")
     log_database_error(error, str(error))
     if isinstance(error, DatabaseUnavailableError):
         detail = "the database does not answer; whatever was under way goes on when it does"
@@ -92,7 +92,7 @@ def to_response(error: Exception) -> JSONResponse:
     code = getattr(error, "code", "unknown")
     if code == "invalid_api_key":
         return problem(500, "database_key_rejected", "the Data API refuses this function's SUPABASE_SECRET_KEY")
-    detail = f"the Data API refused a call ({code}); the log has it under trace id {trace_id()}"
+    detail = f"the Data API refused a call ({code}); the log has it under trace id {current_trace().id}"
     return problem(500, error.event, detail)
 
 

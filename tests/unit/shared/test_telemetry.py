@@ -10,8 +10,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from shared.errors import DeadlineExceededError, EngineTransientError, RequestError
 from shared.evaluations import EvaluationBatch, EvaluationResult
-from shared.logs import start_trace, trace_id
+from shared.logs import current_trace, start_trace
 from shared.telemetry import MAX_FAILURE_SERIES, Telemetry, telemetry_for
+from tests.emulator.ports import free_port
 from tests.otlp_collector import OtlpCollector, attributes_of
 from tests.unit.log_lines import LogLines
 
@@ -41,7 +42,7 @@ async def test_a_slice_is_sent_at_its_end_with_bounded_series(telemetry: Telemet
             telemetry.recorded([EvaluationResult("anna", "a", "failed", error_code=code) for code in codes], 5)
     (slice_,) = collector.spans_called("slice")
     assert slice_.status.code == Status.STATUS_CODE_UNSET
-    assert slice_.trace_id.hex() == trace_id()
+    assert slice_.trace_id.hex() == current_trace().id
     counted = collector.counted("scheduler.failures")
     assert len(counted) == MAX_FAILURE_SERIES + 1
     assert ({"otel.metric.overflow": True}, 51) in counted
@@ -55,34 +56,39 @@ async def test_a_slice_is_sent_at_its_end_with_bounded_series(telemetry: Telemet
         (DeadlineExceededError("words"), "time_budget_exceeded"),
         (asyncio.CancelledError(), "cancelled"),
         (LookupError("words"), "LookupError"),
+        (RequestError(503, "database_unavailable", "words"), "database_unavailable"),
+        # A caller's mistake is no error of the function's.
+        (RequestError(422, "not_a_slot", "words"), "not_a_slot"),
     ],
 )
 async def test_what_fails_says_why_by_a_code_alone(
     telemetry: Telemetry, collector: OtlpCollector, error: BaseException, cause: str
 ) -> None:
-    with pytest.raises(type(error)), telemetry.engine_call(1):
-        raise error
+    for measured in (telemetry.engine_call(1), telemetry.batch(BATCH)):
+        with pytest.raises(type(error)), measured:
+            raise error
     await telemetry.flush()
-    (span,) = collector.spans_called("POST")
-    assert attributes_of(span.attributes)["error.type"] == cause
-    assert (span.status.code, span.status.message) == (Status.STATUS_CODE_ERROR, cause)
-    assert list(span.events) == []
+    status = (Status.STATUS_CODE_UNSET, "") if cause == "not_a_slot" else (Status.STATUS_CODE_ERROR, cause)
+    assert [(span.status.code, span.status.message) for span in collector.spans] == [status] * 2
+    assert [attributes_of(span.attributes)["error.type"] for span in collector.spans] == [cause] * 2
+    assert not any(span.events for span in collector.spans)
     assert "words" not in str(collector.traces)
 
 
-@pytest.mark.parametrize(("status", "code"), [(422, Status.STATUS_CODE_UNSET), (503, Status.STATUS_CODE_ERROR)])
-async def test_a_callers_mistake_is_no_error_of_the_slice(
-    telemetry: Telemetry, collector: OtlpCollector, status: int, code: int
+@pytest.mark.parametrize(("is_hanging", "flush_seconds"), [(True, 0.01), (False, 60)])
+async def test_a_collector_that_is_away_is_logged_once(
+    is_hanging: bool, flush_seconds: float, log: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refused() -> None:
-        async with telemetry.slice("schedule"):
-            raise RequestError(status, "not_a_slot", "words")
-
-    with pytest.raises(RequestError):
-        await refused()
-    (span,) = collector.spans_called("slice")
-    assert attributes_of(span.attributes)["error.type"] == "not_a_slot"
-    assert span.status.code == code
+    async with OtlpCollector(is_hanging=True) as collector:
+        url = collector.url if is_hanging else f"http://127.0.0.1:{free_port()}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60" if is_hanging else "0.01")
+        telemetry = Telemetry(ENGINE_URL, flush_seconds=flush_seconds)
+        start_trace(None)
+        for _ in range(2):
+            async with telemetry.slice("schedule"):
+                pass
+    assert len(log.of("telemetry_lost")) == 1
 
 
 async def test_variables_that_the_sdk_refuses_stop_no_run(
