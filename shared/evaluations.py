@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 Outcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed"]
-ScenarioCounts = dict[str, dict[str, int]]
 
 # Why a pair is skipped.
 MENTOR_NOT_ACTIVE = "mentor_not_active"
 SCENARIO_NOT_APPLICABLE = "scenario_not_applicable"
 INVALID_SEGMENTS = "invalid_segments"
+# From so many deliveries on a batch may hold a user who kills its workers.
+SPLIT_FROM_DELIVERY = 3
 
 
 class MentorScenarios(NamedTuple):
-    """One mentor and scenario types: as many pairs as there are types.
-
-    Args:
-        skip_reason: why these pairs are not sent to the engine; None: they are.
-    """
+    """One mentor and scenario types; with a reason, these pairs are not sent to the engine."""
 
     user_id: str
     scenario_types: tuple[str, ...]
@@ -40,31 +37,19 @@ class EvaluationResult(NamedTuple):
     notification_id: str | None = None
 
 
-# From so many deliveries on a batch may hold a user who kills its workers.
-SPLIT_FROM_DELIVERY = 3
-
-
 @dataclass(frozen=True, slots=True)
 class EvaluationBatch:
-    """A claimed batch.
-
-    Args:
-        deliveries: how often it was claimed, this claim included, without releases that count no delivery.
-        read_count: how often its message was read in all; distinguishes this claim from a later one.
-        engine_scope: the first part of every idempotency key, fixed when the invocation was opened.
-        scheduled_for: the invocation's slot, as the database writes it.
-        is_poison: it is of one user, was split from a batch that lost its workers, and may kill this one.
-    """
+    """A claimed batch."""
 
     invocation_id: str
     batch_no: int
     users: tuple[MentorScenarios, ...]
-    deliveries: int
-    read_count: int
-    engine_scope: str
+    deliveries: int  # claims of it, this one included, without releases that count no delivery
+    read_count: int  # of its message; distinguishes this claim from a later one
+    engine_scope: str  # the first part of every idempotency key, fixed when the invocation was opened
     scheduled_for: str
     dry_run: bool
-    is_poison: bool = False
+    is_poison: bool = False  # it is of one user, was split from a batch that lost its workers, and may kill this one
 
     @property
     def is_to_be_split(self) -> bool:
@@ -78,33 +63,24 @@ class EvaluationBatch:
 
 
 class GroupedResults:
-    """Results grouped by everything but the user: a million results form a few groups.
-
-    Args:
-        results: of a batch.
-    """
+    """Results of a batch, grouped by everything but the user: many results form a few groups."""
 
     def __init__(self, results: Iterable[EvaluationResult]) -> None:
-        self._groups: defaultdict[tuple[str, Outcome, int, str | None, str | None], list[EvaluationResult]] = (
-            defaultdict(list)
-        )
+        self._groups: defaultdict[tuple[str, Outcome, int, str | None, str | None], list[EvaluationResult]]
+        self._groups = defaultdict(list)
         for result in results:
             self._groups[result[1:6]].append(result)
 
-    def scenario_counts(self) -> ScenarioCounts:
+    def scenario_counts(self) -> Mapping[str, Counter[str]]:
         """Counts as {scenario type: {outcome: n}}, zeros left out."""
-        counts: ScenarioCounts = {}
+        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for (scenario_type, outcome, *_), members in self._groups.items():
-            of_type = counts.setdefault(scenario_type, {})
-            of_type[outcome] = of_type.get(outcome, 0) + len(members)
+            counts[scenario_type][outcome] += len(members)
         return counts
 
     def outcomes(self) -> Counter[str]:
         """Counts by outcome."""
-        counts: Counter[str] = Counter()
-        for (_, outcome, *_), members in self._groups.items():
-            counts[outcome] += len(members)
-        return counts
+        return sum(self.scenario_counts().values(), Counter[str]())
 
     def stored_rows(self) -> list[dict[str, Any]]:
         """Returns the results that get a row: all but `not_triggered`, which are counted."""
@@ -141,8 +117,7 @@ def to_pairs(users: Sequence[MentorScenarios]) -> list[dict[str, Any]]:
 def from_pairs(pairs: Iterable[dict[str, Any]]) -> tuple[MentorScenarios, ...]:
     """Returns the users of a frozen form: the reverse of `to_pairs`."""
     return tuple(
-        MentorScenarios(user_id, scenario_types, skip_reason)
+        MentorScenarios(user_id, tuple(group["scenario_types"]), group.get("skip"))
         for group in pairs
-        for scenario_types, skip_reason in [(tuple(group["scenario_types"]), group.get("skip"))]
         for user_id in group["user_ids"]
     )
