@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -27,38 +27,23 @@ ANSWER_BYTES = 64 * 1024
 
 
 class AlertWebhook:
-    """One address, and what proves to it that a message is ours.
-
-    Args:
-        url: where to.
-        secret: `whsec_` and the key in base64; None: messages are not signed.
-        now: the clock; a receiver refuses what is minutes old.
-        timeout_seconds: for the whole exchange.
-        connect: makes the HTTP client.
-    """
+    """One address, and the secret that signs messages to it, if there is one: `whsec_` and the key in base64."""
 
     def __init__(
         self,
         url: SecretStr,
         secret: SecretStr | None,
         *,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         timeout_seconds: float = TIMEOUT_SECONDS,
         connect: Connect = HttpClient,
     ) -> None:
         self._key = None if secret is None else base64.b64decode(secret.get_secret_value().removeprefix("whsec_"))
         headers = {"Content-Type": "application/json", "User-Agent": "scenario-evaluation-scheduler"}
-        connect_seconds = CONNECT_SHARE * timeout_seconds
-        self._client = connect(url.get_secret_value(), headers, connect_seconds=connect_seconds)
-        self._now = now
+        self._client = connect(url.get_secret_value(), headers, connect_seconds=CONNECT_SHARE * timeout_seconds)
         self._timeout_seconds = timeout_seconds
 
     async def send(self, message_id: str, message: Mapping[str, Any]) -> None:
-        """Sends it, once.
-
-        Args:
-            message_id: the same each time that the same message is sent: a receiver knows by it what it has.
-            message: must fit JSON.
+        """Sends a message, once; a receiver knows by its id a message that it has.
 
         Raises:
             AlertNotSentError: it was not taken, or no answer said so.
@@ -80,7 +65,7 @@ class AlertWebhook:
             raise AlertNotSentError(f"webhook_http_{answer.status}")
 
     def _headers(self, message_id: str, body: bytes) -> dict[str, str]:
-        timestamp = str(int(self._now().timestamp()))
+        timestamp = str(int(time.time()))
         headers = {"webhook-id": message_id, "webhook-timestamp": timestamp}
         if self._key is not None:
             signed = f"{message_id}.{timestamp}.".encode() + body

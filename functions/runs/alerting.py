@@ -10,7 +10,7 @@ from typing import Any
 
 from functions.runs.alert_message import compose
 from functions.runs.services import Services
-from shared.alerts import Alert, Alerts
+from shared.alerts import Alert, claim_alert, settle_alert
 from shared.deadline import Deadline
 from shared.errors import AlertNotSentError, DatabaseError
 from shared.logs import log_event
@@ -23,12 +23,12 @@ SENDING_SECONDS = 5.0
 async def send_due_alerts(services: Services, webhook: AlertWebhook) -> None:
     """Sends the alerts that are due, until one fails or the time is up. Raises nothing."""
     # Without the longer retries: the slice's caller is waiting, and another slice follows.
-    alerts = Alerts(services.database)
+    database = services.database
     deadline = Deadline(SENDING_SECONDS)
     try:
-        while deadline.remaining() > 0 and (alert := await alerts.claim()) is not None:
+        while deadline.remaining() > 0 and (alert := await claim_alert(database)) is not None:
             error = await _send(alert, webhook, services)
-            await alerts.settle(alert, error=error)
+            await settle_alert(database, alert, error=error)
             if error is not None:
                 return
     except DatabaseError as error:

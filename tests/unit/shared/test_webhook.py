@@ -57,8 +57,5 @@ async def test_a_receiver_that_is_silent_or_away_is_an_error() -> None:
     async with WebhookReceiver(answers=[None]) as receiver:
         assert await failure(receiver.url, seconds=0.2) == "webhook_timeout"
     assert await failure(receiver.url) == "webhook_unreachable"
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/hush", f"http://{'a' * 70}.example/hush", "http://[::1/hush"])
-async def test_a_url_that_leads_nowhere_is_an_error_like_others(url: str) -> None:
-    assert await failure(url) in ("webhook_bad_url", "webhook_unreachable")
+    for url in ("http://127.0.0.1:99999/hush", f"http://{'a' * 70}.example/hush", "http://[::1/hush"):
+        assert await failure(url) in ("webhook_bad_url", "webhook_unreachable")
