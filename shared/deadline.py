@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
 class Deadline:
-    """A span of time that started when this value was made.
+    """A span of time that starts when this value is made, by a monotonic clock."""
 
-    Args:
-        seconds: the whole span.
-        clock: monotonic seconds; replaced in tests.
-    """
-
-    seconds: float
-    clock: Callable[[], float] = time.monotonic
-    started_at: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "started_at", self.clock())
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self.clock = clock
+        self._started_at = clock()
 
     def elapsed(self) -> float:
         """Returns the seconds since the start."""
-        return self.clock() - self.started_at
+        return self.clock() - self._started_at
 
     def remaining(self) -> float:
         """Returns the seconds left; never negative."""

@@ -16,22 +16,20 @@ Status = Literal["pending", "running", "success", "partial", "failed", "cancelle
 Trigger = Literal["schedule", "manual", "retry"]
 PairOutcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"]
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*")
-
 
 def _require_uuid(value: object) -> object:
     """Refuses braces, URNs and other spellings, which pydantic accepts."""
-    if isinstance(value, str) and not _UUID.fullmatch(value):
+    if isinstance(value, str) and not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", value):
         raise ValueError("expected a UUID such as 0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10")
     return value
 
 
 def _require_time(value: object) -> object:
     """Refuses numbers, which pydantic reads as seconds since 1970."""
-    if isinstance(value, datetime) or (isinstance(value, str) and _TIME.fullmatch(value)):
-        return value
-    raise ValueError("expected an RFC 3339 time with an offset")
+    is_text = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*", value)
+    if not is_text and not isinstance(value, datetime):
+        raise ValueError("expected an RFC 3339 time with an offset")
+    return value
 
 
 def _to_utc(moment: datetime) -> datetime:
@@ -138,9 +136,8 @@ class InvocationState(Shape):
     @property
     def log_fields(self) -> dict[str, Any]:
         """Returns the fields that each log line about this invocation has."""
-        same = {"trigger": self.trigger, "status": self.status, "lateness_seconds": self.lateness_seconds}
-        slot = self.scheduled_for.isoformat()
-        return {"invocation_id": str(self.id), "slot": slot, **same, "error_code": self.error_code}
+        same = self.model_dump(include={"trigger", "status", "lateness_seconds", "error_code"})
+        return {"invocation_id": str(self.id), "slot": self.scheduled_for.isoformat(), **same}
 
 
 class InvocationSummary(InvocationState):

@@ -9,11 +9,8 @@ def sanitize(text: str, *, limit: int = 200) -> str:
     """Returns `text` on one line, as valid Unicode, cut to a length.
 
     A caller's JSON may hold a lone surrogate (`"\\ud800"`), which no UTF-8 encoder takes; a path may hold a line break
-    or an escape sequence. Each character that `str.isprintable` does not know becomes U+FFFD.
-
-    Args:
-        text: anything, of any length; only the beginning of a long one is looked at.
-        limit: characters at most, the ellipsis of a cut one among them.
+    or an escape sequence. Each character that `str.isprintable` does not know becomes U+FFFD; the ellipsis of a text
+    that is cut counts towards `limit`.
     """
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(character if character.isprintable() else REPLACEMENT for character in shown)
