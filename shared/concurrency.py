@@ -9,72 +9,60 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 
+@dataclass(slots=True)
 class Permit:
-    """Leave for one call, for as long as the block runs; `overloaded` is set by the caller whose call met an overload.
+    """A place for one call; the caller sets `overloaded` if its call met an overload."""
 
-    A class, not a generator's context manager: there is one for each call, and that costs a third of this.
-    """
-
-    __slots__ = ("_generation", "_limiter", "overloaded")
-
-    def __init__(self, limiter: AdaptiveLimiter) -> None:
-        self._limiter = limiter
-        self._generation = 0
-        self.overloaded = False
-
-    async def __aenter__(self) -> Self:
-        limiter = self._limiter
-        if not limiter.enter_at_once():
-            await limiter.enter_in_turn()
-        self._generation = limiter.generation
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        overload_of = self._generation if self.overloaded else None
-        self._limiter.leave(overload_of=overload_of, succeeded=kind is None)
+    overloaded: bool = False
 
 
 class AdaptiveLimiter:
     """Lets at most `limit` holders in at a time, first come first served.
 
     An overload halves the limit, once for all calls that were in flight together; every `limit` calls that went well
-    raise it by one, up to the maximum.
-
-    Args:
-        maximum: the limit to start from and to recover to.
+    raise it by one, up to the maximum from which it started.
     """
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
+        self.limit = maximum
         self.workers = asyncio.Semaphore(maximum)
         """For tasks that make many calls, one after the other."""
-        self.limit = maximum
-        """The current limit."""
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self.generation = 0
-        """Counts the halvings: a call that started before the last one says nothing new."""
+        self._halvings = 0
         self._succeeded = 0
 
-    def permit(self) -> Permit:
-        """Returns a place, waited for in turn and held until the block ends."""
-        return Permit(self)
+    @asynccontextmanager
+    async def permit(self) -> AsyncIterator[Permit]:
+        """Waits for a place in turn, and holds it until the block ends."""
+        if self._in_flight >= self.limit:
+            await self._wait_for_turn()
+        else:
+            self._in_flight += 1
+        permit = Permit()
+        halvings = self._halvings
+        try:
+            yield permit
+            if not permit.overloaded:
+                self._succeeded += 1
+                if self._succeeded >= self.limit:
+                    self._succeeded = 0
+                    self.limit = min(self.maximum, self.limit + 1)
+        finally:
+            self._in_flight -= 1
+            # A call that started before the last halving met the same overload.
+            if permit.overloaded and halvings == self._halvings:
+                self._halvings += 1
+                self._succeeded = 0
+                self.limit = max(1, self.limit // 2)
+            self._admit()
 
-    def enter_at_once(self) -> bool:
-        """Takes a place if there is one and no other holder waits for it."""
-        if self._waiting or self._in_flight >= self.limit:
-            return False
-        self._in_flight += 1
-        return True
-
-    async def enter_in_turn(self) -> None:
-        """Waits for a place and takes it."""
+    async def _wait_for_turn(self) -> None:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -86,39 +74,12 @@ class AdaptiveLimiter:
                 self._admit()
             raise
 
-    def leave(self, *, overload_of: int | None, succeeded: bool) -> None:
-        """Gives a place back.
-
-        Args:
-            overload_of: the generation of a call that met an overload; None: it met none.
-            succeeded: it came to its end.
-        """
-        self._in_flight -= 1
-        if overload_of is not None:
-            self._slow_down(overload_of)
-        elif succeeded:
-            self._speed_up()
-        self._admit()
-
     def _admit(self) -> None:
         while self._waiting and self._in_flight < self.limit:
             turn = self._waiting.popleft()
             if not turn.done():
                 self._in_flight += 1
                 turn.set_result(None)
-
-    def _slow_down(self, generation: int) -> None:
-        if generation != self.generation:
-            return  # it started before the last halving: the same overload, seen again
-        self.generation += 1
-        self._succeeded = 0
-        self.limit = max(1, self.limit // 2)
-
-    def _speed_up(self) -> None:
-        self._succeeded += 1
-        if self._succeeded >= self.limit:
-            self._succeeded = 0
-            self.limit = min(self.maximum, self.limit + 1)
 
 
 @asynccontextmanager

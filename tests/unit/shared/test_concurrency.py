@@ -20,14 +20,6 @@ class Call:
         self.permit: Permit | None = None
         self.task = asyncio.create_task(self._run())
 
-    @property
-    def let_in(self) -> bool:
-        return self.permit is not None and not self.task.done()
-
-    @property
-    def waits(self) -> bool:
-        return self.permit is None and not self.task.done()
-
     async def _run(self) -> None:
         async with self._limiter.permit() as self.permit:
             await self._end.wait()
@@ -56,21 +48,13 @@ async def cancel(*calls: Call) -> None:
     for call in calls:
         call.task.cancel()
     await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
-    await settle()
-
-
-def let_in(calls: list[Call]) -> list[bool]:
-    return [call.let_in for call in calls]
 
 
 async def test_no_more_than_the_limit_enter_each_in_turn() -> None:
     calls = await start(AdaptiveLimiter(2), 4)
-    assert let_in(calls) == [True, True, False, False]
-    await calls[1].end()
-    assert let_in(calls) == [True, False, True, False]
-    await calls[2].end()
-    assert let_in(calls) == [True, False, False, True]
-    await cancel(*calls)
+    for number, call in enumerate(calls):
+        assert [each.permit is not None for each in calls] == [index < number + 2 for index in range(4)]
+        await call.end()
 
 
 async def test_an_overload_halves_the_limit_once_for_concurrent_calls() -> None:
@@ -83,8 +67,8 @@ async def test_an_overload_halves_the_limit_once_for_concurrent_calls() -> None:
 
 async def test_the_limit_recovers_step_by_step_by_successful_calls() -> None:
     limiter = AdaptiveLimiter(4)
-    (call,) = await start(limiter, 1)
-    await call.end(overloaded=True)
+    async with limiter.permit() as permit:
+        permit.overloaded = True
     for _ in range(5):
         with pytest.raises(LookupError):
             async with limiter.permit():
@@ -107,7 +91,7 @@ async def test_a_place_given_to_a_call_just_cancelled_goes_on() -> None:
     cancelled.task.cancel()
     await settle()
     assert cancelled.task.cancelled()
-    assert following.let_in
+    assert following.permit is not None
     await following.end()
 
 
@@ -119,8 +103,9 @@ async def test_the_limit_holds_and_no_place_is_lost(maximum: int, script: list[s
     limiter = AdaptiveLimiter(maximum)
     calls: list[Call] = []
     for step in script:
-        inside = [call for call in calls if call.let_in]
-        outside = [call for call in calls if call.waits]
+        unfinished = [call for call in calls if not call.task.done()]
+        inside = [call for call in unfinished if call.permit is not None]
+        outside = [call for call in unfinished if call.permit is None]
         if step == "start":
             calls.append(Call(limiter))
         elif step.startswith("end") and inside:
@@ -128,13 +113,13 @@ async def test_the_limit_holds_and_no_place_is_lost(maximum: int, script: list[s
         elif step.startswith("cancel") and (outside or inside):
             (outside or inside)[0 if step == "cancel oldest" else -1].task.cancel()
         await settle()
-        now = sum(call.let_in for call in calls)
+        let_in = [call.permit is not None for call in calls if not call.task.done()]
         assert 1 <= limiter.limit <= maximum
-        assert now <= max(limiter.limit, len(inside))
-        assert now >= limiter.limit or not any(call.waits for call in calls), "a call waits although there is room"
+        assert sum(let_in) <= max(limiter.limit, len(inside))
+        assert sum(let_in) >= limiter.limit or all(let_in), "a call waits although there is room"
     await cancel(*calls)
     fresh = await start(limiter, maximum)
-    assert sum(let_in(fresh)) == limiter.limit
+    assert sum(call.permit is not None for call in fresh) == limiter.limit
     await cancel(*fresh)
 
 
@@ -145,7 +130,6 @@ async def test_the_first_failed_step_stops_the_others_and_is_raised() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0)
             cleaned_up.append("cleaned up")
 
     async def fails() -> None:
