@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -25,8 +26,6 @@ from shared.errors import ConfigError
 from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioType, ScenarioTypes
 from shared.schedule import Schedule
 
-MINIMUM_TOKEN_LENGTH = 32
-MAXIMUM_TOKEN_LENGTH = 256
 # A slice needs this long after its time budget to record what it has and to answer.
 RECORDING_MARGIN_SECONDS = 10
 MOST_HOURS = 24 * 366
@@ -47,21 +46,12 @@ class Settings(BaseSettings):
     """Settings that are read from an environment; each field is the variable of the same name in capitals."""
 
     model_config = SettingsConfigDict(
-        alias_generator=str.upper,
-        case_sensitive=True,
-        enable_decoding=False,
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
+        alias_generator=str.upper, case_sensitive=True, enable_decoding=False, frozen=True, hide_input_in_errors=True
     )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Reads and validates the settings.
-
-        Args:
-            environment: names and values, such as `os.environ`; an empty value counts as not set, and space around a
-                value is not part of it.
+        """Reads and validates the settings; space around a value is no part of it, and an empty one is not set.
 
         Raises:
             ConfigError: names every missing or bad key at once, and no secret's value.
@@ -136,7 +126,6 @@ def _is_host(host: str) -> bool:
 
 def _url(text: str) -> str:
     _check_url(text, query=False)
-    # The slash at its end is no part of it.
     return text.rstrip("/")
 
 
@@ -145,15 +134,11 @@ def _secret_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _printable(least: int, most: int) -> AfterValidator:
-    """Makes a validator of secrets that a header can carry."""
-
-    def check(secret: SecretStr) -> SecretStr:
-        if not re.fullmatch(f"[!-~]{{{least},{most}}}", secret.get_secret_value()):
-            raise ValueError(f"expected {least} to {most} printable ASCII characters without spaces")
-        return secret
-
-    return AfterValidator(check)
+def _check_secret(least: int, most: int, secret: SecretStr) -> SecretStr:
+    """Refuses what a header cannot carry."""
+    if not re.fullmatch(f"[!-~]{{{least},{most}}}", secret.get_secret_value()):
+        raise ValueError(f"expected {least} to {most} printable ASCII characters without spaces")
+    return secret
 
 
 def split_tokens(text: str) -> list[str]:
@@ -197,8 +182,8 @@ Url = Annotated[str, AfterValidator(_url)]
 _Whole = Annotated[int, BeforeValidator(_refuse_underscores)]
 _Number = Annotated[float, BeforeValidator(_refuse_underscores)]
 UpTo1000 = Annotated[_Whole, Field(ge=1, le=1000)]
-_Secret = Annotated[SecretStr, _printable(1, 8192)]
-_Token = Annotated[SecretStr, _printable(MINIMUM_TOKEN_LENGTH, MAXIMUM_TOKEN_LENGTH)]
+_Secret = Annotated[SecretStr, AfterValidator(partial(_check_secret, 1, 8192))]
+_Token = Annotated[SecretStr, AfterValidator(partial(_check_secret, 32, 256))]
 _Tokens = Annotated[tuple[_Token, ...], BeforeValidator(split_tokens), Field(min_length=1)]
 _Hours = Annotated[_Whole, Field(ge=1, le=MOST_HOURS)]
 
@@ -302,22 +287,18 @@ class ScenarioEvaluationConfig(Settings):
             return self.max_workers
         return min(self.max_workers, self.engine_max_concurrency_total // self.engine_max_concurrency - 1)
 
-    def scenario_types_for(self, segments: Iterable[str], chosen: frozenset[str] | None = None) -> tuple[str, ...]:
+    def scenario_types_for(self, segments: Collection[str], chosen: frozenset[str] | None = None) -> tuple[str, ...]:
         """Returns the types, of the chosen ones, that apply to a mentor in `segments`, in the configured order."""
-        segments = frozenset(segments)
-        return self._names(chosen, lambda scenario: scenario.applies_to(segments))
+        return tuple(scenario.type for scenario in self._enabled(chosen) if scenario.applies_to(segments))
 
     def enabled_types(self, chosen: frozenset[str] | None = None) -> tuple[str, ...]:
         """Returns the enabled scenario types, of the chosen ones if any, in the configured order."""
-        return self._names(chosen, lambda scenario: scenario.enabled)
+        return tuple(scenario.type for scenario in self._enabled(chosen))
 
-    def _names(self, chosen: frozenset[str] | None, which: Callable[[ScenarioType], bool]) -> tuple[str, ...]:
-        types = (scenario for scenario in self.scenario_types if chosen is None or scenario.type in chosen)
-        return tuple(scenario.type for scenario in types if which(scenario))
+    def _enabled(self, chosen: frozenset[str] | None) -> list[ScenarioType]:
+        types = self.scenario_types
+        return [scenario for scenario in types if scenario.enabled and (chosen is None or scenario.type in chosen)]
 
     def recorded_settings(self) -> dict[str, Any]:
-        """Returns what is recorded with an invocation: all but URLs, secrets and the targets of logs and traces.
-
-        `alerts` stands for the webhook: the database reads there whether, and on what, an alert is to be raised.
-        """
+        """Returns what is recorded with an invocation; `alerts` shows the database whether to raise any."""
         return self.model_dump(mode="json") | {"alerts": self.alert_webhook_url is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -16,21 +16,15 @@ _Segment = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
 
 class ScenarioType(BaseModel, frozen=True, extra="forbid"):
-    """One scenario and the mentors it applies to.
-
-    Args:
-        type: its name, as the engine knows it.
-        enabled: whether it is evaluated at all.
-        segments: it applies to mentors in at least one of these; empty: to everyone.
-    """
+    """One scenario, as the engine names it; it applies to mentors in one of its segments, without any to all."""
 
     type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
     enabled: StrictBool = True
     segments: Annotated[frozenset[_Segment], PlainSerializer(sorted, return_type=list[str])] = frozenset()
 
-    def applies_to(self, segments: Iterable[str]) -> bool:
-        """Whether a mentor in `segments` is to be evaluated for it."""
-        return self.enabled and (not self.segments or not self.segments.isdisjoint(segments))
+    def applies_to(self, segments: Collection[str]) -> bool:
+        """Whether a mentor in `segments` is to be evaluated for it where it is enabled."""
+        return not self.segments or not self.segments.isdisjoint(segments)
 
 
 # What the reference engine knows. A team with other scenarios names its own in SCENARIO_TYPES.
@@ -42,11 +36,7 @@ DEFAULT_SCENARIO_TYPES = (
 
 
 def load(value: object) -> object:
-    """Reads JSON, or the file of JSON that is named after an `@`; returns anything but a text as it is.
-
-    Raises:
-        ValueError: the file cannot be read, or there is no JSON.
-    """
+    """Reads JSON, or the file of JSON that is named after an `@`; returns anything but a text as it is."""
     if not isinstance(value, str):
         return value
     content = value.encode("utf-8", "surrogateescape")

@@ -19,18 +19,14 @@ from tests.emulator.staging import ROOT
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, REQUIRED, make_config
 
 WEBHOOK = "https://hooks.example.org/services/T0/B0/hush"
-SIGNING_SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"  # 24 bytes
+SIGNING_SECRET, LONG_SECRET, *NO_SECRETS = (f"whsec_{b64encode(bytes(size)).decode()}" for size in (24, 64, 23, 65))
 URL_KEYS = ("SUPABASE_URL", "SCENARIO_ENGINE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "ALERT_WEBHOOK_URL")
 
 
-def refused(environment: dict[str, str]) -> str:
+def refused(environment: dict[str, str] = REQUIRED, /, **settings: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        ScenarioEvaluationConfig.from_environment(environment)
+        ScenarioEvaluationConfig.from_environment(environment | settings)
     return str(caught.value)
-
-
-def refused_with(**settings: str) -> str:
-    return refused(REQUIRED | settings)
 
 
 def named_in(text: str) -> set[str]:
@@ -70,23 +66,25 @@ def test_every_missing_wrong_or_conflicting_setting_is_named_at_once() -> None:
         ("SCENARIO_TYPES", '[{"type": "a"}, {"type": "b", "segmets": []}]', "SCENARIO_TYPES, entry 2, 'segmets': "),
         ("SCENARIO_TYPES", '[{"type": "a", "segments": ["b", "\\u0000"]}]', "entry 1, 'segments', entry 2: expected "),
         ("SCENARIO_TYPES", "@/nowhere.json", "cannot read the file: [Errno 2] No such file"),
+        ("ALERT_WEBHOOK_SECRET", "hush", "ALERT_WEBHOOK_SECRET: expected whsec_ and 24 to 64 bytes in base64"),
         ("SCHEDULER_INVOKE_TOKENS", " , ,", "SCHEDULER_INVOKE_TOKENS: expected at least one"),
     ],
 )
 def test_an_error_says_what_was_expected_and_what_was_found(key: str, value: str, said: str) -> None:
-    assert said in refused_with(**{key: value})
+    assert said in refused(**{key: value})
 
 
-@pytest.mark.parametrize(
-    "secrets",
-    [
-        {"SUPABASE_SECRET_KEY": "hush hush", "SCENARIO_ENGINE_TOKEN": "h\u00fcsh-hush"},
-        {"SCHEDULER_INVOKE_TOKENS": "hush", "SCHEDULER_ADMIN_TOKENS": f"{ADMIN_TOKEN},hush"},
-        {"SUPABASE_URL": "https://hush:hush@x.example", "SCENARIO_ENGINE_URL": "https://hush:hu/sh@x"},
-        {"ALERT_WEBHOOK_URL": "hooks.example.org/hush", "ALERT_WEBHOOK_SECRET": "whsec_hush"},
-    ],
-)
-def test_no_secret_is_in_an_error_nor_in_its_traceback(secrets: dict[str, str]) -> None:
+def test_no_secret_is_in_an_error_nor_in_its_traceback() -> None:
+    secrets = {
+        "SUPABASE_URL": "https://hush:hush@x.example",
+        "SUPABASE_SECRET_KEY": "hush hush",
+        "SCENARIO_ENGINE_URL": "https://hush:hu/sh@x",
+        "SCENARIO_ENGINE_TOKEN": "h\u00fcsh-hush",
+        "SCHEDULER_INVOKE_TOKENS": "hush",
+        "SCHEDULER_ADMIN_TOKENS": f"{ADMIN_TOKEN},hush",
+        "ALERT_WEBHOOK_URL": "hooks.example.org/hush",
+        "ALERT_WEBHOOK_SECRET": "whsec_hush",
+    }
     with pytest.raises(ConfigError) as caught:
         make_config(**secrets, MAX_WORKERS="none")
     assert named_in(str(caught.value)) == {*secrets, "MAX_WORKERS"}
@@ -109,7 +107,7 @@ def test_the_environment_is_read_as_it_was_given_and_once(monkeypatch: pytest.Mo
     assert make_config(PATH="/bin", TOTALLY_UNKNOWN="1", max_workers="8", evaluation_timezone="x") == expected
     for empty in ("", "   ", "\t\n"):
         assert make_config(MAX_WORKERS=empty) == expected
-        assert "SUPABASE_URL: missing" in refused_with(SUPABASE_URL=empty)
+        assert "SUPABASE_URL: missing" in refused(SUPABASE_URL=empty)
     assert make_config(SUPABASE_SECRET_KEY=" key\n").supabase_secret_key.get_secret_value() == "key"
     with pytest.raises(ValidationError, match="frozen"):
         expected.max_workers = 9
@@ -121,15 +119,12 @@ http://user:password@x http://user@x http://@x http://x# http://x/#y http://. ht
 http://a-.x http://a,b http://a%2eb http://xn--a.x http://bü_x http://ﬁ.x http://1.2.3 http://1.2.3.256 http://[::g]
 http://[v1.x] http://x[::1] http://[::1]x HTTPS://x
 """
-LONG_NAMES = ("a" * 64, "é" * 63, ".".join(["a" * 63] * 4))
+LONG_URLS = [f"http://{name}" for name in ("a" * 64, "é" * 63, ".".join(["a" * 63] * 4))]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [*NO_URLS.split(), "http://a b", "http://x\ny", "http://x/\x01", *(f"http://{name}" for name in LONG_NAMES)],
-)
-def test_a_url_that_no_client_can_call_is_refused(url: str) -> None:
-    assert named_in(refused_with(**dict.fromkeys(URL_KEYS, url))) == set(URL_KEYS)
+def test_a_url_that_no_client_can_call_is_refused() -> None:
+    for url in (*NO_URLS.split(), *LONG_URLS, "http://a b", "http://x\ny", "http://x/\x01"):
+        assert named_in(refused(**dict.fromkeys(URL_KEYS, url))) == set(URL_KEYS), url
 
 
 def test_only_the_webhooks_url_keeps_query_and_last_slash() -> None:
@@ -138,32 +133,27 @@ def test_only_the_webhooks_url_keeps_query_and_last_slash() -> None:
         assert kept is not None
         assert kept.get_secret_value() == url
     for key in URL_KEYS[:3]:
-        assert "found one with a query or fragment" in refused_with(**{key: "http://x?"})
+        assert "found one with a query or fragment" in refused(**{key: "http://x?"})
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        *("engine.example.org.", "localhost:8080", "my_engine", "v1---service-uc.a.run.app", "127.0.0.1", "[::1]:80"),
-        *("bücher.example", "BÜCHER.example", "xn--bcher-kva.example", "a" * 63, ".".join(["a" * 63] * 3)),
-    ],
-)
-def test_a_host_that_dns_can_carry_is_taken_unchanged(host: str) -> None:
-    assert make_config(SCENARIO_ENGINE_URL=f"https://{host}/base/").scenario_engine_url == f"https://{host}/base"
+def test_a_host_that_dns_can_carry_is_taken_unchanged() -> None:
+    hosts = "engine.example.org. localhost:8080 my_engine v1---service-uc.a.run.app 127.0.0.1 [::1]:80 bücher.example"
+    for host in (*hosts.split(), "BÜCHER.example", "xn--bcher-kva.example", "a" * 63, ".".join(["a" * 63] * 3)):
+        assert make_config(SCENARIO_ENGINE_URL=f"https://{host}/base/").scenario_engine_url == f"https://{host}/base"
 
 
-@pytest.mark.parametrize("key", ["SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS"])
-def test_each_role_has_tokens_of_32_to_256_characters(key: str) -> None:
-    tokens = getattr(make_config(**{key: f" {'x' * 32} ,, {'y' * 256},"}), key.lower())
-    assert [token.get_secret_value() for token in tokens] == ["x" * 32, "y" * 256]
-    for bad in ("x" * 31, "x" * 257):
-        assert f"{key}, entry 2: expected 32 to 256 printable ASCII" in refused_with(**{key: f"{'x' * 32},{bad}"})
+def test_each_role_has_tokens_of_32_to_256_characters() -> None:
+    for key in ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS"):
+        tokens = getattr(make_config(**{key: f" {'x' * 32} ,, {'y' * 256},"}), key.lower())
+        assert [token.get_secret_value() for token in tokens] == ["x" * 32, "y" * 256]
+        for bad in ("x" * 31, "x" * 257):
+            assert f"{key}, entry 2: expected 32 to 256 printable ASCII" in refused(**{key: f"{'x' * 32},{bad}"})
 
 
-@pytest.mark.parametrize("character", ["\n", "\r", "\0", "\x7f", " ", "\u00fc", "\udcff"])
-def test_a_secret_that_no_header_can_carry_is_refused(character: str) -> None:
+def test_a_secret_that_no_header_can_carry_is_refused() -> None:
     keys = ("SUPABASE_SECRET_KEY", "SCENARIO_ENGINE_TOKEN", "SCHEDULER_INVOKE_TOKENS")
-    assert named_in(refused_with(**dict.fromkeys(keys, f"{'x' * 32}{character}x"))) == {*keys}
+    for character in "\n\r\0\x7f \u00fc\udcff":
+        assert named_in(refused(**dict.fromkeys(keys, f"{'x' * 32}{character}x"))) == {*keys}
 
 
 @pytest.mark.parametrize(
@@ -171,6 +161,7 @@ def test_a_secret_that_no_header_can_carry_is_refused(character: str) -> None:
     [
         ("EVALUATION_TIMEZONE", ["Europe/Atlantis", "../../etc/passwd", "/etc/localtime", "Europe", ".", "UTC/"]),
         ("EVALUATION_SCHEDULE", ["daily", "@daily", "0 2 * *", "0 0 2 * * *", "60 2 * * *", "0 0 31 2 *"]),
+        ("ALERT_WEBHOOK_SECRET", [*NO_SECRETS, SIGNING_SECRET.removeprefix("whsec_"), "whsec_", "whsec_\u00fc"]),
         ("ALERT_PARTIAL_ABOVE", ["-0.1", "1", "nan", "inf", "some"]),
         ("ENGINE_TIMEOUT_SECONDS", ["0", "-1", "nan", "inf", "1e400", "1e-9", "300.1", "1_0", "soon"]),
         (
@@ -185,95 +176,64 @@ def test_a_secret_that_no_header_can_carry_is_refused(character: str) -> None:
     ],
 )
 def test_a_value_of_another_kind_is_refused(key: str, values: list[str]) -> None:
-    roomy = {"TIME_BUDGET_SECONDS": "3500", "BATCH_VISIBILITY_SECONDS": "3600"}
+    roomy = {"TIME_BUDGET_SECONDS": "3500", "BATCH_VISIBILITY_SECONDS": "3600", "ALERT_WEBHOOK_URL": WEBHOOK}
     for value in values:
-        assert named_in(refused_with(**roomy, **{key: value})) == {key}, value
+        assert named_in(refused(**roomy, **{key: value})) == {key}, value
 
 
-@pytest.mark.parametrize(
-    ("key", "least", "most"),
-    [
-        *((f"ENGINE_{name}", 1, 1000) for name in ("USERS_PER_CALL", "TYPES_PER_CALL", "MAX_CONCURRENCY")),
-        ("EVALUATION_BATCH_SIZE", 1, 1000),
-        ("ENGINE_MAX_CONCURRENCY_TOTAL", 2, 100_000),
-        ("ENGINE_MAX_ATTEMPTS", 1, 20),
-        ("ENGINE_KEY_TTL_HOURS", 1, 8784),
-        ("TIME_BUDGET_SECONDS", 1, 3500),
-        ("BATCH_VISIBILITY_SECONDS", 12, 86_400),
-        ("MAX_BATCH_DELIVERIES", 3, 100),
-        ("INVOCATION_EXPIRES_AFTER_HOURS", 1, 8784),
-        ("MISSED_SLOT_MAX_GAP_HOURS", 1, 8784),
-        ("MAX_WORKERS", 1, 100),
-        ("RETENTION_DAYS", 1, 36_500),
-        ("ALERT_LATE_ABOVE_MINUTES", 1, 527_040),
-    ],
-)
-def test_a_whole_number_has_a_least_and_a_greatest_value(key: str, least: int, most: int) -> None:
+LIMITS = """
+ENGINE_USERS_PER_CALL 1 1000, ENGINE_TYPES_PER_CALL 1 1000, ENGINE_MAX_CONCURRENCY 1 1000, EVALUATION_BATCH_SIZE 1 1000,
+ENGINE_MAX_CONCURRENCY_TOTAL 2 100000, ENGINE_MAX_ATTEMPTS 1 20, ENGINE_KEY_TTL_HOURS 1 8784, MAX_WORKERS 1 100,
+BATCH_VISIBILITY_SECONDS 12 86400, MAX_BATCH_DELIVERIES 3 100, INVOCATION_EXPIRES_AFTER_HOURS 1 8784,
+MISSED_SLOT_MAX_GAP_HOURS 1 8784, RETENTION_DAYS 1 36500, ALERT_LATE_ABOVE_MINUTES 1 527040, TIME_BUDGET_SECONDS 1 3500
+"""
+
+
+@pytest.mark.parametrize(("key", "least", "most"), [limit.split() for limit in LIMITS.split(",")])
+def test_a_whole_number_has_a_least_and_a_greatest_value(key: str, least: str, most: str) -> None:
     others = {"TIME_BUDGET_SECONDS": "1", "ENGINE_TIMEOUT_SECONDS": "0.5", "BATCH_VISIBILITY_SECONDS": "86400"}
     others |= {"ENGINE_KEY_TTL_HOURS": "8784", "INVOCATION_EXPIRES_AFTER_HOURS": "1", "ENGINE_MAX_CONCURRENCY": "1"}
     for number in (least, most):
-        assert getattr(make_config(**others | {key: str(number)}), key.lower()) == number
-    for bad in (str(least - 1), str(most + 1), f"{most // 10}_{most % 10}", "1.5", "nan", "1e1", "٣", "9" * 5000):
-        assert named_in(refused_with(**others | {key: bad})) == {key}
-
-
-SECRET_SET, URL_SET = f"ALERT_WEBHOOK_SECRET={SIGNING_SECRET}", f"ALERT_WEBHOOK_URL={WEBHOOK}"
+        assert getattr(make_config(**others | {key: number}), key.lower()) == int(number)
+    beyond = [str(int(least) - 1), str(int(most) + 1)]
+    for bad in (*beyond, f"{most[:-1]}_{most[-1]}", "1.5", "nan", "1e1", "٣", "9" * 5000):
+        assert named_in(refused(**others | {key: bad})) == {key}
 
 
 @pytest.mark.parametrize(
-    ("good", "bad", "found", "expected"),
+    ("key", "good", "bad", "expected"),
     [
-        ("BATCH_VISIBILITY_SECONDS=36", "BATCH_VISIBILITY_SECONDS=35", "35", "more than TIME_BUDGET_SECONDS (25) + 10"),
-        ("ENGINE_TIMEOUT_SECONDS=24.9", "ENGINE_TIMEOUT_SECONDS=25", "25", "less than TIME_BUDGET_SECONDS (25)"),
-        ("ENGINE_KEY_TTL_HOURS=20", "ENGINE_KEY_TTL_HOURS=19", "20", "at most ENGINE_KEY_TTL_HOURS (19)"),
-        *(
-            (f"ENGINE_MAX_CONCURRENCY_TOTAL={good}", f"ENGINE_MAX_CONCURRENCY_TOTAL={bad}", bad, "at least twice it")
-            for good, bad in (("64", "32"), ("96", "80"))
-        ),
-        (f"{SECRET_SET} {URL_SET}", SECRET_SET, "", "ALERT_WEBHOOK_URL: missing, although ALERT_WEBHOOK_SECRET is set"),
+        ("BATCH_VISIBILITY_SECONDS", "36", "35", "expected more than TIME_BUDGET_SECONDS (25) + 10, found 35: a batch"),
+        ("ENGINE_TIMEOUT_SECONDS", "24.9", "25", "expected less than TIME_BUDGET_SECONDS (25), found 25"),
+        ("ENGINE_KEY_TTL_HOURS", "20", "19", "expected at most ENGINE_KEY_TTL_HOURS (19), found 20: the engine"),
+        ("ENGINE_MAX_CONCURRENCY_TOTAL", "64", "32", "(32), at least twice it, found 32: it is handed out"),
+        ("ENGINE_MAX_CONCURRENCY_TOTAL", "96", "80", "(32), at least twice it, found 80: it is handed out"),
+        ("ALERT_WEBHOOK_URL", WEBHOOK, "", "ALERT_WEBHOOK_URL: missing, although ALERT_WEBHOOK_SECRET is set"),
         (
-            f"SCHEDULER_ADMIN_TOKENS={ADMIN_TOKEN},{ADMIN_TOKEN}",
-            f"SCHEDULER_ADMIN_TOKENS={ADMIN_TOKEN},{INVOKE_TOKEN}",
-            *("", "expected no token that is also in SCHEDULER_INVOKE_TOKENS"),
+            *("SCHEDULER_ADMIN_TOKENS", f"{ADMIN_TOKEN},{ADMIN_TOKEN}", f"{ADMIN_TOKEN},{INVOKE_TOKEN}"),
+            "expected no token that is also in SCHEDULER_INVOKE_TOKENS",
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(good: str, bad: str, found: str, expected: str) -> None:
-    make_config(**dict(setting.split("=", 1) for setting in good.split()))
-    text = refused_with(**dict(setting.split("=", 1) for setting in bad.split()))
-    assert expected in text
-    assert not found or f"found {found}" in text
-
-
-def test_a_signing_secret_holds_24_to_64_bytes() -> None:
-    of_size = {size: f"whsec_{b64encode(bytes(size)).decode()}" for size in (23, 24, 64, 65)}
-    for size in (24, 64):
-        make_config(ALERT_WEBHOOK_URL=WEBHOOK, ALERT_WEBHOOK_SECRET=of_size[size])
-    for secret in (of_size[23], of_size[65], of_size[24].removeprefix("whsec_"), "whsec_", "whsec_\u00fc"):
-        text = refused_with(ALERT_WEBHOOK_URL=WEBHOOK, ALERT_WEBHOOK_SECRET=secret)
-        assert "ALERT_WEBHOOK_SECRET: expected whsec_ and 24 to 64 bytes in base64" in text
+def test_settings_that_do_not_go_together_are_refused(key: str, good: str, bad: str, expected: str) -> None:
+    others = {"ALERT_WEBHOOK_SECRET": LONG_SECRET, "ALERT_WEBHOOK_URL": WEBHOOK}
+    make_config(**others | {key: good})
+    assert expected in refused(**others | {key: bad})
 
 
 def test_scenario_types_can_stand_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "types.json"
     file.write_text('[{"type": "birthday", "segments": ["b", "a"]}]', encoding="utf-8-sig")
-    config = make_config(SCENARIO_TYPES=f"@{file}")
-    assert config.recorded_settings()["scenario_types"] == [
-        {"type": "birthday", "enabled": True, "segments": ["a", "b"]}
-    ]
+    recorded = make_config(SCENARIO_TYPES=f"@{file}").recorded_settings()
+    assert recorded["scenario_types"] == [{"type": "birthday", "enabled": True, "segments": ["a", "b"]}]
     file.write_bytes(b"\xff\xfe[]")
-    assert "SCENARIO_TYPES: expected JSON or @file" in refused_with(SCENARIO_TYPES=f"@{file}")
+    assert "SCENARIO_TYPES: expected JSON or @file" in refused(SCENARIO_TYPES=f"@{file}")
 
 
 def test_a_scenario_type_applies_to_its_segments_or_to_all() -> None:
-    types = [
-        {"type": "for_all"},
-        {"type": "for_new_or_old", "segments": ["new", "old"]},
-        {"type": "switched_off", "enabled": False},
-        {"type": "for_others", "segments": ["elsewhere"]},
-    ]
-    config = make_config(SCENARIO_TYPES=json.dumps(types))
+    some = '{"type": "for_new_or_old", "segments": ["new", "old"]}, {"type": "for_others", "segments": ["elsewhere"]}'
+    config = make_config(SCENARIO_TYPES=f'[{{"type": "for_all"}}, {{"type": "off", "enabled": false}}, {some}]')
     assert config.scenario_types_for([]) == ("for_all",)
     assert config.scenario_types_for(["old", "odd"]) == ("for_all", "for_new_or_old")
-    assert config.scenario_types_for(iter(["new"]), frozenset({"for_new_or_old"})) == ("for_new_or_old",)
+    assert config.scenario_types_for(["new"], frozenset({"for_new_or_old"})) == ("for_new_or_old",)
     assert config.enabled_types() == ("for_all", "for_new_or_old", "for_others")
