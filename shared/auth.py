@@ -23,12 +23,7 @@ class Role(Enum):
 
 
 class TokenCheck:
-    """Compares presented tokens with the known ones, in a time that says nothing about these.
-
-    Args:
-        invoke_tokens: tokens that may only `POST /`.
-        admin_tokens: tokens that may do everything.
-    """
+    """Compares presented tokens with the known ones, in a time that says nothing about these."""
 
     def __init__(self, invoke_tokens: Iterable[SecretStr], admin_tokens: Iterable[SecretStr]) -> None:
         self._known = [(_digest(token.get_secret_value()), Role.INVOKE) for token in invoke_tokens]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
@@ -23,15 +22,7 @@ MISSED_AFTER = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A cron expression of five fields in a time zone.
-
-    Args:
-        expression: minute, hour, day of month, month, day of week.
-        timezone: the zone in which the expression is meant.
-
-    Raises:
-        cronsim.CronSimError: the expression is not one.
-    """
+    """A cron expression of five fields in a time zone; raises `CronSimError` for a text that is none."""
 
     expression: str
     timezone: ZoneInfo
@@ -40,17 +31,9 @@ class Schedule:
         CronSim(self.expression, datetime.now(self.timezone))
 
     def current_and_next(self, now: datetime) -> tuple[datetime, datetime]:
-        """Returns the current slot and the one after it.
-
-        Args:
-            now: an aware time.
-
-        Returns:
-            The latest fire time at or before `now` and the earliest one after it, both in UTC.
-        """
-        minute = now.astimezone(self.timezone).replace(second=0, microsecond=0)
-        # Iterated in UTC steps: adding to a local time would be wrong in the hour that occurs twice.
-        just_after = (minute.astimezone(UTC) + MINUTE).astimezone(self.timezone)
+        """Returns the latest fire time at or before an aware time and the earliest one after it, both in UTC."""
+        # In steps of UTC: adding to a local time would be wrong in the hour that occurs twice.
+        just_after = (to_slot(now) + MINUTE).astimezone(self.timezone)
         current = next(CronSim(self.expression, just_after, reverse=True))
         following = next(CronSim(self.expression, current))
         while following <= now:
@@ -72,40 +55,26 @@ def to_slot(moment: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class UsedSlot:
-    """A slot that an invocation was opened for, deleted or not.
-
-    Args:
-        scheduled_for: the slot.
-        schedule: the schedule and its time zone that were in force; None where that was not recorded.
-    """
+    """A slot that an invocation was opened for, deleted or not; with the schedule and zone in force if recorded."""
 
     scheduled_for: datetime
     schedule: tuple[str, str] | None
 
 
 def missed_slots(used: Sequence[UsedSlot], *, current: tuple[str, str], now: datetime | None) -> list[datetime]:
-    """Returns the slots between the used ones, and those since, for which there is no run.
+    """Returns the slots between the used ones for which there is no run, in UTC, the latest first as in `used`.
 
     Each is computed by the schedule of its neighbours; where theirs differ, no slot is returned.
 
     Args:
-        used: the latest first.
         current: the schedule and its time zone now.
         now: also those since the latest of `used`, up to a few minutes before this aware time; None: not those.
-
-    Returns:
-        The missed slots in UTC, the latest first, at most `MOST_MISSED`.
     """
     ends = [*([UsedSlot(now - MISSED_AFTER, current)] if now is not None else []), *used]
-    found = (
-        slot
-        for newer, older in pairwise(ends)
-        if older.schedule is not None and older.schedule == newer.schedule
-        for slot in _schedule(*older.schedule).between(older.scheduled_for, newer.scheduled_for)
-    )
-    return list(islice(found, MOST_MISSED))
-
-
-@lru_cache(maxsize=16)
-def _schedule(expression: str, timezone: str) -> Schedule:
-    return Schedule(expression, ZoneInfo(timezone))
+    found: list[datetime] = []
+    for newer, older in pairwise(ends):
+        if older.schedule is not None and older.schedule == newer.schedule:
+            schedule = Schedule(older.schedule[0], ZoneInfo(older.schedule[1]))
+            slots = schedule.between(older.scheduled_for, newer.scheduled_for)
+            found += islice(slots, MOST_MISSED - len(found))
+    return found
