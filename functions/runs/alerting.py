@@ -34,7 +34,7 @@ async def send_due_alerts(services: Services, webhook: AlertWebhook) -> None:
     deadline = Deadline(SENDING_SECONDS)
     try:
         while deadline.remaining() > 0 and (alert := await claim_alert(database)) is not None:
-            error = await _send(alert, webhook, services)
+            error = await _send(webhook, alert, services.now())
             await settle_alert(database, alert, error=error)
             if error is not None:
                 return
