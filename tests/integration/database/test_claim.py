@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -24,13 +25,14 @@ def keys(claimed: dict[str, Any]) -> list[tuple[str, int]]:
 async def test_a_claimed_batch_carries_what_its_evaluation_needs(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, [pairs([1, 2], ["lapsed", "milestone"])])
     ((scope, scheduled_for),) = await core.owner.rows("select engine_scope, scheduled_for from scheduler_invocations")
-    assert await worker.claim_one() == {
+    claimed = await worker.claim_one()
+    assert datetime.fromisoformat(claimed.pop("scheduled_for")) == scheduled_for
+    assert claimed == {
         "invocation_id": run,
         "batch_no": 1,
         "pairs": pairs([1, 2], ["lapsed", "milestone"]),
         "read_count": 1,
         "deliveries": 1,
-        "scheduled_for": scheduled_for.isoformat(),
         "dry_run": False,
         "is_poison": False,
         "engine_scope": scope,
