@@ -27,7 +27,7 @@ class ScenarioType(BaseModel, frozen=True, extra="forbid"):
         return not self.segments or not self.segments.isdisjoint(segments)
 
 
-# What the reference engine knows. A team with other scenarios names its own in SCENARIO_TYPES.
+# The types of the reference engine. A team with other scenarios names its own in SCENARIO_TYPES.
 DEFAULT_SCENARIO_TYPES = (
     ScenarioType(type="inactivity_30_days", segments=frozenset({"established"})),
     ScenarioType(type="milestone_reached"),

@@ -124,7 +124,7 @@ class Telemetry:
         reader = PeriodicExportingMetricReader(self._noted(OTLPMetricExporter()), export_interval_millis=math.inf)
         bounded = View(instrument_name="scheduler.failures", aggregation_cardinality_limit=MAX_FAILURE_SERIES)
         self._meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False, views=[bounded])
-        # From here on its only news are that the collector is away, which we say ourselves, and once.
+        # From here on the SDK would only log that the collector is away, which `telemetry_lost` logs, once.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
         self._tracer = self._tracers.get_tracer(SERVICE_NAME, VERSION)
@@ -171,7 +171,7 @@ class Telemetry:
         """Measures a slice in the caller's trace, and sends what was measured when it ends."""
         attributes = {"faas.trigger": "http", "scheduler.slice.kind": trigger}
         trace = current_trace()
-        # Without a caller's span ours is the first of the trace.
+        # Without a caller's span this span is the first of the trace.
         parent = {} if trace.span_id is None else {"traceparent": trace.header()}
         context = TraceContextTextMapPropagator().extract(parent)
         try:
@@ -253,7 +253,7 @@ class Telemetry:
         if is_lost and not self._is_away:
             log_event(
                 "telemetry_lost",
-                "What was measured did not reach the collector in time; said once, until something does",
+                "Measurements did not reach the collector in time; logged once, until some do",
                 level=logging.WARNING,
             )
         self._is_away, self._has_failed = is_lost, False
@@ -295,7 +295,7 @@ def _mark(span: Span, error: BaseException) -> str:
     else:
         cause = type(error).__name__
     span.set_attribute("error.type", cause)
-    # A caller's mistake is none of ours.
+    # A refused request is no error of this function.
     if not isinstance(error, RequestError) or error.status >= 500:
         span.set_status(Status(StatusCode.ERROR, cause))
     return cause
