@@ -90,7 +90,7 @@ class _Formatter(JsonFormatter):
 
 
 def _only_ours(record: logging.LogRecord) -> bool:
-    """Passes a record to our handler and to no other: a server may replace those of its loggers after this."""
+    """Passes a record to the root's handler and to no other: a server may replace those of its loggers after this."""
     logging.getLogger().handle(record)
     return False
 

@@ -23,7 +23,7 @@ class ScenarioType(BaseModel, frozen=True, extra="forbid"):
     segments: Annotated[frozenset[_Segment], PlainSerializer(sorted, return_type=list[str])] = frozenset()
 
     def applies_to(self, segments: Collection[str]) -> bool:
-        """Whether a mentor in `segments` is to be evaluated for it where it is enabled."""
+        """Returns whether a mentor in `segments` is to be evaluated for it where it is enabled."""
         return not self.segments or not self.segments.isdisjoint(segments)
 
 

@@ -247,7 +247,7 @@ class Telemetry:
         if self._sending is not None and not await _is_done(self._sending, deadline):
             return  # one that began earlier still waits for the collector
         self._sending = loop.create_future()
-        # Of our own, and a daemon: the process's end must not wait for it, as it would for one of the event loop's.
+        # A daemon thread: the end of the process must not wait for it, as it would for a thread of the event loop.
         threading.Thread(target=self._send, args=(loop, self._sending), name="telemetry", daemon=True).start()
         is_lost = not await _is_done(self._sending, deadline) or self._has_failed
         if is_lost and not self._is_away:
@@ -279,7 +279,7 @@ class Telemetry:
 
 
 async def _is_done(future: asyncio.Future[None], deadline: float) -> bool:
-    """Whether it is done before a time of the event loop's."""
+    """Returns whether it is done before a time of the event loop's."""
     done, _ = await asyncio.wait([future], timeout=max(0, deadline - asyncio.get_running_loop().time()))
     return bool(done)
 

@@ -19,7 +19,7 @@ from shared.errors import DatabaseError, DatabaseTimeoutError, DatabaseUnavailab
 from shared.logs import current_trace, log_exception
 from shared.sanitize import sanitize
 
-# Our own words around one piece of a caller's text.
+# This project's words around one piece of a caller's text.
 MAX_DETAIL_LENGTH = 400
 MAX_FIELD_LENGTH = 200
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
