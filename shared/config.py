@@ -66,7 +66,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def is_secret(cls, name: str) -> bool:
-        """Whether the field's value must not be shown."""
+        """Returns whether the field's value must not be shown."""
         return SecretStr.__name__ in repr(cls.model_fields[name].annotation)
 
     @classmethod
@@ -108,7 +108,7 @@ def _check_url(text: str, *, query: bool) -> None:
 
 
 def _is_host(host: str) -> bool:
-    """Whether it is an IP address, or a name that DNS can carry, in either spelling if it is an international one."""
+    """Returns whether it is an IP address, or a name that DNS can carry, in either spelling if international."""
     with suppress(ValueError):
         return bool(ip_address(host)) and "%" not in host
     try:

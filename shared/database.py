@@ -1,4 +1,4 @@
-"""The Data API: builds the supabase client, translates its errors into ours, and is the base of the repositories.
+"""The Data API: builds the supabase client, translates its errors, and is the base of the repositories.
 
 One owner of retries: the client's hidden ones are switched off, `TRANSIENT` and `MAY_PASS` list what is retried, and
 the caller sets for how long: a request that is answered fails soon while the database is away, and work in hand
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value", bound="DataclassInstance")
 
-# Above every statement_timeout of our SQL functions, so that a call that is too slow fails with the database's own
+# Above every statement_timeout of the SQL functions, so that a call that is too slow fails with the database's own
 # code; below the 60 seconds at which the gateway cuts a request.
 TIMEOUT_SECONDS = 55.0
-# A code of our own, and of how many bytes on.
+# This module's own code, and from how many bytes on.
 ANSWER_TOO_LARGE = "answer_too_large"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Connections of one process; what exceeds them waits here. Two pools, so that callers who read long lists never keep a
@@ -101,7 +101,7 @@ class Database:
 
         Raises:
             DatabaseUnavailableError: the database is away, and was for `patience_seconds`.
-            DatabaseRefusedError: it answered no; where that may pass by itself, for `patience_seconds`.
+            DatabaseRefusedError: it refused the call; where that may pass by itself, for `patience_seconds`.
             MentorsViewError: the view of active mentors cannot be read as it is.
         """
         patience = Deadline(self.patience_seconds, self.clock)

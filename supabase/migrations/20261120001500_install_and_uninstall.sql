@@ -1,5 +1,5 @@
 -- What an installation is beside its tables: cron jobs, what Vault holds, and the schedule that it was last installed with.
--- Each step may be repeated, and a deployment that was broken off goes on with the next one.
+-- Each step may be repeated, and a deployment that was broken off continues with the next one.
 
 -- As given to prepare_schedule and connect; null: not installed.
 alter table scheduler.settings add column schedule text;
@@ -66,8 +66,8 @@ begin
 end
 $$;
 
--- The database does not call the function any more, and what pg_net and pg_cron keep of earlier calls is deleted; all tables
--- of ours stay as they are. Returns how many calls pg_net is still sending: it holds their rows until their answers are there.
+-- The database does not call the function any more, and what pg_net and pg_cron keep of earlier calls is deleted; the scheduler's
+-- tables stay as they are. Returns how many calls pg_net is still sending: it holds their rows until their answers are there.
 -- Calling it again deletes those answers as well; calling it once more changes nothing.
 create function scheduler.disconnect() returns integer
 language plpgsql set search_path = '' as $$
@@ -75,7 +75,7 @@ declare
   v_under_way integer;
 begin
   if to_regclass('net._http_response') is not null then
-    -- Before the settings are locked, the order in which scheduler_end_slice locks: both would wait for ever.
+    -- Before the settings are locked, the order in which scheduler_end_slice locks: the two would deadlock.
     perform scheduler.collect_responses();
   end if;
   -- From here on request_slices waits, and finds nothing in Vault afterwards: no further request is queued.

@@ -67,7 +67,7 @@ Run now, for all mentors; the same without notifying any:
   curl -sS -X POST {api} {admin}
   curl -sS -X POST {api} {admin} {json} -d '{{"dry_run": true}}'
 
-Ask the database, and let pg_cron's job run once more by hand:
+Query the database, and run pg_cron's job once more by hand:
   {psql} -c '{EVERY_RUN}'
   {psql} -c 'select scheduler.dispatch()'
 

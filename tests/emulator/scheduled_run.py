@@ -24,7 +24,7 @@ APPEARS_WITHIN_SECONDS = 150
 # long enough for the engine to be tried twice more: all workers pause for 15 seconds, then for 30
 PATIENCE_SECONDS = 60.0
 
-# The one that was opened since then; first, one that an earlier start left open and that goes on.
+# The one that was opened since then; first, one that an earlier start left open and that continues.
 SCHEDULED = b"""
 select id from public.scheduler_invocations
 where trigger = 'schedule' and coalesce(finished_at, 'infinity') >= %s and expires_at >= %s

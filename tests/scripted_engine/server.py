@@ -133,7 +133,7 @@ class ScriptedEngine:
             raise ExceptionGroup("rules of the scripted engine failed", self._script_errors)
 
     async def start(self) -> None:
-        """Listens, on the same port as before if it was stopped. The ledger goes on."""
+        """Listens, on the same port as before if it was stopped. The ledger is kept."""
         self._server = await asyncio.start_server(self._serve, LOOPBACK, self._port, backlog=1024)
         self._port = self._server.sockets[0].getsockname()[1]
 

@@ -61,7 +61,7 @@ OPERATOR = drawn(steps.cancel, run=RUN) | drawn(steps.delete, run=RUN)
 
 
 class Story(RuleBasedStateMachine):
-    """Begins with a scheduled and a manual run, and goes on until nothing is open."""
+    """Begins with a scheduled and a manual run, and continues until nothing is open."""
 
     def __init__(self, url: str, runner: asyncio.Runner) -> None:
         super().__init__()

@@ -53,7 +53,7 @@ WRONG_REQUESTS: list[Row] = [
 
 @dataclass
 class Catalogue:
-    """Asks what has to be refused, checks the whole answer, and keeps the codes that it saw."""
+    """Sends what has to be refused, checks the whole answer, and keeps the codes that it saw."""
 
     caller: Caller
     seen: set[str] = field(default_factory=set)

@@ -61,7 +61,7 @@ async def test_manual_runs_are_claimed_first_and_no_more_than_asked(core: SqlCor
     ],
 )
 async def test_a_message_of_no_open_batch_is_cleared_away(core: SqlCore, worker: Worker, message: str) -> None:
-    """It can be added by hand in the dashboard, a copy too, and must not jam the queue for ever."""
+    """It can be added by hand in the dashboard, a copy too, and must not block the queue."""
     # enough of them that the planner goes by the batches' key, and reads the message to do so
     run = await core.open_run(worker, [pairs([number]) for number in range(2000)])
     await core.owner.run("select pgmq.send(%s, %s::jsonb)", QUEUES[1], message.replace("RUN", run))
@@ -114,7 +114,7 @@ async def test_simultaneous_claims_and_pages_share_and_lose_no_batch(core: SqlCo
 
 
 async def test_a_claim_does_not_wait_for_locks(core: SqlCore) -> None:
-    """While a cancellation holds the invocation, its batches and their messages, others go on claiming."""
+    """While a cancellation holds the invocation, its batches and their messages, other workers continue claiming."""
     worker, canceller = await core.workers(2)
     scheduled = await core.open_run(worker, [pairs([1])])
     manual = await core.open_manual_run(worker, [pairs([2])])
@@ -167,7 +167,7 @@ async def test_each_user_gets_a_batch_with_all_its_pairs(core: SqlCore, worker: 
     lapsed, gone = pairs([1, 3], ["lapsed", "milestone"]), [{**pairs([1, 4], ["gone"])[0], **skipped}]
     await core.open_manual_run(worker, [[*lapsed, *pairs([2], ["onboarding"]), *gone]])
     assert await worker.split(await worker.claim_one())
-    # dispatch asks for slices for them as well
+    # dispatch requests slices for them as well
     assert await core.owner.value("select scheduler.visible_batches(10)") == 4
     singles = [(await worker.claim(9, poison="last"))["batches"][0] for _ in range(4)]
     assert [batch["pairs"] for batch in singles] == [

@@ -63,7 +63,7 @@ async def test_a_call_names_the_function_and_its_prefixed_arguments(api: DataApi
     assert json.loads(request.content) == {"p_quantity": 3, "p_error": None}
 
 
-# With the status that PostgREST 12 gives each, asked of the real one; gateways have pages of their own.
+# With the status that PostgREST 12 gives each, as the real one returns it; gateways have pages of their own.
 AWAY = [
     *(error(500, code) for code in ("40001", "40P01", "57P02", "57P03", "58030", "25P04")),
     *(error(503, code) for code in ("08006", "53100", "53300", "57P01", "PGRST000", "PGRST001", "PGRST002")),
