@@ -44,7 +44,7 @@ READER_CONNECTIONS = 2
 
 # A batch in hand is hidden for ten seconds more than a time budget: whatever is begun within it has this long to be
 # recorded. Longer than the role's lock time-out, so that a call which met that is tried once more.
-PATIENCE_SECONDS = 9.0
+LONGER_RETRY_SECONDS = 9.0
 MAX_PAUSE_SECONDS = 2.0
 
 # Raised by scheduler_check_mentors_view, with the fault as its message.
@@ -84,31 +84,31 @@ class Database:
     """Calls SQL functions through the Data API, and retries where that is safe and useful.
 
     Everything called through here may be repeated after its answer was lost: reads, and SQL functions made for it.
-    `patience_seconds`: how long after its first attempt a call may be tried again; one that is slow to fail is not.
+    `retry_seconds`: how long after its first attempt a call may be tried again; one that is slow to fail is not.
     """
 
     client: AsyncClient
-    patience_seconds: float = 2.0
+    retry_seconds: float = 2.0
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def with_longer_retries(self) -> Database:
-        """Returns the same database, over the same connections, for work in hand that is worth `PATIENCE_SECONDS`."""
-        return replace(self, patience_seconds=PATIENCE_SECONDS)
+        """Returns the same database, over the same connections, whose calls are retried for `LONGER_RETRY_SECONDS`."""
+        return replace(self, retry_seconds=LONGER_RETRY_SECONDS)
 
     async def call(self, function: str, **arguments: Any) -> Any:
         """Calls an SQL function; its arguments are without their `p_` prefix and must fit JSON.
 
         Raises:
-            DatabaseUnavailableError: the database is away, and was for `patience_seconds`.
-            DatabaseRefusedError: it refused the call; where that may pass by itself, for `patience_seconds`.
+            DatabaseUnavailableError: the database is away, and was for `retry_seconds`.
+            DatabaseRefusedError: it refused the call; where that may pass by itself, for `retry_seconds`.
             MentorsViewError: the view of active mentors cannot be read as it is.
         """
-        patience = Deadline(self.patience_seconds, self.clock)
+        retry_budget = Deadline(self.retry_seconds, self.clock)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((DatabaseUnavailableError, _PassingRefusalError)),
             wait=wait_random_exponential(multiplier=0.2, max=MAX_PAUSE_SECONDS),
-            stop=lambda attempt: attempt.upcoming_sleep >= patience.remaining(),
+            stop=lambda attempt: attempt.upcoming_sleep >= retry_budget.remaining(),
             sleep=self.sleep,
             reraise=True,
         )

@@ -49,20 +49,20 @@ $$;
 create function scheduler.connect(p_function_url text, p_invoke_token text, p_schedule text) returns boolean
 language plpgsql set search_path = '' as $$
 declare
-  v_news boolean;
+  v_has_changes boolean;
 begin
   if coalesce(p_function_url, '') !~ '^https?://[^/]' or coalesce(p_invoke_token, '') = '' then
     -- Neither value is shown: the token may stand in the place of the URL.
     raise exception 'expected the URL of the function, http:// or https://, and an invoke token; one of them is something else'
       using errcode = 'invalid_parameter_value';
   end if;
-  v_news := scheduler.upsert_secret('scheduler_function_url', rtrim(p_function_url, '/') || '/');
-  v_news := scheduler.upsert_secret('scheduler_invoke_token', p_invoke_token) or v_news;
+  v_has_changes := scheduler.upsert_secret('scheduler_function_url', rtrim(p_function_url, '/') || '/');
+  v_has_changes := scheduler.upsert_secret('scheduler_invoke_token', p_invoke_token) or v_has_changes;
   update scheduler.settings
      set schedule = p_schedule, next_due_at = null, engine_paused_until = null, engine_outages = 0
    where singleton;
   perform scheduler.schedule_jobs();
-  return v_news;
+  return v_has_changes;
 end
 $$;
 

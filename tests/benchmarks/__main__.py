@@ -31,7 +31,7 @@ from .scale_out import SCALE_OUT
 from .section import Conditions, Section
 from .sections.clients import CLIENTS_SECTION
 from .sections.cold_start import COLD_START
-from .sections.contests import BATCHED, DURABILITY, FAN_OUT, TAIL
+from .sections.comparisons import BATCHED, DURABILITY, FAN_OUT, TAIL
 from .sections.history import HISTORY
 from .sections.million import MILLION
 from .side_by_side import beside

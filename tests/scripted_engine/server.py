@@ -108,9 +108,9 @@ class ScriptedEngine:
     def in_flight(self) -> int:
         return len(self._answering)
 
-    async def until(self, condition: Callable[[ScriptedEngine], bool], *, patience_seconds: float = 30) -> None:
+    async def until(self, condition: Callable[[ScriptedEngine], bool], *, timeout_seconds: float = 30) -> None:
         """Waits until this holds; checks whenever a call arrives, is evaluated or is answered. Raises TimeoutError."""
-        async with asyncio.timeout(patience_seconds):
+        async with asyncio.timeout(timeout_seconds):
             while not condition(self):
                 await self._news.wait()
 

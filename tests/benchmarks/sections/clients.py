@@ -15,7 +15,7 @@ from tests.emulator.errors import EmulatorError
 from tests.emulator.staging import PACKAGES, ROOT
 
 from ..child_run import run_child
-from ..comparison import Contest, Entry, in_turn, project_and_engine
+from ..comparison import Comparison, Entry, in_turn, project_and_engine
 from ..peers.contenders import THIS_FUNCTION
 from ..peers.fast_engine import read_stats, reset
 from ..peers.figures import Load
@@ -63,7 +63,7 @@ async def measure(conditions: Conditions) -> Measured:
             for in_flight in PRODUCT_IN_FLIGHT
             for side in schedulers
         ]
-        contest = await Contest.run(
+        comparison = await Comparison.run(
             conditions, entries, lambda entry: schedulers[entry.contender].run(project, engine, entry.load)
         )
     rows = {
@@ -78,7 +78,7 @@ async def measure(conditions: Conditions) -> Measured:
     cost = {key: row.figures["cpu_microseconds"] for key, row in rows.items()}
     figures = {"wall time": "wall_seconds", "CPU": "cpu_seconds", "peak memory": "peak_megabytes"}
     return Measured(
-        [*rows.values(), *contest.rows],
+        [*rows.values(), *comparison.rows],
         [
             *(
                 reported(
@@ -91,7 +91,7 @@ async def measure(conditions: Conditions) -> Measured:
             *(
                 reported(
                     f"{what}, as a share of that over {CANDIDATE.name}, {_label(in_flight)}",
-                    contest.share(figure, _label(in_flight), OVER_CANDIDATE),
+                    comparison.share(figure, _label(in_flight), OVER_CANDIDATE),
                 )
                 for in_flight in PRODUCT_IN_FLIGHT
                 for what, figure in figures.items()
