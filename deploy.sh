@@ -174,7 +174,7 @@ connect_database() {
   answer=$(sql_until_found "do 'begin perform scheduler.collect_responses(); end';
                             select coalesce(status_code::text, error) from scheduler.dispatches where id = ${dispatch:-0}")
   # connect() has cleared when the next slot is due; the next call of the function stores it again.
-  [[ -n $answer || $(sql <<<'select next_due_at is null from scheduler.settings') == t ]] || answer='not yet, it is at work'
+  [[ -n $answer || $(sql <<<'select next_due_at is null from scheduler.settings') != f ]] || answer='not yet, it is at work'
   case $answer in
     200 | 202 | not*) say "pg_net called it with the token from Vault; its answer: $answer" && return ;;
     401) fail 'the function does not know the token that Vault holds (401)' ;;

@@ -22,6 +22,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from shared.deadline import Deadline
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.http_client import TRANSPORT_ERROR, httpx_transport
+from shared.sanitize import sanitize
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -141,7 +142,8 @@ def from_row(kind: type[_Value], row: dict[str, Any], **converted: Any) -> _Valu
 
 
 def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedError | MentorsViewError:
-    code = str(error.code or "")
+    # Both end in a log line, and a gateway may say anything.
+    code = sanitize(str(error.code or ""), limit=40)
     if error.code == "":
         # PostgREST's, with a 400, where its connection breaks within a statement. A gateway's has no code at all.
         return DatabaseUnavailableError("the Data API lost its connection to the database")
@@ -151,7 +153,7 @@ def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedErr
         return DatabaseUnavailableError(f"the Data API answered {code}")
     if code == MENTORS_VIEW_FAULT:
         return MentorsViewError(error.message or "no message")
-    return _refusal(code)(code or "unknown", error.message or "no message")
+    return _refusal(code)(code or "unknown", sanitize(error.message or "no message", limit=300))
 
 
 def _refusal(code: str) -> type[DatabaseRefusedError]:

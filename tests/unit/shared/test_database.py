@@ -141,6 +141,12 @@ async def test_what_will_not_pass_is_refused_at_once(api: DataApi, response: htt
     assert api.clock.slept == []
 
 
+async def test_the_words_of_an_error_are_one_bounded_line(api: DataApi) -> None:
+    api.rpc.respond(400, json={"code": "c" * 1_000_000, "message": f"two\nlines {'m' * 1_000_000}"})
+    said = str(await api.refusal())
+    assert (len(said) < 400, said.isprintable()) == (True, True)
+
+
 async def test_longer_retries_bound_how_long_a_call_is_tried(api: DataApi) -> None:
     api.rpc.respond(503)
     for _ in range(20):
