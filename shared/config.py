@@ -155,9 +155,10 @@ def _signing_secret(secret: SecretStr) -> SecretStr:
 
 
 def _timezone_name(text: str) -> str:
-    # The last is raised for a name that nothing is known of.
+    # The last is raised for a name that nothing is known of. `localtime` is a file of some systems: their own zone.
     with suppress(ValueError, OSError, KeyError):
-        return ZoneInfo(text).key
+        if (key := ZoneInfo(text).key) != "localtime":
+            return key
     raise ValueError(f"expected an IANA time zone such as Europe/Oslo, found {text!r}")
 
 

@@ -122,6 +122,8 @@ class Database:
             raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
         except APIError as error:
             raise _translate(error) from error
+        except (ValueError, RecursionError) as error:
+            raise DatabaseUnavailableError("the Data API's answer cannot be read as JSON") from error
 
 
 class Repository:
@@ -180,7 +182,7 @@ def _code_of(response: httpx.Response) -> str:
     """Returns PostgREST's code in the body of an error; empty where the answer is not PostgREST's."""
     try:
         return str(response.json()["code"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""
 
 

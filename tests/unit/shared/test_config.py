@@ -158,7 +158,10 @@ def test_a_secret_that_no_header_can_carry_is_refused() -> None:
 @pytest.mark.parametrize(
     ("key", "values"),
     [
-        ("EVALUATION_TIMEZONE", ["Europe/Atlantis", "../../etc/passwd", "/etc/localtime", "Europe", ".", "UTC/"]),
+        (
+            "EVALUATION_TIMEZONE",
+            ["Europe/Atlantis", "../../etc/passwd", "/etc/localtime", "localtime", "Europe", ".", "UTC/"],
+        ),
         ("EVALUATION_SCHEDULE", ["daily", "@daily", "0 2 * *", "0 0 2 * * *", "60 2 * * *", "0 0 31 2 *"]),
         ("ALERT_WEBHOOK_SECRET", [*NO_SECRETS, SIGNING_SECRET.removeprefix("whsec_"), "whsec_", "whsec_\u00fc"]),
         ("ALERT_PARTIAL_ABOVE", ["-0.1", "1", "nan", "inf", "some"]),

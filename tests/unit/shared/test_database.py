@@ -78,6 +78,10 @@ AWAY = [
     *(httpx.Response(status) for status in (408, 429, 500, 502, 503, 504, 522, 540)),
     *(httpx.Response(status, json={"message": "name resolution failed"}) for status in (429, 503)),
     *(httpx.Response(status, text="<html>maintenance</html>") for status in (200, 502)),
+    *(
+        httpx.Response(200, content=text, headers={"Content-Type": "application/json"})
+        for text in (b'"\xff"', b"[" * 100_000)
+    ),
     *(kind("10.0.0.7:443") for kind in (httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError)),
 ]
 # Of an upgrade, of clocks that differ, of a pooler: what each is after the retries.

@@ -13,7 +13,7 @@ from itertools import repeat
 from pathlib import Path
 
 import pytest
-from pyreqwest.exceptions import RequestError
+from pyreqwest.exceptions import Cause, RequestError
 
 from shared.http_client import HttpClient, _translated
 from shared.post_client import HttpBodyError, HttpError, HttpResponse, HttpTimeoutError
@@ -206,7 +206,7 @@ async def test_an_invalid_answer_raises_an_error_with_the_cause(script: Script |
 
 def test_no_cause_that_quotes_the_url_is_said() -> None:
     """Not even where the library has no other cause."""
-    cause = {"message": "error sending request for url (https://hooks.example.org/hush)"}
+    cause: Cause = {"message": "error sending request for url (https://hooks.example.org/hush)"}
     assert str(_translated(RequestError("connection error", {"causes": [cause]}), 1)) == "connection error"
 
 
