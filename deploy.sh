@@ -25,8 +25,8 @@ TARGET=cloud-run ACTION=deploy ENV_FILE='' DRY_RUN='' DELETE_DATA='' YES=''
 STEP='' WORK='' PYTHON='' NAME='' REGION='' ACCOUNT='' SECRETS='' SOURCE_DIGEST='' FUNCTION_URL=''
 
 usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
-step() { STEP=$1 && printf '\n== %s\n' "$1"; }
-fail() { printf 'deploy.sh: %s\n' "$*" >&2 && exit 1; }
+step() { STEP=$1; printf '\n== %s\n' "$1"; }
+fail() { printf 'deploy.sh: %s\n' "$*" >&2; exit 1; }
 # On file descriptor 3, so that a function may report while its output is captured.
 say() { printf '   %s\n' "$@" >&3; }
 exec 3>&1
@@ -125,7 +125,9 @@ sql_until_found() {
 
 # Whether the migrations are applied; reports where they are not.
 is_installed() {
-  [[ $(sql <<<"select to_regprocedure('scheduler.disconnect()') is not null") == f ]] || return 0
+  local found
+  found=$(sql <<<"select to_regprocedure('scheduler.disconnect()') is not null") || fail 'the database did not answer'
+  [[ $found == f ]] || return 0
   say 'nothing is installed yet'
   return 1
 }
@@ -174,7 +176,7 @@ connect_database() {
   answer=$(sql_until_found "do 'begin perform scheduler.collect_responses(); end';
                             select coalesce(status_code::text, error) from scheduler.dispatches where id = ${dispatch:-0}")
   # connect() has cleared when the next slot is due; the next call of the function stores it again.
-  [[ -n $answer || $(sql <<<'select next_due_at is null from scheduler.settings') == t ]] || answer='not yet, it is at work'
+  [[ -n $answer || $(sql <<<'select next_due_at is null from scheduler.settings') != f ]] || answer='not yet, it is at work'
   case $answer in
     200 | 202 | not*) say "pg_net called it with the token from Vault; its answer: $answer" && return ;;
     401) fail 'the function does not know the token that Vault holds (401)' ;;
@@ -269,7 +271,13 @@ deploy_to_google() {
       --allow-unauthenticated "${options[@]}"
   fi
   [[ $DRY_RUN ]] || FUNCTION_URL=$(gcloud run services describe "$NAME" --region="$REGION" --format='value(status.url)')
-  # What is superseded opens nothing any more or should not: a rolled-back deployment makes versions of its own.
+}
+
+# Last of all: until the new revision is known to work, the one before it needs its versions. What is superseded opens nothing any
+# more or should not: a rolled-back deployment makes versions of its own.
+destroy_old_secrets() {
+  [[ $TARGET == cloud-run ]] || return 0
+  local file version
   for file in "$WORK"/facts/secrets/*; do
     for version in $(enabled_versions "$NAME-${file##*/}" | tail -n +2); do
       change gcloud secrets versions destroy "$version" --secret="$NAME-${file##*/}"
@@ -307,6 +315,7 @@ deploy() {
   put_in_service
   step 'Smoke test'
   would 'evaluate ten mentors in a dry run' || deployment smoke-test "$FUNCTION_URL"
+  destroy_old_secrets
   step 'State'
   if is_installed; then sql <supabase/state.sql | sed 's/^/   /'; fi
 }
@@ -329,6 +338,7 @@ rotate_tokens() {
     put_in_service
     change_tokens keep-newest-tokens
     put_in_service
+    destroy_old_secrets
     say "the new tokens are in $ENV_FILE"
     return
   fi
@@ -386,13 +396,17 @@ disconnect_database() {
 
 remove_from_google() {
   step 'Remove the function from Google Cloud'
-  local secret
-  ! gcloud run services list --region="$REGION" --format='value(metadata.name)' | is_listed "$NAME" ||
+  # Listed first: a list that cannot be read must not pass for an empty one.
+  local services secrets accounts secret
+  services=$(gcloud run services list --region="$REGION" --format='value(metadata.name)')
+  secrets=$(gcloud secrets list --format='value(name.basename())')
+  accounts=$(gcloud iam service-accounts list --format='value(email)')
+  ! is_listed "$NAME" <<<"$services" ||
     change gcloud run services delete "$NAME" --region="$REGION"
-  for secret in $(gcloud secrets list --format='value(name.basename())' | grep -E "^$NAME-[A-Z_]+$" || true); do
+  for secret in $(grep -E "^$NAME-[A-Z_]+$" <<<"$secrets" || true); do
     change gcloud secrets delete "$secret"
   done
-  ! gcloud iam service-accounts list --format='value(email)' | is_listed "$ACCOUNT" ||
+  ! is_listed "$ACCOUNT" <<<"$accounts" ||
     change gcloud iam service-accounts delete "$ACCOUNT"
 }
 

@@ -21,7 +21,7 @@ from shared.logs import configure_logging, log_event
 try:
     CONFIG = ScenarioEvaluationConfig.from_environment(os.environ)
 except ConfigError as error:
-    # Refusing to start makes a deployment fail where its author still looks: in the log, and at a terminal.
+    # Exits, so that a deployment fails at once, with the error in the log and at a terminal.
     configure_logging("INFO")
     log_event("configuration_refused", str(error), level=logging.CRITICAL)
     sys.exit(str(error))

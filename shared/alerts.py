@@ -17,7 +17,7 @@ class Alert:
     webhook_id: str  # the same in each attempt
     reason: Literal["failed", "partial", "late"]
     attempts: int  # this one included
-    is_last: bool  # it is given up if this attempt fails
+    is_last: bool  # it is abandoned if this attempt fails
     invocation: InvocationSummary
     failures: Sequence[Cause]  # the commonest first
 

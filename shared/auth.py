@@ -1,6 +1,6 @@
 """Who may call: bearer tokens of two kinds, each with a name.
 
-An invoke token may only ask for the due slot: it stands in Vault and passes through pg_net's queue, so it is the least
+An invoke token may only request the due slot: it is kept in Vault and passes through pg_net's queue, so it is the least
 powerful one. An admin token may do everything. Several of each can be valid at once, so they rotate without downtime.
 A token is at least 32 characters long, so guessing one is hopeless at any rate, and failed checks are not counted.
 """

@@ -67,7 +67,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def is_secret(cls, name: str) -> bool:
-        """Whether the field's value must not be shown."""
+        """Returns whether the field's value must not be shown."""
         return SecretStr.__name__ in repr(cls.model_fields[name].annotation)
 
     @classmethod
@@ -109,7 +109,7 @@ def _check_url(text: str, *, query: bool) -> None:
 
 
 def _is_host(host: str) -> bool:
-    """Whether it is an IP address, or a name that DNS can carry, in either spelling if it is an international one."""
+    """Returns whether it is an IP address, or a name that DNS can carry, in either spelling if international."""
     with suppress(ValueError):
         return bool(ip_address(host)) and "%" not in host
     try:
@@ -180,9 +180,10 @@ def _signing_secret(secret: SecretStr) -> SecretStr:
 
 
 def _timezone_name(text: str) -> str:
-    # The last is raised for a name that nothing is known of.
+    # The last is raised for a name that nothing is known of. `localtime` is a file of some systems: their own zone.
     with suppress(ValueError, OSError, KeyError):
-        return ZoneInfo(text).key
+        if (key := ZoneInfo(text).key) != "localtime":
+            return key
     raise ValueError(f"expected an IANA time zone such as Europe/Oslo, found {text!r}")
 
 

@@ -1,4 +1,4 @@
-"""The Data API: builds the supabase client, translates its errors into ours, and is the base of the repositories.
+"""The Data API: builds the supabase client, translates its errors, and is the base of the repositories.
 
 One owner of retries: the client's hidden ones are switched off, `TRANSIENT` and `MAY_PASS` list what is retried, and
 the caller sets for how long: a request that is answered fails soon while the database is away, and work in hand
@@ -22,6 +22,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from shared.deadline import Deadline
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.http_client import TRANSPORT_ERROR, httpx_transport
+from shared.sanitize import sanitize
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value", bound="DataclassInstance")
 
-# Above every statement_timeout of our SQL functions, so that a call that is too slow fails with the database's own
+# Above every statement_timeout of the SQL functions, so that a call that is too slow fails with the database's own
 # code; below the 60 seconds at which the gateway cuts a request.
 TIMEOUT_SECONDS = 55.0
-# A code of our own, and of how many bytes on.
+# This module's own code, and from how many bytes on.
 ANSWER_TOO_LARGE = "answer_too_large"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Connections of one process; what exceeds them waits here. Two pools, so that callers who read long lists never keep a
@@ -44,7 +45,7 @@ READER_CONNECTIONS = 2
 
 # A batch in hand is hidden for ten seconds more than a time budget: whatever is begun within it has this long to be
 # recorded. Longer than the role's lock time-out, so that a call which met that is tried once more.
-PATIENCE_SECONDS = 9.0
+LONGER_RETRY_SECONDS = 9.0
 MAX_PAUSE_SECONDS = 2.0
 
 # Raised by scheduler_check_mentors_view, with the fault as its message.
@@ -84,31 +85,31 @@ class Database:
     """Calls SQL functions through the Data API, and retries where that is safe and useful.
 
     Everything called through here may be repeated after its answer was lost: reads, and SQL functions made for it.
-    `patience_seconds`: how long after its first attempt a call may be tried again; one that is slow to fail is not.
+    `retry_seconds`: how long after its first attempt a call may be tried again; one that is slow to fail is not.
     """
 
     client: AsyncClient
-    patience_seconds: float = 2.0
+    retry_seconds: float = 2.0
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def with_longer_retries(self) -> Database:
-        """Returns the same database, over the same connections, for work in hand that is worth `PATIENCE_SECONDS`."""
-        return replace(self, patience_seconds=PATIENCE_SECONDS)
+        """Returns the same database, over the same connections, whose calls are retried for `LONGER_RETRY_SECONDS`."""
+        return replace(self, retry_seconds=LONGER_RETRY_SECONDS)
 
     async def call(self, function: str, **arguments: Any) -> Any:
         """Calls an SQL function; its arguments are without their `p_` prefix and must fit JSON.
 
         Raises:
-            DatabaseUnavailableError: the database is away, and was for `patience_seconds`.
-            DatabaseRefusedError: it answered no; where that may pass by itself, for `patience_seconds`.
+            DatabaseUnavailableError: the database is away, and was for `retry_seconds`.
+            DatabaseRefusedError: it refused the call; where that may pass by itself, for `retry_seconds`.
             MentorsViewError: the view of active mentors cannot be read as it is.
         """
-        patience = Deadline(self.patience_seconds, self.clock)
+        retry_budget = Deadline(self.retry_seconds, self.clock)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((DatabaseUnavailableError, _PassingRefusalError)),
             wait=wait_random_exponential(multiplier=0.2, max=MAX_PAUSE_SECONDS),
-            stop=lambda attempt: attempt.upcoming_sleep >= patience.remaining(),
+            stop=lambda attempt: attempt.upcoming_sleep >= retry_budget.remaining(),
             sleep=self.sleep,
             reraise=True,
         )
@@ -121,6 +122,8 @@ class Database:
             raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
         except APIError as error:
             raise _translate(error) from error
+        except (ValueError, RecursionError) as error:
+            raise DatabaseUnavailableError("the Data API's answer cannot be read as JSON") from error
 
 
 class Repository:
@@ -141,7 +144,8 @@ def from_row(kind: type[_Value], row: dict[str, Any], **converted: Any) -> _Valu
 
 
 def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedError | MentorsViewError:
-    code = str(error.code or "")
+    # Both end in a log line, and a gateway may say anything.
+    code = sanitize(str(error.code or ""), limit=40)
     if error.code == "":
         # PostgREST's, with a 400, where its connection breaks within a statement. A gateway's has no code at all.
         return DatabaseUnavailableError("the Data API lost its connection to the database")
@@ -151,7 +155,7 @@ def _translate(error: APIError) -> DatabaseUnavailableError | DatabaseRefusedErr
         return DatabaseUnavailableError(f"the Data API answered {code}")
     if code == MENTORS_VIEW_FAULT:
         return MentorsViewError(error.message or "no message")
-    return _refusal(code)(code or "unknown", error.message or "no message")
+    return _refusal(code)(code or "unknown", sanitize(error.message or "no message", limit=300))
 
 
 def _refusal(code: str) -> type[DatabaseRefusedError]:
@@ -178,7 +182,7 @@ def _code_of(response: httpx.Response) -> str:
     """Returns PostgREST's code in the body of an error; empty where the answer is not PostgREST's."""
     try:
         return str(response.json()["code"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""
 
 

@@ -1,4 +1,4 @@
-"""How long a slice may still work: one value, handed to everything that waits."""
+"""How long a slice may still work: one value, passed to everything that waits."""
 
 from __future__ import annotations
 

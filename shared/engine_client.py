@@ -161,7 +161,7 @@ class EngineClient:
         self._not_before = max(self._not_before, deadline.clock() + min(seconds, remaining))
         if seconds > MAX_WAIT_FRACTION * remaining:
             # Left to the circuit breaker, which all workers share.
-            message = f"the engine asks for a pause: {error.message}"
+            message = f"the engine requests a pause: {error.message}"
             raise EngineUnavailableError(error.code, message, retry_after=seconds) from error
 
     def suggest_canary(self, context: EvaluationContext, user: MentorScenarios) -> None:

@@ -23,7 +23,7 @@ from shared.sanitize import sanitize
 
 MAX_ERROR_LENGTH = 300
 MAX_CODE_LENGTH = 64
-# A mistake in a header must not put a programme to sleep for a day.
+# A wrong header must not pause a process for a day.
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
 _SECONDS = re.compile(r"[0-9]{1,18}")
@@ -83,7 +83,7 @@ def _retry_after(response: HttpResponse) -> float | None:
     at = _http_date(value)
     if at is None:
         return None
-    # By the clock that the date was made with: ours, or the engine's, may be an hour off.
+    # By the engine's clock, which made the date: it may differ from this one by an hour.
     now = _http_date(response.header("date") or "") or datetime.now(UTC)
     return min(max(0.0, (at - now).total_seconds()), MAX_RETRY_AFTER_SECONDS)
 

@@ -4,11 +4,11 @@
     ├── ConfigError                 the environment holds no usable configuration
     ├── RequestError                the caller's request cannot be served; carries the HTTP answer
     ├── DeadlineExceededError       the slice's time budget ended before the work did
-    ├── AlertNotSentError           the alerts' webhook did not take a message, or did not say so; carries a stable code
+    ├── AlertNotSentError           the webhook did not accept an alert, or did not confirm it; carries a stable code
     ├── DatabaseError
     │   ├── DatabaseUnavailableError    away, or too busy: try again
-    │   │   └── DatabaseTimeoutError        it answers, and gave this call up: its statement or lock timeout
-    │   ├── DatabaseRefusedError        it answered no: a wrong key, a missing migration, a defect of ours
+    │   │   └── DatabaseTimeoutError        it answers, but cancelled this call: its statement or lock timeout
+    │   ├── DatabaseRefusedError        it refused the call: a wrong key, a missing migration, a defect
     │   └── MentorsViewError            the view `active_peer_mentors` cannot be read as it is
     └── EngineError                 carries a stable code
         ├── EngineTransientError        this call failed, a repeat may not: time-out, refused, reset, 408, 429, 5xx

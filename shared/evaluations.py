@@ -53,7 +53,7 @@ class EvaluationBatch:
 
     @property
     def is_to_be_split(self) -> bool:
-        """Whether it may kill its worker: two had it in hand and did not come back."""
+        """Returns whether it may crash its worker: two had it in hand and did not finish."""
         return self.deliveries >= SPLIT_FROM_DELIVERY and not self.is_poison
 
     @property

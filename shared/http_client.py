@@ -1,8 +1,7 @@
 """HTTP with pyreqwest, which is Rust's reqwest: the engine's and the webhook's client, and the Data API's transport.
 
-No other module imports that library, so that it can be replaced here. It keeps no cookies. It repeats a request in one
-case only: the reused connection was closed before a byte of the request was sent, or an HTTP/2 server said that it did
-not process it (REFUSED_STREAM, GOAWAY; RFC 9113, 8.7).
+No other module imports that library, so that it can be replaced here. It keeps no cookies. It repeats a request only if
+the reused connection closed before a byte was sent, or an HTTP/2 server did not process it (RFC 9113, 8.7).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 import httpx
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import PyreqwestError, RequestError, RequestTimeoutError
+from pyreqwest.exceptions import BuilderError, PyreqwestError, RequestError, RequestTimeoutError
 from pyreqwest.http import Url
 
 from shared.post_client import HttpBodyError, HttpError, HttpResponse, HttpTimeoutError
@@ -26,8 +25,7 @@ from shared.sanitize import sanitize
 IDLE = timedelta(seconds=4)
 # The library shares the time to connect among a name's addresses: with two, one that is dead costs half a second.
 FIRST_CONNECT_SECONDS = 1.0
-# An HTTP/2 connection carries all calls, and nothing else would notice that its other end is gone.
-PING = timedelta(seconds=5)
+PING = timedelta(seconds=5)  # over HTTP/2, whose one connection carries all calls: its other end may be gone
 TRANSPORT_ERROR = PyreqwestError  # what `httpx_transport` raises beside httpx's own, where an answer breaks off
 
 
@@ -58,8 +56,10 @@ class HttpClient:
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
     ) -> HttpResponse:
         """See `PostClient`."""
-        # Not before the first call: the library's threads would not survive a fork.
-        built = client, url, connect_seconds = self._built = self._built or self._build()
+        try:  # not before the first call: the library's threads would not survive a fork
+            built = client, url, connect_seconds = self._built = self._built or self._build()
+        except BuilderError as error:  # a system without any certificate authority
+            raise _translated(error, self._connect_seconds) from None
         request = client.post(url).headers(headers).body_bytes(content)
         # Without a buffer the head is handed over before the body is read, so that it counts whatever the body does.
         request = request.timeout(timedelta(seconds=timeout_seconds)).streamed_read_buffer_limit(0)
@@ -80,16 +80,16 @@ class HttpClient:
             raise failure from None  # its text holds the URL
 
 
-def _translated(error: RequestError, connect_seconds: float) -> HttpError:
+def _translated(error: RequestError | BuilderError, connect_seconds: float) -> HttpError:
     """Translates by the causes, the innermost last: the library's classes do not tell connecting from answering."""
     causes = [cause["message"] for cause in error.details["causes"] or () if " for url (" not in cause["message"]]
-    # With what is added to it, what the database keeps of an error.
-    said = sanitize(causes[-1] if causes else error.message, limit=160)
-    is_connecting = "client error (Connect)" in causes
+    said = sanitize(causes[-1] if causes else error.message, limit=160)  # the database keeps 300
+    is_connecting = "client error (Connect)" in causes or isinstance(error, BuilderError)
     if isinstance(error, RequestTimeoutError):
         return HttpTimeoutError(connect_seconds if is_connecting else None)
     if said.endswith("UnknownIssuer"):
         said += ": no certificate authority that is trusted here signed it"
+    if "UnknownIssuer" in said or isinstance(error, BuilderError):
         paths = ssl.get_default_verify_paths()  # those that exist; some systems have no file beside the folder
         bundle = Path(os.environ.get("SSL_CERT_FILE") or paths.cafile or paths.capath or "/nowhere")
         if not bundle.exists() or not bundle.stat().st_size:

@@ -45,11 +45,11 @@ class Trace(NamedTuple):
     """The current position in a trace: ids of 32 and 16 hexadecimal digits, and whether the trace is kept."""
 
     id: str
-    span_id: str | None = None  # the caller's, or that of ours which is under way
+    span_id: str | None = None  # the caller's, or the span of this process under way
     sampled: bool | None = None  # None: not decided
 
     def header(self) -> str:
-        """Returns a `traceparent` header: of its span, or of one of ours that is recorded nowhere."""
+        """Returns a `traceparent` header: of its span, or of a new one that is recorded nowhere."""
         # Not from the system's entropy, which costs a system call: a span's id has to be new, not secret; zero is none.
         span_id = self.span_id or f"{random.getrandbits(64) or 1:016x}"
         return f"00-{self.id}-{span_id}-{'00' if self.sampled is False else '01'}"
@@ -74,7 +74,7 @@ class _Formatter(JsonFormatter):
         if record.name == _logger.name:
             super().add_fields(log_data, record, message_dict)
         else:
-            # Whatever else a library adds to its records has a meaning of its own there.
+            # Other fields of a library's records have a meaning of their own, which may collide with this log's names.
             traces = {name: message_dict[name] for name in ("exc_info", "stack_info") if name in message_dict}
             log_data |= {"logger": record.name, "message": record.getMessage()} | traces
             if suppressed_count := getattr(record, "suppressed_count", None):
@@ -90,7 +90,7 @@ class _Formatter(JsonFormatter):
 
 
 def _only_ours(record: logging.LogRecord) -> bool:
-    """Passes a record to our handler and to no other: a server may replace those of its loggers after this."""
+    """Passes a record to the root's handler and to no other: a server may replace those of its loggers after this."""
     logging.getLogger().handle(record)
     return False
 
@@ -173,5 +173,5 @@ def log_event(event: str, message: str, *, level: int = logging.INFO, **fields: 
 
 
 def log_exception(event: str, message: str, error: BaseException) -> None:
-    """Writes a defect of ours with its traceback."""
+    """Writes a defect with its traceback."""
     _logger.error(message, extra={"event": event}, exc_info=error)

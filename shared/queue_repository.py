@@ -110,7 +110,8 @@ class QueueRepository(Repository):
     async def split(self, batch: EvaluationBatch) -> bool:
         """Replaces a batch by one for each of its users, in the poison queue.
 
-        Returns False where another worker has claimed, split or recorded it since; in no case is it ours any more.
+        Returns False where another worker has claimed, split or recorded it since. Either way this worker no longer
+        holds it.
         """
         return bool(await self._database.call("scheduler_split", **_claim_of(batch)))
 

@@ -23,11 +23,11 @@ class ScenarioType(BaseModel, frozen=True, extra="forbid"):
     segments: Annotated[frozenset[_Segment], PlainSerializer(sorted, return_type=list[str])] = frozenset()
 
     def applies_to(self, segments: Collection[str]) -> bool:
-        """Whether a mentor in `segments` is to be evaluated for it where it is enabled."""
+        """Returns whether a mentor in `segments` is to be evaluated for it where it is enabled."""
         return not self.segments or not self.segments.isdisjoint(segments)
 
 
-# What the reference engine knows. A team with other scenarios names its own in SCENARIO_TYPES.
+# The types of the reference engine. A team with other scenarios names its own in SCENARIO_TYPES.
 DEFAULT_SCENARIO_TYPES = (
     ScenarioType(type="inactivity", segments=frozenset({"established"})),
     ScenarioType(type="milestone"),

@@ -53,7 +53,7 @@ class Enumeration:
 
 @dataclass(frozen=True, slots=True)
 class OpenInvocation:
-    """An invocation that is not over, as far as a slice has to know it."""
+    """An open invocation: what a slice needs of it."""
 
     id: str
     scheduled_for: str

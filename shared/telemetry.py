@@ -124,7 +124,7 @@ class Telemetry:
         reader = PeriodicExportingMetricReader(self._noted(OTLPMetricExporter()), export_interval_millis=math.inf)
         bounded = View(instrument_name="scheduler.failures", aggregation_cardinality_limit=MAX_FAILURE_SERIES)
         self._meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False, views=[bounded])
-        # From here on its only news are that the collector is away, which we say ourselves, and once.
+        # From here on the SDK would only log that the collector is away, which `telemetry_lost` logs, once.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
         self._tracer = self._tracers.get_tracer(SERVICE_NAME, VERSION)
@@ -171,7 +171,7 @@ class Telemetry:
         """Measures a slice in the caller's trace, and sends what was measured when it ends."""
         attributes = {"faas.trigger": "http", "scheduler.slice.kind": trigger}
         trace = current_trace()
-        # Without a caller's span ours is the first of the trace.
+        # Without a caller's span this span is the first of the trace.
         parent = {} if trace.span_id is None else {"traceparent": trace.header()}
         context = TraceContextTextMapPropagator().extract(parent)
         try:
@@ -247,13 +247,13 @@ class Telemetry:
         if self._sending is not None and not await _is_done(self._sending, deadline):
             return  # one that began earlier still waits for the collector
         self._sending = loop.create_future()
-        # Of our own, and a daemon: the process's end must not wait for it, as it would for one of the event loop's.
+        # A daemon thread: the end of the process must not wait for it, as it would for a thread of the event loop.
         threading.Thread(target=self._send, args=(loop, self._sending), name="telemetry", daemon=True).start()
         is_lost = not await _is_done(self._sending, deadline) or self._has_failed
         if is_lost and not self._is_away:
             log_event(
                 "telemetry_lost",
-                "What was measured did not reach the collector in time; said once, until something does",
+                "Measurements did not reach the collector in time; logged once, until some do",
                 level=logging.WARNING,
             )
         self._is_away, self._has_failed = is_lost, False
@@ -279,7 +279,7 @@ class Telemetry:
 
 
 async def _is_done(future: asyncio.Future[None], deadline: float) -> bool:
-    """Whether it is done before a time of the event loop's."""
+    """Returns whether it is done before a time of the event loop's."""
     done, _ = await asyncio.wait([future], timeout=max(0, deadline - asyncio.get_running_loop().time()))
     return bool(done)
 
@@ -295,7 +295,7 @@ def _mark(span: Span, error: BaseException) -> str:
     else:
         cause = type(error).__name__
     span.set_attribute("error.type", cause)
-    # A caller's mistake is none of ours.
+    # A refused request is no error of this function.
     if not isinstance(error, RequestError) or error.status >= 500:
         span.set_status(Status(StatusCode.ERROR, cause))
     return cause

@@ -43,10 +43,10 @@ class AlertWebhook:
         self._timeout_seconds = timeout_seconds
 
     async def send(self, message_id: str, message: Mapping[str, Any]) -> None:
-        """Sends a message, once; a receiver knows by its id a message that it has.
+        """Sends a message, once; a receiver recognizes a repeated message by its id.
 
         Raises:
-            AlertNotSentError: it was not taken, or no answer said so.
+            AlertNotSentError: it was not accepted, or no answer confirmed it.
         """
         body = orjson.dumps(message)
         try:

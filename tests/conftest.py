@@ -1,4 +1,4 @@
-"""A real Supabase project for every test that asks for one.
+"""A real Supabase project for every test that requests one.
 
 `projects` is a session's PostgreSQL with the migrations applied once; `project` is a clone of that database, with its
 own PostgREST and gateway, and everything that the test starts on it ends with it. A secret in any of their logs fails

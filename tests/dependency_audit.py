@@ -1,4 +1,4 @@
-"""Asks OSV whether anything that is installed here has a known vulnerability: `python -m tests.dependency_audit`.
+"""Checks with OSV whether anything installed here has a known vulnerability: `python -m tests.dependency_audit`.
 
 Exit code 0: nothing is known. 1: something is, or the service's answer makes no sense. A service that is not reachable
 is reported and is no failure, since no change of ours has caused it, unless `--required`, for a scheduled job.

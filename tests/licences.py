@@ -38,9 +38,10 @@ ACCEPTED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MIT-0", "MPL-2
 HEAD = """\
 # Licences of what is deployed
 
-Written by `make lock` from the metadata of the packages that [the lock](../shared/deployment/requirements.lock) pins.
-This project's own licence is [MIT](../LICENSE). None of these asks for the source of a service that uses them; what is
-under MPL-2.0 is used as it is, unchanged.
+For a reviewer of licences, before the function is deployed or passed on. Written by `make lock` from the metadata of
+the packages that [the lock](../shared/deployment/requirements.lock) pins. This project's own licence is
+[MIT](../LICENSE). None of these requires the source of a service that uses them; what is under MPL-2.0 is used
+unchanged.
 
 | package | version | licence |
 |---|---|---|

@@ -63,7 +63,7 @@ class RequestGate:
             await self._app(routed, _limit_body(receive, headers), send_on)
         except ClientDisconnect:
             log_event("client_disconnected", "The caller left before the request was read")
-        except Exception as error:  # whatever it is, a defect of ours included, becomes an answer here
+        except Exception as error:  # any exception, defects included, becomes an answer here
             if not has_begun:
                 await to_response(error)(scope, receive, send_on)
                 return

@@ -19,7 +19,7 @@ from shared.errors import DatabaseError, DatabaseTimeoutError, DatabaseUnavailab
 from shared.logs import current_trace, log_exception
 from shared.sanitize import sanitize
 
-# Our own words around one piece of a caller's text.
+# This project's words around one piece of a caller's text.
 MAX_DETAIL_LENGTH = 400
 MAX_FIELD_LENGTH = 200
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -63,14 +63,14 @@ def to_response(error: Exception) -> JSONResponse:
         return problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
     if not isinstance(error, DatabaseError):
         log_exception("internal_error", "A defect: this request was answered with 500", error)
-        return problem(500, "internal_error", f"an error of ours; the log has it under trace id {current_trace().id}")
+        return problem(500, "internal_error", f"internal error; the log has it under trace id {current_trace().id}")
     log_database_error(error, str(error))
     if isinstance(error, DatabaseUnavailableError):
-        detail = "the database does not answer; whatever was under way goes on when it does"
+        detail = "the database does not answer; work under way continues when it does"
         if isinstance(error, DatabaseTimeoutError):
             detail = (
                 f"the database answers, but did not finish a call in time ({error.code}: its statement or lock "
-                "timeout); whatever was under way goes on by itself"
+                "timeout); work under way continues by itself"
             )
         return problem(503, error.event, detail, headers={"Retry-After": "10"})
     if isinstance(error, MentorsViewError):

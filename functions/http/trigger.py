@@ -28,7 +28,7 @@ router = APIRouter(responses=problems(400, 500, 503))
     dependencies=[TOKEN],
     responses={
         200: {"description": "Nothing is left to do"},
-        202: {"model": schemas.RunSummary | schemas.Idle, "description": "More is to be done; the next slice goes on"},
+        202: {"model": schemas.RunSummary | schemas.Idle, "description": "More is to be done; the next slice continues"},
         **problems(401, 403, 413, 415, 422),
     },
 )

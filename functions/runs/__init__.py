@@ -1,1 +1,1 @@
-"""What happens to an invocation: who asks for work, and the way from an open invocation to recorded results."""
+"""What happens to an invocation: what requests work, and the way from an open invocation to recorded results."""

@@ -1,4 +1,4 @@
-"""Claims batches from the queues and hands them to the processor, until nothing is left or the time is up."""
+"""Claims batches from the queues and passes them to the processor, until nothing is left or the time is up."""
 
 from __future__ import annotations
 

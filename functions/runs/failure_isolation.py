@@ -179,7 +179,7 @@ class FailureIsolation:
         await self._require_canary(failures[-1])
 
     async def _require_canary(self, error: EngineTransientError) -> None:
-        """Returns if the canary passes, which tells poison from an outage; otherwise the engine is down."""
+        """Returns if the canary passes, which distinguishes poison from an outage; otherwise the engine is down."""
         if error.is_global or not await self._engine.canary_responds(self._deadline):
             raise EngineUnavailableError(
                 error.code, f"the engine answers no call: {error.message}", retry_after=error.retry_after

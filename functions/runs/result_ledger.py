@@ -58,7 +58,7 @@ class ResultLedger:
                     self._attempts[pair] += 1
                     left.append(scenario_type)
                 else:
-                    self._results[pair] = result._replace(attempts=self._attempts[pair] + 1)
+                    self._results[pair] = result._replace(attempts=self._attempts.get(pair, 0) + 1)
             if left:
                 unsettled.append(user._replace(scenario_types=tuple(left)))
         return unsettled

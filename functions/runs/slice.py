@@ -95,7 +95,7 @@ async def process_open_runs(
         duration_ms=round(deadline.elapsed() * 1000),
     )
     is_down = stats.fatal_error is not None or stats.engine_paused
-    # A slice without a call to the engine says nothing of the breaker's state.
+    # A slice without a call to the engine shows nothing of the breaker's state.
     if services.telemetry is not None and (is_down or stats.batches):
         services.telemetry.breaker(is_open=is_down)
     if failures:

@@ -1,5 +1,5 @@
--- What SQL has to know about the function and cannot read from its environment: when the next slot falls due, how many
--- workers to ask for, how long a slice may take. The function writes it whenever it opens a slot. All of it lives in a
+-- Settings of the function that SQL needs and cannot read from its environment: when the next slot falls due, how many
+-- workers to request, how long a slice may take. The function writes it whenever it opens a slot. All of it lives in a
 -- private schema: the Data API does not expose it, and no API role may use it.
 
 -- What is wrong with the columns of public.active_peer_mentors, or null: which column, what was expected and what was found.

@@ -99,7 +99,7 @@ where finished_at is not null and not end_is_logged;
 create unique index scheduler_invocations_one_scheduled_run on public.scheduler_invocations ((true))
 where status in ('pending', 'running') and trigger = 'schedule';
 
--- Two retries of one run would ask about the same pairs at the same time.
+-- Two retries of one run would evaluate the same pairs at the same time.
 create unique index scheduler_invocations_one_retry on public.scheduler_invocations (retry_of)
 where status in ('pending', 'running');
 
@@ -120,7 +120,7 @@ create table public.scheduler_invocation_batches (
   queue text not null,
   msg_id bigint not null,
   state text not null default 'open',
-  -- Deliveries of the batch that it was split from: what may kill its workers is not taken for harmless again.
+  -- Deliveries of the batch that it was split from: a batch that may crash its workers stays one.
   deliveries_before integer not null default 0,
   -- How often a worker released it without a result (time budget over, engine down): those deliveries are no evidence
   -- that the batch kills its workers.

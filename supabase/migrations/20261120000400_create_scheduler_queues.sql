@@ -53,7 +53,7 @@ begin
 end
 $$;
 
--- Counts no further than it has to: the answer decides how many workers to ask for.
+-- Counts no further than p_at_most: the answer decides how many workers to request.
 create function scheduler.visible_batches(p_at_most integer) returns integer
 language plpgsql volatile set search_path = '' as $$
 declare

@@ -1,8 +1,8 @@
 -- How an invocation ends. Locks are taken everywhere in the order invocation, batch, message, dispatch, settings; several
 -- invocations in the order of their ids. An invocation is locked FOR NO KEY UPDATE: recording a batch holds its batch when
--- the foreign key of the evaluations asks for KEY SHARE on the invocation, and FOR UPDATE would deadlock with it.
+-- the foreign key of the evaluations takes KEY SHARE on the invocation, and FOR UPDATE would deadlock with it.
 
--- The status that the recorded outcomes deserve; `cancelled` is the caller's to know.
+-- The status that follows from the recorded outcomes; `cancelled` is set by the caller of this function.
 create function scheduler.final_status(p_invocation public.scheduler_invocations) returns text
 language sql stable set search_path = '' as $$
   select case

@@ -114,7 +114,7 @@ declare
   v_invocation_id uuid;
   v_opened boolean := false;
   v_known boolean;
-  v_news boolean;
+  v_has_changes boolean;
   v_view_is_invalid boolean;
   v_open jsonb;
 begin
@@ -123,11 +123,11 @@ begin
   end if;
 
   select * into v_settings from scheduler.settings;
-  v_news := (v_settings.next_due_at, v_settings.max_workers, v_settings.time_budget_seconds, v_settings.retention_days)
+  v_has_changes := (v_settings.next_due_at, v_settings.max_workers, v_settings.time_budget_seconds, v_settings.retention_days)
       is distinct from (p_next_slot, p_max_workers, p_time_budget_seconds, p_retention_days)
     or v_settings.slot_high_water_mark is null
     or v_settings.slot_high_water_mark < p_due_slot;
-  if v_news then
+  if v_has_changes then
     -- The unique index waits for a transaction that is changing the open run; wait for it before locking the settings that it
     -- may need next. Together with those that are about to expire, because all are locked in the order of their ids.
     perform 1 from public.scheduler_invocations
@@ -137,7 +137,7 @@ begin
   end if;
   perform scheduler.expire();
 
-  if v_news then
+  if v_has_changes then
     select * into v_settings from scheduler.settings for no key update;
     v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
     if v_known

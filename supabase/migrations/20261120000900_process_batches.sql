@@ -1,4 +1,4 @@
--- What a worker does with batches: put them in the queue, claim them, record them, give them back, split them. Every function
+-- A worker's operations on batches: enqueue, claim, record, release, split. Every function
 -- may be called again after an answer was lost; none of them then counts or queues anything twice.
 -- An open batch and its message are only ever changed together, in one transaction that holds the batch.
 
@@ -12,7 +12,7 @@ language sql volatile set search_path = '' as $$
     )) as sent (msg_id)
 $$;
 
--- How many mentors and pairs are in a batch's pairs, and who is the first and who the last of them.
+-- How many mentors and pairs are in a batch's pairs, and which mentor is the first and which the last of them.
 create function scheduler.size_of_pairs(
   p_pairs jsonb, out first_user_id uuid, out last_user_id uuid, out mentors integer, out evaluations integer
 )
@@ -116,8 +116,8 @@ begin
 end
 $$;
 
--- Hands out visible batches, those of manual runs first (p_manual_only: and no others), and hides them for
--- p_visibility_seconds. Messages whose batch is not open any more are deleted here, or they would come back for ever; "stale"
+-- Returns visible batches, those of manual runs first (p_manual_only: and no others), and hides them for
+-- p_visibility_seconds. Messages whose batch is not open any more are deleted here, or they would be redelivered without end; "stale"
 -- says how many, because an empty answer with stale messages is not an empty queue.
 -- p_poison: null: no poison batch, but "poison_waits" says whether nothing else was left and there are some; 'last': one batch at
 -- most, and a poison batch only where nothing else is left; 'first': one at most, before all else. Never with p_manual_only.
@@ -190,7 +190,7 @@ end
 $$;
 
 -- The 20 commonest causes of the failures among a batch's results: {"CODE": pairs, …}. What keeps a run's description small,
--- whatever codes an engine thinks of.
+-- whatever codes an engine returns.
 create function scheduler.count_by_cause(p_results jsonb) returns jsonb
 language sql immutable set search_path = '' as $$
   select coalesce(jsonb_object_agg(cause.error_code, cause.pairs), '{}')
@@ -411,7 +411,7 @@ begin
           and b.state = ''open''
           and b.queue = $2
           -- A queue that was restored or made anew may have given the number to another message. Not compared by "=", which
-          -- would join by what is dear to compute, for every batch and every message.
+          -- would join by an expression that is expensive to compute, for every batch and every message.
           and not exists (
             select from pgmq.%I as m
              where m.msg_id = b.msg_id

@@ -1,5 +1,5 @@
--- The clock of it all. Level-triggered: every minute dispatch looks at what the tables say and posts slices of work to the
--- function where something is due, waiting or left lying. So a lost tick, a second tick and a crash are the same case.
+-- Dispatch, level-triggered: every minute it reads the tables and requests slices of the function where something is due,
+-- waiting or left behind. So a lost tick, a second tick and a crash are the same case.
 
 -- The calls to the function and its answers. pg_net keeps answers for six hours and loses them in a crash, and pg_cron calls
 -- a job succeeded once its request is queued: only this table shows whether a run really took place.
@@ -9,7 +9,7 @@ create table scheduler.dispatches (
   requested_at timestamptz not null default clock_timestamp(),
   -- When its request was last seen in pg_net's queue after the minute it was posted in: pg_net is late.
   seen_queued_at timestamptz,
-  -- When the slice said that it was at its end, or else when dispatch found its answer. When that answer came is not known.
+  -- When the slice reported its end, or else when dispatch found its answer. When that answer came is not known.
   ended_at timestamptz,
   status_code integer,
   error text
@@ -21,14 +21,14 @@ revoke all on scheduler.dispatches from public, anon, authenticated, service_rol
 
 -- Whether pg_net's answer to the number of a dispatch's request, of a round that began at p_created, is the answer to it. pg_net
 -- counts its requests from one again after a crash, so the answer to another request may have the same number. A crash empties
--- pg_net's answers as well, and the round of ours began before it was given up, which takes a tick more at most.
+-- pg_net's answers as well, and the dispatch's own round began before the dispatch was abandoned, which takes a tick more at most.
 create function scheduler.is_answer_to(p_dispatch scheduler.dispatches, p_created timestamptz) returns boolean
 language sql stable set search_path = '' as $$
   select p_created <= greatest(p_dispatch.requested_at, p_dispatch.seen_queued_at)
     + make_interval(secs => 90 + (select time_budget_seconds from scheduler.settings))
 $$;
 
--- Reads the answers to earlier posts. One that got none within the time budget and half a minute is given up, but not while
+-- Reads the answers to earlier posts. One that got none within the time budget and half a minute is abandoned, but not while
 -- pg_net still holds its request: it will be sent, and another post beside it would be one slice too many.
 --
 -- pg_net works in rounds, and a round is one transaction: requests leave the queue and answers are seen when its slowest request
@@ -59,8 +59,8 @@ language sql set search_path = '' as $$
        < now() - make_interval(secs => 30 + (select time_budget_seconds from scheduler.settings));
 $$;
 
--- The headers of a request for a slice. The token is read from Vault inside the statement, so that it stands in no job, no log and
--- no table of ours. A function of its own: where a statement is cut off, the server logs the text of the PL/pgSQL statement.
+-- The headers of a request for a slice. The token is read from Vault inside the statement, so that it is in no job, no log and
+-- no table of schema scheduler. A separate function: where a statement is cut off, the server logs the text of the PL/pgSQL statement.
 create function scheduler.slice_headers(p_dispatch_id bigint) returns jsonb
 language sql volatile set search_path = '' as $$
   select jsonb_build_object(
@@ -112,7 +112,7 @@ begin
   if (v_settings.engine_paused_until is null or v_settings.engine_paused_until <= clock_timestamp())
      and exists (select 1 from public.scheduler_invocations where status in ('pending', 'running'))
   then
-    -- One even when no batch is visible: an enumeration or a finish may have been left lying.
+    -- One even when no batch is visible: an enumeration or a finish may have been left behind.
     v_wanted := greatest(1, least(v_settings.max_workers, scheduler.visible_batches(v_settings.max_workers)));
   end if;
   if v_settings.next_due_at is null
@@ -161,7 +161,7 @@ $$;
 
 -- The end of a slice. p_dispatch_id: the dispatch it answers, if any. p_progressed: it queued or recorded something, so the
 -- next slice is requested at once; one that found nothing to do leaves that to the minute's tick, or two idle workers would
--- call each other for ever. p_engine_answers: the engine served it, so an earlier outage is over. p_engine_error
+-- request each other without end. p_engine_answers: the engine served it, so an earlier outage is over. p_engine_error
 -- ('engine_unavailable' or 'engine_rejected'): the engine is down; all workers pause, from 15 seconds on and
 -- twice as long each time up to five minutes, or for p_retry_after_seconds where that is longer, an hour at most.
 -- An answer does not end a pause that is still on: it may be older than the pause.

@@ -141,20 +141,24 @@ $$;
 
 -- Which of these mentors are active, and in which segments: [{"user_id", "segments"}, …]. One jsonb, because the Data API
 -- cuts rows; not a definer's, because the view shows what its reader may see.
--- Segments of more than 200,000 bytes of JSON are returned as {null}, here and below, which the function skips as
--- invalid_segments: so 50 rows always fit in the 16 MiB that it reads of an answer.
+-- Where a mentor's rows have more than 200,000 bytes of segments as JSON, they are returned as {null}, here and below, which the
+-- function skips as invalid_segments: so 50 mentors always fit in the 16 MiB that it reads of an answer.
 -- This and what follows is PL/pgSQL for the check: a language sql body fails on a column of the wrong type before it runs.
 create function public.scheduler_active_mentors(p_user_ids uuid[]) returns jsonb
 language plpgsql stable set search_path = '' as $$
 begin
   perform public.scheduler_check_mentors_view();
   return (
-    select coalesce(jsonb_agg(jsonb_build_object(
+    select coalesce(jsonb_agg(distinct jsonb_build_object(
           'user_id', mentor.user_id,
-          'segments', case when octet_length(to_json(mentor.segments)::text) > 200000 then '{null}' else mentor.segments end
+          'segments', case when mentor.bytes > 200000 then '{null}' else mentor.segments end
         )), '[]')
-      from public.active_peer_mentors as mentor
-     where mentor.user_id = any (p_user_ids)
+      from (
+        select active.user_id, active.segments,
+               sum(octet_length(to_json(active.segments)::text)) over (partition by active.user_id) as bytes
+          from public.active_peer_mentors as active
+         where active.user_id = any (p_user_ids)
+      ) as mentor
   );
 end
 $$;
@@ -176,11 +180,15 @@ begin
      order by mentor.user_id
      -- An empty page is not the end.
      fetch first greatest(p_rows, 1) rows with ties
+  ), sized as (
+    select page.*, sum(octet_length(to_json(page.segments)::text)) over (partition by page.user_id) as bytes from page
   ), alike as (
-    select case when octet_length(to_json(page.segments)::text) > 200000 then '{null}' else page.segments end as segments,
-           array_agg(page.user_id) as user_ids
-      from page
-     group by page.segments
+    select part.segments, array_agg(distinct part.user_id) as user_ids
+      from sized
+     cross join lateral (
+       select case when sized.bytes > 200000 then '{null}' else sized.segments end as segments, sized.user_id
+     ) as part
+     group by part.segments
   )
   select json_build_object(
     'groups', coalesce((select json_agg(alike) from alike), '[]'),
@@ -203,7 +211,7 @@ $$;
 -- as outcome_unknown are left out, unless p_include_unknown.
 -- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active}, …], "last_user_id": the last user of
 -- the page, null when none is left, "remaining": the run's own enumeration, which may have been cut off}, or null when there is
--- no such run. One that was deleted still has its rows until they are pruned, and a retry under way goes on.
+-- no such run. One that was deleted still has its rows until they are pruned, and a retry under way continues.
 -- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
 -- parts, and its users must not come a second time with the later of them.
 create function public.scheduler_unfinished(

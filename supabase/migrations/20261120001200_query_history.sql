@@ -65,7 +65,7 @@ language sql stable security definer set search_path = '' set statement_timeout 
            and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
            and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
            and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
-           -- Where the index is entered, also by a plan that does not know whether there is a position to go on from.
+           -- Where the index is entered, also by a generic plan, which is made without the position.
            and i.invoked_at <= coalesce(p_after_invoked_at, 'infinity')
            and (p_after_invoked_at is null or i.invoked_at < p_after_invoked_at or i.id > p_after_id)
          order by i.invoked_at desc, i.id

@@ -1,12 +1,12 @@
 -- Alerts about scheduled runs: raised in the transaction that ends the run, and sent by slices of the function until they have
--- arrived or are given up. Locks: an alert after its invocation and before the settings.
+-- arrived or are abandoned. Locks: an alert after its invocation and before the settings.
 
 create table scheduler.alerts (
   -- One alert for an invocation, whatever else happens to it.
   invocation_id uuid primary key references public.scheduler_invocations on delete cascade,
   reason text not null,
   raised_at timestamptz not null default clock_timestamp(),
-  -- Tries that were begun. Each is counted when it begins: one that dies with its worker is one as well.
+  -- Tries that were begun. Each is counted when it begins: one that ends with its worker's crash counts, too.
   attempts integer not null default 0,
   -- No attempt before this time: the lease of an attempt under way, and the delay after one that failed.
   next_attempt_at timestamptz not null default clock_timestamp(),
@@ -88,7 +88,7 @@ language sql set search_path = '' as $$
   on conflict do nothing
 $$;
 
--- Gives up what could not be sent for a day. The alert stays, and says so.
+-- Abandons alerts that could not be sent for a day. Their rows stay, and show it.
 create function scheduler.abandon_alerts() returns void
 language sql set search_path = '' as $$
   update scheduler.alerts

@@ -21,7 +21,7 @@ begin
   -- First what is small: hosted Supabase gives a statement two minutes, and a CALL is one, whatever it commits.
   delete from scheduler.dispatches where requested_at < pg_catalog.now() - v_keep;
   commit;
-  -- Nothing of ours archives a message, but the dashboard offers it.
+  -- Nothing here archives a message, but the dashboard offers it.
   foreach v_queue in array scheduler.queues() loop
     execute pg_catalog.format('delete from pgmq.%I where archived_at < $1', 'a_' || v_queue) using pg_catalog.now() - v_keep;
   end loop;
@@ -38,7 +38,7 @@ begin
     select i.id
       from public.scheduler_invocations as i
      where (i.deleted_at is not null or i.finished_at < pg_catalog.now() - v_keep)
-       -- The dead-man's check needs the last good run.
+       -- The dead-man's check needs the last successful run.
        and i.id is distinct from (scheduler.last_success()).id
      order by i.finished_at
   loop
@@ -67,7 +67,7 @@ begin
       commit;
     end loop;
 
-    -- In the order in which a worker that records late can be waited for: it holds its batch, and asks for the invocation.
+    -- In the order in which a worker that records late can be waited for: it holds its batch, and waits for the invocation.
     perform from public.scheduler_invocations where id = v_id for no key update;
     perform from public.scheduler_invocation_batches where invocation_id = v_id for update;
     delete from public.scheduler_invocations where id = v_id;

@@ -1,5 +1,5 @@
 -- What an installation is beside its tables: cron jobs, what Vault holds, and the schedule that it was last installed with.
--- Each step may be repeated, and a deployment that was broken off goes on with the next one.
+-- Each step may be repeated, and a deployment that was broken off continues with the next one.
 
 -- As given to prepare_schedule and connect; null: not installed.
 alter table scheduler.settings add column schedule text;
@@ -49,25 +49,25 @@ $$;
 create function scheduler.connect(p_function_url text, p_invoke_token text, p_schedule text) returns boolean
 language plpgsql set search_path = '' as $$
 declare
-  v_news boolean;
+  v_has_changes boolean;
 begin
   if coalesce(p_function_url, '') !~ '^https?://[^/]' or coalesce(p_invoke_token, '') = '' then
     -- Neither value is shown: the token may stand in the place of the URL.
     raise exception 'expected the URL of the function, http:// or https://, and an invoke token; one of them is something else'
       using errcode = 'invalid_parameter_value';
   end if;
-  v_news := scheduler.upsert_secret('scheduler_function_url', rtrim(p_function_url, '/') || '/');
-  v_news := scheduler.upsert_secret('scheduler_invoke_token', p_invoke_token) or v_news;
+  v_has_changes := scheduler.upsert_secret('scheduler_function_url', rtrim(p_function_url, '/') || '/');
+  v_has_changes := scheduler.upsert_secret('scheduler_invoke_token', p_invoke_token) or v_has_changes;
   update scheduler.settings
      set schedule = p_schedule, next_due_at = null, engine_paused_until = null, engine_outages = 0
    where singleton;
   perform scheduler.schedule_jobs();
-  return v_news;
+  return v_has_changes;
 end
 $$;
 
--- The database does not call the function any more, and what pg_net and pg_cron keep of earlier calls is deleted; all tables
--- of ours stay as they are. Returns how many calls pg_net is still sending: it holds their rows until their answers are there.
+-- The database does not call the function any more, and what pg_net and pg_cron keep of earlier calls is deleted; the scheduler's
+-- tables stay as they are. Returns how many calls pg_net is still sending: it holds their rows until their answers are there.
 -- Calling it again deletes those answers as well; calling it once more changes nothing.
 create function scheduler.disconnect() returns integer
 language plpgsql set search_path = '' as $$
@@ -75,7 +75,7 @@ declare
   v_under_way integer;
 begin
   if to_regclass('net._http_response') is not null then
-    -- Before the settings are locked, the order in which scheduler_end_slice locks: both would wait for ever.
+    -- Before the settings are locked, the order in which scheduler_end_slice locks: the two would deadlock.
     perform scheduler.collect_responses();
   end if;
   -- From here on request_slices waits, and finds nothing in Vault afterwards: no further request is queued.

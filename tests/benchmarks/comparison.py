@@ -56,7 +56,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """The results of all entries: a row for each, in their order."""
 
     rows: Sequence[Row]
@@ -64,7 +64,7 @@ class Contest:
     @classmethod
     async def run(
         cls, conditions: Conditions, entries: Sequence[Entry], run: Callable[[Entry], Awaitable[Figures]]
-    ) -> Contest:
+    ) -> Comparison:
         """Measures all entries in turn, after a short run that does not count: engine and database are new."""
         first = entries[0]
         await run(replace(first, load=replace(first.load, mentors=min(first.load.mentors, WARM_UP_MENTORS))))
@@ -72,7 +72,7 @@ class Contest:
         return cls([_row(entry, figures) for entry, figures in found.items()])
 
     @classmethod
-    async def on_one_project(cls, conditions: Conditions, entries: Sequence[Entry], **engine: Any) -> Contest:
+    async def on_one_project(cls, conditions: Conditions, entries: Sequence[Entry], **engine: Any) -> Comparison:
         async with project_and_engine(**engine) as (project, url):
             return await cls.run(conditions, entries, lambda one: CONTENDERS[one.contender].run(project, url, one.load))
 

@@ -56,8 +56,10 @@ def to_markdown(machine: Stored, sections: Mapping[str, Stored]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     parts = [
         "# Benchmark",
-        "Written by `make bench`. How it is measured and how to read it stands in `tests/benchmarks/README.md`. Figures"
-        " are medians of the rounds, with the least and the greatest in brackets. Compare them within a section.",
+        "For the engineer who compares the function with its alternatives, or checks a figure that another document"
+        " quotes. Written by `make bench`; `tests/benchmarks/README.md` describes how it is measured and how to read"
+        " it. Figures are medians of the rounds, with the least and the greatest in brackets. Compare them within a"
+        " section.",
         f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gigabytes']} GB, {machine['system']};"
         f" {versions}.",
         "![The figures in a chart](chart.png)",

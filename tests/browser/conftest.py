@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import Browser, Error, async_playwright
 
 from tests.browser.history import History
-from tests.browser.operator_page import PATIENCE_MS, OperatorPage
+from tests.browser.operator_page import TIMEOUT_MS, OperatorPage
 from tests.emulator.function import FunctionProcess
 from tests.faults.system_packages import find_chromium, not_there
 from tests.integration.scheduled_runs.harness import Harness, slot_minutes_ago
@@ -73,7 +73,7 @@ async def tab(chromium: Browser, harness: Harness, function: FunctionProcess) ->
             color_scheme=scheme,
             reduced_motion="reduce",
         )
-        context.set_default_timeout(PATIENCE_MS)
+        context.set_default_timeout(TIMEOUT_MS)
         opened.append(OperatorPage(await context.new_page(), harness, function))
         return opened[-1]
 

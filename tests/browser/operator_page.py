@@ -15,8 +15,8 @@ from tests.integration.scheduled_runs.harness import Harness
 # What Chromium says of every answer that is no success; the page has to say it in words of its own.
 _FAILED_LOAD = re.compile(r"^Failed to load resource: ")
 # Real work is done behind the page, by processes that share a machine with other tests.
-PATIENCE_MS = 30_000
-expect.set_options(timeout=PATIENCE_MS)
+TIMEOUT_MS = 30_000
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 class OperatorPage:

@@ -32,7 +32,7 @@ def description(stack: Stack) -> dict[str, object]:
     }
 
 
-def invitation(stack: Stack) -> str:
+def banner(stack: Stack) -> str:
     """Returns the text for a person. Each command stands on one line and needs nothing that another one set."""
     project, url = stack.project, stack.function.url
     api = f"{url}{API}"
@@ -67,7 +67,7 @@ Run now, for all mentors; the same without notifying any:
   curl -sS -X POST {api} {admin}
   curl -sS -X POST {api} {admin} {json} -d '{{"dry_run": true}}'
 
-Ask the database, and let pg_cron's job run once more by hand:
+Query the database, and run pg_cron's job once more by hand:
   {psql} -c '{EVERY_RUN}'
   {psql} -c 'select scheduler.dispatch()'
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import psycopg
 from rich.console import Console
 
-from .banner import description, invitation
+from .banner import banner, description
 from .errors import EmulatorError
 from .progress import ENDED, Progress
 from .project import Project
@@ -182,7 +182,7 @@ async def _run(parsed: argparse.Namespace) -> int:
 async def _up(parsed: argparse.Namespace) -> int:
     console = _console(parsed)
     async with _started(parsed, console) as stack:
-        print(json.dumps(description(stack)) if parsed.json else invitation(stack), flush=True)
+        print(json.dumps(description(stack)) if parsed.json else banner(stack), flush=True)
         try:
             if parsed.json:
                 await stack.broken()

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from .errors import EmulatorError
-from .stale_processes import end_leftovers
+from .stale_processes import end_stale_processes
 
 MARKER = "emulator.json"
 LOCK = "emulator.lock"
@@ -66,7 +66,7 @@ class DataDir:
         marker = self.path / MARKER
         if not marker.exists():
             write_private(marker, json.dumps({"format": 1}))
-        end_leftovers(self.path)
+        end_stale_processes(self.path)
         if (self.path / LOGS).exists():
             shutil.rmtree(self.path / EARLIER_LOGS, ignore_errors=True)
             (self.path / LOGS).rename(self.path / EARLIER_LOGS)
@@ -118,7 +118,7 @@ def _remove_abandoned() -> None:
             if lock is None:
                 continue
             try:
-                end_leftovers(path)
+                end_stale_processes(path)
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(lock)

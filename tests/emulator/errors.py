@@ -2,4 +2,4 @@
 
 
 class EmulatorError(Exception):
-    """The emulator cannot go on, and its user can do something about it."""
+    """The emulator cannot continue; its message says what to do."""

@@ -25,8 +25,12 @@ create table if not exists supabase_migrations.schema_migrations (
 NOTE = b"insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s)"
 
 
-async def apply_migrations(database_url: str, folder: Path) -> list[str]:
-    """Applies what was not applied yet, byte for byte and as a plain role, and returns the versions that were new."""
+async def apply_migrations(database_url: str, folder: Path, *, refuse_changed: bool = False) -> list[str]:
+    """Applies what was not applied yet, byte for byte and as a plain role, and returns the versions that were new.
+
+    `refuse_changed` raises `EmulatorError` for a file that is not as this function applied it; the Supabase CLI records
+    other texts.
+    """
     applied = []
     async with connect(database_url) as connection:
         await connection.execute(HISTORY)
@@ -38,7 +42,7 @@ async def apply_migrations(database_url: str, folder: Path) -> list[str]:
                 continue
             version, name = match.groups()
             if version in known:
-                if known[version] != [text.decode()]:
+                if refuse_changed and known[version] != [text.decode()]:
                     raise EmulatorError(
                         f"{path.name} has changed since it was applied to this database: name another --data-dir"
                     )

@@ -99,30 +99,27 @@ async def _send(
     body: bytes | None,
     timeout_milliseconds: int,
 ) -> dict[str, Any]:
-    """Sends one request, with a time limit for the whole of it. Failures are rows, as pg_net writes them."""
+    """Sends one request, with a time limit for the whole of it, and returns the row that pg_net writes.
+
+    A failure, also a time-out, has neither a status nor `timed_out`, but a message.
+    """
     started = time.monotonic()
     sent = {"User-Agent": "pg_net", **(headers or {})}
+    row: dict[str, Any] = dict.fromkeys(("status_code", "content_type", "headers", "content", "timed_out", "error_msg"))
+    row["id"] = request_id
     try:
         async with asyncio.timeout(timeout_milliseconds / 1000):
             response = await client.request(method, url, headers=sent, content=body, timeout=None)
     except TimeoutError:
         elapsed = (time.monotonic() - started) * 1000
-        return _failure(request_id, f"Timeout of {timeout_milliseconds} ms reached. Total time: {elapsed:f} ms")
+        return row | {"error_msg": f"Timeout of {timeout_milliseconds} ms reached. Total time: {elapsed:f} ms"}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        return _failure(request_id, str(error) or type(error).__name__)
-    return {
-        "id": request_id,
+        return row | {"error_msg": str(error) or type(error).__name__}
+    return row | {
         "status_code": response.status_code,
         "content_type": response.headers.get("content-type"),
         "headers": dict(response.headers),
         # what PostgreSQL cannot hold in a text
         "content": response.text.replace("\0", "") or None,
         "timed_out": False,
-        "error_msg": None,
     }
-
-
-def _failure(request_id: int, message: str) -> dict[str, Any]:
-    """Returns pg_net's row of a failure, also of a time-out: neither a status nor `timed_out`, but a message."""
-    nothing = dict.fromkeys(("status_code", "content_type", "headers", "content", "timed_out"))
-    return {"id": request_id, **nothing, "error_msg": message}

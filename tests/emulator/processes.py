@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive the emulator, and that are started again when they die."""
+"""Child processes that cannot outlive the emulator, and that are restarted when they exit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .stale_processes import MARK
 
 PR_SET_PDEATHSIG = 1
 LOG_TAIL_LINES = 12
-# A process that dies sooner than this died of its start, not of its work.
+# A process that exits sooner than this failed to start.
 QUICK_SECONDS = 5.0
 QUICK_DEATHS = 3
 BACK_OFF_SECONDS = 0.2

@@ -33,7 +33,7 @@ COUNT_AS_USED = b"update scheduler.settings set next_due_at = null, slot_high_wa
 
 
 async def migrate(database_url: str) -> None:
-    await apply_migrations(database_url, MIGRATIONS)
+    await apply_migrations(database_url, MIGRATIONS, refuse_changed=True)
     await run_script(database_url, ENGINE_SCHEMA)
 
 

@@ -22,9 +22,9 @@ LOOK_SECONDS = 0.1
 # pg_cron calls dispatch once a minute, and real pg_cron may need one to notice the job
 APPEARS_WITHIN_SECONDS = 150
 # long enough for the engine to be tried twice more: all workers pause for 15 seconds, then for 30
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 
-# The one that was opened since then; first, one that an earlier start left open and that goes on.
+# The one that was opened since then; first, one that an earlier start left open and that continues.
 SCHEDULED = b"""
 select id from public.scheduler_invocations
 where trigger = 'schedule' and coalesce(finished_at, 'infinity') >= %s and expires_at >= %s
@@ -125,9 +125,9 @@ async def _follow(progress: Progress, database: Connection, invocation_id: Any) 
         done = evaluated(invocation)
         if done != before:
             before, changed_at = done, time.monotonic()
-        elif invocation["error_code"] and time.monotonic() - changed_at > PATIENCE_SECONDS:
+        elif invocation["error_code"] and time.monotonic() - changed_at > TIMEOUT_SECONDS:
             raise EmulatorError(
-                f"nothing was evaluated for {PATIENCE_SECONDS:.0f} s: {invocation['error_code']}. The run would wait "
+                f"nothing was evaluated for {TIMEOUT_SECONDS:.0f} s: {invocation['error_code']}. The run would wait "
                 "for its engine until it expires; is the engine up, and are its URL and token right?"
             )
         await asyncio.sleep(LOOK_SECONDS)

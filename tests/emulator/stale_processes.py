@@ -16,7 +16,7 @@ POLITE_SECONDS = 5.0
 LOOK_SECONDS = 0.01
 
 
-def end_leftovers(data_dir: Path) -> None:
+def end_stale_processes(data_dir: Path) -> None:
     """Ends what still runs of this data directory, first by SIGINT: a database is shut down, not crashed."""
     running = _processes(lambda process: process.environ().get(MARK) == str(data_dir))
     for process in running:

@@ -1,4 +1,4 @@
-"""`make soak`: random runs, two side by side, for as long as is asked.
+"""`make soak`: random runs, two side by side, for as long as is set.
 
 One line for each. One that fails is printed with all that was drawn and happened, and the command that plays it again.
 """
@@ -68,7 +68,7 @@ async def _soak(turns: Iterator[Turn], ends_at: float, played: list[Turn], faile
 
 async def _play_run(turn: Turn) -> str:
     drawn = draw(cast(Kind, turn.kind), turn.seed)
-    # A server for each run: it may be crashed, and nothing piles up however long this goes on.
+    # A server for each run: it may be crashed, and nothing piles up however long this takes.
     async with (
         ProjectFactory(settings=DURABLE) as projects,
         project_without_leaks(projects) as project,

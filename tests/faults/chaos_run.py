@@ -22,7 +22,7 @@ from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness, Pair, eventually
 
 # Longer than any run takes on a busy machine.
-PATIENCE_SECONDS = 180
+TIMEOUT_SECONDS = 180
 # What the function may answer while things break: that it works, and that its database is away.
 HONEST_ANSWERS = (200, 202, 503)
 
@@ -114,7 +114,7 @@ class _Playing:
 
     async def _until_ended(self) -> dict[str, Any]:
         """Return the first invocation, when nothing is open; no time passes for a function that a fault has called."""
-        return await self._time.until_ended(PATIENCE_SECONDS, self._tolerating_no_database, self._served)
+        return await self._time.until_ended(TIMEOUT_SECONDS, self._tolerating_no_database, self._served)
 
     @contextlib.contextmanager
     def _tolerating_no_database(self) -> Iterator[None]:
@@ -171,9 +171,9 @@ class _Playing:
 
     async def _until(self, moment: Moment) -> None:
         if moment.batches:
-            await eventually(lambda: self._are_recorded(moment.batches), within=PATIENCE_SECONDS)
+            await eventually(lambda: self._are_recorded(moment.batches), within=TIMEOUT_SECONDS)
         await self._harness.engine.until(
-            lambda engine: len(engine.calls) >= moment.calls, patience_seconds=PATIENCE_SECONDS
+            lambda engine: len(engine.calls) >= moment.calls, timeout_seconds=TIMEOUT_SECONDS
         )
         # The one sleep that is right: between two events lie all the moments that no test names.
         await asyncio.sleep(moment.seconds_later)
@@ -238,7 +238,7 @@ class _Playing:
         return str(answer.status_code)
 
     async def _cancel(self) -> None:
-        run, *_ = await eventually(self._harness.invocations, within=PATIENCE_SECONDS)
+        run, *_ = await eventually(self._harness.invocations, within=TIMEOUT_SECONDS)
         answer = await self._until_answered(lambda caller: caller.cancel(run["id"]))
         self._note(f"cancel was answered {answer.status_code}")
         assert answer.is_success or answer.json()["code"] == "already_ended", answer.text
@@ -246,7 +246,7 @@ class _Playing:
     async def _until_answered(self, ask: Callable[[Caller], Awaitable[httpx.Response]]) -> httpx.Response:
         """An operator's request, made again until a function is there for it."""
         caller = Caller(self._harness, self._project.functions[0])
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 with contextlib.suppress(*BROKEN_OFF):
                     answer = await ask(caller)

@@ -143,7 +143,7 @@ async def check_nothing_is_left(harness: Harness) -> None:
 
 
 def true_status(pairs: Mapping[Pair, str]) -> str:
-    """The status that these outcomes deserve, for a scheduled run that was not cancelled and read all mentors."""
+    """The status that follows from these outcomes, for a scheduled run that was not cancelled and read all mentors."""
     outcomes = Counter(pairs.values())
     if not pairs:
         return "failed"

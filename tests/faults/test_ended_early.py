@@ -17,7 +17,7 @@ SMALL = batches_of(10, engine_max_concurrency=2, engine_timeout_seconds=20, engi
 async def test_late_answers_count_beside_the_retry_of_a_cancelled_run(
     harness: Harness, time_control: TimeControl
 ) -> None:
-    """Both ask the engine under the same keys, so it acts once."""
+    """Both call the engine under the same keys, so it acts once."""
     await harness.add_mentors(200)
     gate = asyncio.Event()
     harness.engine.rules.append(rules.only(lambda call: call.number <= 2, rules.hold_until(gate)))

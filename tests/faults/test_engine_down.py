@@ -11,7 +11,7 @@ from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
-# An outage is believed after two tries of each call: how often is not what is tested here.
+# Two attempts of each call: their number is not tested here.
 SETTINGS = batches_of(10, engine_max_concurrency=4, engine_max_attempts=2, max_workers=2)
 HASTY = batches_of(20, engine_max_concurrency=4, max_workers=1, time_budget_seconds=5, engine_timeout_seconds=4)
 

@@ -1,4 +1,4 @@
-"""The function is killed, wherever it stands: the run goes on by itself, no pair is lost, none is notified twice."""
+"""The function is killed, wherever it stands: the run continues by itself, no pair is lost, none is notified twice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_a_run_survives_a_kill_at_every_stage(harness: Harness, time_contr
     await time_control.until_quiet()
     assert harness.engine.calls == []
 
-    # It records: the engine has acted, and the record dies with its connection.
+    # It records: the engine has acted, and the record is lost with its connection.
     async with breakpoint_at(harness.project, "public.scheduler_evaluations", "insert") as stop:
         await go_on()
         await stop.until_reached()

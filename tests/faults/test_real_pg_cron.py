@@ -27,7 +27,7 @@ from tests.integration.scheduled_runs.harness import harness as a_scheduled_run
 from tests.secret_scan import leaks_in
 
 # For a machine that is busy.
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 
 # What the retention has to take away: runs with what came of a user, a call, and an entry of pg_cron's own log.
 LONG_AGO = b"""
@@ -137,7 +137,7 @@ async def test_real_pg_cron_fires_at_the_minute_and_prunes(
         await project.start_net()
         await project.write_vault_secrets(function.url)
         server.set_forward(max(0, 58 - int(time.time()) % 60))
-        await eventually(lambda: is_over(harness), PATIENCE_SECONDS)
+        await eventually(lambda: is_over(harness), TIMEOUT_SECONDS)
 
         assert project.cron is None, "a stand-in ran the jobs"
         applied = await harness.rows(

@@ -1,4 +1,4 @@
-"""The database takes no writes: nothing is acknowledged that is not recorded, and the run goes on when it does again.
+"""The database takes no writes: nothing is acknowledged that is not recorded, and the run continues when it does again.
 
 A disk that is full cannot be had portably: a trigger answers as one does (53100). The standby is a real one.
 """

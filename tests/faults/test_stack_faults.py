@@ -1,4 +1,4 @@
-"""What the function stands on falls: PostgREST, the gateway, PostgreSQL itself; the run goes on by itself.
+"""PostgREST, the gateway or PostgreSQL itself fails: the run continues by itself.
 
 An outage of some seconds costs nothing: whatever has work in hand waits for its end. A longer one is said clearly, and
 costs what was in hand.

@@ -1,4 +1,4 @@
-"""A run that goes on by itself, without waiting for it: dispatch ticks, the function answers, time passes.
+"""A run that continues by itself, without waiting for it: dispatch ticks, the function answers, time passes.
 
 What takes a minute or an hour in production is a shift of times in the database here, so that a test waits for events
 only and never for a length of time.
@@ -54,7 +54,7 @@ class TimeControl:
         await self.until_quiet()
 
     async def until_quiet(self) -> None:
-        """Return when every post has its answer, also those that slices ask for at their ends."""
+        """Return when every post has its answer, also those that slices request at their ends."""
         async with asyncio.timeout(60):
             while not await self._is_quiet():  # noqa: ASYNC110  # the database has no Event to set
                 await asyncio.sleep(0.1)

@@ -1,6 +1,6 @@
 """What the processes of a project wrote to their logs, searched for secrets when the project ends.
 
-Every process's log is searched, also that of one which was killed or started again: it went on in the same file.
+Every process's log is searched, also that of one which was killed or started again: it continues in the same file.
 No log has an exception. The gateway would have logged keys and is configured to leave request headers out. PostgreSQL
 logs the text of a statement that failed but not its parameters, and secrets travel as those.
 """

@@ -78,7 +78,7 @@ class Reply:
 
 
 Proceed = Callable[[Call], Awaitable[Reply]]
-"""Goes on with the next rule, and after the last one evaluates and acts."""
+"""Continues with the next rule, and after the last one evaluates and acts."""
 
 Rule = Callable[[Call, Proceed], Awaitable[Reply]]
 """Answers by itself, or proceeds (perhaps with a smaller call) and perhaps changes the reply."""

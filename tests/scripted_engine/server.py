@@ -108,9 +108,9 @@ class ScriptedEngine:
     def in_flight(self) -> int:
         return len(self._answering)
 
-    async def until(self, condition: Callable[[ScriptedEngine], bool], *, patience_seconds: float = 30) -> None:
+    async def until(self, condition: Callable[[ScriptedEngine], bool], *, timeout_seconds: float = 30) -> None:
         """Waits until this holds; checks whenever a call arrives, is evaluated or is answered. Raises TimeoutError."""
-        async with asyncio.timeout(patience_seconds):
+        async with asyncio.timeout(timeout_seconds):
             while not condition(self):
                 await self._news.wait()
 
@@ -133,7 +133,7 @@ class ScriptedEngine:
             raise ExceptionGroup("rules of the scripted engine failed", self._script_errors)
 
     async def start(self) -> None:
-        """Listens, on the same port as before if it was stopped. The ledger goes on."""
+        """Listens, on the same port as before if it was stopped. The ledger is kept."""
         self._server = await asyncio.start_server(self._serve, LOOPBACK, self._port, backlog=1024)
         self._port = self._server.sockets[0].getsockname()[1]
 

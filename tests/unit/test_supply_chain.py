@@ -55,7 +55,7 @@ def test_the_list_of_licences_is_that_of_what_is_pinned(monkeypatch: pytest.Monk
 
 def test_the_version_stands_in_one_place_and_in_the_changelog() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.findall(r"^## \[(\d[^]]*)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)[0] == VERSION
+    assert re.findall(r"^## \[(\d[^]]*)\] - (?:\d{4}-\d\d-\d\d|unreleased)$", changelog, re.MULTILINE)[0] == VERSION
     files = [path for folder in ("functions", "shared", "supabase") for path in (ROOT / folder).rglob("*.*")]
     sources = {str(path.relative_to(ROOT)): path.read_text() for path in files if path.suffix in {".py", ".sql"}}
     assert [path for path, text in sources.items() if f'"{VERSION}"' in text] == ["shared/version.py"]

@@ -22,6 +22,7 @@ PSQL_VARIABLE = re.compile(r":'\w+'")
 # pglast finds no type of another schema than pg_catalog and public
 OTHER_SCHEMA = re.compile(r"\b(?:scheduler|pgmq|net|cron|vault)\.")
 ASSIGNED_TO = re.compile(r"^\s*[\w.\[\]]+\s*:?=(?!=)")
+CHANGE_BEGINS = re.compile(r"\s*(update\s+\S*\s*(set\b|$)|delete\s+from\b)", re.IGNORECASE)
 FORMAT_SPECIFIER = re.compile(r"%(?:\d+\$)?[ILs]")
 
 # PLpgSQL_expr.parseMode of a whole statement; the others are expressions and assignments
@@ -87,7 +88,9 @@ def _in_constants(query: str, place: str) -> Iterator[str]:
         try:
             yield from _in_script(FORMAT_SPECIFIER.sub("x", constant), f"{place}, dynamic")
         except pglast.parser.ParseError:
-            continue
+            # A piece of a statement: what it is put together with cannot be known.
+            if CHANGE_BEGINS.match(constant):
+                yield f"{place}, dynamic: {constant.strip()}"
 
 
 def _expressions(parsed: Any) -> Iterator[tuple[str, int]]:
@@ -126,6 +129,7 @@ WHILE_LOOPING = "for i in 1..2 loop if true then {}; end if; end loop"
         (IN_PLPGSQL.format("update a set b = 1"), ["s.f: update a"]),
         (IN_PLPGSQL.format(WHILE_LOOPING.format("delete from a")), ["s.f: delete from a"]),
         (IN_PLPGSQL.format("execute format('update %I.t set b = 1', 'a')"), ["s.f, dynamic: update t"]),
+        (IN_PLPGSQL.format("execute 'delete from ' || quote_ident('a')"), ["s.f, dynamic: delete from"]),
         ("do $$ declare v text; begin v := 'delete from a'; end $$", ["a DO block, dynamic: delete from a"]),
         ("do $$ begin perform 1; delete from a; end $$", ["a DO block: delete from a"]),
     ],

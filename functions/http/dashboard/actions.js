@@ -1,4 +1,4 @@
-// The buttons: each asks for confirmation first, and shows what went wrong.
+// The buttons: each requires confirmation first, and shows what went wrong.
 
 import { cancelRun, newIdempotencyKey, openRun } from "./api.js";
 import { h } from "./dom.js";
@@ -89,7 +89,7 @@ function runRequest(values, dryRun) {
 }
 
 /**
- * Asks in a dialog, and acts once it is confirmed. What fails is shown in it, and can be tried again: with the same key, so
+ * Opens a dialog, and acts once it is confirmed. What fails is shown in it, and can be tried again: with the same key, so
  * that an answer which was lost on its way opens no second run.
  */
 function ask(context, { title, explanation, fields = [], confirm, dismiss = "Not now", look = "primary", act, done }) {

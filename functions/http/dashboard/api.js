@@ -11,7 +11,7 @@ export class Problem extends Error {
     Object.assign(this, { status, code, title, detail, retryAfterSeconds });
   }
 
-  /** Whether another token is needed to go on. */
+  /** Whether another token is needed to continue. */
   get isOfToken() {
     return this.status === 401 || this.status === 403;
   }
@@ -38,7 +38,7 @@ export function getRun(id, options) {
   return call("GET", address(`/${encodeURIComponent(id)}`), options);
 }
 
-/** Opens a run and answers at once; the database asks the function for its slices. */
+/** Opens a run and answers at once; the database requests its slices. */
 export function openRun(body, idempotencyKey) {
   return call("POST", address(""), {
     body,

@@ -23,12 +23,12 @@ const context = {
     if (location.hash === address) navigate();
     else location.hash = address;
   },
-  /** The token is no good any more: asks for another one and leaves everything where it is. */
+  /** The token is not accepted any more: prompts for another one and leaves everything where it is. */
   lost(problem) {
     forgetToken();
     view?.stop();
     scrolledTo = scrollY;
-    askForToken(refusal(problem, "Your token is not accepted any more. Sign in again, and go on where you were."));
+    askForToken(refusal(problem, "Your token is not accepted any more. Sign in again, and continue where you were."));
   },
 };
 

@@ -34,7 +34,7 @@ function present(children) {
 }
 
 /**
- * A part of the page that is built anew only when its data changed, so that a page that asks again and again does not
+ * A part of the page that is built anew only when its data changed, so that a page that polls does not
  * move the focus out of it, and does not close what was open.
  */
 export class Region {

@@ -15,7 +15,7 @@ export class Poll {
   #ended = false;
 
   /**
-   * @param {function(AbortSignal): Promise<number|null>} look asks and shows; answers after how many milliseconds to ask
+   * @param {function(AbortSignal): Promise<number|null>} look requests and shows; returns after how many milliseconds to poll
    *   again, null: never.
    * @param {function(Error|null, number): void} failed is called with an error and the milliseconds until the next try,
    *   and of null when all is well again.
@@ -25,14 +25,14 @@ export class Poll {
     this.#failed = failed;
   }
 
-  /** Begins, or goes on where it was stopped. */
+  /** Begins, or continues where it was stopped. */
   start() {
     this.#stopped = false;
     document.addEventListener("visibilitychange", this.#visibilityChanged);
     this.now();
   }
 
-  /** Asks now, whatever was planned. */
+  /** Polls now, whatever was planned. */
   async now() {
     if (this.#stopped) return;
     clearTimeout(this.#timer);

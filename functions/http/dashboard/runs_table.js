@@ -12,7 +12,7 @@ const TRIGGERS = ["schedule", "manual", "retry"];
 // Where each page began that was come from; a cursor cannot be turned round.
 const before = new Map();
 
-/** What to ask the API for, of the parameters in the address. */
+/** The API's parameters, of those in the address. */
 export function queryOf(parameters) {
   const until = parameters.get("until");
   return {

@@ -46,7 +46,7 @@ const OUTCOME_WORDS = {
 const TRIGGERS = { schedule: "scheduled", manual: "manual", retry: "retry" };
 
 const REASONS = {
-  no_active_mentors: "No active mentor was read. An empty roster looks like this, and so does a key that may not read it: check the view active_peer_mentors and SUPABASE_SECRET_KEY.",
+  no_active_mentors: "No active mentor was read. An empty view looks like this, and so does a key that may not read it: check the view active_peer_mentors and SUPABASE_SECRET_KEY.",
   mentors_view_invalid: "The view active_peer_mentors has the wrong columns, or none of its rows can be used. An open run waits for it, and continues by itself once the view is fixed.",
   expired: "It was still open when its time was up; what had not been evaluated by then was left.",
   overlap: "The run before it was still open when its time came.",
@@ -59,8 +59,8 @@ const CAUSES = {
   engine_unreachable: "Calls about them broke off, while calls about others went through.",
   engine_bad_answer: "The engine's answer about them cannot be read.",
   engine_missing_result: "The engine left them out of its answers.",
-  engine_failed: "The engine said that it failed and did not say why.",
-  worker_lost: "The function died, or did not come back, whenever it worked on them.",
+  engine_failed: "The engine returned a failure without a cause.",
+  worker_lost: "The function crashed, or did not finish, whenever it evaluated them.",
   time_budget_exceeded: "They took longer than the slices of several calls.",
   mentor_not_active: "Unknown, or not active at that time.",
   invalid_segments: "Their segments in the view active_peer_mentors cannot be used: a null among them, an array of several dimensions, or more than 200,000 bytes.",

@@ -1,4 +1,8 @@
-"""The contenders: this function, programs behind HTTP that are asked once by POST, and wrk."""
+"""The contenders: this function, programs behind HTTP that are called once by POST, and wrk.
+
+Each `run` starts from empty tables and ends with the last stored row; it raises `EmulatorError` unless each pair was
+evaluated exactly once.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 
@@ -28,19 +31,13 @@ from .figures import Figures, Load, ProcessUse, ideal_seconds
 from .measured_call import check, measured_call, pids_of
 from .preparation import count_rows, prepare, user_ids
 from .process_use import FamilyMemory, ProcessMeter, cpu_seconds
-from .scheduler import SCHEDULER, settings_for
+from .scheduler import SCHEDULER, Scheduler, settings_for
 
 WRK_BINARY = shutil.which("wrk")
 WRK_THREADS = 2
 WRK_SECONDS = 300
 LOOK_SECONDS = 0.1
 PACKAGES = ("dbos", "aiohttp", "matplotlib")
-
-
-class Contender(Protocol):
-    async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
-        """Runs once, from empty tables to the last row; raises `EmulatorError` unless each pair is evaluated once."""
-        ...
 
 
 def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]:
@@ -150,7 +147,7 @@ DBOS = "DBOS queue"
 WRK = "wrk"
 PLAIN = "the same loop, not durable"
 
-CONTENDERS: Mapping[str, Contender] = {
+CONTENDERS: Mapping[str, Scheduler | ServedContender | Wrk] = {
     THIS_FUNCTION: SCHEDULER,
     GOOD_DENO: GOOD,
     NAIVE_DENO: ServedContender("naive-deno", partial(deno_command, "naive.ts")),

@@ -15,7 +15,7 @@ from tests.emulator.errors import EmulatorError
 from tests.emulator.staging import PACKAGES, ROOT
 
 from ..child_run import run_child
-from ..comparison import Contest, Entry, in_turn, project_and_engine
+from ..comparison import Comparison, Entry, in_turn, project_and_engine
 from ..peers.contenders import THIS_FUNCTION
 from ..peers.fast_engine import read_stats, reset
 from ..peers.figures import Load
@@ -63,7 +63,7 @@ async def measure(conditions: Conditions) -> Measured:
             for in_flight in PRODUCT_IN_FLIGHT
             for side in schedulers
         ]
-        contest = await Contest.run(
+        comparison = await Comparison.run(
             conditions, entries, lambda entry: schedulers[entry.contender].run(project, engine, entry.load)
         )
     rows = {
@@ -78,7 +78,7 @@ async def measure(conditions: Conditions) -> Measured:
     cost = {key: row.figures["cpu_microseconds"] for key, row in rows.items()}
     figures = {"wall time": "wall_seconds", "CPU": "cpu_seconds", "peak memory": "peak_megabytes"}
     return Measured(
-        [*rows.values(), *contest.rows],
+        [*rows.values(), *comparison.rows],
         [
             *(
                 reported(
@@ -91,7 +91,7 @@ async def measure(conditions: Conditions) -> Measured:
             *(
                 reported(
                     f"{what}, as a share of that over {CANDIDATE.name}, {_label(in_flight)}",
-                    contest.share(figure, _label(in_flight), OVER_CANDIDATE),
+                    comparison.share(figure, _label(in_flight), OVER_CANDIDATE),
                 )
                 for in_flight in PRODUCT_IN_FLIGHT
                 for what, figure in figures.items()
@@ -110,9 +110,9 @@ async def _calls(
 ) -> Mapping[str, float]:
     calls = conditions.sized(client.calls, client.calls // 10)
     await reset(engine)
-    asked = [f"{client.module}:{client.cls}", f"{engine}/v1/evaluations", str(calls), str(in_flight)]
+    arguments = [f"{client.module}:{client.cls}", f"{engine}/v1/evaluations", str(calls), str(in_flight)]
     result = data_dir.path / "client.json"
-    found = await run_child([sys.executable, "-P", DRIVER, *asked, result], result, root=ROOT, data_dir=data_dir)
+    found = await run_child([sys.executable, "-P", DRIVER, *arguments, result], result, root=ROOT, data_dir=data_dir)
     stats = await read_stats(engine)
     if (stats.calls, stats.distinct) != (calls + in_flight,) * 2 or stats.max_in_flight > in_flight:
         raise EmulatorError(

@@ -15,7 +15,7 @@ from tests.emulator.errors import EmulatorError
 from tests.emulator.migrations import run_script
 from tests.emulator.project import Project, ProjectFactory
 
-from ..comparison import Contest, Entry, in_turn
+from ..comparison import Comparison, Entry, in_turn
 from ..peers.contenders import THIS_FUNCTION
 from ..peers.fast_engine import fast_engine
 from ..peers.figures import Figures, Load
@@ -60,12 +60,12 @@ async def measure(conditions: Conditions) -> Measured:
             project, scheduler = measured[entry.label]
             return await scheduler.run(project, engine, entry.load)
 
-        contest = await Contest.run(conditions, [Entry(THIS_FUNCTION, label, load) for label in measured], run)
+        comparison = await Comparison.run(conditions, [Entry(THIS_FUNCTION, label, load) for label in measured], run)
         requests = await _request_old_runs(conditions, old, runs)
-    wall = {label: contest.spread(THIS_FUNCTION, label, "wall_seconds") for label in measured}
+    wall = {label: comparison.spread(THIS_FUNCTION, label, "wall_seconds") for label in measured}
     growth = wall[with_history].over(wall[without])
     return Measured(
-        [*contest.rows, *requests],
+        [*comparison.rows, *requests],
         [
             at_most(f"wall time, as a share of that without history, {with_history}", growth, GROWTH),
             *(
@@ -121,7 +121,10 @@ async def _request_old_runs(conditions: Conditions, project: Project, runs: int)
             conditions,
             {
                 label: partial(
-                    _ask, client, path, FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS
+                    _time_requests,
+                    client,
+                    path,
+                    FEW_REQUESTS if conditions.quick or label.startswith(FILTERED) else REQUESTS,
                 )
                 for label, path in paths.items()
             },
@@ -134,7 +137,7 @@ async def _request_old_runs(conditions: Conditions, project: Project, runs: int)
     ]
 
 
-async def _ask(client: httpx.AsyncClient, path: str, requests: int) -> tuple[float, float]:
+async def _time_requests(client: httpx.AsyncClient, path: str, requests: int) -> tuple[float, float]:
     """Returns milliseconds: the median, and the 95th percentile; a first request is not counted."""
     took = []
     for _ in range(requests + 1):

@@ -7,7 +7,7 @@ from collections import Counter
 
 from tests.emulator.project import Project, ProjectFactory
 
-from ..comparison import Contest, Entry
+from ..comparison import Comparison, Entry
 from ..peers.contenders import THIS_FUNCTION
 from ..peers.counting_gateway import counting_gateway
 from ..peers.fast_engine import fast_engine
@@ -43,7 +43,7 @@ async def measure(conditions: Conditions) -> Measured:
             )
             for outcomes, notable in OUTCOMES.items()
         }
-        contest = await Contest.run(
+        comparison = await Comparison.run(
             conditions,
             [
                 Entry(THIS_FUNCTION, _label(mentors, outcomes), Load.shared(mentors, IN_FLIGHT, USERS_PER_CALL))
@@ -55,11 +55,11 @@ async def measure(conditions: Conditions) -> Measured:
         counted = {outcomes: await _count_requests(project, engines[outcomes], middle) for outcomes in OUTCOMES}
     batches = -(-middle // BATCH_SIZE)
     per_batch = {outcomes: Spread.of([requests.total() / batches]) for outcomes, requests in counted.items()}
-    rows, targets = list(contest.rows), []
+    rows, targets = list(comparison.rows), []
     for outcomes, requests in per_batch.items():
         label = f"{_label(middle, outcomes)}, requests counted"
         rows.append(Row(THIS_FUNCTION, label, {"mentors": middle}, {"requests_per_batch": requests}))
-        targets += _targets(contest, outcomes, middle, largest)
+        targets += _targets(comparison, outcomes, middle, largest)
         targets.append(at_most(f"Data API requests a batch, {outcomes}", requests, REQUESTS_PER_BATCH))
     in_words = "; ".join(
         f"{outcomes}: {', '.join(f'{count:,} {path}' for path, count in requests.most_common())}"
@@ -80,14 +80,16 @@ async def _count_requests(project: Project, engine: str, mentors: int) -> Counte
     return gateway.requests
 
 
-def _targets(contest: Contest, outcomes: str, middle: int, largest: int) -> list[Target]:
+def _targets(comparison: Comparison, outcomes: str, middle: int, largest: int) -> list[Target]:
     label = _label(largest, outcomes)
     peak, peak_of_middle = (
-        contest.spread(THIS_FUNCTION, _label(mentors, outcomes), "peak_megabytes") for mentors in (largest, middle)
+        comparison.spread(THIS_FUNCTION, _label(mentors, outcomes), "peak_megabytes") for mentors in (largest, middle)
     )
     growth = f"peak memory, as a share of that with {middle:,}, {label}"
     return [
-        reported(f"evaluations/s, {label}", contest.spread(THIS_FUNCTION, label, "evaluations_per_second"), digits=0),
+        reported(
+            f"evaluations/s, {label}", comparison.spread(THIS_FUNCTION, label, "evaluations_per_second"), digits=0
+        ),
         at_most(f"peak memory in MB, {label}", peak, MEMORY_MEGABYTES, digits=1),
         at_most(growth, peak.over(peak_of_middle), MEMORY_GROWTH),
     ]

@@ -9,7 +9,7 @@ from tests.faults.time_control import TimeControl
 from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
 
-# An outage is believed after two tries of each call: how often is not what is tested here.
+# Two attempts of each call: their number is not tested here.
 SMALL = batches_of(20, engine_max_attempts=2, max_workers=2)
 
 

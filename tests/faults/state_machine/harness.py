@@ -50,7 +50,7 @@ class State:
         return self.snapshot.key() + self.ledger.key()
 
 
-class World:
+class Harness:
     """Takes steps over one connection, inside a transaction, and checks everything after each."""
 
     def __init__(self, session: Worker, queues: Sequence[str]) -> None:
@@ -111,8 +111,8 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(url: str) -> AsyncIterator[World]:
-    """Enter a world in a transaction of its own, which is rolled back."""
+async def harness(url: str) -> AsyncIterator[Harness]:
+    """Enter a harness in a transaction of its own, which is rolled back."""
     async with connect(url) as connection, connection.transaction(force_rollback=True):
         session = Worker(connection)
-        yield World(session, await session.column("select queue_name from pgmq.meta order by queue_name"))
+        yield Harness(session, await session.column("select queue_name from pgmq.meta order by queue_name"))

@@ -14,7 +14,7 @@ from typing import Any
 from tests.integration.database.requests import pairs_of
 from tests.integration.database.sql_core import Json
 
-from .snapshot import OUTCOMES, BatchKey, Message, Pair, Run, Snapshot, by_scenario, key_of, last_good, moment
+from .snapshot import OUTCOMES, BatchKey, Message, Pair, Run, Snapshot, by_scenario, key_of, last_success, moment
 
 # What may change of a run that has ended.
 MAY_CHANGE_AFTER_THE_END = ("note", "deleted_at", "retry_of", "next_batch_no")
@@ -212,7 +212,7 @@ def may_be_pruned(run: Run, before: Snapshot, readers: Snapshot) -> bool:
     is_old = not run.is_open and (
         run.deleted_at is not None or (before.now - moment(run.finished_at)).total_seconds() > keep
     )
-    return is_old and not has_readers(run.id, readers) and run.id != last_good(before.runs.values())
+    return is_old and not has_readers(run.id, readers) and run.id != last_success(before.runs.values())
 
 
 def has_readers(run_id: str, snapshot: Snapshot) -> bool:

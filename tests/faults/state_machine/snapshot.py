@@ -204,7 +204,7 @@ def by_scenario(outcomes: Mapping[Pair, str | None]) -> dict[str, dict[str, int]
     return dict(counted)
 
 
-def last_good(runs: Iterable[Run]) -> str | None:
+def last_success(runs: Iterable[Run]) -> str | None:
     """Return the run of which the dead-man's check would speak, which prune keeps."""
     good = [
         run

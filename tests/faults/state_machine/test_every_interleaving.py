@@ -16,7 +16,7 @@ import pytest
 from tests.emulator.project import ProjectFactory
 
 from . import steps
-from .harness import State, Step, ViolationError, World, name_of, world
+from .harness import Harness, State, Step, ViolationError, harness, name_of
 
 SCHEDULED, MANUAL, FIRED_AGAIN = partial(steps.fire, which=1), partial(steps.open_run), partial(steps.fire, which=0)
 ENQUEUED = partial(steps.enqueue, page=steps.TWO_USERS, done=True)
@@ -45,7 +45,7 @@ MISTAKES = (
 class Exploration:
     """Explores each state once, however many sequences of steps, in any order and within the bounds, lead to it."""
 
-    world: World
+    harness: Harness
     steps: Sequence[Step]
     is_within: Callable[[State], bool]
     # From each state, how many sequences lead to an end, each step of which changes something.
@@ -54,9 +54,9 @@ class Exploration:
     async def explore(self, state: State) -> int:
         """Return how many interleavings there are, or raise ViolationError with the steps that led to it."""
         ways = 0
-        async with self.world.returning_here() as back:
+        async with self.harness.returning_here() as back:
             for step in self.steps:
-                after = await self.world.take(step, state)
+                after = await self.harness.take(step, state)
                 if after is not None:
                     ways += await self._go_on(state, step, after)
                     await back()
@@ -81,32 +81,32 @@ async def url(projects: ProjectFactory) -> AsyncIterator[str]:
         yield projects.server.url(name)
 
 
-async def explore(world: World, opening: Step, taken: Sequence[Step], *, claims: int) -> tuple[int, int]:
+async def explore(harness: Harness, opening: Step, taken: Sequence[Step], *, claims: int) -> tuple[int, int]:
     """Explore what can become of one batch of the run that `opening` opens: how many interleavings, and states."""
-    state = await world.begin()
+    state = await harness.begin()
     for step in (opening, ENQUEUED):
-        after = await world.take(step, state)
+        after = await harness.take(step, state)
         assert after
         state = after
-    exploration = Exploration(world, taken, lambda state: state.ledger.claims <= claims)
+    exploration = Exploration(harness, taken, lambda state: state.ledger.claims <= claims)
     return await exploration.explore(state), len(exploration.ways)
 
 
 async def test_every_interleaving_over_a_scheduled_run_keeps_the_invariants(url: str) -> None:
-    async with world(url) as explored:
+    async with harness(url) as explored:
         interleavings, states = await explore(explored, SCHEDULED, (*STEPS, FIRED_AGAIN), claims=3)
     assert (interleavings > 250_000, states > 1_400) == (True, True), (interleavings, states)
 
 
 async def test_every_interleaving_over_a_manual_run_keeps_the_invariants(url: str) -> None:
-    async with world(url) as explored:
+    async with harness(url) as explored:
         interleavings, states = await explore(explored, MANUAL, STEPS, claims=2)
     assert interleavings > 7_000, (interleavings, states)
 
 
 @pytest.mark.parametrize(("function", "right", "wrong", "found"), MISTAKES)
 async def test_the_exploration_finds_a_mistake(url: str, function: str, right: str, wrong: str, found: str) -> None:
-    async with world(url) as broken:
+    async with harness(url) as broken:
         await broken.change(function, right, wrong)
         with pytest.raises(ViolationError, match=found):
             await explore(broken, SCHEDULED, (*STEPS, FIRED_AGAIN), claims=2)

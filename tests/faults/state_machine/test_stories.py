@@ -21,9 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from tests.emulator.project import ProjectFactory
 
 from . import steps
-from .harness import State, Step, World, world
+from .harness import Harness, State, Step, harness
 from .invariants import has_readers
-from .snapshot import last_good
+from .snapshot import last_success
 
 EXAMPLES = 30
 STEPS = 30
@@ -61,13 +61,13 @@ OPERATOR = drawn(steps.cancel, run=RUN) | drawn(steps.delete, run=RUN)
 
 
 class Story(RuleBasedStateMachine):
-    """Begins with a scheduled and a manual run, and goes on until nothing is open."""
+    """Begins with a scheduled and a manual run, and continues until nothing is open."""
 
     def __init__(self, url: str, runner: asyncio.Runner) -> None:
         super().__init__()
         self._runner = runner
         self._stack = AsyncExitStack()
-        self._world: World = runner.run(self._stack.enter_async_context(world(url)))
+        self._world: Harness = runner.run(self._stack.enter_async_context(harness(url)))
         self.state: State = runner.run(self._world.begin())
         self._goes_well = True
 
@@ -129,7 +129,7 @@ class Story(RuleBasedStateMachine):
         for _ in self.state.snapshot.runs:
             self.take(partial(steps.prune))
         kept = self.state.snapshot
-        for run_id in kept.runs.keys() - {last_good(kept.runs.values())}:
+        for run_id in kept.runs.keys() - {last_success(kept.runs.values())}:
             assert has_readers(run_id, kept), f"{run_id} was deleted, and stays"
 
 

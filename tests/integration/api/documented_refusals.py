@@ -29,7 +29,7 @@ def filter_failure(context: HookContext, failure: Failure, case: Case[Any], resp
     if response.headers.get("content-type") != ["application/problem+json"]:
         return True
     problem = response.json()
-    # A run ended well before: only those who ask for the last moments are answered 503.
+    # A run ended well before: only requests about the last moments are answered 503.
     if problem["code"] == "last_run_missing":
         return kind not in ("ServerError", "RejectedPositiveData")
     return kind != "RejectedPositiveData" or (problem["code"], problem.get("field")) not in REFUSALS_OF_VALID_DATA

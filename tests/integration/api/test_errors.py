@@ -23,7 +23,7 @@ UNKNOWN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
 TABLE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Errors")[2]
 ROWS = re.findall(r"^\| \d{3}[^|]*\|([^|]*)\|", TABLE, re.MULTILINE)
 DOCUMENTED = {code for row in ROWS for code in re.findall(r"`(\w+)`", row)}
-# Of evaluation-batch: tests/unit/functions/test_adhoc.py.
+# Of evaluation-batch: tests/unit/functions/test_on_demand.py.
 ELSEWHERE = {"engine_busy", "time_budget_exceeded"}
 
 
@@ -53,7 +53,7 @@ WRONG_REQUESTS: list[Row] = [
 
 @dataclass
 class Catalogue:
-    """Asks what has to be refused, checks the whole answer, and keeps the codes that it saw."""
+    """Sends what has to be refused, checks the whole answer, and keeps the codes that it saw."""
 
     caller: Caller
     seen: set[str] = field(default_factory=set)

@@ -16,7 +16,7 @@ from tests.integration.scheduled_runs.harness import Harness
 START = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 PIECE = b"X-Piece: " + b"a" * 4085 + b"\r\n"
 ONE_MIB = 1024 * 1024
-# The kernel's buffers on both sides may hold this much beside the 64 KiB that the server takes.
+# The kernel's buffers on both sides may hold this much beside the 256 KiB that the server takes at most.
 MAX_SENT = 16 * ONE_MIB
 MAX_GROWTH = 32 * ONE_MIB
 

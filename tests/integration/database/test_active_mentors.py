@@ -99,6 +99,19 @@ async def test_all_rows_of_a_mentor_are_in_one_page(core: SqlCore, worker: Worke
     assert all(len(page) % 2 == 0 for page in read)
 
 
+async def test_rows_too_long_together_cost_only_their_mentor(core: SqlCore, worker: Worker) -> None:
+    users = [mentor(1), mentor(2)]
+    long = f"select '{users[0]}'::uuid, array[repeat('x', 1000) || row] from generate_series(1, 300) as row"
+    await replace_view(
+        core, f"user_id, segments from ({long} union all select '{users[1]}', '{{b}}') as m (user_id, segments)"
+    )
+    expected: list[tuple[str, list[str | None]]] = [(users[0], [None]), (users[1], ["b"])]
+    groups = (await page_of(worker, rows=1000))["groups"]
+    assert sorted((*group["user_ids"], group["segments"]) for group in groups) == expected
+    chosen = await worker.call("active_mentors", user_ids=users)
+    assert sorted((row["user_id"], row["segments"]) for row in chosen) == expected
+
+
 @pytest.mark.parametrize(("kind", "columns", "fault"), WRONG)
 async def test_wrong_columns_are_refused_by_name(
     core: SqlCore, worker: Worker, kind: str, columns: str, fault: str

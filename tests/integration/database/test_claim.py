@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -24,13 +25,14 @@ def keys(claimed: dict[str, Any]) -> list[tuple[str, int]]:
 async def test_a_claimed_batch_carries_what_its_evaluation_needs(core: SqlCore, worker: Worker) -> None:
     run = await core.open_run(worker, [pairs([1, 2], ["lapsed", "milestone"])])
     ((scope, scheduled_for),) = await core.owner.rows("select engine_scope, scheduled_for from scheduler_invocations")
-    assert await worker.claim_one() == {
+    claimed = await worker.claim_one()
+    assert datetime.fromisoformat(claimed.pop("scheduled_for")) == scheduled_for
+    assert claimed == {
         "invocation_id": run,
         "batch_no": 1,
         "pairs": pairs([1, 2], ["lapsed", "milestone"]),
         "read_count": 1,
         "deliveries": 1,
-        "scheduled_for": scheduled_for.isoformat(),
         "dry_run": False,
         "is_poison": False,
         "engine_scope": scope,
@@ -59,7 +61,7 @@ async def test_manual_runs_are_claimed_first_and_no_more_than_asked(core: SqlCor
     ],
 )
 async def test_a_message_of_no_open_batch_is_cleared_away(core: SqlCore, worker: Worker, message: str) -> None:
-    """It can be added by hand in the dashboard, a copy too, and must not jam the queue for ever."""
+    """It can be added by hand in the dashboard, a copy too, and must not block the queue."""
     # enough of them that the planner goes by the batches' key, and reads the message to do so
     run = await core.open_run(worker, [pairs([number]) for number in range(2000)])
     await core.owner.run("select pgmq.send(%s, %s::jsonb)", QUEUES[1], message.replace("RUN", run))
@@ -112,7 +114,7 @@ async def test_simultaneous_claims_and_pages_share_and_lose_no_batch(core: SqlCo
 
 
 async def test_a_claim_does_not_wait_for_locks(core: SqlCore) -> None:
-    """While a cancellation holds the invocation, its batches and their messages, others go on claiming."""
+    """While a cancellation holds the invocation, its batches and their messages, other workers continue claiming."""
     worker, canceller = await core.workers(2)
     scheduled = await core.open_run(worker, [pairs([1])])
     manual = await core.open_manual_run(worker, [pairs([2])])
@@ -165,7 +167,7 @@ async def test_each_user_gets_a_batch_with_all_its_pairs(core: SqlCore, worker: 
     lapsed, gone = pairs([1, 3], ["lapsed", "milestone"]), [{**pairs([1, 4], ["gone"])[0], **skipped}]
     await core.open_manual_run(worker, [[*lapsed, *pairs([2], ["onboarding"]), *gone]])
     assert await worker.split(await worker.claim_one())
-    # dispatch asks for slices for them as well
+    # dispatch requests slices for them as well
     assert await core.owner.value("select scheduler.visible_batches(10)") == 4
     singles = [(await worker.claim(9, poison="last"))["batches"][0] for _ in range(4)]
     assert [batch["pairs"] for batch in singles] == [

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import jwt
 
-from shared.database import PATIENCE_SECONDS, Database
+from shared.database import LONGER_RETRY_SECONDS, Database
 from shared.database import connect as connect_to_data_api
 from tests.emulator.project import Project
 
@@ -78,5 +78,5 @@ async def test_a_function_missing_from_the_schema_cache_is_called_again(project:
             await database.execute(b"notify pgrst, 'reload schema'")
 
         client = connect_to_data_api(project.supabase_url, project.secret_key, connections=1)
-        data_api = Database(client, patience_seconds=PATIENCE_SECONDS, sleep=reload_meanwhile)
+        data_api = Database(client, retry_seconds=LONGER_RETRY_SECONDS, sleep=reload_meanwhile)
         assert await data_api.call("newest") == 1

@@ -51,7 +51,7 @@ async def meet(core: SqlCore, calls: Calls, query: str, *parameters: object) -> 
             begun.append(asyncio.create_task(call))
             await core.until_waiting_for_a_lock(session, or_done=begun[-1])
     answers = await all_end(*begun)
-    # scheduler.expire goes on after any error, a deadlock too
+    # scheduler.expire continues after any error, a deadlock too
     overdue = "select id from public.scheduler_invocations where finished_at is null and expires_at <= now()"
     assert await core.owner.column(overdue) == []
     return answers

@@ -63,7 +63,7 @@ async def test_what_ended_before_the_retention_goes_with_its_rows(core: SqlCore,
 
 
 async def test_a_large_run_goes_in_chunks_after_leaving_the_api(core: SqlCore, worker: Worker) -> None:
-    """Broken off between two chunks it is not shown with a part of its rows, and the next day's prune goes on."""
+    """Broken off between two chunks it is not shown with a part of its rows, and the next day's prune continues."""
     run = await ended_days_ago(core, worker, DAYS_KEPT + 1)
     await core.owner.run(
         "insert into public.scheduler_evaluations (invocation_id, user_id, scenario_type, outcome)"

@@ -16,7 +16,6 @@ from tests.scripted_engine import ScriptedEngine
 
 @pytest.fixture
 async def deployer(projects: ProjectFactory, tmp_path: Path) -> AsyncIterator[Deployer]:
-    (tmp_path / "home").mkdir()
     async with (
         project_without_leaks(projects, "postgres") as project,
         ScriptedEngine(token=project.engine_token) as engine,

@@ -1,14 +1,16 @@
-"""deploy.sh with a file of settings, on a project, and what is there afterwards."""
+"""Runs deploy.sh with a file of settings, on a project, and looks at what is there afterwards."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
+from shared.deployment.env_file import read_env_file
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.project import Project
 from tests.emulator.staging import ROOT
@@ -24,13 +26,13 @@ SUPABASE_CLI = ROOT / "tests" / "emulator" / "node_modules" / ".bin"
 
 
 def steps(output: str) -> list[str]:
-    """The steps that were begun, in their order."""
+    """Returns the steps that were begun, in their order."""
     return [line.removeprefix("== ") for line in output.splitlines() if line.startswith("== ")]
 
 
 @dataclass
 class Deployer:
-    """Runs deploy.sh. Whatever it prints, and every command's arguments, are searched for secrets each time."""
+    """Runs deploy.sh, and searches what it prints, and every command's arguments, for secrets each time."""
 
     project: Project
     cloud: FakeCloud
@@ -39,9 +41,8 @@ class Deployer:
     settings: dict[str, str] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
 
-    @property
-    def env_file(self) -> Path:
-        return self.folder / "settings.env"
+    def __post_init__(self) -> None:
+        self.env_file = self.folder / "settings.env"
 
     @property
     def service(self) -> Service:
@@ -52,78 +53,65 @@ class Deployer:
         merged = self.settings | changed
         self.settings = {name: value for name, value in merged.items() if value is not None}
         self.env_file.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
-        self.env_file.chmod(0o600)
         self._keep_secrets()
 
     def _keep_secrets(self) -> None:
         self.secrets |= {value for name in SECRETS for value in self.settings.get(name, "").split(",")}
         self.secrets.add(self.project.database_url.split(":")[2].partition("@")[0])
 
-    async def run(
-        self, *arguments: str, env: Mapping[str, str] | None = None, answer: str = ""
-    ) -> tuple[int | None, str]:
-        """Calls deploy.sh with the file of settings, `answer` on its standard input: exit code, and what it says."""
-        process = await asyncio.create_subprocess_exec(
-            *(str(ROOT / "deploy.sh"), "--env-file", str(self.env_file), *arguments),
-            env={
-                "PATH": f"{self.cloud.bin}:{SUPABASE_CLI}:{PostgresBinaries.find().bin}:{os.environ['PATH']}",
-                # The CLI keeps things there; so might psql.
-                "HOME": str(self.folder / "home"),
-                "SUPABASE_TELEMETRY_DISABLED": "1",
-                **(env or {}),
-            },
-            cwd=self.folder,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+    async def run(self, *arguments: str, answer: str = "", **env: str) -> tuple[int | None, str]:
+        """Calls deploy.sh, `answer` on its standard input, and returns its exit code and what it prints."""
+        path = f"{self.cloud.bin}:{SUPABASE_CLI}:{PostgresBinaries.find().bin}:{os.environ['PATH']}"
+        # The CLI keeps things at home; so might psql.
+        env = {"PATH": path, "HOME": str(self.folder), "SUPABASE_TELEMETRY_DISABLED": "1", **env}
+        argv: list[str | Path] = [ROOT / "deploy.sh", "--env-file", self.env_file, *arguments]
+        process = await asyncio.to_thread(
+            subprocess.run, argv, env=env, cwd=self.folder, input=answer, stdout=PIPE, stderr=STDOUT, text=True
         )
-        output = (await process.communicate(answer.encode()))[0].decode()
-        lines = [line for line in self.env_file.read_text().splitlines() if line and not line.startswith("#")]
-        self.settings = {name: value for name, value in (line.split("=", 1) for line in lines) if value}
+        self.settings = {name: value for name, value in read_env_file(self.env_file).items() if value}
         self._keep_secrets()
         secrets = Secrets({f"secret {number}": value for number, value in enumerate(sorted(self.secrets))})
-        assert leaks_in([*output.splitlines(), *self.cloud.argv], "deploy.sh", secrets) == []
-        return process.returncode, output
+        assert leaks_in([*process.stdout.splitlines(), *self.cloud.argv], "deploy.sh", secrets) == []
+        return process.returncode, process.stdout
 
     async def succeed(self, *arguments: str, answer: str = "") -> str:
-        """The same, and it has to end well."""
+        """Runs it to its end, and returns what it prints."""
         code, output = await self.run(*arguments, answer=answer)
         assert code == 0, output
         return output
 
-    async def refused(self, *arguments: str, step: str, env: Mapping[str, str] | None = None) -> str:
-        """The same, and it has to stop in this step."""
-        code, output = await self.run(*arguments, env=env)
+    async def refused(self, *arguments: str, step: str, **env: str) -> str:
+        """Runs it until it stops in this step, and returns what it prints."""
+        code, output = await self.run(*arguments, **env)
         assert (code, steps(output)[-1]) == (1, step), output
         assert f'stopped at "{step}"' in output
         return output
 
     async def add_mentors(self, count: int) -> None:
-        """The application's own data comes."""
-        async with self.project.connect() as connection:
-            await connection.execute(
-                b"insert into public.peer_mentors (user_id, status, segments, joined_at, onboarding_completed_at)"
-                b" select id::uuid, 'active', '{}', now() - interval '90 days', now() from unnest(%s::text[]) as id",
-                [mentor_ids(count)],
-            )
+        """Adds the application's own data."""
+        await self.rows(
+            "insert into public.peer_mentors (user_id, status, segments, joined_at, onboarding_completed_at)"
+            " select id::uuid, 'active', '{}', now() - interval '90 days', now() from unnest(%s::text[]) as id",
+            mentor_ids(count),
+        )
 
-    async def rows(self, query: str) -> list[tuple[Any, ...]]:
+    async def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Reads or writes as the owner of the database."""
         async with self.project.connect() as connection:
-            cursor = await connection.execute(query.encode())
+            cursor = await connection.execute(query.encode(), parameters or None)
             return await cursor.fetchall() if cursor.description is not None else []
 
     async def vault(self) -> dict[str, str]:
-        """What Vault holds, by name."""
+        """Returns what Vault holds, by name."""
         return dict(await self.rows("select name, decrypted_secret from vault.decrypted_secrets"))
 
     async def invocations(self) -> list[dict[str, Any]]:
-        """Every invocation as callers see it, the oldest first."""
+        """Returns every invocation as callers see it, the oldest first."""
         described = "select scheduler.describe_invocation(id) from public.scheduler_invocations order by invoked_at"
         return [row[0] for row in await self.rows(described)]
 
     async def snapshot(self) -> list[tuple[Any, ...]]:
-        """What the database holds by way of installation: catalogue, migrations, settings, Vault, cron jobs."""
+        """Returns what an installation leaves in the database: catalogue, migrations, settings, Vault, cron jobs."""
         found = await self.rows(
             "select relnamespace::regnamespace::text, relname from pg_class"
             " where relnamespace::regnamespace::text not in ('pg_toast', 'net', 'cron') order by 1, 2"

@@ -1,8 +1,4 @@
-"""Google's cloud and a container engine, as far as deploy.sh can tell: programs `gcloud` and `docker` that ask here.
-
-It keeps what was created, can refuse any command, and starts what was deployed as the platform would: from the staged
-folder and the environment, and nothing else.
-"""
+"""Programs `gcloud` and `docker` that keep what is created, and start what is deployed as the platform would."""
 
 from __future__ import annotations
 
@@ -11,7 +7,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -22,26 +19,22 @@ from tests.emulator.processes import ChildProcess, http_status
 
 PROJECT = "peer-mentors-1"
 LOOKING = {"list", "describe", "access", "get-iam-policy"}
-# What stands in front of both names on PATH.
 PROGRAM = """\
 #!{python} -ISE
 import json, os, socket, sys
-name = os.path.basename(sys.argv[0])
-given = sys.stdin.read() if "--data-file=-" in sys.argv else ""
-with socket.socket(socket.AF_UNIX) as asked:
-    asked.connect({socket!r})
-    words = [os.environ.get("CLOUDSDK_CORE_PROJECT"), name, *sys.argv[1:]]
-    asked.sendall(json.dumps(words).encode() + b"\\n" + given.encode())
-    asked.shutdown(socket.SHUT_WR)
-    answer = json.loads(b"".join(iter(lambda: asked.recv(65536), b"")))
-sys.stdout.write(answer["stdout"])
-sys.stderr.write(answer["stderr"])
-sys.exit(answer["code"])
+words = [os.environ.get("CLOUDSDK_CORE_PROJECT"), os.path.basename(sys.argv[0]), *sys.argv[1:]]
+with socket.socket(socket.AF_UNIX) as cloud:
+    cloud.connect({socket!r})
+    cloud.sendall(json.dumps([*words, sys.stdin.read() if "--data-file=-" in words else ""]).encode() + b"\\n")
+    code, output, errors = json.load(cloud.makefile())
+sys.stdout.write(output)
+sys.stderr.write(errors)
+sys.exit(code)
 """
 
 
 class RefusedError(Exception):
-    """The command fails as the real one would; the text goes to standard error."""
+    """The command fails; the text goes to standard error."""
 
 
 @dataclass
@@ -52,8 +45,7 @@ class Service:
     source: Path | None = None
     env: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
-    revision: int = 0
-    ready: int = 0
+    is_ready: bool = False
     process: ChildProcess | None = None
 
     @property
@@ -62,20 +54,10 @@ class Service:
 
 
 @dataclass
-class Stored:
-    """A secret: its versions that are left, by number, how many there ever were, and who may read it."""
-
-    versions: dict[int, str] = field(default_factory=dict)
-    ever: int = 0
-    readers: set[str] = field(default_factory=set)
-
-
-@dataclass
 class FakeCloud:
-    """`async with`: the two programs are in `bin` and answer inside the block.
+    """`async with`: the two programs are in `bin` and work inside the block; what begins with `refuse` is refused.
 
-    `changes` are the commands that change something, `argv` the arguments of all. What begins with `refuse` is refused.
-    `before_revision` runs before a revision takes over from the one before.
+    `changes` are the commands that changed something, `argv` the arguments of all. `secrets` are versions by number.
     """
 
     folder: Path
@@ -85,18 +67,16 @@ class FakeCloud:
     argv: list[str] = field(default_factory=list)
     enabled: set[str] = field(default_factory=set)
     accounts: set[str] = field(default_factory=set)
-    secrets: dict[str, Stored] = field(default_factory=dict)
+    secrets: dict[str, dict[int, str]] = field(default_factory=dict)
+    readers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     services: dict[str, Service] = field(default_factory=dict)
     images: dict[str, Path] = field(default_factory=dict)
     pushed: list[str] = field(default_factory=list)
     refuse: str | None = None
     before_revision: Callable[[Service, dict[str, str]], Awaitable[None]] | None = None
 
-    @property
-    def bin(self) -> Path:
-        return self.folder / "bin"
-
     async def __aenter__(self) -> Self:
+        self.bin = self.folder / "bin"
         self.bin.mkdir(parents=True)
         socket = self.folder / "socket"
         for name in ("gcloud", "docker"):
@@ -111,36 +91,34 @@ class FakeCloud:
             await self._end(service)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        project, program, *argv = json.loads(await reader.readline())
-        given = (await reader.read()).decode()
+        project, program, *argv, given = json.loads(await reader.readline())
         words = [program, *(word for word in argv if not word.startswith("--"))]
         options = {word[2:].partition("=")[0]: word.partition("=")[2] for word in argv if word.startswith("--")}
+        command = " ".join(words)
         self.argv += argv
         if not LOOKING & set(words):
-            self.changes.append(" ".join(words))
-        answer = {"stdout": "", "stderr": "", "code": 0}
+            self.changes.append(command)
         try:
-            if self.refuse is not None and " ".join(words).startswith(self.refuse):
+            if self.refuse is not None and command.startswith(self.refuse):
                 raise RefusedError("PERMISSION_DENIED: the caller does not have permission")
             if program == "gcloud" and project != PROJECT:
                 raise RefusedError(f"the project [{project}] is not there")
-            printed = await self._carry_out(words, options, given)
-            answer["stdout"] = printed if isinstance(printed, str) else "".join(f"{line}\n" for line in printed)
+            answer = (0, "\n".join(await self._carry_out(words, options, given)), "")
         except (RefusedError, KeyError) as error:
-            answer |= {"stderr": f"ERROR: ({' '.join(words)}) {error}\n", "code": 1}
+            answer = (1, "", f"ERROR: ({command}) {error}\n")
         writer.write(json.dumps(answer).encode())
         await writer.drain()
         writer.close()
 
-    async def _carry_out(self, words: list[str], options: Mapping[str, str], given: str) -> str | list[str]:
-        """What it prints: a text as it stands, or lines."""
+    async def _carry_out(self, words: list[str], options: Mapping[str, str], given: str) -> Iterable[str]:
+        """Returns the lines that are printed, the last one without its end: a secret is printed exactly as it is."""
         match words:
             case ["gcloud", "projects", "describe", _]:
-                return ["123456789012"]
+                return []
             case ["gcloud", "services", "list"]:
                 return sorted(self.enabled)
-            case ["gcloud", "services", "enable", *names]:
-                self.enabled |= set(names)
+            case ["gcloud", "services", "enable", name]:
+                self.enabled.add(name)
             case ["gcloud", "iam", "service-accounts", "list"]:
                 return sorted(self.accounts)
             case ["gcloud", "iam", "service-accounts", "describe", account] if account in self.accounts:
@@ -152,59 +130,51 @@ class FakeCloud:
             case ["gcloud", "secrets", "list"]:
                 return sorted(self.secrets)
             case ["gcloud", "secrets", "create", name] if name not in self.secrets:
-                self.secrets[name] = Stored()
+                self.secrets[name] = {}
             case ["gcloud", "secrets", "delete", name]:
                 del self.secrets[name]
             case ["gcloud", "secrets", "versions", "list", name]:
-                return [str(number) for number in sorted(self.secrets[name].versions, reverse=True)]
+                return [str(number) for number in sorted(self.secrets[name], reverse=True)]
             case ["gcloud", "secrets", "versions", "add", name]:
-                stored = self.secrets[name]
-                stored.ever += 1
-                stored.versions[stored.ever] = given
-                return [str(stored.ever)]
+                number = max(self.secrets[name], default=0) + 1
+                self.secrets[name][number] = given
+                return [str(number)]
             case ["gcloud", "secrets", "versions", "access", number]:
-                # Exactly as it was put in, without a line's end.
-                return self.secrets[options["secret"]].versions[int(number)]
+                return [self.secrets[options["secret"]][int(number)]]
             case ["gcloud", "secrets", "versions", "destroy", number]:
-                del self.secrets[options["secret"]].versions[int(number)]
+                del self.secrets[options["secret"]][int(number)]
             case ["gcloud", "secrets", "get-iam-policy", name]:
-                return sorted(self.secrets[name].readers)
+                return sorted(self.readers[name])
             case ["gcloud", "secrets", "add-iam-policy-binding", name] if (
                 options["role"] == "roles/secretmanager.secretAccessor"
                 and options["member"].removeprefix("serviceAccount:") in self.accounts
             ):
-                self.secrets[name].readers.add(options["member"])
+                self.readers[name].add(options["member"])
             case ["gcloud", "run", "services", "list"]:
                 return sorted(self.services)
             case ["gcloud", "run", "services", "describe", name]:
-                return [self._described(self.services[name], options["format"])]
+                service = self.services[name]
+                labels = dict(label.split("=") for label in service.options["update-labels"].split(","))
+                state = f"{labels['source_digest']}|{labels['settings_digest']}|r|{'r' if service.is_ready else ''}"
+                return [service.url if options["format"] == "value(status.url)" else state]
             case ["gcloud", "run", "deploy", name] if "run.googleapis.com" in self.enabled:
                 service = self.services.setdefault(name, Service(free_port()))
-                service.source = self._copied(options["source"])
+                service.source = self._build(options["source"])
                 await self._new_revision(service, options)
             case ["gcloud", "run", "services", "update", name]:
                 await self._new_revision(self.services[name], options)
             case ["gcloud", "run", "services", "delete", name]:
                 await self._end(self.services.pop(name))
             case ["docker", "build", image, folder]:
-                self.images[image] = self._copied(folder)
+                self.images[image] = self._build(folder)
             case ["docker", "push", image] if image in self.images:
                 self.pushed.append(image)
             case _:
                 raise RefusedError("Invalid choice")
         return []
 
-    def _copied(self, folder: str) -> Path:
-        """A build takes a copy, and the folder is gone soon."""
+    def _build(self, folder: str) -> Path:
         return Path(shutil.copytree(folder, self.folder / f"copy-of-{Path(folder).parent.name}"))
-
-    def _described(self, service: Service, wanted: str) -> str:
-        if wanted == "value(status.url)":
-            return service.url
-        labels = dict(label.split("=") for label in service.options.get("update-labels", "").split(",") if label)
-        ready = f"revision-{service.ready}" if service.ready else ""
-        digests = [labels.get(name, "") for name in ("source_digest", "settings_digest")]
-        return "|".join([*digests, f"revision-{service.revision}", ready])
 
     async def _new_revision(self, service: Service, options: Mapping[str, str]) -> None:
         account = options["service-account"]
@@ -212,15 +182,15 @@ class FakeCloud:
         for mapping in options["set-secrets"].split(","):
             name, _, place = mapping.partition("=")
             secret, _, version = place.partition(":")
-            if f"serviceAccount:{account}" not in self.secrets[secret].readers:
+            if f"serviceAccount:{account}" not in self.readers[secret]:
                 raise RefusedError(f"{account} may not read {secret}")
-            env[name] = self.secrets[secret].versions[int(version)]
-        service.revision += 1
+            env[name] = self.secrets[secret][int(version)]
         service.options |= options
+        service.is_ready = False
         if self.before_revision is not None:
             await self.before_revision(service, env)
         await self.serve(service, env)
-        service.ready = service.revision
+        service.is_ready = True
 
     async def serve(
         self,
@@ -228,11 +198,10 @@ class FakeCloud:
         env: dict[str, str],
         argv: Sequence[str] = (sys.executable, "-m", "functions_framework", "--host", LOCALHOST),
     ) -> None:
-        """Starts what is in the folder with this environment; what ran there before ends."""
+        """Starts what is in the folder with this environment, and ends what ran there before."""
         assert service.source is not None
         await self._end(service)
         service.env = env
-        # What the platform adds to the environment, and nothing of this one's.
         platform = {"PATH": os.defpath, "HOME": str(self.folder), "PORT": str(service.port)}
         if service.options:
             platform["FUNCTION_TARGET"] = service.options["function"]

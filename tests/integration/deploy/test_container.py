@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,11 +20,7 @@ DOCKERFILE = (ROOT / "shared" / "deployment" / "Dockerfile").read_text()
 
 
 async def run(*argv: str | Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output = (await process.communicate())[0].decode()
-    assert process.returncode == 0, output
+    await asyncio.to_thread(subprocess.run, argv, check=True)
 
 
 async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What deploy.sh says when something is wrong, and that it has done nothing by then."""
+"""What deploy.sh reports when something is wrong, and that it has done nothing by then."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import subprocess
 
 from tests.emulator.staging import ROOT
 from tests.integration.deploy.deployer import Deployer
-
-SETTINGS, CREDENTIALS = "Check prerequisites and settings", "Check credentials"
 
 
 async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Deployer) -> None:
@@ -18,7 +16,7 @@ async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Dep
         EVALUATION_SHEDULE="0 2 * * *",
         SCENARIO_ENGINE_URL="https://engine.example.org",
     )
-    said = await deployer.refused(step=SETTINGS, env={"PATH": "/usr/bin:/bin"})
+    said = await deployer.refused(step="Check prerequisites and settings", PATH="/usr/bin:/bin")
     for problem in (
         "supabase: not installed",
         "SUPABASE_SECRET_KEY: missing",
@@ -28,21 +26,16 @@ async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Dep
         "nothing was done",
     ):
         assert problem in said
-    deployer.write_settings(EVALUATION_SHEDULE=None, **right)
 
-    deployer.write_settings(
-        DATABASE_URL=right["DATABASE_URL"].replace("@", "x@"),
-        SUPABASE_SECRET_KEY=right["SUPABASE_SECRET_KEY"][:-4] + "zzzz",
-        GOOGLE_CLOUD_PROJECT="that-of-another",
-    )
-    said = await deployer.refused(step=CREDENTIALS)
+    url, key = right["DATABASE_URL"].replace("@", "x@"), right["SUPABASE_SECRET_KEY"][:-4] + "zzzz"
+    wrong = {"DATABASE_URL": url, "SUPABASE_SECRET_KEY": key, "GOOGLE_CLOUD_PROJECT": "that-of-another"}
+    deployer.write_settings(EVALUATION_SHEDULE=None, **right | wrong)
+    said = await deployer.refused(step="Check credentials")
     for problem in ("SUPABASE_SECRET_KEY: refused by", "password authentication failed", "gcloud: ERROR"):
         assert problem in said
-    unreachable = "postgresql://postgres:pass%3Aword-1234@127.0.0.1:9/postgres"
-    deployer.write_settings(**right | {"DATABASE_URL": unreachable, "SUPABASE_URL": "http://127.0.0.1:9"})
-    said = await deployer.refused(step=CREDENTIALS)
-    for problem in ("DATABASE_URL:", "Connection refused", "SUPABASE_URL: http://127.0.0.1:9/rest/v1/: no answer"):
-        assert problem in said
+    deployer.write_settings(**right | {"SUPABASE_URL": "http://127.0.0.1:9"})
+    said = await deployer.refused(step="Check credentials")
+    assert "SUPABASE_URL: http://127.0.0.1:9/rest/v1/: no answer ([Errno 111] Connection refused)" in said
     deployer.write_settings(**right)
 
     # The Supabase CLI shows no hint, and the statement that failed below the message: it must not push that away.

@@ -39,7 +39,7 @@ async def test_a_secret_in_a_function_or_database_log_is_found(projects: Project
         with pytest.raises(SecretLeakedError) as caught:
             check_project(project)
     called = ("the secret key", "the admin token", "SCENARIO_ENGINE_TOKEN 1 of function")
-    # The second start, after the kill, went on in the same file.
+    # The second start, after the kill, continued in the same file.
     for line, kind in enumerate((*called, *called), start=1):
         assert f"{function.log_path}:{line}: {kind}" in str(caught.value)
     assert "the invoke token" in str(caught.value)

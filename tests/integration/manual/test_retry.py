@@ -1,4 +1,4 @@
-"""Retrying what a run left: only that is asked about again, under the same keys, and the engine acts once."""
+"""Retrying what a run left: only that is evaluated again, under the same keys, and the engine acts once."""
 
 from __future__ import annotations
 

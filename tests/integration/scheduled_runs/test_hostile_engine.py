@@ -13,7 +13,7 @@ from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import Rule, hostile, rules
 
 MEBIBYTE = 1024 * 1024
-# Short, so that what never ends costs a test little; a call that is not repeated is soon believed.
+# Short, so that what never ends costs a test little; a call that is not repeated fails soon.
 SHORT_TIMEOUTS = {"ENGINE_TIMEOUT_SECONDS": "2", "ENGINE_MAX_ATTEMPTS": "2", "ENGINE_USERS_PER_CALL": "4"}
 HOSTILE_TEXT = 'first\x00 line\r\n{"severity": "ERROR", "event": "forged"}\n\u2028\x1b[31mred \ud800 end'
 STORED_TEXT = 'first  line {"severity": "ERROR", "event": "forged"} [31mred ? end'

@@ -23,7 +23,7 @@ BE_VISIBLE = (
 
 
 class Killer:
-    """An engine that kills the function whenever it is asked about certain users."""
+    """An engine that kills the function whenever a call is about certain users."""
 
     def __init__(self, victim: FunctionProcess, users: Collection[str]) -> None:
         self._victim = victim
@@ -37,7 +37,7 @@ class Killer:
         async def rule(call: Call, proceed: Proceed) -> Reply:
             if not call.names_any(self._users):
                 return await proceed(call)
-            # Several such calls may come from one process, which dies once.
+            # Several such calls may come from one process, which is killed once.
             if self._killing is None or self._killing.done():
                 self.deaths += 1
                 self._killing = asyncio.create_task(self._victim.kill())
@@ -61,7 +61,7 @@ async def fire_until_it_ends(harness: Harness, function: FunctionProcess) -> dic
 
 
 async def test_users_who_kill_every_worker_fail_alone(harness: Harness) -> None:
-    """Two of them, in batches of different pages: each dies with others in hand twice, and then alone."""
+    """Two of them, in batches of different pages: each kills its worker with others in hand twice, and then alone."""
     mentors = await harness.add_mentors(250)
     lost = sorted(mentors)[7::125]
     function = await harness.start_function(SMALL_BATCHES)

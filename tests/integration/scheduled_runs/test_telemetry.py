@@ -44,7 +44,7 @@ async def test_a_run_is_one_trace_and_its_outcomes_are_counted(harness: Harness,
     assert (slice_.parent_span_id.hex(), slice_.kind) == (CALLER_SPAN, Span.SPAN_KIND_SERVER)
     assert {span.parent_span_id for span in batches} == {slice_.span_id}
     assert {span.parent_span_id for span in calls} == {span.span_id for span in batches}
-    # The engine goes on with the span of its call.
+    # The engine continues the span of its call.
     headers = [(call.traceparent or "").split("-") for call in harness.engine.calls]
     assert {(header[1], header[2]) for header in headers} == {(CALLER_TRACE, span.span_id.hex()) for span in calls}
     assert {attributes_of(span.attributes)["scheduler.invocation.id"] for span in batches} == {invocation["id"]}

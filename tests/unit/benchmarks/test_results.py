@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from tests.benchmarks.__main__ import OUT, QUICK_OUT, parse
 from tests.benchmarks.peers.fast_engine import EngineStats
 from tests.benchmarks.peers.figures import Load
 from tests.benchmarks.peers.measured_call import check
-from tests.benchmarks.report import read_results, section_markdown, write_results
+from tests.benchmarks.report import read_results, write_results
 from tests.benchmarks.scale_out import SCENARIOS
 from tests.benchmarks.section import at_least, at_most
 from tests.benchmarks.spread import Spread
@@ -58,14 +57,6 @@ def test_results_of_other_machines_and_quick_runs_stay_apart(tmp_path: Path) -> 
     assert read_results(path, MACHINE) == {"tail": {"rounds": 3}}
     assert read_results(path, MACHINE | {"cores": 4}) == {}
     assert [parse(arguments)[2] for arguments in ([], ["--quick"])] == [OUT, QUICK_OUT]
-
-
-@pytest.mark.parametrize("quick", [False, True])
-def test_only_the_targets_of_full_runs_are_judged(quick: bool) -> None:
-    target = asdict(at_least("share of wrk's", Spread.of([0.94]), 0.95, digits=3))
-    result = {"title": "a title", "about": "about", "started_at": "then", "rounds": 1, "commit": "", "quick": quick}
-    report = section_markdown("tail", result | {"targets": [target], "rows": [], "notes": []})
-    assert f"| share of wrk's | 0.940 | at least 0.950 | {'' if quick else 'NOT MET'} |" in report
 
 
 def test_the_sizing_document_has_the_figures_of_eight_processes() -> None:

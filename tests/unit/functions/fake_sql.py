@@ -127,17 +127,9 @@ class FakeSql:
 
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
         retry_of = arguments["retry_of"]
-        invocation = described(
-            id=arguments["invocation_id"],
-            trigger="retry" if retry_of else "manual",
-            status="pending",
-            dry_run=arguments["dry_run"],
-            started_at=None,
-            finished_at=None,
-            lateness_seconds=None,
-            retry_of=retry_of,
-            note=arguments["note"],
-        )
+        chosen = {"id": arguments["invocation_id"], "dry_run": arguments["dry_run"], "note": arguments["note"]}
+        pending = dict.fromkeys(("started_at", "finished_at", "lateness_seconds")) | {"status": "pending"}
+        invocation = described(trigger="retry" if retry_of else "manual", retry_of=retry_of, **chosen, **pending)
         self._opened[invocation["id"]] = invocation
         return {"outcome": "opened", "invocation": invocation, "canary": None}
 

@@ -280,7 +280,7 @@ async def test_a_slice_names_its_dispatch_when_it_ends(function: Function) -> No
     ],
     ids=["idle", "another run is open", "ended", "ended before", "deleted meanwhile", "ended meanwhile", "more open"],
 )
-async def test_a_start_returns_the_slots_run_and_202_while_work_is_left(
+async def test_a_start_returns_its_run_and_202_while_work_is_left(
     function: Function, slot: dict[str, Any], finished: dict[str, Any] | None, status: int, expected: dict[str, Any]
 ) -> None:
     function.sql.answers["scheduler_open_slot"] = slot

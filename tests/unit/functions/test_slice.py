@@ -116,7 +116,7 @@ async def test_a_slice_holds_a_permit_while_it_claims(log: LogLines) -> None:
 
 
 async def test_without_a_permit_a_slice_claims_nothing(log: LogLines) -> None:
-    """Progress would ask for the next slice at once, which would have no permit either."""
+    """Progress would request the next slice at once, which would have no permit either."""
     function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY_TOTAL="64")
     function.sql.answers["scheduler_take_permit"] = False
     function.sql.answers["scheduler_finish"] = {"ended_now": True, "invocation": summarized(), "failures": None}

@@ -82,7 +82,7 @@ async def test_each_file_is_served_under_a_strict_policy(function: Function, pat
     assert function.sql.called() == []
 
 
-async def test_a_files_tag_is_of_its_content_and_a_slash_a_slip(function: Function) -> None:
+async def test_a_files_tag_follows_its_content(function: Function) -> None:
     tags = {(await function.http.get(path)).headers["etag"] for path in FILES}
     assert len(tags) == len(FILES)
     slip = await function.http.get("/dashboard/")

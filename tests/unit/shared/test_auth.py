@@ -45,10 +45,7 @@ def test_anything_else_has_no_role(header: str | None) -> None:
     assert TokenCheck([], []).role_of(header) is None
 
 
-@pytest.mark.parametrize("header", [None, f"Basic {ADMIN_TOKEN}", "x" * 65_536, f"Bearer {INVOKE_TOKEN}"])
-def test_digests_of_all_tokens_are_compared_in_constant_time(
-    header: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_digests_of_all_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[int, int]] = []
 
     def compare(one: bytes, other: bytes) -> bool:
@@ -56,6 +53,7 @@ def test_digests_of_all_tokens_are_compared_in_constant_time(
         return hmac.compare_digest(one, other)
 
     monkeypatch.setattr("shared.auth.compare_digest", compare)
-    CHECK.role_of(header)
-    assert compared == [(32, 32)] * 4
+    for header in (None, f"Basic {ADMIN_TOKEN}", "x" * 65_536, f"Bearer {INVOKE_TOKEN}"):
+        CHECK.role_of(header)
+    assert compared == [(32, 32)] * 4 * 4
     assert ADMIN_TOKEN not in repr(vars(CHECK))

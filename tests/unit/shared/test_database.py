@@ -13,7 +13,14 @@ import respx
 
 import shared.database
 from shared.config import RECORDING_MARGIN_SECONDS
-from shared.database import MAX_ANSWER_BYTES, MAX_PAUSE_SECONDS, PATIENCE_SECONDS, TIMEOUT_SECONDS, Database, connect
+from shared.database import (
+    LONGER_RETRY_SECONDS,
+    MAX_ANSWER_BYTES,
+    MAX_PAUSE_SECONDS,
+    TIMEOUT_SECONDS,
+    Database,
+    connect,
+)
 from shared.deployment.settings import REQUEST_MARGIN_SECONDS
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError
 from tests.emulator.staging import ROOT
@@ -22,7 +29,7 @@ from tests.unit.shared.scripted_server import answer, serving
 
 URL = "https://project.example.org"
 KEY = "sb_secret_only_the_database_knows"
-PATIENCE = 2.0
+RETRY_SECONDS = 2.0
 CONNECTIONS = 3
 JSON = b"Content-Type: application/json"
 ELSEWHERE = {"Location": "https://elsewhere.example.org/"}
@@ -52,7 +59,7 @@ class DataApi:
 async def api(clock: ManualClock) -> DataApi:
     router = respx.Router(assert_all_called=False)
     client = connect(URL, KEY, connections=CONNECTIONS, transport=httpx.MockTransport(router.async_handler))
-    return DataApi(Database(client, patience_seconds=PATIENCE, clock=clock, sleep=clock.sleep), router, clock)
+    return DataApi(Database(client, retry_seconds=RETRY_SECONDS, clock=clock, sleep=clock.sleep), router, clock)
 
 
 async def test_a_call_names_the_function_and_its_prefixed_arguments(api: DataApi) -> None:
@@ -63,7 +70,7 @@ async def test_a_call_names_the_function_and_its_prefixed_arguments(api: DataApi
     assert json.loads(request.content) == {"p_quantity": 3, "p_error": None}
 
 
-# With the status that PostgREST 12 gives each, asked of the real one; gateways have pages of their own.
+# With the status that PostgREST 12 gives each, as the real one returns it; gateways have pages of their own.
 AWAY = [
     *(error(500, code) for code in ("40001", "40P01", "57P02", "57P03", "58030", "25P04")),
     *(error(503, code) for code in ("08006", "53100", "53300", "57P01", "PGRST000", "PGRST001", "PGRST002")),
@@ -71,9 +78,13 @@ AWAY = [
     *(httpx.Response(status) for status in (408, 429, 500, 502, 503, 504, 522, 540)),
     *(httpx.Response(status, json={"message": "name resolution failed"}) for status in (429, 503)),
     *(httpx.Response(status, text="<html>maintenance</html>") for status in (200, 502)),
+    *(
+        httpx.Response(200, content=text, headers={"Content-Type": "application/json"})
+        for text in (b'"\xff"', b"[" * 100_000)
+    ),
     *(kind("10.0.0.7:443") for kind in (httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError)),
 ]
-# Of an upgrade, of clocks that differ, of a pooler: what each is after the patience.
+# Of an upgrade, of clocks that differ, of a pooler: what each is after the retries.
 PASSING = [
     *((error(401, code), "invalid_api_key") for code in ("PGRST301", "PGRST303")),
     *((error(400, code), code) for code in ("3F000", "42703", "42704", "42725", "26000", "42P05")),
@@ -134,15 +145,21 @@ async def test_what_will_not_pass_is_refused_at_once(api: DataApi, response: htt
     assert api.clock.slept == []
 
 
+async def test_the_words_of_an_error_are_one_bounded_line(api: DataApi) -> None:
+    api.rpc.respond(400, json={"code": "c" * 1_000_000, "message": f"two\nlines {'m' * 1_000_000}"})
+    said = str(await api.refusal())
+    assert (len(said) < 400, said.isprintable()) == (True, True)
+
+
 async def test_longer_retries_bound_how_long_a_call_is_tried(api: DataApi) -> None:
     api.rpc.respond(503)
     for _ in range(20):
         before = api.clock.now
         await api.refusal()
-        assert api.clock.now - before < PATIENCE
+        assert api.clock.now - before < RETRY_SECONDS
         before = api.clock.now
         await api.refusal(with_longer_retries=True)
-        assert PATIENCE < api.clock.now - before < PATIENCE_SECONDS < RECORDING_MARGIN_SECONDS
+        assert RETRY_SECONDS < api.clock.now - before < LONGER_RETRY_SECONDS < RECORDING_MARGIN_SECONDS
     assert all(0 <= pause <= MAX_PAUSE_SECONDS for pause in api.clock.slept)
 
 
@@ -218,7 +235,7 @@ async def test_a_packed_answer_is_bounded_unpacked() -> None:
     ):
         async with serving(answer(body, JSON, b"Content-Encoding: gzip")) as server:
             with pytest.raises(error_, match=match):
-                await Database(connect(server.url, KEY, connections=1), patience_seconds=0).call("scheduler_claim")
+                await Database(connect(server.url, KEY, connections=1), retry_seconds=0).call("scheduler_claim")
 
 
 @pytest.mark.parametrize("ends", [True, False])
@@ -235,4 +252,4 @@ async def test_an_answer_without_an_end_means_away(ends: bool, monkeypatch: pyte
 
     async with serving(begin) as server, asyncio.timeout(20):
         with pytest.raises(DatabaseUnavailableError):
-            await Database(connect(server.url, KEY, connections=1), patience_seconds=0).call("scheduler_claim")
+            await Database(connect(server.url, KEY, connections=1), retry_seconds=0).call("scheduler_claim")

@@ -205,6 +205,13 @@ async def test_an_answer_of_another_shape_is_a_bad_answer(fixture: Fixture, cont
     assert fixture.engine.answers == 0
 
 
+async def test_a_coding_that_the_client_cannot_unpack_is_named(fixture: Fixture) -> None:
+    fixture.script(reply(200, content=b"\x1f\x8b", headers={"Content-Encoding": f"x-gzip\n{'y' * 100}"}))
+    error = await fixture.refusal()
+    assert error.code == "engine_bad_answer"
+    assert re.fullmatch("expected JSON, found Content-Encoding: x-gzip\N{REPLACEMENT CHARACTER}y{32}…", error.message)
+
+
 @pytest.mark.parametrize(
     "odd",
     [

@@ -42,7 +42,8 @@ def test_a_file_is_read_whatever_wrote_it(env_file: Path, before: str, ending: s
     assert read_env_file(env_file) == SETTINGS
 
 
-def test_new_tokens_come_first_and_the_old_ones_stay(env_file: Path, tmp_path: Path) -> None:
+def test_tokens_rotate_and_all_else_stays(env_file: Path, tmp_path: Path) -> None:
+    env_file.chmod(0o644)
     link = tmp_path / "link"
     link.symlink_to(env_file)
     change_tokens(link, add=True)
@@ -52,15 +53,12 @@ def test_new_tokens_come_first_and_the_old_ones_stay(env_file: Path, tmp_path: P
     new_invoke, *old_invoke = settings["SCHEDULER_INVOKE_TOKENS"].split(",")
     assert (len(new), len(new_invoke), new != new_invoke) == (43, 43, True)
     assert (old, old_invoke) == (["admin-1", "admin-0"], ["invoke-1"])
-
-
-def test_only_the_newest_tokens_are_kept_and_all_else_stays(env_file: Path) -> None:
-    env_file.chmod(0o644)
     change_tokens(env_file, add=False)
-    changed = FILE.replace("=outdated", "=invoke-1").replace("\nexport SCHEDULER_ADMIN", "SCHEDULER_ADMIN")
-    assert env_file.read_text() == changed.replace('"admin-1, admin-0"', "admin-1")
+    changed = FILE.replace("=outdated", f"={new_invoke}").replace("=invoke-1", f"={new_invoke}")
+    changed = changed.replace("\nexport SCHEDULER_ADMIN", "SCHEDULER_ADMIN").replace('"admin-1, admin-0"', new)
+    assert env_file.read_text() == changed
     assert env_file.stat().st_mode & 0o777 == 0o600
-    assert list(env_file.parent.iterdir()) == [env_file]
+    assert set(tmp_path.iterdir()) == {env_file, link}
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,14 @@ async def test_a_certificates_fault_is_named_and_nothing_sent(
     for bundle in (tmp_path / "none.pem", tmp_path / "empty.pem"):
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
         assert await trouble(monkeypatch, authority.issue_cert(ENGINE)) == missing
+    # On a system that has no other certificates the client cannot even be built.
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    without = await trouble(monkeypatch, authority.issue_cert(ENGINE))
+    assert without.endswith(
+        "No CA certificates were loaded from the system (SSL_CERT_FILE names no file of certificates)"
+    )
     # As on a system that has a folder of certificates and no file, and on one that has neither.
+    monkeypatch.delenv("SSL_CERT_DIR")
     monkeypatch.delenv("SSL_CERT_FILE")
     for folder, said in ((str(tmp_path), unknown), (None, missing)):
         paths = SimpleNamespace(cafile=None, capath=folder)

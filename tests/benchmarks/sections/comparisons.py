@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..comparison import Contest, Entry
+from ..comparison import Comparison, Entry
 from ..peers.contenders import DBOS, GOOD_DENO, NAIVE_DENO, PLAIN, THIS_FUNCTION, WRK
 from ..peers.figures import Load
 from ..section import Conditions, Measured, Section, Target, at_least, at_most, reported
@@ -37,10 +37,14 @@ async def measure_fan_out(conditions: Conditions) -> Measured:
         for in_flight, names in contenders.items()
         for name in names
     ]
-    contest = await Contest.on_one_project(conditions, entries, latency_ms=20, notable=1)
+    comparison = await Comparison.on_one_project(conditions, entries, latency_ms=20, notable=1)
     return Measured(
-        contest.rows,
-        [target for in_flight, names in contenders.items() for target in _fan_out_targets(contest, in_flight, names)],
+        comparison.rows,
+        [
+            target
+            for in_flight, names in contenders.items()
+            for target in _fan_out_targets(comparison, in_flight, names)
+        ],
         [
             f"{entries[0].load.mentors:,} mentors x 3 types; DBOS is given a tenth of the mentors: it would take"
             " minutes.",
@@ -49,21 +53,21 @@ async def measure_fan_out(conditions: Conditions) -> Measured:
     )
 
 
-def _fan_out_targets(contest: Contest, in_flight: int, contenders: tuple[str, ...]) -> list[Target]:
+def _fan_out_targets(comparison: Comparison, in_flight: int, contenders: tuple[str, ...]) -> list[Target]:
     label = in_flight_label(in_flight)
     of_deno = f"as a share of the good Deno program's, {label}"
     wall, memory, cpu = (
-        contest.share(figure, label, GOOD_DENO) for figure in ("wall_seconds", "peak_megabytes", "cpu_seconds")
+        comparison.share(figure, label, GOOD_DENO) for figure in ("wall_seconds", "peak_megabytes", "cpu_seconds")
     )
-    slow = {name: contest.share("efficiency", label, name) for name in contenders if name in SLOW}
+    slow = {name: comparison.share("efficiency", label, name) for name in contenders if name in SLOW}
     return [
         at_most(f"wall time, {of_deno}", wall, SHARE_OF_DENO[in_flight]),
         at_most(f"peak memory, {of_deno}", memory, 1),
         reported(f"CPU, {of_deno}", cpu),
         *(reported(f"efficiency, in those of the contender {name}, {label}", share) for name, share in slow.items()),
-        reported(f"efficiency, as a share of wrk's, {label}", contest.share("efficiency", label, WRK)),
-        reported(f"wrk itself: share of the ideal, {label}", contest.spread(WRK, label, "efficiency")),
-        reported(f"wrk itself: share of a core, {label}", contest.spread(WRK, label, "cores")),
+        reported(f"efficiency, as a share of wrk's, {label}", comparison.share("efficiency", label, WRK)),
+        reported(f"wrk itself: share of the ideal, {label}", comparison.spread(WRK, label, "efficiency")),
+        reported(f"wrk itself: share of a core, {label}", comparison.spread(WRK, label, "cores")),
     ]
 
 
@@ -73,10 +77,10 @@ async def measure_tail(conditions: Conditions) -> Measured:
         Entry(name, label, _single(conditions, IN_FLIGHT, share=10 if name in SLOW else 1))
         for name in (THIS_FUNCTION, GOOD_DENO, *SLOW, WRK)
     ]
-    contest = await Contest.on_one_project(conditions, entries, tail=True, notable=1)
-    efficiency = contest.spread(THIS_FUNCTION, label, "efficiency")
+    comparison = await Comparison.on_one_project(conditions, entries, tail=True, notable=1)
+    efficiency = comparison.spread(THIS_FUNCTION, label, "efficiency")
     return Measured(
-        contest.rows,
+        comparison.rows,
         [at_least(f"efficiency, {label}", efficiency, EFFICIENCY, digits=3)],
         [
             f"{entries[0].load.mentors:,} mentors x 3 types; the naive Deno program and DBOS are given a tenth of the"
@@ -96,13 +100,13 @@ async def measure_batched(conditions: Conditions) -> Measured:
         *(Entry(name, few, few_load) for name in (THIS_FUNCTION, GOOD_DENO, *SLOW)),
         *(Entry(name, most, many_load) for name in (THIS_FUNCTION, GOOD_DENO)),
     ]
-    contest = await Contest.on_one_project(conditions, entries, notable=1, expect=many_load.evaluations)
-    rate, rate_of_one = (contest.spread(THIS_FUNCTION, label, "evaluations_per_second") for label in (few, one))
+    comparison = await Comparison.on_one_project(conditions, entries, notable=1, expect=many_load.evaluations)
+    rate, rate_of_one = (comparison.spread(THIS_FUNCTION, label, "evaluations_per_second") for label in (few, one))
     times = f"evaluations/s, in those of one user a call ({mentors:,} mentors)"
     claim = "wall time, as a share of the good Deno program's"
-    shares = {label: contest.share("wall_seconds", label, GOOD_DENO) for label in (few, most)}
+    shares = {label: comparison.share("wall_seconds", label, GOOD_DENO) for label in (few, most)}
     return Measured(
-        contest.rows,
+        comparison.rows,
         [
             at_least(times, rate.over(rate_of_one), TIMES_AS_FAST, digits=1),
             *(at_most(f"{claim}, {label}", share, 1) for label, share in shares.items()),
@@ -120,11 +124,11 @@ async def measure_durability(conditions: Conditions) -> Measured:
     few = _single(conditions, IN_FLIGHT)
     loads = {f"{few.mentors:,} mentors, 1 user a call": few, _batched_label(many.mentors): many}
     entries = [Entry(name, label, load) for label, load in loads.items() for name in (THIS_FUNCTION, PLAIN)]
-    contest = await Contest.on_one_project(conditions, entries, notable=1, expect=many.evaluations)
+    comparison = await Comparison.on_one_project(conditions, entries, notable=1, expect=many.evaluations)
     claim = "wall time, as a share of the loop's that is not durable"
-    shares = {label: contest.share("wall_seconds", label, PLAIN) for label in loads}
+    shares = {label: comparison.share("wall_seconds", label, PLAIN) for label in loads}
     return Measured(
-        contest.rows,
+        comparison.rows,
         [at_most(f"{claim}, {label}", share, PRICE_OF_DURABILITY) for label, share in shares.items()],
         ["Both store a row for each evaluation; the loop's table has no other constraint than its key."],
     )
