@@ -9,19 +9,21 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from tenacity.stop import stop_after_attempt, stop_before_delay, stop_never
 
 from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
-from shared.engine_response import EngineResponse, read_response
+from shared.engine_protocol import BATCH, EngineProtocol, EvaluationContext
+from shared.engine_response import CHECK_ACCESS, EngineResponse
 from shared.errors import (
     DeadlineExceededError,
+    EngineAccessError,
     EngineError,
+    EngineOutcomeUnknownError,
     EngineTransientError,
     EngineUnavailableError,
     InvalidEngineRequestError,
@@ -44,25 +46,9 @@ CONNECT_SHARE = 0.9
 # A Retry-After for all calls is waited for within a slice up to this share of the time that is left.
 MAX_WAIT_FRACTION = 0.5
 BACK_OFF = wait_random_exponential(multiplier=0.2, max=8)
-
-
-@dataclass(frozen=True)
-class EvaluationContext:
-    """What all calls of one invocation have in common; see `EvaluationBatch`."""
-
-    invocation_id: str
-    scheduled_for: str
-    engine_scope: str
-    dry_run: bool
-
-    def body(self, users: Sequence[MentorScenarios]) -> bytes:
-        """Returns the body of a call about these users, as the contract says."""
-        evaluations = [
-            {"user_id": user_id, "scenario_types": types, "idempotency_key_prefix": f"{self.engine_scope}:{user_id}"}
-            for user_id, types, _ in users
-        ]
-        of_all = {"invocation_id": self.invocation_id, "scheduled_for": self.scheduled_for, "dry_run": self.dry_run}
-        return orjson.dumps(of_all | {"evaluations": evaluations})
+# Users whose calls may fail without an answer in between before the engine is taken to be down, where no canary can
+# tell. Where every second call fails, that many in a row are one chance in 500.
+MAX_FAILING_USERS = 8
 
 
 def wait_before_retry(state: RetryCallState) -> float:
@@ -80,6 +66,7 @@ class EngineClient:
         url: str,
         token: str,
         *,
+        protocol: EngineProtocol = BATCH,
         limiter: AdaptiveLimiter,
         timeout_seconds: float,
         max_attempts: int,
@@ -95,12 +82,15 @@ class EngineClient:
             "User-Agent": "scenario-evaluation-scheduler",
         }
         connect_seconds = min(CONNECT_SECONDS, CONNECT_SHARE * timeout_seconds)
-        self._client = connect(f"{url}/v1/evaluations", headers, connect_seconds=connect_seconds)
+        self._client = connect(url + protocol.path, headers, connect_seconds=connect_seconds)
+        self.protocol = protocol
         self.limiter = limiter
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self.max_attempts = max_attempts
         self._sleep = sleep
         self.answers = 0  # calls that the engine answered or refused so far: two readings show whether it is down
+        self._answered_at = -math.inf  # on the time budgets' clock
+        self._failing_since: set[str] = set()  # users whose calls failed since an answer, as many as matter
         self._canary: tuple[EvaluationContext, MentorScenarios] | None = None
         self._not_before = -math.inf  # on the time budgets' clock
 
@@ -122,13 +112,25 @@ class EngineClient:
             error.deadline_exceeded = state.attempt_number < self.max_attempts
             raise error
 
+    def may_repeat(self, *, dry_run: bool) -> bool:
+        """Returns whether a call that may have reached the engine may be made again."""
+        return self.protocol.idempotency or dry_run
+
     async def evaluate(
-        self, context: EvaluationContext, users: Sequence[MentorScenarios], deadline: Deadline
+        self,
+        context: EvaluationContext,
+        users: Sequence[MentorScenarios],
+        deadline: Deadline,
+        *,
+        before_sending: Callable[[], None] = lambda: None,
     ) -> EngineResponse:
         """Makes one call about `users`, after any Retry-After that a call of this process was given.
 
+        `before_sending`: called when only the call itself is left to be done; what it raises prevents the call.
+
         Raises:
             EngineTransientError: the call failed; worth repeating as `retrying` says.
+            EngineOutcomeUnknownError: the call failed, and must not be repeated.
             InvalidEngineRequestError: the engine refuses this call.
             EngineAccessError: the engine refuses every call.
             EngineUnavailableError: the engine's Retry-After for all calls is longer than this slice should wait.
@@ -139,22 +141,49 @@ class EngineClient:
                 if pause >= deadline.remaining():
                     raise DeadlineExceededError("the time budget ends before the engine's Retry-After has passed")
                 await self._sleep(pause)
+            before_sending()
             measured = nullcontext() if self._telemetry is None else self._telemetry.engine_call(len(users))
             try:
                 with measured as call:
                     answer = await self._send(context, users, deadline, call)
             except InvalidEngineRequestError:
-                self.answers += 1
+                self._note_answer(deadline)
                 self.suggest_canary(context, users[0])
                 raise
-            except EngineError as error:
+            except EngineTransientError as error:
                 permit.overloaded = error.overloaded
                 if error.is_global and error.retry_after is not None:
                     self._apply_retry_after(error.retry_after, error, deadline)
+                if error.may_have_acted and not self.may_repeat(dry_run=context.dry_run):
+                    raise EngineOutcomeUnknownError(error) from error
                 raise
-        self.answers += 1
+            except EngineAccessError as error:
+                is_about_pair = self.protocol.is_single and error.code == "engine_http_404"
+                if is_about_pair and self._answers_others(users[0], deadline):
+                    raise InvalidEngineRequestError(error.code, error.message.removesuffix(CHECK_ACCESS)) from error
+                raise
+        self._note_answer(deadline)
         self._canary = (context, users[0])
         return answer
+
+    def _note_answer(self, deadline: Deadline) -> None:
+        self.answers += 1
+        self._failing_since.clear()
+        self.suggest_answer(deadline)
+
+    def suggest_answer(self, deadline: Deadline) -> None:
+        """Notes that the engine answered a call lately, perhaps one of another process."""
+        self._answered_at = deadline.clock()
+
+    def _answers_others(self, failing: MentorScenarios, deadline: Deadline) -> bool:
+        """Returns whether the engine answered within the last time budget, and few users failed since.
+
+        The second, because an outage shall not fail as many users as it has time for.
+        """
+        if len(self._failing_since) <= MAX_FAILING_USERS:
+            self._failing_since.add(failing.user_id)
+        was_recent = deadline.clock() - self._answered_at <= deadline.seconds
+        return was_recent and len(self._failing_since) <= MAX_FAILING_USERS
 
     def _apply_retry_after(self, seconds: float, error: EngineError, deadline: Deadline) -> None:
         remaining = deadline.remaining()
@@ -169,11 +198,26 @@ class EngineClient:
         if self._canary is None:
             self._canary = (context, user)
 
-    async def canary_responds(self, deadline: Deadline) -> bool:
+    async def require_others(self, error: EngineTransientError, failing: MentorScenarios, deadline: Deadline) -> None:
+        """Returns if the engine answers others than the failing user: poison, not an outage; otherwise it is down.
+
+        Raises:
+            EngineUnavailableError: it is down.
+            EngineAccessError, DeadlineExceededError: met by the canary.
+        """
+        if error.is_global or not await self.canary_responds(failing, deadline):
+            raise EngineUnavailableError(
+                error.code, f"the engine answers no call: {error.message}", retry_after=error.retry_after
+            ) from error
+
+    async def canary_responds(self, failing: MentorScenarios, deadline: Deadline) -> bool:
         """Returns whether the engine answers a dry run of the canary, the user that it answered last, if there is one.
 
-        Raises what `evaluate` raises about all calls, and `DeadlineExceededError`.
+        Where it supports no dry run, its other answers have to show whether only `failing` fails. Raises what
+        `evaluate` raises about all calls, and `DeadlineExceededError`.
         """
+        if not self.protocol.dry_run:
+            return self._answers_others(failing, deadline)
         if self._canary is None:
             return False
         context, user = self._canary
@@ -193,24 +237,29 @@ class EngineClient:
         if remaining <= 0:
             raise DeadlineExceededError("the time budget ended before the call")
         pairs = sum(len(user.scenario_types) for user in users)
+        body, headers = self.protocol.request(context, users)
+        headers["traceparent"] = traceparent() if call is None else call.traceparent
         try:
             answer = await self._client.post(
-                context.body(users),
-                {"traceparent": traceparent() if call is None else call.traceparent},
-                timeout_seconds=min(self._timeout_seconds, remaining),
+                body,
+                headers,
+                timeout_seconds=min(self.timeout_seconds, remaining),
                 max_bytes=ANSWER_BYTES + ANSWER_BYTES_PER_PAIR * pairs,
             )
-            if answer.status == 200 and answer.unreadable is not None:
-                raise answer.unreadable
+            if call is not None:
+                call.answered(answer.status)
+            return self.protocol.read(answer, context, users)
         except HttpTimeoutError as error:
-            if remaining < self._timeout_seconds and not error.is_connecting:
-                raise DeadlineExceededError("the time budget ended during the call") from error
-            slow = str(error) if error.is_connecting else f"no answer within {self._timeout_seconds:g} s"
-            raise EngineTransientError("engine_timeout", slow, overloaded=True) from error
+            code, message, is_sent = "engine_timeout", str(error), not error.is_connecting
+            if is_sent and remaining < self.timeout_seconds:
+                code, message = "time_budget_exceeded", "the time budget ended during the call"
+                if self.may_repeat(dry_run=context.dry_run):
+                    raise DeadlineExceededError(message) from error
+            elif is_sent:
+                message = f"no answer within {self.timeout_seconds:g} s"
+            raise EngineTransientError(code, message, overloaded=True, may_have_acted=is_sent) from error
         except HttpBodyError as error:
             raise EngineTransientError("engine_bad_answer", str(error)) from error
         except HttpError as error:
-            raise EngineTransientError("engine_unreachable", str(error)) from error
-        if call is not None:
-            call.answered(answer.status)
-        return read_response(answer, users)
+            is_sent = not error.is_connecting
+            raise EngineTransientError("engine_unreachable", str(error), may_have_acted=is_sent) from error

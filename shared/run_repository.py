@@ -31,6 +31,7 @@ class OpenedRun(Shape):
     outcome: OpenOutcome
     invocation: Invocation | None
     canary: Canary
+    engine_answered_recently: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class RunRepository(Repository):
 
         Args:
             invocation_id: a new UUID, so that a call repeated after a lost answer finds what it opened itself.
-            request: {"user_ids", "scenario_types"}, each a list or None for all.
+            request: {"user_ids", "scenario_types", "include_unknown"}, the first two a list or None for all.
             request_hash: a digest of the request, compared when the key is used again.
             dry_run: the engine stores and sends nothing; a retry of a dry run is dry as well.
             request_slice: the database requests a slice at once, because the caller does not wait for one.

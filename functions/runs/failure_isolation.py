@@ -1,6 +1,7 @@
 """Isolates the users whose calls fail: bisection, single retries, the canary.
 
-A user is marked failed only while other calls, or the canary, succeed. Otherwise the engine is down.
+A user is marked failed only while other calls, or the canary, succeed. Otherwise the engine is down. Where the engine
+supports no dry run there is no canary: `EngineClient.canary_responds` goes by its other answers.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any
 from functions.runs.result_ledger import ResultLedger, Users
 from shared.concurrency import gather_or_cancel
 from shared.deadline import Deadline
-from shared.engine_client import EngineClient, EvaluationContext
+from shared.engine_client import EngineClient
+from shared.engine_protocol import EvaluationContext
 from shared.engine_response import EngineResponse
 from shared.errors import (
     DeadlineExceededError,
     EngineError,
     EngineTransientError,
-    EngineUnavailableError,
     InvalidEngineRequestError,
 )
 from shared.evaluations import MentorScenarios
@@ -62,6 +63,8 @@ class FailureIsolation:
             response = await self._engine.evaluate(self._context, users, self._deadline)
         except EngineError as error:
             self._ledger.note_failed_call(users, error)
+            if isinstance(error, EngineTransientError):
+                self.dropped += error.dropped
             raise
         self.dropped += response.dropped
         return response
@@ -164,26 +167,19 @@ class FailureIsolation:
         Raises:
             EngineUnavailableError: it answers none of them, nor the canary.
         """
-        failures: list[EngineTransientError] = []
+        failures: list[tuple[EngineTransientError, MentorScenarios]] = []
         # At random: a batch whose probes all happen to be poison is released, and draws others the next time.
         for user in random.sample(users, min(PROBES, len(users))):
             try:
                 response = await self.call([user])
             except EngineTransientError as error:
-                failures.append(error)
+                failures.append((error, user))
             except InvalidEngineRequestError:
                 return
             else:
                 await self._handle_response([user], response)
                 return
-        await self._require_canary(failures[-1])
-
-    async def _require_canary(self, error: EngineTransientError) -> None:
-        """Returns if the canary passes, which tells poison from an outage; otherwise the engine is down."""
-        if error.is_global or not await self._engine.canary_responds(self._deadline):
-            raise EngineUnavailableError(
-                error.code, f"the engine answers no call: {error.message}", retry_after=error.retry_after
-            ) from error
+        await self._engine.require_others(*failures[-1], self._deadline)
 
     async def _probe_user(self, user: MentorScenarios) -> None:
         """Fails a user whose every attempt fails while the canary passes after each: poison, not an outage.
@@ -200,8 +196,8 @@ class FailureIsolation:
                 except EngineTransientError as error:
                     is_busy = error.code == TOO_BUSY and not error.is_global
                     if not is_busy:
-                        await self._require_canary(error)
-                    elif not await self._engine.canary_responds(self._deadline):
+                        await self._engine.require_others(error, user, self._deadline)
+                    elif not await self._engine.canary_responds(user, self._deadline):
                         failures = 0
                         raise
                     failures += 1

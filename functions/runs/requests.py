@@ -46,6 +46,10 @@ class RunRequest(RequestShape):
         default=None,
         description="Evaluate what this invocation left unfinished, and nothing else: failed, not evaluated, not read.",
     )
+    include_unknown: StrictBool = Field(
+        default=False,
+        description="Only with retry_of: also what failed as `outcome_unknown`, and may make the engine act again.",
+    )
     note: Note | None = Field(default=None, description="For people.")
 
 

@@ -54,6 +54,7 @@ async def run_slice(
                     slot.open,
                     deadline=deadline,
                     canary=slot.canary,
+                    engine_answered_recently=slot.engine_answered_recently,
                     more_open=slot.more_open,
                     poison_overdue=slot.poison_overdue,
                     dispatch_id=dispatch_id,

@@ -11,7 +11,7 @@ from functions.runs.batch_worker import BatchWorker
 from functions.runs.enumeration import enumerate_mentors
 from functions.runs.services import Services
 from shared.deadline import Deadline
-from shared.engine_client import EvaluationContext
+from shared.engine_protocol import EvaluationContext
 from shared.errors import DatabaseError, EngineAccessError, MentorsViewError
 from shared.evaluations import MentorScenarios
 from shared.invocation import InvocationSummary
@@ -25,6 +25,7 @@ async def process_open_runs(
     *,
     deadline: Deadline,
     canary: MentorScenarios | None,
+    engine_answered_recently: bool = False,
     more_open: bool = False,
     manual_only: bool = False,
     poison_overdue: bool = False,
@@ -35,6 +36,7 @@ async def process_open_runs(
     Args:
         open_invocations: at least one to enumerate and finish; the queues may hold batches of others as well.
         canary: a pair that the engine has answered before, if any.
+        engine_answered_recently: it answered a call within the last time budget.
         more_open: more invocations are open than these.
         manual_only: process manual runs only, and no poison batch.
         poison_overdue: a poison batch has waited for so long that it is processed first.
@@ -51,6 +53,8 @@ async def process_open_runs(
         newest = open_invocations[-1]
         context = EvaluationContext(newest.id, newest.scheduled_for, engine_scope=f"dry:{newest.id}", dry_run=True)
         services.engine.suggest_canary(context, canary)
+    if engine_answered_recently:
+        services.engine.suggest_answer(deadline)
     worker = BatchWorker(services, deadline, manual_only=manual_only, poison_overdue=poison_overdue)
     stats = worker.stats
     permit_id = services.slices.new_permit_id()

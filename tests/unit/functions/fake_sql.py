@@ -64,6 +64,7 @@ def open_row(**members: Any) -> dict[str, Any]:
 def slot_answer(**members: Any) -> dict[str, Any]:
     """What `scheduler_open_slot` answers; by default there is nothing to be done."""
     usual: dict[str, Any] = dict.fromkeys(("opened", "not_a_slot", "more_open", "alert_due", "poison_overdue"), False)
+    usual["engine_answered_recently"] = False
     return usual | {"clock": SLOT, "invocation": None, "open": [], "canary": None} | members
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
-from shared.engine_client import EngineClient, EvaluationContext
+from shared.engine_client import EngineClient
+from shared.engine_protocol import EvaluationContext
 from shared.engine_response import EngineResponse, Pair
 from shared.errors import (
     DeadlineExceededError,
