@@ -335,7 +335,7 @@ rotate_tokens() {
   # Its operator starts a container, so this comes in two halves.
   FUNCTION_URL=$(fact function_url)
   [[ -n $FUNCTION_URL ]] || fail 'FUNCTION_URL: missing; there is no function to rotate the tokens of'
-  if [[ $(<"$WORK/facts/secrets/SCHEDULER_ADMIN_TOKENS") != *,* ]]; then
+  if [[ $(<"$WORK/facts/secrets/SCHEDULER_INVOKE_TOKENS") != *,* ]]; then
     change_tokens add-tokens
     say "restart the function with the tokens in $ENV_FILE, and run this again"
   else

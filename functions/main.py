@@ -31,7 +31,7 @@ logging.captureWarnings(True)
 
 # Built for the first request that needs it: clients belong to the process and the event loop that use them.
 _services = cache(partial(build_services, CONFIG))
-_app = create_app(_services, TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.scheduler_admin_tokens))
+_app = create_app(_services, TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.admin_tokens()))
 
 
 async def handle_scheduled_invocation(request: Request) -> ASGIApp:

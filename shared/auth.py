@@ -1,4 +1,4 @@
-"""Who may call: bearer tokens of two kinds.
+"""Who may call: bearer tokens of two kinds, each with a name.
 
 An invoke token may only ask for the due slot: it stands in Vault and passes through pg_net's queue, so it is the least
 powerful one. An admin token may do everything. Several of each can be valid at once, so they rotate without downtime.
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from enum import Enum
 from hashlib import sha256
 from hmac import compare_digest
+from typing import NamedTuple
 
 from pydantic import SecretStr
 
@@ -22,23 +23,35 @@ class Role(Enum):
     ADMIN = "admin"
 
 
+class Caller(NamedTuple):
+    """An authenticated caller; `name` is recorded as who did something."""
+
+    role: Role
+    name: str
+
+
 class TokenCheck:
-    """Compares presented tokens with the known ones, in a time that says nothing about these."""
+    """Compares presented tokens with the known ones, in a time that says nothing about these.
 
-    def __init__(self, invoke_tokens: Iterable[SecretStr], admin_tokens: Iterable[SecretStr]) -> None:
-        self._known = [(_digest(token.get_secret_value()), Role.INVOKE) for token in invoke_tokens]
-        self._known += [(_digest(token.get_secret_value()), Role.ADMIN) for token in admin_tokens]
+    Args:
+        admin_tokens: each with its name.
+    """
 
-    def role_of(self, authorization: str | None) -> Role | None:
-        """Returns the role of an `Authorization` header's bearer token, or None.
+    def __init__(self, invoke_tokens: Iterable[SecretStr], admin_tokens: Iterable[tuple[str, str]]) -> None:
+        invoke = Caller(Role.INVOKE, Role.INVOKE.value)
+        self._known = [(_digest(token.get_secret_value()), invoke) for token in invoke_tokens]
+        self._known += [(_digest(token), Caller(Role.ADMIN, name)) for name, token in admin_tokens]
+
+    def caller_of(self, authorization: str | None) -> Caller | None:
+        """Returns whose an `Authorization` header's bearer token is, or None.
 
         Digests are compared, so that neither the length of a known token nor the place of the first wrong character
         shows in the time taken; every known token is compared, so that its position does not either.
         """
         scheme, _, token = (authorization or "").partition(" ")
         presented = _digest(token.strip())
-        roles = [role for known, role in self._known if compare_digest(presented, known)]
-        return roles[-1] if roles and scheme.lower() == "bearer" else None
+        callers = [caller for known, caller in self._known if compare_digest(presented, known)]
+        return callers[-1] if callers and scheme.lower() == "bearer" else None
 
 
 def _digest(token: str) -> bytes:

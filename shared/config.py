@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
@@ -155,6 +156,30 @@ def split_tokens(text: str) -> list[str]:
     return [token.strip() for token in text.split(",") if token.strip()]
 
 
+def split_name(token: str) -> tuple[str, str]:
+    """Returns the name and the token of `name:token`; a bare token is called `admin`."""
+    name, colon, named = token.partition(":")
+    return (name, named) if colon else ("admin", token)
+
+
+def _check_admin_token(secret: SecretStr) -> SecretStr:
+    name, token = split_name(secret.get_secret_value())
+    if not re.fullmatch(r"[a-z0-9_-]{1,32}", name):
+        raise ValueError("expected TOKEN or NAME:TOKEN, the name of 1 to 32 characters a-z, 0-9, _ and -")
+    _check_secret(32, 256, SecretStr(token))
+    return secret
+
+
+def _check_names(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Refuses a name that stands for two people; bare tokens share theirs, so that they can be rotated."""
+    texts = [secret.get_secret_value() for secret in tokens]
+    named = Counter(split_name(text)[0] for text in texts if ":" in text)
+    named.update({"admin"} if any(":" not in text for text in texts) else ())
+    if twice := sorted(name for name, count in named.items() if count > 1):
+        raise ValueError(f"expected each name once, found twice: {', '.join(twice)}")
+    return tokens
+
+
 def _signing_secret(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
     with suppress(ValueError):
@@ -194,6 +219,10 @@ UpTo1000 = Annotated[_Whole, Field(ge=1, le=1000)]
 _Secret = Annotated[SecretStr, AfterValidator(partial(_check_secret, 1, 8192))]
 _Token = Annotated[SecretStr, AfterValidator(partial(_check_secret, 32, 256))]
 _Tokens = Annotated[tuple[_Token, ...], BeforeValidator(split_tokens), Field(min_length=1)]
+_AdminToken = Annotated[SecretStr, AfterValidator(_check_admin_token)]
+_AdminTokens = Annotated[
+    tuple[_AdminToken, ...], BeforeValidator(split_tokens), AfterValidator(_check_names), Field(min_length=1)
+]
 _Hours = Annotated[_Whole, Field(ge=1, le=MOST_HOURS)]
 _Supports = Annotated[tuple[Literal["dry_run", "idempotency"], ...], BeforeValidator(split_tokens)]
 
@@ -208,7 +237,9 @@ _ONE_PAIR: Final[tuple[str, Callable[[Any, Any], bool], str]] = (
 _RELATIONS: Final[Mapping[str, tuple[str, Callable[[Any, Any], bool], str]]] = {
     "scheduler_admin_tokens": (
         "scheduler_invoke_tokens",
-        lambda admin, invoke: set(admin).isdisjoint(invoke),
+        lambda admin, invoke: {split_name(each.get_secret_value())[1] for each in admin}.isdisjoint(
+            each.get_secret_value() for each in invoke
+        ),
         "expected no token that is also in SCHEDULER_INVOKE_TOKENS",
     ),
     "batch_visibility_seconds": (
@@ -257,7 +288,7 @@ class ScenarioEvaluationConfig(Settings):
     scenario_engine_url: Url = Field(exclude=True)
     scenario_engine_token: _Secret = Field(exclude=True)
     scheduler_invoke_tokens: _Tokens = Field(exclude=True)
-    scheduler_admin_tokens: _Tokens = Field(exclude=True)
+    scheduler_admin_tokens: _AdminTokens = Field(exclude=True)
     scenario_types: ScenarioTypes = DEFAULT_SCENARIO_TYPES
     evaluation_schedule: Annotated[str, AfterValidator(_cron_expression)] = "0 2 * * *"
     evaluation_timezone: Annotated[str, AfterValidator(_timezone_name)] = "UTC"
@@ -330,6 +361,10 @@ class ScenarioEvaluationConfig(Settings):
     def _enabled(self, chosen: frozenset[str] | None) -> list[ScenarioType]:
         types = self.scenario_types
         return [scenario for scenario in types if scenario.enabled and (chosen is None or scenario.type in chosen)]
+
+    def admin_tokens(self) -> list[tuple[str, str]]:
+        """Returns the name and the token of each admin."""
+        return [split_name(secret.get_secret_value()) for secret in self.scheduler_admin_tokens]
 
     def recorded_settings(self) -> dict[str, Any]:
         """Returns what is recorded with an invocation; `alerts` shows the database whether to raise any."""

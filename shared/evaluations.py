@@ -78,6 +78,14 @@ class GroupedResults:
             counts[scenario_type][outcome] += len(members)
         return counts
 
+    def users_evaluated(self) -> int:
+        """Counts the users with a pair that was evaluated: neither failed nor skipped."""
+        evaluated: set[str] = set()
+        for (_, outcome, *_), members in self._groups.items():
+            if outcome not in ("failed", "skipped"):
+                evaluated.update(result.user_id for result in members)
+        return len(evaluated)
+
     def outcomes(self) -> Counter[str]:
         """Counts by outcome."""
         return sum(self.scenario_counts().values(), Counter[str]())

@@ -6,7 +6,7 @@ Members that a shape does not name are ignored: an upgrade changes the database 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -105,10 +105,11 @@ class OtherFailures(Shape):
 
 
 class InvocationState(Shape):
-    """One run, as it is now, for holders of an invoke token: without its note, and without user ids."""
+    """One run, as it is now, without texts of people and engines, and without user ids."""
 
     id: Id
     trigger: Trigger
+    triggered_by: str = Field(description="`pg_cron`, `cloud_scheduler`, or the name of the caller's token.")
     status: Status
     dry_run: bool
     deduplicated: bool = Field(default=True, description="False only in the answer to the call that opened it.")
@@ -117,9 +118,14 @@ class InvocationState(Shape):
     started_at: Moment | None
     finished_at: Moment | None
     expires_at: Moment
+    duration_ms: int | None = Field(description="From its start to its end; null while it is open.")
     lateness_seconds: int | None = Field(description="From its slot to its start.")
     retry_of: Id | None
     error_code: str | None = Field(description="Why it ended as it did, or what it waits for.")
+    users_evaluated: int = Field(description="Mentors with at least one pair that was evaluated.")
+    notifications_dispatched: int = Field(description="`counts.triggered`; 0 for a dry run.")
+    mentors_remaining: int = Field(description="Mentors who were read and whose batch is not recorded.")
+    pages_processed: int = Field(description="Pages of mentors that were read.")
     counts: Counts
     skip_reasons: SkipReasons
 
@@ -127,11 +133,6 @@ class InvocationState(Shape):
     def is_open(self) -> bool:
         """Returns whether there is still work to do."""
         return self.status in ("pending", "running")
-
-    @property
-    def duration(self) -> timedelta | None:
-        """Returns the time from start to end; None while it is open, or where it never started."""
-        return self.finished_at - self.started_at if self.finished_at and self.started_at else None
 
     @property
     def log_fields(self) -> dict[str, Any]:
@@ -143,7 +144,11 @@ class InvocationState(Shape):
 class InvocationSummary(InvocationState):
     """One run, as a list shows it."""
 
-    error_message: str | None = Field(description="Where `error_code` is about the engine: what was wrong with it.")
+    requested_by: str | None = Field(description="Whom the request of a manual run named; not checked.")
+    reason: str | None = Field(description="Why a manual run was requested.")
+    error_message: str | None = Field(
+        description="Of an `error_code` about the engine: what was wrong; of `marked_failed`: what its caller gave."
+    )
     note: str | None
 
 
@@ -189,9 +194,21 @@ class DispatchAnswers(Shape):
     last_at: Moment
 
 
+class BatchResult(Shape):
+    """One batch; `status` is `abandoned` where the run ended before it was evaluated."""
+
+    batch_index: int = Field(description="From 1, as `batch_no` in the log.")
+    user_count: int
+    notifications_sent: int
+    failed: int = Field(description="Evaluations.")
+    duration_ms: int | None
+    status: Literal["open", "done", "abandoned"]
+
+
 class InvocationDetail(Invocation):
     """One run with everything that is known of it."""
 
+    batch_results: list[BatchResult] = Field(description="1,000 at most, in their order.")
     request: ChosenBy
     config: dict[str, Any] = Field(description="The settings in force when it was opened.")
     enumeration_done: bool = Field(description="All mentors of the run were read.")

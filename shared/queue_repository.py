@@ -100,6 +100,7 @@ class QueueRepository(Repository):
             deliveries=batch.deliveries,
             results=results.stored_rows(),
             scenario_counts=results.scenario_counts(),
+            users_evaluated=results.users_evaluated(),
             duration_ms=duration_ms,
             worker=worker,
             remaining=list(remaining) or None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 from shared.database import Repository
 from shared.invocation import Invocation, InvocationDetail, ListedInvocation, Moment, Shape
@@ -43,10 +44,26 @@ class Position:
 
 
 class RunPage(Shape):
-    """A page of the list; `next`: where the next one begins, None at the end."""
+    """A page of the list; `next`: where the next one begins, None at the end; `total`: None with a mentor."""
 
     items: list[ListedInvocation]
     next: Position | None
+    total: int | None
+
+
+class Pair(NamedTuple):
+    """A place in the results of a run: just after this pair."""
+
+    user_id: UUID
+    scenario_type: str
+
+
+class EvaluationsPage(Shape):
+    """A page of a run's stored results, as rows; `next`: where the next one begins, None at the end."""
+
+    items: list[dict[str, Any]]
+    next: Pair | None
+    is_open: bool
 
 
 class EndedRun(Shape):
@@ -78,6 +95,9 @@ class RunRepository(Repository):
         dry_run: bool,
         retry_of: str | None,
         note: str | None,
+        reason: str | None,
+        triggered_by: str,
+        requested_by: str | None,
         request_slice: bool,
     ) -> OpenedRun:
         """Opens a manual run.
@@ -86,6 +106,8 @@ class RunRepository(Repository):
             invocation_id: a new UUID, so that a call repeated after a lost answer finds what it opened itself.
             request: {"user_ids", "scenario_types", "include_unknown"}, the first two a list or None for all.
             request_hash: a digest of the request, compared when the key is used again.
+            triggered_by: the name of the authenticated caller.
+            requested_by: whom the request names.
             dry_run: the engine stores and sends nothing; a retry of a dry run is dry as well.
             request_slice: the database requests a slice at once, because the caller does not wait for one.
         """
@@ -98,9 +120,13 @@ class RunRepository(Repository):
             dry_run=dry_run,
             retry_of=retry_of,
             note=note,
+            reason=reason,
+            triggered_by=triggered_by,
+            requested_by=requested_by,
             config=self._config.recorded_settings(),
             expires_after_hours=self._config.invocation_expires_after_hours,
             engine_key_ttl_hours=self._config.engine_key_ttl_hours,
+            time_budget_seconds=self._config.time_budget_seconds,
             request_slice=request_slice,
         )
         return OpenedRun.model_validate(answer)
@@ -110,10 +136,12 @@ class RunRepository(Repository):
         *,
         statuses: Sequence[str] | None,
         trigger: Sequence[str] | None,
+        triggered_by: Sequence[str] | None,
         scheduled_from: datetime | None,
         scheduled_to: datetime | None,
         user_id: str | None,
         limit: int,
+        offset: int,
         after: Position | None,
     ) -> RunPage:
         """Reads a page of the list, the newest first; a filter that is None is none, a time limit is inclusive.
@@ -126,10 +154,12 @@ class RunRepository(Repository):
             "scheduler_list",
             statuses=statuses,
             trigger=trigger,
+            triggered_by=triggered_by,
             scheduled_from=scheduled_from.isoformat() if scheduled_from else None,
             scheduled_to=scheduled_to.isoformat() if scheduled_to else None,
             user_id=user_id,
             limit=limit,
+            offset=offset,
             after_invoked_at=after.invoked_at if after else None,
             after_id=after.id if after else None,
         )
@@ -148,12 +178,45 @@ class RunRepository(Repository):
         found = await self._database.call("scheduler_get", invocation_id=invocation_id)
         return None if found is None else InvocationDetail.model_validate(found)
 
-    async def update(
-        self, invocation_id: str, *, cancel: bool, set_note: bool, note: str | None
-    ) -> tuple[Literal["updated", "ended_otherwise"], Invocation] | None:
-        """Cancels an invocation, sets its note (None: removes it), or both; returns None where there is none."""
+    async def evaluations(
+        self,
+        invocation_id: str,
+        *,
+        outcomes: Sequence[str] | None,
+        code: str | None,
+        scenario_type: str | None,
+        limit: int,
+        after: Pair | None,
+    ) -> EvaluationsPage | None:
+        """Reads a page of a run's stored results; a filter that is None is none. Returns None where there is no run."""
         answer = await self._database.call(
-            "scheduler_update", invocation_id=invocation_id, cancel=cancel, set_note=set_note, note=note
+            "scheduler_evaluations_page",
+            invocation_id=invocation_id,
+            outcomes=outcomes,
+            code=code,
+            scenario_type=scenario_type,
+            limit=limit,
+            after_user_id=str(after.user_id) if after else None,
+            after_scenario_type=after.scenario_type if after else None,
+        )
+        return None if answer is None else EvaluationsPage.model_validate(answer)
+
+    async def update(
+        self, invocation_id: str, *, status: str | None, error_message: str | None, set_note: bool, note: str | None
+    ) -> tuple[Literal["updated", "ended_otherwise"], Invocation] | None:
+        """Ends an open invocation, sets its note (None: removes it), or both; returns None where there is none.
+
+        Args:
+            status: `cancelled` or `failed`; None: it goes on.
+            error_message: of `failed`.
+        """
+        answer = await self._database.call(
+            "scheduler_update",
+            invocation_id=invocation_id,
+            status=status,
+            error_message=error_message,
+            set_note=set_note,
+            note=note,
         )
         if answer is None:
             return None

@@ -111,12 +111,13 @@ class FinishedInvocation(Shape):
 class SliceRepository(Repository):
     """State changes at the start and the end of a slice."""
 
-    async def open_slot(self, now: datetime, requested_slot: datetime | None) -> OpenedSlot:
+    async def open_slot(self, now: datetime, requested_slot: datetime | None, triggered_by: str) -> OpenedSlot:
         """Opens the due slot unless it is open, and returns what is open.
 
         Args:
             now: this machine's clock; where the database's clock sees another slot, its time is used.
             requested_slot: a whole UTC minute; None: the slot that is due.
+            triggered_by: kept with what this call opens.
         """
         config = self._config
         while True:
@@ -131,6 +132,7 @@ class SliceRepository(Repository):
                 max_workers=config.slices_at_a_time,
                 time_budget_seconds=config.time_budget_seconds,
                 retention_days=config.retention_days,
+                triggered_by=triggered_by,
                 config=config.recorded_settings(),
             )
             if "open" in answer:

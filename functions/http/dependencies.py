@@ -9,10 +9,11 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from functions.runs.services import Services
+from shared.auth import Caller
 from shared.errors import RequestError
 
 # Parameters that may be repeated: any of the values matches.
-LIST_PARAMETERS = {"status", "trigger"}
+LIST_PARAMETERS = {"status", "trigger", "triggered_by", "outcome"}
 
 # For the document only: the middleware checks tokens before a route is looked for and before a body is read.
 TOKEN = Depends(
@@ -30,6 +31,14 @@ async def _services(request: Request) -> Services:
 
 
 Connected = Annotated[Services, Depends(_services)]
+
+
+async def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+Authenticated = Annotated[Caller, Depends(_caller)]
 
 
 async def refuse_repeated_parameters(request: Request) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Header, Query, Response
-from pydantic import TypeAdapter
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from functions.http import schemas
-from functions.http.dependencies import TOKEN, Connected
+from functions.http.cursors import cursor_of, mentor_of_cursor, position_of_cursor
+from functions.http.dependencies import TOKEN, Authenticated, Connected
 from functions.http.problems import header, problems
 from functions.runs.adhoc import evaluate_now
 from functions.runs.manual import start_run
@@ -21,7 +19,7 @@ from functions.runs.peer_mentors import read_mentors_page
 from functions.runs.requests import BatchRequest, RunRequest
 from functions.runs.services import Services
 from shared.errors import RequestError
-from shared.invocation import Id, Invocation, InvocationDetail, Moment
+from shared.invocation import Id, Invocation, InvocationDetail
 from shared.run_repository import Position, RunPage
 from shared.schedule import missed_slots
 
@@ -40,9 +38,8 @@ KeyHeader = Annotated[
         description="Chosen by the caller, in quotes or not: a request that comes again with its key is done once.",
     ),
 ]
-# A cursor is opaque to callers: a place in a list, encoded.
-_POSITION = TypeAdapter[tuple[datetime, UUID]](tuple[Moment, Id])
-_MENTOR = TypeAdapter[tuple[UUID]](tuple[Id])
+# Beyond so many invocations only a cursor leads: the database steps over what comes before a page.
+MAX_OFFSET = 10_000
 
 
 class _NotAnEndpoint(StringConvertor):
@@ -61,20 +58,23 @@ router = APIRouter(
 @router.get("", response_model_exclude_unset=True, responses=problems(422))
 async def list_invocations(services: Connected, query: Annotated[schemas.ListQuery, Query()]) -> schemas.InvocationPage:
     """Lists invocations, the newest first. Invocations opened meanwhile do not move a cursor."""
+    offset = _offset(query)
     after = position_of_cursor(query.cursor) if query.cursor is not None else None
     listed = await services.runs.list(
         statuses=query.status or None,
         trigger=query.trigger or None,
+        triggered_by=query.triggered_by or None,
         scheduled_from=query.scheduled_from,
         scheduled_to=query.scheduled_to,
         user_id=str(query.user_id) if query.user_id else None,
         limit=query.limit,
+        offset=offset,
         after=after,
     )
     following = cursor_of(listed.next.invoked_at, listed.next.id) if listed.next else None
-    page = schemas.InvocationPage(
-        data=listed.items, pagination=schemas.Pagination(limit=query.limit, next_cursor=following)
-    )
+    number = None if query.cursor is not None or query.user_id is not None else query.page or 1
+    place = schemas.ListPagination(limit=query.limit, page=number, total=listed.total, next_cursor=following)
+    page = schemas.InvocationPage(data=listed.items, pagination=place)
     if query.slots:
         page.slots = await _slots(services, listed, after)
     return page
@@ -92,6 +92,7 @@ async def list_invocations(services: Connected, query: Annotated[schemas.ListQue
 )
 async def create_invocation(
     services: Connected,
+    caller: Authenticated,
     response: Response,
     request: Annotated[RunRequest | None, Body()] = None,
     idempotency_key: KeyHeader = None,
@@ -103,7 +104,7 @@ async def create_invocation(
     preferences = [preference.partition(";")[0].strip().lower() for preference in (prefer or "").split(",")]
     respond_async = "respond-async" in preferences
     invocation, is_new = await start_run(
-        services, request or RunRequest(), idempotency_key=idempotency_key, respond_async=respond_async
+        services, request or RunRequest(), caller.name, idempotency_key=idempotency_key, respond_async=respond_async
     )
     response.status_code = 200
     if is_new:
@@ -150,7 +151,7 @@ async def get_invocation(services: Connected, invocation_id: Id) -> InvocationDe
     """Returns one invocation with everything that is known of it."""
     found = await services.runs.get(str(invocation_id))
     if found is None:
-        raise _unknown(invocation_id)
+        raise unknown_invocation(invocation_id)
     return found
 
 
@@ -159,15 +160,20 @@ async def get_invocation(services: Connected, invocation_id: Id) -> InvocationDe
     responses={200: {"links": _LINKS}, **problems(404, 409, 413, 415, 422)},
 )
 async def change_invocation(services: Connected, invocation_id: Id, change: schemas.InvocationChange) -> Invocation:
-    """Cancels an open invocation, sets its note, or both; members that are not given stay as they are."""
+    """Ends an open invocation, sets its note, or both; members that are not given stay as they are."""
+    status = change.status if "status" in change.model_fields_set else None
+    if change.error_message is not None and status != "failed":
+        detail = "error_message: expected only with status: failed; `note` takes any other remark"
+        raise RequestError(422, "invalid_field", detail, field="error_message")
     answer = await services.runs.update(
         str(invocation_id),
-        cancel="status" in change.model_fields_set,
+        status=status,
+        error_message=change.error_message,
         set_note="note" in change.model_fields_set,
         note=change.note,
     )
     if answer is None:
-        raise _unknown(invocation_id)
+        raise unknown_invocation(invocation_id)
     outcome, invocation = answer
     if outcome == "ended_otherwise":
         ended = f"status: expected an invocation that is open, found one that {invocation.status}"
@@ -180,9 +186,22 @@ async def delete_invocation(services: Connected, invocation_id: Id) -> None:
     """Removes an invocation that has ended from the API. Its slot and its key stay used."""
     outcome = await services.runs.delete(str(invocation_id))
     if outcome is None:
-        raise _unknown(invocation_id)
+        raise unknown_invocation(invocation_id)
     if outcome == "open":
         raise RequestError(409, "still_open", "expected an invocation that has ended; cancel this one first")
+
+
+def _offset(query: schemas.ListQuery) -> int:
+    """Returns how many invocations come before the page; raises RequestError (422 `invalid_field`)."""
+    offset = ((query.page or 1) - 1) * query.limit
+    expected = None
+    if query.page is not None and (query.cursor is not None or query.user_id is not None):
+        expected = "neither cursor nor user_id beside it"
+    elif offset > MAX_OFFSET:
+        expected = f"at most {MAX_OFFSET:,} invocations before it, found {offset:,}; follow next_cursor instead"
+    if expected is not None:
+        raise RequestError(422, "invalid_field", f"page: expected {expected}", field="page")
+    return offset
 
 
 async def _slots(services: Services, listed: RunPage, after: Position | None) -> schemas.Slots:
@@ -198,28 +217,6 @@ async def _slots(services: Services, listed: RunPage, after: Position | None) ->
     )
 
 
-def _unknown(invocation_id: object) -> RequestError:
+def unknown_invocation(invocation_id: object) -> RequestError:
+    """Returns the error for an id that no invocation has."""
     return RequestError(404, "not_found", f"there is no invocation {invocation_id}")
-
-
-def cursor_of(*place: str) -> str:
-    """Returns the cursor of a place: time and id of an invocation, or the id of a mentor."""
-    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
-
-
-def position_of_cursor(cursor: str) -> Position:
-    invoked_at, invocation_id = _unpack(cursor, _POSITION)
-    return Position(invoked_at.isoformat(), str(invocation_id))
-
-
-def mentor_of_cursor(cursor: str) -> str:
-    return str(_unpack(cursor, _MENTOR)[0])
-
-
-def _unpack(cursor: str, place: TypeAdapter[Any]) -> Any:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        return place.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except ValueError as error:
-        detail = "cursor: expected the next_cursor of the page before"
-        raise RequestError(422, "invalid_field", detail, field="cursor") from error

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.http.dashboard import PATHS as DASHBOARD_PATHS
 from functions.http.problems import to_response
-from shared.auth import Role, TokenCheck
+from shared.auth import Caller, Role, TokenCheck
 from shared.errors import RequestError
 from shared.logs import log_event, log_exception, start_trace
 from shared.sanitize import sanitize
@@ -55,10 +55,11 @@ class RequestGate:
         start_trace(headers.get("traceparent"), headers.get("x-cloud-trace-context"))
         try:
             headers = _combine(headers)
-            self._check_caller(scope, headers)
+            caller = self._check_caller(scope, headers)
             # HEAD is served wherever GET is: the server leaves the body out.
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            routed = {**scope, "method": method, "headers": headers.raw}
+            state = {**scope.get("state", {}), "caller": caller}
+            routed = {**scope, "method": method, "headers": headers.raw, "state": state}
             await self._app(routed, _limit_body(receive, headers), send_on)
         except ClientDisconnect:
             log_event("client_disconnected", "The caller left before the request was read")
@@ -70,19 +71,20 @@ class RequestGate:
             if not has_ended:
                 raise  # the server closes the connection, so the caller sees that the answer is not whole
 
-    def _check_caller(self, scope: Scope, headers: Headers) -> None:
+    def _check_caller(self, scope: Scope, headers: Headers) -> Caller | None:
         # Not request.url.path: what that is made of includes the Host header and the query, which a caller can garble.
         path: str = scope["path"]
         if path in OPEN_PATHS:
-            return
-        role = self._tokens.role_of(headers.get("authorization"))
-        if role is None:
+            return None
+        caller = self._tokens.caller_of(headers.get("authorization"))
+        if caller is None:
             # The address is personal data and is not logged.
             log_event("caller_refused", "A caller without a known token was refused", path=sanitize(path))
             expected = "expected Authorization: Bearer with a known token"
             raise RequestError(401, "unauthorized", expected, headers={"WWW-Authenticate": 'Bearer realm="scheduler"'})
-        if role is Role.INVOKE and (scope["method"], path) != ("POST", "/"):
+        if caller.role is Role.INVOKE and (scope["method"], path) != ("POST", "/"):
             raise RequestError(403, "forbidden", "this token may only POST /; an admin token is needed here")
+        return caller
 
 
 def _combine(headers: Headers) -> Headers:

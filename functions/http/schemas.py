@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from functions.runs.requests import Note, RequestShape
-from shared.invocation import Id, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
+from functions.runs.requests import Name, Note, Reason, RequestShape
+from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
+
+StoredOutcome = Literal["triggered", "suppressed", "skipped", "failed"]
 
 
 def _require_plus(value: object) -> object:
@@ -46,18 +48,28 @@ class InvocationChange(RequestShape):
     """The members to change; others keep their values."""
 
     # Not null by default: whether a member was sent is in `model_fields_set`, and null means something for a note.
-    status: Literal["cancelled"] = Field(default_factory=lambda: "cancelled", description="Cancels an open invocation.")
+    status: Literal["cancelled", "failed"] = Field(
+        default_factory=lambda: "cancelled",
+        description="Ends an open invocation: what is not evaluated stays so. `failed`: as its caller's verdict.",
+    )
+    error_message: Reason | None = Field(default=None, description="With `status: failed`: why.")
     note: Note | None = Field(default=None, description="For people; null takes it away.")
 
 
 class ListQuery(RequestShape):
     status: list[Status] | None = Field(default=None, description="Any of these.")
     trigger: list[Trigger] | None = Field(default=None, description="Any of these.")
+    triggered_by: list[Name] | None = Field(default=None, description="Any of these.")
     scheduled_from: QueryMoment | None = Field(default=None, description="The earliest slot, itself included.")
     scheduled_to: QueryMoment | None = Field(default=None, description="The latest slot, itself included.")
     user_id: Id | None = Field(default=None, description="Only runs that this mentor was in, with the results.")
     slots: bool = Field(default=False, description="Return as well which slots have no run, and the next slot.")
     limit: int = Field(default=20, ge=1, le=100)
+    page: int | None = Field(
+        default=None,
+        ge=1,
+        description="From 1; not with cursor or user_id. At most 10,000 invocations come before it, a cursor leads on.",
+    )
     cursor: Cursor | None = None
 
 
@@ -81,12 +93,73 @@ class Pagination(Shape):
     next_cursor: str | None = Field(description="Null at the end.")
 
 
+class ListPagination(Pagination):
+    page: int | None = Field(description="Null with a cursor or a mentor.")
+    total: int | None = Field(description="Invocations that match the filters; null with a mentor.")
+
+
 class InvocationPage(Shape):
     data: list[ListedInvocation] = Field(
         description="With user_id a page searches 2,000 runs at most: it may be short, or empty, before the end."
     )
-    pagination: Pagination
+    pagination: ListPagination
     slots: Slots | None = Field(default=None, description="Only with `slots=true`.")
+
+
+class RunSummary(Shape):
+    """One run after a slice, for holders of an invoke token: without texts of people and engines, or user ids."""
+
+    id: Id
+    status: Status
+    scheduled_for: Moment
+    deduplicated: bool = Field(description="False only in the answer to the call that opened it.")
+    completed: bool = Field(description="It has ended.")
+    total_active_mentors: int = Field(description="Read so far.")
+    total_evaluated: int = Field(description="Mentors with at least one pair that was evaluated.")
+    total_dispatched: int = Field(description="Notifications; 0 for a dry run.")
+    total_suppressed: int = Field(description="Evaluations.")
+    total_errors: int = Field(description="Evaluations that failed.")
+    remaining: int = Field(description="Mentors who were read and whose batch is not recorded.")
+    duration_ms: int | None = Field(description="From its start to its end; null while it is open.")
+    error_code: str | None = Field(description="Why it ended as it did, or what it waits for.")
+
+    @classmethod
+    def of(cls, run: InvocationState) -> Self:
+        """Returns the summary of a run."""
+        return cls(
+            total_active_mentors=run.counts.mentors,
+            total_evaluated=run.users_evaluated,
+            total_dispatched=run.notifications_dispatched,
+            total_suppressed=run.counts.suppressed,
+            total_errors=run.counts.failed,
+            completed=not run.is_open,
+            remaining=run.mentors_remaining,
+            **run.model_dump(include=cls.model_fields.keys() & type(run).model_fields.keys()),
+        )
+
+
+class EvaluationsQuery(RequestShape):
+    """Filters and the place in the results of a run."""
+
+    outcome: list[StoredOutcome] | None = Field(default=None, description="Any of these.")
+    code: Name | None = Field(default=None, description="The cause of a failure, or the reason to skip.")
+    scenario_type: Name | None = None
+    limit: int | None = Field(default=None, ge=1, le=1000, description="100 by default.")
+    cursor: Cursor | None = None
+
+
+class PairResult(UserResult):
+    user_id: Id
+    attempts: int = Field(description="Calls to the engine that carried it.")
+
+
+class EvaluationPage(Shape):
+    """Results in the order of users and scenario types."""
+
+    data: list[PairResult] = Field(
+        description="A page searches 50,000 results at most: with filters it may be short, or empty, before the end."
+    )
+    pagination: Pagination
 
 
 class Idle(Shape):
@@ -110,11 +183,6 @@ class MentorPage(Shape):
     data: list[Mentor]
     pagination: Pagination
     user_id_missing: int = Field(description="At the end, rows of the view without a user id; on other pages 0.")
-
-
-class PairResult(UserResult):
-    user_id: Id
-    attempts: int = Field(description="Calls to the engine that carried it.")
 
 
 class BatchResults(Shape):

@@ -8,12 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query, Response
 
 from functions.http import schemas
-from functions.http.dependencies import TOKEN, Connected
+from functions.http.dependencies import TOKEN, Authenticated, Connected
 from functions.http.problems import problems
 from functions.runs.freshness import default_max_age_hours
 from functions.runs.scheduled import run_slice
+from shared.auth import Role
 from shared.errors import RequestError
-from shared.invocation import InvocationState, Moment
+from shared.invocation import Moment
 from shared.schedule import to_slot
 from shared.version import VERSION
 
@@ -27,29 +28,33 @@ router = APIRouter(responses=problems(400, 500, 503))
     dependencies=[TOKEN],
     responses={
         200: {"description": "Nothing is left to do"},
-        202: {"model": InvocationState | schemas.Idle, "description": "More is to be done; the next slice goes on"},
+        202: {"model": schemas.RunSummary | schemas.Idle, "description": "More is to be done; the next slice goes on"},
         **problems(401, 403, 413, 415, 422),
     },
 )
 async def handle_start(
     services: Connected,
+    caller: Authenticated,
     response: Response,
     body: Annotated[schemas.StartRequest | None, Body()] = None,
     schedule_time: Annotated[Moment | None, Header(alias=SCHEDULE_TIME_HEADER)] = None,
     dispatch_id: Annotated[int | None, Header(alias="X-Scheduler-Dispatch", ge=1, le=2**63 - 1)] = None,
-) -> InvocationState | schemas.Idle:
+) -> schemas.RunSummary | schemas.Idle:
     """Opens the due slot unless it is open, then works one slice on what is open. Returns the latest slot's run."""
     named_in, requested = "scheduled_for", body.scheduled_for if body else None
     if requested is None:
         named_in, requested = SCHEDULE_TIME_HEADER, schedule_time
     slot = to_slot(requested) if requested else None
-    invocation, more_to_do = await run_slice(services, slot, named_in=named_in, dispatch_id=dispatch_id)
+    triggered_by = caller.name
+    if caller.role is Role.INVOKE:
+        # Both clocks have an invoke token; these headers, which any caller may send, only say which of them it is.
+        triggered_by = "pg_cron" if dispatch_id is not None else "cloud_scheduler" if schedule_time else caller.name
+    invocation, more_to_do = await run_slice(services, slot, triggered_by, named_in=named_in, dispatch_id=dispatch_id)
     if more_to_do:
         response.status_code = 202
     if invocation is None:
         return schemas.Idle(status="idle")
-    # Without the members that an invoke token must not read.
-    return InvocationState.model_validate(dict(invocation))
+    return schemas.RunSummary.of(invocation)
 
 
 @router.get("/health")
@@ -68,7 +73,7 @@ async def last_run(
 ) -> schemas.LastRun:
     """Returns 503 unless a scheduled run ended well in that time: a dead-man's check for an external monitor.
 
-    Such a run has mentors, is not dry, and ended `success` or `partial`. The answer is cached for half a minute.
+    Such a run is not dry, and ended `success` or `partial`. The answer is cached for half a minute.
     """
     last_success = await services.last_success.get(services.runs.last_success)
     found, now = last_success.run, last_success.now

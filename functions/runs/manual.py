@@ -32,7 +32,7 @@ REFUSALS = {
 
 
 async def start_run(
-    services: Services, request: RunRequest, *, idempotency_key: str | None, respond_async: bool
+    services: Services, request: RunRequest, triggered_by: str, *, idempotency_key: str | None, respond_async: bool
 ) -> tuple[Invocation, bool]:
     """Opens the run and works one slice on it, or with `respond_async` has the database request a slice.
 
@@ -62,6 +62,9 @@ async def start_run(
         dry_run=request.dry_run,
         retry_of=members["retry_of"],
         note=request.note,
+        reason=request.reason,
+        triggered_by=triggered_by,
+        requested_by=request.triggered_by,
         request_slice=respond_async,
     )
     invocation = opened.invocation

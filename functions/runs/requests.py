@@ -22,6 +22,8 @@ def _distinct(values: list[Value]) -> list[Value]:
 
 # PostgreSQL stores no NUL.
 Note = Annotated[str, Field(max_length=MAX_NOTE_LENGTH, pattern=r"^[^\x00]*$")]
+Reason = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")]
 ScenarioName = Annotated[str, Field(min_length=1, max_length=100)]
 ChosenTypes = Annotated[list[ScenarioName], Field(min_length=1, max_length=100), AfterValidator(_distinct)]
 RunMentors = Annotated[list[Id], Field(min_length=1, max_length=MAX_CHOSEN_MENTORS), AfterValidator(_distinct)]
@@ -49,6 +51,10 @@ class RunRequest(RequestShape):
     include_unknown: StrictBool = Field(
         default=False,
         description="Only with retry_of: also what failed as `outcome_unknown`, and may make the engine act again.",
+    )
+    reason: Reason | None = Field(default=None, description="Why it is requested.")
+    triggered_by: Name | None = Field(
+        default=None, description="Who requests it; kept as `requested_by`. `triggered_by` is the authenticated caller."
     )
     note: Note | None = Field(default=None, description="For people.")
 

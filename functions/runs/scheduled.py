@@ -18,12 +18,13 @@ from shared.invocation import InvocationSummary
 
 
 async def run_slice(
-    services: Services, requested_slot: datetime | None, *, named_in: str, dispatch_id: int | None
+    services: Services, requested_slot: datetime | None, triggered_by: str, *, named_in: str, dispatch_id: int | None
 ) -> tuple[InvocationSummary | None, bool]:
     """Opens the due slot unless it is open, then works on what is open, for one time budget.
 
     Args:
         requested_slot: the slot that the caller named, a whole UTC minute.
+        triggered_by: kept with the run that this call opens.
         named_in: the member or header that names it, for the error.
 
     Returns:
@@ -35,7 +36,7 @@ async def run_slice(
     """
     async with services.measuring("schedule"):
         deadline = Deadline(services.config.time_budget_seconds)
-        slot = await services.slices.open_slot(services.now(), requested_slot)
+        slot = await services.slices.open_slot(services.now(), requested_slot, triggered_by)
         if slot.not_a_slot:
             detail = f"{named_in}: expected the slot that is due or one that was opened before, "
             detail += f"found {requested_slot:%Y-%m-%dT%H:%MZ}"

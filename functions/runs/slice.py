@@ -147,13 +147,12 @@ async def _finish(services: Services, invocation_id: str, unread: DatabaseError 
     invocation = finished.invocation
     if finished.ended_now and invocation is not None:
         failures = {cause.code: cause.count for cause in finished.failures}
-        duration = invocation.duration
         log_event(
             "invocation_finished",
             f"Invocation finished: {invocation.trigger}, {invocation.status}",
             level=logging.INFO if invocation.status == "success" else logging.WARNING,
             **invocation.log_fields,
-            duration_ms=round(duration.total_seconds() * 1000) if duration is not None else None,
+            duration_ms=invocation.duration_ms,
             counts=invocation.counts.model_dump(),
             failures=failures,
             other_failures=invocation.counts.failed - sum(failures.values()),

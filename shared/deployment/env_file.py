@@ -40,7 +40,7 @@ def change_tokens(path: Path, *, add: bool) -> None:
 
     Args:
         path: the file of settings.
-        add: a new token comes first and the others stay known; otherwise only the first one stays.
+        add: a new token comes first and the others stay known; otherwise only the first one stays, and the named ones.
 
     Raises:
         ConfigError: the file cannot be read, or lacks one of the lists.
@@ -54,6 +54,7 @@ def change_tokens(path: Path, *, add: bool) -> None:
     for name in names:
         tokens = split_tokens(settings[name])
         # 43 characters of A-Z a-z 0-9 - _, so 256 bits.
-        tokens = [secrets.token_urlsafe(32), *tokens] if add else tokens[:1]
+        bare, named = ([token for token in tokens if (":" in token) is has_name] for has_name in (False, True))
+        tokens = [secrets.token_urlsafe(32), *tokens] if add else bare[:1] + named
         # In each line of this name, so that no earlier one keeps an old token; the file is replaced as a whole.
         set_key(path, name, ",".join(tokens), quote_mode="never", follow_symlinks=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from shared.config import split_tokens
+from shared.config import split_name, split_tokens
 from shared.sanitize import sanitize
 
 LONGEST_ANSWER = 1024 * 1024
@@ -52,7 +52,9 @@ def describe_problem(answer: httpx.Response, secrets: Mapping[str, str]) -> str:
     texts = body.get("code"), body.get("detail") or body.get("message") or body.get("title")
     code, detail = (text if isinstance(text, str) else "" for text in texts)
     # Before they are cut: half of a secret is one as well.
-    for secret in sorted(split_tokens(",".join(secrets.values())), key=len, reverse=True):
+    hidden = split_tokens(",".join(secrets.values()))
+    hidden += [split_name(secret)[1] for secret in hidden]
+    for secret in sorted(hidden, key=len, reverse=True):
         code, detail = code.replace(secret, "[secret]"), detail.replace(secret, "[secret]")
     said = f"{answer.status_code} {sanitize(code, limit=80)}".rstrip()
     return f"{said}: {sanitize(detail, limit=300)}" if detail else said

@@ -94,7 +94,7 @@ class SmokeTest:
 
     def _send(self, method: str, path: str, body: object = None) -> httpx.Response:
         config = self.deployment.config
-        headers = {"Authorization": f"Bearer {config.scheduler_admin_tokens[0].get_secret_value()}"}
+        headers = {"Authorization": f"Bearer {config.admin_tokens()[0][1]}"}
         timeout = config.time_budget_seconds + 60
         return send(self.client, method, f"{self.url}{path}", headers=headers, json=body, timeout=timeout)
 

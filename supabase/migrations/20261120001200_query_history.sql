@@ -130,7 +130,8 @@ $$;
 -- The stored results of a run, in the order of users and scenario types, from after (p_after_user_id, p_after_scenario_type): all
 -- outcomes but not_triggered and not_evaluated, which have no rows. A null filter is none. A page searches 50,000 rows at most
 -- and holds some 8 MB at most, so it may be short, or empty, before the end.
--- Returns {"items": […], "next": {"user_id", "scenario_type"}, or null at the end}; null when there is no such run.
+-- Returns {"is_open": whether the run is, "items": […], "next": ["USER_ID", "SCENARIO_TYPE"], or null at the end}; null when there
+-- is no such run.
 create function public.scheduler_evaluations_page(
   p_invocation_id uuid,
   p_outcomes text[],
@@ -166,6 +167,7 @@ language sql stable security definer set search_path = '' set statement_timeout 
            end as position
   )
   select json_build_object(
+      'is_open', i.finished_at is null,
       'items', (
         select coalesce(json_agg(json_build_object(
             'user_id', user_id, 'scenario_type', scenario_type, 'outcome', outcome, 'attempts', attempts,
@@ -174,7 +176,7 @@ language sql stable security definer set search_path = '' set statement_timeout 
           from page
       ),
       'next', (
-        select json_build_object('user_id', searched.user_id, 'scenario_type', searched.scenario_type)
+        select json_build_array(searched.user_id, searched.scenario_type)
           from last
           join searched on searched.position = last.position
          where searched.position < (select max(position) from searched) or searched.position = 50000

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from functions.http.invocations import cursor_of
+from functions.http.cursors import cursor_of
 from shared.run_repository import Position
 from tests.emulator.errors import EmulatorError
 from tests.emulator.migrations import run_script
