@@ -74,6 +74,13 @@ def _to_canary(pair: dict[str, str] | None) -> MentorScenarios | None:
 Canary = Annotated[MentorScenarios | None, BeforeValidator(_to_canary)]
 
 
+class EndedInvocation(Shape):
+    """An invocation that ended, and the commonest causes of its failures."""
+
+    invocation: InvocationSummary
+    failures: list[Cause]
+
+
 class OpenedSlot(Shape):
     """What opening a slot found.
 
@@ -83,6 +90,7 @@ class OpenedSlot(Shape):
         open: what this slice is to enumerate and finish, the oldest first.
         more_open: more is open than that.
         poison_overdue: a poison batch has waited for ten minutes.
+        ended: runs that expired or that an operator ended, 50 at most; returned once, so the caller has to log them.
     """
 
     opened: bool
@@ -93,6 +101,7 @@ class OpenedSlot(Shape):
     canary: Canary
     alert_due: bool
     poison_overdue: bool
+    ended: list[EndedInvocation]
 
 
 class FinishedInvocation(Shape):
