@@ -77,6 +77,13 @@ def _to_canary(pair: dict[str, str] | None) -> MentorScenarios | None:
 Canary = Annotated[MentorScenarios | None, BeforeValidator(_to_canary)]
 
 
+class EndedInvocation(Shape):
+    """An invocation that ended, and the commonest causes of its failures."""
+
+    invocation: InvocationSummary
+    failures: list[Cause]
+
+
 class OpenedSlot(Shape):
     """What opening a slot found.
 
@@ -87,6 +94,7 @@ class OpenedSlot(Shape):
         more_open: more is open than that.
         engine_answered_recently: a batch with an answer of the engine was recorded within the last time budget.
         poison_overdue: a poison batch has waited for ten minutes.
+        ended: runs that expired or that an operator ended, 50 at most; returned once, so the caller has to log them.
     """
 
     opened: bool
@@ -98,6 +106,7 @@ class OpenedSlot(Shape):
     engine_answered_recently: bool
     alert_due: bool
     poison_overdue: bool
+    ended: list[EndedInvocation]
 
 
 class FinishedInvocation(Shape):

@@ -127,12 +127,7 @@ class RunSummary(Shape):
     def of(cls, run: InvocationState) -> Self:
         """Returns the summary of a run."""
         return cls(
-            total_active_mentors=run.counts.mentors,
-            total_evaluated=run.users_evaluated,
-            total_dispatched=run.notifications_dispatched,
-            total_suppressed=run.counts.suppressed,
-            total_errors=run.counts.failed,
-            completed=not run.is_open,
+            **run.totals,
             remaining=run.mentors_remaining,
             **run.model_dump(include=cls.model_fields.keys() & type(run).model_fields.keys()),
         )
