@@ -17,6 +17,7 @@ from tenacity.stop import stop_after_attempt, stop_before_delay, stop_never
 
 from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
+from shared.engine_health import EngineHealth
 from shared.engine_protocol import BATCH, EngineProtocol, EvaluationContext
 from shared.engine_response import CHECK_ACCESS, EngineResponse
 from shared.errors import (
@@ -46,9 +47,6 @@ CONNECT_SHARE = 0.9
 # A Retry-After for all calls is waited for within a slice up to this share of the time that is left.
 MAX_WAIT_FRACTION = 0.5
 BACK_OFF = wait_random_exponential(multiplier=0.2, max=8)
-# Users whose calls may fail without an answer in between before the engine is taken to be down, where no canary can
-# tell. Where every second call fails, that many in a row are one chance in 500.
-MAX_FAILING_USERS = 8
 
 
 def wait_before_retry(state: RetryCallState) -> float:
@@ -88,9 +86,7 @@ class EngineClient:
         self.timeout_seconds = timeout_seconds
         self.max_attempts = max_attempts
         self._sleep = sleep
-        self.answers = 0  # calls that the engine answered or refused so far: two readings show whether it is down
-        self._answered_at = -math.inf  # on the time budgets' clock
-        self._failing_since: set[str] = set()  # users whose calls failed since an answer, as many as matter
+        self.health = EngineHealth()
         self._canary: tuple[EvaluationContext, MentorScenarios] | None = None
         self._not_before = -math.inf  # on the time budgets' clock
 
@@ -104,6 +100,19 @@ class EngineClient:
             sleep=self._sleep,
             retry_error_callback=self._give_up,
         )
+
+    async def repeat(
+        self, first: EngineTransientError, call: Callable[[], Awaitable[EngineResponse]], deadline: Deadline
+    ) -> EngineResponse:
+        """Repeats a call as `retrying` says, with the failure of its first attempt counted."""
+        failures = [first]
+
+        async def attempt() -> EngineResponse:
+            if failures:
+                raise failures.pop()
+            return await call()
+
+        return await self.retrying(deadline)(attempt)
 
     def _give_up(self, state: RetryCallState) -> None:
         """Raises the last failure, and marks whether the deadline ended the attempts rather than their maximum."""
@@ -147,7 +156,7 @@ class EngineClient:
                 with measured as call:
                     answer = await self._send(context, users, deadline, call)
             except InvalidEngineRequestError:
-                self._note_answer(deadline)
+                self.health.note_answer(deadline)
                 self.suggest_canary(context, users[0])
                 raise
             except EngineTransientError as error:
@@ -159,31 +168,12 @@ class EngineClient:
                 raise
             except EngineAccessError as error:
                 is_about_pair = self.protocol.is_single and error.code == "engine_http_404"
-                if is_about_pair and self._answers_others(users[0], deadline):
+                if is_about_pair and self.health.answers_others(users[0].user_id, deadline):
                     raise InvalidEngineRequestError(error.code, error.message.removesuffix(CHECK_ACCESS)) from error
                 raise
-        self._note_answer(deadline)
+        self.health.note_answer(deadline)
         self._canary = (context, users[0])
         return answer
-
-    def _note_answer(self, deadline: Deadline) -> None:
-        self.answers += 1
-        self._failing_since.clear()
-        self.suggest_answer(deadline)
-
-    def suggest_answer(self, deadline: Deadline) -> None:
-        """Notes that the engine answered a call lately, perhaps one of another process."""
-        self._answered_at = deadline.clock()
-
-    def _answers_others(self, failing: MentorScenarios, deadline: Deadline) -> bool:
-        """Returns whether the engine answered within the last time budget, and few users failed since.
-
-        The second, because an outage shall not fail as many users as it has time for.
-        """
-        if len(self._failing_since) <= MAX_FAILING_USERS:
-            self._failing_since.add(failing.user_id)
-        was_recent = deadline.clock() - self._answered_at <= deadline.seconds
-        return was_recent and len(self._failing_since) <= MAX_FAILING_USERS
 
     def _apply_retry_after(self, seconds: float, error: EngineError, deadline: Deadline) -> None:
         remaining = deadline.remaining()
@@ -217,7 +207,7 @@ class EngineClient:
         `evaluate` raises about all calls, and `DeadlineExceededError`.
         """
         if not self.protocol.dry_run:
-            return self._answers_others(failing, deadline)
+            return self.health.answers_others(failing.user_id, deadline)
         if self._canary is None:
             return False
         context, user = self._canary
@@ -250,16 +240,17 @@ class EngineClient:
                 call.answered(answer.status)
             return self.protocol.read(answer, context, users)
         except HttpTimeoutError as error:
-            code, message, is_sent = "engine_timeout", str(error), not error.is_connecting
+            is_sent = not error.is_connecting
             if is_sent and remaining < self.timeout_seconds:
-                code, message = "time_budget_exceeded", "the time budget ended during the call"
+                late = "the time budget ended during the call"
                 if self.may_repeat(dry_run=context.dry_run):
-                    raise DeadlineExceededError(message) from error
-            elif is_sent:
-                message = f"no answer within {self.timeout_seconds:g} s"
-            raise EngineTransientError(code, message, overloaded=True, may_have_acted=is_sent) from error
+                    raise DeadlineExceededError(late) from error
+                raise EngineTransientError("time_budget_exceeded", late) from error
+            slow = f"no answer within {self.timeout_seconds:g} s" if is_sent else str(error)
+            raise EngineTransientError("engine_timeout", slow, overloaded=True, may_have_acted=is_sent) from error
         except HttpBodyError as error:
             raise EngineTransientError("engine_bad_answer", str(error)) from error
         except HttpError as error:
-            is_sent = not error.is_connecting
-            raise EngineTransientError("engine_unreachable", str(error), may_have_acted=is_sent) from error
+            raise EngineTransientError(
+                "engine_unreachable", str(error), may_have_acted=not error.is_connecting
+            ) from error

@@ -49,7 +49,7 @@ class FailureIsolation:
         self._engine = engine
         self._context = context
         self._deadline = deadline
-        self._answers_seen = engine.answers
+        self._answers_seen = engine.health.answers
         # Users whose calls outlived their retries.
         self._failing: list[Users] = []
         # The deadline passed before some user had all attempts of the retry policy.
@@ -93,9 +93,9 @@ class FailureIsolation:
         """
         while self._failing:
             failing, self._failing = self._failing, []
-            if self._engine.answers == self._answers_seen:
+            if self._engine.health.answers == self._answers_seen:
                 await self._probe_engine([user for users in failing for user in users])
-            self._answers_seen = self._engine.answers
+            self._answers_seen = self._engine.health.answers
             await gather_or_cancel(self._bisect_failing(self._ledger.unresolved(users)) for users in failing)
         if self._deadline_hit:
             raise DeadlineExceededError("the time budget ended before some user had all attempts")
@@ -125,14 +125,7 @@ class FailureIsolation:
 
     async def _call_after(self, first: EngineTransientError, users: Users) -> EngineResponse:
         """Calls with retries; `first` counts as the first attempt, also for the halves of a call refused later."""
-        failures = [first]
-
-        async def attempt() -> EngineResponse:
-            if failures:
-                raise failures.pop()
-            return await self.call(users)
-
-        return await self._engine.retrying(self._deadline)(attempt)
+        return await self._engine.repeat(first, partial(self.call, users), self._deadline)
 
     async def _retry_user(self, user: MentorScenarios, response: EngineResponse) -> None:
         """Repeats the pairs that `response` left open; those that stay open fail by the engine's last result."""

@@ -8,6 +8,7 @@ is not sent of the user's when it stops fails by what stopped it. So users that 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from functions.runs.result_ledger import ResultLedger, Users
 from shared.concurrency import gather_or_cancel
@@ -99,7 +100,7 @@ class SingleCalls:
 
     async def _evaluate_pair(self, pair: MentorScenarios, user: MentorScenarios) -> None:
         try:
-            response: EngineResponse = await self._engine.retrying(self._deadline)(self._call, pair, user)
+            response = await self._call_with_retries(pair, user)
         except InvalidEngineRequestError as error:
             self._ledger.fail(pair, error)
         except EngineOutcomeUnknownError as error:
@@ -115,6 +116,12 @@ class SingleCalls:
             self._ledger.fail(pair, error)
         else:
             self._ledger.store_final([pair], response)
+
+    async def _call_with_retries(self, pair: MentorScenarios, user: MentorScenarios) -> EngineResponse:
+        try:
+            return await self._call(pair, user)
+        except EngineTransientError as first:
+            return await self._engine.repeat(first, partial(self._call, pair, user), self._deadline)
 
     async def _call(self, pair: MentorScenarios, user: MentorScenarios) -> EngineResponse:
         def before_sending() -> None:

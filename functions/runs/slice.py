@@ -54,7 +54,7 @@ async def process_open_runs(
         context = EvaluationContext(newest.id, newest.scheduled_for, engine_scope=f"dry:{newest.id}", dry_run=True)
         services.engine.suggest_canary(context, canary)
     if engine_answered_recently:
-        services.engine.suggest_answer(deadline)
+        services.engine.health.suggest_answer(deadline)
     worker = BatchWorker(services, deadline, manual_only=manual_only, poison_overdue=poison_overdue)
     stats = worker.stats
     permit_id = services.slices.new_permit_id()

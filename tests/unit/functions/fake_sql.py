@@ -13,6 +13,7 @@ from shared.slice_repository import SliceRepository
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
 from tests.unit.functions.fake_engine import FakeEngine
+from tests.unit.functions.single_engine import SingleEngine
 
 SLOT = "2026-11-23T02:00:00+00:00"
 RUN_ID = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a11"
@@ -76,7 +77,7 @@ def opened_now() -> dict[str, Any]:
     return slot_answer(opened=True, invocation=running, open=[open_row(enumeration_done=False)])
 
 
-def make_services(database: FakeDatabase, engine: FakeEngine, **settings: str) -> Services:
+def make_services(database: FakeDatabase, engine: FakeEngine | SingleEngine, **settings: str) -> Services:
     """The clients of a process whose every call goes to these two."""
     config = make_config(**settings)
     return Services(

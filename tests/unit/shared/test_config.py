@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from shared.config import ScenarioEvaluationConfig
 from shared.deployment.env_file import read_env_file
 from shared.deployment.settings import TARGETS
+from shared.engine_protocol import BATCH, SINGLE, protocol_of
 from shared.errors import ConfigError
 from tests.emulator.staging import ROOT
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, REQUIRED, make_config
@@ -210,6 +211,7 @@ def test_a_whole_number_has_a_least_and_a_greatest_value(key: str, least: str, m
         ("ENGINE_MAX_CONCURRENCY_TOTAL", "64", "32", "(32), at least twice it, found 32: it is handed out"),
         ("ENGINE_MAX_CONCURRENCY_TOTAL", "96", "80", "(32), at least twice it, found 80: it is handed out"),
         ("ALERT_WEBHOOK_URL", WEBHOOK, "", "ALERT_WEBHOOK_URL: missing, although ALERT_WEBHOOK_SECRET is set"),
+        ("ENGINE_SUPPORTS", "", "dry_run", "ENGINE_SUPPORTS: expected only with ENGINE_PROTOCOL=single"),
         (
             *("SCHEDULER_ADMIN_TOKENS", f"{ADMIN_TOKEN},{ADMIN_TOKEN}", f"{ADMIN_TOKEN},{INVOKE_TOKEN}"),
             "expected no token that is also in SCHEDULER_INVOKE_TOKENS",
@@ -220,6 +222,23 @@ def test_settings_that_do_not_go_together_are_refused(key: str, good: str, bad: 
     others = {"ALERT_WEBHOOK_SECRET": SIGNING_SECRET, "ALERT_WEBHOOK_URL": WEBHOOK}
     make_config(**others | {key: good})
     assert expected in refused_with(**others | {key: bad})
+
+
+def test_a_single_call_is_about_one_pair_and_supports_what_is_named() -> None:
+    single = {"ENGINE_PROTOCOL": "single"}
+    for supports, expected in (("", ()), (" idempotency, dry_run,", ("idempotency", "dry_run"))):
+        config = make_config(**single, ENGINE_SUPPORTS=supports, ENGINE_TYPES_PER_CALL="1")
+        assert (config.engine_users_per_call, config.engine_types_per_call) == (1, 1)
+        recorded = config.recorded_settings()
+        assert (recorded["engine_protocol"], tuple(recorded["engine_supports"])) == ("single", expected)
+    both = protocol_of(make_config())
+    assert (both.path, both.dry_run, both.idempotency) == (BATCH.path, True, True)
+    named = protocol_of(make_config(**single, ENGINE_SUPPORTS="dry_run"))
+    assert (named.path, named.dry_run, named.idempotency) == (SINGLE.path, True, False)
+    text = refused_with(**single, ENGINE_USERS_PER_CALL="100", ENGINE_TYPES_PER_CALL="2", ENGINE_SUPPORTS="dry-run")
+    assert "ENGINE_USERS_PER_CALL: expected 1, or not set, with ENGINE_PROTOCOL=single, found 100" in text
+    assert named_in(text) == {"ENGINE_USERS_PER_CALL", "ENGINE_TYPES_PER_CALL", "ENGINE_SUPPORTS"}
+    assert named_in(refused_with(ENGINE_PROTOCOL="both")) == {"ENGINE_PROTOCOL"}
 
 
 def test_a_signing_secret_holds_24_to_64_bytes() -> None:
