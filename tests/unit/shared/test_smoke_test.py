@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -87,6 +88,13 @@ def test_existing_mentors_get_a_dry_run(function: Function, capsys: pytest.Captu
     function.tester.dry_run()
     assert function.received[-1][0] == MENTORS
     assert "no mentor is active yet" in capsys.readouterr().out
+
+
+def test_no_dry_run_is_sent_to_an_engine_without_them(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+    environment = {**REQUIRED, "DATABASE_URL": "postgresql://postgres:hush@db/postgres", "ENGINE_PROTOCOL": "single"}
+    replace(function.tester, deployment=check("container", environment, {})).dry_run()
+    assert function.received == []
+    assert "supports no dry runs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
