@@ -66,7 +66,7 @@ def open_row(**members: Any) -> dict[str, Any]:
 def slot_answer(**members: Any) -> dict[str, Any]:
     """What `scheduler_open_slot` answers; by default there is nothing to be done."""
     usual: dict[str, Any] = dict.fromkeys(("opened", "not_a_slot", "more_open", "alert_due", "poison_overdue"), False)
-    return usual | {"clock": SLOT, "invocation": None, "open": [], "canary": None} | members
+    return usual | {"clock": SLOT, "invocation": None, "open": [], "canary": None, "ended": []} | members
 
 
 def opened_now() -> dict[str, Any]:
