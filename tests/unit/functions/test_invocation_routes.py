@@ -268,18 +268,21 @@ async def test_a_slice_names_its_dispatch_when_it_ends(function: Function) -> No
     assert function.sql.arguments_of("scheduler_claim")["manual_only"] is False
 
 
+SKIPPED = ENDED | {"status": "skipped", "error_code": "overlap", "lateness_seconds": None}
+
+
 @pytest.mark.parametrize(
     ("slot", "finished", "status", "expected"),
     [
         (slot_answer(), RUNNING, 200, {"status": "idle"}),
         (slot_answer(open=[open_row(trigger="manual")]), RUNNING, 202, {"status": "idle"}),
-        (slot_answer(opened=True, invocation=ENDED), None, 200, seen_by_clock(ENDED, deduplicated=False)),
+        (slot_answer(opened=True, invocation=SKIPPED), None, 200, seen_by_clock(SKIPPED, deduplicated=False)),
         (slot_answer(invocation=ENDED), None, 200, seen_by_clock(ENDED, deduplicated=True)),
         (OPENED, None, 200, seen_by_clock(RUNNING, deduplicated=False)),
         (OPENED, ENDED, 200, seen_by_clock(ENDED, deduplicated=False)),
         (OPENED | {"more_open": True}, ENDED, 202, seen_by_clock(ENDED, deduplicated=False)),
     ],
-    ids=["idle", "another run is open", "ended", "ended before", "deleted meanwhile", "ended meanwhile", "more open"],
+    ids=["idle", "another run is open", "skipped", "ended before", "deleted meanwhile", "ended meanwhile", "more open"],
 )
 async def test_a_start_returns_the_slots_run_and_202_while_work_is_left(
     function: Function, slot: dict[str, Any], finished: dict[str, Any] | None, status: int, expected: dict[str, Any]
