@@ -50,7 +50,10 @@ def test_code_schema_and_document_have_the_same_events() -> None:
         *("", "Traceback (most recent call last):", "[]", "  SUPABASE_URL: missing"),
         *(
             json.dumps(LINE | changes)
-            for changes in ({"event": "caller_came"}, {"severity": "info"}, {"who": "me"}, {"component": "mine"}, {"time": "2026-11-23"})
+            for changes in (
+                *({"event": "caller_came"}, {"severity": "info"}, {"who": "me"}, {"time": "2026-11-23"}),
+                {"component": "mine"},
+            )
         ),
         json.dumps(LINE | {"event": "engine_results_dropped", "dropped": "1"}),
     ],

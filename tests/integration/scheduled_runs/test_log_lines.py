@@ -15,7 +15,10 @@ from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-PUBLISHED = ("scheduler_run_started", "scheduler_run_partial", "scheduler_run_completed", "scheduler_run_failed")
+PUBLISHED = (
+    *("scheduler_run_started", "scheduler_run_partial", "mentor_evaluation_error"),
+    *("scheduler_run_completed", "scheduler_run_failed"),
+)
 
 
 async def test_each_published_event_is_in_the_log_once(harness: Harness) -> None:
@@ -23,35 +26,32 @@ async def test_each_published_event_is_in_the_log_once(harness: Harness) -> None
     poison, *_ = mentors = await harness.add_mentors(20)
     function = await harness.start_function()
     caller = Caller(harness, function)
-
-    def logged() -> list[dict[str, Any]]:
-        return harness.log_lines(function, *PUBLISHED, "mentor_evaluation_error")
-
     harness.engine.rules = [rules.respond(401)]
     assert (await harness.fire(function)).status_code == 202
     harness.engine.rules = [rules.refuse_calls_with([poison])]
     await harness.execute(b"update scheduler.settings set engine_paused_until = now()")
-    scheduled = (await harness.fire(function)).json()
-    started, left, failed, completed = lines = logged()
-    assert [line["event"] for line in lines] == [*PUBLISHED[:2], "mentor_evaluation_error", "scheduler_run_completed"]
+
+    run = (await harness.fire(function)).json()
+
+    started, left, failed, completed = lines = harness.log_lines(function, *PUBLISHED)
+    assert [line["event"] for line in lines] == [*PUBLISHED[:4]]
     for line in (started, completed):
-        assert (line["invocation_id"], line["triggered_by"]) == (scheduled["id"], "invoke")
+        assert (line["invocation_id"], line["triggered_by"]) == (run["id"], "invoke")
     assert left["remaining_unprocessed_count"] == 20
     assert (failed["peer_mentor_id"], failed["error_type"]) == (poison, "evaluation_logic_error")
-    summary = {name: scheduled[name] for name in scheduled if name.startswith("total_")}
-    summary |= {name: scheduled[name] for name in ("status", "completed", "duration_ms")}
+    summary = {name: run[name] for name in run if name in ("status", "completed", "duration_ms") or "total_" in name}
     assert completed == completed | summary | {"status": "partial", "total_errors": 2, "pages_processed": 1}
 
     harness.engine.rules = [rules.respond(401)]
-    run = await caller.run({"user_ids": mentors[:3], "reason": "asked for by Ann Miller"})
+    manual = await caller.run({"user_ids": mentors[:3], "reason": "asked for by Ann Miller"})
     marked = {"status": "failed", "error_message": "wrong texts, says Ann Miller"}
-    assert (await caller.send("PUT", f"/{run['id']}", json=marked)).status_code == 200
+    assert (await caller.send("PUT", f"/{manual['id']}", json=marked)).status_code == 200
     await asyncio.gather(*(harness.fire(function) for _ in range(3)))
 
-    lines = logged()[4:]
+    started, left, failed = lines = harness.log_lines(function, *PUBLISHED)[4:]
     assert [line["event"] for line in lines] == [*PUBLISHED[:2], "scheduler_run_failed"]
-    assert [lines[0]["triggered_by"], lines[1]["remaining_unprocessed_count"]] == ["admin", 3]
-    assert (lines[2]["invocation_id"], lines[2]["error_code"]) == (run["id"], "marked_failed")
+    assert (started["triggered_by"], left["remaining_unprocessed_count"]) == ("admin", 3)
+    assert (failed["invocation_id"], failed["error_code"]) == (manual["id"], "marked_failed")
     assert "Ann Miller" not in function.log_path.read_text()
 
 
