@@ -11,6 +11,8 @@ from functions.runs.requests import Name, Note, Reason, RequestShape
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
 
 StoredOutcome = Literal["triggered", "suppressed", "skipped", "failed"]
+# Beyond so many invocations only a cursor leads: the database steps over all that come before a page.
+MAX_OFFSET = 10_000
 
 
 def _require_plus(value: object) -> object:
@@ -68,6 +70,7 @@ class ListQuery(RequestShape):
     page: int | None = Field(
         default=None,
         ge=1,
+        le=MAX_OFFSET + 1,
         description="From 1; not with cursor or user_id. At most 10,000 invocations come before it, a cursor leads on.",
     )
     cursor: Cursor | None = None

@@ -115,8 +115,8 @@ class FakeSql:
             "scheduler_active_mentors": self._active,
             "scheduler_last_success": {"clock": SLOT, "run": None},
         }
-        nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished", "evaluations_page")
-        self.answers |= dict.fromkeys(f"scheduler_{name}" for name in nothing)
+        nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished")
+        self.answers |= dict.fromkeys(f"scheduler_{name}" for name in (*nothing, "evaluations_page"))
         self.database = FakeDatabase(
             rows, most_rows=most_rows, functions={name: partial(self._answer, name) for name in self.answers}
         )
