@@ -112,7 +112,7 @@ async def test_an_end_without_a_slice_is_given_to_one_slice(core: SqlCore, worke
     await worker.finish(await recorded_run(core, worker, ["triggered"]))
     cancelled, marked, expired = runs = [await core.open_manual_run(worker, [pairs([1])]) for _ in range(3)]
     await worker.cancel(cancelled)
-    await core.owner.run("select scheduler.terminate(%s, 'failed', 'wrong texts')", marked)
+    await worker.update(marked, status="failed", error_message="wrong texts")
     await core.expire_now(expired)
     await core.make_callable()
     await core.owner.run("select scheduler.dispatch()")

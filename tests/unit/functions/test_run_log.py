@@ -41,10 +41,9 @@ async def test_a_slice_logs_runs_that_ended_before_it(log: LogLines, status: str
     same |= {"pages_processed": 2}
     ended = summarized(users_evaluated=8, notifications_dispatched=3, lateness_seconds=None, **same)
     ended["counts"] |= {"mentors": 10, "triggered": 4, "suppressed": 1, "failed": 5}
-    causes = [{"code": "engine_timeout", "count": 3, "is_lower_bound": False}]
+    about = {"invocation": ended, "failures": [{"code": "engine_timeout", "count": 3, "is_lower_bound": False}]}
     function = Function()
-    given = slot_answer(not_a_slot=True, ended=[{"invocation": ended, "failures": causes}] * 2)
-    function.sql.answers["scheduler_open_slot"] = given
+    function.sql.answers["scheduler_open_slot"] = slot_answer(not_a_slot=True, ended=[about, about])
     assert (await function.start({"scheduled_for": "2020-01-01T00:00:00Z"})).status_code == 422
     line, _ = log.of(f"scheduler_run_{event}")
     totals = {"active_mentors": 10, "evaluated": 8, "dispatched": 3, "suppressed": 1, "errors": 5}
