@@ -108,24 +108,6 @@ async def test_a_run_waiting_for_the_engine_expires_saying_so(core: SqlCore, wor
     assert [(one["error_code"], one["error_message"]) for one in ended] == [rejected, rejected, (None, None)]
 
 
-async def test_an_end_without_a_slice_is_given_to_one_slice(core: SqlCore, worker: Worker) -> None:
-    await worker.finish(await recorded_run(core, worker, ["triggered"]))
-    cancelled, marked, expired = runs = [await core.open_manual_run(worker, [pairs([1])]) for _ in range(3)]
-    await worker.cancel(cancelled)
-    await worker.update(marked, status="failed", error_message="wrong texts")
-    await core.expire_now(expired)
-    await core.make_callable()
-    await core.owner.run("select scheduler.dispatch()")
-    assert await core.posted() == 1
-    slots = await core.slots()
-    answers = await asyncio.gather(*(one.open_slot(*slots) for one in await core.workers(3)))
-    given = {ended["invocation"]["id"]: ended for answer in answers for ended in answer["ended"]}
-    assert sum(len(answer["ended"]) for answer in answers) == len(given)
-    errors = {run: given[run]["invocation"]["error_code"] for run in given}
-    assert errors == dict(zip(runs, (None, "marked_failed", "expired"), strict=True))
-    assert {str(ended["failures"]) for ended in given.values()} == {"[]"}
-
-
 async def test_every_overdue_run_expires_though_one_cannot(core: SqlCore, worker: Worker) -> None:
     stuck, *others = [await core.open_manual_run(worker, [pairs([1])]) for _ in range(4)]
     for run in (stuck, *others[1:]):
