@@ -15,7 +15,7 @@ from tests.unit.functions.fake_sql import RUN_ID, mentor_id
 from tests.unit.functions.http_function import Function, problem_in
 from tests.unit.log_lines import LogLines
 
-RESULTS, CSV = f"/{RUN_ID}/evaluations", {"Accept": "text/csv"}
+RESULTS = f"/{RUN_ID}/evaluations"
 ANY = dict.fromkeys(("outcomes", "code", "scenario_type", "after_user_id", "after_scenario_type"))
 
 
@@ -86,15 +86,3 @@ async def test_what_cannot_be_streamed_has_a_status(
     function.sql.answers["scheduler_evaluations_page"] = answer
     problem_in(await function.ask("GET", RESULTS + query, headers={"Accept": accept}), status, code)
     assert len(log.all()) == (status == 503)
-
-
-async def test_a_failure_in_the_middle_breaks_the_csv_off(function: Function, log: LogLines) -> None:
-    def answer(arguments: dict[str, Any]) -> dict[str, Any]:
-        if arguments["after_user_id"]:
-            raise DatabaseUnavailableError("away")
-        return page(row(1), following=(mentor_id(1), "milestone"))
-
-    function.sql.answers["scheduler_evaluations_page"] = answer
-    with pytest.raises(DatabaseUnavailableError):
-        await function.ask("GET", RESULTS, headers=CSV)
-    assert [line["event"] for line in log.all()] == ["database_unavailable"]
