@@ -1,4 +1,4 @@
-"""The seven endpoints of `/api/v1/scheduler-invocations`: each parses the request, calls, and returns the answer."""
+"""The endpoints of `/api/v1/scheduler-invocations`: each parses the request, calls, and returns the answer."""
 
 from __future__ import annotations
 
