@@ -1,7 +1,7 @@
 """Logs: one JSON object a line on standard output.
 
-Each line has `time`, `severity` and `message` (as Google Cloud Logging reads them), `component`, `event` (a stable name),
-`trace_id` (the same for everything one request caused) and the fields of its event, described in
+Each line has `time`, `severity` and `message` (as Google Cloud Logging reads them), `component`, `event` (a stable
+name), `trace_id` (the same for everything one request caused) and the fields of its event, described in
 docs/log-events.schema.json. No line is written for a single evaluation, and no line has a secret, or personal data
 beyond a user id.
 """

@@ -54,7 +54,7 @@ async def handle_start(
         response.status_code = 202
     if invocation is None:
         return schemas.Idle(status="idle")
-    return schemas.RunSummary.of(invocation)
+    return schemas.RunSummary.of(invocation, services.now())
 
 
 @router.get("/health")

@@ -57,8 +57,7 @@ def change_tokens(path: Path, *, add: bool) -> None:
         if name == "SCHEDULER_ADMIN_TOKENS":
             named = [token for token in tokens if split_name(token)[0] != "admin"]
             tokens = [split_name(token)[1] for token in tokens if token not in named]
-        if tokens:
-            # 43 characters of A-Z a-z 0-9 - _, so 256 bits.
-            tokens = [secrets.token_urlsafe(32), *tokens] if add else tokens[:1]
+        # 43 characters of A-Z a-z 0-9 - _, so 256 bits.
+        tokens = [secrets.token_urlsafe(32), *tokens] if add else tokens[:1]
         # In each line of this name, so that no earlier one keeps an old token; the file is replaced as a whole.
         set_key(path, name, ",".join([*tokens, *named]), quote_mode="never", follow_symlinks=True)

@@ -184,9 +184,10 @@ class Harness:
         )
         return list(found[0])
 
-    def log_lines(self, function: FunctionProcess) -> list[dict[str, Any]]:
-        """What the function logged, each line parsed: a line that is no JSON object fails the test."""
-        return [json.loads(line) for line in function.log_path.read_text().splitlines()]
+    def log_lines(self, function: FunctionProcess, *events: str) -> list[dict[str, Any]]:
+        """What the function logged, or only these events; a line that is no JSON object fails the test."""
+        lines = [json.loads(line) for line in function.log_path.read_text().splitlines()]
+        return [line for line in lines if not events or line["event"] in events]
 
 
 @contextlib.asynccontextmanager

@@ -53,9 +53,9 @@ async def test_hostile_answers_cost_only_the_users_they_are_for(harness: Harness
         pair: "failed" if pair[0] in affected else outcome for pair, outcome in harness.expected_pairs().items()
     }
     await harness.check_truth(invocation)
-    lines = harness.log_lines(function)
-    assert sorted(line["user_id"] for line in lines if line["event"] == "user_failed") == sorted(affected)
-    assert [line for line in lines if line["event"] == "engine_results_dropped"]
+    failed = harness.log_lines(function, "mentor_evaluation_error")
+    assert sorted(line["peer_mentor_id"] for line in failed) == sorted(affected)
+    assert harness.log_lines(function, "engine_results_dropped")
 
 
 async def test_hostile_texts_are_sanitized(harness: Harness) -> None:
@@ -92,8 +92,7 @@ async def test_hostile_texts_are_sanitized(harness: Harness) -> None:
     )
     assert dict(kept) == {mentors[3]: STORED_TEXT, mentors[4]: "1" + "0" * 299, mentors[5]: None}
     assert await harness.queue_lengths() == [0, 0, 0]
-    lines = harness.log_lines(function)
-    assert [line["event"] for line in lines if line["event"] in ("forged", "log")] == []
+    assert harness.log_lines(function, "forged", "log") == []
     assert "ann@example.org" not in function.log_path.read_text()
 
 
@@ -125,7 +124,6 @@ async def test_a_code_for_each_pair_keeps_answers_short(harness: Harness) -> Non
     assert fired_again.json()["id"] == invocation["id"]
     assert "a note" not in fired_again.text
     assert not any(user_id in fired_again.text for user_id in mentors)
-    lines = harness.log_lines(function)
-    assert len([line for line in lines if line["event"] == "user_failed"]) == 3 * 20
-    (finished,) = (line for line in lines if line["event"] == "invocation_finished")
-    assert (len(finished["failures"]), finished["other_failures"]) == (20, 3000 - 20)
+    assert len(harness.log_lines(function, "mentor_evaluation_error")) == 3 * 20
+    (ended,) = harness.log_lines(function, "scheduler_run_failed")
+    assert (len(ended["failures"]), ended["other_failures"]) == (20, 3000 - 20)

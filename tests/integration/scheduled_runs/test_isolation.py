@@ -39,5 +39,5 @@ async def test_exactly_the_poison_users_fail_beside_transient_errors(harness: Ha
     assert set(causes["engine_http_422"]["sample_user_ids"]) <= poison
     assert causes["engine_missing_result"]["sample_user_ids"] == [left_out]
     await harness.check_truth(invocation)
-    failed = [line["user_id"] for line in harness.log_lines(function) if line["event"] == "user_failed"]
-    assert sorted(failed) == sorted([*poison, left_out])
+    failed = harness.log_lines(function, "mentor_evaluation_error")
+    assert sorted(line["peer_mentor_id"] for line in failed) == sorted([*poison, left_out])

@@ -24,7 +24,7 @@ ODD_SEGMENTS = [
     "x" * 20_000,
 ]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-EVENTS = {"invocation_opened", "mentors_enumerated", "batch_recorded", "invocation_finished", "slice_ended"}
+EVENTS = {"scheduler_run_started", "mentors_enumerated", "batch_recorded", "scheduler_run_completed", "slice_ended"}
 
 
 async def test_every_active_mentor_is_evaluated_for_every_applicable_type(harness: Harness) -> None:
@@ -64,7 +64,7 @@ async def test_every_active_mentor_is_evaluated_for_every_applicable_type(harnes
     assert lines.keys() == EVENTS
     assert {line["trace_id"] for line in lines.values()} == {TRACE}
     assert lines["slice_ended"]["invocation_ids"] == [invocation["id"]]
-    finished = lines["invocation_finished"]
+    finished = lines["scheduler_run_completed"]
     assert (finished["invocation_id"], finished["counts"]) == (invocation["id"], invocation["counts"])
     assert datetime.fromisoformat(finished["slot"]) == datetime.fromisoformat(invocation["scheduled_for"])
 

@@ -68,7 +68,7 @@ def slot_answer(**members: Any) -> dict[str, Any]:
     """What `scheduler_open_slot` answers; by default there is nothing to be done."""
     usual: dict[str, Any] = dict.fromkeys(("opened", "not_a_slot", "more_open", "alert_due", "poison_overdue"), False)
     usual["engine_answered_recently"] = False
-    return usual | {"clock": SLOT, "invocation": None, "open": [], "canary": None} | members
+    return usual | {"clock": SLOT, "invocation": None, "open": [], "canary": None, "ended": []} | members
 
 
 def opened_now() -> dict[str, Any]:
@@ -117,8 +117,8 @@ class FakeSql:
             "scheduler_active_mentors": self._active,
             "scheduler_last_success": {"clock": SLOT, "run": None},
         }
-        nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished", "evaluations_page")
-        self.answers |= dict.fromkeys(f"scheduler_{name}" for name in nothing)
+        nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished")
+        self.answers |= dict.fromkeys(f"scheduler_{name}" for name in (*nothing, "evaluations_page"))
         self.database = FakeDatabase(
             rows, most_rows=most_rows, functions={name: partial(self._answer, name) for name in self.answers}
         )

@@ -78,8 +78,8 @@ async def test_all_mentors_are_evaluated_within_the_call(function: Function, log
     assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_end_slice", "scheduler_get"]
     claims = [arguments for name, arguments in function.sql.database.called if name == "scheduler_claim"]
     assert {claim["manual_only"] for claim in claims} == {True}, "scheduled runs are left to other slices"
-    (opened,) = log.of("invocation_opened")
-    assert (opened["invocation_id"], opened["trigger"]) == (str(run.id), "manual")
+    (started,) = log.of("scheduler_run_started")
+    assert (started["invocation_id"], started["trigger"]) == (str(run.id), "manual")
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def test_every_missing_wrong_or_conflicting_setting_is_named_at_once() -> None:
         ("SCENARIO_TYPES", '[{"type": "a", "segments": ["b", "\\u0000"]}]', "entry 1, 'segments', entry 2: expected "),
         ("SCENARIO_TYPES", "@/nowhere.json", "cannot read the file: [Errno 2] No such file"),
         ("SCHEDULER_INVOKE_TOKENS", " , ,", "SCHEDULER_INVOKE_TOKENS: expected at least one"),
+        ("SCHEDULER_ADMIN_TOKENS", f"a:{'x' * 32},a:{'y' * 32}", "expected each name once, found twice: a"),
+        ("SCHEDULER_ADMIN_TOKENS", f"admin:{'x' * 32},{'y' * 32}", "expected each name once, found twice: admin"),
     ],
 )
 def test_an_error_says_what_was_expected_and_what_was_found(key: str, value: str, said: str) -> None:
@@ -84,7 +86,7 @@ def test_no_secret_is_in_an_error_nor_in_its_traceback() -> None:
         "SCENARIO_ENGINE_URL": "https://hush:hu/sh@x",
         "SCENARIO_ENGINE_TOKEN": "h\u00fcsh-hush",
         "SCHEDULER_INVOKE_TOKENS": "hush",
-        "SCHEDULER_ADMIN_TOKENS": f"{ADMIN_TOKEN},hush",
+        "SCHEDULER_ADMIN_TOKENS": f"{ADMIN_TOKEN},hush,anna:hush,Hush:{ADMIN_TOKEN},:hush,{'hush' * 9}:{ADMIN_TOKEN}",
         "ALERT_WEBHOOK_URL": "hooks.example.org/hush",
         "ALERT_WEBHOOK_SECRET": "whsec_hush",
     }
@@ -153,6 +155,12 @@ def test_each_role_has_tokens_of_32_to_256_characters() -> None:
             assert f"{key}, entry 2: expected 32 to 256 printable ASCII" in refused_with(**{key: f"{'x' * 32},{bad}"})
 
 
+def test_an_admin_token_may_have_a_name() -> None:
+    name, token = "a-z_0-9".ljust(32, "9"), "x:" * 16
+    config = make_config(SCHEDULER_ADMIN_TOKENS=f"{ADMIN_TOKEN}, {name}:{token}, {ADMIN_TOKEN}-next")
+    assert config.admin_tokens() == [("admin", ADMIN_TOKEN), (name, token), ("admin", f"{ADMIN_TOKEN}-next")]
+
+
 def test_a_secret_that_no_header_can_carry_is_refused() -> None:
     keys = ("SUPABASE_SECRET_KEY", "SCENARIO_ENGINE_TOKEN", "SCHEDULER_INVOKE_TOKENS")
     for character in "\n\r\0\x7f \u00fc\udcff":
@@ -213,7 +221,7 @@ def test_a_whole_number_has_a_least_and_a_greatest_value(key: str, least: str, m
         ("ALERT_WEBHOOK_URL", WEBHOOK, "", "ALERT_WEBHOOK_URL: missing, although ALERT_WEBHOOK_SECRET is set"),
         ("ENGINE_SUPPORTS", "", "dry_run", "ENGINE_SUPPORTS: expected only with ENGINE_PROTOCOL=single"),
         (
-            *("SCHEDULER_ADMIN_TOKENS", f"{ADMIN_TOKEN},{ADMIN_TOKEN}", f"{ADMIN_TOKEN},{INVOKE_TOKEN}"),
+            *("SCHEDULER_ADMIN_TOKENS", f"{ADMIN_TOKEN},{ADMIN_TOKEN}", f"{ADMIN_TOKEN},anna:{INVOKE_TOKEN}"),
             "expected no token that is also in SCHEDULER_INVOKE_TOKENS",
         ),
     ],
