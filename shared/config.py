@@ -19,7 +19,16 @@ from zoneinfo import ZoneInfo
 
 import idna
 from cronsim import CronSimError
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
@@ -216,6 +225,14 @@ _AdminTokens = Annotated[
     tuple[_AdminToken, ...], BeforeValidator(split_tokens), AfterValidator(_check_names), Field(min_length=1)
 ]
 _Hours = Annotated[_Whole, Field(ge=1, le=MOST_HOURS)]
+_Supports = Annotated[tuple[Literal["dry_run", "idempotency"], ...], BeforeValidator(split_tokens)]
+
+_DEFAULTS_OF_SINGLE = {"ENGINE_SUPPORTS": "", "ENGINE_USERS_PER_CALL": "1", "ENGINE_TYPES_PER_CALL": "1"}
+_ONE_PAIR: Final[tuple[str, Callable[[Any, Any], bool], str]] = (
+    "engine_protocol",
+    lambda number, protocol: protocol == "batch" or number == 1,
+    "expected 1, or not set, with ENGINE_PROTOCOL={1}, found {0}",
+)
 
 # By field: the field above it that it is compared with, when that is right, and what was expected.
 _RELATIONS: Final[Mapping[str, tuple[str, Callable[[Any, Any], bool], str]]] = {
@@ -243,6 +260,13 @@ _RELATIONS: Final[Mapping[str, tuple[str, Callable[[Any, Any], bool], str]]] = {
         lambda timeout, budget: timeout < budget,
         "expected less than TIME_BUDGET_SECONDS ({1}), found {0:g}",
     ),
+    "engine_supports": (
+        "engine_protocol",
+        lambda supports, protocol: protocol == "single",
+        "expected only with ENGINE_PROTOCOL=single: the protocol {1} has both dry_run and idempotency",
+    ),
+    "engine_users_per_call": _ONE_PAIR,
+    "engine_types_per_call": _ONE_PAIR,
     "invocation_expires_after_hours": (
         "engine_key_ttl_hours",
         lambda expiry, memory: expiry <= memory,
@@ -274,6 +298,8 @@ class ScenarioEvaluationConfig(Settings):
     batch_visibility_seconds: Annotated[_Whole, Field(ge=1, le=24 * 60 * 60)] = 60
     max_batch_deliveries: Annotated[_Whole, Field(ge=3, le=100)] = 5
     max_workers: Annotated[_Whole, Field(ge=1, le=100)] = 4
+    engine_protocol: Literal["batch", "single"] = "batch"
+    engine_supports: _Supports = ("dry_run", "idempotency")
     engine_users_per_call: UpTo1000 = 100
     engine_types_per_call: UpTo1000 | None = None
     engine_max_concurrency: UpTo1000 = 32
@@ -297,6 +323,12 @@ class ScenarioEvaluationConfig(Settings):
     )
     otel_exporter_otlp_endpoint: Url | None = Field(None, exclude=True)
     otel_exporter_otlp_protocol: Literal["http/protobuf"] = Field("http/protobuf", exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_defaults_of_single(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Adds what is not set and has another default with the protocol `single`."""
+        return _DEFAULTS_OF_SINGLE | settings if settings.get("ENGINE_PROTOCOL") == "single" else settings
 
     @field_validator(*_RELATIONS)
     @classmethod

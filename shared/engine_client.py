@@ -9,19 +9,22 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from tenacity.stop import stop_after_attempt, stop_before_delay, stop_never
 
 from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
-from shared.engine_response import EngineResponse, read_response
+from shared.engine_health import EngineHealth
+from shared.engine_protocol import BATCH, EngineProtocol, EvaluationContext
+from shared.engine_response import CHECK_ACCESS, EngineResponse
 from shared.errors import (
     DeadlineExceededError,
+    EngineAccessError,
     EngineError,
+    EngineOutcomeUnknownError,
     EngineTransientError,
     EngineUnavailableError,
     InvalidEngineRequestError,
@@ -46,25 +49,6 @@ MAX_WAIT_FRACTION = 0.5
 BACK_OFF = wait_random_exponential(multiplier=0.2, max=8)
 
 
-@dataclass(frozen=True)
-class EvaluationContext:
-    """What all calls of one invocation have in common; see `EvaluationBatch`."""
-
-    invocation_id: str
-    scheduled_for: str
-    engine_scope: str
-    dry_run: bool
-
-    def body(self, users: Sequence[MentorScenarios]) -> bytes:
-        """Returns the body of a call about these users, as the contract says."""
-        evaluations = [
-            {"user_id": user_id, "scenario_types": types, "idempotency_key_prefix": f"{self.engine_scope}:{user_id}"}
-            for user_id, types, _ in users
-        ]
-        of_all = {"invocation_id": self.invocation_id, "scheduled_for": self.scheduled_for, "dry_run": self.dry_run}
-        return orjson.dumps(of_all | {"evaluations": evaluations})
-
-
 def wait_before_retry(state: RetryCallState) -> float:
     """Returns the engine's Retry-After where there is one, and otherwise the pause of `BACK_OFF`, in seconds."""
     error = state.outcome.exception() if state.outcome else None
@@ -80,6 +64,7 @@ class EngineClient:
         url: str,
         token: str,
         *,
+        protocol: EngineProtocol = BATCH,
         limiter: AdaptiveLimiter,
         timeout_seconds: float,
         max_attempts: int,
@@ -95,12 +80,13 @@ class EngineClient:
             "User-Agent": "scenario-evaluation-scheduler",
         }
         connect_seconds = min(CONNECT_SECONDS, CONNECT_SHARE * timeout_seconds)
-        self._client = connect(f"{url}/v1/evaluations", headers, connect_seconds=connect_seconds)
+        self._client = connect(url + protocol.path, headers, connect_seconds=connect_seconds)
+        self.protocol = protocol
         self.limiter = limiter
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self.max_attempts = max_attempts
         self._sleep = sleep
-        self.answers = 0  # calls that the engine answered or refused so far: two readings show whether it is down
+        self.health = EngineHealth()
         self._canary: tuple[EvaluationContext, MentorScenarios] | None = None
         self._not_before = -math.inf  # on the time budgets' clock
 
@@ -115,6 +101,19 @@ class EngineClient:
             retry_error_callback=self._give_up,
         )
 
+    async def repeat(
+        self, first: EngineTransientError, call: Callable[[], Awaitable[EngineResponse]], deadline: Deadline
+    ) -> EngineResponse:
+        """Repeats a call as `retrying` says, with the failure of its first attempt counted."""
+        failures = [first]
+
+        async def attempt() -> EngineResponse:
+            if failures:
+                raise failures.pop()
+            return await call()
+
+        return await self.retrying(deadline)(attempt)
+
     def _give_up(self, state: RetryCallState) -> None:
         """Raises the last failure, and marks whether the deadline ended the attempts rather than their maximum."""
         error = state.outcome.exception() if state.outcome else None
@@ -122,13 +121,25 @@ class EngineClient:
             error.deadline_exceeded = state.attempt_number < self.max_attempts
             raise error
 
+    def may_repeat(self, *, dry_run: bool) -> bool:
+        """Returns whether a call that may have reached the engine may be made again."""
+        return self.protocol.idempotency or dry_run
+
     async def evaluate(
-        self, context: EvaluationContext, users: Sequence[MentorScenarios], deadline: Deadline
+        self,
+        context: EvaluationContext,
+        users: Sequence[MentorScenarios],
+        deadline: Deadline,
+        *,
+        before_sending: Callable[[], None] = lambda: None,
     ) -> EngineResponse:
         """Makes one call about `users`, after any Retry-After that a call of this process was given.
 
+        `before_sending`: called when only the call itself is left to be done; what it raises prevents the call.
+
         Raises:
             EngineTransientError: the call failed; worth repeating as `retrying` says.
+            EngineOutcomeUnknownError: the call failed, and must not be repeated.
             InvalidEngineRequestError: the engine refuses this call.
             EngineAccessError: the engine refuses every call.
             EngineUnavailableError: the engine's Retry-After for all calls is longer than this slice should wait.
@@ -139,20 +150,28 @@ class EngineClient:
                 if pause >= deadline.remaining():
                     raise DeadlineExceededError("the time budget ends before the engine's Retry-After has passed")
                 await self._sleep(pause)
+            before_sending()
             measured = nullcontext() if self._telemetry is None else self._telemetry.engine_call(len(users))
             try:
                 with measured as call:
                     answer = await self._send(context, users, deadline, call)
             except InvalidEngineRequestError:
-                self.answers += 1
+                self.health.note_answer(deadline)
                 self.suggest_canary(context, users[0])
                 raise
-            except EngineError as error:
+            except EngineTransientError as error:
                 permit.overloaded = error.overloaded
                 if error.is_global and error.retry_after is not None:
                     self._apply_retry_after(error.retry_after, error, deadline)
+                if error.may_have_acted and not self.may_repeat(dry_run=context.dry_run):
+                    raise EngineOutcomeUnknownError(error) from error
                 raise
-        self.answers += 1
+            except EngineAccessError as error:
+                is_about_pair = self.protocol.is_single and error.code == "engine_http_404"
+                if is_about_pair and self.health.answers_others(users[0].user_id, deadline):
+                    raise InvalidEngineRequestError(error.code, error.message.removesuffix(CHECK_ACCESS)) from error
+                raise
+        self.health.note_answer(deadline)
         self._canary = (context, users[0])
         return answer
 
@@ -169,11 +188,26 @@ class EngineClient:
         if self._canary is None:
             self._canary = (context, user)
 
-    async def canary_responds(self, deadline: Deadline) -> bool:
+    async def require_others(self, error: EngineTransientError, failing: MentorScenarios, deadline: Deadline) -> None:
+        """Returns if the engine answers others than the failing user: poison, not an outage; otherwise it is down.
+
+        Raises:
+            EngineUnavailableError: it is down.
+            EngineAccessError, DeadlineExceededError: met by the canary.
+        """
+        if error.is_global or not await self.canary_responds(failing, deadline):
+            raise EngineUnavailableError(
+                error.code, f"the engine answers no call: {error.message}", retry_after=error.retry_after
+            ) from error
+
+    async def canary_responds(self, failing: MentorScenarios, deadline: Deadline) -> bool:
         """Returns whether the engine answers a dry run of the canary, the user that it answered last, if there is one.
 
-        Raises what `evaluate` raises about all calls, and `DeadlineExceededError`.
+        Where it supports no dry run, its other answers have to show whether only `failing` fails. Raises what
+        `evaluate` raises about all calls, and `DeadlineExceededError`.
         """
+        if not self.protocol.dry_run:
+            return self.health.answers_others(failing.user_id, deadline)
         if self._canary is None:
             return False
         context, user = self._canary
@@ -193,24 +227,30 @@ class EngineClient:
         if remaining <= 0:
             raise DeadlineExceededError("the time budget ended before the call")
         pairs = sum(len(user.scenario_types) for user in users)
+        body, headers = self.protocol.request(context, users)
+        headers["traceparent"] = traceparent() if call is None else call.traceparent
         try:
             answer = await self._client.post(
-                context.body(users),
-                {"traceparent": traceparent() if call is None else call.traceparent},
-                timeout_seconds=min(self._timeout_seconds, remaining),
+                body,
+                headers,
+                timeout_seconds=min(self.timeout_seconds, remaining),
                 max_bytes=ANSWER_BYTES + ANSWER_BYTES_PER_PAIR * pairs,
             )
-            if answer.status == 200 and answer.unreadable is not None:
-                raise answer.unreadable
+            if call is not None:
+                call.answered(answer.status)
+            return self.protocol.read(answer, context, users)
         except HttpTimeoutError as error:
-            if remaining < self._timeout_seconds and not error.is_connecting:
-                raise DeadlineExceededError("the time budget ended during the call") from error
-            slow = str(error) if error.is_connecting else f"no answer within {self._timeout_seconds:g} s"
-            raise EngineTransientError("engine_timeout", slow, overloaded=True) from error
+            is_sent = not error.is_connecting
+            if is_sent and remaining < self.timeout_seconds:
+                late = "the time budget ended during the call"
+                if self.may_repeat(dry_run=context.dry_run):
+                    raise DeadlineExceededError(late) from error
+                raise EngineTransientError("time_budget_exceeded", late) from error
+            slow = f"no answer within {self.timeout_seconds:g} s" if is_sent else str(error)
+            raise EngineTransientError("engine_timeout", slow, overloaded=True, may_have_acted=is_sent) from error
         except HttpBodyError as error:
             raise EngineTransientError("engine_bad_answer", str(error)) from error
         except HttpError as error:
-            raise EngineTransientError("engine_unreachable", str(error)) from error
-        if call is not None:
-            call.answered(answer.status)
-        return read_response(answer, users)
+            raise EngineTransientError(
+                "engine_unreachable", str(error), may_have_acted=not error.is_connecting
+            ) from error

@@ -22,6 +22,7 @@ from shared.post_client import HttpResponse
 from shared.sanitize import sanitize
 
 MAX_ERROR_LENGTH = 300
+MAX_EXCERPT_LENGTH = 200
 MAX_CODE_LENGTH = 64
 # A wrong header must not pause a process for a day.
 MAX_RETRY_AFTER_SECONDS = 3600.0
@@ -33,9 +34,10 @@ _EMAIL = re.compile(r"[^\s@<>,;:]+@[^\s@<>,;:]+")
 _PLAIN_ID = re.compile(r"[0-9A-Za-z-]{1,300}")
 _NOT_A_CODE = re.compile(r"[^a-z0-9_.…-]+")
 # What names one user or one call, not a cause.
-_ID_IN_A_CODE = re.compile(
-    r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|(?<![0-9a-z])[0-9a-f]{32}(?![0-9a-z])|[0-9]{6,}"
+_ID = re.compile(
+    r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|(?<![0-9a-z])[0-9a-f]{32}(?![0-9a-z])|[0-9]{6,}", re.IGNORECASE
 )
+CHECK_ACCESS = "; check its URL and token"
 # The engine's own word, to the one value that all results share.
 _PLAIN: dict[str, Outcome] = {"triggered": "triggered", "not_triggered": "not_triggered", "suppressed": "suppressed"}
 
@@ -59,20 +61,44 @@ class EngineResponse:
         return not self.retryable and None not in self.results.values()
 
 
-def read_response(response: HttpResponse, users: Sequence[MentorScenarios]) -> EngineResponse:
-    """Returns the result of each pair of the call; raises what `EngineClient.evaluate` says of the engine's answer."""
+def _require_success(response: HttpResponse, *statuses: int) -> None:
+    """Raises what another status means, and why there is no body where it could not be read."""
     status = response.status
-    if status == 200:
-        return _read_results(response, users)
-    code = f"engine_http_{status}"
+    if status in statuses:
+        if response.unreadable is not None:
+            raise response.unreadable
+        return
+    excerpt = _excerpt(response)
+    code, message = f"engine_http_{status}", f"the engine answered {status}{excerpt and f': {excerpt}'}"
     if status in (408, 429) or status >= 500:
-        message, overloaded = f"the engine answered {status}", status in (429, 503)
-        raise EngineTransientError(code, message, retry_after=_retry_after(response), overloaded=overloaded)
+        raise EngineTransientError(
+            code,
+            message,
+            retry_after=_retry_after(response),
+            overloaded=status in (429, 503),
+            may_have_acted=status not in (408, 429, 503),
+        )
     if status in (401, 403, 404) or 300 <= status < 400:
-        raise EngineAccessError(code, f"the engine answered {status}: check its URL and token")
+        raise EngineAccessError(code, message + CHECK_ACCESS)
     if status >= 400:
-        raise InvalidEngineRequestError(code, f"the engine answered {status}")
-    raise EngineTransientError("engine_bad_answer", f"expected status 200, found {status}")
+        raise InvalidEngineRequestError(code, message)
+    expected = " or ".join(map(str, statuses))
+    raise EngineTransientError("engine_bad_answer", f"expected status {expected}, found {status}")
+
+
+def _excerpt(response: HttpResponse) -> str:
+    """Returns what the engine said of a failure: a problem's title and detail, or a message; without ids in it."""
+    try:
+        document = _read_json(response)
+    except EngineTransientError:
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    parts = [document.get("title"), document.get("detail")]
+    if not any(parts):
+        parts = [document.get("message") or _error_of(document).get("message")]
+    said = ": ".join(part[: 4 * MAX_EXCERPT_LENGTH] for part in parts if isinstance(part, str) and part)
+    return sanitize(_ID.sub("…", harmless(said)), limit=MAX_EXCERPT_LENGTH)
 
 
 def _retry_after(response: HttpResponse) -> float | None:
@@ -96,7 +122,9 @@ def _http_date(value: str) -> datetime | None:
         return None
 
 
-def _read_results(response: HttpResponse, users: Sequence[MentorScenarios]) -> EngineResponse:
+def read_results(response: HttpResponse, users: Sequence[MentorScenarios]) -> EngineResponse:
+    """Returns the result of each pair of a `batch` call; raises what `EngineClient.evaluate` says of the answer."""
+    _require_success(response, 200)
     document = _read_json(response)
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list):
@@ -119,6 +147,24 @@ def _read_results(response: HttpResponse, users: Sequence[MentorScenarios]) -> E
             continue
     read_pairs = len(answered) - [*answered.values()].count(None)
     return EngineResponse(answered, retryable, dropped=len(results) - read_pairs)
+
+
+def read_decision(response: HttpResponse, users: Sequence[MentorScenarios], *, dry_run: bool) -> EngineResponse:
+    """Returns the result of the pair of a `single` call; raises what `EngineClient.evaluate` says of the answer."""
+    _require_success(response, 200, 201)
+    ((user_id, (scenario_type,), _),) = users
+    document = _read_json(response)
+    answered = document if isinstance(document, dict) else {}
+    found_user, found_type, should_notify = map(answered.get, ("user_id", "scenario_type", "should_notify"))
+    if not isinstance(found_user, str) or not isinstance(found_type, str) or not isinstance(should_notify, bool):
+        expected = "expected an object with user_id, scenario_type and should_notify, true or false"
+        raise EngineTransientError("engine_bad_answer", expected)
+    if (found_user.lower(), found_type) != (user_id.lower(), scenario_type):
+        raise EngineTransientError("engine_bad_answer", "expected the pair of the call, found another", dropped=1)
+    pair = (user_id, scenario_type)
+    notification_id = _id_of(answered.get("id")) if should_notify and not dry_run else None
+    outcome: Outcome = "triggered" if should_notify else "not_triggered"
+    return EngineResponse({pair: EvaluationResult(*pair, outcome, notification_id=notification_id)}, (), dropped=0)
 
 
 def _read_json(response: HttpResponse) -> Any:
@@ -176,7 +222,7 @@ def _code_of(text: str) -> str:
 
     Cut first: looking for addresses takes time with the square of the length.
     """
-    code = _ID_IN_A_CODE.sub("…", _EMAIL.sub("address", text[: 4 * MAX_CODE_LENGTH].lower()))
+    code = _ID.sub("…", _EMAIL.sub("address", text[: 4 * MAX_CODE_LENGTH].lower()))
     return _NOT_A_CODE.sub("_", code)[:MAX_CODE_LENGTH]
 
 

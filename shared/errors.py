@@ -12,6 +12,7 @@
     │   └── MentorsViewError            the view `active_peer_mentors` cannot be read as it is
     └── EngineError                 carries a stable code
         ├── EngineTransientError        this call failed, a repeat may not: time-out, refused, reset, 408, 429, 5xx
+        ├── EngineOutcomeUnknownError   as that, but the engine may have acted, and a repeat might make it act again
         ├── InvalidEngineRequestError   something in this very call is not acceptable: 400, 413, 422
         ├── EngineAccessError           the engine refuses every call, a wrong token or address: 401, 403, 404
         └── EngineUnavailableError      the engine is down; no pair fails by it
@@ -23,6 +24,9 @@ Foreign errors are translated where they arise (`database.py`, `http_client.py`,
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+# Also known to the SQL: retries leave out pairs that failed by it, unless asked for.
+OUTCOME_UNKNOWN = "outcome_unknown"
 
 
 class SchedulerError(Exception):
@@ -107,7 +111,7 @@ class MentorsViewError(DatabaseError):
 
 
 class EngineError(SchedulerError):
-    """Carries a stable code and a message, which are recorded; neither holds an answer's body, nor personal data.
+    """Carries a stable code and a message, which are recorded; of an answer's body they hold a cleaned excerpt at most.
 
     `retry_after`: the engine's, in seconds; `overloaded`: fewer calls at a time would be better.
     """
@@ -126,9 +130,37 @@ class EngineError(SchedulerError):
 
 
 class EngineTransientError(EngineError):
-    """`deadline_exceeded`: the deadline passed before the maximum of attempts, so no user has failed."""
+    """A repeat may succeed.
+
+    `deadline_exceeded`: the deadline passed before the maximum of attempts, so no user has failed.
+    `may_have_acted`: the call may have reached the engine, which may have done what it asks for.
+    `dropped`: results in the answer that are not of the call.
+    """
 
     deadline_exceeded = False
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        overloaded: bool = False,
+        may_have_acted: bool = True,
+        dropped: int = 0,
+    ) -> None:
+        super().__init__(code, message, retry_after=retry_after, overloaded=overloaded)
+        self.may_have_acted = may_have_acted
+        self.dropped = dropped
+
+
+class EngineOutcomeUnknownError(EngineError):
+    """The engine does not promise idempotency, and may have acted on this call: it must not be sent again."""
+
+    def __init__(self, cause: EngineTransientError) -> None:
+        message = f"the engine may have acted, and the call is not repeated: {cause.message}"
+        super().__init__(OUTCOME_UNKNOWN, message)
+        self.cause = cause
 
 
 class InvalidEngineRequestError(EngineError):

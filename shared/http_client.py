@@ -96,4 +96,4 @@ def _translated(error: RequestError | BuilderError, connect_seconds: float) -> H
             said += " (SSL_CERT_FILE names no file of certificates)"
     if "request or response body error" in causes and "error reading a body from connection" not in causes:
         return HttpBodyError(f"the body cannot be unpacked: {said}")
-    return HttpError(f"no connection: {said}" if is_connecting else said)
+    return HttpError(f"no connection: {said}" if is_connecting else said, is_connecting=is_connecting)

@@ -137,8 +137,20 @@ class InvocationState(Shape):
     @property
     def log_fields(self) -> dict[str, Any]:
         """Returns the fields that each log line about this invocation has."""
-        same = self.model_dump(include={"trigger", "status", "lateness_seconds", "error_code"})
+        same = self.model_dump(include={"trigger", "triggered_by", "status", "lateness_seconds", "error_code"})
         return {"invocation_id": str(self.id), "slot": self.scheduled_for.isoformat(), **same}
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """Returns the published totals, which `POST /` answers and the log has at a run's end."""
+        return {
+            "completed": not self.is_open,
+            "total_active_mentors": self.counts.mentors,
+            "total_evaluated": self.users_evaluated,
+            "total_dispatched": self.notifications_dispatched,
+            "total_suppressed": self.counts.suppressed,
+            "total_errors": self.counts.failed,
+        }
 
 
 class InvocationSummary(InvocationState):

@@ -1,8 +1,9 @@
 """Logs: one JSON object a line on standard output.
 
-Each line has `time`, `severity` and `message` (as Google Cloud Logging reads them), `event` (a stable name), `trace_id`
-(the same for everything one request caused) and the fields of its event, described in docs/log-events.schema.json. No
-line is written for a single evaluation, and no line has a secret, or personal data beyond a user id.
+Each line has `time`, `severity` and `message` (as Google Cloud Logging reads them), `component`, `event` (a stable
+name), `trace_id` (the same for everything one request caused) and the fields of its event, described in
+docs/log-events.schema.json. No line is written for a single evaluation, and no line has a secret, or personal data
+beyond a user id.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from limits.strategies import FixedWindowRateLimiter
 from pythonjsonlogger.json import JsonFormatter
 
 _logger = logging.getLogger("scheduler")
+COMPONENT = "scenario-scheduler"
 # Those of the server around the function: they have handlers of their own, which write plain text.
 SERVER_LOGGERS = ("gunicorn.error", "gunicorn.access", "uvicorn.error", "uvicorn.access")
 # Events of which any caller can cause as many as it sends requests.
@@ -71,6 +73,7 @@ class _Formatter(JsonFormatter):
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
         log_data["severity"] = logging.getLevelName(level)
         log_data["event"] = "log"
+        log_data["component"] = COMPONENT
         if record.name == _logger.name:
             super().add_fields(log_data, record, message_dict)
         else:

@@ -7,15 +7,22 @@ from typing import NamedTuple, Protocol
 
 
 class HttpError(Exception):
-    """The exchange failed. The text is the cause in the library's words: one bounded line without the URL."""
+    """The exchange failed. The text is the cause in the library's words: one bounded line without the URL.
+
+    `is_connecting`: there was no connection, so nothing of the request was sent; otherwise it may have arrived.
+    """
+
+    def __init__(self, text: str, *, is_connecting: bool = False) -> None:
+        super().__init__(text)
+        self.is_connecting = is_connecting
 
 
 class HttpTimeoutError(HttpError):
     """Connecting took longer than `connect_seconds`; None: the whole exchange took longer than it may."""
 
     def __init__(self, connect_seconds: float | None = None) -> None:
-        self.is_connecting = connect_seconds is not None
-        super().__init__(f"no connection within {connect_seconds:g} s" if self.is_connecting else "no answer in time")
+        text = "no answer in time" if connect_seconds is None else f"no connection within {connect_seconds:g} s"
+        super().__init__(text, is_connecting=connect_seconds is not None)
 
 
 class HttpBodyError(HttpError):

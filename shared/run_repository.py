@@ -32,6 +32,7 @@ class OpenedRun(Shape):
     outcome: OpenOutcome
     invocation: Invocation | None
     canary: Canary
+    engine_answered_recently: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class RunRepository(Repository):
 
         Args:
             invocation_id: a new UUID, so that a call repeated after a lost answer finds what it opened itself.
-            request: {"user_ids", "scenario_types"}, each a list or None for all.
+            request: {"user_ids", "scenario_types", "include_unknown"}, the first two a list or None for all.
             request_hash: a digest of the request, compared when the key is used again.
             triggered_by: the name of the authenticated caller.
             requested_by: whom the request names.

@@ -27,6 +27,7 @@ class Enumeration:
         retry_of: that invocation; None where it is gone.
         user_ids: in their order; None: all active mentors.
         scenario_types: None: all that apply.
+        include_unknown: of what another invocation left, also pairs whose outcome the engine left unknown.
     """
 
     cursor: str | None = None
@@ -35,6 +36,7 @@ class Enumeration:
     retry_of: str | None = None
     user_ids: tuple[str, ...] | None = None
     scenario_types: frozenset[str] | None = None
+    include_unknown: bool = False
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Enumeration:
@@ -48,6 +50,7 @@ class Enumeration:
             retry_of=row["retry_of"],
             user_ids=None if user_ids is None else tuple(user_ids),
             scenario_types=None if scenario_types is None else frozenset(scenario_types),
+            include_unknown=request.get("include_unknown", False),
         )
 
 
@@ -74,6 +77,13 @@ def _to_canary(pair: dict[str, str] | None) -> MentorScenarios | None:
 Canary = Annotated[MentorScenarios | None, BeforeValidator(_to_canary)]
 
 
+class EndedInvocation(Shape):
+    """An invocation that ended, and the commonest causes of its failures."""
+
+    invocation: InvocationSummary
+    failures: list[Cause]
+
+
 class OpenedSlot(Shape):
     """What opening a slot found.
 
@@ -82,7 +92,9 @@ class OpenedSlot(Shape):
         invocation: the slot's; None where there is none.
         open: what this slice is to enumerate and finish, the oldest first.
         more_open: more is open than that.
+        engine_answered_recently: a batch with an answer of the engine was recorded within the last time budget.
         poison_overdue: a poison batch has waited for ten minutes.
+        ended: runs that expired or that an operator ended, 50 at most; returned once, so the caller has to log them.
     """
 
     opened: bool
@@ -91,8 +103,10 @@ class OpenedSlot(Shape):
     open: list[Annotated[OpenInvocation, BeforeValidator(OpenInvocation.from_row)]]
     more_open: bool
     canary: Canary
+    engine_answered_recently: bool
     alert_due: bool
     poison_overdue: bool
+    ended: list[EndedInvocation]
 
 
 class FinishedInvocation(Shape):

@@ -13,6 +13,9 @@ from jsonschema_rs import Draft202012Validator
 SCHEMA_PATH = Path(__file__).parents[1] / "docs" / "log-events.schema.json"
 # What a process that refuses its configuration prints on standard error, beside its log line.
 REFUSAL = "The configuration is not usable:"
+# The shortest line of the schema.
+LINE = {"time": "2026-11-23T02:00:00.000+00:00", "severity": "INFO", "component": "scenario-scheduler"}
+LINE |= {"event": "client_disconnected", "message": "m"}
 
 
 class UndocumentedLineError(AssertionError):

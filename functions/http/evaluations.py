@@ -54,7 +54,8 @@ async def list_evaluations(
     services: Connected,
     invocation_id: Id,
     query: Annotated[schemas.EvaluationsQuery, Query()],
-    accept: Annotated[str, Header(description="`text/csv`: all results, streamed.")] = "*/*",
+    # Not in the document: there it is said by the media types of the answer (OpenAPI, "Parameter Object").
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> schemas.EvaluationPage | Response:
     """Lists the results that are stored: all but `not_triggered` and `not_evaluated`, which are only counted."""
     kind = parse_accept_header(accept, MIMEAccept).best_match([JSON, CSV])
@@ -95,9 +96,8 @@ async def _stream(read: _Read, invocation_id: Id, query: schemas.EvaluationsQuer
         detail = "expected an invocation that has ended: its results are still coming; read pages of JSON meanwhile"
         raise RequestError(409, "still_open", detail)
 
-    async def pages() -> AsyncIterator[str]:
+    async def lines(page: EvaluationsPage) -> AsyncIterator[str]:
         yield _lines([HEADINGS])
-        page = first
         while True:
             yield _lines(_cells(item) for item in page.items)
             if page.next is None:
@@ -106,7 +106,7 @@ async def _stream(read: _Read, invocation_id: Id, query: schemas.EvaluationsQuer
             page = await read(CSV_PAGE, page.next)
 
     name = f'attachment; filename="evaluations-{invocation_id}.csv"'
-    return StreamingResponse(pages(), media_type=f"{CSV}; charset=utf-8", headers={"Content-Disposition": name})
+    return StreamingResponse(lines(first), media_type=f"{CSV}; charset=utf-8", headers={"Content-Disposition": name})
 
 
 def _cells(item: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The seven endpoints of `/api/v1/scheduler-invocations`: each parses the request, calls, and returns the answer."""
+"""The endpoints of `/api/v1/scheduler-invocations`: each parses the request, calls, and returns the answer."""
 
 from __future__ import annotations
 
@@ -38,8 +38,6 @@ KeyHeader = Annotated[
         description="Chosen by the caller, in quotes or not: a request that comes again with its key is done once.",
     ),
 ]
-# Beyond so many invocations only a cursor leads: the database steps over what comes before a page.
-MAX_OFFSET = 10_000
 
 
 class _NotAnEndpoint(StringConvertor):
@@ -197,8 +195,8 @@ def _offset(query: schemas.ListQuery) -> int:
     expected = None
     if query.page is not None and (query.cursor is not None or query.user_id is not None):
         expected = "neither cursor nor user_id beside it"
-    elif offset > MAX_OFFSET:
-        expected = f"at most {MAX_OFFSET:,} invocations before it, found {offset:,}; follow next_cursor instead"
+    elif offset > schemas.MAX_OFFSET:
+        expected = f"at most {schemas.MAX_OFFSET:,} invocations before it, found {offset:,}; follow next_cursor instead"
     if expected is not None:
         raise RequestError(422, "invalid_field", f"page: expected {expected}", field="page")
     return offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -11,6 +12,8 @@ from functions.runs.requests import Name, Note, Reason, RequestShape
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
 
 StoredOutcome = Literal["triggered", "suppressed", "skipped", "failed"]
+# Beyond so many invocations only a cursor leads: the database steps over all that come before a page.
+MAX_OFFSET = 10_000
 
 
 def _require_plus(value: object) -> object:
@@ -68,6 +71,7 @@ class ListQuery(RequestShape):
     page: int | None = Field(
         default=None,
         ge=1,
+        le=MAX_OFFSET + 1,
         description="From 1; not with cursor or user_id. At most 10,000 invocations come before it, a cursor leads on.",
     )
     cursor: Cursor | None = None
@@ -120,21 +124,20 @@ class RunSummary(Shape):
     total_suppressed: int = Field(description="Evaluations.")
     total_errors: int = Field(description="Evaluations that failed.")
     remaining: int = Field(description="Mentors who were read and whose batch is not recorded.")
-    duration_ms: int | None = Field(description="From its start to its end; null while it is open.")
+    duration_ms: int = Field(
+        description="From its start to its end, or to now while it is open; 0 if it never started."
+    )
     error_code: str | None = Field(description="Why it ended as it did, or what it waits for.")
 
     @classmethod
-    def of(cls, run: InvocationState) -> Self:
+    def of(cls, run: InvocationState, now: datetime) -> Self:
         """Returns the summary of a run."""
+        took = (run.finished_at or now) - run.started_at if run.started_at else timedelta()
+        members = run.model_dump(include=cls.model_fields.keys() & type(run).model_fields.keys())
         return cls(
-            total_active_mentors=run.counts.mentors,
-            total_evaluated=run.users_evaluated,
-            total_dispatched=run.notifications_dispatched,
-            total_suppressed=run.counts.suppressed,
-            total_errors=run.counts.failed,
-            completed=not run.is_open,
+            **run.totals,
             remaining=run.mentors_remaining,
-            **run.model_dump(include=cls.model_fields.keys() & type(run).model_fields.keys()),
+            **members | {"duration_ms": max(0, round(took / timedelta(milliseconds=1)))},
         )
 
 

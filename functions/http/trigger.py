@@ -28,7 +28,10 @@ router = APIRouter(responses=problems(400, 500, 503))
     dependencies=[TOKEN],
     responses={
         200: {"description": "Nothing is left to do"},
-        202: {"model": schemas.RunSummary | schemas.Idle, "description": "More is to be done; the next slice continues"},
+        202: {
+            "model": schemas.RunSummary | schemas.Idle,
+            "description": "More is to be done; the next slice continues",
+        },
         **problems(401, 403, 413, 415, 422),
     },
 )
@@ -54,7 +57,7 @@ async def handle_start(
         response.status_code = 202
     if invocation is None:
         return schemas.Idle(status="idle")
-    return schemas.RunSummary.of(invocation)
+    return schemas.RunSummary.of(invocation, services.now())
 
 
 @router.get("/health")

@@ -16,14 +16,22 @@ from contextlib import asynccontextmanager
 from datetime import UTC
 
 from functions.runs.evaluation_batch import run_evaluation_batch
-from functions.runs.manual import check_types
+from functions.runs.manual import check_dry_run, check_types
 from functions.runs.peer_mentors import ActivePeerMentor, fetch_active_among
 from functions.runs.requests import BatchRequest
+from functions.runs.result_ledger import BatchResult
 from functions.runs.run_log import log_failed_users
 from functions.runs.services import Services
 from shared.config import ScenarioEvaluationConfig
 from shared.deadline import Deadline
-from shared.errors import DatabaseError, DeadlineExceededError, EngineAccessError, EngineUnavailableError, RequestError
+from shared.errors import (
+    DatabaseError,
+    DeadlineExceededError,
+    EngineAccessError,
+    EngineError,
+    EngineUnavailableError,
+    RequestError,
+)
 from shared.evaluations import (
     MENTOR_NOT_ACTIVE,
     SCENARIO_NOT_APPLICABLE,
@@ -58,6 +66,7 @@ async def evaluate_now(services: Services, request: BatchRequest, key: str | Non
         expected = "expected a key, so that a repeated request notifies no user twice; a dry run needs none"
         raise RequestError(422, "idempotency_key_missing", f"Idempotency-Key: {expected}", field="Idempotency-Key")
     check_types(request.scenario_types, config.enabled_types())
+    check_dry_run(services, dry_run=request.dry_run)
 
     deadline = Deadline(config.time_budget_seconds)
     active = await fetch_active_among(services.reader_database, user_ids)
@@ -80,17 +89,30 @@ async def evaluate_now(services: Services, request: BatchRequest, key: str | Non
         raise RequestError(503, "engine_unavailable", detail, headers=wait) from error
     except DeadlineExceededError as error:
         raise too_late from error
-    if evaluated.remaining:
+    if evaluated.remaining and services.engine.may_repeat(dry_run=request.dry_run):
         raise too_late
+    results = evaluated.results + list(_unsent(evaluated, users))
     log_event(
         "batch_evaluated",
-        f"Evaluation batch: {len(evaluated.results)} evaluations",
+        f"Evaluation batch: {len(results)} evaluations",
         dry_run=request.dry_run,
-        counts=dict(Counter(result.outcome for result in evaluated.results)),
+        counts=dict(Counter(result.outcome for result in results)),
         duration_ms=round(deadline.elapsed() * 1000),
     )
-    log_failed_users(evaluated.results)
-    return evaluated.results
+    log_failed_users(results)
+    return results
+
+
+def _unsent(evaluated: BatchResult, users: tuple[MentorScenarios, ...]) -> Iterator[EvaluationResult]:
+    """Yields results of the remaining users, as failed: to send the request again would repeat the others' calls."""
+    stop = evaluated.fatal_error or EngineError("time_budget_exceeded", "the time budget ended before the call")
+    for user_id, scenario_types, skip_reason in users:
+        if user_id in evaluated.remaining:
+            for pair in ((user_id, scenario_type) for scenario_type in scenario_types):
+                if skip_reason is None:
+                    yield EvaluationResult(*pair, "failed", 0, stop.code, stop.message)
+                else:
+                    yield EvaluationResult(*pair, "skipped", 0, skip_reason)
 
 
 @asynccontextmanager

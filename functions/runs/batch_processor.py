@@ -106,6 +106,8 @@ class BatchProcessor:
         evaluated = await self._evaluate(batch)
         if evaluated is None:
             return
+        if evaluated.fatal_error is not None:
+            self._stop_for_engine(evaluated.fatal_error)
         duration_ms = round((self._deadline.elapsed() - started) * 1000)
         outcomes = await log_run_result(evaluated, batch, duration_ms=duration_ms, queue=self._services.queue)
         if outcomes is not None:
@@ -119,18 +121,21 @@ class BatchProcessor:
         """Returns the results of a batch; None where it was released."""
         begins: list[float] = []
         count_delivery = False
+        engine = self._services.engine
         try:
-            # A fatal error ends evaluations, not records that are under way.
+            # A fatal error ends evaluations, not records that are under way, nor calls that must not be repeated.
             async with asyncio.timeout(None) as evaluation:
-                self._evaluations.add(evaluation)
+                if engine.may_repeat(dry_run=batch.dry_run):
+                    self._evaluations.add(evaluation)
                 try:
                     return await run_evaluation_batch(
                         batch,
-                        engine=self._services.engine,
+                        engine=engine,
                         config=self._services.config,
                         deadline=self._deadline,
                         on_calls=self._count_calls,
                         on_begin=lambda: begins.append(self._deadline.elapsed()),
+                        fatal_error=lambda: self.stats.fatal_error,
                     )
                 finally:
                     self._evaluations.discard(evaluation)

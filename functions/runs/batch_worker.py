@@ -52,6 +52,11 @@ class BatchWorker:
         self._calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
         # The queues may hold something that no claim has returned yet.
         self._queued = True
+        # Where a call cannot be repeated, a user is begun only if there is time for a whole call.
+        may_repeat = services.engine.protocol.idempotency
+        self._cutoff_seconds = max(
+            CLAIM_CUTOFF * deadline.seconds, 0.0 if may_repeat else config.engine_timeout_seconds
+        )
         self._enumeration_done = False
         self._poison_waits = False
 
@@ -87,7 +92,7 @@ class BatchWorker:
             raise self._processor.database_error
 
     def _may_begin(self) -> bool:
-        return not self._processor.is_stopped and self._deadline.remaining() > CLAIM_CUTOFF * self._deadline.seconds
+        return not self._processor.is_stopped and self._deadline.remaining() > self._cutoff_seconds
 
     def _may_claim(self) -> bool:
         return self._may_begin() and (self._queued or not self._enumeration_done)

@@ -9,20 +9,25 @@ A call carries many users, so a call that fails says nothing yet about any one o
   passes after each, is failed.
 - Pairs that the engine leaves out or calls retryable are retried user by user.
 - Users whose retries hit the deadline are `remaining`, and have not failed.
+
+All of that repeats calls. For an engine that does not promise idempotency see single_calls.py instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from functions.runs.failure_isolation import FailureIsolation
 from functions.runs.result_ledger import BatchResult, ResultLedger, Users
+from functions.runs.single_calls import SingleCalls
 from shared.concurrency import AdaptiveLimiter, gather_or_cancel
 from shared.config import ScenarioEvaluationConfig
 from shared.deadline import Deadline
-from shared.engine_client import EngineClient, EvaluationContext
+from shared.engine_client import EngineClient
+from shared.engine_protocol import EvaluationContext
 from shared.errors import DeadlineExceededError, EngineError, EngineTransientError, InvalidEngineRequestError
 from shared.evaluations import EvaluationBatch
 from shared.logs import log_event
@@ -38,19 +43,22 @@ async def run_evaluation_batch(
     deadline: Deadline,
     on_calls: Callable[[int], None] = lambda change: None,
     on_begin: Callable[[], None] = lambda: None,
+    fatal_error: Callable[[], EngineError | None] = lambda: None,
 ) -> BatchResult:
     """Evaluates a batch's pairs.
 
     On the last of `MAX_BATCH_DELIVERIES` pairs without a result at the deadline are failed, not released; after it no
-    call is made.
+    call is made. Nor is one for a dry run with an engine that supports none, and might notify.
 
     Args:
         on_calls: called with the number of first attempts to come, and with -1 for each that has ended.
         on_begin: called when the first calls are about to be made.
+        fatal_error: returns what ended all calls of the slice; for calls that cannot be cancelled.
 
     Raises:
         DeadlineExceededError: the deadline passed before any user had all results; release the batch.
-        EngineAccessError, EngineUnavailableError: the engine refuses access, or is down; release it as well.
+        EngineAccessError, EngineUnavailableError: the engine refuses access, or is down; release it as well. Where a
+            call must not be repeated and some users have results, the error is returned beside them.
     """
     users = [user for user in batch.users if user.skip_reason is None]
     ledger = ResultLedger(batch.users)
@@ -58,7 +66,24 @@ async def run_evaluation_batch(
         error = EngineError("worker_lost", "the batch was delivered too often without a result")
         ledger.fail_by_last_error(users, error)
         return ledger.result()
+    if batch.dry_run and not engine.protocol.dry_run:
+        error = EngineError("dry_run_not_supported", "the engine supports no dry runs (ENGINE_SUPPORTS), and may act")
+        ledger.fail_by_last_error(users, error)
+        return ledger.result()
     context = EvaluationContext(batch.invocation_id, batch.scheduled_for, batch.engine_scope, batch.dry_run)
+    late = EngineError("time_budget_exceeded", "the time budget ended before the engine answered")
+    if not engine.may_repeat(dry_run=batch.dry_run):
+        single = SingleCalls(ledger, engine, context, deadline, fatal_error=fatal_error, on_begin=on_begin)
+        await single.evaluate(users, on_calls)
+        _log_dropped(single.dropped)
+        result = ledger.result()
+        if single.fatal_error is not None:
+            if len(result.remaining) == len(users):
+                raise single.fatal_error
+            return replace(result, fatal_error=single.fatal_error)
+        if result.remaining:
+            return _at_the_deadline(ledger, users, late if batch.deliveries >= config.max_batch_deliveries else None)
+        return result
     isolation = FailureIsolation(ledger, engine, context, deadline)
     calls = list(_cut_into_calls(users, config.engine_users_per_call, config.engine_types_per_call))
     try:
@@ -66,22 +91,30 @@ async def run_evaluation_batch(
         await gather_or_cancel(step() for step in deferred)
         await isolation.isolate()
     except DeadlineExceededError:
-        if batch.deliveries >= config.max_batch_deliveries:
-            late = EngineError("time_budget_exceeded", "the time budget ended before the engine answered")
-            ledger.fail_by_last_error(users, late)
-        result = ledger.result()
-        if not result.results:
-            raise
-        return result
+        return _at_the_deadline(ledger, users, late if batch.deliveries >= config.max_batch_deliveries else None)
     finally:
-        # Once for the batch: its calls may be as many as its users.
-        if isolation.dropped:
-            log_event(
-                "engine_results_dropped",
-                "Engine results dropped: unreadable, or for pairs that were not in the call",
-                dropped=isolation.dropped,
-            )
+        _log_dropped(isolation.dropped)
     return ledger.result()
+
+
+def _at_the_deadline(ledger: ResultLedger, users: Users, late: EngineError | None) -> BatchResult:
+    """Returns what there is; fails the unresolved pairs where `late` is given."""
+    if late is not None:
+        ledger.fail_by_last_error(users, late)
+    result = ledger.result()
+    if not result.results:
+        raise DeadlineExceededError("the time budget ended before any user had all results")
+    return result
+
+
+def _log_dropped(dropped: int) -> None:
+    """Logs once for the batch: its calls may be as many as its users."""
+    if dropped:
+        log_event(
+            "engine_results_dropped",
+            "Engine results dropped: unreadable, or for pairs that were not in the call",
+            dropped=dropped,
+        )
 
 
 async def _make_first_attempts(

@@ -1,6 +1,7 @@
 """Isolates the users whose calls fail: bisection, single retries, the canary.
 
-A user is marked failed only while other calls, or the canary, succeed. Otherwise the engine is down.
+A user is marked failed only while other calls, or the canary, succeed. Otherwise the engine is down. Where the engine
+supports no dry run there is no canary: `EngineClient.canary_responds` goes by its other answers.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any
 from functions.runs.result_ledger import ResultLedger, Users
 from shared.concurrency import gather_or_cancel
 from shared.deadline import Deadline
-from shared.engine_client import EngineClient, EvaluationContext
+from shared.engine_client import EngineClient
+from shared.engine_protocol import EvaluationContext
 from shared.engine_response import EngineResponse
 from shared.errors import (
     DeadlineExceededError,
     EngineError,
     EngineTransientError,
-    EngineUnavailableError,
     InvalidEngineRequestError,
 )
 from shared.evaluations import MentorScenarios
@@ -48,7 +49,7 @@ class FailureIsolation:
         self._engine = engine
         self._context = context
         self._deadline = deadline
-        self._answers_seen = engine.answers
+        self._answers_seen = engine.health.answers
         # Users whose calls outlived their retries.
         self._failing: list[Users] = []
         # The deadline passed before some user had all attempts of the retry policy.
@@ -62,6 +63,8 @@ class FailureIsolation:
             response = await self._engine.evaluate(self._context, users, self._deadline)
         except EngineError as error:
             self._ledger.note_failed_call(users, error)
+            if isinstance(error, EngineTransientError):
+                self.dropped += error.dropped
             raise
         self.dropped += response.dropped
         return response
@@ -90,9 +93,9 @@ class FailureIsolation:
         """
         while self._failing:
             failing, self._failing = self._failing, []
-            if self._engine.answers == self._answers_seen:
+            if self._engine.health.answers == self._answers_seen:
                 await self._probe_engine([user for users in failing for user in users])
-            self._answers_seen = self._engine.answers
+            self._answers_seen = self._engine.health.answers
             await gather_or_cancel(self._bisect_failing(self._ledger.unresolved(users)) for users in failing)
         if self._deadline_hit:
             raise DeadlineExceededError("the time budget ended before some user had all attempts")
@@ -122,14 +125,7 @@ class FailureIsolation:
 
     async def _call_after(self, first: EngineTransientError, users: Users) -> EngineResponse:
         """Calls with retries; `first` counts as the first attempt, also for the halves of a call refused later."""
-        failures = [first]
-
-        async def attempt() -> EngineResponse:
-            if failures:
-                raise failures.pop()
-            return await self.call(users)
-
-        return await self._engine.retrying(self._deadline)(attempt)
+        return await self._engine.repeat(first, partial(self.call, users), self._deadline)
 
     async def _retry_user(self, user: MentorScenarios, response: EngineResponse) -> None:
         """Repeats the pairs that `response` left open; those that stay open fail by the engine's last result."""
@@ -164,26 +160,19 @@ class FailureIsolation:
         Raises:
             EngineUnavailableError: it answers none of them, nor the canary.
         """
-        failures: list[EngineTransientError] = []
+        failures: list[tuple[EngineTransientError, MentorScenarios]] = []
         # At random: a batch whose probes all happen to be poison is released, and draws others the next time.
         for user in random.sample(users, min(PROBES, len(users))):
             try:
                 response = await self.call([user])
             except EngineTransientError as error:
-                failures.append(error)
+                failures.append((error, user))
             except InvalidEngineRequestError:
                 return
             else:
                 await self._handle_response([user], response)
                 return
-        await self._require_canary(failures[-1])
-
-    async def _require_canary(self, error: EngineTransientError) -> None:
-        """Returns if the canary passes, which distinguishes poison from an outage; otherwise the engine is down."""
-        if error.is_global or not await self._engine.canary_responds(self._deadline):
-            raise EngineUnavailableError(
-                error.code, f"the engine answers no call: {error.message}", retry_after=error.retry_after
-            ) from error
+        await self._engine.require_others(*failures[-1], self._deadline)
 
     async def _probe_user(self, user: MentorScenarios) -> None:
         """Fails a user whose every attempt fails while the canary passes after each: poison, not an outage.
@@ -200,8 +189,8 @@ class FailureIsolation:
                 except EngineTransientError as error:
                     is_busy = error.code == TOO_BUSY and not error.is_global
                     if not is_busy:
-                        await self._require_canary(error)
-                    elif not await self._engine.canary_responds(self._deadline):
+                        await self._engine.require_others(error, user, self._deadline)
+                    elif not await self._engine.canary_responds(user, self._deadline):
                         failures = 0
                         raise
                     failures += 1

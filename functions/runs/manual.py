@@ -40,18 +40,23 @@ async def start_run(
         The run, and whether this call opened it: not an earlier one with the same key.
 
     Raises:
-        RequestError: 422 or 409: see `REFUSALS`, or a scenario type that is not configured.
+        RequestError: 422 or 409: see `REFUSALS`, a scenario type that is not configured, or a dry run that the engine
+            does not support.
         DatabaseError: nothing was opened.
     """
     if request.retry_of is not None and (request.user_ids is not None or request.scenario_types is not None):
         detail = "retry_of: expected neither user_ids nor scenario_types beside it"
         raise RequestError(422, "invalid_field", detail, field="retry_of")
+    if request.include_unknown and request.retry_of is None:
+        detail = "include_unknown: expected only together with retry_of"
+        raise RequestError(422, "invalid_field", detail, field="include_unknown")
     check_types(request.scenario_types, services.config.enabled_types())
+    await _check_dry_run_of_retry(services, request)
     deadline = Deadline(services.config.time_budget_seconds)
     members = request.model_dump(mode="json")
     opened = await services.runs.open(
         str(uuid.uuid4()),
-        request={name: members[name] for name in ("user_ids", "scenario_types")},
+        request={name: members[name] for name in ("user_ids", "scenario_types", "include_unknown")},
         request_hash=hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest(),
         idempotency_key=idempotency_key,
         dry_run=request.dry_run,
@@ -76,7 +81,14 @@ async def start_run(
     run = OpenInvocation(run_id, invocation.scheduled_for.isoformat(), trigger, Enumeration.from_row(row))
     async with services.measuring("manual"):
         try:
-            await process_open_runs(services, [run], deadline=deadline, canary=opened.canary, manual_only=True)
+            await process_open_runs(
+                services,
+                [run],
+                deadline=deadline,
+                canary=opened.canary,
+                engine_answered_recently=opened.engine_answered_recently,
+                manual_only=True,
+            )
             return await services.runs.get(run_id) or invocation, True
         except DatabaseError as error:
             # The run exists and later slices continue it: an error would make the caller open another.
@@ -89,3 +101,18 @@ def check_types(scenario_types: list[str] | None, enabled: tuple[str, ...]) -> N
     if unknown := [name for name in scenario_types or () if name not in enabled]:
         detail = f"scenario_types: expected some of {', '.join(enabled)}, found {', '.join(unknown[:5])}"
         raise RequestError(422, "invalid_field", detail, field="scenario_types")
+
+
+def check_dry_run(services: Services, *, dry_run: bool) -> None:
+    """Refuses a dry run that the engine does not support, and might act on: 422 `dry_run_not_supported`."""
+    if dry_run and not services.engine.protocol.dry_run:
+        detail = "dry_run: expected false: the engine supports no dry runs (ENGINE_SUPPORTS)"
+        raise RequestError(422, "dry_run_not_supported", detail, field="dry_run")
+
+
+async def _check_dry_run_of_retry(services: Services, request: RunRequest) -> None:
+    """Refuses dry runs as `check_dry_run` does; a retry of a dry run is one."""
+    check_dry_run(services, dry_run=request.dry_run)
+    if request.retry_of is not None and not services.engine.protocol.dry_run:
+        source = await services.runs.get(str(request.retry_of))
+        check_dry_run(services, dry_run=source is not None and source.dry_run)

@@ -83,7 +83,12 @@ class MentorSelector:
         after = LAST_USER_ID if in_remaining else cursor
         while True:
             unfinished = await call_through_view(
-                self._database, "scheduler_unfinished", invocation_id=source, after_user_id=after, mentors=PAGE_SIZE
+                self._database,
+                "scheduler_unfinished",
+                invocation_id=source,
+                after_user_id=after,
+                mentors=PAGE_SIZE,
+                include_unknown=enumeration.include_unknown,
             )
             if unfinished is None:
                 return  # the source is gone

@@ -48,6 +48,10 @@ class RunRequest(RequestShape):
         default=None,
         description="Evaluate what this invocation left unfinished, and nothing else: failed, not evaluated, not read.",
     )
+    include_unknown: StrictBool = Field(
+        default=False,
+        description="Only with retry_of: also what failed as `outcome_unknown`, and may make the engine act again.",
+    )
     reason: Reason | None = Field(default=None, description="Why it is requested.")
     triggered_by: Name | None = Field(
         default=None, description="Who requests it; kept as `requested_by`. `triggered_by` is the authenticated caller."

@@ -15,10 +15,16 @@ Users = Sequence[MentorScenarios]
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Results in the batch's order; `remaining` are some users without results, whose retries hit the deadline."""
+    """Results in the batch's order.
+
+    Args:
+        remaining: some users without results, whose retries hit the deadline.
+        fatal_error: what ended the calls before the deadline, the engine being down or refusing access.
+    """
 
     results: list[EvaluationResult]
     remaining: tuple[str, ...] = ()
+    fatal_error: EngineError | None = None
 
 
 class ResultLedger:

@@ -6,20 +6,29 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 from functions.runs.result_ledger import BatchResult
 from shared.errors import DatabaseError
 from shared.evaluations import EvaluationBatch, EvaluationResult, GroupedResults
-from shared.invocation import InvocationSummary
+from shared.invocation import Cause, InvocationSummary
 from shared.logs import log_event
 from shared.queue_repository import QueueRepository
 
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
 # A run in which every user fails would be a million lines; the database has all of them.
 MAX_FAILED_USERS = 20
+# The published kinds of failure; every other code is an answer of the engine.
+ERROR_TYPES = {
+    "engine_unreachable": "network_error",
+    "engine_timeout": "timeout_error",
+    "time_budget_exceeded": "timeout_error",
+    "outcome_unknown": "timeout_error",
+    # No delivery of the batch led to a record.
+    "worker_lost": "database_error",
+}
 
 
 async def log_run_result(
@@ -75,22 +84,23 @@ def log_failed_users(results: Iterable[EvaluationResult], **fields: Any) -> None
             failures.setdefault(pair.user_id, pair)
     for user_id, pair in islice(failures.items(), MAX_FAILED_USERS):
         log_event(
-            "user_failed",
-            f"Evaluation of a user failed: {pair.error_code}",
+            "mentor_evaluation_error",
+            f"Evaluation of a mentor failed: {pair.error_code}",
             level=logging.WARNING,
             **fields,
-            user_id=user_id,
+            peer_mentor_id=user_id,
             scenario_type=pair.scenario_type,
+            error_type=ERROR_TYPES.get(pair.error_code or "", "evaluation_logic_error"),
             error_code=pair.error_code,
             attempts=pair.attempts,
         )
     if (others := len(failures) - MAX_FAILED_USERS) > 0:
         log_event(
-            "other_users_failed",
-            f"Evaluation of {others} more users of this batch failed",
+            "other_mentor_evaluation_errors",
+            f"Evaluation of {others} more mentors of this batch failed",
             level=logging.WARNING,
             **fields,
-            users=others,
+            mentors=others,
         )
 
 
@@ -101,9 +111,29 @@ def log_database_error(error: DatabaseError, message: str, **fields: Any) -> Non
 
 def log_opened(invocation: InvocationSummary) -> None:
     """Logs an invocation that this call opened."""
-    log_event(
-        "invocation_opened",
-        f"Invocation opened: {invocation.trigger}, {invocation.status}",
-        level=logging.WARNING if invocation.status == "skipped" else logging.INFO,
+    fields = invocation.log_fields
+    if invocation.status == "skipped":
+        log_event("scheduler_run_skipped", "Run skipped: the one before is open", level=logging.WARNING, **fields)
+    else:
+        log_event("scheduler_run_started", f"Run started: {invocation.trigger}, {invocation.status}", **fields)
+
+
+def log_ended(invocation: InvocationSummary, causes: Sequence[Cause]) -> None:
+    """Logs an invocation that has ended, with the commonest causes of its failures."""
+    failures = {cause.code: cause.count for cause in causes}
+    fields = {
         **invocation.log_fields,
-    )
+        **invocation.totals,
+        "pages_processed": invocation.pages_processed,
+        "duration_ms": invocation.duration_ms,
+        "counts": invocation.counts.model_dump(),
+        "failures": failures,
+        "other_failures": invocation.counts.failed - sum(failures.values()),
+    }
+    if invocation.status == "failed":
+        log_event("scheduler_run_failed", f"Run failed: {invocation.trigger}", level=logging.WARNING, **fields)
+    else:
+        level = logging.INFO if invocation.status == "success" else logging.WARNING
+        log_event(
+            "scheduler_run_completed", f"Run ended: {invocation.trigger}, {invocation.status}", level=level, **fields
+        )

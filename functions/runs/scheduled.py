@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from functions.runs.alerting import send_due_alerts
-from functions.runs.run_log import log_opened
+from functions.runs.run_log import log_ended, log_opened
 from functions.runs.services import Services
 from functions.runs.slice import process_open_runs
 from shared.deadline import Deadline
@@ -37,6 +37,8 @@ async def run_slice(
     async with services.measuring("schedule"):
         deadline = Deadline(services.config.time_budget_seconds)
         slot = await services.slices.open_slot(services.now(), requested_slot, triggered_by)
+        for ended in slot.ended:
+            log_ended(ended.invocation, ended.failures)
         if slot.not_a_slot:
             detail = f"{named_in}: expected the slot that is due or one that was opened before, "
             detail += f"found {requested_slot:%Y-%m-%dT%H:%MZ}"
@@ -55,6 +57,7 @@ async def run_slice(
                     slot.open,
                     deadline=deadline,
                     canary=slot.canary,
+                    engine_answered_recently=slot.engine_answered_recently,
                     more_open=slot.more_open,
                     poison_overdue=slot.poison_overdue,
                     dispatch_id=dispatch_id,

@@ -14,6 +14,7 @@ from shared.concurrency import AdaptiveLimiter
 from shared.config import ScenarioEvaluationConfig
 from shared.database import READER_CONNECTIONS, SLICE_CONNECTIONS, Database, connect
 from shared.engine_client import EngineClient
+from shared.engine_protocol import protocol_of
 from shared.queue_repository import QueueRepository
 from shared.run_repository import RunRepository
 from shared.slice_repository import SliceRepository
@@ -53,15 +54,17 @@ def build_services(config: ScenarioEvaluationConfig) -> Services:
     secret_key = config.supabase_secret_key.get_secret_value()
     database = Database(connect(config.supabase_url, secret_key, connections=SLICE_CONNECTIONS))
     reader_database = Database(connect(config.supabase_url, secret_key, connections=READER_CONNECTIONS))
+    protocol = protocol_of(config)
     telemetry = None
     if config.otel_exporter_otlp_endpoint is not None:
         # OpenTelemetry is slow to import, and only imported where a collector is configured.
         from shared.telemetry import telemetry_for
 
-        telemetry = telemetry_for(f"{config.scenario_engine_url}/v1/evaluations")
+        telemetry = telemetry_for(config.scenario_engine_url + protocol.path)
     engine = EngineClient(
         config.scenario_engine_url,
         config.scenario_engine_token.get_secret_value(),
+        protocol=protocol,
         limiter=AdaptiveLimiter(config.engine_max_concurrency),
         timeout_seconds=config.engine_timeout_seconds,
         max_attempts=config.engine_max_attempts,

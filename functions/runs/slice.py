@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from functions.runs.batch_processor import WorkerStats
 from functions.runs.batch_worker import BatchWorker
 from functions.runs.enumeration import enumerate_mentors
+from functions.runs.run_log import log_ended
 from functions.runs.services import Services
 from shared.deadline import Deadline
-from shared.engine_client import EvaluationContext
+from shared.engine_protocol import EvaluationContext
 from shared.errors import DatabaseError, EngineAccessError, MentorsViewError
 from shared.evaluations import MentorScenarios
 from shared.invocation import InvocationSummary
@@ -25,6 +25,7 @@ async def process_open_runs(
     *,
     deadline: Deadline,
     canary: MentorScenarios | None,
+    engine_answered_recently: bool = False,
     more_open: bool = False,
     manual_only: bool = False,
     poison_overdue: bool = False,
@@ -35,6 +36,7 @@ async def process_open_runs(
     Args:
         open_invocations: at least one to enumerate and finish; the queues may hold batches of others as well.
         canary: a pair that the engine has answered before, if any.
+        engine_answered_recently: it answered a call within the last time budget.
         more_open: more invocations are open than these.
         manual_only: process manual runs only, and no poison batch.
         poison_overdue: a poison batch has waited for so long that it is processed first.
@@ -51,6 +53,8 @@ async def process_open_runs(
         newest = open_invocations[-1]
         context = EvaluationContext(newest.id, newest.scheduled_for, engine_scope=f"dry:{newest.id}", dry_run=True)
         services.engine.suggest_canary(context, canary)
+    if engine_answered_recently:
+        services.engine.health.suggest_answer(deadline)
     worker = BatchWorker(services, deadline, manual_only=manual_only, poison_overdue=poison_overdue)
     stats = worker.stats
     permit_id = services.slices.new_permit_id()
@@ -83,7 +87,16 @@ async def process_open_runs(
         # Last of all: it requests the next slice, which must not find this one's work still open.
         await _end_slice(services, stats, dispatch_id, permit_id)
     after = {invocation_id: found.invocation for invocation_id, found in finished.items()}
-    more_to_do = more_open or any(invocation.is_open for invocation in after.values() if invocation)
+    still_open = [invocation for invocation in after.values() if invocation is not None and invocation.is_open]
+    more_to_do = more_open or bool(still_open)
+    if more_to_do:
+        # No warning: a run that is longer than the time budget has one in each slice but its last.
+        log_event(
+            "scheduler_run_partial",
+            "Slice ends with work left; a later slice continues it",
+            invocation_ids=[str(invocation.id) for invocation in still_open],
+            remaining_unprocessed_count=sum(invocation.mentors_remaining for invocation in still_open),
+        )
     log_event(
         "slice_ended",
         f"Slice ended: {stats.batches} batches, " + ("work left" if more_to_do else "no work left"),
@@ -142,17 +155,7 @@ async def _finish(services: Services, invocation_id: str, unread: DatabaseError 
     finished = await services.slices.finish(invocation_id, waits_for_view=isinstance(unread, MentorsViewError))
     invocation = finished.invocation
     if finished.ended_now and invocation is not None:
-        failures = {cause.code: cause.count for cause in finished.failures}
-        log_event(
-            "invocation_finished",
-            f"Invocation finished: {invocation.trigger}, {invocation.status}",
-            level=logging.INFO if invocation.status == "success" else logging.WARNING,
-            **invocation.log_fields,
-            duration_ms=invocation.duration_ms,
-            counts=invocation.counts.model_dump(),
-            failures=failures,
-            other_failures=invocation.counts.failed - sum(failures.values()),
-        )
+        log_ended(invocation, finished.failures)
         if services.telemetry is not None:
             services.telemetry.ended(invocation)
     return finished

@@ -53,7 +53,10 @@ class SmokeTest:
         self._read("GET", f"{INVOCATIONS}?limit=1")
 
     def dry_run(self) -> None:
-        """Evaluates ten mentors without consequences, if there are any."""
+        """Evaluates ten mentors without consequences, if there are any and the engine supports dry runs."""
+        if "dry_run" not in self.deployment.config.engine_supports:
+            print("   the engine supports no dry runs (ENGINE_SUPPORTS), so nothing was tried")
+            return
         mentors = self._read("GET", f"{INVOCATIONS}/active-peer-mentors?limit=10")["data"]
         if not mentors:
             print("   no mentor is active yet, so nothing was tried; a scheduled run needs at least one")

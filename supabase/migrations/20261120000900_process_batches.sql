@@ -102,7 +102,8 @@ begin
   update public.scheduler_invocations
      set enumeration_cursor = coalesce(p_next_cursor, enumeration_cursor),
          enumeration_done = p_done,
-         pages_processed = pages_processed + 1,
+         -- The end comes without a page.
+         pages_processed = pages_processed + (p_next_cursor is not null or p_batches <> '[]')::integer,
          skip_reasons = (
            select jsonb_object_agg(reason.key, reason.value::integer + coalesce((p_skip_reasons ->> reason.key)::integer, 0))
              from jsonb_each_text(skip_reasons) as reason

@@ -146,6 +146,8 @@ language sql stable security definer set search_path = '' set statement_timeout 
     select e.*, row_number() over (order by e.user_id, e.scenario_type) as position
       from public.scheduler_evaluations as e
      where e.invocation_id = p_invocation_id
+       -- Where the index is entered, also by a plan that does not know whether there is a position to go on from.
+       and e.user_id >= coalesce(p_after_user_id, '00000000-0000-0000-0000-000000000000')
        and (p_after_user_id is null or (e.user_id, e.scenario_type) > (p_after_user_id, p_after_scenario_type))
      order by e.user_id, e.scenario_type
      -- What is not filtered is not searched.
@@ -224,7 +226,8 @@ language sql stable security definer set search_path = '' set statement_timeout 
             select * from public.scheduler_invocation_batches where invocation_id = i.id order by batch_no limit 1000
           ) as b
       ),
-      'dispatches', (        select coalesce(jsonb_agg(jsonb_build_object(
+      'dispatches', (
+        select coalesce(jsonb_agg(jsonb_build_object(
             'status_code', answer.status_code, 'error', answer.error, 'count', answer.n,
             'first_at', answer.first_at, 'last_at', answer.last_at
           ) order by answer.last_at desc), '[]')

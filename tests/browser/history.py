@@ -18,10 +18,10 @@ CONFIG = {
 }
 INSERT_RUN = b"""
 insert into public.scheduler_invocations (
-  idempotency_key, trigger, status, scheduled_for, invoked_at, started_at, finished_at, expires_at, config,
-  engine_scope, engine_scope_since, enumeration_done, error_code
+  idempotency_key, trigger, triggered_by, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
+  config, engine_scope, engine_scope_since, enumeration_done, error_code
 ) values (
-  scheduler.slot_key(%(slot)s), 'schedule', %(status)s, %(slot)s, %(opened)s, %(started)s, %(ended)s,
+  scheduler.slot_key(%(slot)s), 'schedule', 'pg_cron', %(status)s, %(slot)s, %(opened)s, %(started)s, %(ended)s,
   %(opened)s + interval '20 hours', %(config)s, scheduler.slot_key(%(slot)s), %(opened)s, true, %(error_code)s
 ) returning id
 """

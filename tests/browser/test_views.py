@@ -195,13 +195,15 @@ async def test_unavailable_engine_is_shown_as_waiting(
     (run,) = await history.add(Past(0))
     await harness.execute(
         b"update public.scheduler_invocations"
-        b" set status = 'running', finished_at = null, error_code = 'engine_unavailable'"
+        b" set status = 'running', finished_at = null, error_code = 'engine_unavailable', error_message = 'refused',"
+        b" requested_by = 'Berit', reason = 'an incident'"
     )
     await operator.open()
     await expect(operator.heading("It is waiting")).to_be_visible()
     await expect(operator.page.locator(".verdict")).to_contain_text("The trigger engine is unavailable.")
     await operator.open(f"#/runs/{run}", token="")
-    await expect(operator.text("engine_unavailable")).to_be_visible()
+    for shown in ("engine_unavailable", "refused", "pg_cron for Berit", "an incident"):
+        await expect(operator.page.locator("main")).to_contain_text(shown)
 
 
 async def test_hidden_page_sends_no_requests(history: History, operator: OperatorPage) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 Pair = tuple[str, str]
 """(user_id, scenario_type)"""
@@ -104,6 +105,34 @@ def _item(evaluation: Any) -> Item:
     _require(are_names, "scenario_types: expected a list of names", types)
     _require(isinstance(prefix, str) and bool(prefix), "idempotency_key_prefix: expected a string", prefix)
     return Item(user_id, tuple(types), prefix)
+
+
+def from_single(body: Any, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The decoded body of a call with the protocol `single`, as that of a `batch` call. Raises MalformedCallError."""
+    user_id, scenario_type = _values(body, ("user_id", "scenario_type"))
+    key = headers.get("idempotency-key", "")
+    _require(isinstance(scenario_type, str), "scenario_type: expected a name", scenario_type)
+    _require(key.endswith(f":{scenario_type}"), "Idempotency-Key: expected one that ends in the scenario type", key)
+    prefix = key.removesuffix(f":{scenario_type}")
+    evaluation = {"user_id": user_id, "scenario_types": [scenario_type], "idempotency_key_prefix": prefix}
+    return {**body, "evaluations": [evaluation]}
+
+
+def to_single(reply: Reply) -> Reply:
+    """The same reply to a `single` call: it says whether to notify, and of a failure only that it is one."""
+    if reply.body is not None or reply.raw is not None or reply.reset:
+        return reply
+    result = reply.results[0] if reply.results else {}
+    if result.get("outcome") == "failed":
+        return replace(reply, status=422, body=json.dumps(result["error"]).encode())
+    answer = {name: result[name] for name in ("user_id", "scenario_type") if name in result}
+    if result:
+        answer |= {"id": result.get("notification_id", str(uuid4())), "evaluated_at": "2026-11-23T02:00:01Z"}
+        answer |= {
+            "should_notify": result["outcome"] == "triggered",
+            "evaluation_metadata": {"rule": result["outcome"]},
+        }
+    return replace(reply, body=json.dumps(answer).encode())
 
 
 def _values(value: Any, names: tuple[str, ...]) -> list[Any]:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Self
 from uuid import NAMESPACE_URL, uuid5
 
-from .exchange import Call, Pair, Reply, Result, Rule, oddities, parse_call
+from .exchange import Call, Pair, Reply, Result, Rule, from_single, oddities, parse_call, to_single
 
 LOOPBACK = "127.0.0.1"
+BATCH = "POST /v1/evaluations "
+SINGLE = "POST /api/v1/scenario-trigger-evaluations "
 
 
 def innocent_outcome(user_id: str, scenario_type: str) -> str:
@@ -44,6 +46,7 @@ class CallRecord:
     number: int
     authorized: bool
     headers: Mapping[str, str]
+    is_single: bool = False
     status: int | None = None
     violations: list[str] = field(default_factory=list)
     # Where it could be read:
@@ -59,7 +62,7 @@ class CallRecord:
 
 
 class ScriptedEngine:
-    """An engine on a free port of the loopback, inside the running event loop.
+    """An engine on a free port of the loopback, inside the running event loop, that serves both protocols.
 
     `rules` may be changed while it runs. Ledger: `calls` (every one, also the refused), `acts` by idempotency key,
     `keys_seen` (how often each key was asked about).
@@ -179,11 +182,12 @@ class ScriptedEngine:
         del self._connections[connection]
 
     async def _reply(self, request: str, headers: dict[str, str], body: bytes) -> Reply:
-        if not request.startswith("POST /v1/evaluations "):
+        if not request.startswith((BATCH, SINGLE)):
             return Reply(status=200 if request.startswith("GET /health ") else 404, body=b"{}")
         given = headers.pop("authorization", "").encode("latin-1")
         authorized = hmac.compare_digest(given, f"Bearer {self.token}".encode())
-        record = CallRecord(number=len(self.calls) + 1, authorized=authorized, headers=headers)
+        is_single = request.startswith(SINGLE)
+        record = CallRecord(len(self.calls) + 1, authorized, headers, is_single)
         self.calls.append(record)
 
         task = asyncio.create_task(self._reply_to(record, body, len(self._answering) + 1))
@@ -220,11 +224,15 @@ class ScriptedEngine:
                 return Reply(results=self._evaluate(record, call))
             return await rules[position](call, lambda changed: proceed_from(position + 1, changed))
 
-        return await proceed_from(0, call)
+        reply = await proceed_from(0, call)
+        return to_single(reply) if record.is_single else reply
 
     def _read(self, record: CallRecord, body: bytes, in_flight: int) -> Call | None:
         try:
-            call = parse_call(json.loads(body), number=record.number, in_flight=in_flight, headers=record.headers)
+            decoded = json.loads(body)
+            if record.is_single:
+                decoded = from_single(decoded, record.headers)
+            call = parse_call(decoded, number=record.number, in_flight=in_flight, headers=record.headers)
         except (ValueError, RecursionError) as exc:
             record.violations.append(str(exc))
             return None

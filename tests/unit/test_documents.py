@@ -52,7 +52,7 @@ def in_constraint(name: str) -> set[str]:
     return set(re.findall(r"'(\w+)'", check))
 
 
-CAUSES = r'(?:(?:Engine|_Unsettled)\w*Error\(\s*|fail_unresolved\(|code else |\bcode = f)"([a-z_]+)'
+CAUSES = r'(?:(?:Engine|_Unsettled)\w*Error\(\s*|fail_unresolved\(|code else |\bcode = f|OUTCOME_UNKNOWN = )"([a-z_]+)'
 DISPATCH_ERRORS = r"(?:v_error :=|error = coalesce\(error,) '(\w+)(?:: )?'"
 
 

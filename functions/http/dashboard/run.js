@@ -84,10 +84,10 @@ async function retriesOf(run, signal) {
 }
 
 function headingOf(run) {
-  const { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, enumeration_done } = run;
+  const { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, error_message, enumeration_done } = run;
   // Of the counts only what the heading says once it has ended: what moves meanwhile is the progress's.
   const { failed, not_evaluated, evaluations } = isOpen(run) ? { failed: 0, not_evaluated: 0, evaluations: 0 } : run.counts;
-  return { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, enumeration_done, counts: { failed, not_evaluated, evaluations } };
+  return { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, error_message, enumeration_done, counts: { failed, not_evaluated, evaluations } };
 }
 
 function heading(context, run, retries, refresh) {
@@ -151,8 +151,8 @@ class Progress {
 }
 
 function factsOf(run) {
-  const { id, trigger, scheduled_for, invoked_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note } = run;
-  return { id, trigger, scheduled_for, invoked_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, skip_reasons: run.skip_reasons, counts: { mentors: run.counts.mentors } };
+  const { id, trigger, triggered_by, requested_by, reason, scheduled_for, invoked_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note } = run;
+  return { id, trigger, triggered_by, requested_by, reason, scheduled_for, invoked_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, skip_reasons: run.skip_reasons, counts: { mentors: run.counts.mentors } };
 }
 
 function skipped({ no_scenario_applies, user_id_missing, invalid_segments }) {
@@ -179,6 +179,8 @@ function facts(run) {
       fact(run.finished_at ? "Ended" : "Ends at the latest", time(run.finished_at ?? run.expires_at, "exact")),
       run.finished_at && fact("Took", span(secondsBetween(run.started_at, run.finished_at))),
       fact("Kind", triggerWord(run.trigger)),
+      fact("Triggered by", h("code", {}, run.triggered_by), run.requested_by && ` for ${run.requested_by}`),
+      run.reason && fact("Reason", run.reason),
       run.retry_of && fact("Retries", h("a", { href: `#/runs/${run.retry_of}` }, "the run before")),
       fact("Mentors", count(run.counts.mentors), skipped(run.skip_reasons)),
       run.note && fact("Note", run.note),

@@ -78,7 +78,7 @@ export function runsTable({ page, query }) {
 function row(run) {
   return [
     h("span", {}, h("a", { href: `#/runs/${run.id}`, "data-key": `run-${run.id}` }, time(run.trigger === "schedule" ? run.scheduled_for : run.invoked_at)),
-      h("span", { class: "sub" }, triggerWord(run.trigger), run.dry_run && " · dry run", run.note && ` · ${shortened(run.note)}`)),
+      h("span", { class: "sub" }, triggerWord(run.trigger), ` · ${run.triggered_by}`, run.dry_run && " · dry run", run.reason && ` · ${shortened(run.reason)}`, run.note && ` · ${shortened(run.note)}`)),
     h("span", { class: "badges" }, statusBadge(run.status), lateBadge(run)),
     count(run.counts.evaluations),
     count(run.counts.triggered),

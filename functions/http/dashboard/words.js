@@ -49,6 +49,7 @@ const REASONS = {
   no_active_mentors: "No active mentor was read. An empty view looks like this, and so does a key that may not read it: check the view active_peer_mentors and SUPABASE_SECRET_KEY.",
   mentors_view_invalid: "The view active_peer_mentors has the wrong columns, or none of its rows can be used. An open run waits for it, and continues by itself once the view is fixed.",
   expired: "It was still open when its time was up; what had not been evaluated by then was left.",
+  marked_failed: "An operator ended it as failed; what had not been evaluated by then was left.",
   overlap: "The run before it was still open when its time came.",
   engine_unavailable: "The trigger engine is unavailable. No pair failed because of that: the batches wait, and continue by themselves when it is back.",
   engine_rejected: "The trigger engine turns the scheduler away (401, 403, 404 or a redirect). Check SCENARIO_ENGINE_URL and SCENARIO_ENGINE_TOKEN; the batches wait meanwhile.",

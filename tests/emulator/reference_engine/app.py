@@ -1,15 +1,17 @@
-"""The engine: `POST /v1/evaluations` and `GET /health` in front of public.evaluate_scenarios, once for each call."""
+"""The engine: both protocols' endpoints and `GET /health` in front of public.evaluate_scenarios, once for each call."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
-from uuid import UUID
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+from uuid import UUID, uuid4
 
 import httpx
 from pydantic import BaseModel, Field, ValidationError
@@ -29,7 +31,8 @@ MAX_CALLS_IN_FLIGHT = 4
 
 # PostgreSQL's text cannot hold a NUL, and no honest name or key has control characters.
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
-KeyPrefix = Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[^\x00-\x1f]+$")]
+MAX_KEY_LENGTH = 400
+KeyPrefix = Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH, pattern=r"^[^\x00-\x1f]+$")]
 
 
 class Evaluation(BaseModel):
@@ -43,6 +46,17 @@ class EvaluationCall(BaseModel):
 
     dry_run: bool = Field(strict=True)
     evaluations: list[Evaluation]
+
+
+class SingleCall(BaseModel):
+    """A call about one pair. Unknown members are ignored."""
+
+    user_id: UUID
+    scenario_type: Name
+    dry_run: bool = Field(strict=True)
+
+
+Model = TypeVar("Model", EvaluationCall, SingleCall)
 
 
 class RefusedError(HTTPException):
@@ -64,11 +78,24 @@ def create_app() -> Starlette:
 
     async def evaluations(request: Request) -> Response:
         _require_token(request, token)
-        call = _parsed(await _bounded_body(request))
+        call = _parsed(EvaluationCall, await _bounded_body(request))
         async with in_flight:
             results = await _evaluated(call, database)
         # Already the JSON array of the contract: decoding it only to encode it again would be the costliest step here.
         return Response(b'{"results":' + results + b"}", media_type="application/json")
+
+    async def evaluation(request: Request) -> Response:
+        _require_token(request, token)
+        call = _parsed(SingleCall, await _bounded_body(request))
+        suffix = f":{call.scenario_type}"
+        key = request.headers.get("idempotency-key") or f"{uuid4()}{suffix}"
+        prefix = key.removesuffix(suffix)
+        if not key.endswith(suffix) or not 1 <= len(prefix) <= MAX_KEY_LENGTH:
+            raise RefusedError(422, "invalid_key", f"Idempotency-Key: expected one that ends in {suffix!r}")
+        item = Evaluation(user_id=call.user_id, scenario_types=[call.scenario_type], idempotency_key_prefix=prefix)
+        async with in_flight:
+            results = await _evaluated(EvaluationCall(dry_run=call.dry_run, evaluations=[item]), database)
+        return JSONResponse(_decision(json.loads(results)[0]))
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -79,7 +106,11 @@ def create_app() -> Starlette:
             yield
 
     return Starlette(
-        routes=[Route("/v1/evaluations", evaluations, methods=["POST"]), Route("/health", health, methods=["GET"])],
+        routes=[
+            Route("/v1/evaluations", evaluations, methods=["POST"]),
+            Route("/api/v1/scenario-trigger-evaluations", evaluation, methods=["POST"]),
+            Route("/health", health, methods=["GET"]),
+        ],
         exception_handlers={HTTPException: _answer_error, ClientDisconnect: _answer_disconnect},
         lifespan=lifespan,
     )
@@ -129,9 +160,24 @@ async def _bounded_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _parsed(body: bytes) -> EvaluationCall:
+def _decision(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns a result in the shape of a `single` answer, which knows no `suppressed`; raises a failure."""
+    if result["outcome"] == "failed":
+        error = result["error"]
+        raise RefusedError(404 if error["code"] == "unknown_user" else 422, error["code"], error["message"])
+    return {
+        "id": result.get("notification_id") or str(uuid4()),
+        "user_id": result["user_id"],
+        "scenario_type": result["scenario_type"],
+        "should_notify": result["outcome"] == "triggered",
+        "evaluated_at": datetime.now(UTC).isoformat(),
+        "evaluation_metadata": {"outcome": result["outcome"]},
+    }
+
+
+def _parsed(model: type[Model], body: bytes) -> Model:
     try:
-        return EvaluationCall.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
         if first["type"] == "json_invalid":

@@ -71,7 +71,7 @@ async def test_the_monitor_is_red_and_cron_has_stopped(harness: Harness, time_co
 
     ((ago,),) = await harness.rows(b"select now() - max(start_time) from cron.job_run_details")
     assert ago < timedelta(minutes=1)
-    await check_success(harness, fired)
+    await check_success(harness, await harness.describe(fired["id"]))
 
 
 async def test_the_run_was_hours_late(harness: Harness, time_control: TimeControl) -> None:

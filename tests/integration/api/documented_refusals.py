@@ -13,6 +13,8 @@ REFUSALS_OF_VALID_DATA = {
     ("not_a_slot", "scheduled_for"),
     ("not_a_slot", "X-CloudScheduler-ScheduleTime"),
     ("invalid_field", "cursor"),
+    ("invalid_field", "error_message"),
+    ("invalid_field", "page"),
     ("invalid_field", "retry_of"),
     ("invalid_field", "scenario_types"),
     ("idempotency_key_missing", "Idempotency-Key"),

@@ -43,6 +43,7 @@ WRONG_REQUESTS: list[Row] = [
     ("POST", API, 400, "repeated_header", KEY, b"", [(KEY, "a"), (KEY, "b")]),
     ("GET", f"{API}?status=pending&status=late", 422, "invalid_field", "status.1", b"", None),
     ("GET", f"{API}/%00", 422, "invalid_field", "invocation_id", b"", None),
+    ("GET", f"{API}/{UNKNOWN}/evaluations", 406, "not_acceptable", "Accept", b"", {"Accept": "image/png"}),
     ("GET", "/health/last-run", 503, "last_run_missing", None, b"", None),
     *(("GET", path, 404, "not_found", None, b"", None) for path in ("/nothing", f"{API}/..%2f", f"{API}/{UNKNOWN}")),
     ("PUT", f"{API}/{UNKNOWN}", 404, "not_found", None, b"{}", JSON),

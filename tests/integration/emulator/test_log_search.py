@@ -10,7 +10,7 @@ import pytest
 
 from tests.emulator.project import ProjectFactory
 from tests.integration.project_logs import check_project, project_without_leaks
-from tests.log_schema import UndocumentedLineError
+from tests.log_schema import LINE, UndocumentedLineError
 from tests.secret_scan import SecretLeakedError
 
 TALKATIVE_FUNCTION = """
@@ -47,13 +47,12 @@ async def test_a_secret_in_a_function_or_database_log_is_found(projects: Project
 
 
 async def test_an_undocumented_log_line_fails_its_test(projects: ProjectFactory) -> None:
-    line = {"time": "2026-11-23T02:00:00.000+00:00", "severity": "INFO", "event": "client_disconnected", "message": "m"}
 
     async def logs_unknown_lines() -> None:
         async with project_without_leaks(projects) as project:
             function = await project.start_function()
             with function.log_path.open("a") as log:
-                log.write(json.dumps(line | {"who": 1}) + "\n")
+                log.write(json.dumps(LINE | {"who": 1}) + "\n")
 
     with pytest.raises(UndocumentedLineError, match=r"function-project_\d+\.log:1: .*who"):
         await logs_unknown_lines()

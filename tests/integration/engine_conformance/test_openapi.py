@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import validate
 
-from shared.engine_client import EvaluationContext
+from shared.engine_protocol import BATCH, EvaluationContext
 from shared.evaluations import MentorScenarios
 from tests.emulator.staging import ROOT
 from tests.engine_conformance.engine import Evaluations
@@ -40,7 +40,7 @@ def test_the_schedulers_calls_fit_and_the_check_sends_the_same(dry_run: bool) ->
     users, types, run_id = [str(uuid4()), str(uuid4())], ("a", "b"), str(uuid4())
     asked = Evaluations(users, types, f"manual:{run_id}", dry_run).body()
     context = EvaluationContext(run_id, asked["scheduled_for"], f"manual:{run_id}", dry_run)
-    call = json.loads(context.body([MentorScenarios(user_id, types) for user_id in users]))
+    call = json.loads(BATCH.request(context, [MentorScenarios(user_id, types) for user_id in users])[0])
     assert asked == call
     schema_of("Call").validate(call)
     assert set(call) == set(DOCUMENT["components"]["schemas"]["Call"]["properties"])

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 class Caller:
     def __init__(self, harness: Harness, function: FunctionProcess) -> None:
         self._harness = harness
-        self._function = function
+        self.function = function
 
     async def call(
         self, method: str, path: str, *, token: str | None = None, headers: Any = None, **options: Any
@@ -27,7 +27,7 @@ class Caller:
         sent = httpx.Headers(headers, encoding="latin-1")
         if token != "":
             sent["Authorization"] = f"Bearer {token or self._harness.project.admin_token}"
-        answer = await self._harness.http.request(method, f"{self._function.url}{path}", headers=sent, **options)
+        answer = await self._harness.http.request(method, f"{self.function.url}{path}", headers=sent, **options)
         if path.startswith(PATH):
             assert answer.headers["cache-control"] == "no-store"
             assert answer.headers["x-content-type-options"] == "nosniff"

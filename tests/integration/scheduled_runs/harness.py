@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from shared.invocation import InvocationState
+from functions.http.schemas import RunSummary
 from tests.emulator.function import FunctionProcess
 from tests.emulator.project import Project
 from tests.scripted_engine import ScriptedEngine
@@ -95,9 +95,15 @@ class Harness:
             headers={"Authorization": f"Bearer {self.project.invoke_token}", **(headers or {})},
         )
         if answer.is_success and "id" in answer.json():
-            assert answer.json().keys() == InvocationState.model_fields.keys()
+            assert answer.json().keys() == RunSummary.model_fields.keys()
             self.served.append(function)
         return answer
+
+    async def run(self, function: FunctionProcess, **options: Any) -> dict[str, Any]:
+        """Fires; returns the slot's invocation in full, as it is afterwards."""
+        answer = await self.fire(function, **options)
+        assert answer.is_success, answer.text
+        return await self.describe(answer.json()["id"])
 
     async def rows(self, query: bytes, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         async with self.project.connect() as connection:
@@ -178,9 +184,10 @@ class Harness:
         )
         return list(found[0])
 
-    def log_lines(self, function: FunctionProcess) -> list[dict[str, Any]]:
-        """What the function logged, each line parsed: a line that is no JSON object fails the test."""
-        return [json.loads(line) for line in function.log_path.read_text().splitlines()]
+    def log_lines(self, function: FunctionProcess, *events: str) -> list[dict[str, Any]]:
+        """What the function logged, or only these events; a line that is no JSON object fails the test."""
+        lines = [json.loads(line) for line in function.log_path.read_text().splitlines()]
+        return [line for line in lines if not events or line["event"] in events]
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from shared.invocation import Counts, FailureCause, InvocationDetail, InvocationState
+from functions.http.schemas import RunSummary
+from shared.invocation import BatchResult, Counts, FailureCause, InvocationDetail, InvocationSummary
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
 from tests.faults.system_packages import require_curl
@@ -21,7 +22,7 @@ from tests.scripted_engine import rules
 TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Each in the order of the document; the first block sets variables and answers nothing.
-STATUSES = [200, 200, 200, 200, 200, 200, 201, 201, 202, 201, 200, 204, 200, 200, 200, 200]
+STATUSES = [200, 200, 200, 200, 200, 200, 200, 200, 201, 201, 202, 201, 200, 204, 200, 200, 200, 200]
 
 
 def examples() -> list[tuple[str, Any]]:
@@ -83,24 +84,27 @@ async def test_the_examples_work(harness: Harness) -> None:
 
     for (command, shown), expected in zip(others, STATUSES, strict=True):
         body, status = (await run(preamble + command, harness, variables))[:-1].rsplit("\n", 1)
-        answer = json.loads(body) if body else None
+        answer = json.loads(body) if body.startswith("{") else {}
         assert int(status) == expected, (command, answer)
         if shown is not None:
             members(shown, answer, "answer")
-        if answer and "trigger" in answer:
-            name = "SCHEDULED_RUN" if answer["trigger"] == "schedule" else "RUN"
+        for shown_run in (one for one in (answer, *answer.get("data", ())) if "trigger" in one):
+            name = "SCHEDULED_RUN" if shown_run["trigger"] == "schedule" else "RUN"
             # A retry ends at once; the run to be cancelled and deleted is the one that is not worked on.
-            if name not in variables or answer["trigger"] == "manual":
-                variables[name] = answer["id"]
+            if name not in variables or shown_run["trigger"] == "manual":
+                variables[name] = shown_run["id"]
 
 
 def test_the_examples_show_every_member() -> None:
-    state, *_ = shown = [answer for _, answer in examples() if answer]
-    assert list(state) == list(InvocationState.model_fields)
-    assert list(state["counts"]) == list(Counts.model_fields)
+    summary, page, *_ = shown = [answer for _, answer in examples() if answer]
+    assert list(summary) == list(RunSummary.model_fields)
+    (listed,) = page["data"]
+    assert listed.keys() == InvocationSummary.model_fields.keys()
+    assert list(listed["counts"]) == list(Counts.model_fields)
     detail = next(answer for answer in shown if "failures" in answer)
-    assert detail.keys() == {"id"} | (InvocationDetail.model_fields.keys() - InvocationState.model_fields.keys())
+    assert detail.keys() == {"id"} | (InvocationDetail.model_fields.keys() - InvocationSummary.model_fields.keys())
     assert list(detail["failures"][0]) == list(FailureCause.model_fields)
+    assert list(detail["batch_results"][0]) == list(BatchResult.model_fields)
 
 
 def test_every_code_that_the_source_answers_is_in_the_table() -> None:

@@ -42,10 +42,8 @@ async def test_hostile_answers_cost_only_the_users_they_are_for(harness: Harness
     harness.engine.rules += [hostile.speaking_for(mentors), rules.repeated_results()]
     function = await harness.start_function(SHORT_TIMEOUTS)
 
-    answer = await harness.fire(function)
+    invocation = await harness.run(function)
 
-    assert answer.status_code == 200, answer.text
-    invocation = answer.json()
     assert invocation["status"] == "partial"
     found = await harness.rows(
         b"select distinct user_id::text, error_code from public.scheduler_evaluations where outcome = 'failed'"
@@ -55,9 +53,9 @@ async def test_hostile_answers_cost_only_the_users_they_are_for(harness: Harness
         pair: "failed" if pair[0] in affected else outcome for pair, outcome in harness.expected_pairs().items()
     }
     await harness.check_truth(invocation)
-    lines = harness.log_lines(function)
-    assert sorted(line["user_id"] for line in lines if line["event"] == "user_failed") == sorted(affected)
-    assert [line for line in lines if line["event"] == "engine_results_dropped"]
+    failed = harness.log_lines(function, "mentor_evaluation_error")
+    assert sorted(line["peer_mentor_id"] for line in failed) == sorted(affected)
+    assert harness.log_lines(function, "engine_results_dropped")
 
 
 async def test_hostile_texts_are_sanitized(harness: Harness) -> None:
@@ -75,14 +73,13 @@ async def test_hostile_texts_are_sanitized(harness: Harness) -> None:
     )
     function = await harness.start_function()
 
-    invocation = (await harness.fire(function)).json()
+    invocation = await harness.run(function)
 
     outcomes = {user_id: word["outcome"] for user_id, word in words.items()}
     assert await harness.recorded_pairs(invocation["id"]) == {
         pair: outcomes.get(pair[0], outcome) for pair, outcome in harness.expected_pairs().items()
     }
-    causes = (await harness.describe(invocation["id"]))["failures"]
-    messages = {cause["code"]: cause["message"] for cause in causes}
+    messages = {cause["code"]: cause["message"] for cause in invocation["failures"]}
     assert messages == {
         "first_line_severity_error_event_forged_31mred_end": STORED_TEXT,
         "c" * 64: "m" * 300,
@@ -95,8 +92,7 @@ async def test_hostile_texts_are_sanitized(harness: Harness) -> None:
     )
     assert dict(kept) == {mentors[3]: STORED_TEXT, mentors[4]: "1" + "0" * 299, mentors[5]: None}
     assert await harness.queue_lengths() == [0, 0, 0]
-    lines = harness.log_lines(function)
-    assert [line["event"] for line in lines if line["event"] in ("forged", "log")] == []
+    assert harness.log_lines(function, "forged", "log") == []
     assert "ann@example.org" not in function.log_path.read_text()
 
 
@@ -114,7 +110,7 @@ async def test_a_code_for_each_pair_keeps_answers_short(harness: Harness) -> Non
     function = await harness.start_function({"EVALUATION_BATCH_SIZE": "500"})
     caller = Caller(harness, function)
 
-    invocation = (await harness.fire(function)).json()
+    invocation = await harness.run(function)
     changed = await caller.send("PUT", f"/{invocation['id']}", json={"note": "a note for operators"})
     listed, shown = await caller.send("GET", ""), await caller.send("GET", f"/{invocation['id']}")
     fired_again = await harness.fire(function)
@@ -128,7 +124,6 @@ async def test_a_code_for_each_pair_keeps_answers_short(harness: Harness) -> Non
     assert fired_again.json()["id"] == invocation["id"]
     assert "a note" not in fired_again.text
     assert not any(user_id in fired_again.text for user_id in mentors)
-    lines = harness.log_lines(function)
-    assert len([line for line in lines if line["event"] == "user_failed"]) == 3 * 20
-    (finished,) = (line for line in lines if line["event"] == "invocation_finished")
-    assert (len(finished["failures"]), finished["other_failures"]) == (20, 3000 - 20)
+    assert len(harness.log_lines(function, "mentor_evaluation_error")) == 3 * 20
+    (ended,) = harness.log_lines(function, "scheduler_run_failed")
+    assert (len(ended["failures"]), ended["other_failures"]) == (20, 3000 - 20)

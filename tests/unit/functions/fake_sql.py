@@ -13,6 +13,7 @@ from shared.slice_repository import SliceRepository
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
 from tests.unit.functions.fake_engine import FakeEngine
+from tests.unit.functions.single_engine import SingleEngine
 
 SLOT = "2026-11-23T02:00:00+00:00"
 RUN_ID = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a11"
@@ -32,8 +33,10 @@ def summarized(**members: Any) -> dict[str, Any]:
     """An invocation as the database summarizes it, for a list: by default a scheduled run that succeeded."""
     counts = dict.fromkeys(("mentors", "batches", "batches_done", "evaluations", "not_triggered"), 1)
     counts |= dict.fromkeys(("mentors_skipped", "triggered", "suppressed", "skipped", "failed", "not_evaluated"), 0)
-    usual: dict[str, Any] = dict.fromkeys(("retry_of", "note", "error_code", "error_message"))
-    usual |= {"id": RUN_ID, "trigger": "schedule", "status": "success", "dry_run": False}
+    absent = ("retry_of", "note", "error_code", "error_message", "reason", "requested_by", "duration_ms")
+    usual: dict[str, Any] = dict.fromkeys(absent)
+    usual |= {"id": RUN_ID, "trigger": "schedule", "triggered_by": "pg_cron", "status": "success", "dry_run": False}
+    usual |= {"users_evaluated": 1, "notifications_dispatched": 0, "mentors_remaining": 0, "pages_processed": 1}
     usual |= {"scheduled_for": SLOT, "lateness_seconds": 3, "invoked_at": "2026-11-23T02:00:03.204113+00:00"}
     usual |= {"started_at": "2026-11-23T02:00:03.201877+00:00", "finished_at": "2026-11-23T02:00:04.870316+00:00"}
     usual |= {"expires_at": "2026-11-23T22:00:03.201877+00:00", "counts": counts}
@@ -51,7 +54,7 @@ def detailed(**members: Any) -> dict[str, Any]:
     """An invocation with everything that the database knows of it: by default the same, for all active mentors."""
     chosen = dict.fromkeys(("users", "sample_user_ids", "scenario_types")) | {"sample_user_ids": []}
     details = {"request": chosen, "config": {}, "enumeration_done": True, "not_evaluated_user_ids": []}
-    return described(**details, dispatches=[]) | members
+    return described(**details, dispatches=[], batch_results=[]) | members
 
 
 def open_row(**members: Any) -> dict[str, Any]:
@@ -64,7 +67,8 @@ def open_row(**members: Any) -> dict[str, Any]:
 def slot_answer(**members: Any) -> dict[str, Any]:
     """What `scheduler_open_slot` answers; by default there is nothing to be done."""
     usual: dict[str, Any] = dict.fromkeys(("opened", "not_a_slot", "more_open", "alert_due", "poison_overdue"), False)
-    return usual | {"clock": SLOT, "invocation": None, "open": [], "canary": None} | members
+    usual["engine_answered_recently"] = False
+    return usual | {"clock": SLOT, "invocation": None, "open": [], "canary": None, "ended": []} | members
 
 
 def opened_now() -> dict[str, Any]:
@@ -73,7 +77,7 @@ def opened_now() -> dict[str, Any]:
     return slot_answer(opened=True, invocation=running, open=[open_row(enumeration_done=False)])
 
 
-def make_services(database: FakeDatabase, engine: FakeEngine, **settings: str) -> Services:
+def make_services(database: FakeDatabase, engine: FakeEngine | SingleEngine, **settings: str) -> Services:
     """The clients of a process whose every call goes to these two."""
     config = make_config(**settings)
     return Services(
@@ -107,14 +111,14 @@ class FakeSql:
             "scheduler_complete": "done",
             "scheduler_split": True,
             "scheduler_finish": self._finish,
-            "scheduler_list": {"items": [], "next": None},
+            "scheduler_list": {"items": [], "next": None, "total": 0},
             "scheduler_used_slots": [],
             "scheduler_get": self._get,
             "scheduler_active_mentors": self._active,
             "scheduler_last_success": {"clock": SLOT, "run": None},
         }
         nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished")
-        self.answers |= dict.fromkeys(f"scheduler_{name}" for name in nothing)
+        self.answers |= dict.fromkeys(f"scheduler_{name}" for name in (*nothing, "evaluations_page"))
         self.database = FakeDatabase(
             rows, most_rows=most_rows, functions={name: partial(self._answer, name) for name in self.answers}
         )
@@ -128,6 +132,7 @@ class FakeSql:
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
         retry_of = arguments["retry_of"]
         chosen = {"id": arguments["invocation_id"], "dry_run": arguments["dry_run"], "note": arguments["note"]}
+        chosen["triggered_by"] = arguments["triggered_by"]
         pending = dict.fromkeys(("started_at", "finished_at", "lateness_seconds")) | {"status": "pending"}
         invocation = described(trigger="retry" if retry_of else "manual", retry_of=retry_of, **chosen, **pending)
         self._opened[invocation["id"]] = invocation

@@ -16,11 +16,14 @@ from functions.runs.process_gate import ProcessGate
 from shared.deadline import Deadline
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
 from shared.evaluations import EvaluationBatch, GroupedResults
+from shared.post_client import HttpResponse
 from shared.queue_repository import ClaimedBatches, Poison, QueueRepository
 from tests.unit.clock import ManualClock
 from tests.unit.fake_database import FakeDatabase
+from tests.unit.fake_post_client import reply
 from tests.unit.functions.fake_engine import FakeEngine, Trouble, make_batch, make_users
 from tests.unit.functions.fake_sql import make_services
+from tests.unit.functions.single_engine import ENGINE_TIMEOUT, SingleEngine
 from tests.unit.log_lines import LogLines
 
 # Four are enough for four calls at a time, and half as many again wait for their record.
@@ -83,7 +86,12 @@ class FakeQueue(QueueRepository):
 
 
 def make_worker(
-    queue: FakeQueue, engine: FakeEngine, *, seconds: float = 1000, gate: ProcessGate | None = None, **kind: bool
+    queue: FakeQueue,
+    engine: FakeEngine | SingleEngine,
+    *,
+    seconds: float = 1000,
+    gate: ProcessGate | None = None,
+    **kind: bool,
 ) -> BatchWorker:
     """Four calls at a time; `kind` is `manual_only` or `poison_overdue`."""
     services = make_services(FakeDatabase(), engine, EVALUATION_BATCH_SIZE="100")
@@ -97,7 +105,9 @@ def one_user_batches(numbers: range, *, poison: bool = False) -> list[Evaluation
     return [make_batch([user], deliveries=3 if poison else 1, is_poison=poison) for user in users]
 
 
-async def run(queue: FakeQueue, engine: FakeEngine, *, begins_at: float = 0, **settings: Any) -> WorkerStats:
+async def run(
+    queue: FakeQueue, engine: FakeEngine | SingleEngine, *, begins_at: float = 0, **settings: Any
+) -> WorkerStats:
     """Works on a run that is wholly queued, so many seconds after the slice's start."""
     worker = make_worker(queue, engine, **settings)
     engine.clock.advance(begins_at)
@@ -140,6 +150,48 @@ async def test_all_batches_are_released_uncounted_where_the_engine_is_down(clock
     assert (done.fatal_error.code, done.batches) == (f"engine_http_{status}", 0)
     assert (len(queue.waiting), queue.in_hand) == (10, [])
     assert [count_delivery for _, count_delivery in queue.released] == [False] * IN_HAND_AT_FOUR_CALLS
+
+
+async def test_calls_that_must_not_be_repeated_are_not_cancelled(clock: ManualClock) -> None:
+    """The engine refuses access to one batch while a call of another one is under way."""
+    good, bad = one_user_batches(range(2))
+    answered = asyncio.Event()
+
+    async def answer_later() -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        answered.set()
+
+    def reject(pair: tuple[str, str]) -> HttpResponse | None:
+        if pair[0] == "user-000":
+            return None
+        answering.append(asyncio.create_task(answer_later()))
+        return reply(401)
+
+    answering: list[asyncio.Task[None]] = []
+    queue = FakeQueue([good, bad])
+    engine = SingleEngine(clock, trouble=reject, held={"user-000": answered})
+    done = await run(queue, engine)
+    assert (queue.recorded, [batch for batch, _ in queue.released]) == ([good], [bad])
+    assert engine.sent == [("user-000", "a"), ("user-001", "a")]
+    assert (done.batches, done.fatal_error and done.fatal_error.code) == (1, "engine_http_401")
+
+
+async def test_results_before_a_fatal_error_are_recorded(clock: ManualClock) -> None:
+    queue = FakeQueue([make_batch(make_users(20)), make_batch(make_users(1))], at_a_time=1)
+    engine = SingleEngine(clock, trouble=lambda _: reply(401) if len(engine.sent) > 5 else None)
+    done = await run(queue, engine)
+    assert (len(queue.recorded), done.outcomes.total() < 20, done.progressed) == (1, True, True)
+    assert done.fatal_error is not None
+
+
+@pytest.mark.parametrize(("seconds_left", "claimed"), [(ENGINE_TIMEOUT, 0), (ENGINE_TIMEOUT + 0.1, 2)])
+async def test_nothing_is_claimed_without_time_for_a_whole_call(
+    clock: ManualClock, seconds_left: float, claimed: int
+) -> None:
+    queue = FakeQueue(one_user_batches(range(2)))
+    done = await run(queue, SingleEngine(clock), seconds=25, begins_at=25 - seconds_left)
+    assert (done.batches, bool(queue.quantities)) == (claimed, claimed > 0)
 
 
 async def test_a_record_under_way_outlasts_the_engines_rejection(clock: ManualClock) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.http.invocations import PREFIX, cursor_of, position_of_cursor
+from functions.http.cursors import cursor_of, position_of_cursor
+from functions.http.invocations import PREFIX
 from functions.runs.requests import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
 from shared.run_repository import Position
 from tests.unit.functions.fake_sql import (
@@ -21,12 +22,12 @@ from tests.unit.functions.fake_sql import (
     slot_answer,
     summarized,
 )
-from tests.unit.functions.http_function import NOW, Function, in_json, problem_in
+from tests.unit.functions.http_function import ADMIN, NOW, Function, in_json, problem_in
 from tests.unit.log_lines import LogLines
 
 ONE, MENTORS = f"/{RUN_ID}", "/active-peer-mentors"
 MENTOR = mentor_id(1)
-CREATED_AT = "2026-11-23T02:00:03.204113+00:00"
+INVOKED_AT = "2026-11-23T02:00:03.204113+00:00"
 
 
 def answer_of(invocation: dict[str, Any], *, deduplicated: bool = True) -> dict[str, Any]:
@@ -43,15 +44,20 @@ def answer_of(invocation: dict[str, Any], *, deduplicated: bool = True) -> dict[
         ("scheduled_to=2026-11-22T20:30:00-05:30", {"scheduled_to": "2026-11-23T02:00:00+00:00"}),
         (f"user_id={MENTOR.upper()}", {"user_id": MENTOR}),
         *((f"limit={limit}", {"limit": limit}) for limit in (1, 100)),
-        (f"cursor={cursor_of(CREATED_AT, RUN_ID)}", {"after_invoked_at": CREATED_AT, "after_id": RUN_ID}),
+        ("triggered_by=pg_cron&triggered_by=anna", {"triggered_by": ["pg_cron", "anna"]}),
+        ("page=3&limit=10", {"limit": 10, "offset": 20}),
+        ("page=101&limit=100", {"limit": 100, "offset": 10_000}),
+        (f"cursor={cursor_of(INVOKED_AT, RUN_ID)}", {"after_invoked_at": INVOKED_AT, "after_id": RUN_ID}),
     ],
 )
 async def test_a_filter_is_passed_to_the_database(function: Function, query: str, expected: dict[str, Any]) -> None:
     response = await function.ask("GET", params=httpx.QueryParams(query))
-    pagination = {"limit": expected.get("limit", 20), "next_cursor": None}
+    place = {"limit": 20, "offset": 0} | expected
+    page = None if place.keys() & {"user_id", "after_id"} else place["offset"] // place["limit"] + 1
+    pagination = {"limit": place["limit"], "page": page, "total": 0, "next_cursor": None}
     assert (response.status_code, response.json()) == (200, {"data": [], "pagination": pagination})
     filters = function.sql.arguments_of("scheduler_list")
-    assert filters == dict.fromkeys(filters) | {"limit": 20} | expected
+    assert filters == dict.fromkeys(filters) | place
     assert function.sql.called() == ["scheduler_list"]
 
 
@@ -59,10 +65,12 @@ async def test_a_page_has_its_items_and_the_next_cursor(function: Function) -> N
     open_still = dict.fromkeys(("outcome", "error_code", "error_message", "notification_id"))
     of_a_mentor = summarized(results=[{"scenario_type": "milestone"} | open_still])
     items = [summarized(), summarized(id=mentor_id(9), status="running", finished_at=None), of_a_mentor]
-    function.sql.answers["scheduler_list"] = {"items": items, "next": {"invoked_at": CREATED_AT, "id": RUN_ID}}
+    following = {"invoked_at": INVOKED_AT, "id": RUN_ID}
+    function.sql.answers["scheduler_list"] = {"items": items, "next": following, "total": 7}
     answer = (await function.ask("GET")).json()
     assert answer["data"] == [answer_of(item) for item in items]
-    assert position_of_cursor(answer["pagination"]["next_cursor"]) == Position(CREATED_AT, RUN_ID)
+    assert answer["pagination"]["total"] == 7
+    assert position_of_cursor(answer["pagination"]["next_cursor"]) == Position(INVOKED_AT, RUN_ID)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,7 @@ async def test_a_page_names_its_slots_without_a_run(function: Function, query: d
     assert (await function.ask("GET", params=asked)).json()["slots"] == {"missed": [], "next": next_slot}
     first, missed, third, fourth = (f"2026-11-{day}T02:00:00" for day in (19, 20, 21, 22))
     items = [summarized(scheduled_for=f"{first}+00:00")]
-    function.sql.answers["scheduler_list"] = {"items": items, "next": None}
+    function.sql.answers["scheduler_list"] = {"items": items, "next": None, "total": 1}
     function.sql.answers["scheduler_used_slots"] = [
         {"scheduled_for": f"{day}+00:00", "schedule": "0 2 * * *", "timezone": "UTC"} for day in (fourth, third, first)
     ]
@@ -95,6 +103,7 @@ async def test_a_new_run_is_201_or_202_with_its_location(function: Function, pre
     chosen = [mentor_id(n) for n in range(MAX_CHOSEN_MENTORS if is_async else 2)]
     note = "\N{PILE OF POO}" * MAX_NOTE_LENGTH
     body, params, headers = {"user_ids": chosen, "note": note}, {"dry_run": "true"}, {"Prefer": prefer}
+    body |= {"reason": "r" * 300, "triggered_by": "Berit"}
     response = await function.ask("POST", body=body, params=params, headers=headers)
     answer = response.json()
     assert (response.status_code, answer["deduplicated"]) == (202 if is_async else 201, False)
@@ -103,6 +112,7 @@ async def test_a_new_run_is_201_or_202_with_its_location(function: Function, pre
     asked = function.sql.arguments_of("scheduler_open")
     assert (asked["request"]["user_ids"], asked["note"], asked["request_slice"]) == (chosen, note, is_async)
     assert asked["dry_run"] is False, "a query makes no difference"
+    assert (asked["triggered_by"], asked["requested_by"], asked["reason"]) == ("anna", "Berit", body["reason"])
     assert (function.sql.called() == ["scheduler_open"]) is is_async
 
 
@@ -162,25 +172,28 @@ async def test_an_unknown_id_is_404_in_either_case(function: Function, method: s
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({}, (False, False, None)),
-        ({"note": None}, (False, True, None)),
-        ({"status": "cancelled"}, (True, False, None)),
-        ({"status": "cancelled", "note": ""}, (True, True, "")),
+        ({}, (None, None, False, None)),
+        ({"note": None}, (None, None, True, None)),
+        ({"status": "cancelled"}, ("cancelled", None, False, None)),
+        ({"status": "cancelled", "note": ""}, ("cancelled", None, True, "")),
+        ({"status": "failed", "error_message": "wrong day"}, ("failed", "wrong day", False, None)),
     ],
 )
 async def test_only_given_members_change(function: Function, body: dict[str, Any], expected: tuple[Any, ...]) -> None:
-    changed = described(status="cancelled", note=body.get("note"))
+    changed = described(status=body.get("status", "running"), note=body.get("note"))
     function.sql.answers["scheduler_update"] = {"ended_otherwise": False, "invocation": changed}
     response = await function.ask("PUT", ONE, body=body)
     assert (response.status_code, response.json()) == (200, answer_of(changed))
     asked = function.sql.arguments_of("scheduler_update")
-    assert (asked["invocation_id"], asked["cancel"], asked["set_note"], asked["note"]) == (RUN_ID, *expected)
+    names = ("invocation_id", "status", "error_message", "set_note", "note")
+    assert tuple(asked[name] for name in names) == (RUN_ID, *expected)
 
 
 async def test_only_a_run_that_ended_is_deleted_and_not_cancelled(function: Function) -> None:
     function.sql.answers["scheduler_update"] = {"ended_otherwise": True, "invocation": described(status="partial")}
-    problem = problem_in(await function.ask("PUT", ONE, body={"status": "cancelled"}), 409, "already_ended")
-    assert (problem["field"], "partial" in problem["detail"]) == ("status", True)
+    for status in ("cancelled", "failed"):
+        problem = problem_in(await function.ask("PUT", ONE, body={"status": status}), 409, "already_ended")
+        assert (problem["field"], "partial" in problem["detail"]) == ("status", True)
     function.sql.answers["scheduler_delete"] = "deleted"
     response = await function.ask("DELETE", ONE)
     assert (response.status_code, response.content) == (204, b"")
@@ -212,16 +225,20 @@ async def test_page_after_page_each_mentor_comes_once(limit: int | None, sizes: 
     assert [page["user_id_missing"] for page in pages] == [0] * (len(pages) - 1) + [1]
 
 
-RUNNING, ENDED = summarized(status="running", finished_at=None), summarized(note="Anna", error_message="Anna")
+COUNTED = {"users_evaluated": 2, "notifications_dispatched": 3, "mentors_remaining": 6}
+COUNTED |= {"counts": summarized()["counts"] | {"triggered": 7, "suppressed": 4, "failed": 5}}
+RUNNING = summarized(status="running", finished_at=None, **COUNTED)
+ENDED = summarized(note="Anna", error_message="Anna", reason="Anna", **COUNTED)
 OPENED = slot_answer(opened=True, invocation=RUNNING, open=[open_row()])
 SCHEDULE_TIME = "X-CloudScheduler-ScheduleTime"
 
 
 def seen_by_clock(summary: dict[str, Any], *, deduplicated: bool) -> dict[str, Any]:
-    """What a caller with an invoke token sees: neither the note, nor an error's message, nor a user id."""
-    seen = in_json(summary) | {"deduplicated": deduplicated}
-    del seen["note"], seen["error_message"]
-    return seen
+    """What a caller with an invoke token sees: neither a text of a person or an engine, nor a user id."""
+    seen = {name: in_json(summary)[name] for name in ("id", "status", "scheduled_for", "error_code")}
+    totals = {"total_active_mentors": 1, "total_evaluated": 2, "total_dispatched": 3, "total_suppressed": 4}
+    totals |= {"total_errors": 5, "remaining": 6, "duration_ms": 1668 if summary["finished_at"] else 26_798}
+    return seen | totals | {"completed": summary["finished_at"] is not None, "deduplicated": deduplicated}
 
 
 @pytest.mark.parametrize(
@@ -238,6 +255,22 @@ async def test_body_or_header_names_the_slots_minute(function: Function, body: o
     headers = {} if header is None else {SCHEDULE_TIME: header}
     assert (await function.start(body, **headers)).status_code == 200
     assert function.sql.arguments_of("scheduler_open_slot")["requested_slot"] == SLOT
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ({}, "invoke"),
+        ({SCHEDULE_TIME: SLOT}, "cloud_scheduler"),
+        ({SCHEDULE_TIME: SLOT, "X-Scheduler-Dispatch": "7"}, "pg_cron"),
+        (ADMIN | {SCHEDULE_TIME: SLOT, "X-Scheduler-Dispatch": "7"}, "anna"),
+    ],
+)
+async def test_the_token_names_the_caller_and_headers_the_clock(
+    function: Function, headers: dict[str, str], name: str
+) -> None:
+    assert (await function.start(**headers)).status_code == 200
+    assert function.sql.arguments_of("scheduler_open_slot")["triggered_by"] == name
 
 
 async def test_a_time_that_names_no_slot_is_422(function: Function) -> None:
@@ -267,18 +300,21 @@ async def test_a_slice_names_its_dispatch_when_it_ends(function: Function) -> No
     assert function.sql.arguments_of("scheduler_claim")["manual_only"] is False
 
 
+SKIPPED = ENDED | {"status": "skipped", "error_code": "overlap", "lateness_seconds": None}
+
+
 @pytest.mark.parametrize(
     ("slot", "finished", "status", "expected"),
     [
         (slot_answer(), RUNNING, 200, {"status": "idle"}),
         (slot_answer(open=[open_row(trigger="manual")]), RUNNING, 202, {"status": "idle"}),
-        (slot_answer(opened=True, invocation=ENDED), None, 200, seen_by_clock(ENDED, deduplicated=False)),
+        (slot_answer(opened=True, invocation=SKIPPED), None, 200, seen_by_clock(SKIPPED, deduplicated=False)),
         (slot_answer(invocation=ENDED), None, 200, seen_by_clock(ENDED, deduplicated=True)),
         (OPENED, None, 200, seen_by_clock(RUNNING, deduplicated=False)),
         (OPENED, ENDED, 200, seen_by_clock(ENDED, deduplicated=False)),
         (OPENED | {"more_open": True}, ENDED, 202, seen_by_clock(ENDED, deduplicated=False)),
     ],
-    ids=["idle", "another run is open", "ended", "ended before", "deleted meanwhile", "ended meanwhile", "more open"],
+    ids=["idle", "another run is open", "skipped", "ended before", "deleted meanwhile", "ended meanwhile", "more open"],
 )
 async def test_a_start_returns_its_run_and_202_while_work_is_left(
     function: Function, slot: dict[str, Any], finished: dict[str, Any] | None, status: int, expected: dict[str, Any]

@@ -32,7 +32,7 @@ def function(log: LogLines) -> Function:  # the log: what is logged shall not sp
 
 async def start(function: Function, *, respond_async: bool = False, **members: Any) -> Invocation:
     request = RunRequest.model_validate(members)
-    run, is_new = await start_run(function.services, request, idempotency_key=None, respond_async=respond_async)
+    run, is_new = await start_run(function.services, request, "anna", idempotency_key=None, respond_async=respond_async)
     assert is_new
     return run
 
@@ -78,8 +78,8 @@ async def test_all_mentors_are_evaluated_within_the_call(function: Function, log
     assert function.sql.called()[-3:] == ["scheduler_finish", "scheduler_end_slice", "scheduler_get"]
     claims = [arguments for name, arguments in function.sql.database.called if name == "scheduler_claim"]
     assert {claim["manual_only"] for claim in claims} == {True}, "scheduled runs are left to other slices"
-    (opened,) = log.of("invocation_opened")
-    assert (opened["invocation_id"], opened["trigger"]) == (str(run.id), "manual")
+    (started,) = log.of("scheduler_run_started")
+    assert (started["invocation_id"], started["trigger"]) == (str(run.id), "manual")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
-from functions.http.invocations import PREFIX, cursor_of, mentor_of_cursor, position_of_cursor
+from functions.http.cursors import cursor_of, mentor_of_cursor, pair_of_cursor, position_of_cursor
+from functions.http.invocations import PREFIX
 from functions.http.middleware import MAX_BODY_BYTES
 from functions.http.schemas import ListQuery
 from functions.runs.requests import MAX_BATCH_MENTORS, MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
@@ -23,6 +25,7 @@ from tests.unit.log_lines import LogLines
 
 MENTOR, TYPE = mentor_id(1), "milestone"
 ONE, BATCH, MENTORS = f"{PREFIX}/{RUN_ID}", f"{PREFIX}/evaluation-batch", f"{PREFIX}/active-peer-mentors"
+RESULTS, AT = f"{ONE}/evaluations", "2026-11-23T02:00:03.204113+00:00"
 # Every route that reads a body.
 READERS = [("POST", "/"), ("POST", PREFIX), ("PUT", ONE), ("POST", BATCH)]
 
@@ -48,6 +51,13 @@ def check_refused(function: Function, response: httpx.Response, code: str, field
         (PREFIX, "scheduled_to=9999-12-31T23:59:59-14:00"),
         *((PREFIX, f"user_id={value}") for value in ("", "1", f"%7B{MENTOR}%7D", f"{MENTOR}%00", f"{MENTOR}%0A")),
         *((PREFIX, f"cursor={value}") for value in ("", "%00", "A" * 301, "tomorrow")),
+        *((PREFIX, f"page={value}") for value in ("0", "", "ten", "10002", "9" * 4300, "1&page=1", "102&limit=100")),
+        *((PREFIX, f"page=1&{other}") for other in (f"user_id={MENTOR}", f"cursor={cursor_of(AT, RUN_ID)}")),
+        *((PREFIX, f"triggered_by={value}") for value in ("", "x" * 101, "a%0Ab", "anna&triggered_by=")),
+        *((RESULTS, f"limit={value}") for value in ("0", "1001", "ten", "1&limit=1")),
+        *((RESULTS, f"outcome={value}") for value in ("", "not_triggered", "not_evaluated", "failed&outcome=x")),
+        *((RESULTS, f"{name}={value}") for name in ("code", "scenario_type") for value in ("", "%00", "x" * 101)),
+        *((RESULTS, f"cursor={cursor_of(*place)}") for place in ((MENTOR,), (AT, RUN_ID), (MENTOR, "\0"), ("", TYPE))),
         *((MENTORS, f"limit={value}") for value in ("0", "1001", "ten", "1&limit=1")),
         *((MENTORS, f"cursor={value}") for value in ("", "tomorrow", MENTOR, "A" * 301)),
         *(
@@ -61,7 +71,7 @@ async def test_a_wrong_parameter_is_named(function: Function, path: str, query: 
     check_refused(function, response, "invalid_field", query.partition("=")[0])
 
 
-@pytest.mark.parametrize("path", [PREFIX, MENTORS])
+@pytest.mark.parametrize("path", [PREFIX, MENTORS, RESULTS])
 async def test_an_unknown_parameter_is_refused(function: Function, path: str) -> None:
     for name in ("offset", "Limit", "%FF"):
         response = await function.http.get(f"{path}?limit=1&{name}=1", headers=ADMIN)
@@ -127,6 +137,15 @@ ALMOST_IDS = [RUN_ID.replace("-", ""), f"urn:uuid:{RUN_ID}", f"{{{RUN_ID}}}", f"
             for create_or_change in (("POST", PREFIX), ("PUT", ONE))
             for value in ("x" * (MAX_NOTE_LENGTH + 1), "a\x00b", "\x00", "a\n\x00", 1, "\ud800")
         ),
+        *(
+            (*place, {name: value})
+            for *place, name in [
+                *(("POST", PREFIX, "reason"), ("POST", PREFIX, "triggered_by"), ("PUT", ONE, "error_message"))
+            ]
+            for value in ("x" * 301, "a\x00b", 1, "\ud800")
+        ),
+        *(("POST", PREFIX, {"triggered_by": value}) for value in ("", "a\nb")),
+        *(("PUT", ONE, status | {"error_message": "wrong day"}) for status in ({}, {"status": "cancelled"})),
         *(("PUT", ONE, {"status": value}) for value in (None, "", "success", "running", "Cancelled", ["cancelled"])),
         *(("POST", BATCH, {"user_ids": value}) for value in (None, [], ["anna"], [MENTOR] * (MAX_BATCH_MENTORS + 1))),
         ("POST", BATCH, {"user_ids": [MENTOR], "dry_run": "yes"}),
@@ -209,7 +228,7 @@ async def test_a_body_of_more_than_a_mebibyte_is_413(function: Function) -> None
 async def test_a_member_outside_the_contract_is_not_answered(function: Function) -> None:
     """An upgrade changes the database before the function."""
     inner = dict.fromkeys(("engine_scope", "idempotency_key", "request_hash"), "x")
-    function.sql.answers["scheduler_list"] = {"items": [summarized(**inner)], "next": None}
+    function.sql.answers["scheduler_list"] = {"items": [summarized(**inner)], "next": None, "total": 1}
     function.sql.answers["scheduler_get"] = detailed(**inner)
     (listed,) = (await function.ask("GET")).json()["data"]
     one = (await function.ask("GET", f"/{RUN_ID}")).json()
@@ -217,12 +236,11 @@ async def test_a_member_outside_the_contract_is_not_answered(function: Function)
     assert not inner.keys() & (listed.keys() | one.keys())
 
 
-MOMENT = "2026-11-23T02:00:03.204113+00:00"
 ALMOST_PLACES = [
-    *([MOMENT], [MOMENT, RUN_ID, RUN_ID], [RUN_ID, MOMENT], [MOMENT, "anna"], [MOMENT, None], ["\x00", RUN_ID]),
+    *([AT], [AT, RUN_ID, RUN_ID], [RUN_ID, AT], [AT, "anna"], [AT, None], ["\x00", RUN_ID]),
     *(["0001-01-01T00:00:00+14:00", RUN_ID], ["2026-13-01T00:00:00Z", RUN_ID], [1795399200, RUN_ID]),
-    *([MOMENT.removesuffix("+00:00"), RUN_ID], [MOMENT, "\ud800"], {"invoked_at": MOMENT, "id": RUN_ID}, []),
-    *(["anna"], [None], [1], [mentor_id(1), mentor_id(2)], ["\ud800"], "x", None, MOMENT + RUN_ID),
+    *([AT.removesuffix("+00:00"), RUN_ID], [AT, "\ud800"], {"invoked_at": AT, "id": RUN_ID}, []),
+    *(["anna"], [None], [1], [mentor_id(1), mentor_id(2)], ["\ud800"], "x", None, AT + RUN_ID),
 ]
 DEEP = [text.encode() for text in ("[" * 100_000, '{"a":' * 100_000, "9" * 5000, "[NaN]")]
 
@@ -231,20 +249,22 @@ def encode(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-@pytest.mark.parametrize("invoked_at", [MOMENT, "0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"])
+@pytest.mark.parametrize("invoked_at", [AT, "0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"])
 def test_a_cursor_comes_back_as_its_place(invoked_at: str) -> None:
     place, mentor = cursor_of(invoked_at, RUN_ID), cursor_of(MENTOR)
+    pair = cursor_of(MENTOR, "x" * 100)
     assert (position_of_cursor(place), mentor_of_cursor(mentor)) == (Position(invoked_at, RUN_ID), MENTOR)
-    for cursor in (place, mentor):
+    assert pair_of_cursor(pair) == (UUID(MENTOR), "x" * 100)
+    for cursor in (place, mentor, pair):
         assert re.fullmatch("[A-Za-z0-9_-]+", cursor)
         assert ListQuery(cursor=cursor).cursor == cursor
 
 
 @pytest.mark.parametrize(
-    ("read", "other"), [(position_of_cursor, cursor_of(MENTOR)), (mentor_of_cursor, cursor_of(MOMENT, RUN_ID))]
+    ("read", "other"), [(position_of_cursor, cursor_of(MENTOR)), (mentor_of_cursor, cursor_of(AT, RUN_ID))]
 )
 def test_any_other_text_is_no_cursor(read: Callable[[str], object], other: str) -> None:
-    texts = ["", "\x00", "\ud800", "\N{PILE OF POO}", "tomorrow", f"{cursor_of(MOMENT, RUN_ID)}!!!!", other]
+    texts = ["", "\x00", "\ud800", "\N{PILE OF POO}", "tomorrow", f"{cursor_of(AT, RUN_ID)}!!!!", other]
     encoded = [
         encode(content) for content in [b"\xff", *(json.dumps(place).encode() for place in ALMOST_PLACES), *DEEP]
     ]

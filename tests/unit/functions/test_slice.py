@@ -181,8 +181,9 @@ async def test_only_a_standing_record_is_counted(log: LogLines, clock: ManualClo
     (recorded,) = log.of("batch_recorded")
     (ended,) = log.of("slice_ended")
     assert (recorded["state"], recorded.get("mentors_requeued", 0)) == (state, counted)
-    assert len([line for line in log.of("user_failed") if line["error_code"] == "engine_http_422"]) == counted
-    assert bool(log.of("user_failed")) is bool(counted)
+    failed = log.of("mentor_evaluation_error")
+    assert len([line for line in failed if line["error_code"] == "engine_http_422"]) == counted
+    assert bool(failed) is bool(counted)
     assert (ended["batches"], sum(ended["counts"].values())) == (counted, 2 * counted)
 
 
@@ -191,15 +192,15 @@ async def test_of_many_failed_users_only_some_are_logged(log: LogLines, clock: M
     function = with_queue(clock, users, {mentor_id(number): 422 for number in range(users)})
     await process(function, QUEUED)
     assert function.sql.arguments_of("scheduler_complete")["remaining"] is None
-    assert len(log.of("user_failed")) == MAX_FAILED_USERS
-    (others,) = log.of("other_users_failed")
-    assert (others["users"], others["batch_no"], others["severity"]) == (5, 1, "WARNING")
+    assert len(log.of("mentor_evaluation_error")) == MAX_FAILED_USERS
+    (others,) = log.of("other_mentor_evaluation_errors")
+    assert (others["mentors"], others["batch_no"], others["severity"]) == (5, 1, "WARNING")
 
 
 async def test_every_open_run_is_tried_to_be_ended_and_logged(function: Function, log: LogLines) -> None:
-    partial = summarized(status="partial")
+    partial = summarized(status="partial", mentors_remaining=5)
     partial["counts"]["failed"] = 9
-    running = summarized(id=mentor_id(0), status="running", finished_at=None)
+    running = summarized(id=mentor_id(0), status="running", finished_at=None, mentors_remaining=7)
     causes = [{"code": "b", "count": 4, "is_lower_bound": True}, {"code": "a", "count": 2, "is_lower_bound": False}]
     states: dict[str, dict[str, Any]] = {
         "scheduled": {"ended_now": True, "invocation": partial, "failures": causes},
@@ -211,9 +212,11 @@ async def test_every_open_run_is_tried_to_be_ended_and_logged(function: Function
     after = await process(function, open_runs, dispatch_id=17)
     expected = {"scheduled": partial, "manual": running}
     assert after == {n: InvocationSummary.model_validate(each) for n, each in expected.items()} | {"deleted": None}
-    (finished,) = log.of("invocation_finished")
-    assert (finished["invocation_id"], finished["status"], finished["severity"]) == (RUN_ID, "partial", "WARNING")
-    assert (finished["failures"], finished["other_failures"]) == ({"b": 4, "a": 2}, 3)
+    (completed,) = log.of("scheduler_run_completed")
+    assert (completed["invocation_id"], completed["status"], completed["severity"]) == (RUN_ID, "partial", "WARNING")
+    assert (completed["failures"], completed["other_failures"]) == ({"b": 4, "a": 2}, 3)
+    (left,) = log.of("scheduler_run_partial")
+    assert (left["invocation_ids"], left["remaining_unprocessed_count"]) == ([mentor_id(0)], 7)
     (ended,) = log.of("slice_ended")
     assert ended["invocation_ids"] == ["scheduled", "manual", "deleted"]
     assert (ended["dispatch_id"], ended["more_to_do"], ended["batches"]) == (17, True, 1)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from shared.config import ScenarioEvaluationConfig
 from shared.deployment.env_file import read_env_file
 from shared.deployment.settings import TARGETS
+from shared.engine_protocol import BATCH, SINGLE, protocol_of
 from shared.errors import ConfigError
 from tests.emulator.staging import ROOT
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, REQUIRED, make_config
@@ -67,6 +68,8 @@ def test_every_missing_wrong_or_conflicting_setting_is_named_at_once() -> None:
         ("SCENARIO_TYPES", "@/nowhere.json", "cannot read the file: [Errno 2] No such file"),
         ("ALERT_WEBHOOK_SECRET", "hush", "ALERT_WEBHOOK_SECRET: expected whsec_ and 24 to 64 bytes in base64"),
         ("SCHEDULER_INVOKE_TOKENS", " , ,", "SCHEDULER_INVOKE_TOKENS: expected at least one"),
+        ("SCHEDULER_ADMIN_TOKENS", f"a:{'x' * 32},a:{'y' * 32}", "expected each name once, found twice: a"),
+        ("SCHEDULER_ADMIN_TOKENS", f"admin:{'x' * 32},{'y' * 32}", "expected each name once, found twice: admin"),
     ],
 )
 def test_an_error_says_what_was_expected_and_what_was_found(key: str, value: str, said: str) -> None:
@@ -80,7 +83,7 @@ def test_no_secret_is_in_an_error_nor_in_its_traceback() -> None:
         "SCENARIO_ENGINE_URL": "https://hush:hu/sh@x",
         "SCENARIO_ENGINE_TOKEN": "h\u00fcsh-hush",
         "SCHEDULER_INVOKE_TOKENS": "hush",
-        "SCHEDULER_ADMIN_TOKENS": f"{ADMIN_TOKEN},hush",
+        "SCHEDULER_ADMIN_TOKENS": f"{ADMIN_TOKEN},hush,anna:hush,Hush:{ADMIN_TOKEN},:hush,{'hush' * 9}:{ADMIN_TOKEN}",
         "ALERT_WEBHOOK_URL": "hooks.example.org/hush",
         "ALERT_WEBHOOK_SECRET": "whsec_hush",
     }
@@ -149,6 +152,12 @@ def test_each_role_has_tokens_of_32_to_256_characters() -> None:
             assert f"{key}, entry 2: expected 32 to 256 printable ASCII" in refused(**{key: f"{'x' * 32},{bad}"})
 
 
+def test_an_admin_token_may_have_a_name() -> None:
+    name, token = "a-z_0-9".ljust(32, "9"), "x:" * 16
+    config = make_config(SCHEDULER_ADMIN_TOKENS=f"{ADMIN_TOKEN}, {name}:{token}, {ADMIN_TOKEN}-next")
+    assert config.admin_tokens() == [("admin", ADMIN_TOKEN), (name, token), ("admin", f"{ADMIN_TOKEN}-next")]
+
+
 def test_a_secret_that_no_header_can_carry_is_refused() -> None:
     keys = ("SUPABASE_SECRET_KEY", "SCENARIO_ENGINE_TOKEN", "SCHEDULER_INVOKE_TOKENS")
     for character in "\n\r\0\x7f \u00fc\udcff":
@@ -211,8 +220,9 @@ def test_a_whole_number_has_a_least_and_a_greatest_value(key: str, least: str, m
         ("ENGINE_MAX_CONCURRENCY_TOTAL", "64", "32", "(32), at least twice it, found 32: it is handed out"),
         ("ENGINE_MAX_CONCURRENCY_TOTAL", "96", "80", "(32), at least twice it, found 80: it is handed out"),
         ("ALERT_WEBHOOK_URL", WEBHOOK, "", "ALERT_WEBHOOK_URL: missing, although ALERT_WEBHOOK_SECRET is set"),
+        ("ENGINE_SUPPORTS", "", "dry_run", "ENGINE_SUPPORTS: expected only with ENGINE_PROTOCOL=single"),
         (
-            *("SCHEDULER_ADMIN_TOKENS", f"{ADMIN_TOKEN},{ADMIN_TOKEN}", f"{ADMIN_TOKEN},{INVOKE_TOKEN}"),
+            *("SCHEDULER_ADMIN_TOKENS", f"{ADMIN_TOKEN},{ADMIN_TOKEN}", f"{ADMIN_TOKEN},anna:{INVOKE_TOKEN}"),
             "expected no token that is also in SCHEDULER_INVOKE_TOKENS",
         ),
     ],
@@ -221,6 +231,23 @@ def test_settings_that_do_not_go_together_are_refused(key: str, good: str, bad: 
     others = {"ALERT_WEBHOOK_SECRET": LONG_SECRET, "ALERT_WEBHOOK_URL": WEBHOOK}
     make_config(**others | {key: good})
     assert expected in refused(**others | {key: bad})
+
+
+def test_a_single_call_is_about_one_pair_and_supports_what_is_named() -> None:
+    single = {"ENGINE_PROTOCOL": "single"}
+    for supports, expected in (("", ()), (" idempotency, dry_run,", ("idempotency", "dry_run"))):
+        config = make_config(**single, ENGINE_SUPPORTS=supports, ENGINE_TYPES_PER_CALL="1")
+        assert (config.engine_users_per_call, config.engine_types_per_call) == (1, 1)
+        recorded = config.recorded_settings()
+        assert (recorded["engine_protocol"], tuple(recorded["engine_supports"])) == ("single", expected)
+    both = protocol_of(make_config())
+    assert (both.path, both.dry_run, both.idempotency) == (BATCH.path, True, True)
+    named = protocol_of(make_config(**single, ENGINE_SUPPORTS="dry_run"))
+    assert (named.path, named.dry_run, named.idempotency) == (SINGLE.path, True, False)
+    text = refused(**single, ENGINE_USERS_PER_CALL="100", ENGINE_TYPES_PER_CALL="2", ENGINE_SUPPORTS="dry-run")
+    assert "ENGINE_USERS_PER_CALL: expected 1, or not set, with ENGINE_PROTOCOL=single, found 100" in text
+    assert named_in(text) == {"ENGINE_USERS_PER_CALL", "ENGINE_TYPES_PER_CALL", "ENGINE_SUPPORTS"}
+    assert named_in(refused(ENGINE_PROTOCOL="both")) == {"ENGINE_PROTOCOL"}
 
 
 def test_scenario_types_can_stand_in_a_file(tmp_path: Path) -> None:

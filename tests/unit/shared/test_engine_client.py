@@ -11,7 +11,8 @@ import pytest
 
 from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
-from shared.engine_client import EngineClient, EvaluationContext
+from shared.engine_client import EngineClient
+from shared.engine_protocol import EvaluationContext
 from shared.engine_response import EngineResponse, Pair
 from shared.errors import (
     DeadlineExceededError,
@@ -152,7 +153,25 @@ async def test_each_status_is_an_error_of_its_kind(
     assert error.overloaded is (status in (429, 503))
     assert fixture.limiter.limit == (4 if error.overloaded else 8)
     # What the engine refuses on a call's own account shows that it is not down.
-    assert fixture.engine.answers == (kind is InvalidEngineRequestError)
+    assert fixture.engine.health.answers == (kind is InvalidEngineRequestError)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"title": "No such user", "detail": "user 4711081 left", "message": "m"}, "No such user: user … left"),
+        ({"title": "", "detail": "gone"}, "gone"),
+        ({"message": "two\r\nlines of <anna@example.org>"}, "two lines of <[address]>"),
+        ({"error": {"code": "c", "message": "no 0171E38F-30f1-5e6c-9a4d-4b6f0a3c2d10"}}, "no …"),
+        ({"detail": "d" * 1_000_000}, "d" * 199 + "…"),
+        *((nothing, "") for nothing in (None, [], 7, {}, {"title": 7, "message": {}}, {"error": "text"})),
+    ],
+)
+async def test_a_failure_keeps_what_the_engine_said(fixture: Fixture, body: object, said: str) -> None:
+    for status, hint in ((422, ""), (500, ""), (401, "; check its URL and token")):
+        fixture.script(reply(status, json_body=body))
+        expected = f"the engine answered {status}{said and ': '}{said}{hint}"
+        assert (await fixture.refusal()).message == expected
 
 
 async def test_a_time_out_is_transient_and_slows_calls_down(fixture: Fixture) -> None:
@@ -202,7 +221,7 @@ async def test_an_answer_of_another_shape_is_a_bad_answer(fixture: Fixture, cont
     fixture.script(reply(200, content=content))
     error = await fixture.refusal()
     assert (type(error), error.code) == (EngineTransientError, "engine_bad_answer")
-    assert fixture.engine.answers == 0
+    assert fixture.engine.health.answers == 0
 
 
 async def test_a_coding_that_the_client_cannot_unpack_is_named(fixture: Fixture) -> None:

@@ -61,6 +61,18 @@ def test_tokens_rotate_and_all_else_stays(env_file: Path, tmp_path: Path) -> Non
     assert set(tmp_path.iterdir()) == {env_file, link}
 
 
+def test_named_admin_tokens_outlive_a_rotation(env_file: Path) -> None:
+    """`admin` is the name of those without one."""
+    env_file.write_text("SCHEDULER_INVOKE_TOKENS=a:1\nSCHEDULER_ADMIN_TOKENS=anna:1,admin:2,berit:3\n")
+    change_tokens(env_file, add=True)
+    new, *others = read_env_file(env_file)["SCHEDULER_ADMIN_TOKENS"].split(",")
+    assert (":" in new, others) == (False, ["2", "anna:1", "berit:3"])
+    change_tokens(env_file, add=False)
+    settings = read_env_file(env_file)
+    assert settings["SCHEDULER_ADMIN_TOKENS"] == f"{new},anna:1,berit:3"
+    assert (len(settings["SCHEDULER_INVOKE_TOKENS"]), ":" in settings["SCHEDULER_INVOKE_TOKENS"]) == (43, False)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -40,6 +40,7 @@ def test_a_line_has_time_severity_message_event_trace_and_fields(log: LogLines) 
     assert datetime.fromisoformat(line.pop("time")).utcoffset() is not None
     assert line == {
         "severity": "INFO",
+        "component": "scenario-scheduler",
         "message": "Batch 3 is in",
         "event": "batch_recorded",
         "trace_id": TRACE,
@@ -91,7 +92,7 @@ def test_a_librarys_warning_has_the_same_shape_without_its_fields() -> None:
         library.warning("watch %s", "out", extra={"event": "forged", "batch_no": 7})
         library.log(logging.ERROR + 5, "a level between two", stack_info=True)
         first, second = log.all()
-    assert first.keys() - {"time", "trace_id"} == {"severity", "event", "message", "logger"}
+    assert first.keys() - {"time", "trace_id"} == {"severity", "component", "event", "message", "logger"}
     assert (first["event"], first["severity"], first["message"]) == ("log", "WARNING", "watch out")
     assert second["severity"] == "ERROR"
     assert "stack_info" in second

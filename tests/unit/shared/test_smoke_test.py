@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -89,6 +90,13 @@ def test_existing_mentors_get_a_dry_run(function: Function, capsys: pytest.Captu
     assert "no mentor is active yet" in capsys.readouterr().out
 
 
+def test_no_dry_run_is_sent_to_an_engine_without_them(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+    environment = {**REQUIRED, "DATABASE_URL": "postgresql://postgres:hush@db/postgres", "ENGINE_PROTOCOL": "single"}
+    replace(function.tester, deployment=check("container", environment, {})).dry_run()
+    assert function.received == []
+    assert "supports no dry runs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("status", "run", "said", "is_cancelled"),
     [
@@ -114,4 +122,4 @@ def test_an_unsuccessful_run_is_explained(
 def test_a_problem_is_shown_cut_and_without_secrets() -> None:
     for detail, shown in (("x" * 5000, "x" * 299 + "…"), ("x" * 280 + ADMIN_TOKEN, "x" * 280 + "[secret]")):
         answer = httpx.Response(502, json={"code": 7, "detail": detail})
-        assert describe_problem(answer, {"TOKENS": f"other, {ADMIN_TOKEN}"}) == f"502: {shown}"
+        assert describe_problem(answer, {"TOKENS": f"other, anna:{ADMIN_TOKEN}"}) == f"502: {shown}"
