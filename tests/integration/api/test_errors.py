@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.emulator.function import FunctionProcess
 from tests.emulator.staging import ROOT
@@ -50,6 +51,20 @@ WRONG_REQUESTS: list[Row] = [
     ("DELETE", f"{API}/{UNKNOWN}", 404, "not_found", None, b"", None),
     ("PATCH", f"{API}/{UNKNOWN}", 405, "method_not_allowed", None, b"", None),
 ]
+
+
+# A failure after the answer has begun.
+BROKEN_CSV = b"""
+create or replace function public.scheduler_evaluations_page(
+  p_invocation_id uuid, p_outcomes text[], p_code text, p_scenario_type text, p_limit integer, p_after_user_id uuid,
+  p_after_scenario_type text
+) returns json language plpgsql stable security definer set search_path = '' as $$
+begin
+  if p_after_user_id is not null then raise 'the second page'; end if;
+  return json_build_object('is_open', false, 'items', '[]'::json, 'next', json_build_array(p_invocation_id, 'x'));
+end
+$$
+"""
 
 
 @dataclass
@@ -147,6 +162,12 @@ async def failed_by_the_database(harness: Harness, function: FunctionProcess, ca
         assert line["trace_id"] == trace_id
         # What no model knows may be about a person: the log names the fields, not what stood in them.
         assert ("Ann" in json.dumps(line)) == (code == "database_refused")
+
+    await harness.execute(BROKEN_CSV)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await catalogue.caller.send("GET", f"/{UNKNOWN}/evaluations", headers={"Accept": "text/csv"})
+    lines = [line["message"] for line in harness.log_lines(function) if line["event"] == "database_refused"]
+    assert "the second page" in lines[-1]
 
     await harness.project.gateway.stop()
     one, mentors = f"{API}/{UNKNOWN}", f"{API}/active-peer-mentors"
