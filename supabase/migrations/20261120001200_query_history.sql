@@ -146,7 +146,9 @@ language sql stable security definer set search_path = '' set statement_timeout 
     select e.*, row_number() over (order by e.user_id, e.scenario_type) as position
       from public.scheduler_evaluations as e
      where e.invocation_id = p_invocation_id
-       and (p_after_user_id is null or (e.user_id, e.scenario_type) > (p_after_user_id, p_after_scenario_type))
+       -- Where the index is entered, also by a plan that does not know whether there is a position to go on from.
+       and (e.user_id, e.scenario_type)
+         > (coalesce(p_after_user_id, '00000000-0000-0000-0000-000000000000'), coalesce(p_after_scenario_type, ''))
      order by e.user_id, e.scenario_type
      -- What is not filtered is not searched.
      limit case when coalesce(p_outcomes[1], p_code, p_scenario_type) is null then p_limit + 1 else 50000 end
@@ -186,9 +188,9 @@ language sql stable security definer set search_path = '' set statement_timeout 
    where i.id = p_invocation_id and i.deleted_at is null
 $$;
 
--- One invocation with everything that is known of it, or null: its description, its first 1,000 batches, the request (of chosen users how many, and
--- ten of them) and the settings, ten of the users who were not evaluated, whether all mentors were read, and the function's
--- answers to the calls for slices while it was due or open. Those calls are not made for one run, so all of that time
+-- One invocation with everything that is known of it, or null: its description, its first 1,000 batches, the request (of
+-- chosen users how many, and ten of them) and the settings, ten of the users who were not evaluated, whether all mentors were
+-- read, and the function's answers to the calls for slices while it was due or open. Those calls are not made for one run, so all of that time
 -- are shown, counted by answer: the 20 latest answers, because pg_net's errors say how many milliseconds something took.
 create function public.scheduler_get(p_invocation_id uuid) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
@@ -217,14 +219,16 @@ language sql stable security definer set search_path = '' set statement_timeout 
       ),
       'batch_results', (
         select coalesce(jsonb_agg(jsonb_build_object(
-            'batch_index', b.batch_no, 'user_count', b.mentors, 'notifications_sent', case when i.dry_run then 0 else b.triggered end,
+            'batch_index', b.batch_no, 'user_count', b.mentors,
+            'notifications_sent', case when i.dry_run then 0 else b.triggered end,
             'failed', b.failed, 'duration_ms', b.duration_ms, 'status', b.state
           ) order by b.batch_no), '[]')
           from (
             select * from public.scheduler_invocation_batches where invocation_id = i.id order by batch_no limit 1000
           ) as b
       ),
-      'dispatches', (        select coalesce(jsonb_agg(jsonb_build_object(
+      'dispatches', (
+        select coalesce(jsonb_agg(jsonb_build_object(
             'status_code', answer.status_code, 'error', answer.error, 'count', answer.n,
             'first_at', answer.first_at, 'last_at', answer.last_at
           ) order by answer.last_at desc), '[]')

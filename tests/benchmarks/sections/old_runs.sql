@@ -5,12 +5,12 @@ set local session_replication_role = replica;
 
 -- A minute apart, the last of them two days ago: their number matters, not their age.
 insert into public.scheduler_invocations (
-  id, idempotency_key, trigger, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
-  engine_scope, engine_scope_since, enumeration_done, next_batch_no
+  id, idempotency_key, trigger, triggered_by, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
+  engine_scope, engine_scope_since, enumeration_done, next_batch_no, pages_processed, end_is_logged
 )
 select
-  scheduler.time_ordered_id(run.at), 'slot:old-' || n, 'schedule', 'success', run.at, run.at, run.at,
-  run.at + interval '10 seconds', run.at + interval '20 hours', 'slot:old-' || n, run.at, true, 2
+  scheduler.time_ordered_id(run.at), 'slot:old-' || n, 'schedule', 'pg_cron', 'success', run.at, run.at, run.at,
+  run.at + interval '10 seconds', run.at + interval '20 hours', 'slot:old-' || n, run.at, true, 2, 1, true
 from generate_series(1, current_setting('benchmark.runs')::integer) as n
 cross join lateral (select now() - interval '2 days' - make_interval(mins => n) as at) as run;
 
@@ -20,12 +20,12 @@ with users as (
 )
 insert into public.scheduler_invocation_batches (
   invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
-  triggered, scenario_counts, duration_ms, worker, finished_at
+  triggered, users_evaluated, scenario_counts, duration_ms, worker, finished_at
 )
 select
   i.id, 1, jsonb_build_array(jsonb_build_object(
     'scenario_types', '["inactivity", "milestone"]'::jsonb, 'user_ids', users.ids)),
-  users.first, users.last, 25, 50, 'scenario_evaluation_batches', 0, 'done', 1, 50,
+  users.first, users.last, 25, 50, 'scenario_evaluation_batches', 0, 'done', 1, 50, 25,
   '{"inactivity": {"triggered": 25}, "milestone": {"triggered": 25}}', 500, 'old', i.finished_at
 from public.scheduler_invocations as i
 cross join users

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from tests.integration.database.requests import pairs_of
-from tests.integration.database.sql_core import Json
+from tests.integration.database.sql_core import EVALUATED, Json
 
 OPEN = ("pending", "running")
 WITH_A_ROW = ("triggered", "suppressed", "skipped", "failed")
@@ -204,6 +204,11 @@ def by_scenario(outcomes: Mapping[Pair, str | None]) -> dict[str, dict[str, int]
     return dict(counted)
 
 
+def evaluated_users(outcomes: Mapping[Pair, str | None]) -> int:
+    """How many users have a pair that was evaluated."""
+    return len({user_id for (user_id, _), outcome in outcomes.items() if outcome in EVALUATED})
+
+
 def last_good(runs: Iterable[Run]) -> str | None:
     """Return the run of which the dead-man's check would speak, which prune keeps."""
     good = [
@@ -212,6 +217,5 @@ def last_good(runs: Iterable[Run]) -> str | None:
         if run.trigger == "schedule"
         and not run.dry_run
         and run.status in ("success", "partial")
-        and (run.mentors_skipped or run.batches)
     ]
     return max(good, key=lambda run: moment(run.finished_at)).id if good else None

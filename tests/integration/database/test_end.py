@@ -132,10 +132,12 @@ async def test_what_has_ended_takes_a_note_and_no_other_end(core: SqlCore, worke
     assert not (await worker.finish(run))["ended_now"]
     noted = before | {"note": "new"}
     is_cancelled = status == "cancelled"
-    assert await worker.update(run, cancel=True, set_note=True, note="new") == {
-        "ended_otherwise": not is_cancelled,
-        "invocation": noted if is_cancelled else before,
-    }
+    for verdict in ("failed", "cancelled"):
+        agrees = is_cancelled and verdict == "cancelled"
+        assert await worker.update(run, status=verdict, set_note=True, note="new") == {
+            "ended_otherwise": not agrees,
+            "invocation": noted if agrees else before,
+        }
     assert await worker.update(run, set_note=True, note="new") == {"ended_otherwise": False, "invocation": noted}
 
 
@@ -147,10 +149,11 @@ async def test_a_note_is_set_and_removed_and_changes_nothing_else(core: SqlCore,
         assert answer == {"ended_otherwise": False, "invocation": before | {"note": note}}
         assert await worker.update(run, note="not to be set") == answer
     with pytest.raises(psycopg.errors.CheckViolation):
-        await worker.update(run, cancel=True, set_note=True, note="n" * 2001)
+        await worker.update(run, status="cancelled", set_note=True, note="n" * 2001)
     assert await core.describe(run) == before
     pending = await opened(worker, note="old")
-    assert (await worker.update(pending, cancel=True, set_note=True, note="no use"))["invocation"]["note"] == "no use"
+    answer = await worker.update(pending, status="cancelled", set_note=True, note="no use")
+    assert answer["invocation"]["note"] == "no use"
     assert (await worker.cancel(await opened(worker, note="old")))["note"] == "old"
 
 
@@ -158,7 +161,7 @@ async def test_unknown_and_deleted_runs_are_neither_ended_nor_changed(core: SqlC
     run = await ended_as(core, worker, "cancelled")
     assert await worker.delete(run) == "deleted"
     for gone in (run, str(uuid4())):
-        assert await worker.update(gone, cancel=True, set_note=True, note="new") is None
+        assert await worker.update(gone, status="cancelled", set_note=True, note="new") is None
         assert await worker.delete(gone) is None
     assert await core.owner.column("select note from public.scheduler_invocations") == ["old"]
     assert await worker.finish(str(uuid4())) == {"ended_now": False, "invocation": None, "failures": None}

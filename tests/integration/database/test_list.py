@@ -126,9 +126,9 @@ async def test_a_mentors_scenarios_are_those_of_its_group(core: SqlCore, worker:
 async def history(core: SqlCore) -> list[str]:
     """The ids of 4,500 daily runs, the newest first. Mentor 1 was in the newest, two around the 2,000th, the oldest."""
     await core.owner.run(
-        "insert into public.scheduler_invocations (idempotency_key, trigger, status, scheduled_for, invoked_at,"
-        " finished_at, expires_at, engine_scope, config)"
-        " select scheduler.slot_key(slot), 'schedule', 'success', slot, slot, slot, slot, 's', %s"
+        "insert into public.scheduler_invocations (idempotency_key, trigger, triggered_by, status, scheduled_for,"
+        " invoked_at, finished_at, expires_at, engine_scope, config)"
+        " select scheduler.slot_key(slot), 'schedule', 'pg_cron', 'success', slot, slot, slot, slot, 's', %s"
         " from generate_series(timestamptz '2026-11-22 02:00Z', '2000-01-01', '-1 day') as slot limit 4500",
         Jsonb({"evaluation_schedule": "0 2 * * *", "evaluation_timezone": "UTC"}),
     )
