@@ -16,7 +16,7 @@ from functions.http.dashboard import PATHS as DASHBOARD_PATHS
 from functions.http.problems import to_response
 from shared.auth import Caller, Role, TokenCheck
 from shared.errors import RequestError
-from shared.logs import log_event, log_exception, start_trace
+from shared.logs import log_event, start_trace
 from shared.sanitize import sanitize
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -64,11 +64,10 @@ class RequestGate:
         except ClientDisconnect:
             log_event("client_disconnected", "The caller left before the request was read")
         except Exception as error:  # whatever it is, a defect of ours included, becomes an answer here
+            answer = to_response(error)
             if not has_begun:
-                await to_response(error)(scope, receive, send_on)
-                return
-            log_exception("internal_error", "A defect: it came after this request's answer had begun", error)
-            if not has_ended:
+                await answer(scope, receive, send_on)
+            elif not has_ended:
                 raise  # the server closes the connection, so the caller sees that the answer is not whole
 
     def _check_caller(self, scope: Scope, headers: Headers) -> Caller | None:

@@ -62,7 +62,7 @@ def to_response(error: Exception) -> JSONResponse:
     if isinstance(error, RequestError):
         return problem(error.status, error.code, error.detail, field=error.field, headers=error.headers)
     if not isinstance(error, DatabaseError):
-        log_exception("internal_error", "A defect: this request was answered with 500", error)
+        log_exception("internal_error", "A defect: this request failed", error)
         return problem(500, "internal_error", f"an error of ours; the log has it under trace id {current_trace().id}")
     log_database_error(error, str(error))
     if isinstance(error, DatabaseUnavailableError):

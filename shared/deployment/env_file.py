@@ -8,7 +8,7 @@ from pathlib import Path
 from dotenv import set_key
 from dotenv.parser import parse_stream
 
-from shared.config import split_tokens
+from shared.config import split_name, split_tokens
 from shared.errors import ConfigError
 
 
@@ -40,7 +40,8 @@ def change_tokens(path: Path, *, add: bool) -> None:
 
     Args:
         path: the file of settings.
-        add: a new token comes first and the others stay known; otherwise only the first one stays, and the named ones.
+        add: a new token comes first and the others stay known; otherwise only the first one stays. Admin tokens with a
+            name are no part of this: their owners rotate them.
 
     Raises:
         ConfigError: the file cannot be read, or lacks one of the lists.
@@ -52,9 +53,12 @@ def change_tokens(path: Path, *, add: bool) -> None:
         raise ConfigError([f"{path}: expected {name}, so that new tokens can be kept there" for name in missing])
     path.chmod(0o600)
     for name in names:
-        tokens = split_tokens(settings[name])
-        # 43 characters of A-Z a-z 0-9 - _, so 256 bits.
-        bare, named = ([token for token in tokens if (":" in token) is has_name] for has_name in (False, True))
-        tokens = [secrets.token_urlsafe(32), *tokens] if add else bare[:1] + named
+        tokens, named = split_tokens(settings[name]), list[str]()
+        if name == "SCHEDULER_ADMIN_TOKENS":
+            named = [token for token in tokens if split_name(token)[0] != "admin"]
+            tokens = [split_name(token)[1] for token in tokens if token not in named]
+        if tokens:
+            # 43 characters of A-Z a-z 0-9 - _, so 256 bits.
+            tokens = [secrets.token_urlsafe(32), *tokens] if add else tokens[:1]
         # In each line of this name, so that no earlier one keeps an old token; the file is replaced as a whole.
-        set_key(path, name, ",".join(tokens), quote_mode="never", follow_symlinks=True)
+        set_key(path, name, ",".join([*tokens, *named]), quote_mode="never", follow_symlinks=True)

@@ -99,9 +99,8 @@ async def test_a_clock_set_in_mid_slice_gives_up_no_call(harness: Harness, tmp_p
     harness.engine.rules.append(set_clock)
     function = await harness.start_function(SMALL | clock.env)
 
-    answer = await harness.fire(function)
+    invocation = await harness.run(function)
 
     await until_hours_ahead(harness, function, -1)
-    assert answer.status_code == 200
     assert len(harness.engine.calls) == 10, "a call was given up and repeated"
-    await check_success(harness, answer.json())
+    await check_success(harness, invocation)

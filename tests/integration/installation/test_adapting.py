@@ -77,7 +77,7 @@ async def dry_and_real_run(harness: Harness) -> None:
     assert (await Caller(harness, function).run({"dry_run": True}))["counts"]["mentors"] == len(EXPECTED)
     assert harness.engine.acts == {}
 
-    run = (await harness.fire(function)).json()
+    run = await harness.run(function)
     assert run["status"] == "success"
     expected = [(f"00000000-0000-4000-8000-{no:012x}", kind) for no, kinds in EXPECTED.items() for kind in kinds]
     assert await harness.recorded_pairs(run["id"]) == {

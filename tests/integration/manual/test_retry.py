@@ -18,7 +18,7 @@ async def test_a_retry_evaluates_only_failures_under_the_same_keys(harness: Harn
         missing,
     ]
     function = await harness.start_function({"EVALUATION_BATCH_SIZE": "20", "ENGINE_MAX_ATTEMPTS": "2"})
-    source = (await harness.fire(function)).json()
+    source = await harness.run(function)
     caller = await a_caller(harness)
     before = await caller.see(source["id"])
     assert before["status"] == "partial"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from shared.invocation import InvocationState
+from functions.http.schemas import RunSummary
 from tests.emulator.function import FunctionProcess
 from tests.emulator.project import Project
 from tests.scripted_engine import ScriptedEngine
@@ -95,9 +95,15 @@ class Harness:
             headers={"Authorization": f"Bearer {self.project.invoke_token}", **(headers or {})},
         )
         if answer.is_success and "id" in answer.json():
-            assert answer.json().keys() == InvocationState.model_fields.keys()
+            assert answer.json().keys() == RunSummary.model_fields.keys()
             self.served.append(function)
         return answer
+
+    async def run(self, function: FunctionProcess, **options: Any) -> dict[str, Any]:
+        """Fires; returns the slot's invocation in full, as it is afterwards."""
+        answer = await self.fire(function, **options)
+        assert answer.is_success, answer.text
+        return await self.describe(answer.json()["id"])
 
     async def rows(self, query: bytes, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         async with self.project.connect() as connection:

@@ -39,7 +39,7 @@ async def test_an_alert_is_repeated_until_the_webhook_accepts_it(harness: Harnes
     time_control = TimeControl(harness)
     await time_control.start()
 
-    invocation = (await harness.fire(function)).json()
+    invocation = await harness.run(function)
     await harness.fire(function)
     await time_control.tick_and_wait()
 

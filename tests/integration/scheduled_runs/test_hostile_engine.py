@@ -42,10 +42,8 @@ async def test_hostile_answers_cost_only_the_users_they_are_for(harness: Harness
     harness.engine.rules += [hostile.speaking_for(mentors), rules.repeated_results()]
     function = await harness.start_function(SHORT_TIMEOUTS)
 
-    answer = await harness.fire(function)
+    invocation = await harness.run(function)
 
-    assert answer.status_code == 200, answer.text
-    invocation = answer.json()
     assert invocation["status"] == "partial"
     found = await harness.rows(
         b"select distinct user_id::text, error_code from public.scheduler_evaluations where outcome = 'failed'"
@@ -75,14 +73,13 @@ async def test_hostile_texts_are_sanitized(harness: Harness) -> None:
     )
     function = await harness.start_function()
 
-    invocation = (await harness.fire(function)).json()
+    invocation = await harness.run(function)
 
     outcomes = {user_id: word["outcome"] for user_id, word in words.items()}
     assert await harness.recorded_pairs(invocation["id"]) == {
         pair: outcomes.get(pair[0], outcome) for pair, outcome in harness.expected_pairs().items()
     }
-    causes = (await harness.describe(invocation["id"]))["failures"]
-    messages = {cause["code"]: cause["message"] for cause in causes}
+    messages = {cause["code"]: cause["message"] for cause in invocation["failures"]}
     assert messages == {
         "first_line_severity_error_event_forged_31mred_end": STORED_TEXT,
         "c" * 64: "m" * 300,
@@ -114,7 +111,7 @@ async def test_a_code_for_each_pair_keeps_answers_short(harness: Harness) -> Non
     function = await harness.start_function({"EVALUATION_BATCH_SIZE": "500"})
     caller = Caller(harness, function)
 
-    invocation = (await harness.fire(function)).json()
+    invocation = await harness.run(function)
     changed = await caller.send("PUT", f"/{invocation['id']}", json={"note": "a note for operators"})
     listed, shown = await caller.send("GET", ""), await caller.send("GET", f"/{invocation['id']}")
     fired_again = await harness.fire(function)

@@ -24,7 +24,7 @@ async def test_good_rows_are_evaluated_and_odd_ones_skipped(harness: Harness) ->
     function = await harness.start_function()
     caller = Caller(harness, function)
 
-    run = (await harness.fire(function)).json()
+    run = await harness.run(function)
 
     expected = harness.expected_pairs() | {
         (no_segments, "milestone"): harness.engine.expected_outcome(no_segments, "milestone")

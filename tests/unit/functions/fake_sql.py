@@ -32,8 +32,10 @@ def summarized(**members: Any) -> dict[str, Any]:
     """An invocation as the database summarizes it, for a list: by default a scheduled run that succeeded."""
     counts = dict.fromkeys(("mentors", "batches", "batches_done", "evaluations", "not_triggered"), 1)
     counts |= dict.fromkeys(("mentors_skipped", "triggered", "suppressed", "skipped", "failed", "not_evaluated"), 0)
-    usual: dict[str, Any] = dict.fromkeys(("retry_of", "note", "error_code", "error_message"))
-    usual |= {"id": RUN_ID, "trigger": "schedule", "status": "success", "dry_run": False}
+    absent = ("retry_of", "note", "error_code", "error_message", "reason", "requested_by", "duration_ms")
+    usual: dict[str, Any] = dict.fromkeys(absent)
+    usual |= {"id": RUN_ID, "trigger": "schedule", "triggered_by": "pg_cron", "status": "success", "dry_run": False}
+    usual |= {"users_evaluated": 1, "notifications_dispatched": 0, "mentors_remaining": 0, "pages_processed": 1}
     usual |= {"scheduled_for": SLOT, "lateness_seconds": 3, "invoked_at": "2026-11-23T02:00:03.204113+00:00"}
     usual |= {"started_at": "2026-11-23T02:00:03.201877+00:00", "finished_at": "2026-11-23T02:00:04.870316+00:00"}
     usual |= {"expires_at": "2026-11-23T22:00:03.201877+00:00", "counts": counts}
@@ -51,7 +53,7 @@ def detailed(**members: Any) -> dict[str, Any]:
     """An invocation with everything that the database knows of it: by default the same, for all active mentors."""
     chosen = dict.fromkeys(("users", "sample_user_ids", "scenario_types")) | {"sample_user_ids": []}
     details = {"request": chosen, "config": {}, "enumeration_done": True, "not_evaluated_user_ids": []}
-    return described(**details, dispatches=[]) | members
+    return described(**details, dispatches=[], batch_results=[]) | members
 
 
 def open_row(**members: Any) -> dict[str, Any]:
@@ -107,13 +109,13 @@ class FakeSql:
             "scheduler_complete": "done",
             "scheduler_split": True,
             "scheduler_finish": self._finish,
-            "scheduler_list": {"items": [], "next": None},
+            "scheduler_list": {"items": [], "next": None, "total": 0},
             "scheduler_used_slots": [],
             "scheduler_get": self._get,
             "scheduler_active_mentors": self._active,
             "scheduler_last_success": {"clock": SLOT, "run": None},
         }
-        nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished")
+        nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished", "evaluations_page")
         self.answers |= dict.fromkeys(f"scheduler_{name}" for name in nothing)
         self.database = FakeDatabase(
             rows, most_rows=most_rows, functions={name: partial(self._answer, name) for name in self.answers}
@@ -130,6 +132,7 @@ class FakeSql:
         invocation = described(
             id=arguments["invocation_id"],
             trigger="retry" if retry_of else "manual",
+            triggered_by=arguments["triggered_by"],
             status="pending",
             dry_run=arguments["dry_run"],
             started_at=None,

@@ -36,7 +36,7 @@ class Function:
         self.engine = engine or FakeEngine(ManualClock())
         self.broken_by: Exception | None = None
         self.services = replace(make_services(self.sql.database, self.engine, **settings), now=lambda: NOW)
-        self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)]))
+        self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [("anna", ADMIN_TOKEN)]))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 
     def _connect(self) -> Services:

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.http.invocations import PREFIX, cursor_of, position_of_cursor
+from functions.http.cursors import cursor_of, position_of_cursor
+from functions.http.invocations import PREFIX
 from functions.runs.requests import MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH
 from shared.run_repository import Position
 from tests.unit.functions.fake_sql import (

@@ -23,7 +23,7 @@ from tests.unit.functions.fake_sql import RUN_ID
 from tests.unit.functions.http_function import ADMIN, INVOKE, JSON, Function, problem_in
 from tests.unit.log_lines import LogLines
 
-TOKENS = TokenCheck([SecretStr(INVOKE_TOKEN)], [SecretStr(ADMIN_TOKEN)])
+TOKENS = TokenCheck([SecretStr(INVOKE_TOKEN)], [("anna", ADMIN_TOKEN)])
 ONE = f"{PREFIX}/{RUN_ID}"
 BY_ADMIN = [(b"authorization", f"Bearer {ADMIN_TOKEN}".encode())]
 # What only an admin token opens: the endpoints, and whatever is not served.

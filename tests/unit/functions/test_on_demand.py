@@ -32,7 +32,7 @@ def function(log: LogLines) -> Function:  # the log: what is logged shall not sp
 
 async def start(function: Function, *, respond_async: bool = False, **members: Any) -> Invocation:
     request = RunRequest.model_validate(members)
-    run, is_new = await start_run(function.services, request, idempotency_key=None, respond_async=respond_async)
+    run, is_new = await start_run(function.services, request, "anna", idempotency_key=None, respond_async=respond_async)
     assert is_new
     return run
 

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from functions.http.invocations import PREFIX, cursor_of, mentor_of_cursor, position_of_cursor
+from functions.http.cursors import cursor_of, mentor_of_cursor, pair_of_cursor, position_of_cursor
+from functions.http.invocations import PREFIX
 from functions.http.middleware import MAX_BODY_BYTES
 from functions.http.schemas import ListQuery
 from functions.runs.requests import MAX_BATCH_MENTORS, MAX_CHOSEN_MENTORS, MAX_NOTE_LENGTH

@@ -1,4 +1,4 @@
-"""A known bearer token has a role; everything else has none."""
+"""A known bearer token has a role and a name; everything else has none."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import hmac
 import pytest
 from pydantic import SecretStr
 
-from shared.auth import Role, TokenCheck
+from shared.auth import Caller, Role, TokenCheck
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
 
 ODD_TOKEN = "schlüssel" * 4
 CHECK = TokenCheck(
-    [SecretStr(INVOKE_TOKEN), SecretStr(f"{INVOKE_TOKEN}-next")], [SecretStr(ADMIN_TOKEN), SecretStr(ODD_TOKEN)]
+    [SecretStr(INVOKE_TOKEN), SecretStr(f"{INVOKE_TOKEN}-next")], [("admin", ADMIN_TOKEN), ("anna", ODD_TOKEN)]
 )
 
 
 @pytest.mark.parametrize(
-    ("header", "role"),
+    ("header", "caller"),
     [
-        (f"Bearer {INVOKE_TOKEN}", Role.INVOKE),
-        (f"Bearer {INVOKE_TOKEN}-next", Role.INVOKE),
-        (f"Bearer {ADMIN_TOKEN}", Role.ADMIN),
-        (f"Bearer {ODD_TOKEN}", Role.ADMIN),
-        (f"bEaReR   {ADMIN_TOKEN} ", Role.ADMIN),
+        (f"Bearer {INVOKE_TOKEN}", Caller(Role.INVOKE, "invoke")),
+        (f"Bearer {INVOKE_TOKEN}-next", Caller(Role.INVOKE, "invoke")),
+        (f"Bearer {ADMIN_TOKEN}", Caller(Role.ADMIN, "admin")),
+        (f"Bearer {ODD_TOKEN}", Caller(Role.ADMIN, "anna")),
+        (f"bEaReR   {ADMIN_TOKEN} ", Caller(Role.ADMIN, "admin")),
     ],
 )
-def test_each_of_several_tokens_has_its_role(header: str, role: Role) -> None:
-    assert CHECK.role_of(header) is role
+def test_each_of_several_tokens_has_its_role_and_name(header: str, caller: Caller) -> None:
+    assert CHECK.caller_of(header) == caller
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_each_of_several_tokens_has_its_role(header: str, role: Role) -> None:
     ids=ascii,
 )
 def test_anything_else_has_no_role(header: str | None) -> None:
-    assert CHECK.role_of(header) is None
-    assert TokenCheck([], []).role_of(header) is None
+    assert CHECK.caller_of(header) is None
+    assert TokenCheck([], []).caller_of(header) is None
 
 
 @pytest.mark.parametrize("header", [None, f"Basic {ADMIN_TOKEN}", "x" * 65_536, f"Bearer {INVOKE_TOKEN}"])
@@ -56,6 +56,6 @@ def test_digests_of_all_tokens_are_compared_in_constant_time(
         return hmac.compare_digest(one, other)
 
     monkeypatch.setattr("shared.auth.compare_digest", compare)
-    CHECK.role_of(header)
+    CHECK.caller_of(header)
     assert compared == [(32, 32)] * 4
     assert ADMIN_TOKEN not in repr(vars(CHECK))
