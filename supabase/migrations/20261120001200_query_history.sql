@@ -129,7 +129,8 @@ $$;
 
 -- The stored results of a run, in the order of users and scenario types, from after (p_after_user_id, p_after_scenario_type): all
 -- outcomes but not_triggered and not_evaluated, which have no rows. A null filter is none. A page searches 50,000 rows at most
--- and holds some 8 MB at most, so it may be short, or empty, before the end.
+-- and holds some 8 MB at most, so it may be short, or empty, before the end. By the index only: a bitmap, or a search of the whole
+-- table, would be made anew for each page.
 -- Returns {"is_open": whether the run is, "items": […], "next": ["USER_ID", "SCENARIO_TYPE"], or null at the end}; null when there
 -- is no such run.
 create function public.scheduler_evaluations_page(
@@ -141,7 +142,8 @@ create function public.scheduler_evaluations_page(
   p_after_user_id uuid,
   p_after_scenario_type text
 ) returns json
-language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
+language sql stable security definer set search_path = '' set statement_timeout = '20s'
+set enable_seqscan = off set enable_bitmapscan = off as $$
   with searched as materialized (
     select e.*, row_number() over (order by e.user_id, e.scenario_type) as position
       from public.scheduler_evaluations as e

@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from .requests import opened
+from .requests import ended_run, opened
 from .sql_core import SCENARIO, Json, SqlCore, Worker, assert_counts_add_up, pairs
 
 ENDED = ("success", "partial", "failed", "cancelled", "skipped")
@@ -69,20 +69,31 @@ async def test_the_status_of_a_run_is_the_truth(
 
 
 @pytest.mark.parametrize(
-    ("trigger", "reasons", "status", "error"),
+    ("trigger", "roster", "reasons", "status", "error"),
     [
-        ("schedule", {}, "failed", "no_active_mentors"),
-        ("schedule", {"no_scenario_applies": 3}, "success", None),
-        ("schedule", {"user_id_missing": 3}, "failed", "no_active_mentors"),
-        ("schedule", {"invalid_segments": 3}, "failed", "no_active_mentors"),
-        ("manual", {}, "success", None),
+        ("schedule", "failed", {}, "failed", "no_active_mentors"),
+        ("schedule", None, {}, "failed", "no_active_mentors"),
+        ("schedule", "success", {}, "success", None),
+        ("schedule", "failed", {"no_scenario_applies": 3}, "success", None),
+        ("schedule", "success", {"user_id_missing": 3}, "failed", "no_active_mentors"),
+        ("schedule", "failed", {"invalid_segments": 3}, "failed", "no_active_mentors"),
+        ("manual", "failed", {}, "success", None),
     ],
 )
 @pytest.mark.parametrize("how", ["finished", "expired"])
-async def test_a_run_without_pairs_succeeds_only_with_mentors(
-    core: SqlCore, worker: Worker, trigger: str, reasons: Json, status: str, error: str | None, how: str
+async def test_a_run_without_pairs_succeeds_with_mentors_or_by_setting(
+    core: SqlCore,
+    worker: Worker,
+    trigger: str,
+    roster: str | None,
+    reasons: Json,
+    status: str,
+    error: str | None,
+    how: str,
 ) -> None:
     run = await (core.open_run if trigger == "schedule" else core.open_manual_run)(worker, done=False)
+    if roster:
+        await core.change(run, f"config = jsonb_build_object('empty_roster', '{roster}')")
     await worker.enqueue(run, [], done=True, skip_reasons=reasons)
     ended = (await worker.finish(run))["invocation"] if how == "finished" else await core.expire(run)
     assert (ended["status"], ended["error_code"]) == (status, error)
@@ -121,6 +132,49 @@ async def test_every_overdue_run_expires_though_one_cannot(core: SqlCore, worker
     assert statuses == ["running", "running", "failed", "failed"]
     await core.install_long_ago()
     assert (await worker.open_slot(*await core.slots()))["opened"]
+
+
+async def test_an_operator_may_end_a_run_as_failed(core: SqlCore, worker: Worker) -> None:
+    run = await core.open_run(worker, [pairs([1]), pairs([2])])
+    await core.change(run, "error_code = 'engine_rejected', error_message = 'no connection'")
+    await worker.complete(await worker.claim_one())
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await worker.update(run, status="failed", error_message="m" * 301)
+    answer = await worker.update(run, status="failed", error_message="the wrong words")
+    ended = answer["invocation"]
+    assert (answer["ended_otherwise"], ended) == (False, await core.describe(run))
+    assert (ended["status"], ended["error_code"], ended["error_message"]) == (
+        *("failed", "marked_failed", "the wrong words"),
+    )
+    assert ended["scenarios"] == {SCENARIO: {"triggered": 1, "not_evaluated": 1}}
+    assert await core.queued() == 0
+    assert not (await worker.finish(run))["ended_now"]
+    again = await worker.update(run, status="failed", error_message="other words")
+    assert again == {"ended_otherwise": True, "invocation": ended}
+
+
+async def test_an_end_made_by_sql_is_given_to_one_slice(core: SqlCore, worker: Worker) -> None:
+    """Dispatch requests a slice for it, also where nothing else is to do."""
+    await core.make_callable()
+    due, following = await core.slots()
+    await ended_run(core, worker)
+    expired, cancelled, failed = [await core.open_manual_run(worker, [pairs([1]), pairs([2])]) for _ in range(3)]
+    await worker.complete(await worker.claim_one(), "failed")
+    await core.expire(expired)
+    await worker.cancel(cancelled)
+    await worker.update(failed, status="failed")
+    await core.change_settings("engine_paused_until = now() + interval '5 minutes'")
+    assert await core.owner.value("select scheduler.dispatch()") == 1
+    answers = await asyncio.gather(*(one.open_slot(due, following) for one in await core.workers(8)))
+    ended = {each["invocation"]["id"]: each for answer in answers for each in answer["ended"]}
+    assert sum(len(answer["ended"]) for answer in answers) == len(ended)
+    causes = [{"code": "engine_error", "count": 1, "is_lower_bound": False}]
+    assert ended == {
+        run: {"invocation": await core.summarize(run), "failures": causes if run == expired else []}
+        for run in (expired, cancelled, failed)
+    }
+    await core.owner.run("update scheduler.dispatches set ended_at = now()")
+    assert await core.owner.value("select scheduler.dispatch()") == 0
 
 
 @pytest.mark.parametrize("status", ENDED)
