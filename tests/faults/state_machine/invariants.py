@@ -6,6 +6,7 @@ Each is worked out anew from pairs, rows and what callers were answered, never f
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -14,19 +15,7 @@ from typing import Any
 from tests.integration.database.requests import pairs_of
 from tests.integration.database.sql_core import EVALUATED, Json
 
-from .snapshot import (
-    OUTCOMES,
-    BatchKey,
-    Message,
-    Pair,
-    Run,
-    Snapshot,
-    by_scenario,
-    evaluated_users,
-    key_of,
-    last_good,
-    moment,
-)
+from .snapshot import OUTCOMES, BatchKey, Message, Pair, Run, Snapshot, by_scenario, key_of, last_good, moment
 
 # What may change of a run that has ended.
 MAY_CHANGE_AFTER_THE_END = ("note", "deleted_at", "retry_of", "next_batch_no", "end_is_logged")
@@ -134,6 +123,11 @@ def batches_agree_with_their_pairs(run: Run) -> None:
         assert batch["users_evaluated"] == evaluated_users(outcomes)
     ranges = sorted({(batch["first_user_id"], batch["last_user_id"]) for batch in run.batches.values()})
     assert all(one[1] < other[0] for one, other in pairwise(ranges)), "ranges of users overlap"
+
+
+def evaluated_users(outcomes: Mapping[Pair, str | None]) -> int:
+    """How many users have a pair that was evaluated."""
+    return len({user_id for (user_id, _), outcome in outcomes.items() if outcome in EVALUATED})
 
 
 def counts_agree_with_pairs(run: Run, described: Json) -> None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from tests.integration.database.requests import pairs_of
-from tests.integration.database.sql_core import EVALUATED, Json
+from tests.integration.database.sql_core import Json
 
 OPEN = ("pending", "running")
 WITH_A_ROW = ("triggered", "suppressed", "skipped", "failed")
@@ -202,11 +202,6 @@ def by_scenario(outcomes: Mapping[Pair, str | None]) -> dict[str, dict[str, int]
         if outcome:
             counted[scenario_type][outcome] += 1
     return dict(counted)
-
-
-def evaluated_users(outcomes: Mapping[Pair, str | None]) -> int:
-    """How many users have a pair that was evaluated."""
-    return len({user_id for (user_id, _), outcome in outcomes.items() if outcome in EVALUATED})
 
 
 def last_good(runs: Iterable[Run]) -> str | None:

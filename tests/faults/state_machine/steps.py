@@ -13,8 +13,8 @@ from datetime import datetime
 from tests.integration.database.requests import ask, pairs_of, unfinished
 from tests.integration.database.sql_core import Json, Pairs, Worker, mentor, minutes
 
-from .invariants import Ledger, may_be_pruned
-from .snapshot import Run, Snapshot, by_scenario, evaluated_users, key_of, moment
+from .invariants import Ledger, evaluated_users, may_be_pruned
+from .snapshot import Run, Snapshot, by_scenario, key_of, moment
 
 MAX_WORKERS = 2
 POISON = "scenario_evaluation_batches_poison"
@@ -106,11 +106,11 @@ async def complete(scene: Scene, worker: str, remaining: int = 0, hand: int = 0,
         if pair[0] not in cut_off
     }
     stored_rows = [(*pair, outcome) for pair, outcome in outcomes.items() if outcome != "not_triggered"]
-    known = scene.before.batch(key_of(batch))
+    known, counts = scene.before.batch(key_of(batch)), by_scenario(outcomes)
     expected = "gone" if known is None else "already_done" if known["state"] == "done" else "done"
     for again in (False, True)[: 1 + repeated]:
         said = await scene.session.complete_with(
-            batch, stored_rows, by_scenario(outcomes), users_evaluated=evaluated_users(outcomes), remaining=cut_off or None
+            batch, stored_rows, counts, users_evaluated=evaluated_users(outcomes), remaining=cut_off or None
         )
         assert said == ("already_done" if again and expected == "done" else expected), f"the answer was {said!r}"
     await scene.look()

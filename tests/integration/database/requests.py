@@ -94,21 +94,18 @@ async def all_unfinished(worker: Worker, run: str, *, mentors: int = 1000) -> li
 async def listed(
     worker: Worker, *, limit: int = 100, offset: int = 0, after: Mapping[str, str] | None = None, **filters: Any
 ) -> Any:
-    none = dict.fromkeys(("statuses", "trigger", "triggered_by", "scheduled_from", "scheduled_to", "user_id"))
-    at = dict.fromkeys(("after_invoked_at", "after_id"))
-    if after:
-        at = {"after_invoked_at": after["invoked_at"], "after_id": after["id"]}
-    answer = await worker.call("list", **{**none, **filters}, limit=limit, offset=offset, **at)
+    names = "statuses trigger triggered_by scheduled_from scheduled_to user_id after_invoked_at after_id"
+    at = {f"after_{name}": value for name, value in (after or {}).items()}
+    answer = await worker.call("list", **{**dict.fromkeys(names.split()), **filters, **at}, limit=limit, offset=offset)
     assert set(answer) == {"items", "next", "total"}
     return answer
 
 
 async def evaluations(worker: Worker, run: str, *, limit: int = 100, after: Sequence[str] = (), **filters: Any) -> Any:
     """A page of a run's stored results."""
-    none = dict.fromkeys(("outcomes", "code", "scenario_type"))
-    user_id, scenario_type = after or (None, None)
-    at = {"after_user_id": user_id, "after_scenario_type": scenario_type}
-    return await worker.call("evaluations_page", invocation_id=run, limit=limit, **{**none, **filters}, **at)
+    given = dict.fromkeys(("outcomes", "code", "scenario_type", "after_user_id", "after_scenario_type")) | filters
+    given |= dict(zip(("after_user_id", "after_scenario_type"), after, strict=False))
+    return await worker.call("evaluations_page", invocation_id=run, limit=limit, **given)
 
 
 async def seen(worker: Worker, run: str) -> Any:

@@ -205,18 +205,10 @@ class Worker(Session):
     async def finish(self, invocation_id: str) -> Any:
         return await self.call("finish", invocation_id=invocation_id)
 
-    async def update(
-        self,
-        invocation_id: str,
-        *,
-        status: str | None = None,
-        error_message: str | None = None,
-        set_note: bool = False,
-        note: str | None = None,
-    ) -> Any:
-        """Call scheduler_update; `status`: the verdict with which it ends the run."""
-        change = {"status": status, "error_message": error_message, "set_note": set_note, "note": note}
-        return await self.call("update", invocation_id=invocation_id, **change)
+    async def update(self, invocation_id: str, **change: Any) -> Any:
+        """Call scheduler_update; what is not given stays as it is."""
+        nothing = {"status": None, "error_message": None, "set_note": False, "note": None}
+        return await self.call("update", invocation_id=invocation_id, **{**nothing, **change})
 
     async def cancel(self, invocation_id: str) -> Any:
         """Cancel, and answer the invocation as it is afterwards: unchanged where it had ended."""

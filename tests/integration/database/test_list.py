@@ -210,13 +210,9 @@ async def test_the_first_thousand_batches_are_shown(core: SqlCore, worker: Worke
     run = await core.open_run(worker, [pairs([number]) for number in range(1001)])
     await core.change(run, f"dry_run = {dry_run}")
     await worker.complete(await worker.claim_one())
-    first, second, *others = (await seen(worker, run))["batch_results"]
-    assert first == {
-        **{"batch_index": 1, "user_count": 1, "notifications_sent": sent, "failed": 0, "duration_ms": 5},
-        "status": "done",
-    }
-    assert (second["notifications_sent"], second["duration_ms"], second["status"]) == (0, None, "open")
-    assert (len(others), others[-1]["batch_index"]) == (998, 1000)
+    names = ("batch_index", "user_count", "notifications_sent", "failed", "duration_ms", "status")
+    shown = [tuple(batch[name] for name in names) for batch in (await seen(worker, run))["batch_results"]]
+    assert shown == [(1, 1, sent, 0, 5, "done"), *((number, 1, 0, 0, None, "open") for number in range(2, 1001))]
 
 
 async def test_some_of_the_users_not_evaluated_are_named(core: SqlCore, worker: Worker) -> None:

@@ -82,27 +82,23 @@ async def test_a_clients_key_collides_with_no_other_name(core: SqlCore, worker: 
     assert await runs(core) == 3 + 4
 
 
-async def test_a_pair_that_the_engine_answered_comes_along(core: SqlCore, worker: Worker) -> None:
-    assert (await ask(worker))["canary"] is None
-    await ended_run(core, worker, ["triggered"])
-    assert (await ask(worker))["canary"] == {"user_id": mentor(0), "scenario_type": SCENARIO}
+async def test_what_the_engine_answered_comes_along(core: SqlCore, worker: Worker) -> None:
+    """A canary, and whether it evaluated a user within the time budget, 25 seconds."""
 
-
-async def test_an_engine_that_answered_lately_is_known(core: SqlCore, worker: Worker) -> None:
-    """Within the time budget, and with a result: a failure may be an outage."""
-    slots = await core.slots()
-
-    async def answered() -> set[bool]:
-        answers = [await worker.open_slot(*slots, time_budget_seconds=25), await ask(worker, time_budget_seconds=25)]
-        return {answer["engine_answered_recently"] for answer in answers}
+    async def known() -> list[tuple[Any, bool]]:
+        answers = (await worker.open_slot(*await core.slots()), await ask(worker))
+        return [(answer["canary"], answer["engine_answered_recently"]) for answer in answers]
 
     await ended_run(core, worker, ["failed", "skipped"])
-    assert await answered() == {False}
-    await core.open_manual_run(worker, [pairs([1])])
+    assert await known() == [(None, False)] * 2
+    await core.open_manual_run(worker, [pairs([1]), pairs([2])])
+    await worker.complete(await worker.claim_one(), "triggered")
+    canary = {"user_id": mentor(1), "scenario_type": SCENARIO}
+    assert await known() == [(canary, True)] * 2
+    await core.owner.run("update scheduler_invocation_batches set finished_at = now() - interval '26 s' where state = 'done'")
+    assert await known() == [(canary, False)] * 2
     await worker.complete(await worker.claim_one(), "not_triggered")
-    assert await answered() == {True}
-    await core.owner.run("update public.scheduler_invocation_batches set finished_at = now() - interval '26 seconds'")
-    assert await answered() == {False}
+    assert await known() == [(canary, True)] * 2
 
 
 async def test_a_slice_is_posted_once_and_only_if_asked(core: SqlCore, worker: Worker) -> None:
@@ -200,22 +196,17 @@ async def test_unknown_outcomes_are_retried_only_on_request(
     core: SqlCore, worker: Worker, code: str, outcome: str
 ) -> None:
     """The engine may have acted on them."""
-    run = await core.open_run(worker, [pairs([1])])
-    failed = [(mentor(1), SCENARIO, "failed")]
-    await worker.complete_with(
-        await worker.claim_one(), failed, {SCENARIO: {"failed": 1}}, causes={mentor(1): code}
-    )
-    await worker.finish(run)
+    run = await ended_run(core, worker, ["failed"])
+    await core.owner.run("update public.scheduler_evaluations set error_code = %s", code)
     answer = await ask(worker, retry_of=run)
     assert answer["outcome"] == outcome
     if outcome == "opened":
         await worker.cancel(answer["invocation"]["id"])
-    request = {"user_ids": None, "scenario_types": None, "include_unknown": True}
-    assert await opened(worker, retry_of=run, request=request)
+    assert await opened(worker, retry_of=run, request={"include_unknown": True})
     for include_unknown in (False, True):
         page = await unfinished(worker, run, include_unknown=include_unknown)
         assert bool(page["mentors"]) == (include_unknown or outcome == "opened")
-        assert page["last_user_id"] == mentor(1)
+        assert page["last_user_id"] == mentor(0)
 
 
 # scheduler_unfinished, which a retry reads

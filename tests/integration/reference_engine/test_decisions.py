@@ -75,19 +75,15 @@ async def test_a_scenario_is_due_on_one_side_of_its_border(
 async def test_cool_downs_last_by_type_and_milestones_a_year(database: Connection) -> None:
     user_id = await mentor(database, SILENT | {"certification_expires_at": "now() + interval '1 day'"})
 
-    async def outcomes(hours_later: int, key: str, contacts: int = 10, years: int = 0) -> list[str]:
-        let_pass = (
-            b"update public.engagement_notifications set created_at = created_at - make_interval(hours => %s),"
-            b" milestone_year = milestone_year - %s where user_id = %s"
-        )
-        await database.execute(let_pass, (hours_later, years, user_id))
-        reach = b"update public.peer_mentors set contacts_logged = %s where user_id = %s"
-        await database.execute(reach, (contacts, user_id))
+    async def outcomes(hours: int, key: str, contacts: int = 10, years: int = 0) -> list[str]:
+        let_pass = b"update public.engagement_notifications set created_at = created_at - make_interval(hours => %s),"
+        await database.execute(let_pass + b" milestone_year = milestone_year - %s", (hours, years))
+        await database.execute(b"update public.peer_mentors set contacts_logged = %s", (contacts,))
         return [await outcome(database, user_id, scenario_type, key) for scenario_type in TYPES]
 
-    again, suppressed = ["triggered"] * 3, ["suppressed"] * 3
-    assert await outcomes(0, "slot:a") == again
-    assert await outcomes(167, "slot:a") == again
+    triggered, suppressed = ["triggered"] * 3, ["suppressed"] * 3
+    assert await outcomes(0, "slot:a") == triggered
+    assert await outcomes(167, "slot:a") == triggered
     assert await outcomes(0, "slot:b") == suppressed
     # the key is forgotten after a week
     assert await outcomes(2, "slot:a") == ["triggered", "suppressed", "suppressed"]
@@ -111,10 +107,7 @@ async def test_of_simultaneous_calls_under_different_keys_one_notifies(
 
 
 async def test_the_seed_plants_the_same_mentors_and_adds_the_missing(projects: ProjectFactory) -> None:
-    planted = (
-        b"select user_id, status, segments, contacts_logged, certification_expires_at is null"
-        b" from public.peer_mentors order by 1"
-    )
+    planted = b"select user_id, status, segments, contacts_logged from public.peer_mentors order by 1"
     due = b"select distinct kind from public.peer_mentors as m, unnest(%s) as kind where scenario_is_due(m, kind)"
     async with projects.database() as name, connect(projects.server.url(name)) as database:
         await run_script(projects.server.url(name), SEED)
