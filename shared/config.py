@@ -293,6 +293,7 @@ class ScenarioEvaluationConfig(Settings):
     scenario_types: ScenarioTypes = DEFAULT_SCENARIO_TYPES
     evaluation_schedule: Annotated[str, AfterValidator(_cron_expression)] = "0 2 * * *"
     evaluation_timezone: Annotated[str, AfterValidator(_timezone_name)] = "UTC"
+    empty_roster: Literal["failed", "success"] = "failed"
     evaluation_batch_size: UpTo1000 = 500
     time_budget_seconds: Annotated[_Whole, Field(ge=1, le=3500)] = 25  # Cloud Run gives a request an hour
     batch_visibility_seconds: Annotated[_Whole, Field(ge=1, le=24 * 60 * 60)] = 60

@@ -77,7 +77,7 @@ select
   end,
   now() - days_since_contact * interval '1 day',
   -- Two in three of the established are certified, for two years at a time: one in 24 of these has a month left.
-  case when established and interest_draw < 0.67 then now() + tenure_draw * interval '730 days' end,
+  case when established and interest_draw < 0.67 then now() + pause_draw * interval '730 days' end,
   case
     when days_since_contact is null then 0
     -- One in fourteen sits on a milestone that fits the time since joining.

@@ -8,8 +8,12 @@ language sql stable set search_path = '' as $$
   select case
     when not p_invocation.enumeration_done and evaluated = 0 then 'failed'
     when not p_invocation.enumeration_done then 'partial'
-    when mentors = 0 and p_invocation.trigger = 'schedule' then
-      case p_invocation.config ->> 'empty_roster' when 'success' then 'success' else 'failed' end
+    when mentors = 0
+      and p_invocation.trigger = 'schedule'
+      -- Rows without a user id are a broken view and no empty one.
+      and (p_invocation.config ->> 'empty_roster' is distinct from 'success'
+           or (p_invocation.skip_reasons ->> 'user_id_missing')::integer > 0)
+      then 'failed'
     -- Mentors whose rows cannot be used were not left out on purpose.
     when evaluated = 0 and (p_invocation.skip_reasons ->> 'invalid_segments')::integer > 0 then 'failed'
     when failed + not_evaluated = 0 then 'success'
@@ -28,7 +32,7 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- The error code of an invocation whose enumeration is done. A scheduled run without any mentor means a key without rights
--- or an empty view, and is no success; nor is one that could use no row of the view.
+-- or an empty view, and is no success unless EMPTY_ROSTER says so; nor is one that could use no row of the view.
 create function scheduler.final_error(p_invocation public.scheduler_invocations, p_status text) returns text
 language sql stable set search_path = '' as $$
   select case
@@ -66,7 +70,7 @@ begin
            finished_at = clock_timestamp(),
            error_code = scheduler.final_error(v_invocation, v_status),
            error_message = null,
-           -- By the caller, who is told.
+           -- The caller logs it.
            end_is_logged = true
      where id = p_invocation_id;
   elsif p_waits_for_view then
@@ -116,9 +120,9 @@ begin
 end
 $$;
 
--- Ends an invocation early and abandons what is open, in one transaction. p_verdict: an operator's, 'cancelled' or 'failed' (with
--- p_message, the reason); null: it has expired. A worker that is still at one of its batches may
--- record it afterwards: what happened is counted, but moves neither status nor finished_at.
+-- Ends an invocation early and abandons what is open, in one transaction. p_verdict: an operator's, 'cancelled' or 'failed'
+-- (with p_message, the reason); null: it has expired. A worker that is still at one of its batches may record it afterwards:
+-- what happened is counted, but moves neither status nor finished_at.
 create function scheduler.terminate(p_invocation_id uuid, p_verdict text default null, p_message text default null) returns void
 language plpgsql set search_path = '' as $$
 declare
@@ -155,8 +159,9 @@ end
 $$;
 
 -- Changes what a caller may change of an invocation: ends it with a verdict (p_status 'cancelled', or 'failed' with
--- p_error_message; null: none), sets its note (p_note null: removes it), or both or neither. Returns {"ended_otherwise": it has ended already, and nothing was changed; "invocation": as it is
--- afterwards}, or null when there is none. One that was cancelled before may be cancelled again.
+-- p_error_message; null: none), sets its note (p_note null: removes it), or both or neither. Returns {"ended_otherwise": it
+-- has ended already, and nothing was changed; "invocation": as it is afterwards}, or null when there is none. One that was
+-- cancelled before may be cancelled again.
 create function public.scheduler_update(
   p_invocation_id uuid, p_status text, p_error_message text, p_set_note boolean, p_note text
 ) returns jsonb

@@ -148,7 +148,8 @@ begin
       insert into public.scheduler_invocations
         (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, config, engine_scope, error_code)
       values
-        (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, case when v_view_is_invalid then 'pending' else 'running' end, p_due_slot,
+        (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by,
+         case when v_view_is_invalid then 'pending' else 'running' end, p_due_slot,
          case when not v_view_is_invalid then v_now end, v_now + make_interval(hours => p_expires_after_hours), p_config,
          scheduler.slot_key(p_due_slot), case when v_view_is_invalid then 'mentors_view_invalid' end)
       on conflict do nothing;

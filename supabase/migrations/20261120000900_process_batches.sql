@@ -211,9 +211,9 @@ $$;
 -- p_results: the results but 'not_triggered', which are only counted; grouped by what they share, because a million users'
 -- share little else than that: [{"scenario_type", "outcome", "attempts", "error_code"?, "error_message"?, "user_ids": […],
 -- "notification_ids"?: […]}, …], the notifications' in the order of the users'. p_scenario_counts counts every result:
--- {"SCENARIO_TYPE": {"OUTCOME": n}}. p_users_evaluated: users with a pair that was evaluated. p_remaining: users of the batch whose retries hit the deadline (null: none).
--- They become a batch of their own without deliveries, because this one made progress; if this one was abandoned
--- meanwhile, so is theirs. Returns 'done', 'already_done' or 'gone' (the invocation was pruned, the batch was split).
+-- {"SCENARIO_TYPE": {"OUTCOME": n}}. p_users_evaluated: users with a pair that was evaluated. p_remaining: users of the batch
+-- whose retries hit the deadline (null: none). They become a batch of their own without deliveries, because this one made
+-- progress; if this one was abandoned meanwhile, so is theirs. Returns 'done', 'already_done' or 'gone' (the invocation was pruned, the batch was split).
 create function public.scheduler_complete(
   p_invocation_id uuid,
   p_batch_no integer,

@@ -9,7 +9,8 @@
 -- Returns {"outcome", "invocation", "canary", "engine_answered_recently"}; the outcome is one of
 --   opened, same (the key's invocation), other_request (the key stands for another request), deleted (the key's invocation was),
 --   retry_source_unknown, retry_source_open, retry_already_open, nothing_to_retry, retry_window_closed;
--- the invocation is null unless it is opened or the same, the last two unless it is opened.
+-- the invocation is null unless it is opened or the same, the canary unless it is opened; the last is there only where this
+-- call opened it.
 -- Raises MV001 instead of opening anything where the mentors' view has the wrong columns.
 create function public.scheduler_open(
   p_invocation_id uuid,

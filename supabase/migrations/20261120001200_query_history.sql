@@ -129,7 +129,8 @@ $$;
 
 -- The stored results of a run, in the order of users and scenario types, from after (p_after_user_id, p_after_scenario_type): all
 -- outcomes but not_triggered and not_evaluated, which have no rows. A null filter is none. A page searches 50,000 rows at most
--- and holds some 8 MB at most, so it may be short, or empty, before the end.
+-- and holds some 8 MB at most, so it may be short, or empty, before the end. By the index only: a bitmap, or a search of the whole
+-- table, would be made anew for each page.
 -- Returns {"is_open": whether the run is, "items": […], "next": ["USER_ID", "SCENARIO_TYPE"], or null at the end}; null when there
 -- is no such run.
 create function public.scheduler_evaluations_page(
@@ -141,14 +142,15 @@ create function public.scheduler_evaluations_page(
   p_after_user_id uuid,
   p_after_scenario_type text
 ) returns json
-language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
+language sql stable security definer set search_path = '' set statement_timeout = '20s'
+set enable_seqscan = off set enable_bitmapscan = off as $$
   with searched as materialized (
     select e.*, row_number() over (order by e.user_id, e.scenario_type) as position
       from public.scheduler_evaluations as e
      where e.invocation_id = p_invocation_id
        -- Where the index is entered, also by a plan that does not know whether there is a position to go on from.
-       and e.user_id >= coalesce(p_after_user_id, '00000000-0000-0000-0000-000000000000')
-       and (p_after_user_id is null or (e.user_id, e.scenario_type) > (p_after_user_id, p_after_scenario_type))
+       and (e.user_id, e.scenario_type)
+         > (coalesce(p_after_user_id, '00000000-0000-0000-0000-000000000000'), coalesce(p_after_scenario_type, ''))
      order by e.user_id, e.scenario_type
      -- What is not filtered is not searched.
      limit case when coalesce(p_outcomes[1], p_code, p_scenario_type) is null then p_limit + 1 else 50000 end
@@ -188,9 +190,9 @@ language sql stable security definer set search_path = '' set statement_timeout 
    where i.id = p_invocation_id and i.deleted_at is null
 $$;
 
--- One invocation with everything that is known of it, or null: its description, its first 1,000 batches, the request (of chosen users how many, and
--- ten of them) and the settings, ten of the users who were not evaluated, whether all mentors were read, and the function's
--- answers to the calls for slices while it was due or open. Those calls are not made for one run, so all of that time
+-- One invocation with everything that is known of it, or null: its description, its first 1,000 batches, the request (of
+-- chosen users how many, and ten of them) and the settings, ten of the users who were not evaluated, whether all mentors were
+-- read, and the function's answers to the calls for slices while it was due or open. Those calls are not made for one run, so all of that time
 -- are shown, counted by answer: the 20 latest answers, because pg_net's errors say how many milliseconds something took.
 create function public.scheduler_get(p_invocation_id uuid) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
@@ -219,7 +221,8 @@ language sql stable security definer set search_path = '' set statement_timeout 
       ),
       'batch_results', (
         select coalesce(jsonb_agg(jsonb_build_object(
-            'batch_index', b.batch_no, 'user_count', b.mentors, 'notifications_sent', case when i.dry_run then 0 else b.triggered end,
+            'batch_index', b.batch_no, 'user_count', b.mentors,
+            'notifications_sent', case when i.dry_run then 0 else b.triggered end,
             'failed', b.failed, 'duration_ms', b.duration_ms, 'status', b.state
           ) order by b.batch_no), '[]')
           from (

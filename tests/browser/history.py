@@ -18,23 +18,23 @@ CONFIG = {
 }
 INSERT_RUN = b"""
 insert into public.scheduler_invocations (
-  idempotency_key, trigger, triggered_by, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
-  config, engine_scope, engine_scope_since, enumeration_done, error_code
+  idempotency_key, trigger, triggered_by, status, scheduled_for, invoked_at, started_at, finished_at, expires_at, config,
+  engine_scope, engine_scope_since, enumeration_done, error_code, end_is_logged
 ) values (
   scheduler.slot_key(%(slot)s), 'schedule', 'pg_cron', %(status)s, %(slot)s, %(opened)s, %(started)s, %(ended)s,
-  %(opened)s + interval '20 hours', %(config)s, scheduler.slot_key(%(slot)s), %(opened)s, true, %(error_code)s
+  %(opened)s + interval '20 hours', %(config)s, scheduler.slot_key(%(slot)s), %(opened)s, true, %(error_code)s, true
 ) returning id
 """
 INSERT_BATCH = b"""
 insert into public.scheduler_invocation_batches (
   invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
-  triggered, not_triggered, failed, not_evaluated, scenario_counts, failure_counts, duration_ms, finished_at
+  triggered, not_triggered, failed, not_evaluated, users_evaluated, scenario_counts, failure_counts, duration_ms, finished_at
 )
 select %(run)s, %(batch_no)s, jsonb_build_array(
          jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', to_jsonb(%(users)s::text[]))),
        (%(users)s::uuid[])[1], (%(users)s::uuid[])[cardinality(%(users)s::uuid[])], cardinality(%(users)s::uuid[]),
        2 * cardinality(%(users)s::uuid[]), 'scenario_evaluation_batches', 0, %(state)s, 1, %(triggered)s,
-       %(not_triggered)s, %(failed)s, %(not_evaluated)s, %(counts)s, %(causes)s, 100, now()
+       %(not_triggered)s, %(failed)s, %(not_evaluated)s, %(users_evaluated)s, %(counts)s, %(causes)s, 100, now()
 """
 INSERT_FAILURES = b"""
 insert into public.scheduler_evaluations (
@@ -123,5 +123,7 @@ def _batch(users: Sequence[str], causes: dict[str, int] | None) -> dict[str, obj
         "types": json.dumps(TYPES),
         "counts": json.dumps(dict(zip(TYPES, by_type, strict=True))),
         "causes": json.dumps(causes or {}),
+        # each was evaluated for the first type at least
+        "users_evaluated": 0 if causes is None else len(users),
         **{outcome: sum(counts.get(outcome, 0) for counts in by_type) for outcome in outcomes},
     }

@@ -35,7 +35,7 @@ with old as (
   insert into public.scheduler_invocations
     (idempotency_key, trigger, triggered_by, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
      engine_scope)
-  select 'id:old-' || n, 'manual', 'anna', 'failed', at, at, at, at, at, 'manual:old-' || n
+  select 'id:old-' || n, 'manual', 'admin', 'failed', at, at, at, at, at, 'manual:old-' || n
     from generate_series(1, 3) as n
    cross join (select now() - interval '400 days') as long_ago (at)
   returning id

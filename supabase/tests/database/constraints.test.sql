@@ -3,16 +3,16 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(38);
+select plan(42);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
 -- An invocation that nothing is wrong with, and a batch of it: the statements below spoil one thing each.
 insert into public.scheduler_invocations
-  (id, idempotency_key, trigger, status, scheduled_for, started_at, expires_at, engine_scope)
+  (id, idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
 values
-  ('00000000-0000-4000-8000-00000000000a', 'id:constraints', 'manual', 'running', now(), now(), now() + interval '1 hour',
-   'manual:constraints');
+  ('00000000-0000-4000-8000-00000000000a', 'id:constraints', 'manual', 'admin', 'running', now(), now(),
+   now() + interval '1 hour', 'manual:constraints');
 insert into public.scheduler_invocation_batches
   (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id)
 values
@@ -50,8 +50,12 @@ insert into refused values
   ('only_what_has_ended_is_deleted',
    $$update public.scheduler_invocations set deleted_at = now() where finished_at is null$$),
   ('note_is_bounded', $$update public.scheduler_invocations set note = repeat('x', 2001)$$),
+  ('reason_is_bounded', $$update public.scheduler_invocations set reason = repeat('x', 301)$$),
+  ('triggered_by_is_bounded', $$update public.scheduler_invocations set triggered_by = ''$$),
+  ('requested_by_is_bounded', $$update public.scheduler_invocations set requested_by = repeat('x', 101)$$),
 
   ('queue_is_known', $$update public.scheduler_invocation_batches set queue = 'another'$$),
+  ('only_its_users_are_evaluated', $$update public.scheduler_invocation_batches set users_evaluated = mentors + 1$$),
   ('batch_has_pairs', $$update public.scheduler_invocation_batches set evaluations = 0$$),
   ('users_are_in_order',
    $$update public.scheduler_invocation_batches set last_user_id = '00000000-0000-4000-8000-000000000000'$$),
@@ -94,16 +98,17 @@ update public.scheduler_invocations set status = 'cancelled', finished_at = now(
 
 select throws_matching(
   $$
-    insert into public.scheduler_invocations (idempotency_key, trigger, scheduled_for, expires_at, engine_scope)
-    values ('slot:one', 'schedule', now(), now(), 'slot:one'), ('slot:two', 'schedule', now(), now(), 'slot:two')
+    insert into public.scheduler_invocations (idempotency_key, trigger, triggered_by, scheduled_for, expires_at, engine_scope)
+    values ('slot:one', 'schedule', 'pg_cron', now(), now(), 'slot:one'),
+           ('slot:two', 'schedule', 'pg_cron', now(), now(), 'slot:two')
   $$,
   'scheduler_invocations_one_scheduled_run', 'two scheduled runs are never open at once'
 );
 select throws_matching(
   $$
     insert into public.scheduler_invocations
-      (idempotency_key, trigger, retry_of, scheduled_for, expires_at, engine_scope)
-    select 'id:' || n, 'retry', '00000000-0000-4000-8000-00000000000a', now(), now(), 'manual:' || n
+      (idempotency_key, trigger, triggered_by, retry_of, scheduled_for, expires_at, engine_scope)
+    select 'id:' || n, 'retry', 'admin', '00000000-0000-4000-8000-00000000000a', now(), now(), 'manual:' || n
       from generate_series(1, 2) as n
   $$,
   'scheduler_invocations_one_retry', 'two retries of one run are never open at once'
@@ -111,8 +116,8 @@ select throws_matching(
 select throws_matching(
   $$
     insert into public.scheduler_invocations
-      (idempotency_key, trigger, status, scheduled_for, finished_at, expires_at, engine_scope)
-    select 'slot:same', 'schedule', 'skipped', now(), now(), now(), 'slot:same' from generate_series(1, 2)
+      (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, engine_scope)
+    select 'slot:same', 'schedule', 'pg_cron', 'skipped', now(), now(), now(), 'slot:same' from generate_series(1, 2)
   $$,
   'scheduler_invocations_idempotency_key_key', 'a slot has one invocation, even when both have ended'
 );

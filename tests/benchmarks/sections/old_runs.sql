@@ -6,11 +6,11 @@ set local session_replication_role = replica;
 -- A minute apart, the last of them two days ago: their number matters, not their age.
 insert into public.scheduler_invocations (
   id, idempotency_key, trigger, triggered_by, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
-  engine_scope, engine_scope_since, enumeration_done, next_batch_no
+  engine_scope, engine_scope_since, enumeration_done, next_batch_no, pages_processed, end_is_logged
 )
 select
   scheduler.time_ordered_id(run.at), 'slot:old-' || n, 'schedule', 'pg_cron', 'success', run.at, run.at, run.at,
-  run.at + interval '10 seconds', run.at + interval '20 hours', 'slot:old-' || n, run.at, true, 2
+  run.at + interval '10 seconds', run.at + interval '20 hours', 'slot:old-' || n, run.at, true, 2, 1, true
 from generate_series(1, current_setting('benchmark.runs')::integer) as n
 cross join lateral (select now() - interval '2 days' - make_interval(mins => n) as at) as run;
 

@@ -38,6 +38,8 @@ grant select on table public.engagement_notifications to service_role;
 --                         who goes past one between two runs has missed it: stale numbers are not congratulated on
 --   certification_expiry  a certificate that expires within 30 days, and has not expired
 --
+-- The cool-downs: scenario_was_sent.
+--
 -- A search_path of its own would keep the planner from inlining this expression, at three times the cost of a call. It
 -- needs none: it names no table, and its only caller has set an empty one.
 create or replace function public.scenario_is_due(mentor public.peer_mentors, scenario_type text)
@@ -55,8 +57,9 @@ as $$
         mentor.contacts_logged in (1, 10, 25, 50, 100, 250, 500)
         or (mentor.contacts_logged > 0 and mentor.contacts_logged % 1000 = 0)
       when 'certification_expiry' then
-        mentor.certification_expires_at > now()
-        and mentor.certification_expires_at < now() + interval '30 days'
+        coalesce(
+          mentor.certification_expires_at > now() and mentor.certification_expires_at < now() + interval '30 days', false
+        )
     end
 $$;
 

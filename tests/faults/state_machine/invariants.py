@@ -6,18 +6,19 @@ Each is worked out anew from pairs, rows and what callers were answered, never f
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
 from tests.integration.database.requests import pairs_of
-from tests.integration.database.sql_core import Json
+from tests.integration.database.sql_core import EVALUATED, Json
 
 from .snapshot import OUTCOMES, BatchKey, Message, Pair, Run, Snapshot, by_scenario, key_of, last_success, moment
 
 # What may change of a run that has ended.
-MAY_CHANGE_AFTER_THE_END = ("note", "deleted_at", "retry_of", "next_batch_no")
+MAY_CHANGE_AFTER_THE_END = ("note", "deleted_at", "retry_of", "next_batch_no", "end_is_logged")
 
 
 @dataclass
@@ -30,7 +31,8 @@ class Ledger:
     sources: dict[str, str] = field(default_factory=dict)
     # Of each run every pair that was accepted, with the outcome that was recorded for it, None: none yet.
     frozen: dict[str, dict[Pair, str | None]] = field(default_factory=dict)
-    cancelled: set[str] = field(default_factory=set)
+    # Of each run that an operator ended, as what.
+    verdicts: dict[str, str] = field(default_factory=dict)
     # Batches as they were handed out, by worker, the latest last: it may record or release them at any time.
     held: dict[str, tuple[Json, ...]] = field(default_factory=dict)
     # How many batches were handed out in all.
@@ -118,8 +120,14 @@ def batches_agree_with_their_pairs(run: Run) -> None:
         counted = Counter(outcome for outcome in outcomes.values() if outcome)
         assert {name: batch[name] for name in OUTCOMES} == {name: counted[name] for name in OUTCOMES}, number
         assert batch["scenario_counts"] == by_scenario(outcomes)
+        assert batch["users_evaluated"] == evaluated_users(outcomes)
     ranges = sorted({(batch["first_user_id"], batch["last_user_id"]) for batch in run.batches.values()})
     assert all(one[1] < other[0] for one, other in pairwise(ranges)), "ranges of users overlap"
+
+
+def evaluated_users(outcomes: Mapping[Pair, str | None]) -> int:
+    """How many users have a pair that was evaluated."""
+    return len({user_id for (user_id, _), outcome in outcomes.items() if outcome in EVALUATED})
 
 
 def counts_agree_with_pairs(run: Run, described: Json) -> None:
@@ -129,6 +137,8 @@ def counts_agree_with_pairs(run: Run, described: Json) -> None:
     assert counts["batches"] == len(run.batches)
     assert counts["batches_done"] == sum(batch["state"] == "done" for batch in run.batches.values())
     assert counts["mentors"] == run.mentors_skipped + len({user_id for user_id, _ in run.outcomes})
+    assert described["users_evaluated"] == evaluated_users(run.outcomes)
+    assert described["notifications_dispatched"] == (0 if run.dry_run else counted["triggered"])
     assert described["scenarios"] == by_scenario(run.outcomes)
     causes = Counter(row["error_code"] for row in run.rows.values() if row["outcome"] == "failed")
     assert {cause["code"]: cause["count"] for cause in described["failures"]} == causes
@@ -144,14 +154,17 @@ def status_is_the_truth(run: Run, ledger: Ledger) -> None:
     """From what was known when it ended; what was recorded later moves neither status nor time."""
     assert (run.finished_at is None) == run.is_open
     if run.is_open:
-        assert run.id not in ledger.cancelled
+        assert run.id not in ledger.verdicts
         return
     assert not run.open_batches, f"{run.id} has ended, and left batches open"
     if run.status == "skipped":
         assert (run.error_code, run.batches) == ("overlap", {})
         return
-    assert (run.status == "cancelled") == (run.id in ledger.cancelled)
-    if run.status == "cancelled":
+    verdict = ledger.verdicts.get(run.id)
+    assert (run.status == "cancelled") == (verdict == "cancelled")
+    assert (run.error_code == "marked_failed") == (verdict == "failed")
+    if verdict:
+        assert run.status == verdict
         return
     outcomes = run.outcomes_at_its_end()
     if not run.enumeration_done or outcomes["not_evaluated"]:
@@ -168,7 +181,7 @@ def final_status(run: Run, outcomes: Counter[str | None]) -> str:
         return "failed" if run.trigger == "schedule" else "success"
     if run.enumeration_done and not outcomes["failed"] and not outcomes["not_evaluated"]:
         return "success"
-    evaluated = sum(outcomes[outcome] for outcome in ("triggered", "not_triggered", "suppressed"))
+    evaluated = sum(outcomes[outcome] for outcome in EVALUATED)
     return "partial" if evaluated else "failed"
 
 

@@ -212,6 +212,5 @@ def last_success(runs: Iterable[Run]) -> str | None:
         if run.trigger == "schedule"
         and not run.dry_run
         and run.status in ("success", "partial")
-        and (run.mentors_skipped or run.batches)
     ]
     return max(good, key=lambda run: moment(run.finished_at)).id if good else None

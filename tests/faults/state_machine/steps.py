@@ -13,7 +13,7 @@ from datetime import datetime
 from tests.integration.database.requests import ask, pairs_of, unfinished
 from tests.integration.database.sql_core import Json, Pairs, Worker, mentor, minutes
 
-from .invariants import Ledger, may_be_pruned
+from .invariants import Ledger, evaluated_users, may_be_pruned
 from .snapshot import Run, Snapshot, by_scenario, key_of, moment
 
 MAX_WORKERS = 2
@@ -106,10 +106,12 @@ async def complete(scene: Scene, worker: str, remaining: int = 0, hand: int = 0,
         if pair[0] not in cut_off
     }
     stored_rows = [(*pair, outcome) for pair, outcome in outcomes.items() if outcome != "not_triggered"]
-    known = scene.before.batch(key_of(batch))
+    known, counts = scene.before.batch(key_of(batch)), by_scenario(outcomes)
     expected = "gone" if known is None else "already_done" if known["state"] == "done" else "done"
     for again in (False, True)[: 1 + repeated]:
-        said = await scene.session.complete_with(batch, stored_rows, by_scenario(outcomes), remaining=cut_off or None)
+        said = await scene.session.complete_with(
+            batch, stored_rows, counts, users_evaluated=evaluated_users(outcomes), remaining=cut_off or None
+        )
         assert said == ("already_done" if again and expected == "done" else expected), f"the answer was {said!r}"
     await scene.look()
     if expected == "done":
@@ -169,14 +171,15 @@ async def finish(scene: Scene, run: int = 0) -> None:
         assert said["ended_now"] == is_over, f"a run with open batches {found.open_batches} was ended, or ended again"
 
 
-async def cancel(scene: Scene, run: int = 0) -> None:
+async def end(scene: Scene, run: int = 0, verdict: str = "cancelled") -> None:
     if found := scene.run(run):
-        said = await scene.session.update(found.id, cancel=True)
+        said = await scene.session.update(found.id, status=verdict)
         await scene.look()
         assert (said is None) == (found.deleted_at is not None)
-        assert said is None or said["ended_otherwise"] == (not found.is_open and found.status != "cancelled")
+        agrees = found.status == verdict == "cancelled"
+        assert said is None or said["ended_otherwise"] == (not found.is_open and not agrees)
         if found.is_open:
-            scene.ledger.cancelled.add(found.id)
+            scene.ledger.verdicts[found.id] = verdict
 
 
 async def delete(scene: Scene, run: int = 0) -> None:

@@ -25,7 +25,7 @@ BY_WORKERS: tuple[Step, ...] = (
     partial(steps.complete, remaining=1),
     partial(steps.release, count_delivery=True),
 )
-BY_OTHERS = (steps.finish, steps.cancel, steps.run_out_of_time, steps.expire, steps.delete, steps.prune)
+BY_OTHERS = (steps.finish, steps.end, steps.run_out_of_time, steps.expire, steps.delete, steps.prune)
 STEPS: tuple[Step, ...] = (
     *(partial(step, worker=worker) for worker in ("A", "B") for step in BY_WORKERS),
     *(partial(step) for step in BY_OTHERS),

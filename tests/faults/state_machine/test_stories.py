@@ -57,7 +57,8 @@ PLATFORM = st.one_of(
     drawn(steps.run_out_of_time, run=RUN, noticed=YES_OR_NO),
     *map(drawn, (steps.expire, steps.prune)),
 )
-OPERATOR = drawn(steps.cancel, run=RUN) | drawn(steps.delete, run=RUN)
+VERDICT = st.sampled_from(["cancelled", "failed"])
+OPERATOR = drawn(steps.end, run=RUN, verdict=VERDICT) | drawn(steps.delete, run=RUN)
 
 
 class Story(RuleBasedStateMachine):

@@ -25,14 +25,18 @@ async def ask(worker: Worker, *, invocation_id: str | None = None, key: str | No
         "dry_run": False,
         "retry_of": None,
         "note": None,
+        "triggered_by": "admin",
+        "requested_by": None,
+        "reason": None,
         "config": {"batch_size": 100},
         "expires_after_hours": 20,
         "engine_key_ttl_hours": TTL_HOURS,
+        "time_budget_seconds": 25,
         "request_slice": False,
     }
     run = invocation_id or str(uuid4())
     answer = await worker.call("open", invocation_id=run, idempotency_key=key, **{**usual, **asked})
-    assert set(answer) == {"outcome", "invocation", "canary"}
+    assert set(answer) - {"engine_answered_recently"} == {"outcome", "invocation", "canary"}
     return answer
 
 
@@ -65,8 +69,10 @@ async def ended_run(core: SqlCore, worker: Worker, outcomes: Sequence[str | None
     return run
 
 
-async def unfinished(worker: Worker, run: str | None, *, after: str | None = None, mentors: int | None = 1000) -> Any:
-    return await worker.call("unfinished", invocation_id=run, after_user_id=after, mentors=mentors)
+async def unfinished(
+    worker: Worker, run: str | None, *, after: str | None = None, mentors: int | None = 1000, **given: Any
+) -> Any:
+    return await worker.call("unfinished", invocation_id=run, after_user_id=after, mentors=mentors, **given)
 
 
 async def all_unfinished(worker: Worker, run: str, *, mentors: int = 1000) -> list[Unfinished]:
@@ -85,14 +91,21 @@ async def all_unfinished(worker: Worker, run: str, *, mentors: int = 1000) -> li
     return found
 
 
-async def listed(worker: Worker, *, limit: int = 100, after: Mapping[str, str] | None = None, **filters: Any) -> Any:
-    none = dict.fromkeys(("statuses", "trigger", "scheduled_from", "scheduled_to", "user_id"))
-    after_invoked_at, after_id = (after["invoked_at"], after["id"]) if after else (None, None)
-    answer = await worker.call(
-        "list", **{**none, **filters}, limit=limit, after_invoked_at=after_invoked_at, after_id=after_id
-    )
-    assert set(answer) == {"items", "next"}
+async def listed(
+    worker: Worker, *, limit: int = 100, offset: int = 0, after: Mapping[str, str] | None = None, **filters: Any
+) -> Any:
+    names = "statuses trigger triggered_by scheduled_from scheduled_to user_id after_invoked_at after_id"
+    at = {f"after_{name}": value for name, value in (after or {}).items()}
+    answer = await worker.call("list", **{**dict.fromkeys(names.split()), **filters, **at}, limit=limit, offset=offset)
+    assert set(answer) == {"items", "next", "total"}
     return answer
+
+
+async def evaluations(worker: Worker, run: str, *, limit: int = 100, after: Sequence[str] = (), **filters: Any) -> Any:
+    """A page of a run's stored results."""
+    given = dict.fromkeys(("outcomes", "code", "scenario_type", "after_user_id", "after_scenario_type")) | filters
+    given |= dict(zip(("after_user_id", "after_scenario_type"), after, strict=False))
+    return await worker.call("evaluations_page", invocation_id=run, limit=limit, **given)
 
 
 async def seen(worker: Worker, run: str) -> Any:

@@ -19,6 +19,7 @@ from tests.emulator.connections import Connection, connect
 LOCK_WAIT_SECONDS = 20.0
 VISIBILITY_SECONDS = 600
 SCENARIO = "contact_lapsed"
+EVALUATED = ("triggered", "not_triggered", "suppressed")
 QUEUES = ("scenario_evaluation_batches_manual", "scenario_evaluation_batches", "scenario_evaluation_batches_poison")
 
 Json = dict[str, Any]
@@ -96,6 +97,7 @@ class Worker(Session):
             "max_workers": 4,
             "time_budget_seconds": 25,
             "retention_days": 90,
+            "triggered_by": "pg_cron",
             "config": {"batch_size": 100},
         }
         return await self.call(
@@ -159,7 +161,8 @@ class Worker(Session):
         for _, scenario_type, came_to in results:
             counts.setdefault(scenario_type, Counter())[came_to] += 1
         stored_rows = [result for result in results if result[2] != "not_triggered"]
-        return await self.complete_with(batch, stored_rows, counts, remaining=remaining)
+        evaluated = len({user_id for user_id, _, came_to in results if came_to in EVALUATED})
+        return await self.complete_with(batch, stored_rows, counts, users_evaluated=evaluated, remaining=remaining)
 
     async def complete_with(
         self,
@@ -167,6 +170,7 @@ class Worker(Session):
         stored_rows: Sequence[tuple[str, str, str]],
         counts: Mapping[str, Any],
         *,
+        users_evaluated: int = 0,
         remaining: Sequence[str] | None = None,
         causes: Mapping[str, str] | None = None,
     ) -> Any:
@@ -186,6 +190,7 @@ class Worker(Session):
                 for user_id, scenario_type, outcome in stored_rows
             ],
             scenario_counts=counts,
+            users_evaluated=users_evaluated,
             duration_ms=5,
             worker="test",
             remaining=remaining,
@@ -200,14 +205,14 @@ class Worker(Session):
     async def finish(self, invocation_id: str) -> Any:
         return await self.call("finish", invocation_id=invocation_id)
 
-    async def update(
-        self, invocation_id: str, *, cancel: bool = False, set_note: bool = False, note: str | None = None
-    ) -> Any:
-        return await self.call("update", invocation_id=invocation_id, cancel=cancel, set_note=set_note, note=note)
+    async def update(self, invocation_id: str, **change: Any) -> Any:
+        """Call scheduler_update; what is not given stays as it is."""
+        nothing = {"status": None, "error_message": None, "set_note": False, "note": None}
+        return await self.call("update", invocation_id=invocation_id, **{**nothing, **change})
 
     async def cancel(self, invocation_id: str) -> Any:
         """Cancel, and answer the invocation as it is afterwards: unchanged where it had ended."""
-        answer = await self.update(invocation_id, cancel=True)
+        answer = await self.update(invocation_id, status="cancelled")
         return answer and answer["invocation"]
 
     async def delete(self, invocation_id: str) -> Any:
@@ -292,8 +297,8 @@ class SqlCore:
         key = f"slot:{due:%Y-%m-%dT%H:%MZ}" if trigger == "schedule" else f"key:{uuid4()}"
         insert = (
             "insert into public.scheduler_invocations"
-            " (idempotency_key, trigger, status, scheduled_for, started_at, expires_at, engine_scope)"
-            " values (%s, %s, 'running', now(), now(), now() + interval '1 day', %s) returning id::text"
+            " (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)"
+            " values (%s, %s, 'test', 'running', now(), now(), now() + interval '1 day', %s) returning id::text"
         )
         invocation_id = str(await self.owner.value(insert, key, trigger, key))
         if batches or enqueued != {"done": False}:

@@ -91,11 +91,11 @@ async def test_a_run_is_reported_when_failed_above_the_threshold(
 
 
 # The last one was opened before there were alerts.
-@pytest.mark.parametrize("kind", ["manual", "cancelled", "dry_run = true", "config = '{}'"])
-async def test_manual_dry_and_cancelled_runs_are_not_reported(core: SqlCore, worker: Worker, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["manual", "cancelled", "failed", "dry_run = true", "config = '{}'"])
+async def test_manual_and_dry_runs_and_verdicts_are_not_reported(core: SqlCore, worker: Worker, kind: str) -> None:
     run = await open_run(core, worker, manual=kind == "manual")
-    if kind == "cancelled":
-        await worker.cancel(run)
+    if kind in ("cancelled", "failed"):
+        await worker.update(run, status=kind)
     else:
         if kind != "manual":
             await core.change(run, kind)

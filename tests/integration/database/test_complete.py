@@ -41,7 +41,12 @@ async def test_rows_counts_and_acknowledgement_come_together(core: SqlCore, work
         " deliveries, duration_ms, worker, finished_at is not null"
     ) == [("done", 1, 2, 1, 1, 1, 0, 3, 5, "test", True)]
     assert await core.queued() == 0
-    assert_counts_add_up(await core.describe(run))
+    described = await core.describe(run)
+    assert_counts_add_up(described)
+    members = ("users_evaluated", "notifications_dispatched", "mentors_remaining", "pages_processed")
+    assert [described[name] for name in members] == [4, 1, 0, 1]
+    await core.change(run, "dry_run = true")
+    assert (await core.summarize(run))["notifications_dispatched"] == 0
 
 
 @pytest.mark.parametrize("remaining", [None, mentors(3)], ids=["whole", "cut off"])

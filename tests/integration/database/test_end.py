@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from .requests import opened
+from .requests import ended_run, opened
 from .sql_core import SCENARIO, Json, SqlCore, Worker, assert_counts_add_up, pairs
 
 ENDED = ("success", "partial", "failed", "cancelled", "skipped")
@@ -69,23 +69,25 @@ async def test_the_status_of_a_run_is_the_truth(
 
 
 @pytest.mark.parametrize(
-    ("trigger", "reasons", "status", "error"),
+    ("trigger", "roster", "reasons", "error"),
     [
-        ("schedule", {}, "failed", "no_active_mentors"),
-        ("schedule", {"no_scenario_applies": 3}, "success", None),
-        ("schedule", {"user_id_missing": 3}, "failed", "no_active_mentors"),
-        ("schedule", {"invalid_segments": 3}, "failed", "no_active_mentors"),
-        ("manual", {}, "success", None),
+        ("schedule", "failed", {}, "no_active_mentors"),
+        ("schedule", "success", {}, None),
+        ("schedule", "failed", {"no_scenario_applies": 3}, None),
+        ("schedule", "success", {"user_id_missing": 3}, "no_active_mentors"),
+        ("schedule", "failed", {"invalid_segments": 3}, "no_active_mentors"),
+        ("manual", "failed", {}, None),
     ],
 )
 @pytest.mark.parametrize("how", ["finished", "expired"])
-async def test_a_run_without_pairs_succeeds_only_with_mentors(
-    core: SqlCore, worker: Worker, trigger: str, reasons: Json, status: str, error: str | None, how: str
+async def test_a_run_without_pairs_succeeds_with_mentors_or_by_setting(
+    core: SqlCore, worker: Worker, trigger: str, roster: str, reasons: Json, error: str | None, how: str
 ) -> None:
-    run = await (core.open_run if trigger == "schedule" else core.open_manual_run)(worker, done=False)
+    run = await core.open_run(worker, trigger=trigger, done=False)
+    await core.change(run, f"config = jsonb_build_object('empty_roster', '{roster}')")
     await worker.enqueue(run, [], done=True, skip_reasons=reasons)
     ended = (await worker.finish(run))["invocation"] if how == "finished" else await core.expire(run)
-    assert (ended["status"], ended["error_code"]) == (status, error)
+    assert (ended["status"], ended["error_code"]) == ("failed" if error else "success", error)
 
 
 async def test_rows_that_cannot_be_used_are_no_success(core: SqlCore, worker: Worker) -> None:
@@ -123,6 +125,39 @@ async def test_every_overdue_run_expires_though_one_cannot(core: SqlCore, worker
     assert (await worker.open_slot(*await core.slots()))["opened"]
 
 
+async def test_an_operator_may_end_a_run_as_failed(core: SqlCore, worker: Worker) -> None:
+    run = await core.open_run(worker, [pairs([1]), pairs([2])])
+    await core.change(run, "error_code = 'engine_rejected', error_message = 'no connection'")
+    await worker.complete(await worker.claim_one())
+    answer = await worker.update(run, status="failed", error_message="the wrong words")
+    ended = await core.describe(run)
+    assert answer == {"ended_otherwise": False, "invocation": ended}
+    assert [ended[name] for name in ("status", "error_code", "error_message", "scenarios")] == [
+        *("failed", "marked_failed", "the wrong words", {SCENARIO: {"triggered": 1, "not_evaluated": 1}})
+    ]
+    assert await core.queued() == 0
+    again = await worker.update(run, status="failed", error_message="other words")
+    assert again == {"ended_otherwise": True, "invocation": ended}
+
+
+async def test_an_end_made_by_sql_is_given_to_one_slice(core: SqlCore, worker: Worker) -> None:
+    """Dispatch requests a slice for it, also while the engine is paused."""
+    await core.make_callable()
+    await ended_run(core, worker)
+    expired, cancelled, failed = runs = [await core.open_manual_run(worker, [pairs([1])]) for _ in range(3)]
+    await core.expire(expired)
+    await worker.cancel(cancelled)
+    await worker.update(failed, status="failed")
+    await core.change_settings("engine_paused_until = now() + interval '5 minutes'")
+    assert await core.owner.value("select scheduler.dispatch()") == 1
+    slots = await core.slots()
+    answers = await asyncio.gather(*(one.open_slot(*slots) for one in await core.workers(8)))
+    ended = sorted((each for answer in answers for each in answer["ended"]), key=lambda each: each["invocation"]["id"])
+    assert ended == [{"invocation": await core.summarize(run), "failures": []} for run in runs]
+    await core.owner.run("update scheduler.dispatches set ended_at = now()")
+    assert await core.owner.value("select scheduler.dispatch()") == 0
+
+
 @pytest.mark.parametrize("status", ENDED)
 async def test_what_has_ended_takes_a_note_and_no_other_end(core: SqlCore, worker: Worker, status: str) -> None:
     run = await ended_as(core, worker, status)
@@ -132,10 +167,12 @@ async def test_what_has_ended_takes_a_note_and_no_other_end(core: SqlCore, worke
     assert not (await worker.finish(run))["ended_now"]
     noted = before | {"note": "new"}
     is_cancelled = status == "cancelled"
-    assert await worker.update(run, cancel=True, set_note=True, note="new") == {
-        "ended_otherwise": not is_cancelled,
-        "invocation": noted if is_cancelled else before,
-    }
+    for verdict in ("failed", "cancelled"):
+        agrees = is_cancelled and verdict == "cancelled"
+        assert await worker.update(run, status=verdict, set_note=True, note="new") == {
+            "ended_otherwise": not agrees,
+            "invocation": noted if agrees else before,
+        }
     assert await worker.update(run, set_note=True, note="new") == {"ended_otherwise": False, "invocation": noted}
 
 
@@ -147,10 +184,11 @@ async def test_a_note_is_set_and_removed_and_changes_nothing_else(core: SqlCore,
         assert answer == {"ended_otherwise": False, "invocation": before | {"note": note}}
         assert await worker.update(run, note="not to be set") == answer
     with pytest.raises(psycopg.errors.CheckViolation):
-        await worker.update(run, cancel=True, set_note=True, note="n" * 2001)
+        await worker.update(run, status="cancelled", set_note=True, note="n" * 2001)
     assert await core.describe(run) == before
     pending = await opened(worker, note="old")
-    assert (await worker.update(pending, cancel=True, set_note=True, note="no use"))["invocation"]["note"] == "no use"
+    answer = await worker.update(pending, status="cancelled", set_note=True, note="no use")
+    assert answer["invocation"]["note"] == "no use"
     assert (await worker.cancel(await opened(worker, note="old")))["note"] == "old"
 
 
@@ -158,7 +196,7 @@ async def test_unknown_and_deleted_runs_are_neither_ended_nor_changed(core: SqlC
     run = await ended_as(core, worker, "cancelled")
     assert await worker.delete(run) == "deleted"
     for gone in (run, str(uuid4())):
-        assert await worker.update(gone, cancel=True, set_note=True, note="new") is None
+        assert await worker.update(gone, status="cancelled", set_note=True, note="new") is None
         assert await worker.delete(gone) is None
     assert await core.owner.column("select note from public.scheduler_invocations") == ["old"]
     assert await worker.finish(str(uuid4())) == {"ended_now": False, "invocation": None, "failures": None}

@@ -32,7 +32,7 @@ async def of_each_kind(core: SqlCore, worker: Worker) -> dict[str, str]:
 
 
 async def test_the_newest_is_first_and_each_is_summarized(core: SqlCore, worker: Worker) -> None:
-    assert await listed(worker) == {"items": [], "next": None}
+    assert await listed(worker) == {"items": [], "next": None, "total": 0}
     runs = await of_each_kind(core, worker)
     answer = await listed(worker)
     assert answer["items"] == [await core.summarize(runs[kind]) for kind in ("manual", "retry", "failed")]
@@ -54,12 +54,27 @@ async def test_the_list_is_filtered(core: SqlCore, worker: Worker) -> None:
         ({"statuses": []}, []),
         ({"trigger": ["retry", "schedule"]}, ["retry", "failed"]),
         ({"trigger": ["manual"], "statuses": ["failed"]}, []),
+        ({"triggered_by": ["admin"]}, ["manual", "retry"]),
+        ({"triggered_by": ["test", "another"]}, ["failed"]),
         ({"scheduled_from": slot, "scheduled_to": slot}, ["retry"]),
         ({"scheduled_from": slot + instant}, ["manual"]),
         ({"scheduled_to": slot - instant}, ["failed"]),
     ]
     for given, expected in filters:
-        assert ids(await listed(worker, **given)) == [runs[kind] for kind in expected], given
+        answer = await listed(worker, **given)
+        assert (ids(answer), answer["total"]) == ([runs[kind] for kind in expected], len(expected)), given
+
+
+async def test_a_page_by_number_says_how_many_match(core: SqlCore, worker: Worker) -> None:
+    runs = [await core.open_manual_run(worker, [pairs([1])]) for _ in range(5)][::-1]
+    await worker.cancel(await core.open_run(worker))
+    pages = [await listed(worker, limit=2, offset=offset, trigger=["manual"]) for offset in (0, 2, 4, 6)]
+    assert [ids(page) for page in pages] == [runs[:2], runs[2:4], runs[4:], []]
+    assert [(page["total"], page["next"] is None) for page in pages] == [(5, False), (5, False), (5, True), (5, True)]
+    # a page by number is followed by one from its end
+    following = await listed(worker, limit=2, after=pages[1]["next"], trigger=["manual"])
+    assert (ids(following), following["total"]) == (runs[4:], 5)
+    assert (await listed(worker, user_id=mentor(1)))["total"] is None
 
 
 @pytest.mark.parametrize("user_id", [None, mentor(1)], ids=["list", "history"])
@@ -126,9 +141,9 @@ async def test_a_mentors_scenarios_are_those_of_its_group(core: SqlCore, worker:
 async def history(core: SqlCore) -> list[str]:
     """The ids of 4,500 daily runs, the newest first. Mentor 1 was in the newest, two around the 2,000th, the oldest."""
     await core.owner.run(
-        "insert into public.scheduler_invocations (idempotency_key, trigger, status, scheduled_for, invoked_at,"
-        " finished_at, expires_at, engine_scope, config)"
-        " select scheduler.slot_key(slot), 'schedule', 'success', slot, slot, slot, slot, 's', %s"
+        "insert into public.scheduler_invocations (idempotency_key, trigger, triggered_by, status, scheduled_for,"
+        " invoked_at, finished_at, expires_at, engine_scope, config)"
+        " select scheduler.slot_key(slot), 'schedule', 'pg_cron', 'success', slot, slot, slot, slot, 's', %s"
         " from generate_series(timestamptz '2026-11-22 02:00Z', '2000-01-01', '-1 day') as slot limit 4500",
         Jsonb({"evaluation_schedule": "0 2 * * *", "evaluation_timezone": "UTC"}),
     )
@@ -185,8 +200,19 @@ async def test_a_run_in_detail_shows_what_was_asked_for(core: SqlCore, worker: W
         "config": {"batch_size": 100},
         "enumeration_done": False,
         "not_evaluated_user_ids": [],
+        "batch_results": [],
         "dispatches": [],
     }
+
+
+@pytest.mark.parametrize(("dry_run", "sent"), [(False, 1), (True, 0)])
+async def test_the_first_thousand_batches_are_shown(core: SqlCore, worker: Worker, dry_run: bool, sent: int) -> None:
+    run = await core.open_run(worker, [pairs([number]) for number in range(1001)])
+    await core.change(run, f"dry_run = {dry_run}")
+    await worker.complete(await worker.claim_one())
+    names = ("batch_index", "user_count", "notifications_sent", "failed", "duration_ms", "status")
+    shown = [tuple(batch[name] for name in names) for batch in (await seen(worker, run))["batch_results"]]
+    assert shown == [(1, 1, sent, 0, 5, "done"), *((number, 1, 0, 0, None, "open") for number in range(2, 1001))]
 
 
 async def test_some_of_the_users_not_evaluated_are_named(core: SqlCore, worker: Worker) -> None:

@@ -135,7 +135,7 @@ async def test_cancelling_beside_a_slice_end_and_a_record(core: SqlCore) -> None
     batch = await worker.claim_one()
     async with worker.transaction():
         await worker.complete(batch)
-        cancelling = asyncio.create_task(canceller.update(run, cancel=True, set_note=True, note="enough"))
+        cancelling = asyncio.create_task(canceller.update(run, status="cancelled", set_note=True, note="enough"))
         await core.until_waiting_for_a_lock(canceller)
         reporting = asyncio.create_task(outage(reporter, progressed=True)[1])
         await core.until_waiting_for_a_lock(reporter)
@@ -210,7 +210,8 @@ async def test_a_crowd_doing_everything_never_deadlocks_and_adds_up(core: SqlCor
                 case 1:
                     runs.append(await opened(worker))
                 case 2:
-                    await worker.update(run, cancel=random.random() < 0.5, set_note=True, note="busy")
+                    verdict = random.choice([None, "cancelled", "failed"])
+                    await worker.update(run, status=verdict, set_note=True, note="busy")
                 case 3:
                     await worker.delete(run)
                     await clock.run("call scheduler.prune()")

@@ -23,16 +23,19 @@ async def runs(core: SqlCore) -> object:
 async def test_what_was_asked_for_is_kept(core: SqlCore, worker: Worker, dry_run: bool, scope: str) -> None:
     request = {"user_ids": [mentor(number) for number in range(10_000)], "scenario_types": [SCENARIO]}
     run = await opened(
-        worker, key="k1", request_hash="h1", request=request, note="look", dry_run=dry_run, expires_after_hours=3
+        worker,
+        **{"key": "k1", "request_hash": "h1", "request": request, "note": "look", "dry_run": dry_run},
+        **{"expires_after_hours": 3, "triggered_by": "kari", "requested_by": "Kari N.", "reason": "an outage"},
     )
     (row,) = await core.owner.rows(
         "select idempotency_key, request_hash, trigger, status, dry_run, retry_of, request, config, engine_scope,"
         " enumeration_cursor, enumeration_done, note, started_at, extract(epoch from expires_at - invoked_at)::int,"
-        " scheduled_for = invoked_at, engine_scope_since = invoked_at from public.scheduler_invocations"
+        " scheduled_for = invoked_at, engine_scope_since = invoked_at, triggered_by, requested_by, reason"
+        " from public.scheduler_invocations"
     )
     assert row == (
         *("key:k1", "h1", "manual", "pending", dry_run, None, request, {"batch_size": 100}, f"{scope}:{run}"),
-        *(None, False, "look", None, 3 * 3600, True, True),
+        *(None, False, "look", None, 3 * 3600, True, True, "kari", "Kari N.", "an outage"),
     )
     (given,) = (await worker.open_slot(*await core.slots()))["open"]
     assert (given["id"], given["request"]) == (run, request)
@@ -79,10 +82,23 @@ async def test_a_clients_key_collides_with_no_other_name(core: SqlCore, worker: 
     assert await runs(core) == 3 + 4
 
 
-async def test_a_pair_that_the_engine_answered_comes_along(core: SqlCore, worker: Worker) -> None:
-    assert (await ask(worker))["canary"] is None
-    await ended_run(core, worker, ["triggered"])
-    assert (await ask(worker))["canary"] == {"user_id": mentor(0), "scenario_type": SCENARIO}
+async def test_what_the_engine_answered_comes_along(core: SqlCore, worker: Worker) -> None:
+    """A canary, and whether it evaluated a user within the time budget, 25 seconds."""
+
+    async def known() -> list[tuple[Any, bool]]:
+        answers = (await worker.open_slot(*await core.slots()), await ask(worker))
+        return [(answer["canary"], answer["engine_answered_recently"]) for answer in answers]
+
+    await ended_run(core, worker, ["failed", "skipped"])
+    assert await known() == [(None, False)] * 2
+    await core.open_manual_run(worker, [pairs([1]), pairs([2])])
+    await worker.complete(await worker.claim_one(), "triggered")
+    canary = {"user_id": mentor(1), "scenario_type": SCENARIO}
+    assert await known() == [(canary, True)] * 2
+    await core.owner.run("update scheduler_invocation_batches set finished_at = now() - interval '26 s' where state = 'done'")
+    assert await known() == [(canary, False)] * 2
+    await worker.complete(await worker.claim_one(), "not_triggered")
+    assert await known() == [(canary, True)] * 2
 
 
 async def test_a_slice_is_posted_once_and_only_if_asked(core: SqlCore, worker: Worker) -> None:
@@ -171,6 +187,26 @@ async def test_of_many_simultaneous_retries_one_is_opened(
     source = await ended_run(core, worker)
     answers = await asyncio.gather(*(ask(one, retry_of=source, key=key) for one in await core.workers(12)))
     assert Counter(answer["outcome"] for answer in answers) == {"opened": 1, others: 11}
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"), [("engine_error", "opened"), ("outcome_unknown", "nothing_to_retry"), ("worker_lost", "opened")]
+)
+async def test_unknown_outcomes_are_retried_only_on_request(
+    core: SqlCore, worker: Worker, code: str, outcome: str
+) -> None:
+    """The engine may have acted on them."""
+    run = await ended_run(core, worker, ["failed"])
+    await core.owner.run("update public.scheduler_evaluations set error_code = %s", code)
+    answer = await ask(worker, retry_of=run)
+    assert answer["outcome"] == outcome
+    if outcome == "opened":
+        await worker.cancel(answer["invocation"]["id"])
+    assert await opened(worker, retry_of=run, request={"include_unknown": True})
+    for include_unknown in (False, True):
+        page = await unfinished(worker, run, include_unknown=include_unknown)
+        assert bool(page["mentors"]) == (include_unknown or outcome == "opened")
+        assert page["last_user_id"] == mentor(0)
 
 
 # scheduler_unfinished, which a retry reads

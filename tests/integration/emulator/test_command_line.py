@@ -244,7 +244,7 @@ async def test_every_line_that_up_prints_works_as_it_stands(tmp_path: Path) -> N
         shown = await lines_until(process.stdout, "dry run: success")
 
     fired, health, last_run, listed, latest, started, dry_run, read = map(json.loads, [*outputs[:7], outputs[-1]])
-    assert (fired["status"], fired["deduplicated"], fired["trigger"]) == ("success", False, "schedule")
+    assert (fired["status"], fired["deduplicated"], fired["completed"]) == ("success", False, True)
     assert (health["status"], last_run["run_status"]) == ("ok", "success")
     assert [item["id"] for item in listed["data"]] == [latest["id"]] == [fired["id"]]
     assert (started["status"], started["trigger"], dry_run["dry_run"]) == ("success", "manual", True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.emulator.project import ProjectFactory
-from tests.integration.database.requests import add_mentors, ask, listed, unfinished
+from tests.integration.database.requests import add_mentors, ask, evaluations, listed, unfinished
 from tests.integration.database.sql_core import SqlCore, mentor, pairs
 
 FUNCTIONS = "select substr(proname, 11) from pg_proc where oid::regprocedure::text ~ '^scheduler_'"
@@ -39,6 +39,7 @@ async def test_every_function_runs_on_the_oldest_postgres(projects_on_oldest: Pr
         await worker.call("settle_alert", invocation_id=run, error=None)
         assert (await listed(worker, user_id=mentor(2)))["items"]
         assert (await worker.call("get", invocation_id=run))["failures"]
+        assert (await evaluations(worker, run, outcomes=["failed"]))["items"]
         assert (await unfinished(worker, run))["mentors"]
         assert (await worker.call("last_success"))["run"]
         assert await worker.call("used_slots", **{"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"})

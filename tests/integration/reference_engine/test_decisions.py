@@ -12,9 +12,9 @@ from tests.emulator.connections import Connection, connect
 from tests.emulator.migrations import run_script
 from tests.emulator.project import SEED, ProjectFactory
 
-INACTIVITY, MILESTONE, ONBOARDING = "inactivity", "milestone", "certification_expiry"
+INACTIVITY, MILESTONE, CERTIFICATION = TYPES = "inactivity", "milestone", "certification_expiry"
 SILENT = {"last_contact_at": "now() - interval '31 days'"}
-NEW = {"onboarding_completed_at": "null", "joined_at": "now() - interval '13 days 23 hours'"}
+CERTIFIED = {"certification_expires_at": "now() + interval '29 days 23 hours'"}
 ESTABLISHED = {
     "joined_at": "now() - interval '300 days'",
     "onboarding_completed_at": "now() - interval '290 days'",
@@ -58,9 +58,11 @@ async def outcome(database: Connection, user_id: str, scenario_type: str, key: s
         (INACTIVITY, SILENT | {"status": "'paused'", "paused_until": "now() - interval '1 minute'"}, True),
         *((MILESTONE, {"contacts_logged": contacts}, True) for contacts in ("1", "10", "250", "500", "7000")),
         *((MILESTONE, {"contacts_logged": contacts}, False) for contacts in ("0", "11", "750", "1001")),
-        (ONBOARDING, NEW, False),
-        (ONBOARDING, NEW | {"joined_at": "now() - interval '14 days 1 minute'"}, True),
-        (ONBOARDING, {"joined_at": "now() - interval '90 days'"}, False),
+        (CERTIFICATION, CERTIFIED, True),
+        (CERTIFICATION, CERTIFIED | {"status": "'left'"}, False),
+        (CERTIFICATION, {"certification_expires_at": "now() + interval '30 days 1 minute'"}, False),
+        (CERTIFICATION, {"certification_expires_at": "now() - interval '1 minute'"}, False),
+        (CERTIFICATION, {"certification_expires_at": "null"}, False),
     ],
 )
 async def test_a_scenario_is_due_on_one_side_of_its_border(
@@ -70,18 +72,26 @@ async def test_a_scenario_is_due_on_one_side_of_its_border(
     assert await outcome(database, user_id, scenario_type) == ("triggered" if is_due else "not_triggered")
 
 
-async def test_keys_and_cool_downs_last_a_week_milestones_forever(database: Connection) -> None:
-    user_id = await mentor(database, SILENT | {"contacts_logged": "10"})
+async def test_cool_downs_last_by_type_and_milestones_a_year(database: Connection) -> None:
+    user_id = await mentor(database, SILENT | {"certification_expires_at": "now() + interval '1 day'"})
 
-    async def outcomes(hours_later: int, key: str) -> list[str]:
-        let_pass = b"update public.engagement_notifications set created_at = created_at - make_interval(hours => %s)"
-        await database.execute(let_pass + b" where user_id = %s", (hours_later, user_id))
-        return [await outcome(database, user_id, scenario_type, key) for scenario_type in (INACTIVITY, MILESTONE)]
+    async def outcomes(hours: int, key: str, contacts: int = 10, years: int = 0) -> list[str]:
+        let_pass = b"update public.engagement_notifications set created_at = created_at - make_interval(hours => %s),"
+        await database.execute(let_pass + b" milestone_year = milestone_year - %s", (hours, years))
+        await database.execute(b"update public.peer_mentors set contacts_logged = %s", (contacts,))
+        return [await outcome(database, user_id, scenario_type, key) for scenario_type in TYPES]
 
-    assert await outcomes(0, "slot:a") == ["triggered", "triggered"]
-    assert await outcomes(167, "slot:a") == ["triggered", "triggered"]
-    assert await outcomes(0, "slot:b") == ["suppressed", "suppressed"]
-    assert await outcomes(2, "slot:a") == ["triggered", "suppressed"]
+    triggered, suppressed = ["triggered"] * 3, ["suppressed"] * 3
+    assert await outcomes(0, "slot:a") == triggered
+    assert await outcomes(167, "slot:a") == triggered
+    assert await outcomes(0, "slot:b") == suppressed
+    # the key is forgotten after a week
+    assert await outcomes(2, "slot:a") == ["triggered", "suppressed", "suppressed"]
+    assert await outcomes(166, "slot:c") == suppressed
+    assert await outcomes(2, "slot:c") == ["triggered", "suppressed", "triggered"]
+    assert await outcomes(0, "slot:d", years=1) == ["suppressed", "triggered", "suppressed"]
+    assert await outcomes(23, "slot:e", contacts=25) == suppressed
+    assert await outcomes(2, "slot:e", contacts=25) == ["suppressed", "triggered", "suppressed"]
 
 
 async def test_of_simultaneous_calls_under_different_keys_one_notifies(
@@ -98,10 +108,12 @@ async def test_of_simultaneous_calls_under_different_keys_one_notifies(
 
 async def test_the_seed_plants_the_same_mentors_and_adds_the_missing(projects: ProjectFactory) -> None:
     planted = b"select user_id, status, segments, contacts_logged from public.peer_mentors order by 1"
+    due = b"select distinct kind from public.peer_mentors as m, unnest(%s) as kind where scenario_is_due(m, kind)"
     async with projects.database() as name, connect(projects.server.url(name)) as database:
         await run_script(projects.server.url(name), SEED)
         first = await (await database.execute(planted)).fetchall()
         await database.execute(b"delete from public.peer_mentors where contacts_logged > 100")
         await run_script(projects.server.url(name), SEED, {"seed.mentors": "500"})
         assert await (await database.execute(planted)).fetchall() == first
+        assert len(await (await database.execute(due, (list(TYPES),))).fetchall()) == len(TYPES)
     assert len(first) == 500
