@@ -128,7 +128,10 @@ def to_single(reply: Reply) -> Reply:
     answer = {name: result[name] for name in ("user_id", "scenario_type") if name in result}
     if result:
         answer |= {"id": result.get("notification_id", str(uuid4())), "evaluated_at": "2026-11-23T02:00:01Z"}
-        answer |= {"should_notify": result["outcome"] == "triggered", "evaluation_metadata": {"rule": result["outcome"]}}
+        answer |= {
+            "should_notify": result["outcome"] == "triggered",
+            "evaluation_metadata": {"rule": result["outcome"]},
+        }
     return replace(reply, body=json.dumps(answer).encode())
 
 

@@ -105,7 +105,8 @@ async def test_with_idempotency_only_poison_users_fail(harness: Harness) -> None
         rules.slow(0.2),
     ]
     caller = Caller(
-        harness, await harness.start_function(SINGLE | {"ENGINE_SUPPORTS": "dry_run,idempotency", "ENGINE_MAX_ATTEMPTS": "3"})
+        harness,
+        await harness.start_function(SINGLE | {"ENGINE_SUPPORTS": "dry_run,idempotency", "ENGINE_MAX_ATTEMPTS": "3"}),
     )
 
     run = await run_to_its_end(harness, caller)

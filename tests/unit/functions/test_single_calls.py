@@ -1,4 +1,4 @@
-"""Where an engine promises no idempotency: no call that may have acted is repeated, in no slice, and statuses are true."""
+"""Where an engine promises no idempotency, no call that may have acted is repeated, in no slice; statuses are true."""
 
 from __future__ import annotations
 
@@ -277,5 +277,3 @@ async def test_an_open_dry_run_is_not_sent_to_an_engine_without_them(clock: Manu
     evaluated = await evaluate(engine, dry_run=True)
     assert {result.error_code for result in evaluated.results} == {"dry_run_not_supported"}
     assert engine.sent == []
-
-
