@@ -300,7 +300,7 @@ class ScenarioEvaluationConfig(Settings):
     max_batch_deliveries: Annotated[_Whole, Field(ge=3, le=100)] = 5
     max_workers: Annotated[_Whole, Field(ge=1, le=100)] = 4
     engine_protocol: Literal["batch", "single"] = "batch"
-    engine_supports: _Supports = ("dry_run", "idempotency")
+    engine_supports: _Supports = Field(("dry_run", "idempotency"), validate_default=False)
     engine_users_per_call: UpTo1000 = 100
     engine_types_per_call: UpTo1000 | None = None
     engine_max_concurrency: UpTo1000 = 32

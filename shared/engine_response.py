@@ -69,7 +69,8 @@ def _require_success(response: HttpResponse, *statuses: int) -> None:
             raise response.unreadable
         return
     excerpt = _excerpt(response)
-    code, message = f"engine_http_{status}", f"the engine answered {status}{excerpt and f': {excerpt}'}"
+    code = f"engine_http_{status}"
+    message = f"the engine answered {status}{excerpt and f': {excerpt}'}"
     if status in (408, 429) or status >= 500:
         raise EngineTransientError(
             code,

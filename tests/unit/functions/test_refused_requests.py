@@ -209,7 +209,7 @@ async def test_an_empty_body_asks_for_the_default(function: Function, content: b
     in_capitals = {"Content-Type": "Application/JSON; charset=utf-8"}
     assert (await send(function, "POST", PREFIX, content, **in_capitals)).status_code == 201
     asked = function.sql.arguments_of("scheduler_open")
-    assert asked["request"] == {"user_ids": None, "scenario_types": None}
+    assert asked["request"] == {"user_ids": None, "scenario_types": None, "include_unknown": False}
     assert (asked["dry_run"], asked["retry_of"], asked["note"], asked["idempotency_key"]) == (False, None, None, None)
 
 

@@ -1,4 +1,4 @@
-"""Where an engine promises no idempotency: no call that may have acted is repeated, in no slice, and statuses are true."""
+"""Where an engine promises no idempotency, no call that may have acted is repeated, in no slice; statuses are true."""
 
 from __future__ import annotations
 

@@ -49,8 +49,9 @@ async def test_a_dry_run_that_may_act_is_not_opened(
 
 
 async def test_a_retry_leaves_unknown_outcomes_out_unless_asked(log: LogLines, clock: ManualClock) -> None:
+    function = function_with(SingleEngine(clock))
     for body, included in (({}, False), ({"include_unknown": False}, False), ({"include_unknown": True}, True)):
-        function = function_with(SingleEngine(clock))
+        function.sql.database.called.clear()
         assert (await function.ask("POST", body={"retry_of": RUN_ID} | body)).status_code == 201
         assert function.sql.arguments_of("scheduler_open")["request"]["include_unknown"] is included
         assert function.sql.arguments_of("scheduler_unfinished")["include_unknown"] is included

@@ -164,7 +164,7 @@ async def test_each_status_is_an_error_of_its_kind(
         ({"message": "two\r\nlines of <anna@example.org>"}, "two lines of <[address]>"),
         ({"error": {"code": "c", "message": "no 0171E38F-30f1-5e6c-9a4d-4b6f0a3c2d10"}}, "no …"),
         ({"detail": "d" * 1_000_000}, "d" * 199 + "…"),
-        *((nothing, "") for nothing in (None, [], 7, {}, {"title": 7, "message": {}}, {"error": "text"})),
+        *((nothing, "") for nothing in [*NO_ERRORS, 7, {"title": 7, "message": {}}, {"error": "text"}]),
     ],
 )
 async def test_a_failure_keeps_what_the_engine_said(fixture: Fixture, body: object, said: str) -> None:

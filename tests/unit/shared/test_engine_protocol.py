@@ -17,6 +17,8 @@ DRY = replace(CONTEXT, dry_run=True)
 ANNA = [MentorScenarios("anna", ("a",))]
 ANSWER = {"id": "n-1", "user_id": "anna", "scenario_type": "a", "should_notify": True, "evaluated_at": "2026-11-23"}
 
+NO_ANSWERS: list[object] = [{}, [], [ANSWER], "triggered", 7, {"results": []}]
+
 
 def test_a_call_names_its_pair_and_carries_its_key() -> None:
     body, headers = SINGLE.request(CONTEXT, ANNA)
@@ -58,8 +60,8 @@ def test_a_decision_is_an_outcome(
         *((ANSWER | {"user_id": other}, 1) for other in ("ben", "")),
         *((ANSWER | {"scenario_type": other}, 1) for other in ("b", "A")),
         *((ANSWER | {name: None}, 0) for name in ("user_id", "scenario_type", "should_notify")),
-        *((ANSWER | {"should_notify": other}, 0) for other in (1, "true", [])),
-        *((other, 0) for other in ({}, [], [ANSWER], "triggered", 7, {"results": []})),
+        *((ANSWER | {"should_notify": other}, 0) for other in (1, "true", {})),
+        *((other, 0) for other in NO_ANSWERS),
     ],
 )
 def test_an_answer_of_another_shape_or_pair_is_a_bad_answer(answer: object, dropped: int) -> None:
