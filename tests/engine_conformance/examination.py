@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from .engine import NOTHING, Engine, Evaluations, Reply
+from .engine import NOTHING, Engine, Reply
+from .protocols import Batch, Evaluations, Single
 
-MANY = 100
 AT_ONCE = 4
 # How many of the given users the calls in between are about.
 SOME = 5
@@ -23,99 +22,112 @@ NOT_ASKED = Reply(NOTHING, failure="not asked")
 class Transcript:
     """The replies, by what they were asked for."""
 
+    protocol: Batch | Single
     dry_run_only: bool
-    unknown_user: str
-    one: Reply
-    wrong_token: Reply
-    longer_token: Reply
-    no_token: Reply
-    known: Reply
-    known_again: Reply
-    with_unknown_user: Reply
-    with_unknown_type: Reply
-    many: Reply = NOT_ASKED
+    unknown_user: str = field(default_factory=lambda: str(uuid.uuid4()))
+    one: Reply = NOT_ASKED
+    known: Reply = NOT_ASKED
+    tokens: dict[str, Reply] = field(default_factory=dict)
     malformed: dict[str, Reply] = field(default_factory=dict)
     afterwards: Reply = NOT_ASKED
+    known_again: Reply = NOT_ASKED
+    with_unknown_user: Reply = NOT_ASKED
+    with_unknown_type: Reply = NOT_ASKED
+    full: Reply = NOT_ASKED
     dry_before: Reply = NOT_ASKED
     dry_again: Reply = NOT_ASKED
     at_once: list[Reply] = field(default_factory=list)
     repeated: Reply = NOT_ASKED
-    beside_others: Reply = NOT_ASKED
     under_other_keys: Reply = NOT_ASKED
+    beside_others: Reply = NOT_ASKED
     before_failure: Reply = NOT_ASKED
     failure: Reply = NOT_ASKED
     after_failure: Reply = NOT_ASKED
 
-    def calls(self) -> list[Reply]:
-        """Every call that should have been answered with results."""
-        asked = [each for name, each in vars(self).items() if isinstance(each, Reply) and not name.endswith("_token")]
-        return [reply for reply in [*asked, *self.at_once] if reply is not NOT_ASKED]
+    def first_answers(self) -> list[Reply]:
+        return [call for reply in (self.one, self.known) for call in reply.calls if call.is_answer]
+
+    def answers(self) -> list[Reply]:
+        """Every answer with results, call by call."""
+        asked = [each for each in vars(self).values() if isinstance(each, Reply)]
+        return [call for reply in [*asked, *self.at_once] for call in reply.calls if call.is_answer]
 
 
 async def examine(
-    engine: Engine, *, users: Sequence[str], scenario_types: Sequence[str], dry_run_only: bool
-) -> Transcript:
-    """Asks the engine all that the rules have to know, about users and types that it knows.
+    engine: Engine, seen: Transcript, *, users: Sequence[str], scenario_types: Sequence[str]
+) -> AsyncIterator[tuple[str, ...]]:
+    """Asks the engine all that the rules have to know, about users and types that it knows; notifies the first six.
 
-    Unless it is dry, those of the first six users whom a scenario applies to are notified.
+    Yields the rules that can be judged meanwhile; those that it does not name can be at the end.
     """
-    run = str(uuid.uuid4())
-    unknown_user = str(uuid.uuid4())
-    some = list(users[:SOME])
-    types = list(scenario_types)
-
-    # Of keys that the first dry runs did not have: what those left behind shows in the later ones.
-    later = f"dry:{uuid.uuid4()}"
-
-    def dry(about: Sequence[str], asked_types: Sequence[str] = types, scope: str = f"dry:{run}") -> Evaluations:
-        return Evaluations(about, asked_types, scope, dry_run=True)
-
-    transcript = Transcript(
-        dry_run_only=dry_run_only,
-        unknown_user=unknown_user,
-        one=await engine.ask(dry(some[:1])),
-        wrong_token=await engine.ask_as(dry(some[:1]), "not-the-token"),
-        longer_token=await engine.ask_as(dry(some[:1]), f"{engine.token}x"),
-        no_token=await engine.ask_as(dry(some[:1]), None),
-        known=await engine.ask(dry(some)),
-        known_again=await engine.ask(dry(some, scope=later)),
-        with_unknown_user=await engine.ask(dry([*some, unknown_user], scope=later)),
-        with_unknown_type=await engine.ask(dry(some, [*types, UNKNOWN_TYPE], later)),
-    )
-    if len(users) >= MANY or transcript.with_unknown_user.is_answer:
-        others = [str(uuid.uuid4()) for _ in range(MANY - len(users))]
-        transcript.many = await engine.ask(dry([*users[:MANY], *others]))
-    # About an unknown user: an engine that guesses notifies no one.
-    undecided = {name: value for name, value in dry([unknown_user]).body().items() if name != "dry_run"}
-    no_calls = {
-        "no JSON": b"{",
-        "no call": b"{}",
-        "an empty body": b"",
-        "a call that does not say whether it is dry": json.dumps(undecided).encode(),
-    }
-    for what, body in no_calls.items():
-        transcript.malformed[what] = await engine.send(body)
-    transcript.afterwards = await engine.ask(dry(some))
-
-    real = Evaluations(some, types, f"manual:{run}", dry_run=False)
+    some, types, unknown = list(users[:SOME]), list(scenario_types), seen.unknown_user
+    real = Evaluations(some, types, f"manual:{uuid.uuid4()}", dry_run=False)
     as_if = replace(real, dry_run=True)
-    transcript.dry_before = await engine.ask(as_if)
-    transcript.dry_again = await engine.ask(as_if)
-    if not dry_run_only:
-        transcript.at_once = await asyncio.gather(*(engine.ask(real) for _ in range(AT_ONCE)))
-        transcript.repeated = await engine.ask(real)
+    has_dry_runs, has_keys = ("dry_run" in seen.protocol.supports), ("idempotency" in seen.protocol.supports)
+    dry = replace(as_if, scope=f"dry:{uuid.uuid4()}") if has_dry_runs else real
+    # Of keys that the first dry runs did not have: what those left behind shows in the later ones.
+    later = replace(as_if, scope=f"dry:{uuid.uuid4()}") if has_dry_runs else real
+
+    first = replace(dry, users=some[:1], scenario_types=types[: seen.protocol.types_per_call])
+    seen.one = await engine.ask(first)
+    yield ("one-user",)
+    if not seen.one.is_answer:
+        return
+    if has_dry_runs:
+        seen.known = await engine.ask(dry)
+    yield "media-type", "bounded", "members", "every-pair-once", "nothing-foreign"
+
+    # About an unknown user: an engine that lets the call in notifies no one.
+    probe = replace(later, users=[unknown], scenario_types=types[:1])
+    tokens = {"a wrong token": "not-the-token", "the token and a letter more": f"{engine.token}x", "no token": None}
+    for what, token in tokens.items():
+        seen.tokens[what] = await engine.ask_as(probe, token)
+    yield ("token",)
+
+    body, required = seen.protocol.request(probe)[0], seen.protocol.required
+    del body[required]
+    no_calls = {"no JSON": b"{", "no call": b"{}", "an empty body": b"", f"no {required}": json.dumps(body).encode()}
+    for what, content in no_calls.items():
+        seen.malformed[what] = await engine.send(content)
+    if has_dry_runs:
+        seen.afterwards = await engine.ask(first)
+        yield ("malformed",)
+
+    is_batch, many = isinstance(seen.protocol, Batch), seen.protocol.users_per_call
+    if has_dry_runs:
+        seen.known_again = await engine.ask(later)
+    seen.with_unknown_user = await engine.ask(replace(later, users=[*some, unknown]) if is_batch else probe)
+    yield ("unknown-user",)
+    beside = replace(later, scenario_types=[*types, UNKNOWN_TYPE])
+    alone = replace(later, users=some[:1], scenario_types=[UNKNOWN_TYPE])
+    seen.with_unknown_type = await engine.ask(beside if is_batch else alone)
+    yield ("unknown-type",)
+    if is_batch and (len(users) >= many or seen.with_unknown_user.is_answer):
+        others = [str(uuid.uuid4()) for _ in range(many - len(users))]
+        full = replace(dry, users=[*users[:many], *others], scenario_types=types[: seen.protocol.types_per_call])
+        seen.full = await engine.ask(full)
+    yield ("full-call",)
+
+    if has_dry_runs:
+        seen.dry_before = await engine.ask(as_if)
+        seen.dry_again = await engine.ask(as_if)
+    if seen.dry_run_only:
+        return
+    seen.at_once = await engine.ask_at_once(real, AT_ONCE if has_keys else 1)
+    if not has_dry_runs:
+        seen.afterwards = seen.at_once[0]
+    if not has_keys:
+        return
+    seen.repeated = await engine.ask(real)
+    seen.under_other_keys = await engine.ask(replace(real, scope=f"manual:{uuid.uuid4()}"))
+    yield "malformed", "dry-run", "notification-id", "same-key-at-once", "same-key-again", "other-key"
+    if is_batch:
         # The same pairs and keys in another call, which begins with another user.
-        transcript.beside_others = await engine.ask(replace(real, users=[unknown_user, *some]))
-        transcript.under_other_keys = await engine.ask(replace(real, scope=f"manual:{uuid.uuid4()}"))
+        seen.beside_others = await engine.ask(replace(real, users=[unknown, *some]))
+        yield ("key-of-the-pair",)
         if len(users) > SOME:
-            await _ask_after_failure(engine, transcript, users[SOME], types)
-    return transcript
-
-
-async def _ask_after_failure(engine: Engine, transcript: Transcript, user: str, types: Sequence[str]) -> None:
-    """Keys that failed, for a user who cannot exist, are used again for one who was not asked about for real."""
-    unknown = transcript.unknown_user
-    real = Evaluations([user], types, f"manual:{uuid.uuid4()}", dry_run=False)
-    transcript.before_failure = await engine.ask(replace(real, dry_run=True))
-    transcript.failure = await engine.ask(replace(real, users=[unknown]))
-    transcript.after_failure = await engine.ask(replace(real, keys_of=unknown))
+            # Keys that failed, for a user who cannot exist, are used again for one who was not asked about for real.
+            sixth = replace(real, users=[users[SOME]], scope=f"manual:{uuid.uuid4()}")
+            seen.before_failure = await engine.ask(replace(sixth, dry_run=True))
+            seen.failure = await engine.ask(replace(sixth, users=[unknown]))
+            seen.after_failure = await engine.ask(replace(sixth, keys_of=unknown))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from .engine import BODY_BYTES, BYTES_PER_PAIR, Item, Pair, Reply
+from .engine import BODY_BYTES, BYTES_PER_PAIR, Reply
 from .examination import NOT_ASKED, UNKNOWN_TYPE, Transcript
+from .protocols import Batch, Pair, Single
 
 Verdict = Literal["pass", "FAIL", "not judged"]
 
@@ -25,10 +26,7 @@ class Finding:
 
 
 class _BrokenError(Exception):
-    def __init__(self, found: str, fix: str) -> None:
-        super().__init__(found)
-        self.found = found
-        self.fix = fix
+    """What was found instead, and how to fix it."""
 
 
 class _NotSeenError(Exception):
@@ -36,147 +34,116 @@ class _NotSeenError(Exception):
 
 
 Check = Callable[[Transcript], None]
-_RULES: list[tuple[str, str, Check]] = []
+_RULES: dict[str, tuple[str, tuple[str, ...], Check]] = {}
+FORM = ("media-type", "bounded", "members", "every-pair-once", "nothing-foreign")
+BATCH_ONLY = ("every-pair-once", "full-call", "key-of-the-pair", "failed-anew")
 
 
-def _rule(name: str, demands: str) -> Callable[[Check], Check]:
+def _rule(name: str, demands: str, *rests_on: str) -> Callable[[Check], Check]:
+    """Adds a rule, which rests on the answers' form where nothing else is given."""
+
     def add(check: Check) -> Check:
-        _RULES.append((name, demands, check))
+        _RULES[name] = demands, rests_on or ("one-user", *FORM[1:]), check
         return check
 
     return add
 
 
-def names() -> list[str]:
-    """The rules, in the order in which they are judged."""
-    return [name for name, _, _ in _RULES]
+def names(protocol: Batch | Single) -> list[str]:
+    """The rules for a protocol, in the order in which they are judged."""
+    return [name for name in _RULES if name not in BATCH_ONLY or isinstance(protocol, Batch)]
 
 
-def judge(transcript: Transcript) -> Iterator[Finding]:
-    """Judges all rules."""
-    for name, demands, check in _RULES:
+class Judge:
+    """Judges each rule once, and none that rests on a failed one."""
+
+    def __init__(self, seen: Transcript) -> None:
+        self._seen = seen
+        self._left = names(seen.protocol)
+        self._failed: dict[str, str] = {}
+        """The failed rules, and those that rest on one: with the one that failed."""
+
+    def judge(self, ready: Collection[str] | None = None) -> Iterator[Finding]:
+        """Judges these of the rules that are left, or all."""
+        for name in [name for name in self._left if ready is None or name in ready]:
+            self._left.remove(name)
+            yield self._judged(name, *_RULES[name])
+
+    def _judged(self, name: str, demands: str, rests_on: tuple[str, ...], check: Check) -> Finding:
+        failed = next((self._failed[other] for other in rests_on if other in self._failed), None)
+        if failed is not None:
+            self._failed[name] = failed
+            return Finding(name, demands, "not judged", f"it rests on {failed}, which failed")
         try:
-            check(transcript)
+            check(self._seen)
         except _BrokenError as broken:
-            yield Finding(name, demands, "FAIL", broken.found, broken.fix)
+            self._failed[name] = name
+            return Finding(name, demands, "FAIL", *broken.args)
         except _NotSeenError as unseen:
-            yield Finding(name, demands, "not judged", str(unseen))
-        else:
-            yield Finding(name, demands, "pass")
+            return Finding(name, demands, "not judged", str(unseen))
+        return Finding(name, demands, "pass")
 
 
-@_rule("one-user", "a call about one user is answered with 200, in time")
+@_rule("one-user", "a call about one user is answered with 200 (201 as well if single), in time")
 def _one_user(seen: Transcript) -> None:
-    _demand(seen.one.is_answer, seen.one.described(), "serve POST /v1/evaluations; check the URL and the token first")
+    fix = f"serve POST {seen.protocol.path}; check the URL and the token first"
+    _demand(seen.one.is_answer, seen.one.described(), fix)
 
 
-@_rule("hundred-users", "a call about a hundred users is answered with 200, in time")
-def _hundred_users(seen: Transcript) -> None:
-    _needs(seen.one.is_answer, "not even one user was answered")
-    unknown_are_not = "fewer than a hundred users are given, and users whom it does not know are not answered"
-    _needs(seen.many is not NOT_ASKED, unknown_are_not)
-    fix = "take as many users a call as ENGINE_USERS_PER_CALL says, and evaluate them together, not one by one"
-    _demand(seen.many.is_answer, seen.many.described(), fix)
-
-
-@_rule(
-    "json", "an answer is application/json: an object with a list of results, of members of the types in the contract"
-)
-def _json(seen: Transcript) -> None:
-    for reply in _answers(seen):
+@_rule("media-type", "an answer is application/json", "one-user")
+def _media_type(seen: Transcript) -> None:
+    for reply in seen.first_answers():
         found = f"Content-Type: {reply.media_type or '(none)'}"
         _demand(reply.media_type == "application/json", found, "answer with Content-Type: application/json")
-        _demand(not reply.oddities, "; ".join(reply.oddities[:3]), "answer what the contract's example shows")
 
 
-@_rule("every-pair-once", "each pair that is asked for has exactly one result")
-def _every_pair_once(seen: Transcript) -> None:
-    for reply in _answers(seen):
-        met = Counter((item["user_id"], item["scenario_type"]) for item in reply.items)
-        asked = reply.asked.pairs
-        missing = [pair for pair in asked if not met[pair]]
-        repeated = [pair for pair in asked if met[pair] > 1]
-        if missing and reply.items:
-            raise _BrokenError(
-                f"{len(missing)} of {len(asked)} pairs have no result, such as {_name(missing[0])}",
-                "answer each pair, also of users and types that you do not know: as failed, with an error",
-            )
-        if repeated:
-            raise _BrokenError(
-                f"{len(repeated)} pairs have several results, such as {_name(repeated[0])}", "answer each pair once"
-            )
-
-
-@_rule("nothing-foreign", "there is no result for a pair that was not asked for")
-def _nothing_foreign(seen: Transcript) -> None:
-    for reply in _answers(seen):
-        asked = set(reply.asked.pairs)
-        for item in reply.items:
-            pair = (item["user_id"], item["scenario_type"])
-            fix = "answer the pairs of this call and no others; repeat user_id as it was sent, letter for letter"
-            _demand(pair in asked, f"a result for {_name(pair)}", fix)
-
-
-@_rule("bounded", "an answer is no longer than 1 MiB and 4 KiB for each pair")
+@_rule("bounded", "an answer is no longer than 1 MiB and 4 KiB for each pair", "one-user")
 def _bounded(seen: Transcript) -> None:
-    for reply in _answers(seen):
+    for reply in seen.first_answers():
         limit = BODY_BYTES + BYTES_PER_PAIR * len(reply.asked.pairs)
         fix = "leave out what the contract does not name: no caller reads it"
         _demand(not reply.is_too_long, f"more than {limit:,} bytes", fix)
 
 
-@_rule("unknown-user", "a user whom the engine does not know costs no other user, and is not worth another attempt")
-def _unknown_user(seen: Transcript) -> None:
-    _needs(seen.known_again.is_answer, "the same call without the user is not answered either")
-    _costs_only_itself(seen, seen.with_unknown_user, "a user whom it does not know")
-    for scenario_type in seen.known.asked.scenario_types:
-        _is_settled(seen.with_unknown_user, (seen.unknown_user, scenario_type), "an unknown user")
+@_rule("members", "an answer has the members of the contract, of their types", "one-user", "bounded")
+def _members(seen: Transcript) -> None:
+    for reply in seen.first_answers():
+        _demand(not reply.oddities, "; ".join(reply.oddities[:3]), "answer what the contract's example shows")
 
 
-@_rule("unknown-type", "a scenario type that the engine does not know costs no other, and is not worth another attempt")
-def _unknown_type(seen: Transcript) -> None:
-    _needs(seen.known_again.is_answer, "the same call without it is not answered either")
-    _costs_only_itself(seen, seen.with_unknown_type, "a scenario type that it does not know")
-    for user_id in seen.known.asked.users:
-        pair = (user_id, UNKNOWN_TYPE)
-        _is_settled(seen.with_unknown_type, pair, "an unknown scenario type")
-        outcome = seen.with_unknown_type.outcome_of(pair)
-        found = f"an unknown scenario type is {outcome}"
-        _demand(outcome in ("failed", None), found, "answer failed: a misspelt type has to show")
+@_rule("every-pair-once", "each pair that is asked for has exactly one result", "members")
+def _every_pair_once(seen: Transcript) -> None:
+    for reply in seen.first_answers():
+        met = Counter((item.user_id, item.scenario_type) for item in reply.items)
+        asked = reply.asked.pairs
+        missing = [pair for pair in asked if not met[pair]]
+        repeated = [pair for pair in asked if met[pair] > 1]
+        found = f"{len(missing)} of {len(asked)} pairs have no result, such as {missing and _name(missing[0])}"
+        fix = "answer each pair, also of users and types that you do not know: as failed, with an error"
+        _demand(not missing, found, fix)
+        found = f"{len(repeated)} pairs have several results, such as {repeated and _name(repeated[0])}"
+        _demand(not repeated, found, "answer each pair once")
 
 
-def _costs_only_itself(seen: Transcript, reply: Reply, what: str) -> None:
-    fix = "answer 200, and that pair as failed, retryable false: else the scheduler has to halve the call to find it"
-    _demand(reply.is_answer, f"{reply.described()} for a whole call with {what}", fix)
-    for pair in seen.known.asked.pairs:
-        before, after = seen.known_again.outcome_of(pair), reply.outcome_of(pair)
-        found = f"{_name(pair)} is {before} alone and {after} beside {what}"
-        _demand(before is None or after in (before, None), found, "decide about each pair by itself")
+@_rule("nothing-foreign", "there is no result for a pair that was not asked for", "members")
+def _nothing_foreign(seen: Transcript) -> None:
+    for reply in seen.first_answers():
+        asked = set(reply.asked.pairs)
+        for item in reply.items:
+            pair = (item.user_id, item.scenario_type)
+            fix = "answer the pairs of this call and no others; repeat user_id as it was sent, letter for letter"
+            _demand(pair in asked, f"a result for {_name(pair)}", fix)
 
 
-def _is_settled(reply: Reply, pair: Pair, what: str) -> None:
-    item = reply.of(pair)
-    if item is None:
-        return  # for every-pair-once to say
-    _demand(item.get("outcome") != "triggered", f"{what} is triggered", "answer failed, with retryable false")
-    error = item.get("error")
-    is_retryable = item.get("outcome") == "failed" and isinstance(error, dict) and error.get("retryable") is True
-    fix = "set retryable to true only for what may pass by itself within seconds"
-    _demand(not is_retryable, f"{what} is failed and retryable", fix)
-
-
-@_rule("token", "a wrong token is refused with 401, and so is none")
+@_rule("token", "a wrong token is refused with 401, and so is none", "one-user")
 def _token(seen: Transcript) -> None:
-    replies = (seen.wrong_token, seen.longer_token, seen.no_token)
-    tokens = ("a wrong token", "the right token with something behind it", "no token")
-    for what, reply in zip(tokens, replies, strict=True):
+    for what, reply in seen.tokens.items():
         fix = "compare the whole bearer token before anything else, and answer 401"
         _demand(reply.failure is None and reply.status == 401, f"{reply.described()} for {what}", fix)
 
 
-@_rule("malformed", "what is no call is refused with 400 or 422, and harms no later one")
+@_rule("malformed", "what is no call is refused with 400 or 422, and harms no later one", "one-user")
 def _malformed(seen: Transcript) -> None:
-    _needs(seen.known.is_answer, "no call is answered")
     for what, reply in seen.malformed.items():
         fix = "check the body before anything is evaluated: a 5xx would be tried again and again"
         _demand(reply.failure is None and reply.status in (400, 422), f"{reply.described()} for {what}", fix)
@@ -184,35 +151,82 @@ def _malformed(seen: Transcript) -> None:
     _demand(seen.afterwards.is_answer, found, "a bad call must not break the process")
 
 
+@_rule("unknown-user", "an unknown user costs no other, and is not worth another attempt")
+def _unknown_user(seen: Transcript) -> None:
+    reply = seen.with_unknown_user
+    pairs = [pair for pair in reply.asked.pairs if pair[0] == seen.unknown_user]
+    _costs_only_itself(seen, reply, pairs, "an unknown user", ("failed", "not_triggered", "suppressed"))
+
+
+@_rule("unknown-type", "an unknown scenario type costs no other, and is not worth another attempt")
+def _unknown_type(seen: Transcript) -> None:
+    reply = seen.with_unknown_type
+    pairs = [pair for pair in reply.asked.pairs if pair[1] == UNKNOWN_TYPE]
+    # A misspelt type has to show; one pair a call has no other answer for it.
+    allowed = ("failed",) if isinstance(seen.protocol, Batch) else ("not_triggered",)
+    _costs_only_itself(seen, reply, pairs, "an unknown scenario type", allowed)
+
+
+def _costs_only_itself(seen: Transcript, reply: Reply, pairs: list[Pair], what: str, allowed: tuple[str, ...]) -> None:
+    is_single = isinstance(seen.protocol, Single)
+    # 401 and 403 are about all calls, 408 and 429 about no pair.
+    if is_single and 400 <= reply.status < 500 and reply.status not in (401, 403, 408, 429):
+        return
+    _needs(is_single or seen.known_again.is_answer, f"the same call without {what} is not answered either")
+    fix = "answer 200, and that pair as failed, retryable false: else the scheduler has to halve the call to find it"
+    fix = "answer 404 or 422, or should_notify false" if is_single else fix
+    _demand(reply.is_answer, f"{reply.described()} for a call with {what}", fix)
+    for pair in reply.asked.pairs:
+        item, outcome, alone = reply.of(pair), reply.outcome_of(pair), seen.known_again.outcome_of(pair)
+        if pair in pairs:
+            _demand(outcome in allowed, f"{what} is {outcome or 'left out'}", fix)
+            is_retryable = item is not None and item.error is not None and item.error.retryable
+            retry_fix = "set retryable to true only for what may pass by itself within seconds"
+            _demand(not is_retryable, f"{what} is failed and retryable", retry_fix)
+        else:
+            found = f"{_name(pair)} is {alone} alone and {outcome} beside {what}"
+            _demand(alone == outcome, found, "decide about each pair by itself")
+
+
+@_rule("full-call", "a call as large as may be is answered with 200", "one-user")
+def _full_call(seen: Transcript) -> None:
+    unknown_are_not = "fewer users than fill a call are given, and users whom it does not know are not answered"
+    _needs(seen.full is not NOT_ASKED, unknown_are_not)
+    fix = "take as many users a call as ENGINE_USERS_PER_CALL says, and evaluate them together, not one by one"
+    _demand(seen.full.is_answer, f"{seen.full.described()} for {len(seen.full.asked.users)} users", fix)
+
+
 @_rule("dry-run", "a dry run decides, and stores and sends nothing")
 def _dry_run(seen: Transcript) -> None:
+    _needs("dry_run" in seen.protocol.supports, "the engine is not said to support dry_run")
     before, again = seen.dry_before, seen.dry_again
-    _needs(before.is_answer, "dry runs are not answered")
-    _needs(again.is_answer, "dry runs are not answered a second time")
-    for reply in seen.calls():
+    _needs(before.is_answer and again.is_answer, "dry runs are not answered")
+    # What an engine of one pair a call answers has an id in any case.
+    for reply in seen.answers() if isinstance(seen.protocol, Batch) else []:
         for pair in _triggered(reply) if reply.asked.dry_run else []:
             found = f"a dry run of {_name(pair)} has a notification id"
             _demand(reply.notification_of(pair) is None, found, "queue nothing in a dry run, so there is no id")
     for pair in before.asked.pairs:
-        for later in (seen.known_again, before):
-            first, then = seen.known.outcome_of(pair), later.outcome_of(pair)
-            is_counted = first == "triggered" and then in ("suppressed", "not_triggered")
-            found = f"{_name(pair)} is {first} in the first dry run and {then} in a later one, under another key"
-            _demand(not is_counted, found, "start no cool-down in a dry run, and count nothing as sent")
-        one, next_one = before.outcome_of(pair), again.outcome_of(pair)
+        first, later, one, next_one = (
+            reply.outcome_of(pair) for reply in (seen.known, seen.known_again, before, again)
+        )
+        is_counted = first == "triggered" and not {later, one}.isdisjoint({"suppressed", "not_triggered"})
+        found = f"{_name(pair)} is {first} in the first dry run, {later} and {one} in later ones, under other keys"
+        _demand(not is_counted, found, "start no cool-down in a dry run, and count nothing as sent")
         found = f"{_name(pair)} is {one} in a dry run and {next_one} in the next"
         fix = "remember nothing of a dry run: neither its key nor that the user was notified"
         _demand(one == next_one, found, fix)
+    fix = "store no key in a dry run: the real call must still act"
     for pair in _triggered(before):
-        meant = [reply for reply in seen.at_once if reply.is_answer and reply.of(pair) is not None]
-        if _is_nameless(seen, pair):
+        meant = [item for reply in seen.at_once if reply.is_answer and (item := reply.of(pair)) is not None]
+        if not meant or _is_nameless(seen, pair):
             continue  # for notification-id to say
-        if meant and not any(reply.notification_of(pair) for reply in meant):
-            raise _BrokenError(
-                f"{_name(pair)} is triggered in a dry run, and {meant[0].outcome_of(pair)} without a notification id"
-                " when it is meant, under the same key",
-                "store no key in a dry run: the real call must still act",
-            )
+        was, said = f"{_name(pair)} is triggered in a dry run, and {meant[0].outcome}", before.of(pair)
+        found = f"{was} without a notification id when it is meant, under the same key"
+        _demand(any(item.notification_id is not None for item in meant), found, fix)
+        # Where each answer has an id, the time tells an answer that is repeated from an id made of the key.
+        is_repeated = said is not None and said.evaluated_at is not None and said in meant
+        _demand(not is_repeated, f"{was} with the same id and evaluated_at when it is meant, under the same key", fix)
 
 
 @_rule("notification-id", "what is triggered names its notification, unless it is a dry run")
@@ -232,7 +246,7 @@ def _is_nameless(seen: Transcript, pair: Pair) -> bool:
     return bool(triggered) and not any(reply.notification_of(pair) for reply in [*triggered, seen.under_other_keys])
 
 
-@_rule("same-key-at-once", "of equal calls at the same instant one acts, and all name its notification")
+@_rule("same-key-at-once", "of equal calls at once one acts, and all name its id", "notification-id")
 def _same_key_at_once(seen: Transcript) -> None:
     _was_meant(seen)
     for reply in seen.at_once:
@@ -245,25 +259,13 @@ def _same_key_at_once(seen: Transcript) -> None:
         _demand(len(met) == 1, found, fix)
 
 
-@_rule(
-    "same-key-again", "a key that was triggered is answered with the same notification, and no user is notified again"
-)
+@_rule("same-key-again", "a triggered key is answered with its id, and does not act again", "notification-id")
 def _same_key_again(seen: Transcript) -> None:
     _was_meant(seen)
     found = f"{seen.repeated.described()} for a call that came before"
     _demand(seen.repeated.is_answer, found, "answer a repeat as the first time")
     fix = "look the key up before you decide, and repeat its outcome and notification id"
     _repeats(seen, seen.repeated, _acted_on(seen), "when asked again under its key", fix)
-
-
-@_rule("key-of-the-pair", "a pair's key is known again in whatever call it comes")
-def _key_of_the_pair(seen: Transcript) -> None:
-    _was_meant(seen)
-    reply = seen.beside_others
-    _needs(reply.is_answer, "the call with another user first is not answered")
-    answered = [pair for pair in _acted_on(seen) if reply.of(pair) is not None]
-    fix = "keep a key for each pair, which is prefix, colon and scenario type, and none for the call"
-    _repeats(seen, reply, answered, "in a call about others as well", fix)
 
 
 def _repeats(seen: Transcript, reply: Reply, pairs: list[Pair], when: str, fix: str) -> None:
@@ -276,7 +278,7 @@ def _repeats(seen: Transcript, reply: Reply, pairs: list[Pair], when: str, fix: 
         _demand(outcome == "triggered" and notification in met, found, fix)
 
 
-@_rule("other-key", "another key is another question")
+@_rule("other-key", "another key is another question", "notification-id")
 def _other_key(seen: Transcript) -> None:
     _was_meant(seen)
     reply = seen.under_other_keys
@@ -289,6 +291,17 @@ def _other_key(seen: Transcript) -> None:
         _demand(not is_repeated, found, fix)
 
 
+@_rule("key-of-the-pair", "a pair's key is known in other calls", "same-key-again")
+def _key_of_the_pair(seen: Transcript) -> None:
+    _was_meant(seen)
+    reply = seen.beside_others
+    _needs(len(reply.calls[0].asked.users) > 1, "a user is asked about in a call alone")
+    _needs(reply.is_answer, "the call with another user first is not answered")
+    answered = [pair for pair in _acted_on(seen) if reply.of(pair) is not None]
+    fix = "keep a key for each pair, which is prefix, colon and scenario type, and none for the call"
+    _repeats(seen, reply, answered, "in a call about others as well", fix)
+
+
 @_rule("failed-anew", "what failed under a key is decided anew under it")
 def _failed_anew(seen: Transcript) -> None:
     _needs(not seen.dry_run_only, "only dry runs were asked for")
@@ -298,26 +311,27 @@ def _failed_anew(seen: Transcript) -> None:
     due = _triggered(before)
     _needs(bool(due), "no scenario applies to the sixth user")
     for pair in due:
-        failed, item = failure.of((seen.unknown_user, pair[1])) or {}, after.of(pair)
-        unseen = "an unknown user does not fail, and there is no other failure to be had from outside"
-        _needs(failed.get("outcome") == "failed", unseen)
-        if item is None or item.get("outcome") == "triggered":
+        failed, item = failure.of((seen.unknown_user, pair[1])), after.of(pair)
+        error = failed.error if failed is not None and failed.outcome == "failed" else None
+        _needs(error is not None, "an unknown user does not fail, and there is no other failure to be had from outside")
+        if item is None or item.outcome == "triggered":
             continue
-        is_of_its_own = item.get("outcome") == "failed" and _code_of(item) != _code_of(failed)
         unseen = "the engine ties a key to its user: have one pair fail that works later, and ask twice"
-        _needs(not is_of_its_own, unseen)
-        raise _BrokenError(
-            f"{_name(pair)} is {item.get('outcome')} under a key that only ever failed",
-            "keep the keys of what was triggered and no others: a failed pair is asked about again to be decided",
-        )
+        _needs(item.outcome != "failed" or item.error == error, unseen)
+        fix = "keep the keys of what was triggered and no others: a failed pair is asked about again to be decided"
+        raise _BrokenError(f"{_name(pair)} is {item.outcome} under a key that only ever failed", fix)
 
 
-def _code_of(item: Item) -> object:
-    return item["error"].get("code") if isinstance(item.get("error"), dict) else None
+@_rule("every-answer", "the later answers have that form, too", "one-user", *FORM, "unknown-user", "unknown-type")
+def _every_answer(seen: Transcript) -> None:
+    for reply in seen.answers():
+        for name in FORM:
+            _RULES[name][2](replace(seen, one=reply, known=NOT_ASKED))
 
 
 def _was_meant(seen: Transcript) -> None:
     _needs(not seen.dry_run_only, "only dry runs were asked for")
+    _needs("idempotency" in seen.protocol.supports, "the engine is not said to support idempotency")
     _needs(any(reply.is_answer for reply in seen.at_once), "no call that was meant was answered")
     unseen = "no user was triggered with a notification id: give users whom a scenario applies to"
     _needs(bool(_acted_on(seen)), unseen)
@@ -331,12 +345,6 @@ def _acted_on(seen: Transcript) -> list[Pair]:
 
 def _triggered(reply: Reply) -> list[Pair]:
     return [pair for pair in reply.asked.pairs if reply.outcome_of(pair) == "triggered"]
-
-
-def _answers(seen: Transcript) -> list[Reply]:
-    answers = [reply for reply in seen.calls() if reply.is_answer]
-    _needs(bool(answers), "no call was answered")
-    return answers
 
 
 def _needs(holds: bool, unseen: str) -> None:

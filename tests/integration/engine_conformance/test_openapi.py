@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 from shared.engine_protocol import BATCH, EvaluationContext
 from shared.evaluations import MentorScenarios
 from tests.emulator.staging import ROOT
-from tests.engine_conformance.engine import Evaluations
+from tests.engine_conformance.protocols import Evaluations
 
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs" / "engine-openapi.json").read_text())
 OPERATION = DOCUMENT["paths"]["/v1/evaluations"]["post"]
