@@ -124,7 +124,9 @@ class RunSummary(Shape):
     total_suppressed: int = Field(description="Evaluations.")
     total_errors: int = Field(description="Evaluations that failed.")
     remaining: int = Field(description="Mentors who were read and whose batch is not recorded.")
-    duration_ms: int = Field(description="From its start to its end, or to now while it is open; 0 if it never started.")
+    duration_ms: int = Field(
+        description="From its start to its end, or to now while it is open; 0 if it never started."
+    )
     error_code: str | None = Field(description="Why it ended as it did, or what it waits for.")
 
     @classmethod

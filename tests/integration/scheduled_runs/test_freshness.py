@@ -27,7 +27,11 @@ async def test_the_monitor_alarms_unless_a_run_ended_well_lately(harness: Harnes
     late = await harness.start_function()
     await harness.execute(b"update public.scheduler_invocations set finished_at = now() - interval '25 hours'")
     status, found = await last_run(harness, late)
-    assert (status, found["scheduled_for"], found["run_status"]) == (200, f"{harness.slot:%Y-%m-%dT%H:%M:%S}Z", "success")
+    assert (status, found["scheduled_for"], found["run_status"]) == (
+        200,
+        f"{harness.slot:%Y-%m-%dT%H:%M:%S}Z",
+        "success",
+    )
     assert found["max_age_hours"] == 26
     status, problem = await last_run(harness, late, max_age_hours=24)
     assert (status, problem["code"]) == (503, "last_run_missing")
