@@ -66,7 +66,7 @@ begin
            finished_at = clock_timestamp(),
            error_code = scheduler.final_error(v_invocation, v_status),
            error_message = null,
-           -- By the caller, who is told.
+           -- By the caller, to whom it is returned.
            end_is_logged = true
      where id = p_invocation_id;
   elsif p_waits_for_view then
