@@ -33,7 +33,7 @@ def summarized(**members: Any) -> dict[str, Any]:
     """An invocation as the database summarizes it, for a list: by default a scheduled run that succeeded."""
     counts = dict.fromkeys(("mentors", "batches", "batches_done", "evaluations", "not_triggered"), 1)
     counts |= dict.fromkeys(("mentors_skipped", "triggered", "suppressed", "skipped", "failed", "not_evaluated"), 0)
-    absent = ("retry_of", "note", "error_code", "error_message", "reason", "requested_by", "duration_ms")
+    absent = ("retry_of", "note", "error_code", "error_message", "reason", "requested_by")
     usual: dict[str, Any] = dict.fromkeys(absent)
     usual |= {"id": RUN_ID, "trigger": "schedule", "triggered_by": "pg_cron", "status": "success", "dry_run": False}
     usual |= {"users_evaluated": 1, "notifications_dispatched": 0, "mentors_remaining": 0, "pages_processed": 1}
@@ -41,6 +41,7 @@ def summarized(**members: Any) -> dict[str, Any]:
     usual |= {"started_at": "2026-11-23T02:00:03.201877+00:00", "finished_at": "2026-11-23T02:00:04.870316+00:00"}
     usual |= {"expires_at": "2026-11-23T22:00:03.201877+00:00", "counts": counts}
     usual |= {"skip_reasons": dict.fromkeys(("no_scenario_applies", "user_id_missing", "invalid_segments"), 0)}
+    usual |= {"duration_ms": 1668 if members.get("finished_at", True) else None}
     return usual | members
 
 
