@@ -112,8 +112,8 @@ async def test_uninstalling_keeps_records_unless_they_are_to_be_deleted(deployer
     await deployer.add_mentors(10)
     await deployer.rows(
         "insert into public.scheduler_invocations"
-        " (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope)"
-        " values ('slot:old', 'schedule', 'pg_cron', 'success', now(), now(), now(), '{}', 'slot:old')"
+        " (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, engine_scope)"
+        " values ('slot:old', 'schedule', 'pg_cron', 'success', now(), now(), now(), 'slot:old')"
     )
     await deployer.project.cron_driver().run_all()
     recorded, installed = await deployer.invocations(), await deployer.snapshot()
