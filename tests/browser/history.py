@@ -18,8 +18,8 @@ CONFIG = {
 }
 INSERT_RUN = b"""
 insert into public.scheduler_invocations (
-  idempotency_key, trigger, triggered_by, status, scheduled_for, invoked_at, started_at, finished_at, expires_at, config,
-  engine_scope, engine_scope_since, enumeration_done, error_code, end_is_logged
+  idempotency_key, trigger, triggered_by, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
+  config, engine_scope, engine_scope_since, enumeration_done, error_code, end_is_logged
 ) values (
   scheduler.slot_key(%(slot)s), 'schedule', 'pg_cron', %(status)s, %(slot)s, %(opened)s, %(started)s, %(ended)s,
   %(opened)s + interval '20 hours', %(config)s, scheduler.slot_key(%(slot)s), %(opened)s, true, %(error_code)s, true
@@ -28,7 +28,8 @@ insert into public.scheduler_invocations (
 INSERT_BATCH = b"""
 insert into public.scheduler_invocation_batches (
   invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
-  triggered, not_triggered, failed, not_evaluated, users_evaluated, scenario_counts, failure_counts, duration_ms, finished_at
+  triggered, not_triggered, failed, not_evaluated, users_evaluated, scenario_counts, failure_counts, duration_ms,
+  finished_at
 )
 select %(run)s, %(batch_no)s, jsonb_build_array(
          jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', to_jsonb(%(users)s::text[]))),

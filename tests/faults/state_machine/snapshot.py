@@ -207,10 +207,6 @@ def by_scenario(outcomes: Mapping[Pair, str | None]) -> dict[str, dict[str, int]
 def last_success(runs: Iterable[Run]) -> str | None:
     """Return the run of which the dead-man's check would speak, which prune keeps."""
     good = [
-        run
-        for run in runs
-        if run.trigger == "schedule"
-        and not run.dry_run
-        and run.status in ("success", "partial")
+        run for run in runs if run.trigger == "schedule" and not run.dry_run and run.status in ("success", "partial")
     ]
     return max(good, key=lambda run: moment(run.finished_at)).id if good else None

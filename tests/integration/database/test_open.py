@@ -22,10 +22,9 @@ async def runs(core: SqlCore) -> object:
 @pytest.mark.parametrize(("dry_run", "scope"), [(False, "manual"), (True, "dry")])
 async def test_what_was_asked_for_is_kept(core: SqlCore, worker: Worker, dry_run: bool, scope: str) -> None:
     request = {"user_ids": [mentor(number) for number in range(10_000)], "scenario_types": [SCENARIO]}
+    texts = {"note": "look", "triggered_by": "kari", "requested_by": "Kari N.", "reason": "an outage"}
     run = await opened(
-        worker,
-        **{"key": "k1", "request_hash": "h1", "request": request, "note": "look", "dry_run": dry_run},
-        **{"expires_after_hours": 3, "triggered_by": "kari", "requested_by": "Kari N.", "reason": "an outage"},
+        worker, key="k1", request_hash="h1", request=request, dry_run=dry_run, expires_after_hours=3, **texts
     )
     (row,) = await core.owner.rows(
         "select idempotency_key, request_hash, trigger, status, dry_run, retry_of, request, config, engine_scope,"
@@ -95,7 +94,9 @@ async def test_what_the_engine_answered_comes_along(core: SqlCore, worker: Worke
     await worker.complete(await worker.claim_one(), "triggered")
     canary = {"user_id": mentor(1), "scenario_type": SCENARIO}
     assert await known() == [(canary, True)] * 2
-    await core.owner.run("update scheduler_invocation_batches set finished_at = now() - interval '26 s' where state = 'done'")
+    await core.owner.run(
+        "update scheduler_invocation_batches set finished_at = now() - interval '26 s' where state = 'done'"
+    )
     assert await known() == [(canary, False)] * 2
     await worker.complete(await worker.claim_one(), "not_triggered")
     assert await known() == [(canary, True)] * 2
@@ -190,7 +191,8 @@ async def test_of_many_simultaneous_retries_one_is_opened(
 
 
 @pytest.mark.parametrize(
-    ("code", "outcome"), [("engine_error", "opened"), ("outcome_unknown", "nothing_to_retry"), ("worker_lost", "opened")]
+    ("code", "outcome"),
+    [("engine_error", "opened"), ("outcome_unknown", "nothing_to_retry"), ("worker_lost", "opened")],
 )
 async def test_unknown_outcomes_are_retried_only_on_request(
     core: SqlCore, worker: Worker, code: str, outcome: str

@@ -108,7 +108,9 @@ async def test_of_simultaneous_calls_under_different_keys_one_notifies(
 
 async def test_the_seed_plants_the_same_mentors_and_adds_the_missing(projects: ProjectFactory) -> None:
     planted = b"select user_id, status, segments, contacts_logged from public.peer_mentors order by 1"
-    due = b"select distinct kind from public.peer_mentors as m, unnest(%s) as kind where scenario_is_due(m, kind)"
+    due = (
+        b"select distinct kind from public.peer_mentors as m, unnest(%s::text[]) as kind where scenario_is_due(m, kind)"
+    )
     async with projects.database() as name, connect(projects.server.url(name)) as database:
         await run_script(projects.server.url(name), SEED)
         first = await (await database.execute(planted)).fetchall()
