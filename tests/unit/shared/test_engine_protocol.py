@@ -60,8 +60,8 @@ def test_a_decision_is_an_outcome(
         *((ANSWER | {"user_id": other}, 1) for other in ("ben", "")),
         *((ANSWER | {"scenario_type": other}, 1) for other in ("b", "A")),
         *((ANSWER | {name: None}, 0) for name in ("user_id", "scenario_type", "should_notify")),
-        *((ANSWER | {"should_notify": other}, 0) for other in (1, "true", {})),
-        *((other, 0) for other in NO_ANSWERS),
+        *((ANSWER | {"should_notify": answered}, 0) for answered in (1, "true", {})),
+        *((nothing, 0) for nothing in NO_ANSWERS),
     ],
 )
 def test_an_answer_of_another_shape_or_pair_is_a_bad_answer(answer: object, dropped: int) -> None:
