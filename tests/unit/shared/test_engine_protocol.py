@@ -60,7 +60,7 @@ def test_a_decision_is_an_outcome(
         *((ANSWER | {"user_id": other}, 1) for other in ("ben", "")),
         *((ANSWER | {"scenario_type": other}, 1) for other in ("b", "A")),
         *((ANSWER | {name: None}, 0) for name in ("user_id", "scenario_type", "should_notify")),
-        *((ANSWER | {"should_notify": other}, 0) for other in (1, "true", {})),
+        *((ANSWER | {"should_notify": other}, 0) for other in (1, "true", None)),
         *((other, 0) for other in NO_ANSWERS),
     ],
 )

@@ -189,8 +189,17 @@ NO_ANSWER: dict[str, tuple[Script | bytes, str]] = {
 @pytest.mark.parametrize(("script", "cause"), NO_ANSWER.values(), ids=NO_ANSWER)
 async def test_an_invalid_answer_raises_an_error_with_the_cause(script: Script | bytes, cause: str) -> None:
     async with serving(script) as server:
-        with pytest.raises(HttpError, match=cause):
+        with pytest.raises(HttpError, match=cause) as caught:
             await post(server.url)
+        assert not caught.value.is_connecting
+
+
+async def test_without_a_connection_nothing_was_sent() -> None:
+    async with serving(b"") as server:
+        refused = server.url
+    with pytest.raises(HttpError, match="^no connection") as caught:
+        await post(refused)
+    assert caught.value.is_connecting
 
 
 @pytest.mark.parametrize("script", [hangs, endless(b"HTTP/1.1 102 Processing\r\n\r\n")], ids=["silence", "interim"])
