@@ -25,7 +25,7 @@ TABLE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Err
 ROWS = re.findall(r"^\| \d{3}[^|]*\|([^|]*)\|", TABLE, re.MULTILINE)
 DOCUMENTED = {code for row in ROWS for code in re.findall(r"`(\w+)`", row)}
 # Of evaluation-batch: tests/unit/functions/test_on_demand.py.
-ELSEWHERE = {"engine_busy", "time_budget_exceeded"}
+ELSEWHERE = {"dry_run_not_supported", "engine_busy", "time_budget_exceeded"}
 
 
 BATCH, KEY = f"{API}/evaluation-batch", "Idempotency-Key"

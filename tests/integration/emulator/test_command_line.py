@@ -186,6 +186,17 @@ async def test_json_is_one_object_and_partial_has_its_exit_code() -> None:
     assert errors.splitlines()[-1].startswith("scheduled run: partial, ")
 
 
+@pytest.mark.parametrize("supports", [[], ["--function-env", "ENGINE_SUPPORTS=dry_run,idempotency"]])
+async def test_the_reference_engine_speaks_the_single_protocol(supports: list[str]) -> None:
+    single = ["--function-env", "ENGINE_PROTOCOL=single", *supports]
+    exit_code, output, _ = await run("--json", "--mentors", "50", *single)
+    summary = json.loads(output)
+    counts = summary["invocation"]["counts"]
+    assert (exit_code, summary["status"], summary["fired_again"]["changed_nothing"]) == (0, "success", True)
+    assert 0 < summary["notifications"] == counts["triggered"] < counts["evaluations"]
+    assert counts["triggered"] + counts["not_triggered"] == counts["evaluations"]
+
+
 async def test_a_pipe_gets_plain_lines_and_a_failed_exit_code() -> None:
     exit_code, output, errors = await run("--mentors", "0", env={"FORCE_COLOR": "1"})
     assert (exit_code, errors) == (4, "")

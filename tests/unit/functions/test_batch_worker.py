@@ -178,7 +178,7 @@ async def test_calls_that_must_not_be_repeated_are_not_cancelled(clock: ManualCl
 
 
 async def test_results_before_a_fatal_error_are_recorded(clock: ManualClock) -> None:
-    queue = FakeQueue([make_batch(make_users(20)), make_batch(make_users(1))], at_a_time=1)
+    queue = FakeQueue([make_batch(make_users(20))])
     engine = SingleEngine(clock, trouble=lambda _: reply(401) if len(engine.sent) > 5 else None)
     done = await run(queue, engine)
     assert (len(queue.recorded), done.outcomes.total() < 20, done.progressed) == (1, True, True)

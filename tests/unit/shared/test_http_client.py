@@ -202,6 +202,15 @@ async def test_an_invalid_answer_raises_an_error_with_the_cause(script: Script |
         with pytest.raises(HttpError, match=cause) as caught:
             await post(f"{server.url}/?key=hush")
     assert "hush" not in str(caught.value)
+    assert not caught.value.is_connecting
+
+
+async def test_without_a_connection_nothing_was_sent() -> None:
+    async with serving(b"") as server:
+        refused = server.url
+    with pytest.raises(HttpError, match="^no connection") as caught:
+        await post(refused)
+    assert caught.value.is_connecting
 
 
 def test_no_cause_that_quotes_the_url_is_said() -> None:
