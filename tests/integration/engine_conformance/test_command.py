@@ -61,7 +61,7 @@ async def test_the_reference_engine_keeps_every_rule_and_notifies_once(project: 
 
 async def test_each_rule_is_shown_once_judged_and_says_what_to_do(tmp_path: Path) -> None:
     go_on = asyncio.Event()
-    async with ScriptedEngine() as engine:
+    async with ScriptedEngine(token='a "secret"') as engine:
         engine.rules.append(rules.other_json(json.dumps({f"{engine.token}\x1b[2J": [], "total": 0}).encode()))
         engine.rules.append(rules.only(lambda call: call.number > 1, rules.hold_until(go_on)))
         token_file = tmp_path / "token"
