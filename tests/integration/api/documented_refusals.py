@@ -14,6 +14,7 @@ REFUSALS_OF_VALID_DATA = {
     ("not_a_slot", "X-CloudScheduler-ScheduleTime"),
     ("invalid_field", "cursor"),
     ("invalid_field", "error_message"),
+    ("invalid_field", "include_unknown"),
     ("invalid_field", "page"),
     ("invalid_field", "retry_of"),
     ("invalid_field", "scenario_types"),
