@@ -208,7 +208,7 @@ async def test_an_invalid_answer_raises_an_error_with_the_cause(script: Script |
 async def test_without_a_connection_nothing_was_sent() -> None:
     async with serving(b"") as server:
         refused = server.url
-    with pytest.raises(HttpError, match="^no connection") as caught:
+    with pytest.raises(HttpError, match=r"^no connection") as caught:
         await post(refused)
     assert caught.value.is_connecting
 
