@@ -90,8 +90,6 @@ class ScriptedEngine:
         self._news = asyncio.Event()
         self._script_errors: list[Exception] = []
 
-    # ---- oracles
-
     @property
     def notified_twice(self) -> list[Pair]:
         """Pairs acted on under more than one key. Empty unless a user was notified twice."""
@@ -119,8 +117,6 @@ class ScriptedEngine:
 
     async def until_called(self, times: int) -> None:
         await self.until(lambda engine: len(engine.calls) >= times)
-
-    # ---- life
 
     @property
     def url(self) -> str:
@@ -161,8 +157,6 @@ class ScriptedEngine:
             yield
         finally:
             await self.start()
-
-    # ---- answering
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, request after request."""
