@@ -39,6 +39,8 @@ from shared.schedule import Schedule
 # A slice needs this long after its time budget to record what it has and to answer.
 RECORDING_MARGIN_SECONDS = 10
 MOST_HOURS = 24 * 366
+# What runs show as `triggered_by` where the caller has an invoke token.
+INVOKE_CALLERS = frozenset({"pg_cron", "cloud_scheduler", "invoke"})
 # By the type of pydantic's error: what is better said in other words than its own.
 _EXPECTED = {
     "extra_forbidden": "no such member",
@@ -177,6 +179,11 @@ def _check_names(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     named.update({"admin"} if any(":" not in text for text in texts) else ())
     if twice := sorted(name for name, count in named.items() if count > 1):
         raise ValueError(f"expected each name once, found twice: {', '.join(twice)}")
+    if taken := sorted(named.keys() & INVOKE_CALLERS):
+        raise ValueError(f"expected other names than those of invoke tokens' callers, found {', '.join(taken)}")
+    pairs = {split_name(text) for text in texts}
+    if len({token for _, token in pairs}) < len(pairs):
+        raise ValueError("expected one name for each token, found two names of one")
     return tokens
 
 

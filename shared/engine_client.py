@@ -6,6 +6,7 @@ The contract is docs/engine-contract.md; answers are bounded in size and time, a
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
@@ -32,7 +33,7 @@ from shared.errors import (
 from shared.evaluations import MentorScenarios
 from shared.http_client import HttpClient
 from shared.logs import traceparent
-from shared.post_client import Connect, HttpBodyError, HttpError, HttpTimeoutError
+from shared.post_client import Connect, HttpBodyError, HttpError, HttpResponse, HttpTimeoutError
 
 if TYPE_CHECKING:
     from shared.telemetry import EngineCall, Telemetry
@@ -81,6 +82,9 @@ class EngineClient:
         }
         connect_seconds = min(CONNECT_SECONDS, CONNECT_SHARE * timeout_seconds)
         self._client = connect(url + protocol.path, headers, connect_seconds=connect_seconds)
+        spellings = {token, json.dumps(token)[1:-1]}
+        spellings |= {spelling.replace("/", r"\/") for spelling in spellings}
+        self._token_spellings = sorted((spelling.encode() for spelling in spellings), key=len, reverse=True)
         self.protocol = protocol
         self.limiter = limiter
         self.timeout_seconds = timeout_seconds
@@ -220,6 +224,14 @@ class EngineClient:
             pass
         return True
 
+    def _without_token(self, answer: HttpResponse) -> HttpResponse:
+        """Removes the token from the body of a refusal: some gateways quote the header, and an excerpt is stored."""
+        content = answer.content
+        if answer.status >= 300:
+            for spelling in self._token_spellings:
+                content = content.replace(spelling, b"[token]")
+        return answer._replace(content=content)
+
     async def _send(
         self, context: EvaluationContext, users: Sequence[MentorScenarios], deadline: Deadline, call: EngineCall | None
     ) -> EngineResponse:
@@ -238,7 +250,7 @@ class EngineClient:
             )
             if call is not None:
                 call.answered(answer.status)
-            return self.protocol.read(answer, context, users)
+            return self.protocol.read(self._without_token(answer), context, users)
         except HttpTimeoutError as error:
             is_sent = not error.is_connecting
             if is_sent and remaining < self.timeout_seconds:

@@ -87,7 +87,7 @@ class Slots(Shape):
 
     missed: list[Moment] = Field(
         description="Without a run, the latest first, at most 100: from the oldest scheduled run of this page up to "
-        "the page before, on the first page up to five minutes ago. Where the schedule changed nothing is claimed."
+        "the page before, without a cursor up to five minutes ago. Where the schedule changed nothing is claimed."
     )
     next: Moment = Field(description="The next one, by the schedule in force.")
 

@@ -161,12 +161,16 @@ class BatchProcessor:
         self.stats.fatal_error = error
         for evaluation in self._evaluations:
             evaluation.reschedule(asyncio.get_running_loop().time())
+        detail = error.message
+        if error.code.startswith("engine_http_"):  # what an engine says may name a person
+            status = error.code.removeprefix("engine_http_")
+            detail = f"the engine answered {status}; error_message of the open runs has its words"
         log_event(
             "engine_stopped",
             f"Engine unavailable ({error.code}); batches released",
             level=logging.ERROR,
             error_code=error.code,
-            detail=error.message,
+            detail=detail,
         )
 
     async def _release(self, batch: EvaluationBatch, *, count_delivery: bool) -> None:

@@ -19,7 +19,12 @@ REFUSALS = {
     "other_request": (422, "idempotency_key_reused", "Idempotency-Key", "this key was used for another request"),
     "deleted": (409, "invocation_deleted", "Idempotency-Key", "the invocation of this key was deleted"),
     "retry_source_unknown": (422, "invalid_field", "retry_of", "expected the id of an invocation, found none with it"),
-    "retry_source_open": (409, "retry_source_open", "retry_of", "this invocation is still open; cancel it, or wait"),
+    "retry_source_open": (
+        409,
+        "retry_source_open",
+        "retry_of",
+        "this invocation is still open, or a worker may still record of it; cancel it, or wait",
+    ),
     "retry_already_open": (409, "retry_already_open", "retry_of", "another retry of this invocation is still open"),
     "nothing_to_retry": (409, "nothing_to_retry", "retry_of", "this invocation left nothing unfinished"),
     "retry_window_closed": (

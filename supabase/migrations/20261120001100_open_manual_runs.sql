@@ -62,6 +62,16 @@ begin
          where invocation_id = p_retry_of and not_evaluated > 0
       ) and not scheduler.has_failures(p_retry_of, coalesce((p_request -> 'include_unknown')::boolean, false)) then
         return jsonb_build_object('outcome', 'nothing_to_retry', 'invocation', null, 'canary', null);
+      -- What was ended early may still be in a worker's hands for a time budget and ten seconds to record. Without idempotency the
+      -- engine would act twice on what that worker sends meanwhile.
+      when not coalesce(p_config -> 'engine_supports' ? 'idempotency', true)
+        and not (p_dry_run or v_source.dry_run)
+        and v_source.finished_at > v_now - make_interval(secs => p_time_budget_seconds + 10)
+        and exists (
+          select from public.scheduler_invocation_batches where invocation_id = p_retry_of and state = 'abandoned'
+        )
+      then
+        return jsonb_build_object('outcome', 'retry_source_open', 'invocation', null, 'canary', null);
       else
         v_dry_run := p_dry_run or v_source.dry_run;
     end case;

@@ -211,6 +211,27 @@ async def test_unknown_outcomes_are_retried_only_on_request(
         assert page["last_user_id"] == mentor(0)
 
 
+@pytest.mark.parametrize(("supports", "outcome"), [([], "retry_source_open"), (["idempotency"], "opened")])
+async def test_without_idempotency_a_retry_waits_for_workers(
+    core: SqlCore, worker: Worker, supports: list[str], outcome: str
+) -> None:
+    """A batch that was in hand at the cancellation may be recorded for 35 seconds more."""
+    asked: dict[str, Any] = {"config": {"engine_supports": supports}}
+    run = await core.open_run(worker, [pairs([1])])
+    batch = await worker.claim_one()
+    await worker.cancel(run)
+    asked["retry_of"] = run
+    answer = await ask(worker, **asked)
+    assert answer["outcome"] == outcome
+    if outcome == "opened":
+        await worker.cancel(answer["invocation"]["id"])
+    await core.change(run, "finished_at = now() - interval '36 s'")
+    await worker.cancel(await opened(worker, **asked))
+    await core.change(run, "finished_at = now()")
+    assert await worker.complete(batch, "failed") == "done"
+    assert await opened(worker, **asked)
+
+
 # scheduler_unfinished, which a retry reads
 
 

@@ -152,6 +152,16 @@ async def test_all_batches_are_released_uncounted_where_the_engine_is_down(clock
     assert [count_delivery for _, count_delivery in queue.released] == [False] * IN_HAND_AT_FOUR_CALLS
 
 
+@pytest.mark.parametrize("status", [401, 500])
+async def test_the_log_has_no_words_of_the_engine(clock: ManualClock, log: LogLines, status: int) -> None:
+    answer = httpx.Response(status, json={"message": "nothing for Ann Miller"})
+    done = await run(FakeQueue(one_user_batches(range(1))), FakeEngine(clock, trouble=lambda _: answer))
+    assert done.fatal_error is not None
+    assert "Ann Miller" in done.fatal_error.message
+    (stopped,) = log.of("engine_stopped")
+    assert (stopped["error_code"], "Ann" in str(stopped)) == (f"engine_http_{status}", False)
+
+
 async def test_calls_that_must_not_be_repeated_are_not_cancelled(clock: ManualClock) -> None:
     """The engine refuses access to one batch while a call of another one is under way."""
     good, bad = one_user_batches(range(2))

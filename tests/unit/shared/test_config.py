@@ -71,6 +71,11 @@ def test_every_missing_wrong_or_conflicting_setting_is_named_at_once() -> None:
         ("SCHEDULER_INVOKE_TOKENS", " , ,", "SCHEDULER_INVOKE_TOKENS: expected at least one"),
         ("SCHEDULER_ADMIN_TOKENS", f"a:{'x' * 32},a:{'y' * 32}", "expected each name once, found twice: a"),
         ("SCHEDULER_ADMIN_TOKENS", f"admin:{'x' * 32},{'y' * 32}", "expected each name once, found twice: admin"),
+        ("SCHEDULER_ADMIN_TOKENS", f"a:{'x' * 32},b:{'x' * 32}", "expected one name for each token"),
+        *(
+            ("SCHEDULER_ADMIN_TOKENS", f"{name}:{'x' * 32}", f"than those of invoke tokens' callers, found {name}")
+            for name in ("pg_cron", "cloud_scheduler", "invoke")
+        ),
     ],
 )
 def test_an_error_says_what_was_expected_and_what_was_found(key: str, value: str, said: str) -> None:

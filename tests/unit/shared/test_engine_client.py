@@ -47,14 +47,14 @@ def result(user: str, scenario_type: str, outcome: str = "not_triggered", **more
 class Fixture:
     """An engine client with a scripted engine at its border and time under control."""
 
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(self, clock: ManualClock, *, token: str = TOKEN) -> None:
         self.clock = clock
         self.http = FakePostClient()
         self.posted, self.script = self.http.posted, self.http.script
         self.limiter = AdaptiveLimiter(8)
         self.engine = EngineClient(
             "https://engine.example.org/base",
-            TOKEN,
+            token,
             limiter=self.limiter,
             timeout_seconds=10,
             max_attempts=4,
@@ -171,6 +171,18 @@ async def test_a_failure_keeps_what_the_engine_said(fixture: Fixture, body: obje
     for status, hint in ((422, ""), (500, ""), (401, "; check its URL and token")):
         fixture.script(reply(status, json_body=body))
         expected = f"the engine answered {status}{said and ': '}{said}{hint}"
+        assert (await fixture.refusal()).message == expected
+
+
+async def test_a_failure_never_quotes_the_token(clock: ManualClock) -> None:
+    """Some gateways answer with the Authorization header that they refuse."""
+    token = 'q/"w'
+    answers = [reply(403, json_body={"message": f"bad header: 'Bearer {token}'"})]
+    answers.append(answers[0]._replace(content=answers[0].content.replace(b"/", rb"\/")))
+    for answer in answers:
+        fixture = Fixture(clock, token=token)
+        fixture.script(answer)
+        expected = "the engine answered 403: bad header: 'Bearer [token]'; check its URL and token"
         assert (await fixture.refusal()).message == expected
 
 
