@@ -30,6 +30,10 @@ class EngineHealth:
         """Notes that the engine answered a call within the last time budget, perhaps one of another process."""
         self._answered_at = deadline.clock()
 
+    def answered_recently(self, deadline: Deadline) -> bool:
+        """Returns whether the engine is known to have answered within the last time budget."""
+        return deadline.clock() - self._answered_at <= deadline.seconds
+
     def answers_others(self, failing_user_id: str, deadline: Deadline) -> bool:
         """Returns whether the engine answered within the last time budget, and few users failed since.
 
@@ -37,5 +41,4 @@ class EngineHealth:
         """
         if len(self._failing_since) <= MAX_FAILING_USERS:
             self._failing_since.add(failing_user_id)
-        is_recent = deadline.clock() - self._answered_at <= deadline.seconds
-        return is_recent and len(self._failing_since) <= MAX_FAILING_USERS
+        return self.answered_recently(deadline) and len(self._failing_since) <= MAX_FAILING_USERS

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 
 from functions.runs.result_ledger import ResultLedger, Users
 from shared.concurrency import gather_or_cancel
@@ -59,14 +60,17 @@ class SingleCalls:
         self.dropped = 0
 
     async def evaluate(self, users: Users, on_calls: Callable[[int], None]) -> None:
-        """Evaluates users side by side until the deadline, or until `fatal_error` is set; raises neither."""
+        """Evaluates users side by side until the deadline, or until `fatal_error` is set; raises neither.
+
+        The first one alone while no answer of the engine is known, so that an outage costs no other.
+        """
         left = sum(len(user.scenario_types) for user in users)
         waiting = iter(users)
 
-        async def work() -> None:
+        async def work(most: int | None = None) -> None:
             nonlocal left
             async with self._engine.limiter.workers:
-                for user in waiting:
+                for user in islice(waiting, most):
                     is_finished = await self._evaluate_user(user)
                     left -= len(user.scenario_types)
                     on_calls(-len(user.scenario_types))
@@ -75,6 +79,8 @@ class SingleCalls:
 
         on_calls(left)
         try:
+            if not self._engine.health.answered_recently(self._deadline):
+                await work(most=1)
             await gather_or_cancel(work() for _ in range(min(self._engine.limiter.maximum, len(users))))
         finally:
             on_calls(-left)

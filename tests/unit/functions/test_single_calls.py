@@ -78,6 +78,14 @@ def assert_true(result: EvaluationResult) -> None:
     assert result.notification_id == (f"n-{pair[0]}-{pair[1]}" if decision(pair) else None)
 
 
+async def test_an_outage_from_the_start_costs_one_user(clock: ManualClock) -> None:
+    engine = SingleEngine(clock, trouble=lambda _: reply(500))
+    evaluated = await evaluate(engine, client=engine.client(concurrency=8))
+    assert engine.sent == [(USERS[0].user_id, "a")]
+    assert {result.user_id for result in evaluated.results} == {USERS[0].user_id}
+    assert (len(evaluated.remaining), type(evaluated.fatal_error)) == (len(USERS) - 1, EngineUnavailableError)
+
+
 @pytest.mark.parametrize(
     ("answers", "code", "calls"),
     [
