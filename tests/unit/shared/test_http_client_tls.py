@@ -129,6 +129,10 @@ async def test_a_certificates_fault_is_named_and_nothing_sent(
     unknown += "no certificate authority that is trusted here signed it"
     assert await trouble(monkeypatch, trustme.CA().issue_cert(ENGINE)) == unknown
     (tmp_path / "empty.pem").touch()
+    # Another authority is trusted by the system's folder, in which files are named by a hash.
+    (folder := tmp_path / "authorities").mkdir()
+    trustme.CA().cert_pem.write_to_path(str(folder / "0badcafe.0"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(folder))
     missing = f"{unknown} (SSL_CERT_FILE names no file of certificates)"
     assert len(missing) <= 300, "what the database keeps"
     for bundle in (tmp_path / "none.pem", tmp_path / "empty.pem"):
@@ -143,8 +147,8 @@ async def test_a_certificates_fault_is_named_and_nothing_sent(
     # As on a system that has a folder of certificates and no file, and on one that has neither.
     monkeypatch.delenv("SSL_CERT_DIR")
     monkeypatch.delenv("SSL_CERT_FILE")
-    for folder, said in ((str(tmp_path), unknown), (None, missing)):
-        paths = SimpleNamespace(cafile=None, capath=folder)
+    for capath, said in ((str(tmp_path), unknown), (None, missing)):
+        paths = SimpleNamespace(cafile=None, capath=capath)
         monkeypatch.setattr(ssl, "get_default_verify_paths", lambda paths=paths: paths)
         assert await trouble(monkeypatch, trustme.CA().issue_cert(ENGINE)) == said
 
