@@ -226,10 +226,11 @@ class EngineClient:
 
     def _without_token(self, answer: HttpResponse) -> HttpResponse:
         """Removes the token from the body of a refusal: some gateways quote the header, and an excerpt is stored."""
+        if answer.status < 300:
+            return answer
         content = answer.content
-        if answer.status >= 300:
-            for spelling in self._token_spellings:
-                content = content.replace(spelling, b"[token]")
+        for spelling in self._token_spellings:
+            content = content.replace(spelling, b"[token]")
         return answer._replace(content=content)
 
     async def _send(

@@ -39,7 +39,6 @@ class OtlpCollector:
     traces: list[ExportTraceServiceRequest] = field(default_factory=list)
     metrics: list[ExportMetricsServiceRequest] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    unanswered: int = 0
 
     async def __aenter__(self) -> Self:
         self._ending = asyncio.Event()
@@ -105,7 +104,6 @@ class OtlpCollector:
                 headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
                 body = await reader.readexactly(int(headers["content-length"]))
                 if self.is_hanging:
-                    self.unanswered += 1
                     await self._ending.wait()
                     break
                 self.headers.append(headers)

@@ -13,13 +13,32 @@ import httpx
 from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
 from shared.engine_client import EngineClient
+from shared.engine_protocol import BATCH, EngineProtocol
 from shared.evaluations import EvaluationBatch, MentorScenarios
-from shared.post_client import HttpResponse, HttpTimeoutError
+from shared.post_client import Connect, HttpResponse, HttpTimeoutError
 from tests.unit.clock import ManualClock
 from tests.unit.fake_post_client import reply
 
 ENGINE_TIMEOUT = 10
 ATTEMPTS = 3
+
+
+def client_of(
+    connect: Connect, clock: ManualClock, *, protocol: EngineProtocol = BATCH, concurrency: int
+) -> EngineClient:
+    """The real client over an engine within the process."""
+    return EngineClient(
+        "https://engine.example.org",
+        "token",
+        protocol=protocol,
+        limiter=AdaptiveLimiter(concurrency),
+        timeout_seconds=ENGINE_TIMEOUT,
+        max_attempts=ATTEMPTS,
+        sleep=clock.sleep,
+        connect=connect,
+    )
+
+
 ANSWERS = ("triggered", "not_triggered", "suppressed", "failed")
 
 Trouble = Callable[[Sequence[str]], httpx.Response | None]
@@ -102,15 +121,7 @@ class FakeEngine:
         return [call for call in self.calls if user_id in call.users]
 
     def client(self, *, concurrency: int = 8) -> EngineClient:
-        return EngineClient(
-            "https://engine.example.org",
-            "token",
-            limiter=AdaptiveLimiter(concurrency),
-            timeout_seconds=ENGINE_TIMEOUT,
-            max_attempts=ATTEMPTS,
-            sleep=self.clock.sleep,
-            connect=self.connect,
-        )
+        return client_of(self.connect, self.clock, concurrency=concurrency)
 
     def deadline(self, seconds: float = 100_000) -> Deadline:
         return Deadline(seconds, self.clock)

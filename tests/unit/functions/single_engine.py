@@ -8,16 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
 from shared.engine_client import EngineClient
 from shared.engine_protocol import SINGLE, EngineProtocol
 from shared.post_client import HttpBodyError, HttpError, HttpResponse, HttpTimeoutError
 from tests.unit.clock import ManualClock
 from tests.unit.fake_post_client import reply
+from tests.unit.functions.fake_engine import client_of
 
-ENGINE_TIMEOUT = 10
-ATTEMPTS = 3
 PUBLISHED = replace(SINGLE, dry_run=False, idempotency=False)
 
 Pair = tuple[str, str]
@@ -101,16 +99,7 @@ class SingleEngine:
         return decided(pair) if answer is None else answer
 
     def client(self, *, protocol: EngineProtocol = PUBLISHED, concurrency: int = 1) -> EngineClient:
-        return EngineClient(
-            "https://engine.example.org",
-            "token",
-            protocol=protocol,
-            limiter=AdaptiveLimiter(concurrency),
-            timeout_seconds=ENGINE_TIMEOUT,
-            max_attempts=ATTEMPTS,
-            sleep=self.clock.sleep,
-            connect=self.connect,
-        )
+        return client_of(self.connect, self.clock, protocol=protocol, concurrency=concurrency)
 
     def deadline(self, seconds: float = 100_000) -> Deadline:
         return Deadline(seconds, self.clock)

@@ -21,9 +21,9 @@ from shared.queue_repository import ClaimedBatches, Poison, QueueRepository
 from tests.unit.clock import ManualClock
 from tests.unit.fake_database import FakeDatabase
 from tests.unit.fake_post_client import reply
-from tests.unit.functions.fake_engine import FakeEngine, Trouble, make_batch, make_users
+from tests.unit.functions.fake_engine import ENGINE_TIMEOUT, FakeEngine, Trouble, make_batch, make_users
 from tests.unit.functions.fake_sql import make_services
-from tests.unit.functions.single_engine import ENGINE_TIMEOUT, SingleEngine
+from tests.unit.functions.single_engine import SingleEngine
 from tests.unit.log_lines import LogLines
 
 # Four are enough for four calls at a time, and half as many again wait for their record.

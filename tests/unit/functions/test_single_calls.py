@@ -18,9 +18,8 @@ from shared.evaluations import MENTOR_NOT_ACTIVE, EvaluationResult, MentorScenar
 from tests.unit.clock import ManualClock
 from tests.unit.environment import make_config
 from tests.unit.fake_post_client import reply
-from tests.unit.functions.fake_engine import make_batch, make_users
+from tests.unit.functions.fake_engine import ATTEMPTS, make_batch, make_users
 from tests.unit.functions.single_engine import (
-    ATTEMPTS,
     BROKEN,
     PUBLISHED,
     REFUSED,
