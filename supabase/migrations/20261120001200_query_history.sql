@@ -47,7 +47,16 @@ create function public.scheduler_list(
   p_after_id uuid
 ) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
-  with found as (
+  with matching as not materialized (
+    select i.id, i.invoked_at
+      from public.scheduler_invocations as i
+     where i.deleted_at is null
+       and (p_statuses is null or i.status = any (p_statuses))
+       and (p_trigger is null or i.trigger = any (p_trigger))
+       and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
+       and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
+       and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
+  ), found as (
     select looked_into.id,
            looked_into.invoked_at,
            results.results,
@@ -58,15 +67,9 @@ language sql stable security definer set search_path = '' set statement_timeout 
         select i.id,
                i.invoked_at,
                p_user_id is not null and row_number() over (order by i.invoked_at desc, i.id) = 2000 as is_last
-          from public.scheduler_invocations as i
-         where i.deleted_at is null
-           and (p_statuses is null or i.status = any (p_statuses))
-           and (p_trigger is null or i.trigger = any (p_trigger))
-           and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
-           and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
-           and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
+          from matching as i
            -- Where the index is entered, also by a generic plan, which is made without the position.
-           and i.invoked_at <= coalesce(p_after_invoked_at, 'infinity')
+         where i.invoked_at <= coalesce(p_after_invoked_at, 'infinity')
            and (p_after_invoked_at is null or i.invoked_at < p_after_invoked_at or i.id > p_after_id)
          order by i.invoked_at desc, i.id
          limit case when p_user_id is null then p_limit + 1 else 2000 end
@@ -94,16 +97,7 @@ language sql stable security definer set search_path = '' set statement_timeout 
        order by last.position desc
        limit 1
     ) end,
-    'total', case when p_user_id is null then (
-      select count(*)
-        from public.scheduler_invocations as i
-       where i.deleted_at is null
-         and (p_statuses is null or i.status = any (p_statuses))
-         and (p_trigger is null or i.trigger = any (p_trigger))
-         and (p_triggered_by is null or i.triggered_by = any (p_triggered_by))
-         and (p_scheduled_from is null or i.scheduled_for >= p_scheduled_from)
-         and (p_scheduled_to is null or i.scheduled_for <= p_scheduled_to)
-    ) end
+    'total', case when p_user_id is null then (select count(*) from matching) end
   )
     from found
 $$;
