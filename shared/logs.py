@@ -20,9 +20,6 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 from pythonjsonlogger.json import JsonFormatter
 
 _logger = logging.getLogger("scheduler")
@@ -102,15 +99,19 @@ class _BoundedRate:
     """Drops lines that callers cause beyond `MAX_LINES_PER_MINUTE` of a kind; the next one has their number."""
 
     def __init__(self) -> None:
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
-        self._rate = RateLimitItemPerMinute(MAX_LINES_PER_MINUTE)
+        self._minute = 0
+        self._lines = Counter[str]()
         self._suppressed = Counter[str]()
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = str(getattr(record, "event", "")) if record.name == _logger.name else record.name
         if kind not in CALLERS_EVENTS and kind not in SERVER_LOGGERS:
             return True
-        if not self._limiter.hit(self._rate, kind):
+        minute = int(record.created // 60)
+        if minute != self._minute:
+            self._minute, self._lines = minute, Counter[str]()
+        self._lines[kind] += 1
+        if self._lines[kind] > MAX_LINES_PER_MINUTE:
             self._suppressed[kind] += 1
             return False
         if suppressed_count := self._suppressed.pop(kind, 0):

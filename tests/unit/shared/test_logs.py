@@ -172,13 +172,15 @@ def test_lines_that_callers_cause_are_bounded(kind: str, monkeypatch: pytest.Mon
         else:
             log_event(kind, "m", path="/", level=logging.ERROR)
 
+    seconds = 1_800_000_000
+    monkeypatch.setattr(time, "time", lambda: float(seconds))
+    monkeypatch.setattr(time, "time_ns", lambda: seconds * 10**9)
     with captured_log(documented=False) as log:
         for _ in range(MAX_LINES_PER_MINUTE + 7):
             write()
         log_event("batch_recorded", "of no caller's doing")
         assert len(log.all()) == MAX_LINES_PER_MINUTE + 1
-        in_a_minute = time.time() + 61
-        monkeypatch.setattr(time, "time", lambda: in_a_minute)
+        seconds += 60
         write()
         write()
         *_, first, second = log.all()
