@@ -47,7 +47,8 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_require_time), AfterValidator
 class Shape(BaseModel):
     """A value that SQL returns."""
 
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    # Validators are built when they are first needed: a start builds none, and a scheduled run few of them.
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, defer_build=True)
 
 
 class Counts(Shape):
