@@ -13,6 +13,7 @@ Outcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed
 MENTOR_NOT_ACTIVE = "mentor_not_active"
 SCENARIO_NOT_APPLICABLE = "scenario_not_applicable"
 INVALID_SEGMENTS = "invalid_segments"
+SCENARIO_DISABLED = "scenario_disabled"
 # From so many deliveries on a batch may hold a user who kills its workers.
 SPLIT_FROM_DELIVERY = 3
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
+from cronsim import CronSim, CronSimError
 
 MINUTE = timedelta(minutes=1)
 MOST_MISSED = 100
@@ -46,6 +46,17 @@ class Schedule:
         while slot > after:
             yield slot
             slot = self.current_and_next(slot - MINUTE)[0]
+
+
+def parse_schedule(text: str, timezone: ZoneInfo) -> Schedule:
+    """Reads a cron expression; raises ValueError with what was expected and found."""
+    try:
+        if len(text.split()) == 5:
+            return Schedule(text, timezone)
+        problem = ""
+    except CronSimError as error:
+        problem = f": {error}"
+    raise ValueError(f"expected a cron expression of five fields, found {text!r}{problem}")
 
 
 def to_slot(moment: datetime) -> datetime:

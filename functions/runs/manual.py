@@ -13,7 +13,6 @@ from functions.runs.slice import process_open_runs
 from shared.deadline import Deadline
 from shared.errors import DatabaseError, RequestError
 from shared.invocation import Invocation
-from shared.slice_repository import Enumeration, OpenInvocation
 
 REFUSALS = {
     "other_request": (422, "idempotency_key_reused", "Idempotency-Key", "this key was used for another request"),
@@ -55,7 +54,7 @@ async def start_run(
     if request.include_unknown and request.retry_of is None:
         detail = "include_unknown: expected only together with retry_of"
         raise RequestError(422, "invalid_field", detail, field="include_unknown")
-    check_types(request.scenario_types, services.config.enabled_types())
+    await check_types(services, request.scenario_types, is_retry=request.retry_of is not None)
     await _check_dry_run_of_retry(services, request)
     deadline = Deadline(services.config.time_budget_seconds)
     members = request.model_dump(mode="json")
@@ -72,6 +71,11 @@ async def start_run(
         requested_by=request.triggered_by,
         request_slice=respond_async,
     )
+    if opened.outcome == "scenarios_changed":
+        # The types are checked anew; nothing was opened.
+        return await start_run(
+            services, request, triggered_by, idempotency_key=idempotency_key, respond_async=respond_async
+        )
     invocation = opened.invocation
     if invocation is None:
         status, code, field, detail = REFUSALS[opened.outcome]
@@ -79,16 +83,14 @@ async def start_run(
     if opened.outcome == "same":
         return invocation, False
     log_opened(invocation)
-    if respond_async:
+    if respond_async or opened.work is None:
         return invocation, True
-    run_id, trigger = str(invocation.id), invocation.trigger
-    row = members | {"request": members, "trigger": trigger, "enumeration_cursor": None, "enumeration_done": False}
-    run = OpenInvocation(run_id, invocation.scheduled_for.isoformat(), trigger, Enumeration.from_row(row))
+    run_id = str(invocation.id)
     async with services.measuring("manual"):
         try:
             await process_open_runs(
                 services,
-                [run],
+                [opened.work],
                 deadline=deadline,
                 canary=opened.canary,
                 engine_answered_recently=opened.engine_answered_recently,
@@ -101,9 +103,21 @@ async def start_run(
             return invocation, True
 
 
-def check_types(scenario_types: list[str] | None, enabled: tuple[str, ...]) -> None:
-    """Refuses scenario types that are not configured: 422 `invalid_field`."""
-    if unknown := [name for name in scenario_types or () if name not in enabled]:
+async def check_types(services: Services, chosen: list[str] | None, *, is_retry: bool = False) -> None:
+    """Refuses scenario types that are not enabled (422 `invalid_field`), and a request for all of none (409).
+
+    What is about to be refused is compared with the table as it is now. Raises DatabaseError.
+    """
+    table = services.table
+    if not (table.scenarios.enabled_types() or is_retry) or not set(chosen or ()) <= set(
+        table.scenarios.enabled_types()
+    ):
+        await table.refresh(services.reader_database)
+    enabled = table.scenarios.enabled_types()
+    if not enabled and not is_retry:
+        detail = "expected an enabled scenario type, found all switched off"
+        raise RequestError(409, "no_enabled_scenarios", detail)
+    if unknown := [name for name in chosen or () if name not in enabled]:
         detail = f"scenario_types: expected some of {', '.join(enabled)}, found {', '.join(unknown[:5])}"
         raise RequestError(422, "invalid_field", detail, field="scenario_types")
 

@@ -83,9 +83,28 @@ language sql stable set search_path = '' as $$
    where given.size_before < 1000000
 $$;
 
+-- An open run as a slice needs it. What its enumeration needs, and may be long, is there until all mentors are read.
+create function scheduler.describe_work(p_invocation public.scheduler_invocations) returns jsonb
+language sql immutable set search_path = '' as $$
+  select jsonb_build_object(
+    'id', p_invocation.id,
+    'scheduled_for', p_invocation.scheduled_for,
+    'trigger', p_invocation.trigger,
+    'retry_of', p_invocation.retry_of,
+    'enumeration_cursor', p_invocation.enumeration_cursor,
+    'enumeration_done', p_invocation.enumeration_done
+  ) || case
+    when p_invocation.enumeration_done then '{}'
+    else jsonb_build_object('request', p_invocation.request, 'scenarios', p_invocation.config -> 'scenarios')
+  end
+$$;
+
 -- p_due_slot and p_next_slot are the schedule's latest fire time and the one after it, as the caller's clock has them; the
 -- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
 -- {"clock": now}: the caller repeats the call with slots computed from that. So the usual case is one round trip.
+--
+-- Where the table of scenario types has another version than p_scenario_version, nothing is done either, and the answer has
+-- "scenario_config", the table; the caller repeats the call with a p_config made from that.
 --
 -- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "canary",
 -- "engine_answered_recently", "alert_due", "poison_overdue", "ended"}: whether
@@ -105,11 +124,14 @@ create function public.scheduler_open_slot(
   p_time_budget_seconds integer,
   p_retention_days integer,
   p_triggered_by text,
-  p_config jsonb
+  p_config jsonb,
+  p_scenario_version text,
+  p_fires jsonb
 ) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
 declare
   v_now constant timestamptz := clock_timestamp();
+  v_scenario_config constant jsonb := scheduler.changed_scenario_config(p_scenario_version);
   v_settings scheduler.settings;
   v_invocation_id uuid;
   v_opened boolean := false;
@@ -120,6 +142,9 @@ declare
 begin
   if not (p_due_slot <= v_now and v_now < p_next_slot) then
     return jsonb_build_object('clock', v_now);
+  end if;
+  if v_scenario_config is not null then
+    return jsonb_build_object('clock', v_now, 'scenario_config', v_scenario_config);
   end if;
 
   select * into v_settings from scheduler.settings;
@@ -154,7 +179,17 @@ begin
          scheduler.slot_key(p_due_slot), case when v_view_is_invalid then 'mentors_view_invalid' end)
       on conflict do nothing;
       v_opened := found;
-      if not v_opened then
+      if v_opened then
+        update public.scheduler_invocations
+           set config = jsonb_set(config, '{scenarios,not_due}', scheduler.take_due_scenarios(p_due_slot, p_fires))
+         where idempotency_key = scheduler.slot_key(p_due_slot);
+        -- An update, and no other insert: ending a run raises its alert.
+        update public.scheduler_invocations
+           set status = 'failed', error_code = 'no_enabled_scenarios', started_at = v_now, finished_at = v_now,
+               enumeration_done = true
+         where idempotency_key = scheduler.slot_key(p_due_slot)
+           and not jsonb_path_exists(config, '$.scenarios.types[*] ? (@.enabled == true)');
+      else
         -- Either the slot is already there, or the one scheduled run that may be open is still open.
         insert into public.scheduler_invocations
           (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope, error_code,
@@ -183,13 +218,7 @@ begin
    where idempotency_key = scheduler.slot_key(coalesce(p_requested_slot, p_due_slot))
      and deleted_at is null;
 
-  select coalesce(jsonb_agg(jsonb_build_object(
-      'id', i.id, 'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope,
-      'trigger', i.trigger, 'retry_of', i.retry_of,
-      -- Needed, and possibly long, until all mentors are read.
-      'request', case when not i.enumeration_done then i.request end,
-      'enumeration_cursor', i.enumeration_cursor,
-      'enumeration_done', i.enumeration_done) order by i.invoked_at), '[]')
+  select coalesce(jsonb_agg(scheduler.describe_work(i) order by i.invoked_at), '[]')
     into v_open
     from scheduler.open_for_a_slice() as i;
 
@@ -215,11 +244,12 @@ end
 $$;
 
 revoke all on function
-  scheduler.canary(), scheduler.engine_answered_since(timestamptz), scheduler.take_unlogged_ends(), scheduler.open_for_a_slice()
+  scheduler.canary(), scheduler.engine_answered_since(timestamptz), scheduler.take_unlogged_ends(), scheduler.open_for_a_slice(),
+  scheduler.describe_work(public.scheduler_invocations)
 from public, anon, authenticated, service_role;
 revoke all on function public.scheduler_open_slot(
-  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb, text, jsonb
 ) from public, anon, authenticated;
 grant execute on function public.scheduler_open_slot(
-  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb, text, jsonb
 ) to service_role;
