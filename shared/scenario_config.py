@@ -17,7 +17,7 @@ from pydantic import Field, PlainSerializer
 from shared.invocation import Shape
 from shared.sanitize import sanitize
 from shared.scenario_types import ScenarioType
-from shared.schedule import Schedule, parse_schedule
+from shared.schedule import Schedule, cron_expression
 
 ORGANIZATION_PREFIX = "org:"
 MAX_WARNINGS = 20
@@ -167,7 +167,7 @@ def read_rule(row: Mapping[str, Any]) -> tuple[Rule, list[str]]:
         segments = None
     if schedule is not None:
         try:
-            parse_schedule(schedule, ZoneInfo("UTC"))
+            cron_expression(schedule)
         except ValueError as error:
             problems.append(f"schedule: {error}; {NOT_SET}")
             schedule = None

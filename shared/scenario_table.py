@@ -45,7 +45,7 @@ class ScenarioConfig(Shape):
 
 
 class ScenarioTable:
-    """The table as this process knows it; what opens a run is told the version, and returns another one instead."""
+    """The table as this process knows it; the call that opens a run sends its version, and returns another one."""
 
     def __init__(self, types: tuple[ScenarioType, ...]) -> None:
         self._types = types

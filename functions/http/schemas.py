@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StrictBool
 
 from functions.runs.requests import Name, Note, Reason, RequestShape
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
 from shared.scenario_table import ScenarioConfig
-from shared.schedule import parse_schedule
+from shared.schedule import cron_expression
 
 StoredOutcome = Literal["triggered", "suppressed", "skipped", "failed"]
 # Beyond so many invocations only a cursor leads: the database steps over all that come before a page.
@@ -36,12 +35,7 @@ def _unquote(value: object) -> object:
     return value
 
 
-def _cron_expression(text: str) -> str:
-    """Refuses a text that is none; in which time zone it is meant makes no difference."""
-    return parse_schedule(text, ZoneInfo("UTC")).expression
-
-
-CronExpression = Annotated[str, Field(max_length=100), AfterValidator(_cron_expression)]
+CronExpression = Annotated[str, Field(max_length=100), AfterValidator(cron_expression)]
 _NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Organization = Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_CONTROL_CHARACTERS)]
 Segment = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_CONTROL_CHARACTERS)]
