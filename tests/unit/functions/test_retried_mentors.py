@@ -18,9 +18,10 @@ from shared.slice_repository import Enumeration, OpenInvocation
 from tests.unit.clock import ManualClock
 from tests.unit.functions.fake_engine import FakeEngine
 from tests.unit.functions.fake_sql import RUN_ID, SLOT, FakeSql, make_services, mentor_id, mentor_row
+from tests.unit.functions.fake_sql import config_row as row
 from tests.unit.log_lines import captured_log
-from tests.unit.scenario_rows import Row, row
 
+Row = dict[str, Any]
 SOURCE, FIRST_RETRY = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a12", "9b5f401d-6e1f-4e4f-8e64-106f1d507b22"
 TYPES = [ScenarioType(type=name) for name in ("all", "new", "weekly")]
 # As it was when the source was opened: `new` for mentors with the segment `new`, and `weekly` not due.
@@ -55,7 +56,7 @@ def runs(**unfinished: tuple[list[Row], Row]) -> Any:
 
 def stopped(cursor: str | None = None, *, done: bool = False, **members: Any) -> Row:
     """A run's own enumeration, by default cut off."""
-    usual = {"trigger": "schedule", "retry_of": None, "request": {}}
+    usual: Row = {"trigger": "schedule", "retry_of": None, "request": {}}
     return usual | {"enumeration_cursor": cursor, "enumeration_done": done} | members
 
 

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
-from shared.scenario_config import MAX_WARNINGS, Scenarios, ScenarioTable
+from shared.scenario_config import MAX_WARNINGS, Scenarios
+from shared.scenario_table import ScenarioTable
 from shared.scenario_types import ScenarioType
 from tests.unit.fake_database import FakeDatabase
+from tests.unit.functions.fake_sql import config_row as row
 from tests.unit.log_lines import LogLines
-from tests.unit.scenario_rows import Row, row
 
 TYPES = (
     ScenarioType(type="new", segments=frozenset({"new"})),
     ScenarioType(type="all"),
     ScenarioType(type="off", enabled=False),
 )
+Row = dict[str, Any]
 WEEKLY, DAILY = "0 6 * * 1", "0 6 * * *"
 UNUSED = "it is taken as not set"
 
