@@ -78,6 +78,19 @@ async def test_an_open_run_goes_on_with_what_it_has_frozen(harness: Harness) -> 
     assert sorted(asked_since(harness, calls)) == sorted((user_id, "milestone") for user_id in mentors)
 
 
+async def test_a_slot_at_which_no_type_is_due_succeeds(harness: Harness) -> None:
+    """What a schedule fired before it was set is not caught up."""
+    mentors = await harness.add_mentors(3)
+    for name in ("inactivity", "milestone", "certification_expiry"):
+        await configure(harness, f"'{name}', null, null, null, '0 0 1 1 *'")
+
+    run = await harness.run(await harness.start_function())
+
+    assert (run["status"], run["counts"]["mentors_skipped"]) == ("success", len(mentors))
+    assert run["skip_reasons"]["no_scenario_applies"] == len(mentors)
+    assert harness.engine.calls == []
+
+
 async def test_a_slot_with_every_type_off_fails_at_once(harness: Harness) -> None:
     mentors = await harness.add_mentors(3)
     for name in ("inactivity", "milestone", "certification_expiry"):

@@ -1,17 +1,18 @@
-"""A retry: by its source's configuration, without the types that are switched off when it opens."""
+"""Mentors by what a run has frozen: which types are due, and in a retry which are switched off since."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.runs.enumeration import enumerate_mentors
 from functions.runs.mentor_selection import MentorSelector
 from shared.deadline import Deadline
-from shared.evaluations import MENTOR_NOT_ACTIVE, SCENARIO_DISABLED, MentorScenarios, from_pairs
+from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, SCENARIO_DISABLED, MentorScenarios, from_pairs
 from shared.scenario_config import Scenarios
 from shared.scenario_types import ScenarioType
 from shared.slice_repository import Enumeration, OpenInvocation
@@ -66,6 +67,24 @@ def pair(number: int, *types: str, skip: str | None = SCENARIO_DISABLED) -> Ment
 
 async def selected(sql: FakeSql, enumeration: Enumeration) -> list[MentorScenarios]:
     return [mentor async for page in MentorSelector(sql.database).pages(enumeration) for mentor in page.mentors]
+
+
+@pytest.mark.parametrize(
+    ("not_due", "types", "unusable"), [((), ("all", "new"), 1), (("all",), ("new",), 1), (("all", "new"), (), 0)]
+)
+async def test_types_that_are_not_due_are_nowhere(
+    not_due: Sequence[str], types: tuple[str, ...], unusable: int
+) -> None:
+    """Nor is a row unusable, or a mentor skipped for it, where no type is due: that is no fault of the view."""
+    scenarios = FROZEN.model_copy(update={"not_due": frozenset((name, None) for name in (*not_due, "weekly"))})
+    sql = FakeSql([mentor_row(0, "new"), mentor_row(1) | {"segments": [None]}])
+    (page,) = [page async for page in MentorSelector(sql.database).pages(Enumeration(scenarios=scenarios))]
+    expected = [pair(0, *types, skip=None), pair(1, *types, skip=INVALID_SEGMENTS)] if types else []
+    assert page.mentors == expected
+    assert (page.skip_reasons["no_scenario_applies"], page.skip_reasons[INVALID_SEGMENTS]) == (
+        2 - len(expected),
+        unusable,
+    )
 
 
 async def test_types_switched_off_since_are_skipped() -> None:
