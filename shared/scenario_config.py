@@ -85,7 +85,8 @@ class Scenarios(Shape):
             rule, problems = _rule_of(row)
             warnings += [f"{where}, {problem}; it is taken as not set" for problem in problems]
             if organization is None:
-                scenarios[name] = scenarios[name].model_copy(update=rule.model_dump(exclude_none=True))
+                set_members = {member: value for member, value in rule if value is not None}
+                scenarios[name] = scenarios[name].model_copy(update=set_members)
             else:
                 scenarios[name].organizations[organization] = rule
         if len(warnings) > MAX_WARNINGS:
