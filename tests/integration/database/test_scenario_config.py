@@ -204,7 +204,9 @@ async def test_with_another_version_nothing_is_opened(installed: SqlCore, worker
         assert answer.keys() == {"clock", "scenario_config"}
         assert answer["scenario_config"] == table
         assert await ask(worker, scenario_version=version) == {
-            **{"outcome": "scenarios_changed", "invocation": None, "canary": None},
+            "outcome": "scenarios_changed",
+            "invocation": None,
+            "canary": None,
             "scenario_config": table,
         }
     assert await installed.owner.value("select count(*) from public.scheduler_invocations") == 0
