@@ -52,21 +52,22 @@ class CannedScenarios:
 
     def _entry(self, scenario_type: str, organization: str | None) -> dict[str, Any]:
         row = dict.fromkeys(("enabled", "segments", "schedule")) | self._rows[scenario_type, organization]
-        known = scenario_type in SEGMENTS
+        known, warnings = scenario_type in SEGMENTS, list[str]()
         general = self._rows.get((scenario_type, None), {})
         enabled = known and row["enabled"] is not False and general.get("enabled") is not False
-        schedule = next((one for one in (row["schedule"], general.get("schedule")) if one not in (None, "* *")), None)
         segments = next((one for one in (row["segments"], general.get("segments")) if one is not None), None)
+        if row["schedule"] == "* *":
+            row["schedule"], warnings = None, [UNUSABLE]
         return row | {
             "scenario_type": scenario_type,
             "organization": organization,
             "effective": {
                 "enabled": enabled,
                 "segments": SEGMENTS.get(scenario_type, []) if segments is None else segments,
-                "schedule": schedule,
+                "schedule": row["schedule"] or general.get("schedule"),
                 "next_slot": NEXT_SLOT if enabled else None,
             },
-            "warnings": [UNUSABLE] * (row["schedule"] == "* *") + [IGNORED] * (not known),
+            "warnings": warnings if known else [IGNORED],
             "updated_at": "2026-11-20T10:15:00Z" if self._rows[scenario_type, organization] else None,
             "updated_by": "Berit" if self._rows[scenario_type, organization] else None,
         }

@@ -54,11 +54,12 @@ async def test_scenarios_are_switched_changed_and_reset(
     await expect(inactivity.nth(1)).not_to_contain_text("set here")
     await operator.button("Switch off inactivity for blue-cross").click()
     await operator.button("Switch on inactivity for blue-cross").click()
+    await operator.button("reset the schedule of inactivity for blue-cross").click()
+    await expect(organization.nth(0)).not_to_contain_text(UNUSABLE)
     switches = [("inactivity", None, {"enabled": value}) for value in (False, True, None)]
     switches.insert(1, ("milestone", None, {"enabled": False}))
     switches += [("inactivity", "blue-cross", {"enabled": value}) for value in (False, None)]
-    await expect(operator.button("Switch off inactivity for blue-cross")).to_be_visible()
-    assert canned.changes == switches
+    assert canned.changes == [*switches, ("inactivity", "blue-cross", {"schedule": None})]
 
     canned.changes.clear()
     dialog = await operator.press("Change milestone", "Save", {"Schedule": "weekly"})

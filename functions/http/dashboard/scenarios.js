@@ -81,7 +81,9 @@ function row(entry, page) {
   const isForAll = organization === null;
   // No change of a type that SCENARIO_TYPES does not name is accepted; the warning says that it does not.
   const isKnown = !entry.warnings.some((warning) => warning.includes("SCENARIO_TYPES"));
-  const marked = (member, what) => entry[member] !== null && h("span", { class: "sub" }, "set here", isKnown && [" · ", resetButton(entry, member, what, page)]);
+  // What cannot be used is null, with a warning.
+  const isSet = (member) => entry[member] !== null || entry.warnings.some((warning) => warning.startsWith(`${member}:`));
+  const marked = (member, what) => isSet(member) && h("span", { class: "sub" }, "set here", isKnown && [" · ", resetButton(entry, member, what, page)]);
   return [
     [
       isForAll ? h("code", {}, type) : h("span", { class: isKnown && "organization" }, h("code", { class: isKnown && "visually-hidden" }, type), " for ", h("code", {}, organization)),
