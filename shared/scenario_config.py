@@ -104,7 +104,8 @@ class Scenarios(Shape):
             rule, problems = read_rule(row)
             warnings += [f"{where}, {problem}" for problem in problems]
             if organization is None:
-                scenarios[name] = scenarios[name].model_copy(update=rule.model_dump(exclude_none=True))
+                set_members = {member: value for member, value in rule if value is not None}
+                scenarios[name] = scenarios[name].model_copy(update=set_members)
             else:
                 scenarios[name].organizations[organization] = rule
         if len(warnings) > MAX_WARNINGS:
@@ -112,9 +113,14 @@ class Scenarios(Shape):
         return cls(types=tuple(scenarios.values()), warnings=tuple(sanitize(text, limit=300) for text in warnings))
 
     def enabled_types(self, chosen: frozenset[str] | None = None) -> tuple[str, ...]:
-        """Returns the types that are enabled, of the chosen ones if any, in the configured order."""
+        """Returns the types that are enabled and due, of the chosen ones if any, in the configured order."""
+        not_due = (self.source or self).not_due
         return tuple(
-            each.type for each in self._frozen if each.enabled is not False and (chosen is None or each.type in chosen)
+            each.type
+            for each in self._frozen
+            if each.enabled is not False
+            and (each.type, None) not in not_due
+            and (chosen is None or each.type in chosen)
         )
 
     def types_for(self, segments: Collection[str], chosen: frozenset[str] | None = None) -> tuple[str, ...]:
