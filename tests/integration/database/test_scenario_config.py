@@ -117,8 +117,8 @@ async def test_a_row_names_who_changed_it(core: SqlCore, worker: Worker) -> None
     for edit, by, kept in (
         (None, "kari", (None, ["x"], WEEKLY)),
         (f"update {TABLE} set enabled = true, updated_by = 'kari'", "postgres", (True, ["x"], WEEKLY)),
-        ({"by": "ola", "segments": None}, "ola", (True, None, WEEKLY)),
-        ({"by": "ola", "enabled": None, "schedule": MONTHLY}, "ola", (None, None, MONTHLY)),
+        ({"by": "ola", "enabled": None, "schedule": MONTHLY}, "ola", (None, ["x"], MONTHLY)),
+        ({"by": "ola", "segments": None}, "ola", (None, None, MONTHLY)),
     ):
         if isinstance(edit, str):
             await core.owner.run(edit)
@@ -153,6 +153,7 @@ SET = f"update {TABLE} set"
         Edit(f"{SET} schedule = '{MONTHLY}' {GENERAL}", {None}),
         Edit({"schedule": MONTHLY}, {None}),
         Edit(f"{SET} schedule = null {OSLO}", {"Oslo"}),
+        Edit(f"{SET} organization = 'Tromsø' {OSLO}", {"Tromsø"}),
         Edit({"schedule": WEEKLY, "segments": ["x"]}, set()),
         Edit(f"{SET} segments = '{{x}}'", set()),
         Edit(f"{SET} enabled = false", set()),
