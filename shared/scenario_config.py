@@ -85,7 +85,8 @@ class Scenarios(Shape):
             rule, problems = _rule_of(row)
             warnings += [f"{where}, {problem}; it is taken as not set" for problem in problems]
             if organization is None:
-                scenarios[name] = scenarios[name].model_copy(update=rule.model_dump(exclude_none=True))
+                set_members = {member: value for member, value in rule if value is not None}
+                scenarios[name] = scenarios[name].model_copy(update=set_members)
             else:
                 scenarios[name].organizations[organization] = rule
         if len(warnings) > MAX_WARNINGS:
@@ -116,7 +117,9 @@ class Scenarios(Shape):
 
     def organizations_with_a_switch(self) -> list[str]:
         """Returns the organizations that a type is switched off for."""
-        return sorted({name for each in self.types for name, rule in each.organizations.items() if not rule.enabled})
+        return sorted(
+            {name for each in self.types for name, rule in each.organizations.items() if rule.enabled is False}
+        )
 
     def fires(self, slot: datetime, timezone: str) -> list[dict[str, str | None]]:
         """Returns when each schedule in force fired last, at or before the slot."""
