@@ -1,11 +1,12 @@
--- Erasure: one person's id is replaced in all runs that have ended. The replacement sorts where the id did, so counts, ranges of
--- batches, sorted lists and keyset positions stay as they are.
+-- Erasure: one person's id is replaced in all runs that have ended. The replacement sorts where the id did, so counts, ranges
+-- of batches, sorted lists and keyset positions stay true.
 
 -- A UUID as a number, and the reverse.
 create function scheduler.number_of_id(p_id uuid) returns numeric
 language sql immutable set search_path = '' as $$
   select sum(
-      ('x' || substr(replace(p_id::text, '-', ''), 1 + 8 * part, 8))::bit(32)::bigint * trunc(power(2::numeric, 32 * (3 - part)))
+      ('x' || substr(replace(p_id::text, '-', ''), 1 + 8 * part, 8))::bit(32)::bigint
+      * trunc(power(2::numeric, 32 * (3 - part)))
     )
     from generate_series(0, 3) as part
 $$;
@@ -18,8 +19,8 @@ language sql immutable set search_path = '' as $$
     from generate_series(0, 3) as part
 $$;
 
--- A random id after the one and before the other (null: no bound). Null where fewer than 2^32 lie between them: so close together are
--- ids made of consecutive numbers, of which one between two is another person's, and whose place alone says whose it was.
+-- A random id after the one and before the other (null: no bound). Null where fewer than 2^32 lie between them: ids made of
+-- consecutive numbers are so close. One between two of those may be another person's, and its place alone says whose it was.
 create function scheduler.id_between(p_after uuid, p_before uuid) returns uuid
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -123,7 +124,12 @@ $$;
 
 -- Replaces a user's id in one run, which its caller has locked. Returns how many rows were changed.
 create function scheduler.replace_user(
-  p_invocation_id uuid, p_user_id uuid, p_replacement uuid, out invocations integer, out batches integer, out evaluations integer
+  p_invocation_id uuid,
+  p_user_id uuid,
+  p_replacement uuid,
+  out invocations integer,
+  out batches integer,
+  out evaluations integer
 )
 language plpgsql set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
@@ -170,8 +176,13 @@ begin
   update public.scheduler_evaluations as e
      set user_id = case e.user_id when p_user_id then p_replacement else e.user_id end,
          -- Marks it for scheduler.canary. The cause of a failure, or of a skip, is counted and stays.
-         error_code = case when e.user_id = p_user_id and e.outcome in ('triggered', 'suppressed') then 'forgotten' else e.error_code end,
-         error_message = case when e.user_id <> p_user_id then scheduler.replace_id(e.error_message, p_user_id, p_replacement) end,
+         error_code = case
+           when e.user_id = p_user_id and e.outcome in ('triggered', 'suppressed') then 'forgotten'
+           else e.error_code
+         end,
+         error_message = case
+           when e.user_id <> p_user_id then scheduler.replace_id(e.error_message, p_user_id, p_replacement)
+         end,
          -- The engine knows whose it is.
          notification_id = case when e.user_id <> p_user_id then e.notification_id end
     from held
@@ -180,13 +191,13 @@ begin
 end
 $$;
 
--- Replaces a person's id by a random one wherever the scheduler keeps it, in one transaction: in runs that have ended, also in those
--- that were deleted and not yet pruned. A run and its retries get one id, because positions in a retry are places among the ids
--- of its source; other runs each get another. Returns how many rows it changed: {"scheduler_invocations", "scheduler_invocation_batches", "scheduler_evaluations"}.
--- Raises, having changed nothing: 55000 where the person is still among the mentors, or where no id fits (scheduler.id_between);
--- 55006 where a run that is open holds the person or may still read them, or one that ended may still be recorded by a worker, for a
--- time budget and ten seconds; 55P03 where others hold the runs for longer than ten seconds; MV001. Whatever it raised may be
--- repeated. Run by the owner: docs/operations.md.
+-- Replaces a person's id by a random one wherever the scheduler keeps it, in one transaction: in runs that have ended, also in
+-- those that were deleted and are not pruned yet. A run and its retries get one id, because positions in a retry are places
+-- among the ids of its source; other runs each get another. Returns how many rows were changed: {"scheduler_invocations",
+-- "scheduler_invocation_batches", "scheduler_evaluations"}. What it raises has changed nothing, and it may be called again:
+-- 55000: the person is still among the mentors, or no id fits (scheduler.id_between);
+-- 55006: an open run holds the person or may still read them, or a worker may still record one that was ended early;
+-- 55P03: other transactions hold the runs for longer than ten seconds; MV001: the mentors' view has the wrong columns.
 create function scheduler.forget_user(p_user_id uuid) returns jsonb
 language plpgsql strict set search_path = '' set lock_timeout = '10s' as $$
 declare
@@ -207,14 +218,15 @@ begin
     union all
     (select m.user_id from public.active_peer_mentors as m where m.user_id > p_user_id order by m.user_id limit 1)
   );
-  if p_user_id = any (v_mentors) then
+  if v_mentors @> array[p_user_id] then
     raise exception using
       errcode = 'object_not_in_prerequisite_state',
-      message = 'this person is still in public.active_peer_mentors, and the next run would store the id again: nothing was changed. '
-        'Remove the person there, and call again.';
+      message = 'this person is still in public.active_peer_mentors, and the next run would store the id again: nothing was '
+        'changed. Remove the person there, and call again.';
   end if;
 
-  -- No run is opened, enumerated or ended meanwhile; a retry would read what is being replaced. Claiming batches and recording them goes on.
+  -- No run is opened, enumerated or ended meanwhile: a retry would read what is being replaced. Batches are claimed and recorded
+  -- all the same. Before any batch is locked, the order of all others.
   lock table public.scheduler_invocations in exclusive mode;
   v_runs := array(select scheduler.runs_with_user(p_user_id));
 
@@ -224,7 +236,7 @@ begin
      where case
        when i.finished_at is null then
          i.id = any (v_runs)
-         -- It may have read the person's row, and not queued it yet. Without users that were chosen, the ids are read in their order.
+         -- It may have read the person's row, and not queued it yet. What was not chosen is read in the order of ids.
          or (
            not i.enumeration_done
            and jsonb_typeof(i.request -> 'user_ids') is distinct from 'array'
@@ -270,13 +282,15 @@ begin
       raise exception using
         errcode = 'object_not_in_prerequisite_state',
         message = format(
-          'the ids beside this person''s in the invocations %s leave no room for another, so none hides whose place it was: nothing was '
-          'changed. Delete these invocations and prune (docs/operations.md), and call again.',
+          'the ids beside this person''s in the invocations %s leave no room for another: nothing was changed. Delete these '
+          'invocations and prune (docs/operations.md), and call again.',
           array_to_string(v_family, ', ')
         );
     end if;
     for v_changed in
-      select replaced.* from unnest(v_family) as run_id cross join lateral scheduler.replace_user(run_id, p_user_id, v_replacement) as replaced
+      select replaced.*
+        from unnest(v_family) as run_id
+       cross join lateral scheduler.replace_user(run_id, p_user_id, v_replacement) as replaced
     loop
       v_invocations := v_invocations + v_changed.invocations;
       v_batches := v_batches + v_changed.batches;
