@@ -30,13 +30,18 @@ select format('select %L from %s as t where t::text ~* $1', c.oid::regclass, c.o
 """
 
 
+def apart(number: int) -> int:
+    """A mentor's number, with letters in the id."""
+    return number * ROOM + 0xABC
+
+
 def person(number: int) -> str:
     """A user id; ids sort as their numbers do, and there is room between two."""
-    return mentor(number * ROOM)
+    return mentor(apart(number))
 
 
 def pairs_apart(*numbers: int) -> Pairs:
-    return pairs([number * ROOM for number in numbers], TYPES)
+    return pairs(map(apart, numbers), TYPES)
 
 
 async def forget(core: SqlCore, number: int, session: Session | None = None) -> tuple[int, ...]:
@@ -152,13 +157,16 @@ async def test_what_the_engine_said_of_a_person_goes(core: SqlCore, worker: Work
     assert await core.owner.value(canary) == person(3)
     await forget(core, 3)
     assert await core.owner.value(canary) is None
-    replaced, _, other, *_ = await core.owner.rows(
+    results = (
         "select user_id::text, error_code, error_message, notification_id from public.scheduler_evaluations"
         " order by user_id, scenario_type"
     )
+    replaced, _, other, *_ = await core.owner.rows(results)
     assert replaced[1:] == ("forgotten", None, None)
     assert other == (person(2), "engine_error", f"unlike {replaced[0]}", None)
     assert await found_in(core, person(1)) == set()
+    await forget(core, 2)
+    assert (await core.owner.rows(results))[2][1:] == ("engine_error", None, None)
 
 
 async def test_a_run_and_its_retries_get_one_id_and_other_runs_others(core: SqlCore, worker: Worker) -> None:
@@ -274,8 +282,10 @@ async def test_consecutive_ids_leave_no_room(core: SqlCore, worker: Worker, besi
     """What is between two such ids is another person's, and its place says whose it was."""
     spare = await core.open_manual_run(worker, [pairs_apart(1)])
     await cancelled(core, worker, spare)
-    neighbours = [ROOM - 1, ROOM + 1]
-    run = await core.open_manual_run(worker, [pairs([ROOM, *(neighbours if beside == "in the run" else [])], TYPES)])
+    neighbours = [apart(1) - 1, apart(1) + 1]
+    run = await core.open_manual_run(
+        worker, [pairs([apart(1), *(neighbours if beside == "in the run" else [])], TYPES)]
+    )
     if beside == "among the mentors":
         await core.owner.run(
             "insert into public.peer_mentors (user_id) select unnest(%s::uuid[])", [mentor(n) for n in neighbours]
@@ -285,6 +295,15 @@ async def test_consecutive_ids_leave_no_room(core: SqlCore, worker: Worker, besi
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="leave no room for another"):
         await forget(core, 1)
     assert await everything_as_text(core) == before
+
+
+async def test_without_room_before_an_id_its_replacement_comes_after(core: SqlCore, worker: Worker) -> None:
+    following = apart(1) + (1 << 33)
+    run = await core.open_manual_run(worker, [pairs([apart(1) - 1, apart(1)], TYPES), pairs([following], TYPES)])
+    await cancelled(core, worker, run)
+    assert await forget(core, 1) == (0, 1, 0)
+    _, replacement, _ = await ids_of(core, run)
+    assert person(1) < replacement < mentor(following)
 
 
 async def test_an_id_between_is_random_and_between(core: SqlCore) -> None:
@@ -336,14 +355,13 @@ async def test_a_retry_waits_until_the_person_is_forgotten(core: SqlCore) -> Non
     await cancelled(core, worker, source)
     await core.open_manual_run(worker, [pairs_apart(2)])
     await worker.run("set lock_timeout = '10s'")
-
-    async def forget_beside_a_record() -> tuple[int, ...]:
-        changed = await forget(core, 1, forgetter)
+    async with forgetter.transaction():
+        assert await forget(core, 1, forgetter) == (0, 1, 0)
         assert await worker.complete(await worker.claim_one()) == "done"
-        return changed
-
-    changed, answer = await core.race(forgetter, forget_beside_a_record(), opener, ask(opener, retry_of=source))
-    assert (changed, answer["outcome"]) == ((0, 1, 0), "opened")
+        asking = asyncio.create_task(ask(opener, retry_of=source))
+        await core.until_waiting_for_a_lock(opener, or_done=asking)
+        assert not asking.done()
+    assert (await asking)["outcome"] == "opened"
     assert person(1) not in {pair.user_id for pair in await all_unfinished(worker, source)}
 
 
