@@ -1,7 +1,8 @@
 -- One slot, one invocation, however often and however simultaneously it is fired.
 
 -- One pair that the engine has answered before, for telling an engine that is down from a user it cannot serve. Looked for in
--- the newest batches that have one: of the newest the rows may just be pruned. By indexes only, as scheduler.sample_of_cause.
+-- the newest batches that have one: of the newest the rows may just be pruned. None of a forgotten person, of whom the engine knows
+-- nothing (scheduler.replace_user). By indexes only, as scheduler.sample_of_cause.
 create function scheduler.canary() returns jsonb
 language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
   select jsonb_build_object('user_id', e.user_id, 'scenario_type', e.scenario_type)
@@ -18,6 +19,7 @@ language sql stable set search_path = '' set enable_seqscan = off set enable_bit
       where pair.invocation_id = answered.invocation_id
         and pair.user_id between answered.first_user_id and answered.last_user_id
         and pair.outcome in ('triggered', 'suppressed')
+        and pair.error_code is null
       order by pair.user_id
       limit 1
    ) as e

@@ -50,5 +50,7 @@ async def test_every_function_runs_on_the_oldest_postgres(projects_on_oldest: Pr
         retry = (await ask(worker, retry_of=run))["invocation"]["id"]
         assert (await worker.cancel(retry))["status"] == "cancelled"
         assert await worker.delete(retry) == "deleted"
+        await core.owner.run("delete from public.peer_mentors where user_id = %s", mentor(1))
+        assert (await core.owner.value("select scheduler.forget_user(%s)", mentor(1)))["scheduler_evaluations"]
         await core.owner.run("call scheduler.prune()")
         assert set(await core.owner.column(FUNCTIONS)) == worker.called
