@@ -68,6 +68,15 @@ $$;
 revoke all on function scheduler.summarize_invocation(uuid) from public, anon, authenticated, service_role;
 """
 SIX_RECORDED = b"select from public.scheduler_invocation_batches where state = 'done' having count(*) = 6"
+CONFIGURED = b"""
+insert into public.scenario_evaluation_config (scenario_type, organization)
+select 'milestone', 'harbour ' || count(*) from public.scenario_evaluation_config
+"""
+RUN_OF_ITS_OWN = b"""
+insert into public.scheduler_invocations
+  (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)
+values ('slot:own', 'schedule', 'pg_cron', 'running', now(), now(), now() + interval '1 hour', 'slot:own')
+"""
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
 MOVE = "**Moving to another project.**"
 
@@ -120,6 +129,18 @@ async def scheduled_run(harness: Harness) -> dict[str, object]:
     return run
 
 
+async def copy_history(left: Harness, harness: Harness) -> int:
+    """Runs the documented command, and returns its exit code."""
+    command = re.findall(r"^ *```bash\n(.*?)^ *```", PAGE.partition(MOVE)[2], re.DOTALL | re.MULTILINE)[0]
+    env = {
+        "PATH": f"{PostgresBinaries.find().bin}:{os.environ['PATH']}",
+        "OLD_DATABASE_URL": left.project.database_url,
+        "DATABASE_URL": harness.project.database_url,
+    }
+    argv = ["bash", "-euo", "pipefail", "-c", command]
+    return (await asyncio.to_thread(subprocess.run, argv, env=env, capture_output=True)).returncode
+
+
 @pytest.mark.parametrize("direction", ["upgrade", "rollback"])
 async def test_a_run_is_finished_by_another_release(
     deployer: Deployer, http: httpx.AsyncClient, tmp_path: Path, direction: str
@@ -161,6 +182,7 @@ async def test_an_open_run_moves_to_another_project(
     """By the documented commands. Where the old project continues as well, the engine acts on no pair again."""
     left = await open_a_run(deployer, http)
     deployer.engine.rules.clear()
+    await left.execute(CONFIGURED)
     function_env = deployer.service.env
     await deployer.succeed("--uninstall", answer="uninstall\n")
     async with project_without_leaks(projects, "postgres") as project:
@@ -177,17 +199,14 @@ async def test_an_open_run_moves_to_another_project(
         await TimeControl(harness).tick_and_wait()
         assert await harness.invocations() == [], "no slot is due in a new project"
 
-        (command,) = re.findall(r"^```bash\n(.*?)^```", PAGE.partition(MOVE)[2], re.DOTALL | re.MULTILINE)[:1]
-        await asyncio.to_thread(
-            subprocess.run,
-            ["bash", "-euo", "pipefail", "-c", command],
-            env={
-                "PATH": f"{PostgresBinaries.find().bin}:{os.environ['PATH']}",
-                "OLD_DATABASE_URL": left.project.database_url,
-                "DATABASE_URL": project.database_url,
-            },
-            check=True,
-        )
+        await harness.execute(RUN_OF_ITS_OWN)
+        assert await copy_history(left, harness) != 0
+        assert [run["trigger"] for run in await harness.invocations()] == ["schedule"], "nothing was copied"
+        await harness.execute(b"delete from public.scheduler_invocations where idempotency_key = 'slot:own'")
+        assert await copy_history(left, harness) == 0
+        await harness.execute(CONFIGURED)
+        configured = b"select scenario_type, organization from public.scenario_evaluation_config order by id"
+        assert await harness.rows(configured) == [("milestone", "harbour 0"), ("milestone", "harbour 1")]
         await TimeControl(harness).until_ended()
         run = await scheduled_run(harness)
         await check_success(harness, run)
