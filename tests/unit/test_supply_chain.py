@@ -1,4 +1,7 @@
-"""What is deployed is pinned, hashed and licensed, and it is what the tests run with; the version is in one place."""
+"""What is deployed is pinned, hashed and licensed, and it is what the tests run with; the version is in one place.
+
+So is what CI runs.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import importlib.metadata
 import re
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -59,3 +63,19 @@ def test_the_version_stands_in_one_place_and_in_the_changelog() -> None:
     files = [path for folder in ("functions", "shared", "supabase") for path in (ROOT / folder).rglob("*.*")]
     sources = {str(path.relative_to(ROOT)): path.read_text() for path in files if path.suffix in {".py", ".sql"}}
     assert [path for path, text in sources.items() if f'"{VERSION}"' in text] == ["shared/version.py"]
+
+
+def test_ci_runs_the_local_commands_pinned_and_without_rights() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    # YAML 1.1, which PyYAML reads, takes the key `on` for true; GitHub does not.
+    assert workflow.pop(True).keys() >= {"push", "pull_request", "schedule"}
+    assert workflow["permissions"] == {"contents": "read"}
+    checks, dependencies = workflow["jobs"]["checks"], workflow["jobs"]["dependencies"]
+    assert checks["strategy"]["matrix"]["python"][0] == "3.11"
+    steps = [*checks["steps"], *dependencies["steps"]]
+    assert [step["run"] for step in steps if not step.get("run", "git").startswith("git")] == [
+        "bash .ci/run",
+        "make lint AUDIT=--required",
+    ]
+    for action in [step["uses"] for step in steps if "uses" in step]:
+        assert re.fullmatch(r"actions/checkout@[0-9a-f]{40}", action), action

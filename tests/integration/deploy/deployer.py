@@ -40,6 +40,8 @@ class Deployer:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
+    # Whose deploy.sh runs, and what it deploys.
+    root: Path = ROOT
 
     def __post_init__(self) -> None:
         self.env_file = self.folder / "settings.env"
@@ -64,7 +66,7 @@ class Deployer:
         path = f"{self.cloud.bin}:{SUPABASE_CLI}:{PostgresBinaries.find().bin}:{os.environ['PATH']}"
         # The CLI keeps things at home; so might psql.
         env = {"PATH": path, "HOME": str(self.folder), "SUPABASE_TELEMETRY_DISABLED": "1", **env}
-        argv: list[str | Path] = [ROOT / "deploy.sh", "--env-file", self.env_file, *arguments]
+        argv: list[str | Path] = [self.root / "deploy.sh", "--env-file", self.env_file, *arguments]
         process = await asyncio.to_thread(
             subprocess.run, argv, env=env, cwd=self.folder, input=answer, stdout=PIPE, stderr=STDOUT, text=True
         )
