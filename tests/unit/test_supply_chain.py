@@ -38,7 +38,7 @@ def test_the_lock_pins_what_is_required_and_installed_with_hashes() -> None:
 
 
 def test_every_requirement_is_bounded_and_holds_here() -> None:
-    found = requirements("requirements.txt", "requirements-dev.txt")
+    found = requirements("requirements.txt", "requirements-dev.txt", "tests/emulator/requirements.txt")
     for requirement in found:
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators == ({">="} if requirement.name in UNBOUNDED else {"~="}), requirement
