@@ -18,7 +18,7 @@ PYTHON_TOOLS := $(VENV)/.tools
 NODE_TOOLS := $(STACK)/node_modules/.tools
 NODE_PEERS := $(PEERS)/node_modules/.installed
 UV_INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
-NPM_INSTALL = npm install --loglevel=error --no-audit --no-fund
+NPM_INSTALL = npm install --no-save --loglevel=error --no-audit --no-fund
 MENTORS ?=
 ARGS ?=
 AUDIT ?=
@@ -87,7 +87,7 @@ $(NODE_STACK): $(STACK)/package.json $(STACK)/package-lock.json
 	@command -v npm >/dev/null || { echo 'npm is needed for the binaries of PostgREST and of the Supabase CLI: install Node.js 18 or newer'; exit 1; }
 	@echo 'installing: PostgREST' >&2
 	@# not `npm ci`: it wants the lock to hold the binaries of every platform, npm puts in only this one's
-	@$(NPM_INSTALL) --prefix $(STACK) --omit=dev >&2
+	@$(NPM_INSTALL) --prefix $(STACK) --omit=dev >/dev/null
 	@touch $@
 
 $(PYTHON_TOOLS): $(PYTHON_STACK) requirements.txt requirements-dev.txt
@@ -97,12 +97,12 @@ $(PYTHON_TOOLS): $(PYTHON_STACK) requirements.txt requirements-dev.txt
 
 $(NODE_TOOLS): $(NODE_STACK)
 	@echo 'installing: the Supabase CLI' >&2
-	@$(NPM_INSTALL) --prefix $(STACK) >&2
+	@$(NPM_INSTALL) --prefix $(STACK) >/dev/null
 	@touch $@
 
 $(NODE_PEERS): $(PYTHON_TOOLS) $(PEERS)/package.json $(PEERS)/package-lock.json tests/benchmarks/requirements.txt
 	@command -v wrk >/dev/null || { echo "wrk is needed for the benchmark: install Debian's package wrk"; exit 1; }
 	@echo 'installing: packages of the benchmark' >&2
 	@$(UV_INSTALL) -r $(LOCK) -r tests/benchmarks/requirements.txt
-	@$(NPM_INSTALL) --prefix $(PEERS) >&2
+	@$(NPM_INSTALL) --prefix $(PEERS) >/dev/null
 	@touch $@
