@@ -116,7 +116,9 @@ class Scenarios(Shape):
 
     def organizations_with_a_switch(self) -> list[str]:
         """Returns the organizations that a type is switched off for."""
-        return sorted({name for each in self.types for name, rule in each.organizations.items() if not rule.enabled})
+        return sorted(
+            {name for each in self.types for name, rule in each.organizations.items() if rule.enabled is False}
+        )
 
     def fires(self, slot: datetime, timezone: str) -> list[dict[str, str | None]]:
         """Returns when each schedule in force fired last, at or before the slot."""

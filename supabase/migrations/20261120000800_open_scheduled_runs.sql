@@ -56,7 +56,7 @@ language sql volatile set search_path = '' as $$
 $$;
 
 -- What one slice is given to enumerate and to finish, the oldest first: all that is open, but not more than 50 runs, nor more
--- chosen users than about a megabyte of ids, whatever waits. The scheduled run, of which there is one at most, comes first,
+-- chosen users and configurations than about a megabyte, whatever waits. The scheduled run, of which there is one at most, comes first,
 -- however many manual runs wait. What needs a slice comes before what only waits for its batches,
 -- which any slice works on; so each slice takes some of what needs one away, and the next slice gets the others.
 create function scheduler.open_for_a_slice() returns setof public.scheduler_invocations
@@ -66,7 +66,7 @@ language sql stable set search_path = '' as $$
       select waiting.id, sum(waiting.size) over (order by waiting.position) - waiting.size as size_before
         from (
           select open.id,
-                 case when open.enumeration_done then 0 else pg_column_size(open.request) end as size,
+                 case when open.enumeration_done then 0 else pg_column_size(open.request) + pg_column_size(open.config) end as size,
                  row_number() over (
                    order by open.trigger <> 'schedule', open.enumeration_done and exists (
                      select from public.scheduler_invocation_batches as b

@@ -9,6 +9,8 @@ from typing import Any
 from functions.runs.services import Services
 from shared.queue_repository import QueueRepository
 from shared.run_repository import RunRepository
+from shared.scenario_config import ScenarioTable
+from shared.scenario_types import DEFAULT_SCENARIO_TYPES
 from shared.slice_repository import SliceRepository
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
@@ -62,6 +64,7 @@ def open_row(**members: Any) -> dict[str, Any]:
     """An open invocation in an answer of `scheduler_open_slot`: by default a scheduled one, enumerated already."""
     usual: dict[str, Any] = dict.fromkeys(("retry_of", "request", "enumeration_cursor"))
     usual |= {"id": RUN_ID, "scheduled_for": SLOT, "trigger": "schedule", "dry_run": False}
+    usual |= ScenarioTable(DEFAULT_SCENARIO_TYPES).recorded()
     return usual | {"engine_scope": "slot:2026-11-23T02:00Z", "enumeration_done": True} | members
 
 
@@ -81,14 +84,16 @@ def opened_now() -> dict[str, Any]:
 def make_services(database: FakeDatabase, engine: FakeEngine | SingleEngine, **settings: str) -> Services:
     """The clients of a process whose every call goes to these two."""
     config = make_config(**settings)
+    table = ScenarioTable(config.scenario_types)
     return Services(
         config=config,
         database=database,
         reader_database=database,
-        slices=SliceRepository(database, config),
+        slices=SliceRepository(database, config, table),
         queue=QueueRepository(database, config),
-        runs=RunRepository(database, config),
+        runs=RunRepository(database, config, table),
         engine=engine.client(),
+        table=table,
     )
 
 
@@ -118,7 +123,16 @@ class FakeSql:
             "scheduler_active_mentors": self._active,
             "scheduler_last_success": {"clock": SLOT, "run": None},
         }
-        nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished")
+        nothing = (
+            "scenario_config",
+            "release",
+            "end_slice",
+            "claim_alert",
+            "settle_alert",
+            "update",
+            "delete",
+            "unfinished",
+        )
         self.answers |= dict.fromkeys(f"scheduler_{name}" for name in (*nothing, "evaluations_page"))
         self.database = FakeDatabase(
             rows, most_rows=most_rows, functions={name: partial(self._answer, name) for name in self.answers}
@@ -137,7 +151,10 @@ class FakeSql:
         pending = dict.fromkeys(("started_at", "finished_at", "lateness_seconds")) | {"status": "pending"}
         invocation = described(trigger="retry" if retry_of else "manual", retry_of=retry_of, **chosen, **pending)
         self._opened[invocation["id"]] = invocation
-        return {"outcome": "opened", "invocation": invocation, "canary": None}
+        work = {"id": invocation["id"], "scheduled_for": SLOT, "trigger": invocation["trigger"], "retry_of": retry_of}
+        work |= {"enumeration_cursor": None, "enumeration_done": False, "request": arguments["request"]}
+        work["scenarios"] = arguments["config"]["scenarios"]
+        return {"outcome": "opened", "invocation": invocation, "canary": None, "work": work}
 
     def _finish(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Nothing ends by itself."""
