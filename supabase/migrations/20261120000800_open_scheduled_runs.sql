@@ -190,12 +190,17 @@ begin
          where idempotency_key = scheduler.slot_key(p_due_slot)
            and not jsonb_path_exists(config, '$.scenarios.types[*] ? (@.enabled == true)');
       else
-        -- Either the slot is already there, or the one scheduled run that may be open is still open.
+        -- Either the slot is already there, or the one scheduled run that may be open is still open. A skipped slot takes no
+        -- schedule: those are due at the next slot that opens a run, and in no retry of this one.
         insert into public.scheduler_invocations
           (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope, error_code,
            end_is_logged)
         values
-          (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, 'skipped', p_due_slot, v_now, v_now, p_config,
+          (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, 'skipped', p_due_slot, v_now, v_now,
+           jsonb_set(p_config, '{scenarios,not_due}', (
+             select coalesce(jsonb_agg(jsonb_build_array(fire -> 'scenario_type', fire -> 'organization')), '[]')
+               from jsonb_array_elements(p_fires) as fire
+           )),
            scheduler.slot_key(p_due_slot), 'overlap', true)
         on conflict (idempotency_key) do nothing;
         v_opened := found;
