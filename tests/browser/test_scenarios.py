@@ -38,6 +38,7 @@ async def test_scenarios_are_switched_changed_and_reset(
     await expect(milestone.nth(5)).to_contain_text("by Berit")
     await expect(organization.nth(0)).to_contain_text(UNUSABLE)
     await expect(unknown.nth(0)).to_contain_text(IGNORED)
+    await expect(unknown.nth(1)).not_to_contain_text("as for all")
     await expect(unknown.get_by_role("button")).to_have_count(0)
 
     switch = operator.button("Switch off inactivity")
@@ -56,10 +57,15 @@ async def test_scenarios_are_switched_changed_and_reset(
     await operator.button("Switch on inactivity for blue-cross").click()
     await operator.button("reset the schedule of inactivity for blue-cross").click()
     await expect(organization.nth(0)).not_to_contain_text(UNUSABLE)
-    switches = [("inactivity", None, {"enabled": value}) for value in (False, True, None)]
-    switches.insert(1, ("milestone", None, {"enabled": False}))
-    switches += [("inactivity", "blue-cross", {"enabled": value}) for value in (False, None)]
-    assert canned.changes == [*switches, ("inactivity", "blue-cross", {"schedule": None})]
+    assert canned.changes == [
+        ("inactivity", None, {"enabled": False}),
+        ("milestone", None, {"enabled": False}),
+        ("inactivity", None, {"enabled": True}),
+        ("inactivity", None, {"enabled": None}),
+        ("inactivity", "blue-cross", {"enabled": False}),
+        ("inactivity", "blue-cross", {"enabled": None}),
+        ("inactivity", "blue-cross", {"schedule": None}),
+    ]
 
     canned.changes.clear()
     dialog = await operator.press("Change milestone", "Save", {"Schedule": "weekly"})
@@ -76,7 +82,10 @@ async def test_scenarios_are_switched_changed_and_reset(
     await expect(milestone.nth(3)).to_contain_text("each slot")
     await operator.press("Change milestone", "Save", {"Segments": ""})
     await expect(milestone.nth(2)).to_contain_text("all mentors")
-    dialog = await operator.press("Add organization to inactivity", "Add", {"Name": "blue-cross"})
+    dialog = await operator.press("Add organization to inactivity", "Add", {"Name": "org:blue-cross"})
+    await expect(dialog.get_by_label("Name")).to_have_accessible_description("Enter its name, without org:.")
+    await dialog.get_by_label("Name").fill("blue-cross")
+    await dialog.get_by_role("button", name="Add").click()
     await expect(dialog.get_by_label("Name")).to_have_accessible_description("It has a row already.")
     await dialog.get_by_label("Name").fill("Røde Kors/Øst")
     await dialog.get_by_label("Switched off").check()

@@ -41,8 +41,7 @@ where dispatch.requested_at >= %(since)s
 order by dispatch.id limit 1
 """
 
-# What should have been evaluated, counted from the view and what the run has frozen, not from the batches. Types with
-# rules of organizations are left out.
+# What should have been evaluated, counted from the view and the configuration in force, not from the batches.
 EXPECTED = b"""
 select
   (select count(*) from public.active_peer_mentors),
@@ -52,10 +51,13 @@ select
       where coalesce(jsonb_array_length(scenario -> 'segments'), 0) = 0
          or mentor.segments && array(select jsonb_array_elements_text(scenario -> 'segments'))
     ))
-    from jsonb_array_elements(invocation.config #> '{scenarios,types}') as scenario
-    where coalesce((scenario -> 'enabled')::boolean, true) and not scenario ? 'organizations'
-      and not coalesce(invocation.config #> '{scenarios,not_due}', '[]')
-        @> jsonb_build_array(jsonb_build_array(scenario -> 'type', null))
+    from jsonb_array_elements(invocation.config -> 'scenarios' -> 'types') as scenario
+    where coalesce((scenario -> 'enabled')::boolean, true)
+      -- Where organizations have rules of their own, it cannot be counted so simply.
+      and not scenario ? 'organizations'
+      and not coalesce(invocation.config -> 'scenarios' -> 'not_due', '[]') @> jsonb_build_array(
+        jsonb_build_array(scenario ->> 'type', null)
+      )
   )
 from public.scheduler_invocations as invocation
 where invocation.id = %s

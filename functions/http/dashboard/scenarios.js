@@ -91,7 +91,7 @@ function row(entry, page) {
     ],
     [
       h("span", { class: `badge tone-${effective.enabled ? "good" : "off"}` }, sign(effective.enabled ? "success" : "cancelled"), effective.enabled ? "on" : "off"),
-      isForAll ? marked("enabled", "the state") : !effective.enabled && entry.enabled !== false && h("span", { class: "sub" }, "as for all"),
+      isForAll ? marked("enabled", "the state") : isKnown && !effective.enabled && entry.enabled !== false && h("span", { class: "sub" }, "as for all"),
       isKnown && switchButton(entry, page),
     ],
     [effective.segments.join(", ") || "all mentors", marked("segments", "the segments")],
@@ -169,10 +169,9 @@ function addButton(entry, page) {
     confirm: "Add",
     act: async (values) => {
       const organization = values.get("organization").trim();
-      const refused = !organization
-        ? "Enter its name."
-        : page.configs.data.some((other) => other.scenario_type === type && other.organization === organization) && "It has a row already.";
-      if (refused) throw Object.assign(new Error(refused), { field: "organization" });
+      const refuse = (text) => { throw Object.assign(new Error(text), { field: "organization" }); };
+      if (!organization || organization.startsWith("org:")) refuse("Enter its name, without org:.");
+      if (page.configs.data.some((other) => other.scenario_type === type && other.organization === organization)) refuse("It has a row already.");
       const segments = linesOf(values);
       await configureScenario(type, organization, { enabled: values.has("off") ? false : null, segments: segments.length ? segments : null, schedule: scheduleOf(values) });
       return `${type} has a row for ${organization}. ${WHEN}`;

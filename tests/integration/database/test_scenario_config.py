@@ -1,6 +1,6 @@
-"""scenario_evaluation_config: each change counts, whoever made it, and a run is opened with one version of it.
+"""scenario_evaluation_config: each change counts, from the API or by hand, and a run is opened with one version of it.
 
-What schedules of types come to over years: test_schedules_of_types.py.
+What schedules of types come to over years: test_two_years.py.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ async def moved(core: SqlCore, since: datetime) -> set[tuple[str, str | None]]:
 
 
 async def test_every_change_of_what_rows_say_is_another_version(core: SqlCore, worker: Worker) -> None:
-    known = ""
+    known, table = "", None
     for edit in EDITS:
         await core.owner.run(edit)
         table = await worker.call("scenario_config", known_version=known)
@@ -114,12 +114,13 @@ async def test_a_row_names_who_changed_it(core: SqlCore, worker: Worker) -> None
 
     changed: list[datetime] = []
     await configure(worker, "Oslo", by="kari", segments=["x"], schedule=WEEKLY)
-    for edit, by, kept in (
+    edits: list[tuple[str | dict[str, Any] | None, str, tuple[Any, ...]]] = [
         (None, "kari", (None, ["x"], WEEKLY)),
         (f"update {TABLE} set enabled = true, updated_by = 'kari'", "postgres", (True, ["x"], WEEKLY)),
-        ({"by": "ola", "segments": None}, "ola", (True, None, WEEKLY)),
-        ({"by": "ola", "enabled": None, "schedule": MONTHLY}, "ola", (None, None, MONTHLY)),
-    ):
+        ({"by": "ola", "enabled": None, "schedule": MONTHLY}, "ola", (None, ["x"], MONTHLY)),
+        ({"by": "ola", "segments": None}, "ola", (None, None, MONTHLY)),
+    ]
+    for edit, by, kept in edits:
         if isinstance(edit, str):
             await core.owner.run(edit)
         elif edit:
@@ -153,6 +154,7 @@ SET = f"update {TABLE} set"
         Edit(f"{SET} schedule = '{MONTHLY}' {GENERAL}", {None}),
         Edit({"schedule": MONTHLY}, {None}),
         Edit(f"{SET} schedule = null {OSLO}", {"Oslo"}),
+        Edit(f"{SET} organization = 'Tromsø' {OSLO}", {"Tromsø"}),
         Edit({"schedule": WEEKLY, "segments": ["x"]}, set()),
         Edit(f"{SET} segments = '{{x}}'", set()),
         Edit(f"{SET} enabled = false", set()),

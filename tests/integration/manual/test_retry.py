@@ -117,6 +117,7 @@ async def test_a_retry_skips_what_was_switched_off_since(harness: Harness) -> No
 
 
 async def test_mentors_a_run_did_not_read_are_retried_as_it_froze(harness: Harness) -> None:
+    """Also by a retry of a retry that read none of them either."""
     mentors = await harness.add_mentors(20)
     caller = await a_caller(harness)
     source = (await caller.ask(prefer="respond-async")).json()
@@ -126,7 +127,9 @@ async def test_mentors_a_run_did_not_read_are_retried_as_it_froze(harness: Harne
         b" ('inactivity', false, null), ('milestone', null, array['elsewhere'])"
     )
 
-    retry = await caller.run({"retry_of": source["id"]})
+    unread = (await caller.ask({"retry_of": source["id"]}, prefer="respond-async")).json()
+    assert (await caller.cancel(unread["id"])).json()["counts"]["mentors"] == 0
+    retry = await caller.run({"retry_of": unread["id"]})
 
     expected = {
         pair: "skipped" if pair[1] == "inactivity" else outcome for pair, outcome in harness.expected_pairs().items()

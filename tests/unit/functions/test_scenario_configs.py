@@ -116,7 +116,7 @@ async def test_schedules_are_in_the_time_zone_of_the_slots(log: LogLines) -> Non
         {"enabled": True, "segments": ["x" * 200] * 100, "schedule": "*/5 2-4 1,15 JAN MON#1"},
         {"segments": []},
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 async def test_what_is_sent_is_changed_and_returned(
     function: Function, organization: str | None, changes: dict[str, Any]

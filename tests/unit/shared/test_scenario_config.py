@@ -220,13 +220,8 @@ def test_what_is_frozen_is_read_back_equal() -> None:
 
 async def test_a_new_version_warns_once_and_is_recorded(log: LogLines) -> None:
     bad = [row("gone"), row("all", segments=[None])]
-    answers = [
-        None,
-        {"version": "v1", "rows": bad},
-        None,
-        {"version": "v2", "rows": bad[:1]},
-        {"version": "", "rows": []},
-    ]
+    versions = [("v1", bad), ("v1", bad), ("v2", bad[:1]), ("", [])]
+    answers = [None, *({"version": version, "rows": rows} for version, rows in versions)]
     known: list[str] = []
 
     def answer(arguments: Row) -> Row | None:
