@@ -156,10 +156,11 @@ async def _fire_again(
         )
     body = answer.json() if answer.status_code < httpx.codes.BAD_REQUEST else {}
     after = await _describe(database, before["id"])
+    queued = await _notifications(stack, database)
     return Repeat(
         status_code=answer.status_code,
         deduplicated=bool(body.get("deduplicated")) and body.get("id") == before["id"],
-        new_notifications=(await _notifications(stack, database) or 0) - (notifications or 0),
+        new_notifications=None if queued is None or notifications is None else queued - notifications,
         same_counts=after["counts"] == before["counts"],
     )
 
