@@ -19,6 +19,8 @@ from tests.integration.scheduled_runs.harness import mentor_ids
 from tests.scripted_engine import ScriptedEngine
 from tests.secret_scan import Secrets, leaks_in
 
+# Until its end nothing is changed.
+CHECK = "Check credentials, database and project"
 FUNCTION = "scenario-evaluation-scheduler"
 # What the function gets from Secret Manager.
 SECRETS = {"SUPABASE_SECRET_KEY", "SCENARIO_ENGINE_TOKEN", "SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS"}

@@ -22,7 +22,7 @@ LOOKING = {"list", "describe", "access", "get-iam-policy"}
 PROGRAM = """\
 #!{python} -ISE
 import json, os, socket, sys
-words = [os.environ.get("CLOUDSDK_CORE_PROJECT"), os.path.basename(sys.argv[0]), *sys.argv[1:]]
+words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
 with socket.socket(socket.AF_UNIX) as cloud:
     cloud.connect({socket!r})
     cloud.sendall(json.dumps([*words, sys.stdin.read() if "--data-file=-" in words else ""]).encode() + b"\\n")
@@ -91,7 +91,7 @@ class FakeCloud:
             await self._end(service)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        project, program, *argv, given = json.loads(await reader.readline())
+        program, *argv, given = json.loads(await reader.readline())
         words = [program, *(word for word in argv if not word.startswith("--"))]
         options = {word[2:].partition("=")[0]: word.partition("=")[2] for word in argv if word.startswith("--")}
         command = " ".join(words)
@@ -101,8 +101,8 @@ class FakeCloud:
         try:
             if self.refuse is not None and command.startswith(self.refuse):
                 raise RefusedError("PERMISSION_DENIED: the caller does not have permission")
-            if program == "gcloud" and project != PROJECT:
-                raise RefusedError(f"the project [{project}] is not there")
+            if program == "gcloud" and options.get("project") != PROJECT:
+                raise RefusedError("the project is not there")
             answer = (0, "\n".join(await self._carry_out(words, options, given)), "")
         except (RefusedError, KeyError) as error:
             answer = (1, "", f"ERROR: ({command}) {error}\n")
@@ -155,7 +155,7 @@ class FakeCloud:
             case ["gcloud", "run", "services", "describe", name]:
                 service = self.services[name]
                 labels = dict(label.split("=") for label in service.options["update-labels"].split(","))
-                state = f"{labels['source_digest']}|{labels['settings_digest']}|r|{'r' if service.is_ready else ''}"
+                state = f"{labels['source_digest']}|{labels['options_digest']}|r|{'r' if service.is_ready else ''}"
                 return [service.url if options["format"] == "value(status.url)" else state]
             case ["gcloud", "run", "deploy", name] if "run.googleapis.com" in self.enabled:
                 service = self.services.setdefault(name, Service(free_port()))

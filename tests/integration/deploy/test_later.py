@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.integration.deploy.deployer import FUNCTION, Deployer
+from tests.integration.deploy.deployer import CHECK, FUNCTION, Deployer
 from tests.integration.deploy.fake_cloud import Service
 from tests.integration.scheduled_runs.harness import slot_minutes_ago
 
@@ -51,7 +51,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
     await deployer.rows("drop view public.active_peer_mentors")
     await deployer.rows("create view public.active_peer_mentors as select gen_random_uuid() as user_id, '' as segments")
     deployer.cloud.changes.clear()
-    said = await deployer.refused(step="Check the view of the mentors, prepare the schedule")
+    said = await deployer.refused(step=CHECK)
     assert "public.active_peer_mentors, column segments: expected text[], found text" in said
     assert deployer.cloud.changes == []
 
@@ -64,7 +64,7 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
         await superuser.execute(logs_all.encode())
     old = {name: deployer.settings[name] for name in TOKENS}
     elsewhere = {"SCHEDULER_ADMIN_TOKENS": deployer.project.admin_token}
-    said = await deployer.refused("--rotate-tokens", step="Check credentials", **elsewhere)
+    said = await deployer.refused("--rotate-tokens", step=CHECK, **elsewhere)
     assert "the environment overrides the file" in said
     assert {name: deployer.settings[name] for name in TOKENS} == old
     known: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from tests.emulator.staging import ROOT
-from tests.integration.deploy.deployer import Deployer
+from tests.integration.deploy.deployer import CHECK, Deployer
 
 
 async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Deployer) -> None:
@@ -30,17 +30,17 @@ async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Dep
     url, key = right["DATABASE_URL"].replace("@", "x@"), right["SUPABASE_SECRET_KEY"][:-4] + "zzzz"
     wrong = {"DATABASE_URL": url, "SUPABASE_SECRET_KEY": key, "GOOGLE_CLOUD_PROJECT": "that-of-another"}
     deployer.write_settings(EVALUATION_SHEDULE=None, **right | wrong)
-    said = await deployer.refused(step="Check credentials")
+    said = await deployer.refused(step=CHECK)
     for problem in ("SUPABASE_SECRET_KEY: refused by", "password authentication failed", "gcloud: ERROR"):
         assert problem in said
     deployer.write_settings(**right | {"SUPABASE_URL": "http://127.0.0.1:9"})
-    said = await deployer.refused(step="Check credentials")
+    said = await deployer.refused(step=CHECK)
     assert "SUPABASE_URL: http://127.0.0.1:9/rest/v1/: no answer ([Errno 111] Connection refused)" in said
     deployer.write_settings(**right)
 
     # The Supabase CLI shows no hint, and the statement that failed below the message: it must not push that away.
     await deployer.rows("create table public.peer_mentors (mentor_no bigint)")
-    said = await deployer.refused(step="Migrate the database")
+    said = await deployer.refused(step=CHECK)
     assert "public.peer_mentors is a table of your own (mentor_no bigint)" in said
     assert "docs/adapting.md" in said
     assert "create table" not in said

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.deployment.http_call import CheckError, describe_problem
+from shared.deployment.http_call import describe_problem
+from shared.deployment.report import CheckError
 from shared.deployment.settings import check
 from shared.deployment.smoke_test import INVOCATIONS, SmokeTest
 from shared.version import VERSION
