@@ -163,7 +163,6 @@ change_tokens() {
   step "Change the tokens: $1"
   would "change those in $ENV_FILE" && return
   deployment "$1"
-  deployment settings >/dev/null
 }
 
 # New tokens beside the old ones, then the database takes the new one, then the old ones go: every caller keeps a known token.

@@ -39,13 +39,18 @@ class RefusedError(Exception):
 
 @dataclass
 class Service:
-    """What runs: its staged folder, its environment, the options that it was deployed with, and where."""
+    """What runs: its staged folder, its environment, the options that it was deployed with, and where.
+
+    A service whose traffic is `pinned` goes on running as it was, until the traffic is sent to the latest revision.
+    """
 
     port: int
     source: Path | None = None
     env: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     is_ready: bool = False
+    pinned: bool = False
+    latest_env: dict[str, str] = field(default_factory=dict)
     process: ChildProcess | None = None
 
     @property
@@ -163,6 +168,9 @@ class FakeCloud:
                 await self._new_revision(service, options)
             case ["gcloud", "run", "services", "update", name]:
                 await self._new_revision(self.services[name], options)
+            case ["gcloud", "run", "services", "update-traffic", name] if "to-latest" in options:
+                self.services[name].pinned = False
+                await self.serve(self.services[name], self.services[name].latest_env)
             case ["gcloud", "run", "services", "delete", name]:
                 await self._end(self.services.pop(name))
             case ["docker", "build", image, folder]:
@@ -189,7 +197,9 @@ class FakeCloud:
         service.is_ready = False
         if self.before_revision is not None:
             await self.before_revision(service, env)
-        await self.serve(service, env)
+        service.latest_env = env
+        if not service.pinned:
+            await self.serve(service, env)
         service.is_ready = True
 
     async def serve(

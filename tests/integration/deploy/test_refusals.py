@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from urllib.parse import quote
 
 from tests.emulator.staging import ROOT
 from tests.integration.deploy.deployer import CHECK, Deployer
@@ -33,19 +35,42 @@ async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Dep
     said = await deployer.refused(step=CHECK)
     for problem in ("SUPABASE_SECRET_KEY: refused by", "password authentication failed", "gcloud: ERROR"):
         assert problem in said
-    deployer.write_settings(**right | {"SUPABASE_URL": "http://127.0.0.1:9"})
-    said = await deployer.refused(step=CHECK)
-    assert "SUPABASE_URL: http://127.0.0.1:9/rest/v1/: no answer ([Errno 111] Connection refused)" in said
     deployer.write_settings(**right)
-
-    # The Supabase CLI shows no hint, and the statement that failed below the message: it must not push that away.
-    await deployer.rows("create table public.peer_mentors (mentor_no bigint)")
-    said = await deployer.refused(step=CHECK)
-    assert "public.peer_mentors is a table of your own (mentor_no bigint)" in said
-    assert "docs/adapting.md" in said
-    assert "create table" not in said
+    said = await deployer.refused(step=CHECK, SUPABASE_URL="http://127.0.0.1:9", HOSTNAME="one-that-no-setting-has")
+    assert f"the environment overrides {deployer.env_file}: SUPABASE_URL\n" in said
+    assert "project  http://127.0.0.1:9 (SUPABASE_URL from the environment)" in said
+    assert "SUPABASE_URL: http://127.0.0.1:9/rest/v1/: no answer ([Errno 111] Connection refused)" in said
     assert deployer.cloud.changes == []
-    assert await deployer.rows("select where to_regnamespace('scheduler') is not null") == []
+
+
+async def test_an_unusable_view_of_the_mentors_is_named_first(deployer: Deployer) -> None:
+    for made, fault in (
+        ("table public.peer_mentors (mentor_no bigint)", "peer_mentors is a table of your own (mentor_no bigint)"),
+        ("view public.active_peer_mentors as select '' as user_id, '{}'::text[] as segments", "user_id: expected uuid"),
+    ):
+        await deployer.rows(f"create {made}")
+        before = await deployer.snapshot()
+        for arguments in ([], ["--dry-run"]):
+            said = await deployer.refused(*arguments, step=CHECK)
+            assert f"{fault}" in said
+            assert "docs/adapting.md" in said
+            assert "create " not in said
+        assert (deployer.cloud.changes, await deployer.snapshot()) == ([], before)
+
+
+async def test_a_password_with_special_characters_is_understood(deployer: Deployer) -> None:
+    password, role = "p@s/s#w%rd?", f"deployer_of_{deployer.project.database}"
+    deployer.secrets.add(password)
+    place = deployer.project.database_url.partition("@")[2]
+    async with deployer.project.connect(superuser=True) as superuser:
+        await superuser.execute(f"create role {role} login password '{password}' in role postgres".encode())
+    for written in (password, quote(password, safe="")):
+        deployer.write_settings(DATABASE_URL=f"postgresql://{role}:{written}@{place}")
+        assert f"database {role}@{place}" in await deployer.succeed("--dry-run")
+    deployer.write_settings(DATABASE_URL=f"postgresql://{role}:p%40s/s#w%rd?@{place}")
+    said = await deployer.refused(step="Check prerequisites and settings")
+    assert "DATABASE_URL: the password can be read in two ways" in said
+    assert not re.search("s#w|rd[?]|p%40s", said)
 
 
 def test_invalid_arguments_are_refused() -> None:
