@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from shared.deployment.report import CheckError, say
+from shared.deployment.report import CheckError, Report, say
 from shared.deployment.settings import REQUEST_MARGIN_SECONDS, CloudRunSettings, Deployment
 
 # Calls that are no slices: an operator's, a monitor's.
@@ -33,33 +33,35 @@ class CloudRun:
 
     config: CloudRunSettings
     deployment: Deployment
-    is_dry_run: bool
+    report: Report
     sleep: Callable[[float], None] = time.sleep
 
-    @property
-    def _account(self) -> str:
-        return f"{self.config.function_name}@{self.config.google_cloud_project}.iam.gserviceaccount.com"
+    left = "in Google Cloud the images and uploaded sources of its builds, its logs, the services that were enabled"
 
-    def check_project(self) -> None:
+    @property
+    def place(self) -> tuple[str, str]:
+        """Returns where the function is, and the setting that says so."""
+        config = self.config
+        where = f"{config.function_name} in {config.google_cloud_project}, {config.google_cloud_region}"
+        return where, "GOOGLE_CLOUD_PROJECT"
+
+    @property
+    def serve_command(self) -> str:
+        """Returns the command that has what was deployed answer."""
+        update = ("run", "services", "update-traffic", self.config.function_name)
+        return shlex.join(self._command((*update, "--to-latest", f"--region={self.config.google_cloud_region}")))
+
+    def check(self) -> None:
         """Checks that gcloud may look at the project."""
         ran = self._run(("projects", "describe", self.config.google_cloud_project), stderr=subprocess.PIPE)
         if ran.returncode:
             raise CheckError(f"gcloud: {ran.stderr.strip()}")
 
-    def prepare(self) -> str:
-        """Enables the services, creates the account and the secrets; returns those with their versions, for gcloud."""
-        enabled = self._read("services", "list", "--enabled", "--format=value(config.name)").split()
-        for service in (f"{name}.googleapis.com" for name in SERVICES):
-            if service not in enabled:
-                self._change("services", "enable", service)
-        # It may read the secrets below and nothing else: the project's default account may edit everything.
-        if self._find("iam", "service-accounts", "describe", self._account) is None:
-            title = "--display-name=Scenario evaluation scheduler"
-            self._change("iam", "service-accounts", "create", self.config.function_name, title)
-        return ",".join(f"{name}={self._secret(name)}:{self._prepare_secret(name)}" for name in self.deployment.secrets)
-
-    def deploy(self, staged: Path, code_digest: str, secrets: str) -> str:
+    def deploy(self, staged: Path, code_digest: str) -> str:
         """Deploys code or settings, whichever changed, and returns the function's URL; an empty one in a dry run."""
+        self.report.begin("Prepare Google Cloud: services, account, secrets")
+        secrets = self._prepare()
+        self.report.begin("Deploy the function to Cloud Run")
         config, name = self.config, self.config.function_name
         options = [
             f"--region={config.google_cloud_region}",
@@ -88,9 +90,12 @@ class CloudRun:
             self._change("run", "services", "update", name, *options)
         else:
             say("nothing has changed since it was deployed")
-        return "" if self.is_dry_run else self._describe("value(status.url)") or ""
+        return "" if self.report.is_dry_run else self._describe("value(status.url)") or ""
 
-    def destroy_old_secrets(self) -> None:
+    def write_settings(self) -> None:
+        """Has nothing to write: they are deployed."""
+
+    def clean_up(self) -> None:
         """Destroys superseded versions: they should open nothing any more. A rolled-back deployment makes its own."""
         for secret in map(self._secret, self.deployment.secrets):
             for version in (self._versions(secret) or [])[1:]:
@@ -98,6 +103,7 @@ class CloudRun:
 
     def remove(self) -> None:
         """Removes service, secrets and account."""
+        self.report.begin("Remove the function from Google Cloud")
         region = f"--region={self.config.google_cloud_region}"
         name = self.config.function_name
         # All lists come first: one that cannot be read must not pass for an empty one.
@@ -111,6 +117,22 @@ class CloudRun:
                 self._change("secrets", "delete", secret)
         if self._account in accounts:
             self._change("iam", "service-accounts", "delete", self._account)
+
+    def _prepare(self) -> str:
+        """Enables the services, creates the account and the secrets; returns those with their versions, for gcloud."""
+        enabled = self._read("services", "list", "--enabled", "--format=value(config.name)").split()
+        for service in (f"{name}.googleapis.com" for name in SERVICES):
+            if service not in enabled:
+                self._change("services", "enable", service)
+        # It may read the secrets below and nothing else: the project's default account may edit everything.
+        if self._find("iam", "service-accounts", "describe", self._account) is None:
+            title = "--display-name=Scenario evaluation scheduler"
+            self._change("iam", "service-accounts", "create", self.config.function_name, title)
+        return ",".join(f"{name}={self._secret(name)}:{self._prepare_secret(name)}" for name in self.deployment.secrets)
+
+    @property
+    def _account(self) -> str:
+        return f"{self.config.function_name}@{self.config.google_cloud_project}.iam.gserviceaccount.com"
 
     def _secret(self, name: str) -> str:
         return f"{self.config.function_name}-{name}"
@@ -150,8 +172,7 @@ class CloudRun:
         return found and found.strip()
 
     def _change(self, *words: str, given: str = "") -> str:
-        say(f"{'would run: ' if self.is_dry_run else '$'}{shlex.join(self._command(words))}")
-        return "" if self.is_dry_run else self._read(*words, given=given)
+        return "" if self.report.would_run(self._command(words)) else self._read(*words, given=given)
 
     def _command(self, words: Sequence[str]) -> list[str]:
         return ["gcloud", *words, f"--project={self.config.google_cloud_project}", "--quiet"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from shared.deployment.http_call import describe_problem
-from shared.deployment.report import CheckError, say
+from shared.deployment.report import CheckError, Report, say
 from shared.deployment.settings import Deployment
 
 SUPABASE = Path("supabase")
@@ -38,18 +38,28 @@ class TargetDatabase:
 
     deployment: Deployment
     environment: Mapping[str, str]
-    is_dry_run: bool
+    report: Report
     sleep: Callable[[float], None] = time.sleep
 
-    def check(self, *, view: bool) -> None:
-        """Checks that it accepts the password and can hold the scheduler, and the application's view if asked to."""
+    def check(self) -> None:
+        """Checks that it accepts the password and can hold the scheduler."""
         try:
             fault = self._run(EXTENSIONS)
         except CheckError as error:
             fault = f"{error}"
         if fault:
             raise CheckError(f"DATABASE_URL: {fault}")
-        if view and (fault := self._view_fault()):
+
+    def check_view(self) -> None:
+        """Checks the mentors' view, as it is or as it would be once the first migration made or accepted it."""
+        text = ""
+        if not self._has("to_regprocedure('public.scheduler_mentors_view_fault()')"):
+            first, second = (path.read_text(encoding="utf-8") for path in MIGRATIONS[:2])
+            if MIGRATIONS[0].name.partition("_")[0] not in self._applied_versions():
+                text = first
+            # It begins with the function that looks. The transaction ends with the session, so nothing of this stays.
+            text = "begin;" + text + second.partition("\n$$;\n")[0] + "\n$$;\n"
+        if fault := self._run(text + "select public.scheduler_mentors_view_fault()"):
             raise CheckError(fault)
 
     def check_installed(self) -> None:
@@ -69,7 +79,7 @@ class TargetDatabase:
                 (copies / f"{version}_of_others.sql").touch()
         # include-all: theirs may be younger than ours.
         options = ["--include-all", "--yes", f"--workdir={folder}", f"--remote={self._url}"]
-        push = ["supabase", "db", "push", *options, *(["--dry-run"] if self.is_dry_run else [])]
+        push = ["supabase", "db", "push", *options, *(["--dry-run"] if self.report.is_dry_run else [])]
         with subprocess.Popen(
             push,
             env=self._environment(),
@@ -84,20 +94,20 @@ class TargetDatabase:
             needed = "if it knows no --remote: it has to be version 3 or newer"
             raise CheckError(f"the Supabase CLI could not apply them ({needed})")
         # A hosted project notices by itself; others may not.
-        if not self.is_dry_run:
+        if not self.report.is_dry_run:
             self._run("notify pgrst, 'reload schema'")
 
     def prepare_schedule(self) -> None:
         """Has a new schedule begin with its next slot, so that none of today is caught up under it."""
         schedule = str(self.deployment.config.schedule)
-        if self._would(f"let the schedule {schedule} begin with its next slot, if it is a new one"):
+        if self.report.would(f"let the schedule {schedule} begin with its next slot, if it is a new one"):
             return
         is_new = self._run("select scheduler.prepare_schedule(:'schedule')", schedule=schedule) == "t"
         say("the schedule is new: the first slot from now on is the first to run" if is_new else "the schedule stays")
 
     def connect(self, function_url: str) -> None:
         """Has the database call the function, once at first as it will every minute, and waits for the answer."""
-        if self._would("keep its URL and the first invoke token in Vault, schedule the cron jobs, and dispatch once"):
+        if self.report.would("keep its URL and an invoke token in Vault, schedule the cron jobs, and dispatch once"):
             return
         config = self.deployment.config
         token = config.scheduler_invoke_tokens[0].get_secret_value()
@@ -132,7 +142,7 @@ class TargetDatabase:
         if not self._is_installed():
             say("nothing is installed")
             return
-        if self._would("take URL and token out of Vault, end the cron jobs, and delete what is kept of its calls"):
+        if self.report.would("take URL and token out of Vault, end the cron jobs, delete what is kept of its calls"):
             return
         # A call that pg_net is sending ends within the time budget; its answer is deleted once it is there.
         ended = self._until_found("select 1 where scheduler.disconnect() = 0")
@@ -142,8 +152,7 @@ class TargetDatabase:
 
     def delete_data(self) -> None:
         """Removes what the migrations made, but the first one: the mentors' table and view are the application's."""
-        if self.is_dry_run:
-            say("would run supabase/uninstall.sql")
+        if self.report.would("run supabase/uninstall.sql"):
             return
         versions = ",".join(path.name.partition("_")[0] for path in MIGRATIONS[1:])
         self._run((SUPABASE / "uninstall.sql").read_text(encoding="utf-8"), versions=versions)
@@ -152,20 +161,6 @@ class TargetDatabase:
         """Prints schedule and next slot, last run, cron jobs and calls."""
         if self._is_installed():
             say(*self._run((SUPABASE / "state.sql").read_text(encoding="utf-8")).splitlines())
-
-    def _view_fault(self) -> str:
-        """Returns what is wrong with the mentors' view, or would be once the first migration made or accepted it."""
-        text = ""
-        if not self._has("to_regprocedure('public.scheduler_mentors_view_fault()')"):
-            first, second = (path.read_text(encoding="utf-8") for path in MIGRATIONS[:2])
-            if MIGRATIONS[0].name.partition("_")[0] not in self._applied_versions():
-                text = first
-            # It begins with the function that looks. The transaction ends with the session, so nothing of this stays.
-            text = "begin;" + text + second.partition("\n$$;\n")[0] + "\n$$;\n"
-        try:
-            return self._run(text + "select public.scheduler_mentors_view_fault()")
-        except CheckError as error:
-            return f"{error}"
 
     def _applied_versions(self) -> list[str]:
         if not self._has("to_regclass('supabase_migrations.schema_migrations')"):
@@ -185,11 +180,6 @@ class TargetDatabase:
                 return found
             self.sleep(0.5)
         return ""
-
-    def _would(self, act: str) -> bool:
-        if self.is_dry_run:
-            say(f"would {act}")
-        return self.is_dry_run
 
     def _run(self, text: str, token: str = "", /, **variables: str) -> str:
         """Runs SQL with psql's variables, which are no secrets, and returns what it finds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from shared.config import ScenarioEvaluationConfig, UpTo1000, Url
 from shared.errors import ConfigError
 from shared.fingerprint import OF_TELEMETRY
 from shared.scenario_types import load
-from shared.version import VERSION
 
 # Recording and answering after a time budget, with room for a call to the database that takes as long as it may
 # (shared.database.TIMEOUT_SECONDS); pg_net gives up after fifteen seconds.
@@ -89,7 +87,10 @@ class ContainerSettings(DeploymentSettings):
     function_url: Url | None = None
 
 
-TARGETS: Final[Mapping[str, type[DeploymentSettings]]] = {"cloud-run": CloudRunSettings, "container": ContainerSettings}
+TARGETS: Final[Mapping[str, type[CloudRunSettings | ContainerSettings]]] = {
+    "cloud-run": CloudRunSettings,
+    "container": ContainerSettings,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +105,6 @@ class Sources:
     def merged(self) -> dict[str, str]:
         """Returns the settings in effect."""
         return {**self.file, **{name: text for name, text in self.environment.items() if text}}
-
-    @property
-    def container_path(self) -> Path:
-        """Returns where a container's own settings are kept: beside the file, and named after it."""
-        return Path(f"{self.path or Path('.env').absolute()}.container")
 
     def origin(self, name: str) -> str:
         """Returns which of the two a setting comes from."""
@@ -129,9 +125,28 @@ class Sources:
 class Deployment:
     """Checked settings, and the function's own as text by name: those without secrets, and its secrets."""
 
-    config: DeploymentSettings
+    config: CloudRunSettings | ContainerSettings
     environment: Mapping[str, str]
     secrets: Mapping[str, str]
+    sources: Sources
+
+    def targets(self, function: tuple[str, str]) -> list[str]:
+        """Returns lines that say which database, project and function this is about, and where each was set.
+
+        Args:
+            function: where it is, empty where it is nowhere yet, and the setting that says so.
+        """
+        url = urlsplit(self.database_url)
+        targets = {
+            "database": (f"{url.netloc}{url.path}", "DATABASE_URL"),
+            "project": (self.config.supabase_url, "SUPABASE_URL"),
+            "function": function,
+        }
+        return [
+            f"{what:9}{where} ({name} from {self.sources.origin(name)})"
+            for what, (where, name) in targets.items()
+            if where
+        ]
 
     @property
     def database_url(self) -> str:
@@ -144,47 +159,14 @@ class Deployment:
     def database_password(self) -> str:
         return unquote(urlsplit(self.config.database_url.get_secret_value()).password or "")
 
-    def facts(self, sources: Sources) -> dict[str, str]:
-        """Returns what deploy.sh works with, by name; what is not set is empty."""
-        facts, command = {"target": "\n".join(self.describe_target(sources))}, ""
-        if isinstance(self.config, CloudRunSettings):
-            where = f"--region={self.config.google_cloud_region} --project={self.config.google_cloud_project}"
-            command = f"gcloud run services update-traffic {self.config.function_name} --to-latest {where}"
-        elif isinstance(self.config, ContainerSettings):
-            path = str(sources.container_path)
-            image = self.config.image or f"scenario-evaluation-scheduler:{VERSION}"
-            command = f"docker run --rm --env-file {shlex.quote(path)} --publish 8080:8080 {image}"
-            facts |= {"image": image, "pushed_image": self.config.image or "", "container_path": path}
-            facts |= {"function_url": self.config.function_url or ""}
-            facts |= {"has_one_token": "" if len(self.config.scheduler_invoke_tokens) > 1 else "yes"}
-        return facts | {"serve_command": command}
 
-    def describe_target(self, sources: Sources) -> list[str]:
-        """Returns which database, project and function this is about, and where each is set."""
-        config, url = self.config, urlsplit(self.database_url)
-        targets = [
-            ("database", f"{url.netloc}{url.path}", "DATABASE_URL"),
-            ("project", config.supabase_url, "SUPABASE_URL"),
-        ]
-        if isinstance(config, CloudRunSettings):
-            where = f"{config.function_name} in {config.google_cloud_project}, {config.google_cloud_region}"
-            targets.append(("function", where, "GOOGLE_CLOUD_PROJECT"))
-        elif isinstance(config, ContainerSettings) and config.function_url:
-            targets.append(("function", config.function_url, "FUNCTION_URL"))
-        return [f"{what:9}{where} ({name} from {sources.origin(name)})" for what, where, name in targets]
-
-    def in_docker_format(self) -> str:
-        """Returns the function's settings, each as a line that `docker run --env-file` takes as it is."""
-        return "".join(f"{name}={text}\n" for name, text in sorted({**self.environment, **self.secrets}.items()))
-
-
-def check(target: str, environment: Mapping[str, str], example: Mapping[str, str]) -> Deployment:
+def check(target: str, sources: Sources, example: Mapping[str, str]) -> Deployment:
     """Checks all settings of a deployment; what has to be set must not be what stands in `.env.example`.
 
     Raises:
         ConfigError: names every missing or bad setting at once, and no secret's value.
     """
-    kind = TARGETS[target]
+    kind, environment = TARGETS[target], sources.merged
     required = sorted(name.upper() for name, field in kind.model_fields.items() if field.is_required())
     unchanged = [name for name in required if environment.get(name) and environment[name] == example.get(name)]
     problems = [f"{name}: still what .env.example holds" for name in unchanged]
@@ -204,4 +186,4 @@ def check(target: str, environment: Mapping[str, str], example: Mapping[str, str
         raise ConfigError([f"{name}: expected one line, as a container's environment file holds" for name in broken])
     is_secret = {name: own.get(name, bool(_SECRETS_OF_TELEMETRY.fullmatch(name))) for name in values}
     secrets = {name: values.pop(name) for name, yes in is_secret.items() if yes}
-    return Deployment(config, values, secrets)
+    return Deployment(config, values, secrets, sources)

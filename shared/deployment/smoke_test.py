@@ -28,6 +28,21 @@ def describe(fingerprint: Fingerprint) -> str:
     return f"code {fingerprint.code_digest[:12]}, settings {fingerprint.settings_digest[:12]}"
 
 
+def check_secret_key(deployment: Deployment, client: httpx.Client) -> None:
+    """Raises CheckError unless the Data API accepts the key."""
+    url, key = deployment.config.supabase_url, deployment.config.supabase_secret_key.get_secret_value()
+    # An opaque key is no bearer token; a legacy one is both.
+    headers = {"apikey": key} | ({} if key.startswith("sb_") else {"Authorization": f"Bearer {key}"})
+    try:
+        answer = send(client, "GET", f"{url}/rest/v1/", headers=headers, timeout=20)
+    except CheckError as error:
+        raise CheckError(f"SUPABASE_URL: {error}") from error
+    if answer.status_code in (401, 403):
+        raise CheckError(f"SUPABASE_SECRET_KEY: refused by {url} ({describe_problem(answer, deployment.secrets)})")
+    if answer.status_code == 404:
+        raise CheckError(f"SUPABASE_URL: {url} has no Data API at /rest/v1/ (404)")
+
+
 def _describe_old(expected: Fingerprint, body: dict[str, Any]) -> str:
     """Returns what is known, from its answer, of a function that is not the one that was deployed."""
     if "code_digest" not in body:

@@ -27,6 +27,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
         EVALUATION_BATCH_SIZE="20",
         SCENARIO_ENGINE_TOKEN=deployer.engine.token,
         FUNCTION_START_SECONDS="1",
+        FUNCTION_MAX_INSTANCES="3",
     )
     settings, before = deployer.env_file.read_text(), await deployer.snapshot()
     deployer.cloud.changes.clear()
@@ -51,7 +52,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
         f"gcloud run services update-traffic {FUNCTION}",
         "gcloud secrets versions destroy 1",
     ], "a new revision without a new build"
-    assert deployer.service.env["EVALUATION_BATCH_SIZE"] == "20"
+    assert (deployer.service.env["EVALUATION_BATCH_SIZE"], deployer.service.options["max-instances"]) == ("20", "3")
     assert "the schedule is new" in deployed
     assert {run["trigger"] for run in await deployer.invocations()} == {"manual"}, "the smoke test"
     assert deployer.engine.acts == {}

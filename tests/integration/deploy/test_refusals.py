@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 from urllib.parse import quote
 
 from tests.emulator.staging import ROOT
@@ -73,14 +74,18 @@ async def test_a_password_with_special_characters_is_understood(deployer: Deploy
     assert not re.search("s#w|rd[?]|p%40s", said)
 
 
-def test_invalid_arguments_are_refused() -> None:
+def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
     for arguments, problem in (
-        (["--target", "moon"], "expected cloud-run or container, found moon"),
-        (["--target"], "--target: expected a value"),
-        (["--yes"], "go with --uninstall"),
-        (["--frobnicate"], "found --frobnicate"),
-        (["--env-file", "/nowhere"], "/nowhere cannot be read"),
+        (["--target", "moon"], "argument --target: invalid choice: 'moon' (choose from 'cloud-run', 'container')"),
+        (["--target"], "argument --target: expected one argument"),
+        (["--yes"], "--delete-data and --yes go with --uninstall"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
     ):
         refused = subprocess.run([ROOT / "deploy.sh", *arguments], capture_output=True, text=True)
-        assert (refused.returncode, refused.stdout.count("==")) == (1, 0)
-        assert problem in refused.stderr
+        assert (refused.returncode, refused.stdout.count("==")) == (2, 0)
+        assert f"deploy.sh: error: {problem}" in refused.stderr
+    argv: list[str | Path] = [ROOT / "deploy.sh", "--env-file", "nowhere"]
+    refused = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    assert f"{tmp_path}/nowhere: cannot be read" in refused.stderr
+    helped = subprocess.run([ROOT / "deploy.sh", "--help"], capture_output=True, text=True, check=True)
+    assert "--rotate-tokens      replace the callers' tokens" in helped.stdout
