@@ -66,7 +66,7 @@ async def evaluate_now(services: Services, request: BatchRequest, key: str | Non
         expected = "expected a key, so that a repeated request notifies no user twice; a dry run needs none"
         raise RequestError(422, "idempotency_key_missing", f"Idempotency-Key: {expected}", field="Idempotency-Key")
     await services.table.refresh(services.reader_database)
-    await check_types(services, request.scenario_types)
+    check_types(services.table.scenarios, request.scenario_types)
     check_dry_run(services, dry_run=request.dry_run)
 
     deadline = Deadline(config.time_budget_seconds)

@@ -13,6 +13,7 @@ from functions.runs.slice import process_open_runs
 from shared.deadline import Deadline
 from shared.errors import DatabaseError, RequestError
 from shared.invocation import Invocation
+from shared.scenario_config import Scenarios
 
 REFUSALS = {
     "other_request": (422, "idempotency_key_reused", "Idempotency-Key", "this key was used for another request"),
@@ -54,7 +55,13 @@ async def start_run(
     if request.include_unknown and request.retry_of is None:
         detail = "include_unknown: expected only together with retry_of"
         raise RequestError(422, "invalid_field", detail, field="include_unknown")
-    await check_types(services, request.scenario_types, is_retry=request.retry_of is not None)
+    is_retry = request.retry_of is not None
+    try:
+        check_types(services.table.scenarios, request.scenario_types, is_retry=is_retry)
+    except RequestError:
+        # By the table as it is now.
+        await services.table.refresh(services.reader_database)
+        check_types(services.table.scenarios, request.scenario_types, is_retry=is_retry)
     await _check_dry_run_of_retry(services, request)
     deadline = Deadline(services.config.time_budget_seconds)
     members = request.model_dump(mode="json")
@@ -103,20 +110,11 @@ async def start_run(
             return invocation, True
 
 
-async def check_types(services: Services, chosen: list[str] | None, *, is_retry: bool = False) -> None:
-    """Refuses scenario types that are not enabled (422 `invalid_field`), and a request for all of none (409).
-
-    What is about to be refused is compared with the table as it is now. Raises DatabaseError.
-    """
-    table = services.table
-    if not (table.scenarios.enabled_types() or is_retry) or not set(chosen or ()) <= set(
-        table.scenarios.enabled_types()
-    ):
-        await table.refresh(services.reader_database)
-    enabled = table.scenarios.enabled_types()
+def check_types(scenarios: Scenarios, chosen: list[str] | None, *, is_retry: bool = False) -> None:
+    """Refuses scenario types that are not enabled: 422 `invalid_field`, or where none is 409 `no_enabled_scenarios`."""
+    enabled = scenarios.enabled_types()
     if not enabled and not is_retry:
-        detail = "expected an enabled scenario type, found all switched off"
-        raise RequestError(409, "no_enabled_scenarios", detail)
+        raise RequestError(409, "no_enabled_scenarios", "expected an enabled scenario type, found all switched off")
     if unknown := [name for name in chosen or () if name not in enabled]:
         detail = f"scenario_types: expected some of {', '.join(enabled)}, found {', '.join(unknown[:5])}"
         raise RequestError(422, "invalid_field", detail, field="scenario_types")

@@ -33,7 +33,7 @@ BatchMentors = Annotated[list[Id], Field(min_length=1, max_length=MAX_BATCH_MENT
 class RequestShape(BaseModel):
     """A JSON object or a query; members that it does not name are refused."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class RunRequest(RequestShape):

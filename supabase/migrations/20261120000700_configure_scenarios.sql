@@ -3,7 +3,7 @@
 
 create table public.scenario_evaluation_config (
   -- For editors of tables, which want a primary key; the key is the pair below.
-  id bigint primary key generated always as identity,
+  id uuid primary key default gen_random_uuid(),
   scenario_type text not null,
   -- Holds for mentors with the segment 'org:NAME'; null: for all mentors.
   organization text,
@@ -48,7 +48,10 @@ $$;
 create function scheduler.restart_schedules_of_type() returns trigger
 language plpgsql set search_path = '' as $$
 begin
-  if tg_op = 'DELETE' or new.enabled is not false then
+  if tg_op = 'DELETE'
+     or new.enabled is not false
+     or (new.scenario_type, new.organization) is distinct from (old.scenario_type, old.organization)
+  then
     update public.scenario_evaluation_config
        set due_after = clock_timestamp()
      where scenario_type = old.scenario_type and organization is not null;
@@ -62,7 +65,8 @@ create trigger stamp_scenario_config before insert or update of scenario_type, o
 on public.scenario_evaluation_config
 for each row execute function scheduler.stamp_scenario_config();
 
-create trigger restart_schedules_of_type after update of enabled or delete on public.scenario_evaluation_config
+create trigger restart_schedules_of_type after update of scenario_type, organization, enabled or delete
+on public.scenario_evaluation_config
 for each row when (old.organization is null and old.enabled is false)
 execute function scheduler.restart_schedules_of_type();
 
@@ -110,21 +114,38 @@ $$;
 -- if it fired after its mark and not after the slot, so a fire that fell into a slot without a run is due at the next one.
 -- p_fires: [{"scenario_type", "organization", "fired_at"}, …]: the latest fire at or before the slot, of each schedule in force. A
 -- row that is not among them is switched off, or unusable: what fires meanwhile is not caught up.
+-- A row that another transaction is changing is left for the next slot: an editor's transaction, which may stay open for hours,
+-- holds up no run, and the two cannot deadlock.
 -- Returns [["SCENARIO_TYPE", "ORGANIZATION" or null], …].
 create function scheduler.take_due_scenarios(p_slot timestamptz, p_fires jsonb) returns jsonb
 language sql volatile set search_path = '' as $$
-  with waiting as (
-    select c.id, c.scenario_type, c.organization
-      from jsonb_to_recordset(p_fires) as fire (scenario_type text, organization text, fired_at timestamptz)
-      join public.scenario_evaluation_config as c
-        on c.scenario_type = fire.scenario_type and c.organization is not distinct from fire.organization
-     where fire.fired_at <= c.due_after
+  with fire as (
+    select * from jsonb_to_recordset(p_fires) as fire (scenario_type text, organization text, fired_at timestamptz)
+  ), taken as (
+    select c.id
+      from public.scenario_evaluation_config as c
+     where c.schedule is not null
+       and c.due_after < p_slot
+       and not exists (
+         select from fire
+          where fire.scenario_type = c.scenario_type
+            and fire.organization is not distinct from c.organization
+            and fire.fired_at <= c.due_after
+       )
+       for no key update skip locked
   ), raised as (
     update public.scenario_evaluation_config as c
        set due_after = p_slot
-     where c.schedule is not null and c.due_after < p_slot and c.id not in (select id from waiting)
+      from taken
+     where c.id = taken.id
+    returning c.scenario_type, c.organization
   )
-  select coalesce(jsonb_agg(jsonb_build_array(scenario_type, organization)), '[]') from waiting
+  select coalesce(jsonb_agg(jsonb_build_array(fire.scenario_type, fire.organization)), '[]')
+    from fire
+   where not exists (
+     select from raised
+      where raised.scenario_type = fire.scenario_type and raised.organization is not distinct from fire.organization
+   )
 $$;
 
 revoke all on function

@@ -56,7 +56,7 @@ language sql volatile set search_path = '' as $$
 $$;
 
 -- What one slice is given to enumerate and to finish, the oldest first: all that is open, but not more than 50 runs, nor more
--- chosen users than about a megabyte of ids, whatever waits. The scheduled run, of which there is one at most, comes first,
+-- chosen users and configurations than about a megabyte, whatever waits. The scheduled run, of which there is one at most, comes first,
 -- however many manual runs wait. What needs a slice comes before what only waits for its batches,
 -- which any slice works on; so each slice takes some of what needs one away, and the next slice gets the others.
 create function scheduler.open_for_a_slice() returns setof public.scheduler_invocations
@@ -66,7 +66,7 @@ language sql stable set search_path = '' as $$
       select waiting.id, sum(waiting.size) over (order by waiting.position) - waiting.size as size_before
         from (
           select open.id,
-                 case when open.enumeration_done then 0 else pg_column_size(open.request) end as size,
+                 case when open.enumeration_done then 0 else pg_column_size(open.request) + pg_column_size(open.config) end as size,
                  row_number() over (
                    order by open.trigger <> 'schedule', open.enumeration_done and exists (
                      select from public.scheduler_invocation_batches as b
@@ -190,12 +190,17 @@ begin
          where idempotency_key = scheduler.slot_key(p_due_slot)
            and not jsonb_path_exists(config, '$.scenarios.types[*] ? (@.enabled == true)');
       else
-        -- Either the slot is already there, or the one scheduled run that may be open is still open.
+        -- Either the slot is already there, or the one scheduled run that may be open is still open. A skipped slot takes no
+        -- schedule: those are due at the next slot that opens a run, and in no retry of this one.
         insert into public.scheduler_invocations
           (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope, error_code,
            end_is_logged)
         values
-          (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, 'skipped', p_due_slot, v_now, v_now, p_config,
+          (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, 'skipped', p_due_slot, v_now, v_now,
+           jsonb_set(p_config, '{scenarios,not_due}', (
+             select coalesce(jsonb_agg(jsonb_build_array(fire -> 'scenario_type', fire -> 'organization')), '[]')
+               from jsonb_array_elements(p_fires) as fire
+           )),
            scheduler.slot_key(p_due_slot), 'overlap', true)
         on conflict (idempotency_key) do nothing;
         v_opened := found;

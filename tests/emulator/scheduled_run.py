@@ -51,7 +51,7 @@ select
       where coalesce(jsonb_array_length(scenario -> 'segments'), 0) = 0
          or mentor.segments && array(select jsonb_array_elements_text(scenario -> 'segments'))
     ))
-    from jsonb_array_elements(invocation.config -> 'scenario_types') as scenario
+    from jsonb_array_elements(invocation.config -> 'scenarios' -> 'types') as scenario
     where coalesce((scenario -> 'enabled')::boolean, true)
   )
 from public.scheduler_invocations as invocation
