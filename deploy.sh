@@ -26,8 +26,8 @@ case " $* " in *' --help '* | *' -h '*) sed -n '2,/^$/s/^# \{0,1\}//p' deploy.sh
 
 # The project's own Python, or one that is made here, with what reads the settings.
 for python in .venv/bin/python build/deploy-venv/bin/python; do
-  ! "$python" -c 'import cronsim, dotenv, httpx, pydantic_settings' 2>/dev/null ||
-    exec "$python" -m shared.deployment "$called_from" "$@"
+  ! "$python" -c 'import sys, importlib.util as i; sys.exit(not all(map(i.find_spec, sys.argv[1:])))' \
+    cronsim dotenv httpx pydantic_settings 2>/dev/null || exec "$python" -m shared.deployment "$called_from" "$@"
 done
 echo 'deploy.sh: installing what reads the settings into build/deploy-venv (first use only)'
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || ! python3 -m venv build/deploy-venv; then

@@ -18,7 +18,9 @@ from shared.errors import ConfigError
 
 def main() -> None:
     """Carries out what is asked for; a problem ends the program with 1, an unknown option with 2."""
-    parser = argparse.ArgumentParser(prog="deploy.sh", add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="deploy.sh", usage="see ./deploy.sh --help", add_help=False, allow_abbrev=False
+    )
     parser.add_argument("called_from", type=Path)
     parser.add_argument("--target", choices=TARGETS, default="cloud-run")
     parser.add_argument("--env-file", type=Path)

@@ -143,15 +143,8 @@ class Installation:
     def _check_target(self, *checks: Callable[[], None]) -> None:
         """Until its end nothing is changed; all that is wrong is reported together."""
         self.report.begin("Check credentials, database and project")
-        of_key = partial(check_secret_key, self.deployment, self.client)
-        every: list[Callable[[], None]] = [of_key, self._target.check, self._database.check, *checks]
-        problems = []
-        for passes in every:
-            try:
-                passes()
-            except CheckError as error:
-                problems.append(f"{error}")
-        _stop_on(problems)
+        problems = _problems_of(partial(check_secret_key, self.deployment, self.client), self._target.check)
+        _stop_on(problems + (_problems_of(self._database.check) or _problems_of(*checks)))
         say("they are as they have to be")
 
     def _check_rotation(self) -> None:
@@ -236,6 +229,16 @@ class Installation:
         print('Type "uninstall" to continue: ', end="", flush=True)
         if sys.stdin.readline().strip() != "uninstall":
             raise CheckError("nothing was done")
+
+
+def _problems_of(*checks: Callable[[], None]) -> list[str]:
+    problems = []
+    for check_one in checks:
+        try:
+            check_one()
+        except CheckError as error:
+            problems.append(f"{error}")
+    return problems
 
 
 def _stop_on(problems: list[str]) -> None:
