@@ -30,6 +30,9 @@ class Schedule:
     def __post_init__(self) -> None:
         CronSim(self.expression, datetime.now(self.timezone))
 
+    def __str__(self) -> str:
+        return " ".join([*self.expression.split(), self.timezone.key])
+
     def current_and_next(self, now: datetime) -> tuple[datetime, datetime]:
         """Returns the latest fire time at or before an aware time and the earliest one after it, both in UTC."""
         # In steps of UTC: adding to a local time would be wrong in the hour that occurs twice.

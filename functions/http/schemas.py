@@ -234,6 +234,9 @@ class ScenarioConfigs(Shape):
 class Health(Shape):
     status: Literal["ok"]
     version: str
+    code_digest: str | None = Field(default=None, description="Of the deployed code. To callers with a token.")
+    settings_digest: str | None = Field(default=None, description="Of the settings in effect. To callers with a token.")
+    schedule: str | None = Field(default=None, description="Cron expression and time zone. To callers with a token.")
 
 
 class LastRun(Shape):
