@@ -24,7 +24,7 @@ CONFIG = make_config(
     EVALUATION_SCHEDULE="30 2 * * *",
     EVALUATION_TIMEZONE=ZONE.key,
     SCENARIO_TYPES=json.dumps(
-        [{"type": name} for name in ("nightly", "weekly", "monthly", "yearly", "changed", "switched")]
+        [{"type": name} for name in ("daily", "weekly", "monthly", "yearly", "changed", "switched")]
     ),
     MISSED_SLOT_MAX_GAP_HOURS="12",
     INVOCATION_EXPIRES_AFTER_HOURS="168",
@@ -53,18 +53,18 @@ $do$
 ROWS = """
 insert into public.scenario_evaluation_config (scenario_type, organization, schedule) values
   ('weekly', null, '15 2 * * 0'), ('monthly', null, '0 12 1 * *'), ('yearly', null, '30 2 31 10 *'),
-  ('changed', null, '0 1 * * 1'), ('switched', null, '0 1 * * 4'), ('nightly', 'Oslo', '0 0 15 * *')
+  ('changed', null, '0 1 * * 1'), ('switched', null, '0 1 * * 4'), ('daily', 'Oslo', '0 0 15 * *')
 """
 MONDAY, WEDNESDAY, THURSDAY, SUNDAY = 0, 2, 3, 6
 CHANGED_ON = date(2026, 6, 8)
-# By what is scheduled, on which nights' slots it is due if every slot opens a run: the first slots after the fires.
+# By what is scheduled, at which days' slots it is due if every slot opens a run: the first slots after the fires.
 DUE_ON: dict[str, Callable[[date], bool]] = {
-    "weekly": lambda night: night.weekday() == SUNDAY,
-    "monthly": lambda night: night.day == 2,
-    "yearly": lambda night: (night.month, night.day) == (10, 31),
-    "changed": lambda night: night.weekday() == (WEDNESDAY if night > CHANGED_ON else MONDAY),
-    "switched": lambda night: night.weekday() == THURSDAY,
-    "Oslo's nightly": lambda night: night.day == 15,
+    "weekly": lambda day: day.weekday() == SUNDAY,
+    "monthly": lambda day: day.day == 2,
+    "yearly": lambda day: (day.month, day.day) == (10, 31),
+    "changed": lambda day: day.weekday() == (WEDNESDAY if day > CHANGED_ON else MONDAY),
+    "switched": lambda day: day.weekday() == THURSDAY,
+    "Oslo's daily": lambda day: day.day == 15,
 }
 
 
@@ -89,8 +89,8 @@ SKIPPED, MISSED, TOO_LATE = "skipped", "missed", "too late"
 OPENS_A_RUN = (OPENED, LATE, DELETED)
 CERTAIN = {
     **dict.fromkeys(EDITS, MISSED),
-    **dict.fromkeys((day + DAY for day in EDITS), OPENED),
-    # The clock changes on these nights; the yearly type is due on two others, of which one is skipped.
+    **dict.fromkeys((each + DAY for each in EDITS), OPENED),
+    # The clock changes on these days. The yearly type is due on the last of them; a year before, its slot is skipped.
     **dict.fromkeys((date(2026, 3, 29), date(2026, 10, 25), date(2027, 3, 28), date(2027, 10, 31)), OPENED),
     **dict.fromkeys((date(2026, 10, 30), date(2026, 11, 1)), OPENED),
     date(2026, 10, 31): SKIPPED,
@@ -99,19 +99,19 @@ CERTAIN = {
 }
 
 
-def nights() -> Iterator[tuple[date, str]]:
-    """Yields each night and what happens to its slot, seeded; now and then a fortnight passes without a call."""
+def days() -> Iterator[tuple[date, str]]:
+    """Yields each day and what happens to its slot, seeded; now and then a fortnight passes without a call."""
     random, before, paused_until = Random(25), MISSED, FIRST
     for number in range((LAST - FIRST).days + 1):
-        night = FIRST + number * DAY
+        day = FIRST + number * DAY
         if random.random() < 0.01:
-            paused_until = night + 14 * DAY
+            paused_until = day + 14 * DAY
         (fate,) = random.choices([OPENED, LATE, DELETED, SKIPPED, MISSED, TOO_LATE], weights=[70, 5, 5, 10, 5, 5])
-        fate = CERTAIN.get(night, MISSED if night < paused_until else fate)
+        fate = CERTAIN.get(day, MISSED if day < paused_until else fate)
         # Only a run that is open keeps the next slot from opening one.
         if fate == SKIPPED and before not in (OPENED, LATE, SKIPPED):
             fate = OPENED
-        yield night, (before := fate)
+        yield day, (before := fate)
 
 
 class Simulation:
@@ -123,16 +123,16 @@ class Simulation:
         self._processes = [Process(worker, CONFIG) for _ in range(2)]
         self._open: str | None = None
 
-    async def set_clock(self, night: date, hour: int) -> datetime:
-        now = datetime(night.year, night.month, night.day, hour, 5, tzinfo=ZONE)
+    async def set_clock(self, day: date, hour: int) -> datetime:
+        now = datetime(day.year, day.month, day.day, hour, 5, tzinfo=ZONE)
         await self._core.owner.run("update scheduler.simulated set clock = %s", now)
         return now
 
-    async def play(self, night: date, fate: str) -> tuple[set[str], set[str]] | None:
+    async def play(self, day: date, fate: str) -> tuple[set[str], set[str]] | None:
         """Returns what was evaluated for a mentor of no organization, and for one of Oslo; None: nothing was."""
         if fate == MISSED:
             return None
-        now = await self.set_clock(night, {LATE: 13, TOO_LATE: 16}.get(fate, 4))
+        now = await self.set_clock(day, {LATE: 13, TOO_LATE: 16}.get(fate, 4))
         if fate != SKIPPED and self._open:
             await self._worker.cancel(self._open)
             self._open = None
@@ -143,7 +143,7 @@ class Simulation:
             assert slot.invocation is None or slot.invocation.status == "skipped"
             return None
         assert slot.invocation
-        assert slot.invocation.scheduled_for.astimezone(ZONE).date() == night
+        assert slot.invocation.scheduled_for.astimezone(ZONE).date() == day
         (work,) = slot.open
         self._open = work.id
         if fate == DELETED:
@@ -162,22 +162,22 @@ async def test_each_fire_of_two_years_is_due_exactly_once(core: SqlCore, worker:
     await simulation.set_clock(FIRST, 0)
     await core.owner.run(ROWS)
     fired, met, runs = set[str](), Counter[tuple[str, str]](), 0
-    for night, fate in nights():
-        fired_now = {name for name, is_due_on in DUE_ON.items() if is_due_on(night)}
-        if OFF[0] < night <= OFF[1]:
+    for day, fate in days():
+        fired_now = {name for name, is_due_on in DUE_ON.items() if is_due_on(day)}
+        if OFF[0] < day <= OFF[1]:
             fired_now.discard("switched")
         met.update((name, fate) for name in fired_now)
         fired |= fired_now
-        evaluated = await simulation.play(night, fate)
+        evaluated = await simulation.play(day, fate)
         if evaluated:
-            due = fired - {"Oslo's nightly"}
-            expected = due | {"nightly"}, due | {"nightly"} if "Oslo's nightly" in fired else due
-            assert evaluated == expected, (night, fate)
+            due = fired - {"Oslo's daily"}
+            expected = due | {"daily"}, due | {"daily"} if "Oslo's daily" in fired else due
+            assert evaluated == expected, (day, fate)
             fired, runs = set(), runs + 1
-        if night in EDITS:
-            await simulation.set_clock(night, 12)
-            await core.owner.run(EDITS[night].sql)
-            fired -= EDITS[night].restarted
+        if day in EDITS:
+            await simulation.set_clock(day, 12)
+            await core.owner.run(EDITS[day].sql)
+            fired -= EDITS[day].restarted
     assert runs > 500
     # The story is one: all happens to slots at which something is due.
     fates = {OPENED, LATE, DELETED, SKIPPED, MISSED, TOO_LATE}
