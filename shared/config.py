@@ -33,7 +33,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from shared.errors import ConfigError
 from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioTypes
-from shared.schedule import Schedule, parse_schedule
+from shared.schedule import Schedule, cron_expression
 
 # A slice needs this long after its time budget to record what it has and to answer.
 RECORDING_MARGIN_SECONDS = 10
@@ -202,10 +202,6 @@ def _timezone_name(text: str) -> str:
     raise ValueError(f"expected an IANA time zone such as Europe/Oslo, found {text!r}")
 
 
-def _cron_expression(text: str) -> str:
-    return parse_schedule(text, ZoneInfo("UTC")).expression
-
-
 def _refuse_underscores(value: object) -> object:
     """Refuses `5_0`, which pydantic would read as 50."""
     if isinstance(value, str) and "_" in value:
@@ -291,7 +287,7 @@ class ScenarioEvaluationConfig(Settings):
     scheduler_invoke_tokens: _Tokens = Field(exclude=True)
     scheduler_admin_tokens: _AdminTokens = Field(exclude=True)
     scenario_types: ScenarioTypes = Field(DEFAULT_SCENARIO_TYPES, exclude=True)  # recorded as the table overrides them
-    evaluation_schedule: Annotated[str, AfterValidator(_cron_expression)] = "0 2 * * *"
+    evaluation_schedule: Annotated[str, AfterValidator(cron_expression)] = "0 2 * * *"
     evaluation_timezone: Annotated[str, AfterValidator(_timezone_name)] = "UTC"
     empty_roster: Literal["failed", "success"] = "failed"
     evaluation_batch_size: UpTo1000 = 500

@@ -58,6 +58,11 @@ class EvaluationBatch:
         return self.deliveries >= SPLIT_FROM_DELIVERY and not self.is_poison
 
     @property
+    def mentors(self) -> int:
+        """Returns the number of mentors: in a retry one may be there twice, with and without a reason to skip it."""
+        return len({user.user_id for user in self.users})
+
+    @property
     def log_fields(self) -> dict[str, Any]:
         """Returns the fields by which a log line names this batch."""
         return {"invocation_id": self.invocation_id, "slot": self.scheduled_for, "batch_no": self.batch_no}

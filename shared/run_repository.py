@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database, Repository
 from shared.invocation import Invocation, InvocationDetail, ListedInvocation, Moment, Shape
-from shared.scenario_config import ScenarioTable
+from shared.scenario_table import ScenarioTable
 from shared.schedule import UsedSlot
 from shared.slice_repository import Canary, OpenInvocation
 

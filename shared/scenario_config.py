@@ -6,24 +6,23 @@ before it. `enabled = false` holds in whatever row. Thresholds and cooldowns of 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, PlainSerializer
 
-from shared.database import Database
 from shared.invocation import Shape
-from shared.logs import log_event
 from shared.sanitize import sanitize
 from shared.scenario_types import ScenarioType
-from shared.schedule import Schedule, parse_schedule
+from shared.schedule import Schedule, cron_expression
 
 ORGANIZATION_PREFIX = "org:"
 MAX_WARNINGS = 20
+NOT_SET = "it is taken as not set"
+UNKNOWN_TYPE = "expected a type of SCENARIO_TYPES; the row is ignored"
 
 Segments = Annotated[frozenset[str], PlainSerializer(sorted, return_type=list[str])]
 
@@ -41,6 +40,19 @@ class Rule(Shape):
     schedule: str | None = None
 
 
+class RuleInForce(NamedTuple):
+    """What holds for one mentor.
+
+    Args:
+        scheduled_by: the organization whose rule has the schedule; None: all mentors' rule, or none has one.
+    """
+
+    enabled: bool
+    segments: frozenset[str]
+    schedule: str | None
+    scheduled_by: str | None
+
+
 class Scenario(Rule):
     """A scenario type: the rule of all mentors, and the rules of organizations by name."""
 
@@ -52,9 +64,16 @@ class Scenario(Rule):
         names = sorted(s.removeprefix(ORGANIZATION_PREFIX) for s in segments if s.startswith(ORGANIZATION_PREFIX))
         return [*((name, self.organizations[name]) for name in names if name in self.organizations), (None, self)]
 
-    def is_on(self, segments: Collection[str]) -> bool:
-        """Returns whether it is enabled for a mentor in `segments`."""
-        return all(rule.enabled is not False for _, rule in self.rules_for(segments))
+    def rule_for(self, segments: Collection[str]) -> RuleInForce:
+        """Returns what its rules make together for a mentor in `segments`."""
+        rules = self.rules_for(segments)
+        scheduled_by, schedule = next(((name, rule.schedule) for name, rule in rules if rule.schedule), (None, None))
+        return RuleInForce(
+            enabled=all(rule.enabled is not False for _, rule in rules),
+            segments=next((rule.segments for _, rule in rules if rule.segments is not None), frozenset()),
+            schedule=schedule,
+            scheduled_by=scheduled_by,
+        )
 
 
 class Scenarios(Shape):
@@ -80,10 +99,10 @@ class Scenarios(Shape):
             name, organization = row["scenario_type"], row["organization"]
             where = name if organization is None else f"{name}, organization {organization}"
             if name not in scenarios:
-                warnings.append(f"{where}: expected a type of SCENARIO_TYPES; the row is ignored")
+                warnings.append(f"{where}: {UNKNOWN_TYPE}")
                 continue
-            rule, problems = _rule_of(row)
-            warnings += [f"{where}, {problem}; it is taken as not set" for problem in problems]
+            rule, problems = read_rule(row)
+            warnings += [f"{where}, {problem}" for problem in problems]
             if organization is None:
                 set_members = {member: value for member, value in rule if value is not None}
                 scenarios[name] = scenarios[name].model_copy(update=set_members)
@@ -94,9 +113,14 @@ class Scenarios(Shape):
         return cls(types=tuple(scenarios.values()), warnings=tuple(sanitize(text, limit=300) for text in warnings))
 
     def enabled_types(self, chosen: frozenset[str] | None = None) -> tuple[str, ...]:
-        """Returns the types that are enabled, of the chosen ones if any, in the configured order."""
+        """Returns the types that are enabled and due, of the chosen ones if any, in the configured order."""
+        not_due = (self.source or self).not_due
         return tuple(
-            each.type for each in self._frozen if each.enabled is not False and (chosen is None or each.type in chosen)
+            each.type
+            for each in self._frozen
+            if each.enabled is not False
+            and (each.type, None) not in not_due
+            and (chosen is None or each.type in chosen)
         )
 
     def types_for(self, segments: Collection[str], chosen: frozenset[str] | None = None) -> tuple[str, ...]:
@@ -112,7 +136,7 @@ class Scenarios(Shape):
         """Returns those of a retry's types that are off since its source was opened, for a mentor in `segments`."""
         if self.source is None:
             return ()
-        on = {each.type for each in self.types if each.is_on(segments)}
+        on = {each.type for each in self.types if each.rule_for(segments).enabled}
         return tuple(name for name in types if name not in on)
 
     def organizations_with_a_switch(self) -> list[str]:
@@ -137,26 +161,23 @@ class Scenarios(Shape):
 
 
 def _applies(scenario: Scenario, segments: Collection[str], not_due: Collection[tuple[str, str | None]]) -> bool:
-    rules = scenario.rules_for(segments)
-    if any(rule.enabled is False for _, rule in rules):
-        return False
-    wanted = next((rule.segments for _, rule in rules if rule.segments is not None), frozenset[str]())
-    scheduled_by = next((name for name, rule in rules if rule.schedule is not None), None)
-    return (scenario.type, scheduled_by) not in not_due and (not wanted or not wanted.isdisjoint(segments))
+    enabled, wanted, _, scheduled_by = scenario.rule_for(segments)
+    is_due = (scenario.type, scheduled_by) not in not_due
+    return enabled and is_due and (not wanted or not wanted.isdisjoint(segments))
 
 
-def _rule_of(row: Mapping[str, Any]) -> tuple[Rule, list[str]]:
+def read_rule(row: Mapping[str, Any]) -> tuple[Rule, list[str]]:
     """Returns what a row says, without members that cannot be used, and what is wrong with those."""
     problems: list[str] = []
     segments, schedule = row["segments"], row["schedule"]
     if segments is not None and not all(isinstance(segment, str) for segment in segments):
-        problems.append(f"segments: expected texts, found {segments!r:.60}")
+        problems.append(f"segments: expected texts, found {segments!r:.60}; {NOT_SET}")
         segments = None
     if schedule is not None:
         try:
-            parse_schedule(schedule, ZoneInfo("UTC"))
+            cron_expression(schedule)
         except ValueError as error:
-            problems.append(f"schedule: {error}")
+            problems.append(f"schedule: {error}; {NOT_SET}")
             schedule = None
     return Rule(enabled=row["enabled"], segments=segments, schedule=schedule), problems
 
@@ -165,30 +186,3 @@ def _rule_of(row: Mapping[str, Any]) -> tuple[Rule, list[str]]:
 def latest_fire(schedule: str, timezone: str, slot: datetime) -> str:
     """Returns the schedule's latest fire time at or before the slot, in ISO 8601."""
     return Schedule(schedule, ZoneInfo(timezone)).current_and_next(slot)[0].isoformat()
-
-
-class ScenarioTable:
-    """The table as this process knows it; what opens a run is told the version, and returns another one instead."""
-
-    def __init__(self, types: tuple[ScenarioType, ...]) -> None:
-        self._types = types
-        self.version = ""  # of an empty table
-        self.rows: list[dict[str, Any]] = []
-        self.scenarios = Scenarios.resolve(types, [])
-
-    async def refresh(self, database: Database) -> None:
-        """Reads the table where it has changed; raises DatabaseError."""
-        self.learn(await database.call("scheduler_scenario_config", known_version=self.version))
-
-    def learn(self, table: dict[str, Any] | None) -> None:
-        """Takes over a version of the table; None: it has not changed."""
-        if table is None:
-            return
-        self.version, self.rows = table["version"], table["rows"]
-        self.scenarios = Scenarios.resolve(self._types, self.rows)
-        for warning in self.scenarios.warnings:
-            log_event("scenario_config_invalid", f"Row of scenario_evaluation_config: {warning}", level=logging.WARNING)
-
-    def recorded(self) -> dict[str, Any]:
-        """Returns what is frozen with a run that is opened now."""
-        return {"scenarios": self.scenarios.model_dump(mode="json", exclude_defaults=True)}

@@ -59,6 +59,11 @@ def parse_schedule(text: str, timezone: ZoneInfo) -> Schedule:
     raise ValueError(f"expected a cron expression of five fields, found {text!r}{problem}")
 
 
+def cron_expression(text: str) -> str:
+    """Returns the text if it is a cron expression; raises ValueError as `parse_schedule` does."""
+    return parse_schedule(text, ZoneInfo("UTC")).expression
+
+
 def to_slot(moment: datetime) -> datetime:
     """Cuts an aware time to its UTC minute."""
     return moment.astimezone(UTC).replace(second=0, microsecond=0)

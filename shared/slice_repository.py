@@ -13,7 +13,8 @@ from shared.config import ScenarioEvaluationConfig
 from shared.database import Database, Repository
 from shared.evaluations import MentorScenarios
 from shared.invocation import Cause, InvocationSummary, Shape
-from shared.scenario_config import Scenarios, ScenarioTable
+from shared.scenario_config import Scenarios
+from shared.scenario_table import ScenarioTable
 
 # Calls end with the time budget of their slice; a process that is short of CPU notices it late.
 PERMIT_MARGIN_SECONDS = 5.0

@@ -136,7 +136,7 @@ async def list_active_peer_mentors(
     )
 
 
-@router.post("/evaluation-batch", responses=problems(413, 415, 422, 502, 504))
+@router.post("/evaluation-batch", responses=problems(409, 413, 415, 422, 502, 504))
 async def evaluate_batch(
     services: Connected, request: BatchRequest, idempotency_key: KeyHeader = None
 ) -> schemas.BatchResults:

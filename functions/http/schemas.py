@@ -6,10 +6,12 @@ import re
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StrictBool
 
 from functions.runs.requests import Name, Note, Reason, RequestShape
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
+from shared.scenario_table import ScenarioConfig
+from shared.schedule import cron_expression
 
 StoredOutcome = Literal["triggered", "suppressed", "skipped", "failed"]
 # Beyond so many invocations only a cursor leads: the database steps over all that come before a page.
@@ -33,6 +35,10 @@ def _unquote(value: object) -> object:
     return value
 
 
+CronExpression = Annotated[str, Field(max_length=100), AfterValidator(cron_expression)]
+_NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Organization = Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_CONTROL_CHARACTERS)]
+Segment = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_CONTROL_CHARACTERS)]
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$"), BeforeValidator(_unquote)]
 MaxAgeHours = Annotated[float, Field(gt=0, le=24 * 366)]
 Cursor = Annotated[str, Field(max_length=300, description="`pagination.next_cursor` of the page before")]
@@ -192,6 +198,37 @@ class BatchResults(Shape):
     """One result for each pair."""
 
     results: list[PairResult]
+
+
+class ConfigQuery(RequestShape):
+    """Which row of a scenario type."""
+
+    organization: Organization | None = Field(
+        default=None, description="The row of mentors with the segment `org:NAME`; without it the row of all mentors."
+    )
+
+
+class ScenarioChange(RequestShape):
+    """The members to change; null: not set. Others keep their values."""
+
+    enabled: StrictBool | None = Field(default=None, description="False always holds, whatever another row says.")
+    segments: Annotated[list[Segment], Field(max_length=100)] | None = Field(
+        default=None, description="The type applies to mentors in one of these; without any to all."
+    )
+    schedule: CronExpression | None = Field(
+        default=None,
+        description="A cron expression in EVALUATION_TIMEZONE: due at the first slot at or after it fires.",
+    )
+
+
+class ScenarioConfigs(Shape):
+    """All scenario types, and the schedule whose slots they are evaluated at."""
+
+    evaluation_schedule: str
+    evaluation_timezone: str
+    data: list[ScenarioConfig] = Field(
+        description="Each type of SCENARIO_TYPES, followed by its organizations by name; then rows of other types."
+    )
 
 
 class Health(Shape):

@@ -154,7 +154,7 @@ class BatchWorker:
                 f"Batch {batch.batch_no} may crash its workers; split into the poison queue, one batch per user",
                 level=logging.WARNING,
                 **batch.log_fields,
-                mentors=len(batch.users),
+                mentors=batch.mentors,
                 deliveries=batch.deliveries,
             )
         return True

@@ -124,7 +124,7 @@ def _applicable(mentors: Iterable[ActivePeerMentor], enumeration: Enumeration, *
             applicable += _without(off, MentorScenarios(user_id, types, skip_reason))
         else:
             skip_reasons[NO_SCENARIO_APPLIES] += 1
-        if unusable_rows:
+        if unusable_rows and enabled:  # where no type is due, no row is of use
             skip_reasons[INVALID_SEGMENTS] += unusable_rows
     return SelectionPage(applicable, skip_reasons, cursor)
 

@@ -17,7 +17,7 @@ from shared.engine_client import EngineClient
 from shared.engine_protocol import protocol_of
 from shared.queue_repository import QueueRepository
 from shared.run_repository import RunRepository
-from shared.scenario_config import ScenarioTable
+from shared.scenario_table import ScenarioTable
 from shared.slice_repository import SliceRepository
 from shared.webhook import AlertWebhook
 

@@ -236,9 +236,10 @@ $$;
 
 -- What a run left unfinished, some p_mentors of them from after user p_after_user_id: failed, or not evaluated. Pairs that failed
 -- as outcome_unknown are left out, unless p_include_unknown.
--- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active, "organizations": of p_organizations}, …], "last_user_id": the last user of
--- the page, null when none is left, "remaining": the run's own enumeration, which may have been cut off}, or null when there is
--- no such run. One that was deleted still has its rows until they are pruned, and a retry under way continues.
+-- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active, "organizations": of p_organizations}, …],
+-- "last_user_id": the last user of the page, null when none is left, "remaining": the run's own enumeration, which may have been
+-- cut off}, or null when there is no such run. One that was deleted still has its rows until they are pruned, and a retry
+-- under way continues.
 -- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
 -- parts, and its users must not come a second time with the later of them.
 create function public.scheduler_unfinished(

@@ -18,6 +18,7 @@ REFUSALS_OF_VALID_DATA = {
     ("invalid_field", "page"),
     ("invalid_field", "retry_of"),
     ("invalid_field", "scenario_types"),
+    ("invalid_field", "schedule"),
     ("idempotency_key_missing", "Idempotency-Key"),
     ("idempotency_key_reused", "Idempotency-Key"),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
-from shared.scenario_config import ScenarioTable
+from shared.scenario_table import ScenarioTable
 from shared.slice_repository import SliceRepository
 
 from .sql_core import Worker

@@ -301,7 +301,8 @@ class SqlCore:
         key = f"slot:{due:%Y-%m-%dT%H:%MZ}" if trigger == "schedule" else f"key:{uuid4()}"
         insert = (
             "insert into public.scheduler_invocations"
-            " (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope, config)"
+            " (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope,"
+            " config)"
             " values (%s, %s, 'test', 'running', now(), now(), now() + interval '1 day', %s, %s) returning id::text"
         )
         invocation_id = str(await self.owner.value(insert, key, trigger, key, json.dumps(CONFIG)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from functions.runs.services import Services
 from shared.queue_repository import QueueRepository
 from shared.run_repository import RunRepository
-from shared.scenario_config import ScenarioTable
+from shared.scenario_table import ScenarioTable
 from shared.scenario_types import DEFAULT_SCENARIO_TYPES
 from shared.slice_repository import SliceRepository
 from tests.unit.environment import make_config
@@ -18,6 +19,8 @@ from tests.unit.functions.fake_engine import FakeEngine
 from tests.unit.functions.single_engine import SingleEngine
 
 SLOT = "2026-11-23T02:00:00+00:00"
+# What of a row of `scenario_evaluation_config` belongs to no version.
+STAMPS = ("updated_at", "updated_by", "due_after")
 RUN_ID = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a11"
 
 
@@ -81,6 +84,13 @@ def opened_now() -> dict[str, Any]:
     return slot_answer(opened=True, invocation=running, open=[open_row(enumeration_done=False)])
 
 
+def config_row(scenario_type: str, organization: str | None = None, **members: Any) -> dict[str, Any]:
+    """A row of `scenario_evaluation_config`; by default it sets nothing."""
+    usual: dict[str, Any] = dict.fromkeys(("enabled", "segments", "schedule"))
+    usual |= {"updated_at": SLOT, "updated_by": "berit", "due_after": SLOT}
+    return {"scenario_type": scenario_type, "organization": organization} | usual | members
+
+
 def make_services(database: FakeDatabase, engine: FakeEngine | SingleEngine, **settings: str) -> Services:
     """The clients of a process whose every call goes to these two."""
     config = make_config(**settings)
@@ -108,6 +118,7 @@ class FakeSql:
         self._waiting: list[dict[str, Any]] = []
         self._batches = 0
         self._opened: dict[str, dict[str, Any]] = {}
+        self.config_rows: list[dict[str, Any]] = []
         self.answers: dict[str, Any] = {
             "scheduler_open_slot": slot_answer(),
             "scheduler_open": self._open,
@@ -122,17 +133,10 @@ class FakeSql:
             "scheduler_get": self._get,
             "scheduler_active_mentors": self._active,
             "scheduler_last_success": {"clock": SLOT, "run": None},
+            "scheduler_scenario_config": lambda arguments: self._changed_config(arguments["known_version"]),
+            "scheduler_configure_scenario": self._configure,
         }
-        nothing = (
-            "scenario_config",
-            "release",
-            "end_slice",
-            "claim_alert",
-            "settle_alert",
-            "update",
-            "delete",
-            "unfinished",
-        )
+        nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished")
         self.answers |= dict.fromkeys(f"scheduler_{name}" for name in (*nothing, "evaluations_page"))
         self.database = FakeDatabase(
             rows, most_rows=most_rows, functions={name: partial(self._answer, name) for name in self.answers}
@@ -144,7 +148,22 @@ class FakeSql:
             raise answer
         return answer(arguments) if callable(answer) else answer
 
+    def _changed_config(self, known_version: str | None) -> dict[str, Any] | None:
+        said = [{name: row[name] for name in row if name not in STAMPS} for row in self.config_rows]
+        version = json.dumps(said) if said else ""
+        return None if version == known_version else {"version": version, "rows": list(self.config_rows)}
+
+    def _configure(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        key = arguments["scenario_type"], arguments["organization"]
+        rows = {(row["scenario_type"], row["organization"]): row for row in self.config_rows}
+        changed = arguments["changes"] | {"updated_by": arguments["updated_by"]}
+        rows[key] = rows.get(key, config_row(*key)) | changed
+        self.config_rows = [rows[each] for each in sorted(rows, key=lambda key: (key[0], key[1] or ""))]
+        return self._changed_config(None)
+
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if (changed := self._changed_config(arguments["scenario_version"])) is not None:
+            return {"outcome": "scenarios_changed", "invocation": None, "canary": None, "scenario_config": changed}
         retry_of = arguments["retry_of"]
         chosen = {"id": arguments["invocation_id"], "dry_run": arguments["dry_run"], "note": arguments["note"]}
         chosen["triggered_by"] = arguments["triggered_by"]
