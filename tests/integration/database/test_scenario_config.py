@@ -217,6 +217,14 @@ async def test_with_another_version_nothing_is_opened(installed: SqlCore, worker
     assert await opened(worker, scenario_version=table["version"])
 
 
+async def test_a_refused_request_still_finds_the_run_of_its_key(installed: SqlCore, worker: Worker) -> None:
+    run = await opened(worker, key="mine")
+    again = await ask(worker, key="mine", is_refused=True)
+    assert (again["outcome"], again["invocation"]["id"]) == ("same", run)
+    assert (await ask(worker, key="another", is_refused=True))["outcome"] == "types_refused"
+    assert await installed.owner.value("select count(*) from public.scheduler_invocations") == 1
+
+
 async def test_processes_with_different_versions_open_one_run(installed: SqlCore, worker: Worker) -> None:
     """With the newer version, and all know it afterwards."""
     due, _ = await installed.slots()
