@@ -47,11 +47,11 @@ def _describe_old(expected: Fingerprint, body: dict[str, Any]) -> str:
     """Returns what is known, from its answer, of a function that is not the one that was deployed."""
     if "code_digest" not in body:
         reason = "it knows no token of SCHEDULER_ADMIN_TOKENS, or is older than digests"
-        return f"version {body['version']}, which shows no digest: the old one still answers ({reason})"
+        return f"version {body['version']} without digests: still in service is the old one ({reason})"
     found = Fingerprint(*(f"{body.get(name)}" for name in asdict(expected)))
     pairs = zip(("code", "settings"), asdict(found).values(), asdict(expected).values(), strict=False)
     old = " and ".join(part for part, digest, wanted in pairs if digest != wanted)
-    return f"{describe(found)}: the old {old} still answer; the schedule in force is {found.schedule}"
+    return f"{describe(found)}: still in service is the old {old}, with the schedule {found.schedule}"
 
 
 @dataclass(frozen=True, slots=True)

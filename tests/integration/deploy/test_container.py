@@ -70,7 +70,7 @@ async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer
 
     deployer.write_settings(EVALUATION_SCHEDULE="30 4 * * *", FUNCTION_START_SECONDS="1")
     said = await deployer.refused("--target", "container", step="Try the function")
-    assert "the old settings still answer; the schedule in force is 0 2 * * * UTC" in said
+    assert "still in service is the old settings, with the schedule 0 2 * * * UTC" in said
     assert f"change that: docker run --rm --env-file {given}" in said
     await deployer.cloud.serve(container, environment(given), argv)
     assert "30 4 * * * UTC" in (await deployer.succeed("--target", "container")).partition("== State")[2]

@@ -38,7 +38,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
 
     deployer.service.pinned = True
     said = await deployer.refused(step="Try the function")
-    assert "the old settings still answer; the schedule in force is 0 2 * * * UTC" in said
+    assert "still in service is the old settings, with the schedule 0 2 * * * UTC" in said
     assert "schedule     0 2 * * * UTC, next slot due" in said
     (command,) = re.findall(r"change that: (gcloud .+)", said)
     path = {"PATH": str(deployer.cloud.bin)}
