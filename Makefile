@@ -17,7 +17,9 @@ NODE_STACK := $(STACK)/node_modules/.stack
 PYTHON_TOOLS := $(VENV)/.tools
 NODE_TOOLS := $(STACK)/node_modules/.tools
 NODE_PEERS := $(PEERS)/node_modules/.installed
-UV_INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
+# where the system has certificates, those: a proxy's own is among them
+UV_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),--system-certs)
+UV_INSTALL = $(UV) pip install --quiet --compile-bytecode $(UV_CERTS) --python $(BIN)/python
 NPM_INSTALL = npm install --no-save --loglevel=error --no-audit --no-fund
 MENTORS ?=
 ARGS ?=
