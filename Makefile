@@ -86,7 +86,7 @@ $(PYTHON_STACK): $(LOCK) $(STACK)/requirements.txt | $(UV)
 	@touch $@
 
 $(NODE_STACK): $(STACK)/package.json $(STACK)/package-lock.json
-	@command -v npm >/dev/null || { echo 'npm is needed for the binaries of PostgREST and of the Supabase CLI: install Node.js 18 or newer'; exit 1; }
+	@command -v npm >/dev/null || { echo 'npm is needed for the binaries of PostgREST and of the Supabase CLI: install Node.js 18 or newer' >&2; exit 1; }
 	@echo 'installing: PostgREST' >&2
 	@# not `npm ci`: it wants the lock to hold the binaries of every platform, npm puts in only this one's
 	@$(NPM_INSTALL) --prefix $(STACK) --omit=dev >/dev/null
@@ -103,7 +103,7 @@ $(NODE_TOOLS): $(NODE_STACK)
 	@touch $@
 
 $(NODE_PEERS): $(PYTHON_TOOLS) $(PEERS)/package.json $(PEERS)/package-lock.json tests/benchmarks/requirements.txt
-	@command -v wrk >/dev/null || { echo "wrk is needed for the benchmark: install Debian's package wrk"; exit 1; }
+	@command -v wrk >/dev/null || { echo "wrk is needed for the benchmark: install Debian's package wrk" >&2; exit 1; }
 	@echo 'installing: packages of the benchmark' >&2
 	@$(UV_INSTALL) -r $(LOCK) -r tests/benchmarks/requirements.txt
 	@$(NPM_INSTALL) --prefix $(PEERS) >/dev/null

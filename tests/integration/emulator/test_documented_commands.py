@@ -181,7 +181,8 @@ def clone() -> Iterator[Path]:
             (ROOT / "tests/emulator/node_modules", "tests/emulator/node_modules"),
         ):
             (clone / at).mkdir()
-            for entry in Path(installed).iterdir():
+            # but for make's marks, which are the clone's own
+            for entry in (entry for entry in Path(installed).iterdir() if not entry.name.startswith(".")):
                 (clone / at / entry.name).symlink_to(entry)
         subprocess.run(["make", "--touch", "--silent", "install"], cwd=clone, env=ALONE, check=True)
         yield clone
