@@ -53,6 +53,11 @@ select
     ))
     from jsonb_array_elements(invocation.config -> 'scenarios' -> 'types') as scenario
     where coalesce((scenario -> 'enabled')::boolean, true)
+      -- Where organizations have rules of their own, it cannot be counted so simply.
+      and not scenario ? 'organizations'
+      and not coalesce(invocation.config -> 'scenarios' -> 'not_due', '[]') @> jsonb_build_array(
+        jsonb_build_array(scenario ->> 'type', null)
+      )
   )
 from public.scheduler_invocations as invocation
 where invocation.id = %s
