@@ -127,15 +127,13 @@ class TargetDatabase:
             say(f"pg_net called it with the token from Vault; its answer: {answer}")
             return
         if not answer:
-            answer = "pg_net has sent nothing for a minute; is its worker running (select net.worker_restart())?"
-        elif answer == "401":
-            answer = "the function does not know the token that Vault holds (401)"
-        elif answer.isdigit():
+            raise CheckError("pg_net has sent nothing for a minute; is its worker running (net.worker_restart())?")
+        if answer == "401":
+            raise CheckError("the function does not know the token that Vault holds (401)")
+        if answer.isdigit():
             said = httpx.Response(int(answer), text=self._run(ANSWER, dispatch=number))
-            answer = f"the database's call was answered: {describe_problem(said, self.deployment.secrets)}"
-        else:
-            answer = f"the database's call was answered: {answer}"
-        raise CheckError(answer)
+            answer = describe_problem(said, self.deployment.secrets)
+        raise CheckError(f"the database's call was answered: {answer}")
 
     def disconnect(self) -> None:
         """Ends the database's calls, and deletes what is kept of them; the scheduler's tables stay."""

@@ -157,27 +157,27 @@ class Installation:
 
     def _stage(self) -> None:
         self.report.begin("Stage the function")
-        self.staged.mkdir()
+        self._staged.mkdir()
         for package in ("functions", "shared"):
             left_out = shutil.ignore_patterns("__pycache__", "deployment")
-            shutil.copytree(package, self.staged / package, ignore=left_out)
-        shutil.copy(LOCK, self.staged / "requirements.txt")
-        (self.staged / "main.py").write_text(MAIN, encoding="utf-8")
+            shutil.copytree(package, self._staged / package, ignore=left_out)
+        shutil.copy(LOCK, self._staged / "requirements.txt")
+        (self._staged / "main.py").write_text(MAIN, encoding="utf-8")
         say(f"version {VERSION}, {describe(self._fingerprint)}")
 
     @property
-    def staged(self) -> Path:
+    def _staged(self) -> Path:
         return self.work / "staged"
 
     @property
     def _fingerprint(self) -> Fingerprint:
         given = {**self.deployment.environment, **self.deployment.secrets}
-        return Fingerprint.of(self.deployment.config, given, self.staged)
+        return Fingerprint.of(self.deployment.config, given, self._staged)
 
     def _put_in_service(self) -> SmokeTest | None:
         """Deploys the function with the settings as they are, and has the database call it, if it is running."""
         target, expected = self._target, self._fingerprint
-        url = target.deploy(self.staged, expected.code_digest)
+        url = target.deploy(self._staged, expected.code_digest)
         if not url and not self.report.is_dry_run:
             return None
         smoke_test = SmokeTest(url, self.deployment, self.client)

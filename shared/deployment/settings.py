@@ -49,7 +49,7 @@ def _postgres_url(secret: SecretStr) -> SecretStr:
     # Encoded in part, or an @ in the query of a URL that is whole without it.
     if is_raw and re.search(r"%[0-9A-Fa-f]{2}|^[^@/?#]+@[^@/?#]+/[^@/?#]+\?", password):
         raise ValueError("the password can be read in two ways: write each @ / ? # % and space in it as %XX")
-    return SecretStr(f"postgresql://{user}:{quote(password if is_raw else unquote(password), safe='')}@{place}")
+    return SecretStr(f"postgresql://{user}:{quote(unquote(password), safe='')}@{place}")
 
 
 class DeploymentSettings(ScenarioEvaluationConfig):
