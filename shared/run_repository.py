@@ -20,6 +20,7 @@ from shared.slice_repository import Canary, OpenInvocation
 OpenOutcome = Literal[
     "opened",
     "scenarios_changed",
+    "types_refused",
     "same",
     "other_request",
     "deleted",
@@ -112,6 +113,7 @@ class RunRepository(Repository):
         triggered_by: str,
         requested_by: str | None,
         request_slice: bool,
+        is_refused: bool,
     ) -> OpenedRun:
         """Opens a manual run; `scenarios_changed`: the table of scenario types was another, and is known now.
 
@@ -122,6 +124,7 @@ class RunRepository(Repository):
             triggered_by: the name of the authenticated caller.
             requested_by: whom the request names.
             dry_run: the engine stores and sends nothing; a retry of a dry run is dry as well.
+            is_refused: the caller refuses to open it; an invocation that the key has opened before is returned.
             request_slice: the database requests a slice at once, because the caller does not wait for one.
         """
         answer = await self._database.call(
@@ -142,6 +145,7 @@ class RunRepository(Repository):
             engine_key_ttl_hours=self._config.engine_key_ttl_hours,
             time_budget_seconds=self._config.time_budget_seconds,
             request_slice=request_slice,
+            is_refused=is_refused,
         )
         self._table.learn(answer.get("scenario_config"))
         return OpenedRun.model_validate(answer)

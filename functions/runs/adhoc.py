@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC
 
 from functions.runs.evaluation_batch import run_evaluation_batch
-from functions.runs.manual import check_dry_run, check_types
+from functions.runs.manual import check_dry_run, refusal_of_types
 from functions.runs.peer_mentors import ActivePeerMentor, fetch_active_among
 from functions.runs.requests import BatchRequest
 from functions.runs.result_ledger import BatchResult
@@ -66,7 +66,8 @@ async def evaluate_now(services: Services, request: BatchRequest, key: str | Non
         expected = "expected a key, so that a repeated request notifies no user twice; a dry run needs none"
         raise RequestError(422, "idempotency_key_missing", f"Idempotency-Key: {expected}", field="Idempotency-Key")
     await services.table.refresh(services.reader_database)
-    check_types(services.table.scenarios, request.scenario_types)
+    if refusal := refusal_of_types(services.table.scenarios, request):
+        raise refusal
     check_dry_run(services, dry_run=request.dry_run)
 
     deadline = Deadline(config.time_budget_seconds)

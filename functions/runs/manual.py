@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 
-from functions.runs.requests import RunRequest
+from functions.runs.requests import BatchRequest, RunRequest
 from functions.runs.run_log import log_database_error, log_opened
 from functions.runs.services import Services
 from functions.runs.slice import process_open_runs
@@ -55,34 +55,30 @@ async def start_run(
     if request.include_unknown and request.retry_of is None:
         detail = "include_unknown: expected only together with retry_of"
         raise RequestError(422, "invalid_field", detail, field="include_unknown")
-    is_retry = request.retry_of is not None
-    try:
-        check_types(services.table.scenarios, request.scenario_types, is_retry=is_retry)
-    except RequestError:
-        # By the table as it is now.
-        await services.table.refresh(services.reader_database)
-        check_types(services.table.scenarios, request.scenario_types, is_retry=is_retry)
     await _check_dry_run_of_retry(services, request)
     deadline = Deadline(services.config.time_budget_seconds)
     members = request.model_dump(mode="json")
-    opened = await services.runs.open(
-        str(uuid.uuid4()),
-        request={name: members[name] for name in ("user_ids", "scenario_types", "include_unknown")},
-        request_hash=hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest(),
-        idempotency_key=idempotency_key,
-        dry_run=request.dry_run,
-        retry_of=members["retry_of"],
-        note=request.note,
-        reason=request.reason,
-        triggered_by=triggered_by,
-        requested_by=request.triggered_by,
-        request_slice=respond_async,
-    )
-    if opened.outcome == "scenarios_changed":
-        # The types are checked anew; nothing was opened.
-        return await start_run(
-            services, request, triggered_by, idempotency_key=idempotency_key, respond_async=respond_async
+    while True:
+        # By the table that the process knows: it is only asked for where it has changed.
+        refusal = refusal_of_types(services.table.scenarios, request)
+        opened = await services.runs.open(
+            str(uuid.uuid4()),
+            request={name: members[name] for name in ("user_ids", "scenario_types", "include_unknown")},
+            request_hash=hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest(),
+            idempotency_key=idempotency_key,
+            dry_run=request.dry_run,
+            retry_of=members["retry_of"],
+            note=request.note,
+            reason=request.reason,
+            triggered_by=triggered_by,
+            requested_by=request.triggered_by,
+            request_slice=respond_async,
+            is_refused=refusal is not None,
         )
+        if opened.outcome != "scenarios_changed":
+            break
+    if opened.outcome == "types_refused" and refusal is not None:
+        raise refusal
     invocation = opened.invocation
     if invocation is None:
         status, code, field, detail = REFUSALS[opened.outcome]
@@ -110,14 +106,20 @@ async def start_run(
             return invocation, True
 
 
-def check_types(scenarios: Scenarios, chosen: list[str] | None, *, is_retry: bool = False) -> None:
-    """Refuses scenario types that are not enabled: 422 `invalid_field`, or where none is 409 `no_enabled_scenarios`."""
+def refusal_of_types(scenarios: Scenarios, request: RunRequest | BatchRequest) -> RequestError | None:
+    """Returns the error for types that are not enabled: 422 `invalid_field`, or where none is 409.
+
+    A retry may be of types that are off: it skips them.
+    """
     enabled = scenarios.enabled_types()
-    if not enabled and not is_retry:
-        raise RequestError(409, "no_enabled_scenarios", "expected an enabled scenario type, found all switched off")
-    if unknown := [name for name in chosen or () if name not in enabled]:
+    if isinstance(request, RunRequest) and request.retry_of is not None:
+        return None
+    if not enabled:
+        return RequestError(409, "no_enabled_scenarios", "expected an enabled scenario type, found all switched off")
+    if unknown := [name for name in request.scenario_types or () if name not in enabled]:
         detail = f"scenario_types: expected some of {', '.join(enabled)}, found {', '.join(unknown[:5])}"
-        raise RequestError(422, "invalid_field", detail, field="scenario_types")
+        return RequestError(422, "invalid_field", detail, field="scenario_types")
+    return None
 
 
 def check_dry_run(services: Services, *, dry_run: bool) -> None:

@@ -9,6 +9,7 @@
 -- p_config: also which scenario types apply to whom, by version p_scenario_version of their table. A retry evaluates by its source's,
 -- and what has been switched off since is skipped.
 -- Returns {"outcome", "invocation", "canary", "engine_answered_recently", "work"}; the outcome is one of
+--   types_refused (by p_is_refused: the caller finds the request's types switched off, and the key stands for nothing),
 --   scenarios_changed (the table has another version, and is there as "scenario_config"; nothing was opened),
 --   opened, same (the key's invocation), other_request (the key stands for another request), deleted (the key's invocation was),
 --   retry_source_unknown, retry_source_open, retry_already_open, nothing_to_retry, retry_window_closed;
@@ -31,7 +32,8 @@ create function public.scheduler_open(
   p_engine_key_ttl_hours integer,
   p_time_budget_seconds integer,
   p_request_slice boolean,
-  p_scenario_version text
+  p_scenario_version text,
+  p_is_refused boolean
 ) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
 declare
@@ -59,6 +61,9 @@ begin
     return jsonb_build_object(
       'outcome', 'scenarios_changed', 'invocation', null, 'canary', null, 'scenario_config', v_scenario_config
     );
+  end if;
+  if p_is_refused then
+    return jsonb_build_object('outcome', 'types_refused', 'invocation', null, 'canary', null);
   end if;
 
   if p_retry_of is not null then
@@ -162,7 +167,7 @@ language sql stable set search_path = '' as $$
       'outcome', case p_known.id when p_invocation_id then 'opened' else 'same' end,
       'invocation', scheduler.describe_invocation(p_known.id),
       'canary', null
-    )
+    ) || case p_known.id when p_invocation_id then jsonb_build_object('work', scheduler.describe_work(p_known)) else '{}' end
   end
 $$;
 
@@ -236,9 +241,10 @@ $$;
 
 -- What a run left unfinished, some p_mentors of them from after user p_after_user_id: failed, or not evaluated. Pairs that failed
 -- as outcome_unknown are left out, unless p_include_unknown.
--- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active, "organizations": of p_organizations}, …], "last_user_id": the last user of
--- the page, null when none is left, "remaining": the run's own enumeration, which may have been cut off}, or null when there is
--- no such run. One that was deleted still has its rows until they are pruned, and a retry under way continues.
+-- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active, "organizations": of p_organizations}, …],
+-- "last_user_id": the last user of the page, null when none is left, "remaining": the run's own enumeration, which may have been
+-- cut off}, or null when there is no such run. One that was deleted still has its rows until they are pruned, and a retry
+-- under way continues.
 -- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
 -- parts, and its users must not come a second time with the later of them.
 create function public.scheduler_unfinished(
@@ -318,7 +324,7 @@ revoke all on function
 from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_open(
-    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean, text
+    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean, text, boolean
   ),
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),
@@ -327,7 +333,7 @@ revoke all on function
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_open(
-    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean, text
+    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean, text, boolean
   ),
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),

@@ -34,6 +34,7 @@ async def ask(worker: Worker, *, invocation_id: str | None = None, key: str | No
         "time_budget_seconds": 25,
         "request_slice": False,
         "scenario_version": "",
+        "is_refused": False,
     }
     run = invocation_id or str(uuid4())
     answer = await worker.call("open", invocation_id=run, idempotency_key=key, **{**usual, **asked})

@@ -24,7 +24,7 @@ CONFIG = make_config(
     EVALUATION_SCHEDULE="30 2 * * *",
     EVALUATION_TIMEZONE=ZONE.key,
     SCENARIO_TYPES=json.dumps(
-        [{"type": name} for name in ("nightly", "weekly", "monthly", "yearly", "changed", "switched")]
+        [{"type": name} for name in ("daily", "weekly", "monthly", "yearly", "changed", "switched")]
     ),
     MISSED_SLOT_MAX_GAP_HOURS="12",
     INVOCATION_EXPIRES_AFTER_HOURS="168",
@@ -53,18 +53,18 @@ $do$
 ROWS = """
 insert into public.scenario_evaluation_config (scenario_type, organization, schedule) values
   ('weekly', null, '15 2 * * 0'), ('monthly', null, '0 12 1 * *'), ('yearly', null, '30 2 31 10 *'),
-  ('changed', null, '0 1 * * 1'), ('switched', null, '0 1 * * 4'), ('nightly', 'Oslo', '0 0 15 * *')
+  ('changed', null, '0 1 * * 1'), ('switched', null, '0 1 * * 4'), ('daily', 'Oslo', '0 0 15 * *')
 """
 MONDAY, WEDNESDAY, THURSDAY, SUNDAY = 0, 2, 3, 6
 CHANGED_ON = date(2026, 6, 8)
-# By what is scheduled, on which days' slots it is due if every slot opens a run: the first slots after the fires.
+# By what is scheduled, at which days' slots it is due if every slot opens a run: the first slots after the fires.
 DUE_ON: dict[str, Callable[[date], bool]] = {
     "weekly": lambda day: day.weekday() == SUNDAY,
     "monthly": lambda day: day.day == 2,
     "yearly": lambda day: (day.month, day.day) == (10, 31),
     "changed": lambda day: day.weekday() == (WEDNESDAY if day > CHANGED_ON else MONDAY),
     "switched": lambda day: day.weekday() == THURSDAY,
-    "Oslo's nightly": lambda day: day.day == 15,
+    "Oslo's daily": lambda day: day.day == 15,
 }
 
 
@@ -89,8 +89,8 @@ SKIPPED, MISSED, TOO_LATE = "skipped", "missed", "too late"
 OPENS_A_RUN = (OPENED, LATE, DELETED)
 CERTAIN = {
     **dict.fromkeys(EDITS, MISSED),
-    **dict.fromkeys((day + DAY for day in EDITS), OPENED),
-    # The clock changes on these days; the yearly type is due on two others, of which one is skipped.
+    **dict.fromkeys((each + DAY for each in EDITS), OPENED),
+    # The clock changes on these days. The yearly type is due on the last of them; a year before, its slot is skipped.
     **dict.fromkeys((date(2026, 3, 29), date(2026, 10, 25), date(2027, 3, 28), date(2027, 10, 31)), OPENED),
     **dict.fromkeys((date(2026, 10, 30), date(2026, 11, 1)), OPENED),
     date(2026, 10, 31): SKIPPED,
@@ -170,8 +170,8 @@ async def test_each_fire_of_two_years_is_due_exactly_once(core: SqlCore, worker:
         fired |= fired_now
         evaluated = await simulation.play(day, fate)
         if evaluated:
-            due = fired - {"Oslo's nightly"}
-            expected = due | {"nightly"}, due | {"nightly"} if "Oslo's nightly" in fired else due
+            due = fired - {"Oslo's daily"}
+            expected = due | {"daily"}, due | {"daily"} if "Oslo's daily" in fired else due
             assert evaluated == expected, (day, fate)
             fired, runs = set(), runs + 1
         if day in EDITS:

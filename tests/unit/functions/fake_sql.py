@@ -164,6 +164,8 @@ class FakeSql:
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
         if (changed := self._changed_config(arguments["scenario_version"])) is not None:
             return {"outcome": "scenarios_changed", "invocation": None, "canary": None, "scenario_config": changed}
+        if arguments["is_refused"]:
+            return {"outcome": "types_refused", "invocation": None, "canary": None}
         retry_of = arguments["retry_of"]
         chosen = {"id": arguments["invocation_id"], "dry_run": arguments["dry_run"], "note": arguments["note"]}
         chosen["triggered_by"] = arguments["triggered_by"]

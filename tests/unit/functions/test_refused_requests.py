@@ -39,8 +39,9 @@ def check_refused(function: Function, response: httpx.Response, code: str, field
     status = {"malformed_json": 400, "unsupported_media_type": 415}.get(code, 422)
     problem = problem_in(response, status, code)
     assert problem.get("field", "").partition(".")[0].lower() == (field or "").lower()
-    # Scenario types are only refused by the table as it is now.
-    assert set(function.sql.called()) <= {"scheduler_scenario_config"}
+    # Scenario types are only refused by the table as it is now, and where the key stands for no run.
+    assert set(function.sql.called()) <= {"scheduler_scenario_config", "scheduler_open"}
+    assert all(opening["is_refused"] for opening in function.sql.all_arguments_of("scheduler_open"))
 
 
 @pytest.mark.parametrize(
