@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
@@ -182,7 +181,6 @@ def read_rule(row: Mapping[str, Any]) -> tuple[Rule, list[str]]:
     return Rule(enabled=row["enabled"], segments=segments, schedule=schedule), problems
 
 
-@lru_cache(maxsize=4096)
 def latest_fire(schedule: str, timezone: str, slot: datetime) -> str:
     """Returns the schedule's latest fire time at or before the slot, in ISO 8601."""
     return Schedule(schedule, ZoneInfo(timezone)).current_and_next(slot)[0].isoformat()

@@ -69,10 +69,15 @@ class ScenarioTable:
         changes: dict[str, Any],
         *,
         updated_by: str,
-    ) -> None:
-        """Changes the given members of a row, which is made where there is none; raises DatabaseError."""
+    ) -> bool:
+        """Changes the given members of a row, which is made where there is none; raises DatabaseError.
+
+        Returns False where there is none and the table is full.
+        """
         arguments = {"scenario_type": scenario_type, "organization": organization, "changes": changes}
-        self.learn(await database.call("scheduler_configure_scenario", **arguments, updated_by=updated_by))
+        table = await database.call("scheduler_configure_scenario", **arguments, updated_by=updated_by)
+        self.learn(table)
+        return table is not None
 
     def learn(self, table: dict[str, Any] | None) -> None:
         """Takes over a version of the table; None: it has not changed."""

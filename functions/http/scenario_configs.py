@@ -32,7 +32,7 @@ async def list_scenario_configs(services: Connected) -> schemas.ScenarioConfigs:
     )
 
 
-@router.put("/{scenario_type}", responses=problems(404, 413, 415, 422))
+@router.put("/{scenario_type}", responses=problems(404, 409, 413, 415, 422))
 async def configure_scenario(
     services: Connected,
     caller: Authenticated,
@@ -44,9 +44,14 @@ async def configure_scenario(
     if all(each.type != scenario_type for each in services.config.scenario_types):
         raise RequestError(404, "not_found", f"expected a type of SCENARIO_TYPES, found {scenario_type}")
     changes = change.model_dump(exclude_unset=True)
-    await services.table.configure(
+    if not changes:
+        raise RequestError(422, "invalid_field", "expected enabled, segments or schedule, found none of them")
+    is_changed = await services.table.configure(
         services.reader_database, scenario_type, query.organization, changes, updated_by=caller.name
     )
+    if not is_changed:
+        detail = "the table scenario_evaluation_config is full; delete rows that say nothing (docs/operations.md)"
+        raise RequestError(409, "too_many_rows", detail)
     key = (scenario_type, query.organization)
     return next(each for each in _entries(services) if (each.scenario_type, each.organization) == key)
 

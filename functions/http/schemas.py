@@ -6,7 +6,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from functions.runs.requests import Name, Note, Reason, RequestShape
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
@@ -37,7 +37,25 @@ def _unquote(value: object) -> object:
 
 CronExpression = Annotated[str, Field(max_length=100), AfterValidator(cron_expression)]
 _NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
-Organization = Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_CONTROL_CHARACTERS)]
+# As the table's constraint.
+MAX_CHARACTERS = 4_000
+
+
+def _organization(name: str) -> str:
+    if name.startswith("org:") or name != name.strip():
+        raise ValueError("expected the NAME of a segment org:NAME, without org: and without space around it")
+    return name
+
+
+def _bounded(segments: list[str]) -> list[str]:
+    if (length := sum(map(len, segments)) + len(segments)) > MAX_CHARACTERS:
+        raise ValueError(f"expected at most {MAX_CHARACTERS:,} characters in all, found {length:,}")
+    return segments
+
+
+Organization = Annotated[
+    str, Field(min_length=1, max_length=100, pattern=_NO_CONTROL_CHARACTERS), AfterValidator(_organization)
+]
 Segment = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_CONTROL_CHARACTERS)]
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$"), BeforeValidator(_unquote)]
 MaxAgeHours = Annotated[float, Field(gt=0, le=24 * 366)]
@@ -211,8 +229,10 @@ class ConfigQuery(RequestShape):
 class ScenarioChange(RequestShape):
     """The members to change; null: not set. Others keep their values."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     enabled: StrictBool | None = Field(default=None, description="False always holds, whatever another row says.")
-    segments: Annotated[list[Segment], Field(max_length=100)] | None = Field(
+    segments: Annotated[list[Segment], Field(max_length=100), AfterValidator(_bounded)] | None = Field(
         default=None, description="The type applies to mentors in one of these; without any to all."
     )
     schedule: CronExpression | None = Field(

@@ -20,8 +20,12 @@ create table public.scenario_evaluation_config (
   constraint scenario_is_configured_once unique nulls not distinct (scenario_type, organization),
   constraint scenario_type_is_bounded check (scenario_type ~ '^[A-Za-z0-9_.-]{1,100}$'),
   constraint organization_is_bounded check (char_length(organization) between 1 and 100),
-  constraint segments_are_bounded check (cardinality(segments) <= 100),
-  constraint schedule_is_bounded check (char_length(schedule) <= 100)
+  constraint organization_is_a_bare_name check (organization !~ '^(org:|\s)|\s$'),
+  constraint segments_are_bounded check (
+    cardinality(segments) <= 100 and char_length(array_to_string(segments, ',')) <= 4000
+  ),
+  constraint schedule_is_bounded check (char_length(schedule) <= 100),
+  constraint times_are_dates check (isfinite(updated_at) and isfinite(due_after) and due_after >= '2000-01-01 00:00Z')
 );
 alter table public.scenario_evaluation_config enable row level security;
 revoke all on public.scenario_evaluation_config from public, anon, authenticated, service_role;
@@ -41,6 +45,22 @@ begin
     new.due_after := clock_timestamp();
   end if;
   return new;
+end
+$$;
+
+-- What is frozen with each run, and read by each slice that enumerates, is bounded: 500 rows, 2 MB.
+create function scheduler.scenario_config_is_full() returns boolean
+language sql stable set search_path = '' as $$
+  select count(*) >= 500 from public.scenario_evaluation_config
+$$;
+
+create function scheduler.bound_scenario_config() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if (select count(*) > 500 from public.scenario_evaluation_config) then
+    raise exception 'scenario_evaluation_config: expected at most 500 rows' using errcode = 'check_violation';
+  end if;
+  return null;
 end
 $$;
 
@@ -64,6 +84,9 @@ $$;
 create trigger stamp_scenario_config before insert or update of scenario_type, organization, enabled, segments, schedule
 on public.scenario_evaluation_config
 for each row execute function scheduler.stamp_scenario_config();
+
+create trigger bound_scenario_config after insert on public.scenario_evaluation_config
+for each statement execute function scheduler.bound_scenario_config();
 
 create trigger restart_schedules_of_type after update of scenario_type, organization, enabled or delete
 on public.scenario_evaluation_config
@@ -92,12 +115,19 @@ language sql stable security definer set search_path = '' as $$
 $$;
 
 -- Changes the members of a row that p_changes has, of {"enabled", "segments", "schedule"}; null leaves one to the more general
--- row. p_organization null: the row of all organizations. p_updated_by: the authenticated caller. Returns the table.
+-- row. p_organization null: the row of all organizations. p_updated_by: the authenticated caller. Returns the table, or
+-- null where there is no such row and no room for one.
 create function public.scheduler_configure_scenario(
   p_scenario_type text, p_organization text, p_changes jsonb, p_updated_by text
 ) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 begin
+  if scheduler.scenario_config_is_full() and not exists (
+    select from public.scenario_evaluation_config
+     where scenario_type = p_scenario_type and organization is not distinct from p_organization
+  ) then
+    return null;
+  end if;
   perform set_config('scheduler.actor', p_updated_by, true);
   insert into public.scenario_evaluation_config as c (scenario_type, organization, enabled, segments, schedule)
   select p_scenario_type, p_organization, changed.enabled, changed.segments, changed.schedule
@@ -110,10 +140,11 @@ begin
 end
 $$;
 
--- Called where a slot opens a run: which schedules are not due at it, and the marks of all others are raised. A schedule is due
+-- Called where a slot opens a run: which schedules are not due at it, and the marks of the others are raised. A schedule is due
 -- if it fired after its mark and not after the slot, so a fire that fell into a slot without a run is due at the next one.
 -- p_fires: [{"scenario_type", "organization", "fired_at"}, …]: the latest fire at or before the slot, of each schedule in force. A
--- row that is not among them is switched off, or unusable: what fires meanwhile is not caught up.
+-- row that is not among them keeps its mark: the run is without it, which during a deployment may be because the process that opens
+-- the run does not know the type yet.
 -- A row that another transaction is changing is left for the next slot: an editor's transaction, which may stay open for hours,
 -- holds up no run, and the two cannot deadlock.
 -- Returns [["SCENARIO_TYPE", "ORGANIZATION" or null], …].
@@ -124,15 +155,9 @@ language sql volatile set search_path = '' as $$
   ), taken as (
     select c.id
       from public.scenario_evaluation_config as c
-     where c.schedule is not null
-       and c.due_after < p_slot
-       and not exists (
-         select from fire
-          where fire.scenario_type = c.scenario_type
-            and fire.organization is not distinct from c.organization
-            and fire.fired_at <= c.due_after
-       )
-       for no key update skip locked
+      join fire on fire.scenario_type = c.scenario_type and fire.organization is not distinct from c.organization
+     where c.schedule is not null and c.due_after < fire.fired_at
+       for no key update of c skip locked
   ), raised as (
     update public.scenario_evaluation_config as c
        set due_after = p_slot
@@ -140,7 +165,10 @@ language sql volatile set search_path = '' as $$
      where c.id = taken.id
     returning c.scenario_type, c.organization
   )
-  select coalesce(jsonb_agg(jsonb_build_array(fire.scenario_type, fire.organization)), '[]')
+  select coalesce(jsonb_agg(
+      jsonb_build_array(fire.scenario_type, fire.organization)
+      order by fire.scenario_type collate "C", fire.organization collate "C" nulls first
+    ), '[]')
     from fire
    where not exists (
      select from raised
@@ -149,7 +177,8 @@ language sql volatile set search_path = '' as $$
 $$;
 
 revoke all on function
-  scheduler.stamp_scenario_config(), scheduler.restart_schedules_of_type(), scheduler.changed_scenario_config(text),
+  scheduler.stamp_scenario_config(), scheduler.scenario_config_is_full(), scheduler.bound_scenario_config(),
+  scheduler.restart_schedules_of_type(), scheduler.changed_scenario_config(text),
   scheduler.take_due_scenarios(timestamptz, jsonb)
 from public, anon, authenticated, service_role;
 revoke all on function

@@ -143,6 +143,13 @@ async def refused_by_the_state_of_a_run(harness: Harness, catalogue: Catalogue) 
     for path, body in ((API, {}), (BATCH, {"user_ids": harness.mentors, "dry_run": True})):
         await catalogue.refused(409, "no_enabled_scenarios", "POST", path, json=body)
     await harness.execute(b"delete from public.scenario_evaluation_config where not enabled")
+    await harness.execute(
+        b"insert into public.scenario_evaluation_config (scenario_type, organization)"
+        b" select 'gone', n from generate_series(1, 500) as n"
+    )
+    configs = f"/api/v1/scenario-configs/{scenario_type}"
+    await catalogue.refused(409, "too_many_rows", "PUT", configs, json={"enabled": True})
+    await harness.execute(b"delete from public.scenario_evaluation_config where scenario_type = 'gone'")
 
 
 async def failed_by_the_database(harness: Harness, function: FunctionProcess, catalogue: Catalogue) -> None:

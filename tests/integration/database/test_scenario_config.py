@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import pytest
+from psycopg.errors import CheckViolation
 
 from shared.scenario_config import Scenarios
 from tests.unit.environment import make_config
@@ -98,7 +99,11 @@ async def test_every_change_of_what_rows_say_is_another_version(core: SqlCore, w
 async def test_a_raised_mark_is_no_change(core: SqlCore, worker: Worker) -> None:
     await insert(core, (SCENARIO, None, None))
     before = await worker.call("scenario_config", known_version="")
+    # Of a slot that is opened without the type, and of one with it.
+    fire = json.dumps([{"scenario_type": SCENARIO, "organization": None, "fired_at": "2026-11-01T00:00Z"}])
     await core.owner.value("select scheduler.take_due_scenarios(now(), '[]')")
+    assert await worker.call("scenario_config", known_version="") == before
+    await core.owner.value("select scheduler.take_due_scenarios(now(), %s)", fire)
     assert await worker.call("scenario_config", known_version=before["version"]) is None
     (row,) = (await worker.call("scenario_config", known_version=""))["rows"]
     assert row.pop("due_after") > before["rows"][0].pop("due_after")
@@ -192,6 +197,39 @@ async def test_a_new_row_counts_from_now_on(core: SqlCore, worker: Worker) -> No
     await configure(worker, schedule=WEEKLY)
     await configure(worker, "Oslo", enabled=False)
     assert await moved(core, at) == {(SCENARIO, None), (SCENARIO, "Oslo")}
+
+
+async def test_what_a_row_may_hold_is_bounded(core: SqlCore, worker: Worker) -> None:
+    """A run freezes all rows, and each slice that enumerates reads them."""
+    for values in (
+        "('x', 'org:north')",
+        "('x', ' north')",
+        "('x', 'north ')",
+        "('x', '')",
+        "('x y', null)",
+    ):
+        with pytest.raises(CheckViolation):
+            await core.owner.run(f"insert into {TABLE} (scenario_type, organization) values {values}")
+    for edit in (
+        "segments = array[repeat('x', 4001)]",
+        "segments = array_fill('x'::text, array[101])",
+        "schedule = repeat('1', 101)",
+        "due_after = 'infinity'",
+        "updated_at = '-infinity'",
+    ):
+        await insert(core, (SCENARIO, None, None))
+        with pytest.raises(CheckViolation):
+            await core.owner.run(f"{SET} {edit} where true")
+        await core.owner.run(f"truncate {TABLE}")
+    await core.owner.run(
+        f"insert into {TABLE} (scenario_type, organization) select 'x', n from generate_series(1, 500) as n"
+    )
+    with pytest.raises(CheckViolation):
+        await insert(core, (SCENARIO, None, None))
+    refused = {"scenario_type": SCENARIO, "organization": None, "changes": {"enabled": False}, "updated_by": "kari"}
+    assert await worker.call("configure_scenario", **refused) is None
+    changed = await worker.call("configure_scenario", **refused | {"scenario_type": "x", "organization": "7"})
+    assert len(changed["rows"]) == 500
 
 
 # Opening a run

@@ -74,7 +74,7 @@ async def test_a_wrong_parameter_is_named(function: Function, path: str, query: 
     check_refused(function, response, "invalid_field", query.partition("=")[0])
 
 
-@pytest.mark.parametrize("value", ["", "x" * 101, "a%0Ab", "%7F", "north&organization=north"])
+@pytest.mark.parametrize("value", ["", "x" * 101, "a%0Ab", "%7F", "org:a", "%20a", "a%20", "a&organization=a"])
 async def test_a_wrong_organization_is_named(function: Function, value: str) -> None:
     response = await send(function, "PUT", f"{CONFIG}?organization={value}", "{}")
     check_refused(function, response, "invalid_field", "organization")
@@ -165,9 +165,12 @@ ALMOST_IDS = [RUN_ID.replace("-", ""), f"urn:uuid:{RUN_ID}", f"{{{RUN_ID}}}", f"
             ("PUT", CONFIG, {"segments": [value]})
             for value in (None, "", 1, "x" * 201, "a\nb", "\x7f", "\x9f", "\ud800")
         ),
-        *(("PUT", CONFIG, {"segments": value}) for value in ("new", 1, ["x"] * 101)),
+        *(("PUT", CONFIG, {"segments": value}) for value in ("new", 1, ["x"] * 101, ["x" * 200] * 20)),
         *(("PUT", CONFIG, {"schedule": value}) for value in ("", "nightly", "0 2 * *", "0 0 2 * * *", "60 2 * * *", 2)),
-        *(("PUT", CONFIG, {"schedule": value}) for value in ("0 2 30 2 *", f"{'1,' * 50}1 * * * *", "0 2 * * \ud800")),
+        *(
+            ("PUT", CONFIG, {"schedule": value})
+            for value in ("0 2 30 2 *", "0 0 */3 2 6#5", f"{'1,' * 50}1 * * * *", "0 2 * * \ud800")
+        ),
     ],
     ids=lambda value: str(value)[:60].encode("ascii", "replace").decode(),
 )
