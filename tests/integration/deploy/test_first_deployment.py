@@ -85,7 +85,7 @@ async def break_off(deployer: Deployer) -> None:
     output = await deployer.refused(step="Prepare Google Cloud: services, account, secrets")
     assert "PERMISSION_DENIED" in output
     deployer.cloud.refuse, deployer.cloud.before_revision = None, falls_over
-    await deployer.refused(step="Deploy the function to Cloud Run")
+    assert "   ... 5 s\n" in await deployer.refused(step="Deploy the function to Cloud Run")
     deployer.cloud.before_revision = None
     deployer.cloud.changes.clear()
 
