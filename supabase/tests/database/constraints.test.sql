@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(47);
+select plan(49);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -73,6 +73,8 @@ insert into refused values
 
   ('scenario_type_is_bounded', $$update public.scenario_evaluation_config set scenario_type = 'a type'$$),
   ('organization_is_bounded', $$update public.scenario_evaluation_config set organization = ''$$),
+  ('organization_is_a_bare_name', $$update public.scenario_evaluation_config set organization = 'org:north'$$),
+  ('times_are_dates', $$update public.scenario_evaluation_config set due_after = 'infinity'$$),
   ('segments_are_bounded', $$update public.scenario_evaluation_config set segments = array_fill('x'::text, array[101])$$),
   ('schedule_is_bounded', $$update public.scenario_evaluation_config set schedule = repeat('*', 101)$$),
 

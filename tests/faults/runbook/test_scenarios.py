@@ -16,9 +16,10 @@ async def test_scenario_types_change_as_the_document_says(harness: Harness) -> N
 
     seen = await Operator(harness, incidents()[-1], function).follow("Changing scenario types")
 
-    before, off = seen.answers
+    before, off, weekly = seen.answers
     assert {each["effective"]["enabled"] for each in before["data"]} == {True}
     assert (off["effective"]["enabled"], off["updated_by"]) == (False, "admin")
+    assert (weekly["schedule"], weekly["enabled"]) == ("0 2 * * 1", False)
     run = await harness.run(function)
     assert (run["status"], await harness.recorded_pairs(run["id"])) == (
         "success",
