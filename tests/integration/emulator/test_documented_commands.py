@@ -52,6 +52,7 @@ RUN_ELSEWHERE = (
     ("docs/operations.md", "SCHEDULED_RUN=", "tests/faults/runbook/operator.py"),
     ("docs/operations.md", "## Where to look\n", "tests/faults/runbook/test_engine.py"),
     ("docs/operations.md", "## Changing scenario types\n", "tests/faults/runbook/test_scenarios.py"),
+    ("docs/operations.md", "## Erasing a person\n", "tests/integration/database/test_forget_users.py"),
     ("docs/operations.md", "## Ten incidents\n", "tests/faults/runbook/test_incidents.py"),
     ("README.md", "## Calling it by hand\n", "tests/integration/scheduled_runs/test_api_document.py"),
     ("docs/deployment.md", "connect.sql", "tests/integration/installation/test_connecting_by_hand.py"),
