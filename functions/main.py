@@ -16,6 +16,7 @@ from functions.runs.services import build_services
 from shared.auth import TokenCheck
 from shared.config import ScenarioEvaluationConfig
 from shared.errors import ConfigError
+from shared.fingerprint import Fingerprint
 from shared.logs import configure_logging, log_event
 
 try:
@@ -31,7 +32,12 @@ logging.captureWarnings(True)
 
 # Built for the first request that needs it: clients belong to the process and the event loop that use them.
 _services = cache(partial(build_services, CONFIG))
-_app = create_app(_services, TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.admin_tokens()))
+_app = create_app(
+    _services,
+    TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.admin_tokens()),
+    # Now, since the files may be replaced while the process goes on with what it has imported.
+    Fingerprint.of(CONFIG, os.environ),
+)
 
 
 async def handle_scheduled_invocation(request: Request) -> ASGIApp:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import idna
-from cronsim import CronSimError
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -33,8 +32,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from shared.errors import ConfigError
-from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioType, ScenarioTypes
-from shared.schedule import Schedule
+from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioTypes
+from shared.schedule import Schedule, cron_expression
 
 # A slice needs this long after its time budget to record what it has and to answer.
 RECORDING_MARGIN_SECONDS = 10
@@ -203,16 +202,6 @@ def _timezone_name(text: str) -> str:
     raise ValueError(f"expected an IANA time zone such as Europe/Oslo, found {text!r}")
 
 
-def _cron_expression(text: str) -> str:
-    try:
-        Schedule(text, ZoneInfo("UTC"))
-    except CronSimError as error:
-        raise ValueError(f"expected a cron expression of five fields, found {text!r}: {error}") from None
-    if len(text.split()) != 5:
-        raise ValueError(f"expected a cron expression of five fields, found {text!r}")
-    return text
-
-
 def _refuse_underscores(value: object) -> object:
     """Refuses `5_0`, which pydantic would read as 50."""
     if isinstance(value, str) and "_" in value:
@@ -297,8 +286,8 @@ class ScenarioEvaluationConfig(Settings):
     scenario_engine_token: _Secret = Field(exclude=True)
     scheduler_invoke_tokens: _Tokens = Field(exclude=True)
     scheduler_admin_tokens: _AdminTokens = Field(exclude=True)
-    scenario_types: ScenarioTypes = DEFAULT_SCENARIO_TYPES
-    evaluation_schedule: Annotated[str, AfterValidator(_cron_expression)] = "0 2 * * *"
+    scenario_types: ScenarioTypes = Field(DEFAULT_SCENARIO_TYPES, exclude=True)  # recorded as the table overrides them
+    evaluation_schedule: Annotated[str, AfterValidator(cron_expression)] = "0 2 * * *"
     evaluation_timezone: Annotated[str, AfterValidator(_timezone_name)] = "UTC"
     empty_roster: Literal["failed", "success"] = "failed"
     evaluation_batch_size: UpTo1000 = 500
@@ -358,18 +347,6 @@ class ScenarioEvaluationConfig(Settings):
         if self.engine_max_concurrency_total is None:
             return self.max_workers
         return min(self.max_workers, self.engine_max_concurrency_total // self.engine_max_concurrency - 1)
-
-    def scenario_types_for(self, segments: Collection[str], chosen: frozenset[str] | None = None) -> tuple[str, ...]:
-        """Returns the types, of the chosen ones, that apply to a mentor in `segments`, in the configured order."""
-        return tuple(scenario.type for scenario in self._enabled(chosen) if scenario.applies_to(segments))
-
-    def enabled_types(self, chosen: frozenset[str] | None = None) -> tuple[str, ...]:
-        """Returns the enabled scenario types, of the chosen ones if any, in the configured order."""
-        return tuple(scenario.type for scenario in self._enabled(chosen))
-
-    def _enabled(self, chosen: frozenset[str] | None) -> list[ScenarioType]:
-        types = self.scenario_types
-        return [scenario for scenario in types if scenario.enabled and (chosen is None or scenario.type in chosen)]
 
     def admin_tokens(self) -> list[tuple[str, str]]:
         """Returns the name and the token of each admin."""

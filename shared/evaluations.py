@@ -13,6 +13,7 @@ Outcome = Literal["triggered", "not_triggered", "suppressed", "skipped", "failed
 MENTOR_NOT_ACTIVE = "mentor_not_active"
 SCENARIO_NOT_APPLICABLE = "scenario_not_applicable"
 INVALID_SEGMENTS = "invalid_segments"
+SCENARIO_DISABLED = "scenario_disabled"
 # From so many deliveries on a batch may hold a user who kills its workers.
 SPLIT_FROM_DELIVERY = 3
 
@@ -55,6 +56,11 @@ class EvaluationBatch:
     def is_to_be_split(self) -> bool:
         """Returns whether it may crash its worker: two had it in hand and did not finish."""
         return self.deliveries >= SPLIT_FROM_DELIVERY and not self.is_poison
+
+    @property
+    def mentors(self) -> int:
+        """Returns the number of mentors: in a retry one may be there twice, with and without a reason to skip it."""
+        return len({user.user_id for user in self.users})
 
     @property
     def log_fields(self) -> dict[str, Any]:

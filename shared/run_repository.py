@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
-from shared.database import Repository
+from pydantic import BeforeValidator
+
+from shared.config import ScenarioEvaluationConfig
+from shared.database import Database, Repository
 from shared.invocation import Invocation, InvocationDetail, ListedInvocation, Moment, Shape
+from shared.scenario_table import ScenarioTable
 from shared.schedule import UsedSlot
-from shared.slice_repository import Canary
+from shared.slice_repository import Canary, OpenInvocation
 
 OpenOutcome = Literal[
     "opened",
+    "scenarios_changed",
+    "types_refused",
     "same",
     "other_request",
     "deleted",
@@ -27,12 +33,16 @@ OpenOutcome = Literal[
 
 
 class OpenedRun(Shape):
-    """The invocation is None unless the outcome is `opened` or `same`: the key's invocation was there already."""
+    """The invocation is None unless the outcome is `opened` or `same`: the key's invocation was there already.
+
+    `work`: what a slice needs of it, where this call opened it.
+    """
 
     outcome: OpenOutcome
     invocation: Invocation | None
     canary: Canary
     engine_answered_recently: bool = False
+    work: Annotated[OpenInvocation | None, BeforeValidator(OpenInvocation.from_row)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,10 @@ class LastSuccess:
 class RunRepository(Repository):
     """The records of all invocations, in the database."""
 
+    def __init__(self, database: Database, config: ScenarioEvaluationConfig, table: ScenarioTable) -> None:
+        super().__init__(database, config)
+        self._table = table
+
     async def open(
         self,
         invocation_id: str,
@@ -99,8 +113,9 @@ class RunRepository(Repository):
         triggered_by: str,
         requested_by: str | None,
         request_slice: bool,
+        is_refused: bool,
     ) -> OpenedRun:
-        """Opens a manual run.
+        """Opens a manual run; `scenarios_changed`: the table of scenario types was another, and is known now.
 
         Args:
             invocation_id: a new UUID, so that a call repeated after a lost answer finds what it opened itself.
@@ -109,6 +124,7 @@ class RunRepository(Repository):
             triggered_by: the name of the authenticated caller.
             requested_by: whom the request names.
             dry_run: the engine stores and sends nothing; a retry of a dry run is dry as well.
+            is_refused: the caller refuses to open it; an invocation that the key has opened before is returned.
             request_slice: the database requests a slice at once, because the caller does not wait for one.
         """
         answer = await self._database.call(
@@ -123,12 +139,15 @@ class RunRepository(Repository):
             reason=reason,
             triggered_by=triggered_by,
             requested_by=requested_by,
-            config=self._config.recorded_settings(),
+            config=self._config.recorded_settings() | self._table.recorded(),
+            scenario_version=self._table.version,
             expires_after_hours=self._config.invocation_expires_after_hours,
             engine_key_ttl_hours=self._config.engine_key_ttl_hours,
             time_budget_seconds=self._config.time_budget_seconds,
             request_slice=request_slice,
+            is_refused=is_refused,
         )
+        self._table.learn(answer.get("scenario_config"))
         return OpenedRun.model_validate(answer)
 
     async def list(

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
+from cronsim import CronSim, CronSimError
 
 MINUTE = timedelta(minutes=1)
 MOST_MISSED = 100
@@ -30,15 +31,12 @@ class Schedule:
     def __post_init__(self) -> None:
         CronSim(self.expression, datetime.now(self.timezone))
 
+    def __str__(self) -> str:
+        return " ".join([*self.expression.split(), self.timezone.key])
+
     def current_and_next(self, now: datetime) -> tuple[datetime, datetime]:
         """Returns the latest fire time at or before an aware time and the earliest one after it, both in UTC."""
-        # In steps of UTC: adding to a local time would be wrong in the hour that occurs twice.
-        just_after = (to_slot(now) + MINUTE).astimezone(self.timezone)
-        current = next(CronSim(self.expression, just_after, reverse=True))
-        following = next(CronSim(self.expression, current))
-        while following <= now:
-            current, following = following, next(CronSim(self.expression, following))
-        return current.astimezone(UTC), following.astimezone(UTC)
+        return _current_and_next(self, to_slot(now))
 
     def between(self, after: datetime, before: datetime) -> Iterator[datetime]:
         """Yields the fire times between two aware times, both excluded, in UTC, the latest first."""
@@ -46,6 +44,33 @@ class Schedule:
         while slot > after:
             yield slot
             slot = self.current_and_next(slot - MINUTE)[0]
+
+
+# Many rows have the same schedule, and are shown at the same time.
+@lru_cache(maxsize=4096)
+def _current_and_next(schedule: Schedule, slot: datetime) -> tuple[datetime, datetime]:
+    # In steps of UTC: adding to a local time would be wrong in the hour that occurs twice.
+    just_after = (slot + MINUTE).astimezone(schedule.timezone)
+    current = next(CronSim(schedule.expression, just_after, reverse=True))
+    following = next(CronSim(schedule.expression, current))
+    while following <= slot:
+        current, following = following, next(CronSim(schedule.expression, following))
+    return current.astimezone(UTC), following.astimezone(UTC)
+
+
+def cron_expression(text: str) -> str:
+    """Returns the text if it is a cron expression that fires; raises ValueError with what was expected and found."""
+    problem = ""
+    try:
+        if len(text.split()) == 5:
+            Schedule(text, ZoneInfo("UTC")).current_and_next(datetime.now(UTC))
+            return text
+    except CronSimError as error:
+        problem = f": {error}"
+    except StopIteration:
+        # In 50 years before or after now, which is how far the parser looks.
+        problem = ": it never fires"
+    raise ValueError(f"expected a cron expression of five fields, found {text!r}{problem}")
 
 
 def to_slot(moment: datetime) -> datetime:

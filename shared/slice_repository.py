@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from shared.database import Repository
+from shared.config import ScenarioEvaluationConfig
+from shared.database import Database, Repository
 from shared.evaluations import MentorScenarios
 from shared.invocation import Cause, InvocationSummary, Shape
+from shared.scenario_config import Scenarios
+from shared.scenario_table import ScenarioTable
 
 # Calls end with the time budget of their slice; a process that is short of CPU notices it late.
 PERMIT_MARGIN_SECONDS = 5.0
@@ -27,6 +30,7 @@ class Enumeration:
         retry_of: that invocation; None where it is gone.
         user_ids: in their order; None: all active mentors.
         scenario_types: None: all that apply.
+        scenarios: which types apply to whom, as frozen when it was opened.
         include_unknown: of what another invocation left, also pairs whose outcome the engine left unknown.
     """
 
@@ -37,11 +41,12 @@ class Enumeration:
     user_ids: tuple[str, ...] | None = None
     scenario_types: frozenset[str] | None = None
     include_unknown: bool = False
+    scenarios: Scenarios = field(default_factory=Scenarios)
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Enumeration:
-        """Reads it as the database writes it."""
-        request = row["request"] or {}
+        """Reads it as the database writes it; a run whose mentors are all read has neither request nor scenarios."""
+        request = row.get("request") or {}
         user_ids, scenario_types = request.get("user_ids"), request.get("scenario_types")
         return cls(
             cursor=row["enumeration_cursor"],
@@ -51,6 +56,7 @@ class Enumeration:
             user_ids=None if user_ids is None else tuple(user_ids),
             scenario_types=None if scenario_types is None else frozenset(scenario_types),
             include_unknown=request.get("include_unknown", False),
+            scenarios=Scenarios.model_validate(row.get("scenarios") or {}),
         )
 
 
@@ -120,11 +126,16 @@ class FinishedInvocation(Shape):
 class SliceRepository(Repository):
     """State changes at the start and the end of a slice."""
 
+    def __init__(self, database: Database, config: ScenarioEvaluationConfig, table: ScenarioTable) -> None:
+        super().__init__(database, config)
+        self._table = table
+
     async def open_slot(self, now: datetime, requested_slot: datetime | None, triggered_by: str) -> OpenedSlot:
         """Opens the due slot unless it is open, and returns what is open.
 
         Args:
-            now: this machine's clock; where the database's clock sees another slot, its time is used.
+            now: this machine's clock; where the database's clock sees another slot, its time is used, and where the
+                table of scenario types has changed, that is.
             requested_slot: a whole UTC minute; None: the slot that is due.
             triggered_by: kept with what this call opens.
         """
@@ -142,10 +153,13 @@ class SliceRepository(Repository):
                 time_budget_seconds=config.time_budget_seconds,
                 retention_days=config.retention_days,
                 triggered_by=triggered_by,
-                config=config.recorded_settings(),
+                config=config.recorded_settings() | self._table.recorded(),
+                scenario_version=self._table.version,
+                fires=self._table.scenarios.fires(due, config.evaluation_timezone),
             )
             if "open" in answer:
                 return OpenedSlot.model_validate(answer)
+            self._table.learn(answer.get("scenario_config"))
             now = datetime.fromisoformat(answer["clock"])
 
     def new_permit_id(self) -> str | None:

@@ -186,7 +186,7 @@ class Telemetry:
             "scheduler.invocation.id": batch.invocation_id,
             "scheduler.batch.number": batch.batch_no,
             "scheduler.batch.deliveries": batch.deliveries,
-            "scheduler.batch.mentors": len(batch.users),
+            "scheduler.batch.mentors": batch.mentors,
         }
         return self._span("batch", attributes)
 

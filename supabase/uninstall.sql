@@ -36,7 +36,8 @@ begin
     end loop;
   end if;
   drop schema if exists scheduler cascade;
-  drop table if exists public.scheduler_evaluations, public.scheduler_invocation_batches, public.scheduler_invocations cascade;
+  drop table if exists public.scheduler_evaluations, public.scheduler_invocation_batches, public.scheduler_invocations,
+    public.scenario_evaluation_config cascade;
   for v_found in
     select oid::regprocedure::text from pg_proc where pronamespace = 'public'::regnamespace and proname like 'scheduler\_%'
   loop

@@ -6,6 +6,7 @@ is reported and is no failure, since no change of ours has caused it, unless `--
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import re
 import sys
@@ -21,6 +22,9 @@ ACCEPTED: Mapping[str, str] = {}
 
 def main(arguments: list[str]) -> int:
     """Audits this environment, says what came of it, and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.dependency_audit")
+    parser.add_argument("--required", action="store_true", help="fail where the service is away")
+    is_required = parser.parse_args(arguments).required
     packages = {
         re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower(): found.version
         for found in importlib.metadata.distributions()
@@ -31,7 +35,7 @@ def main(arguments: list[str]) -> int:
         response.raise_for_status()
     except httpx.HTTPError as error:
         print(f"dependencies were NOT audited: {SERVICE}: {error}", file=sys.stderr)
-        return int("--required" in arguments)
+        return int(is_required)
     results: list[dict[str, Any]] = response.json()["results"]
     vulnerable = 0
     for (name, version), result in zip(packages.items(), results, strict=True):

@@ -39,6 +39,8 @@ async def _caller(request: Request) -> Caller:
 
 
 Authenticated = Annotated[Caller, Depends(_caller)]
+# On an open path the caller may have no token that is known.
+Recognized = Annotated[Caller | None, Depends(_caller)]
 
 
 async def refuse_repeated_parameters(request: Request) -> None:

@@ -119,13 +119,14 @@ async def list_active_peer_mentors(
 ) -> schemas.MentorPage:
     """Lists the mentors that would be evaluated now, and for which scenario types."""
     after = mentor_of_cursor(query.cursor) if query.cursor is not None else None
+    await services.table.refresh(services.reader_database)
     page = await read_mentors_page(services.reader_database, after=after, limit=query.limit)
     return schemas.MentorPage(
         data=[
             schemas.Mentor(
                 user_id=UUID(mentor.user_id),
                 segments=sorted(mentor.segments),
-                scenario_types=[] if mentor.skip_reason else list(services.config.scenario_types_for(mentor.segments)),
+                scenario_types=[] if mentor.skip_reason else list(services.table.scenarios.types_for(mentor.segments)),
                 skip_reason=mentor.skip_reason,
             )
             for mentor in page.mentors
@@ -135,7 +136,7 @@ async def list_active_peer_mentors(
     )
 
 
-@router.post("/evaluation-batch", responses=problems(413, 415, 422, 502, 504))
+@router.post("/evaluation-batch", responses=problems(409, 413, 415, 422, 502, 504))
 async def evaluate_batch(
     services: Connected, request: BatchRequest, idempotency_key: KeyHeader = None
 ) -> schemas.BatchResults:

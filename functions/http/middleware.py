@@ -73,9 +73,9 @@ class RequestGate:
     def _check_caller(self, scope: Scope, headers: Headers) -> Caller | None:
         # Not request.url.path: what that is made of includes the Host header and the query, which a caller can garble.
         path: str = scope["path"]
-        if path in OPEN_PATHS:
-            return None
         caller = self._tokens.caller_of(headers.get("authorization"))
+        if path in OPEN_PATHS:
+            return caller
         if caller is None:
             # The address is personal data and is not logged.
             log_event("caller_refused", "A caller without a known token was refused", path=sanitize(path))

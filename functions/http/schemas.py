@@ -6,10 +6,12 @@ import re
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from functions.runs.requests import Name, Note, Reason, RequestShape
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
+from shared.scenario_table import ScenarioConfig
+from shared.schedule import cron_expression
 
 StoredOutcome = Literal["triggered", "suppressed", "skipped", "failed"]
 # Beyond so many invocations only a cursor leads: the database steps over all that come before a page.
@@ -33,6 +35,28 @@ def _unquote(value: object) -> object:
     return value
 
 
+CronExpression = Annotated[str, Field(max_length=100), AfterValidator(cron_expression)]
+_NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+# As the table's constraint.
+MAX_CHARACTERS = 4_000
+
+
+def _organization(name: str) -> str:
+    if name.startswith("org:") or name != name.strip():
+        raise ValueError("expected the NAME of a segment org:NAME, without org: and without space around it")
+    return name
+
+
+def _bounded(segments: list[str]) -> list[str]:
+    if (length := sum(map(len, segments)) + len(segments)) > MAX_CHARACTERS:
+        raise ValueError(f"expected at most {MAX_CHARACTERS:,} characters in all, found {length:,}")
+    return segments
+
+
+Organization = Annotated[
+    str, Field(min_length=1, max_length=100, pattern=_NO_CONTROL_CHARACTERS), AfterValidator(_organization)
+]
+Segment = Annotated[str, Field(min_length=1, max_length=200, pattern=_NO_CONTROL_CHARACTERS)]
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$"), BeforeValidator(_unquote)]
 MaxAgeHours = Annotated[float, Field(gt=0, le=24 * 366)]
 Cursor = Annotated[str, Field(max_length=300, description="`pagination.next_cursor` of the page before")]
@@ -194,9 +218,45 @@ class BatchResults(Shape):
     results: list[PairResult]
 
 
+class ConfigQuery(RequestShape):
+    """Which row of a scenario type."""
+
+    organization: Organization | None = Field(
+        default=None, description="The row of mentors with the segment `org:NAME`; without it the row of all mentors."
+    )
+
+
+class ScenarioChange(RequestShape):
+    """The members to change; null: not set. Others keep their values."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    enabled: StrictBool | None = Field(default=None, description="False always holds, whatever another row says.")
+    segments: Annotated[list[Segment], Field(max_length=100), AfterValidator(_bounded)] | None = Field(
+        default=None, description="The type applies to mentors in one of these; without any to all."
+    )
+    schedule: CronExpression | None = Field(
+        default=None,
+        description="A cron expression in EVALUATION_TIMEZONE: due at the first slot at or after it fires.",
+    )
+
+
+class ScenarioConfigs(Shape):
+    """All scenario types, and the schedule whose slots they are evaluated at."""
+
+    evaluation_schedule: str
+    evaluation_timezone: str
+    data: list[ScenarioConfig] = Field(
+        description="Each type of SCENARIO_TYPES, followed by its organizations by name; then rows of other types."
+    )
+
+
 class Health(Shape):
     status: Literal["ok"]
     version: str
+    code_digest: str | None = Field(default=None, description="Of the deployed code. To callers with a token.")
+    settings_digest: str | None = Field(default=None, description="Of the settings in effect. To callers with a token.")
+    schedule: str | None = Field(default=None, description="Cron expression and time zone. To callers with a token.")
 
 
 class LastRun(Shape):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from functions.http import schemas
-from functions.http.dependencies import TOKEN, Authenticated, Connected
+from functions.http.dependencies import TOKEN, Authenticated, Connected, Recognized
 from functions.http.problems import problems
 from functions.runs.freshness import default_max_age_hours
 from functions.runs.scheduled import run_slice
@@ -60,10 +61,11 @@ async def handle_start(
     return schemas.RunSummary.of(invocation, services.now())
 
 
-@router.get("/health")
-async def health() -> schemas.Health:
-    """Returns 200 while the function is up; checks neither database nor engine."""
-    return schemas.Health(status="ok", version=VERSION)
+@router.get("/health", response_model_exclude_unset=True)
+async def health(request: Request, caller: Recognized) -> schemas.Health:
+    """Returns 200 while the function is up; checks neither database nor engine. A token is optional."""
+    known = asdict(request.app.state.fingerprint) if caller else {}
+    return schemas.Health(status="ok", version=VERSION, **known)
 
 
 @router.get("/health/last-run", responses=problems(422))

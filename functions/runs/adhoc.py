@@ -16,13 +16,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC
 
 from functions.runs.evaluation_batch import run_evaluation_batch
-from functions.runs.manual import check_dry_run, check_types
+from functions.runs.manual import check_dry_run, refusal_of_types
 from functions.runs.peer_mentors import ActivePeerMentor, fetch_active_among
 from functions.runs.requests import BatchRequest
 from functions.runs.result_ledger import BatchResult
 from functions.runs.run_log import log_failed_users
 from functions.runs.services import Services
-from shared.config import ScenarioEvaluationConfig
 from shared.deadline import Deadline
 from shared.errors import (
     DatabaseError,
@@ -40,6 +39,7 @@ from shared.evaluations import (
     MentorScenarios,
 )
 from shared.logs import log_event
+from shared.scenario_config import Scenarios
 
 RETRY_AFTER_SECONDS = 30
 # Of the time budget, waiting for a permit to call the engine: the rest is for the calls.
@@ -65,12 +65,14 @@ async def evaluate_now(services: Services, request: BatchRequest, key: str | Non
     if key is None and not request.dry_run:
         expected = "expected a key, so that a repeated request notifies no user twice; a dry run needs none"
         raise RequestError(422, "idempotency_key_missing", f"Idempotency-Key: {expected}", field="Idempotency-Key")
-    check_types(request.scenario_types, config.enabled_types())
+    await services.table.refresh(services.reader_database)
+    if refusal := refusal_of_types(services.table.scenarios, request):
+        raise refusal
     check_dry_run(services, dry_run=request.dry_run)
 
     deadline = Deadline(config.time_budget_seconds)
     active = await fetch_active_among(services.reader_database, user_ids)
-    users = tuple(_plan(config, user_ids, active, request.scenario_types))
+    users = tuple(_plan(services.table.scenarios, user_ids, active, request.scenario_types))
     detail = f"not finished after {config.time_budget_seconds} s; send this again with the same key, or fewer mentors"
     too_late = RequestError(504, "time_budget_exceeded", detail)
     try:
@@ -140,17 +142,17 @@ async def _permit_to_call(services: Services, deadline: Deadline) -> AsyncIterat
 
 
 def _plan(
-    config: ScenarioEvaluationConfig, user_ids: list[str], active: list[ActivePeerMentor], named: list[str] | None
+    scenarios: Scenarios, user_ids: list[str], active: list[ActivePeerMentor], named: list[str] | None
 ) -> Iterator[MentorScenarios]:
     chosen = frozenset(named) if named else None
-    types = config.enabled_types(chosen)
+    types = scenarios.enabled_types(chosen)
     mentors = {mentor.user_id: mentor for mentor in active}
     for user_id in user_ids:
         mentor = mentors.get(user_id)
         if mentor is None or mentor.skip_reason is not None:
             yield MentorScenarios(user_id, types, MENTOR_NOT_ACTIVE if mentor is None else mentor.skip_reason)
             continue
-        applicable = config.scenario_types_for(mentor.segments, chosen)
+        applicable = scenarios.types_for(mentor.segments, chosen)
         if applicable:
             yield MentorScenarios(user_id, applicable)
         others = tuple(name for name in types if name not in applicable)

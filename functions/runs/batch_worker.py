@@ -47,7 +47,7 @@ class BatchWorker:
         self._processor = BatchProcessor(services, deadline)
         self.stats = self._processor.stats
         config = services.config
-        types = len(config.enabled_types())
+        types = len(config.scenario_types)
         calls_per_user = math.ceil(types / (config.engine_types_per_call or types))
         self._calls_per_batch = math.ceil(config.evaluation_batch_size / config.engine_users_per_call) * calls_per_user
         # The queues may hold something that no claim has returned yet.
@@ -154,7 +154,7 @@ class BatchWorker:
                 f"Batch {batch.batch_no} may crash its workers; split into the poison queue, one batch per user",
                 level=logging.WARNING,
                 **batch.log_fields,
-                mentors=len(batch.users),
+                mentors=batch.mentors,
                 deliveries=batch.deliveries,
             )
         return True

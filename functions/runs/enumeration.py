@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import islice
 from typing import TypeVar
@@ -13,7 +13,7 @@ from typing import TypeVar
 from functions.runs.mentor_selection import NO_SCENARIO_APPLIES, USER_ID_MISSING, MentorSelector, SelectionPage
 from functions.runs.services import Services
 from shared.deadline import Deadline
-from shared.evaluations import INVALID_SEGMENTS
+from shared.evaluations import INVALID_SEGMENTS, MentorScenarios
 from shared.logs import log_event
 from shared.slice_repository import OpenInvocation
 
@@ -31,7 +31,7 @@ async def enumerate_mentors(
         deadline: when to stop; the next slice continues.
         on_enqueued: called after each page that is in the queue.
     """
-    selector = MentorSelector(services.database.with_longer_retries(), services.config)
+    selector = MentorSelector(services.database.with_longer_retries())
     batch_size = services.config.evaluation_batch_size
     cursor, done = invocation.enumeration.cursor, False
     mentors = batches = 0
@@ -42,7 +42,7 @@ async def enumerate_mentors(
             while not done:
                 page = await anext(pages, None) or SelectionPage([], Counter(), None)
                 done = page.cursor is None
-                cut = [page.mentors[start : start + batch_size] for start in range(0, len(page.mentors), batch_size)]
+                cut = list(_cut(page.mentors, batch_size))
                 accepted = await services.queue.enqueue(
                     invocation.id,
                     cut,
@@ -58,7 +58,7 @@ async def enumerate_mentors(
                 if page.skip_reasons[INVALID_SEGMENTS]:
                     unusable = (mentor.user_id for mentor in page.mentors if mentor.skip_reason == INVALID_SEGMENTS)
                     unusable_user_ids += islice(unusable, SAMPLE_USER_IDS - len(unusable_user_ids))
-                mentors += len(page.mentors) + page.skip_reasons[NO_SCENARIO_APPLIES]
+                mentors += len({mentor.user_id for mentor in page.mentors}) + page.skip_reasons[NO_SCENARIO_APPLIES]
                 batches += len(cut)
                 if not done:
                     on_enqueued()
@@ -86,6 +86,17 @@ async def enumerate_mentors(
                 user_id_missing=missing,
                 sample_user_ids=unusable_user_ids,
             )
+
+
+def _cut(mentors: Sequence[MentorScenarios], batch_size: int) -> Iterator[Sequence[MentorScenarios]]:
+    """Cuts a page into batches; what comes twice of a mentor, with and without a reason to skip it, stays together."""
+    start = 0
+    while start < len(mentors):
+        end = start + batch_size
+        if end < len(mentors) and mentors[end].user_id == mentors[end - 1].user_id:
+            end += 1
+        yield mentors[start:end]
+        start = end
 
 
 async def prefetch(items: AsyncIterator[T]) -> AsyncGenerator[T, None]:

@@ -6,14 +6,14 @@ import hashlib
 import json
 import uuid
 
-from functions.runs.requests import RunRequest
+from functions.runs.requests import BatchRequest, RunRequest
 from functions.runs.run_log import log_database_error, log_opened
 from functions.runs.services import Services
 from functions.runs.slice import process_open_runs
 from shared.deadline import Deadline
 from shared.errors import DatabaseError, RequestError
 from shared.invocation import Invocation
-from shared.slice_repository import Enumeration, OpenInvocation
+from shared.scenario_config import Scenarios
 
 REFUSALS = {
     "other_request": (422, "idempotency_key_reused", "Idempotency-Key", "this key was used for another request"),
@@ -55,23 +55,30 @@ async def start_run(
     if request.include_unknown and request.retry_of is None:
         detail = "include_unknown: expected only together with retry_of"
         raise RequestError(422, "invalid_field", detail, field="include_unknown")
-    check_types(request.scenario_types, services.config.enabled_types())
     await _check_dry_run_of_retry(services, request)
     deadline = Deadline(services.config.time_budget_seconds)
     members = request.model_dump(mode="json")
-    opened = await services.runs.open(
-        str(uuid.uuid4()),
-        request={name: members[name] for name in ("user_ids", "scenario_types", "include_unknown")},
-        request_hash=hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest(),
-        idempotency_key=idempotency_key,
-        dry_run=request.dry_run,
-        retry_of=members["retry_of"],
-        note=request.note,
-        reason=request.reason,
-        triggered_by=triggered_by,
-        requested_by=request.triggered_by,
-        request_slice=respond_async,
-    )
+    while True:
+        # By the table that the process knows: it is only asked for where it has changed.
+        refusal = refusal_of_types(services.table.scenarios, request)
+        opened = await services.runs.open(
+            str(uuid.uuid4()),
+            request={name: members[name] for name in ("user_ids", "scenario_types", "include_unknown")},
+            request_hash=hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest(),
+            idempotency_key=idempotency_key,
+            dry_run=request.dry_run,
+            retry_of=members["retry_of"],
+            note=request.note,
+            reason=request.reason,
+            triggered_by=triggered_by,
+            requested_by=request.triggered_by,
+            request_slice=respond_async,
+            is_refused=refusal is not None,
+        )
+        if opened.outcome != "scenarios_changed":
+            break
+    if opened.outcome == "types_refused" and refusal is not None:
+        raise refusal
     invocation = opened.invocation
     if invocation is None:
         status, code, field, detail = REFUSALS[opened.outcome]
@@ -79,16 +86,14 @@ async def start_run(
     if opened.outcome == "same":
         return invocation, False
     log_opened(invocation)
-    if respond_async:
+    if respond_async or opened.work is None:
         return invocation, True
-    run_id, trigger = str(invocation.id), invocation.trigger
-    row = members | {"request": members, "trigger": trigger, "enumeration_cursor": None, "enumeration_done": False}
-    run = OpenInvocation(run_id, invocation.scheduled_for.isoformat(), trigger, Enumeration.from_row(row))
+    run_id = str(invocation.id)
     async with services.measuring("manual"):
         try:
             await process_open_runs(
                 services,
-                [run],
+                [opened.work],
                 deadline=deadline,
                 canary=opened.canary,
                 engine_answered_recently=opened.engine_answered_recently,
@@ -101,11 +106,20 @@ async def start_run(
             return invocation, True
 
 
-def check_types(scenario_types: list[str] | None, enabled: tuple[str, ...]) -> None:
-    """Refuses scenario types that are not configured: 422 `invalid_field`."""
-    if unknown := [name for name in scenario_types or () if name not in enabled]:
+def refusal_of_types(scenarios: Scenarios, request: RunRequest | BatchRequest) -> RequestError | None:
+    """Returns the error for types that are not enabled: 422 `invalid_field`, or where none is 409.
+
+    A retry may be of types that are off: it skips them.
+    """
+    enabled = scenarios.enabled_types()
+    if isinstance(request, RunRequest) and request.retry_of is not None:
+        return None
+    if not enabled:
+        return RequestError(409, "no_enabled_scenarios", "expected an enabled scenario type, found all switched off")
+    if unknown := [name for name in request.scenario_types or () if name not in enabled]:
         detail = f"scenario_types: expected some of {', '.join(enabled)}, found {', '.join(unknown[:5])}"
-        raise RequestError(422, "invalid_field", detail, field="scenario_types")
+        return RequestError(422, "invalid_field", detail, field="scenario_types")
+    return None
 
 
 def check_dry_run(services: Services, *, dry_run: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
@@ -14,9 +14,9 @@ from functions.runs.peer_mentors import (
     fetch_active_among,
     fetch_active_peer_mentors,
 )
-from shared.config import ScenarioEvaluationConfig
 from shared.database import Database
-from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, MentorScenarios
+from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, SCENARIO_DISABLED, MentorScenarios
+from shared.scenario_config import ORGANIZATION_PREFIX
 from shared.slice_repository import Enumeration
 
 PAGE_SIZE = 1000
@@ -46,9 +46,8 @@ class SelectionPage(NamedTuple):
 class MentorSelector:
     """Reads the mentors of invocations."""
 
-    def __init__(self, database: Database, config: ScenarioEvaluationConfig) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._config = config
 
     def pages(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
         """Yields pages from the position of `enumeration` to the end; raises DatabaseError."""
@@ -61,7 +60,7 @@ class MentorSelector:
     async def _all_active(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
         async for page in fetch_active_peer_mentors(self._database, after=enumeration.cursor):
             if page.mentors:
-                yield self._applicable(page.mentors, enumeration.scenario_types, cursor=page.mentors[-1].user_id)
+                yield _applicable(page.mentors, enumeration, cursor=page.mentors[-1].user_id)
             if page.without_user_id:
                 yield SelectionPage([], Counter({USER_ID_MISSING: page.without_user_id}), None)
 
@@ -73,10 +72,10 @@ class MentorSelector:
             mentors = [
                 active.get(user_id, ActivePeerMentor(user_id, frozenset(), MENTOR_NOT_ACTIVE)) for user_id in chosen
             ]
-            yield self._applicable(mentors, enumeration.scenario_types, cursor=chosen[-1])
+            yield _applicable(mentors, enumeration, cursor=chosen[-1])
 
     async def _unfinished(self, enumeration: Enumeration) -> AsyncIterator[SelectionPage]:
-        source, cursor = enumeration.retry_of, enumeration.cursor
+        source, cursor, scenarios = enumeration.retry_of, enumeration.cursor, enumeration.scenarios
         if source is None:
             return
         in_remaining = cursor is not None and cursor.startswith(REMAINING)
@@ -89,21 +88,22 @@ class MentorSelector:
                 after_user_id=after,
                 mentors=PAGE_SIZE,
                 include_unknown=enumeration.include_unknown,
+                organizations=scenarios.organizations_with_a_switch(),
             )
             if unfinished is None:
                 return  # the source is gone
             after = unfinished["last_user_id"]
             if after is None:
                 break
-            mentors = [
-                MentorScenarios(
-                    row["user_id"], tuple(row["scenario_types"]), None if row["active"] else MENTOR_NOT_ACTIVE
-                )
-                for row in unfinished["mentors"]
-            ]
+            mentors: list[MentorScenarios] = []
+            for row in unfinished["mentors"]:
+                segments = [ORGANIZATION_PREFIX + name for name in row["organizations"]]
+                off = scenarios.switched_off(row["scenario_types"], segments)
+                reason = None if row["active"] else MENTOR_NOT_ACTIVE
+                mentors += _without(off, MentorScenarios(row["user_id"], tuple(row["scenario_types"]), reason))
             yield SelectionPage(mentors, Counter(), after)
         # The source's own enumeration, which may have been cut off.
-        remaining = Enumeration.from_row(unfinished["remaining"])
+        remaining = replace(Enumeration.from_row(unfinished["remaining"]), scenarios=scenarios)
         if remaining.done:
             return
         if cursor is not None and in_remaining:
@@ -111,18 +111,29 @@ class MentorSelector:
         async for page in self.pages(remaining):
             yield page if page.cursor is None else page._replace(cursor=REMAINING + page.cursor)
 
-    def _applicable(
-        self, mentors: Iterable[ActivePeerMentor], chosen_types: frozenset[str] | None, *, cursor: str
-    ) -> SelectionPage:
-        applicable: list[MentorScenarios] = []
-        skip_reasons: Counter[str] = Counter()
-        enabled = self._config.enabled_types(chosen_types)
-        types_for = cache(partial(self._config.scenario_types_for, chosen=chosen_types))
-        for user_id, segments, skip_reason, unusable_rows in mentors:
-            if types := enabled if skip_reason else types_for(segments):
-                applicable.append(MentorScenarios(user_id, types, skip_reason))
-            else:
-                skip_reasons[NO_SCENARIO_APPLIES] += 1
-            if unusable_rows:
-                skip_reasons[INVALID_SEGMENTS] += unusable_rows
-        return SelectionPage(applicable, skip_reasons, cursor)
+
+def _applicable(mentors: Iterable[ActivePeerMentor], enumeration: Enumeration, *, cursor: str) -> SelectionPage:
+    scenarios, chosen = enumeration.scenarios, enumeration.scenario_types
+    applicable: list[MentorScenarios] = []
+    skip_reasons: Counter[str] = Counter()
+    enabled = scenarios.enabled_types(chosen)
+    types_for = cache(partial(scenarios.types_for, chosen=chosen))
+    for user_id, segments, skip_reason, unusable_rows in mentors:
+        if types := enabled if skip_reason else types_for(segments):
+            off = scenarios.switched_off(types, segments)
+            applicable += _without(off, MentorScenarios(user_id, types, skip_reason))
+        else:
+            skip_reasons[NO_SCENARIO_APPLIES] += 1
+        if unusable_rows and enabled:  # where no type is due, no row is of use
+            skip_reasons[INVALID_SEGMENTS] += unusable_rows
+    return SelectionPage(applicable, skip_reasons, cursor)
+
+
+def _without(off: Collection[str], mentor: MentorScenarios) -> Iterator[MentorScenarios]:
+    """Yields the mentor with the types that are not off, and with those that are, to be skipped."""
+    if not off:
+        yield mentor
+        return
+    if on := tuple(name for name in mentor.scenario_types if name not in off):
+        yield mentor._replace(scenario_types=on)
+    yield MentorScenarios(mentor.user_id, tuple(off), SCENARIO_DISABLED)

@@ -65,7 +65,7 @@ async def log_run_result(
         f"Batch {batch.batch_no}: {len(result.results)} evaluations, {outcomes['failed']} failed ({state})",
         **fields,
         state=state,
-        mentors=len({user.user_id for user in batch.users}) - len(result.remaining),
+        mentors=batch.mentors - len(result.remaining),
         mentors_requeued=len(result.remaining) if result.remaining and is_recorded else None,
         counts=dict(outcomes),
         deliveries=batch.deliveries,
@@ -110,11 +110,11 @@ def log_database_error(error: DatabaseError, message: str, **fields: Any) -> Non
 
 
 def log_opened(invocation: InvocationSummary) -> None:
-    """Logs an invocation that this call opened."""
+    """Logs an invocation that this call opened; one that ended at once is logged by its end alone."""
     fields = invocation.log_fields
     if invocation.status == "skipped":
         log_event("scheduler_run_skipped", "Run skipped: the one before is open", level=logging.WARNING, **fields)
-    else:
+    elif invocation.is_open:
         log_event("scheduler_run_started", f"Run started: {invocation.trigger}, {invocation.status}", **fields)
 
 

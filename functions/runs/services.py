@@ -17,6 +17,7 @@ from shared.engine_client import EngineClient
 from shared.engine_protocol import protocol_of
 from shared.queue_repository import QueueRepository
 from shared.run_repository import RunRepository
+from shared.scenario_table import ScenarioTable
 from shared.slice_repository import SliceRepository
 from shared.webhook import AlertWebhook
 
@@ -38,6 +39,7 @@ class Services:
     queue: QueueRepository
     runs: RunRepository
     engine: EngineClient
+    table: ScenarioTable
     now: Callable[[], datetime] = lambda: datetime.now(UTC)  # a hint: the database's clock overrules it
     gate: ProcessGate = field(default_factory=ProcessGate)
     last_success: LastSuccessCache = field(default_factory=LastSuccessCache)
@@ -73,9 +75,10 @@ def build_services(config: ScenarioEvaluationConfig) -> Services:
     webhook = None
     if config.alert_webhook_url is not None:
         webhook = AlertWebhook(config.alert_webhook_url, config.alert_webhook_secret)
-    slices = SliceRepository(database.with_longer_retries(), config)
+    table = ScenarioTable(config.scenario_types)
+    slices = SliceRepository(database.with_longer_retries(), config, table)
     queue = QueueRepository(database.with_longer_retries(), config)
-    runs = RunRepository(reader_database, config)
+    runs = RunRepository(reader_database, config, table)
     return Services(
-        config, database, reader_database, slices, queue, runs, engine, webhook=webhook, telemetry=telemetry
+        config, database, reader_database, slices, queue, runs, engine, table, webhook=webhook, telemetry=telemetry
     )

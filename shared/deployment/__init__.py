@@ -1,1 +1,1 @@
-"""What deploy.sh leaves to Python: settings, checks over HTTP, new tokens. No part of the deployed function."""
+"""What deploy.sh does, step by step. No part of the deployed function."""

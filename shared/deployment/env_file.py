@@ -11,6 +11,8 @@ from dotenv.parser import parse_stream
 from shared.config import split_name, split_tokens
 from shared.errors import ConfigError
 
+TOKEN_LISTS = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
+
 
 def read_env_file(path: Path) -> dict[str, str]:
     """Reads the settings; of a name that is there twice the later counts.
@@ -47,12 +49,11 @@ def change_tokens(path: Path, *, add: bool) -> None:
         ConfigError: the file cannot be read, or lacks one of the lists.
     """
     settings = read_env_file(path)
-    names = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
-    missing = [name for name in names if name not in settings]
+    missing = [name for name in TOKEN_LISTS if name not in settings]
     if missing:
         raise ConfigError([f"{path}: expected {name}, so that new tokens can be kept there" for name in missing])
     path.chmod(0o600)
-    for name in names:
+    for name in TOKEN_LISTS:
         tokens, named = split_tokens(settings[name]), list[str]()
         if name == "SCHEDULER_ADMIN_TOKENS":
             named = [token for token in tokens if split_name(token)[0] != "admin"]

@@ -8,13 +8,10 @@ from typing import Any
 import httpx
 
 from shared.config import split_name, split_tokens
+from shared.deployment.report import CheckError
 from shared.sanitize import sanitize
 
 LONGEST_ANSWER = 1024 * 1024
-
-
-class CheckError(Exception):
-    """A check failed; the text says what was expected and found, and shows no secret."""
 
 
 def send(client: httpx.Client, method: str, url: str, **options: Any) -> httpx.Response:

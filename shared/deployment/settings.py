@@ -4,50 +4,60 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from shared.config import ScenarioEvaluationConfig, UpTo1000, Url
 from shared.errors import ConfigError
+from shared.fingerprint import OF_TELEMETRY
 from shared.scenario_types import load
-from shared.version import VERSION
 
 # Recording and answering after a time budget, with room for a call to the database that takes as long as it may
 # (shared.database.TIMEOUT_SECONDS); pg_net gives up after fifteen seconds.
 REQUEST_MARGIN_SECONDS = 60
-# Calls that are no slices: an operator's, a monitor's.
-INSTANCES_BESIDE_WORKERS = 4
-# Read by telemetry itself. The headers for a collector hold its key, whichever signal they are for.
-_OF_OTHERS = re.compile(r"OTEL_[A-Z0-9_]+")
-_SECRETS_OF_OTHERS = re.compile(r"OTEL_[A-Z0-9_]*HEADERS")
+# The headers for a collector hold its key, whichever signal they are for.
+_SECRETS_OF_TELEMETRY = re.compile(r"OTEL_[A-Z0-9_]*HEADERS")
 
 
 def _postgres_url(secret: SecretStr) -> SecretStr:
+    """Returns the URL with the password URL-encoded, which it may be already; shows nothing of it."""
     expected = "expected a postgresql:// URL with user, password, host and database, found"
-    try:
-        parts = urlsplit(secret.get_secret_value())
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"{expected} one that cannot be read; write special characters as %XX") from None
-    if parts.scheme not in ("postgresql", "postgres") or not parts.hostname:
+    url = secret.get_secret_value()
+    if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError(f"{expected} another kind of text")
-    if not parts.username or not parts.password:
+    # A host and a database hold no @: the last one ends the password, whatever is in it.
+    before, _, place = url.rpartition("@")
+    user, _, password = before.partition("://")[2].partition(":")
+    if not user or re.search(r"[@/?#]", user) or not password:
         raise ValueError(f"{expected} one without user or password")
-    if not re.fullmatch(r"/[^/]+", parts.path):
-        raise ValueError(f"{expected} one without a database")
+    if not re.fullmatch(r"[^/?#]+/[^/?#]+(\?[^#]*)?", place):
+        raise ValueError(f"{expected} one without a database, or with an @ behind it")
+    try:
+        port = urlsplit(f"//{place}").port
+    except ValueError:
+        raise ValueError(f"{expected} one whose host and port cannot be read") from None
     if port == 6543:
         raise ValueError("expected port 5432, found the transaction pooler (6543): migrations need a session")
-    return secret
+    if re.fullmatch(r"\[.*\]", password):
+        raise ValueError(f"{expected} one whose password is in brackets, as a placeholder")
+    is_raw = bool(re.search(r"[@/?#\s]|%(?![0-9A-Fa-f]{2})", password))
+    # Encoded in part, or an @ in the query of a URL that is whole without it.
+    if is_raw and re.search(r"%[0-9A-Fa-f]{2}|^[^@/?#]+@[^@/?#]+/[^@/?#]+\?", password):
+        raise ValueError("the password can be read in two ways: write each @ / ? # % and space in it as %XX")
+    return SecretStr(f"postgresql://{user}:{quote(unquote(password), safe='')}@{place}")
 
 
 class DeploymentSettings(ScenarioEvaluationConfig):
     """What every target needs beside the function's configuration."""
 
     database_url: Annotated[SecretStr, AfterValidator(_postgres_url)] = Field(exclude=True)
+    # How long deploy.sh waits for the function that it deployed to answer.
+    function_start_seconds: UpTo1000 = 120
 
 
 class CloudRunSettings(DeploymentSettings):
@@ -77,47 +87,86 @@ class ContainerSettings(DeploymentSettings):
     function_url: Url | None = None
 
 
-TARGETS: Final[Mapping[str, type[DeploymentSettings]]] = {"cloud-run": CloudRunSettings, "container": ContainerSettings}
+TARGETS: Final[Mapping[str, type[CloudRunSettings | ContainerSettings]]] = {
+    "cloud-run": CloudRunSettings,
+    "container": ContainerSettings,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the settings come from: a file, if there is one, and the environment, which overrides it."""
+
+    path: Path | None
+    file: Mapping[str, str]
+    environment: Mapping[str, str]
+
+    @property
+    def merged(self) -> dict[str, str]:
+        """Returns the settings in effect."""
+        return {**self.file, **{name: text for name, text in self.environment.items() if text}}
+
+    def origin(self, name: str) -> str:
+        """Returns which of the two a setting comes from."""
+        return f"{self.path}" if self.merged.get(name) == self.file.get(name) else "the environment"
+
+    def notes(self) -> list[str]:
+        """Returns what of them may be unintended: names that nothing reads, and what is not as the file has it."""
+        known = {name.upper() for kind in TARGETS.values() for name in kind.model_fields}
+        is_known = {name: name in known or bool(OF_TELEMETRY.fullmatch(name)) for name in sorted(self.merged)}
+        notes = [f"{self.path}: {name} is no setting; passed over" for name in self.file if not is_known[name]]
+        others = [name for name, yes in is_known.items() if yes and self.file.get(name) != self.merged[name]]
+        if self.path and others:
+            notes.append(f"the environment overrides {self.path}: {', '.join(others)}")
+        return notes
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """Checked settings, and the function's own as text by name: those without secrets, and its secrets."""
 
-    config: DeploymentSettings
+    config: CloudRunSettings | ContainerSettings
     environment: Mapping[str, str]
     secrets: Mapping[str, str]
+    sources: Sources
 
-    def facts(self) -> dict[str, str]:
-        """Returns what deploy.sh works with, by the names of the files that it reads; what is not set is empty."""
+    def targets(self, function: tuple[str, str]) -> list[str]:
+        """Returns lines that say which database, project and function this is about, and where each was set.
+
+        Args:
+            function: where it is, empty where it is nowhere yet, and the setting that says so.
+        """
+        url = urlsplit(self.database_url)
+        targets = {
+            "database": (f"{url.netloc}{url.path}", "DATABASE_URL"),
+            "project": (self.config.supabase_url, "SUPABASE_URL"),
+            "function": function,
+        }
+        return [
+            f"{what:9}{where} ({name} from {self.sources.origin(name)})"
+            for what, (where, name) in targets.items()
+            if where
+        ]
+
+    @property
+    def database_url(self) -> str:
+        """Returns it without the password."""
         url = urlsplit(self.config.database_url.get_secret_value())
         user, _, place = url.netloc.rpartition("@")
-        # Only the target's own fields.
-        own = self.config.model_dump(include=set(type(self.config).__annotations__))
-        found = {name: "" if value is None else str(value) for name, value in own.items()}
-        if isinstance(self.config, CloudRunSettings) and self.config.function_max_instances is None:
-            found["function_max_instances"] = str(self.config.max_workers + INSTANCES_BESIDE_WORKERS)
-        found |= {f"secrets/{name}": text for name, text in self.secrets.items()}
-        return found | {
-            "version": VERSION,
-            # As the database remembers it.
-            "schedule": " ".join([*self.config.evaluation_schedule.split(), self.config.evaluation_timezone]),
-            # Cloud Run's image starts functions-framework by itself, which reads FUNCTION_USE_ASGI.
-            "deployed/environment.json": json.dumps({**self.environment, "FUNCTION_USE_ASGI": "true"}, indent=1),
-            "request_timeout": str(self.config.time_budget_seconds + REQUEST_MARGIN_SECONDS),
-            "invoke_token": self.config.scheduler_invoke_tokens[0].get_secret_value(),
-            "database_url": urlunsplit(url._replace(netloc=f"{user.partition(':')[0]}@{place}")),
-            "database_password": unquote(url.password or ""),
-        }
+        return urlunsplit(url._replace(netloc=f"{user.partition(':')[0]}@{place}"))
+
+    @property
+    def database_password(self) -> str:
+        return unquote(urlsplit(self.config.database_url.get_secret_value()).password or "")
 
 
-def check(target: str, environment: Mapping[str, str], example: Mapping[str, str]) -> Deployment:
+def check(target: str, sources: Sources, example: Mapping[str, str]) -> Deployment:
     """Checks all settings of a deployment; what has to be set must not be what stands in `.env.example`.
 
     Raises:
         ConfigError: names every missing or bad setting at once, and no secret's value.
     """
-    kind = TARGETS[target]
+    kind, environment = TARGETS[target], sources.merged
     required = sorted(name.upper() for name, field in kind.model_fields.items() if field.is_required())
     unchanged = [name for name in required if environment.get(name) and environment[name] == example.get(name)]
     problems = [f"{name}: still what .env.example holds" for name in unchanged]
@@ -129,16 +178,12 @@ def check(target: str, environment: Mapping[str, str], example: Mapping[str, str
         raise ConfigError(problems)
     own = {name.upper(): ScenarioEvaluationConfig.is_secret(name) for name in ScenarioEvaluationConfig.model_fields}
     given = {name: text.strip() for name, text in sorted(environment.items()) if text.strip()}
-    values = {name: text for name, text in given.items() if name in own or _OF_OTHERS.fullmatch(name)}
+    values = {name: text for name, text in given.items() if name in own or OF_TELEMETRY.fullmatch(name)}
     if "SCENARIO_TYPES" in values:
         # A file of this machine is not there where the function runs: what it holds goes along.
         values["SCENARIO_TYPES"] = json.dumps(load(values["SCENARIO_TYPES"]))
-    is_secret = {name: own.get(name, bool(_SECRETS_OF_OTHERS.fullmatch(name))) for name in values}
+    if kind is ContainerSettings and (broken := [name for name, text in values.items() if re.search(r"[\r\n]", text)]):
+        raise ConfigError([f"{name}: expected one line, as a container's environment file holds" for name in broken])
+    is_secret = {name: own.get(name, bool(_SECRETS_OF_TELEMETRY.fullmatch(name))) for name in values}
     secrets = {name: values.pop(name) for name, yes in is_secret.items() if yes}
-    return Deployment(config, values, secrets)
-
-
-def unknown_names(names: Iterable[str]) -> list[str]:
-    """Returns the names in a file of settings that nothing reads: they may be mistyped."""
-    known = {name.upper() for kind in TARGETS.values() for name in kind.model_fields}
-    return sorted(name for name in names if name not in known and not _OF_OTHERS.fullmatch(name))
+    return Deployment(config, values, secrets, sources)

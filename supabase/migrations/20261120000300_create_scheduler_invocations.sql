@@ -36,7 +36,8 @@ create table public.scheduler_invocations (
   retry_of uuid references public.scheduler_invocations on delete set null,
   -- {"user_ids": […] or null: all active mentors, "scenario_types": […] or null: all that apply}; {} is both.
   request jsonb not null default '{}',
-  -- The settings in force when it was opened; secrets are not among them.
+  -- The settings in force when it was opened, and which scenario types apply to whom, as shared/scenario_config.py reads them;
+  -- secrets are not among them.
   config jsonb not null default '{}',
   -- The first part of every idempotency key that the engine sees for this invocation.
   engine_scope text not null,
@@ -69,7 +70,8 @@ create table public.scheduler_invocations (
   ),
   constraint error_code_is_known check (
     error_code in (
-      'engine_unavailable', 'engine_rejected', 'expired', 'marked_failed', 'no_active_mentors', 'mentors_view_invalid', 'overlap'
+      'engine_unavailable', 'engine_rejected', 'expired', 'marked_failed', 'no_active_mentors', 'no_enabled_scenarios',
+      'mentors_view_invalid', 'overlap'
     )
   ),
   constraint error_message_explains_an_error_code check (error_message is null or error_code is not null),

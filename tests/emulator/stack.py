@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import NoReturn
-
-from cronsim import CronSim, CronSimError
 
 from shared.concurrency import gather_or_cancel
 
@@ -21,6 +18,7 @@ from .function import FunctionProcess
 from .gateway import find_caddy
 from .keys import Keys, Tokens, kept
 from .migrations import run_script
+from .options import StackOptions
 from .postgres import PostgresBinaries, PostgresServer
 from .postgrest import find_postgrest
 from .processes import ChildProcess
@@ -61,19 +59,6 @@ def daily_at(slot: datetime) -> str:
     return f"{slot.minute} {slot.hour} * * *"
 
 
-@dataclass(frozen=True)
-class StackOptions:
-    """Options of the command line; see its help. `mentors`, `schedule`: None, as in a database that was kept."""
-
-    mentors: int | None = None
-    engine_url: str | None = None
-    schedule: str | None = None
-    function_env: Mapping[str, str] = field(default_factory=dict)
-    tick: bool = True
-    due_slot: bool = True
-    data_dir: Path | None = None
-
-
 @dataclass
 class Stack:
     """A project with its function and its engine; `running_stack` starts and stops it."""
@@ -97,14 +82,20 @@ class Stack:
         return self.project.engine.url if self.project.engine else str(self.options.engine_url)
 
     @property
+    def engine_token(self) -> str | None:
+        """Returns the token of the engine, None where it is the user's own and its token was not named."""
+        return self.project.engine_token if self.project.engine else self.options.engine_token
+
+    @property
     def _processes(self) -> list[ChildProcess]:
         project = self.project
         engine = [project.engine] if project.engine else []
         return [self.server.process, project.postgrest, project.gateway, self.function, *engine]
 
     @property
-    def pids(self) -> dict[str, int]:
-        return {process.name: process.pid for process in self._processes}
+    def pids(self) -> dict[str, int | None]:
+        """Returns the process of each part, None where it is not the stack's."""
+        return {"engine": None} | {process.name: process.pid for process in self._processes}
 
     async def broken(self) -> NoReturn:
         """Waits until a part cannot be kept alive, and raises the reason."""
@@ -120,9 +111,7 @@ class Stack:
             await self._start_database()
             await self._resume()
         engine = project.new_engine() if options.engine_url is None else None
-        function = project.new_function(
-            {"EVALUATION_SCHEDULE": self.schedule, **options.function_env}, engine_url=options.engine_url
-        )
+        function = project.new_function({"EVALUATION_SCHEDULE": self.schedule, **options.settings})
         # none of these calls another at its start
         starts = [project.gateway.start(), function.start()]
         starts += [self._start_database()] if is_new else []
@@ -162,7 +151,7 @@ class Stack:
 @asynccontextmanager
 async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
     """Yields a stack that is up, and stops callers before what they call, the database last."""
-    binaries = _check(options)
+    binaries = await _check(options)
     data_dir = DataDir.kept(options.data_dir) if options.data_dir else DataDir.new_temporary()
     async with AsyncExitStack() as exits:
         exits.callback(data_dir.close)
@@ -184,13 +173,9 @@ async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
         yield stack
 
 
-def _check(options: StackOptions) -> PostgresBinaries:
-    """Finds all programs before anything is started, so that what is missing is reported at once."""
-    if options.schedule is not None:
-        try:
-            CronSim(options.schedule, datetime.now(UTC))
-        except CronSimError as error:
-            raise EmulatorError(f"--schedule {options.schedule!r}: {error}; five fields are expected") from error
+async def _check(options: StackOptions) -> PostgresBinaries:
+    """Checks the options and finds all programs before anything is started, so that a fault is reported at once."""
+    await options.check()
     find_postgrest()
     find_caddy()
     return PostgresBinaries.find()

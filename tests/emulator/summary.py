@@ -17,14 +17,16 @@ EXIT_OTHER = 1
 
 @dataclass(frozen=True)
 class Repeat:
+    """What the second fire did; `new_notifications` is None where another engine queues them."""
+
     status_code: int
     deduplicated: bool
-    new_notifications: int
+    new_notifications: int | None
     same_counts: bool
 
     @property
     def changed_nothing(self) -> bool:
-        return self.deduplicated and self.same_counts and self.new_notifications == 0
+        return self.deduplicated and self.same_counts and not self.new_notifications
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Summary:
         else:
             console.print("  every active mentor was evaluated for every scenario type that applies")
         if self.repeat.changed_nothing:
-            console.print("  fired again: deduplicated, same counts, no new notification")
+            known = "" if self.notifications is None else ", no new notification"
+            console.print(f"  fired again: deduplicated, same counts{known}")
         else:
             console.print(f"  [red]fired again, and something changed:[/red] {self.repeat}")
 

@@ -57,8 +57,8 @@ class Fault:
 class EngineManners:
     """How the engine behaves: shares of its calls, numbers of mentors. A slow call may be slower than its caller waits.
 
-    What goes beyond its capacity is answered 429; the undecided are answered "again" twice; a call with a poison mentor
-    is refused.
+    What goes beyond its capacity is answered 429; the undecided are answered "again" once (a second time could be
+    the last attempt, after refusals in between); a call with a poison mentor is refused.
     """
 
     latency: float
@@ -83,7 +83,7 @@ class EngineManners:
             rules.only(rules.share(self.resets, seed + 3), rules.reset()),
             rules.only(rules.share(self.cuts_short, seed + 4), rules.cut_short()),
             rules.refuse_calls_with(poison),
-            rules.items_retryable(undecided, times=2),
+            rules.items_retryable(undecided, times=1),
         ]
 
 

@@ -1,11 +1,18 @@
-"""What is deployed is pinned, hashed and licensed, and it is what the tests run with; the version is in one place."""
+"""What is deployed is pinned, hashed and licensed, and it is what the tests run with; the version is in one place.
+
+So is what CI runs.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
+import subprocess
+import sys
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -15,6 +22,13 @@ from tests.emulator.staging import ROOT
 
 LOCK = licences.LOCK.read_text(encoding="utf-8")
 PINNED = licences.pinned(LOCK)
+STACK = "tests/emulator/requirements.txt"
+IMPORTED = """
+import json, sys
+before = set(sys.modules)
+import tests.emulator.cli, tests.emulator.reference_engine.app, tests.engine_conformance.__main__
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules.keys() - before})))
+"""
 # Data, not code: the newest is the right one, and its versions are years.
 UNBOUNDED = {"tzdata"}
 
@@ -38,12 +52,34 @@ def test_the_lock_pins_what_is_required_and_installed_with_hashes() -> None:
 
 
 def test_every_requirement_is_bounded_and_holds_here() -> None:
-    found = requirements("requirements.txt", "requirements-dev.txt")
+    found = requirements("requirements.txt", "requirements-dev.txt", STACK)
     for requirement in found:
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators == ({">="} if requirement.name in UNBOUNDED else {"~="}), requirement
         assert requirement.specifier.contains(importlib.metadata.version(requirement.name)), requirement
     assert len({requirement.name.lower() for requirement in found}) == len(found)
+
+
+def with_what_they_need(wanted: list[Requirement]) -> set[str]:
+    """The names of distributions, and of those that they require in turn."""
+    names: set[str] = set()
+    while wanted:
+        requirement = wanted.pop()
+        name = canonicalize_name(requirement.name)
+        extras = [{"extra": extra} for extra in ("", *requirement.extras)]
+        if name not in names or requirement.extras:
+            names.add(name)
+            needed = map(Requirement, importlib.metadata.requires(name) or ())
+            wanted += [one for one in needed if one.marker is None or any(map(one.marker.evaluate, extras))]
+    return names
+
+
+def test_the_local_stack_needs_only_what_make_run_installs() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True, check=True)
+    belong_to = importlib.metadata.packages_distributions()
+    imported = {canonicalize_name(name) for module in json.loads(done.stdout) for name in belong_to.get(module, ())}
+    assert "rich" in imported
+    assert imported - PINNED.keys() - with_what_they_need(requirements(STACK)) == set()
 
 
 def test_the_list_of_licences_is_that_of_what_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +95,19 @@ def test_the_version_stands_in_one_place_and_in_the_changelog() -> None:
     files = [path for folder in ("functions", "shared", "supabase") for path in (ROOT / folder).rglob("*.*")]
     sources = {str(path.relative_to(ROOT)): path.read_text() for path in files if path.suffix in {".py", ".sql"}}
     assert [path for path, text in sources.items() if f'"{VERSION}"' in text] == ["shared/version.py"]
+
+
+def test_ci_runs_the_local_commands_pinned_and_without_rights() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    # YAML 1.1, which PyYAML reads, takes the key `on` for true; GitHub does not.
+    assert workflow.pop(True).keys() >= {"push", "pull_request", "schedule"}
+    assert workflow["permissions"] == {"contents": "read"}
+    checks, dependencies = workflow["jobs"]["checks"], workflow["jobs"]["dependencies"]
+    assert checks["strategy"]["matrix"]["python"][0] == "3.11"
+    steps = [*checks["steps"], *dependencies["steps"]]
+    assert [step["run"] for step in steps if not step.get("run", "git").startswith("git")] == [
+        "bash .ci/run",
+        "make lint AUDIT=--required",
+    ]
+    for action in [step["uses"] for step in steps if "uses" in step]:
+        assert re.fullmatch(r"actions/checkout@[0-9a-f]{40}", action), action

@@ -18,7 +18,7 @@ export function runButton(context) {
   return button("Run now", "primary", () => ask(context, {
     title: "Run now?",
     explanation: [
-      "Evaluates every active mentor for every scenario type that applies, at once, beside any scheduled run.",
+      "Evaluates every active mentor for every enabled scenario type that applies, whatever its schedule, at once, beside any scheduled run.",
       "For the engine it is a new run: mentors can be notified again where a scenario applies.",
     ],
     fields: runFields(),
@@ -90,9 +90,9 @@ function runRequest(values, dryRun) {
 
 /**
  * Opens a dialog, and acts once it is confirmed. What fails is shown in it, and can be tried again: with the same key, so
- * that an answer which was lost on its way opens no second run.
+ * that an answer which was lost on its way opens no second run. A refused member is shown at its field.
  */
-function ask(context, { title, explanation, fields = [], confirm, dismiss = "Not now", look = "primary", act, done }) {
+export function ask(context, { title, explanation, fields = [], confirm, dismiss = "Not now", look = "primary", act, done }) {
   const errors = h("div", { role: "alert", class: "error-place" });
   const confirming = h("button", { type: "submit", class: look }, confirm);
   const dismissing = h("button", { type: "button", onclick: () => dialog.close() }, dismiss);
@@ -100,6 +100,7 @@ function ask(context, { title, explanation, fields = [], confirm, dismiss = "Not
   const submitted = async (event) => {
     event.preventDefault();
     errors.replaceChildren();
+    accept(form);
     confirming.disabled = true;
     form.setAttribute("aria-busy", "true");
     try {
@@ -115,7 +116,7 @@ function ask(context, { title, explanation, fields = [], confirm, dismiss = "Not
         context.lost(error);
         return;
       }
-      errors.append(error.code ? problemText(error) : h("p", {}, error.message));
+      if (!refuse(form, error)) errors.append(error.code ? problemText(error) : h("p", {}, error.message));
     } finally {
       confirming.disabled = false;
       form.removeAttribute("aria-busy");
@@ -133,4 +134,24 @@ function ask(context, { title, explanation, fields = [], confirm, dismiss = "Not
   const dialog = h("dialog", { "aria-labelledby": "dialog-title", onclose: () => dialog.remove() }, form);
   document.body.append(dialog);
   dialog.showModal();
+}
+
+/** Shows what is wrong with a member at its field; returns whether the form has it. */
+function refuse(form, error) {
+  const field = form.elements.namedItem(error.field?.split(".")[0] ?? "");
+  if (!field) return false;
+  const id = `${field.name}-error`;
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-describedby", id);
+  field.closest(".field").after(h("p", { class: "field-error", id, role: "alert" }, error.message));
+  field.focus();
+  return true;
+}
+
+function accept(form) {
+  for (const shown of form.querySelectorAll(".field-error")) shown.remove();
+  for (const field of form.querySelectorAll("[aria-invalid]")) {
+    field.removeAttribute("aria-invalid");
+    field.removeAttribute("aria-describedby");
+  }
 }

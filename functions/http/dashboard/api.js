@@ -1,14 +1,15 @@
 // The public REST contract (docs/api.md), and the token that opens it.
 
 const INVOCATIONS = new URL("../api/v1/scheduler-invocations", import.meta.url);
+const SCENARIOS = new URL("../api/v1/scenario-configs", import.meta.url);
 const TOKEN = "scheduler-admin-token";
 const TIMEOUT_MS = 45_000;
 
-/** A request was refused, or got no answer: `status` is 0 then. */
+/** A request was refused, or got no answer: `status` is 0 then. `field`: the member that was refused, if one was. */
 export class Problem extends Error {
-  constructor({ status = 0, code = "unreachable", title = "No answer", detail = "", retryAfterSeconds = null }) {
+  constructor({ status = 0, code = "unreachable", title = "No answer", detail = "", field = "", retryAfterSeconds = null }) {
     super(detail || title);
-    Object.assign(this, { status, code, title, detail, retryAfterSeconds });
+    Object.assign(this, { status, code, title, detail, field, retryAfterSeconds });
   }
 
   /** Whether another token is needed to continue. */
@@ -31,23 +32,33 @@ export function forgetToken() {
 
 /** A page of runs. `query`: as the contract has it; a list is repeated, what is empty is left out. */
 export function listRuns(query, options) {
-  return call("GET", address("", query), options);
+  return call("GET", address(INVOCATIONS, "", query), options);
 }
 
 export function getRun(id, options) {
-  return call("GET", address(`/${encodeURIComponent(id)}`), options);
+  return call("GET", address(INVOCATIONS, `/${encodeURIComponent(id)}`), options);
 }
 
 /** Opens a run and answers at once; the database requests its slices. */
 export function openRun(body, idempotencyKey) {
-  return call("POST", address(""), {
+  return call("POST", address(INVOCATIONS), {
     body,
     headers: { Prefer: "respond-async", "Idempotency-Key": idempotencyKey },
   });
 }
 
 export function cancelRun(id) {
-  return call("PUT", address(`/${encodeURIComponent(id)}`), { body: { status: "cancelled" } });
+  return call("PUT", address(INVOCATIONS, `/${encodeURIComponent(id)}`), { body: { status: "cancelled" } });
+}
+
+/** The scenario types, each followed by the rows of its organizations. */
+export function listScenarios(options) {
+  return call("GET", address(SCENARIOS), options);
+}
+
+/** Changes these members of a type's row; null is as not set. `organization` null: the row of all organizations. */
+export function configureScenario(type, organization, changes) {
+  return call("PUT", address(SCENARIOS, `/${encodeURIComponent(type)}`, { organization }), { body: changes });
 }
 
 /** Something that no other request is named by. (`crypto.randomUUID` is not there without TLS.) */
@@ -56,8 +67,8 @@ export function newIdempotencyKey() {
   return `dashboard-${[...random].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
-function address(path, query = {}) {
-  const url = new URL(INVOCATIONS.href + path);
+function address(base, path = "", query = {}) {
+  const url = new URL(base.href + path);
   for (const [name, value] of Object.entries(query)) {
     for (const one of [value].flat()) if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
   }

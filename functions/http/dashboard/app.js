@@ -6,6 +6,7 @@ import { mentorView } from "./mentor.js";
 import { overview } from "./overview.js";
 import { problemText } from "./polling.js";
 import { runView } from "./run.js";
+import { scenariosView } from "./scenarios.js";
 
 const TITLE = "Scenario evaluations";
 // What a header can carry; anything else is no token, and would not even be sent.
@@ -96,8 +97,9 @@ function navigate() {
   view = viewAt(shownAt);
   content.replaceChildren(view.element);
   document.title = `${view.title} – ${TITLE}`;
+  const page = ["scenarios", "mentors"].find((name) => shownAt.startsWith(`#/${name}`)) ?? "runs";
   for (const link of pages.querySelectorAll("a")) {
-    if (link.dataset.page === (shownAt.startsWith("#/mentors") ? "mentors" : "runs")) link.setAttribute("aria-current", "page");
+    if (link.dataset.page === page) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   view.start();
@@ -114,6 +116,7 @@ function viewAt(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
   const [name, id = ""] = path.split("/").map(decoded);
   if (name === "runs" && id) return runView(context, id);
+  if (name === "scenarios") return scenariosView(context);
   if (name === "mentors") return mentorView(context, id);
   return overview(context, new URLSearchParams(query));
 }

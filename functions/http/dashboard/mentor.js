@@ -82,7 +82,7 @@ function history(runs, cursor, more) {
   const further = cursor && h("div", { class: "buttons" }, h("button", { type: "button", onclick: more, "data-key": "more" }, "Look further back"));
   if (!runs.length) {
     return h("section", { class: "card" }, h("h2", {}, cursor ? "Not found so far" : "No run includes this mentor"),
-      h("p", {}, cursor ? "None of the newest runs includes this mentor." : "No stored run includes this mentor. They may not be active, or no scenario applies."), further);
+      h("p", {}, cursor ? "None of the newest runs includes this mentor." : "No stored run includes this mentor. They may not be active, or no enabled scenario type that was due applied."), further);
   }
   const columns = [{ title: "Run" }, { title: "Status of the run" }, { title: "Results" }];
   return h(

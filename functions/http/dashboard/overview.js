@@ -4,7 +4,7 @@ import { dryRunButton, retryButton, runButton, cancelButton } from "./actions.js
 import { getRun, listRuns } from "./api.js";
 import { chart, timeTicks } from "./charts.js";
 import { h, Region } from "./dom.js";
-import { Poll, problemText } from "./polling.js";
+import { Poll, pollProblem } from "./polling.js";
 import { filters, queryOf, runsTable, unfinishedText } from "./runs_table.js";
 import { slotsOf, strip } from "./strip.js";
 import { secondsBetween, span, time } from "./times.js";
@@ -59,7 +59,7 @@ export function overview(context, parameters) {
     if (error?.isOfToken) context.lost(error);
     else {
       places.verdict.querySelector(".loading")?.remove();
-      trouble.replaceChildren(...(error ? [problemText(error), h("p", { class: "small" }, `What is shown may be old. Trying again in ${span(pause / 1000)}.`)] : []));
+      trouble.replaceChildren(...pollProblem(error, pause));
     }
   });
   return { element, title: "Runs", focus: query ? "#all-runs" : "h1", start: () => poll.start(), stop: () => poll.stop() };

@@ -3,10 +3,10 @@
 import { cancelButton, retryButton } from "./actions.js";
 import { getRun, listRuns } from "./api.js";
 import { announce, h, Region, table } from "./dom.js";
-import { Poll, problemText } from "./polling.js";
+import { Poll, pollProblem, problemText } from "./polling.js";
 import { unfinishedText } from "./runs_table.js";
 import { secondsBetween, span, time } from "./times.js";
-import { OUTCOMES, causeCount, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, sign, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
+import { OUTCOMES, causeCount, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, sign, skipText, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
 
 const QUICK_MS = 700;
 const SLOW_MS = 5_000;
@@ -72,7 +72,7 @@ export function runView(context, id) {
       return undefined;
     }
     places.heading.querySelector(".loading")?.remove();
-    trouble.replaceChildren(...(error ? [problemText(error), h("p", { class: "small" }, `What is shown may be old. Trying again in ${span(wait / 1000)}.`)] : []));
+    trouble.replaceChildren(...pollProblem(error, wait));
     return undefined;
   });
   return { element, title: "One run", focus: "h1", start: () => poll.start(), stop: () => poll.stop() };
@@ -155,16 +155,8 @@ function factsOf(run) {
   return { id, trigger, triggered_by, requested_by, reason, scheduled_for, invoked_at, started_at, finished_at, expires_at, lateness_seconds, retry_of, note, skip_reasons: run.skip_reasons, counts: { mentors: run.counts.mentors } };
 }
 
-function skipped({ no_scenario_applies, user_id_missing, invalid_segments }) {
-  const parts = [
-    no_scenario_applies && `no scenario applies to ${count(no_scenario_applies)}`,
-    user_id_missing && `${counted(user_id_missing, "row")} without a user id`,
-    invalid_segments && `${counted(invalid_segments, "row")} with invalid segments`,
-  ].filter(Boolean);
-  return parts.length ? ` (${parts.join(", ")})` : null;
-}
-
 function facts(run) {
+  const skips = skipText(run.skip_reasons);
   const fact = (name, ...value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
   return h(
     "section",
@@ -182,7 +174,7 @@ function facts(run) {
       fact("Triggered by", h("code", {}, run.triggered_by), run.requested_by && ` for ${run.requested_by}`),
       run.reason && fact("Reason", run.reason),
       run.retry_of && fact("Retries", h("a", { href: `#/runs/${run.retry_of}` }, "the run before")),
-      fact("Mentors", count(run.counts.mentors), skipped(run.skip_reasons)),
+      fact("Mentors", count(run.counts.mentors), skips && ` (${skips})`),
       run.note && fact("Note", run.note),
       h("div", { class: "wide" }, h("dt", {}, "Id"), h("dd", {}, h("code", {}, run.id))),
     ),
@@ -272,22 +264,52 @@ function answerText({ status_code: status, error }) {
   return status === null && !error ? "under way" : "";
 }
 
-function config({ config: settings, request }) {
+function config({ config: { scenarios: types = {}, ...settings }, request }) {
   const chosen = [
     request.users && h("p", {}, `Asked for: ${counted(request.users, "chosen mentor")}${request.users > request.sample_user_ids.length ? `, the first ${request.sample_user_ids.length} of them:` : "."}`),
     request.users && idList("request", request.sample_user_ids),
     request.scenario_types && h("p", {}, "Asked for: ", request.scenario_types.join(", ")),
   ];
-  const rows = Object.entries(settings).filter(([name]) => name !== "scenario_types").sort().map(([name, value]) => [h("code", {}, name.toUpperCase()), value === null ? h("span", { class: "muted" }, "not set") : String(value)]);
-  const types = (settings.scenario_types ?? []).map((scenario) => [h("code", {}, scenario.type), scenario.enabled === false ? "off" : "on", (scenario.segments ?? []).join(", ") || "all mentors"]);
+  const rows = Object.entries(settings).sort().map(([name, value]) => [h("code", {}, name.toUpperCase()), value === null ? h("span", { class: "muted" }, "not set") : String(value)]);
   return h(
     "section",
     { class: "card", "aria-label": "Configuration" },
     chosen,
+    scenarioNotes(types),
     h("details", { "data-key": "config" }, h("summary", {}, h("h2", {}, "The configuration in force when it was opened")),
-      types.length > 0 && table("Scenario types", [{ title: "Scenario type" }, { title: "State" }, { title: "Applies to" }], types),
+      scenarioTable(types.source ?? types),
       rows.length ? table("Settings", [{ title: "Setting" }, { title: "Value" }], rows) : h("p", { class: "empty" }, "None was recorded.")),
   );
+}
+
+/** What an operator should know of the scenario types of a run, before unfolding them. */
+function scenarioNotes({ types = [], warnings = [], source }) {
+  const off = source && types.flatMap(({ type, enabled, organizations = {} }) => (enabled === false
+    ? [type]
+    : Object.entries(organizations).filter(([, rule]) => rule.enabled === false).map(([name]) => `${type} for ${name}`)));
+  return [
+    source && h("p", {}, "A retry evaluates by what was in force for the run that it retries. ", off.length ? `Off when it was opened, and skipped: ${off.join(", ")}.` : "No scenario type was off when it was opened."),
+    [...new Set([...warnings, ...(source?.warnings ?? [])])].map((warning) => h("p", { class: "notice tone-warning" }, sign("partial"), h("span", {}, warning))),
+  ];
+}
+
+function scenarioTable({ types = [], not_due: notDue = [] }) {
+  const row = (type, organization, rule) => {
+    const isDue = !notDue.some(([one, other]) => one === type && other === organization);
+    const inherited = organization === null ? null : "as for all";
+    return [
+      [h("code", {}, type), organization !== null && [" for ", h("code", {}, organization)]],
+      rule.enabled === false ? "off" : isDue ? (inherited ?? "on") : "not due",
+      rule.segments ? rule.segments.join(", ") || "all mentors" : (inherited ?? "all mentors"),
+      rule.schedule ? h("code", {}, rule.schedule) : (inherited ?? "each slot"),
+    ];
+  };
+  const rows = types.flatMap((each) => [
+    row(each.type, null, each),
+    ...Object.entries(each.organizations ?? {}).sort().map(([name, rule]) => row(each.type, name, rule)),
+  ]);
+  const columns = [{ title: "Scenario type" }, { title: "State" }, { title: "Applies to" }, { title: "Schedule" }];
+  return rows.length > 0 && table("Scenario types", columns, rows, { class: "cards titled" });
 }
 
 function card(name, title, ...content) {

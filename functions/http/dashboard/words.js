@@ -51,6 +51,7 @@ const REASONS = {
   expired: "It was still open when its time was up; what had not been evaluated by then was left.",
   marked_failed: "An operator ended it as failed; what had not been evaluated by then was left.",
   overlap: "The run before it was still open when its time came.",
+  no_enabled_scenarios: "Every scenario type was off when it was opened, so no mentor was read. Switch one on (page Scenarios), then run now or wait for the next slot.",
   engine_unavailable: "The trigger engine is unavailable. No pair failed because of that: the batches wait, and continue by themselves when it is back.",
   engine_rejected: "The trigger engine turns the scheduler away (401, 403, 404 or a redirect). Check SCENARIO_ENGINE_URL and SCENARIO_ENGINE_TOKEN; the batches wait meanwhile.",
 };
@@ -66,6 +67,7 @@ const CAUSES = {
   mentor_not_active: "Unknown, or not active at that time.",
   invalid_segments: "Their segments in the view active_peer_mentors cannot be used: a null among them, an array of several dimensions, or more than 200,000 bytes.",
   scenario_not_applicable: "The scenario type does not apply to them.",
+  scenario_disabled: "The scenario type has been switched off since the run that this one retries; they were not evaluated for it again.",
 };
 
 export function count(number) {
@@ -99,6 +101,15 @@ export function triggerWord(trigger) {
 
 export function reasonText(error) {
   return REASONS[error] ?? error;
+}
+
+/** Rows of the mentors' view that led to no evaluation, by reason; empty where none. */
+export function skipText({ no_scenario_applies, user_id_missing, invalid_segments }) {
+  return [
+    no_scenario_applies && `no enabled scenario type that was due applies to ${count(no_scenario_applies)}`,
+    user_id_missing && `${counted(user_id_missing, "row")} without a user id`,
+    invalid_segments && `${counted(invalid_segments, "row")} with invalid segments`,
+  ].filter(Boolean).join(", ");
 }
 
 /** What to make of a cause of failures; empty where its own message has to do. */

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(42);
+select plan(49);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -24,6 +24,7 @@ insert into scheduler.alerts (invocation_id, reason) values ('00000000-0000-4000
 insert into scheduler.engine_permits (id, calls, is_manual, expires_at)
 values ('00000000-0000-4000-8000-00000000000b', 1, false, now());
 insert into public.peer_mentors (user_id) values ('00000000-0000-4000-8000-000000000001');
+insert into public.scenario_evaluation_config (scenario_type) values ('contact_lapsed');
 
 insert into refused values
   ('peer_mentors_status_is_known', $$update public.peer_mentors set status = 'retired'$$),
@@ -70,6 +71,13 @@ insert into refused values
   ('failed_has_a_cause', $$update public.scheduler_evaluations set outcome = 'failed', error_code = null$$),
   ('texts_are_bounded', $$update public.scheduler_evaluations set error_code = repeat('x', 65)$$),
 
+  ('scenario_type_is_bounded', $$update public.scenario_evaluation_config set scenario_type = 'a type'$$),
+  ('organization_is_bounded', $$update public.scenario_evaluation_config set organization = ''$$),
+  ('organization_is_a_bare_name', $$update public.scenario_evaluation_config set organization = 'org:north'$$),
+  ('times_are_dates', $$update public.scenario_evaluation_config set due_after = 'infinity'$$),
+  ('segments_are_bounded', $$update public.scenario_evaluation_config set segments = array_fill('x'::text, array[101])$$),
+  ('schedule_is_bounded', $$update public.scenario_evaluation_config set schedule = repeat('*', 101)$$),
+
   ('engine_ceiling_is_one_row', $$update scheduler.engine_ceiling set singleton = false$$),
   ('a_permit_allows_calls', $$update scheduler.engine_permits set calls = 0$$),
 
@@ -87,7 +95,7 @@ select set_eq(
      where contype = 'c'
        and (conrelid::regclass::text in ('peer_mentors', 'public.peer_mentors')
             or connamespace = 'scheduler'::regnamespace
-            or conrelid::regclass::text ~ '^(public\.)?scheduler_')
+            or conrelid::regclass::text ~ '^(public\.)?(scheduler|scenario)_')
   $$,
   'select constraint_name from refused',
   'no CHECK of ours is left out'
@@ -120,6 +128,10 @@ select throws_matching(
     select 'slot:same', 'schedule', 'pg_cron', 'skipped', now(), now(), now(), 'slot:same' from generate_series(1, 2)
   $$,
   'scheduler_invocations_idempotency_key_key', 'a slot has one invocation, even when both have ended'
+);
+select throws_matching(
+  $$insert into public.scenario_evaluation_config (scenario_type) values ('contact_lapsed')$$,
+  'scenario_is_configured_once', 'a scenario type has one row for all organizations'
 );
 select throws_ok('insert into scheduler.settings default values', '23505', null, 'there is one row of settings');
 select throws_ok(

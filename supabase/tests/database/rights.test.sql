@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(75);
+select plan(78);
 
 -- Schemas -----------------------------------------------------------------------------------------------------------------
 
@@ -18,6 +18,7 @@ select table_privs_are(kept.schema, kept.name, role, '{}')
     ('public', 'scheduler_invocations'),
     ('public', 'scheduler_invocation_batches'),
     ('public', 'scheduler_evaluations'),
+    ('public', 'scenario_evaluation_config'),
     ('scheduler', 'settings'),
     ('scheduler', 'dispatches'),
     ('scheduler', 'engine_permits'),
@@ -39,6 +40,7 @@ select table_privs_are(kept.schema, kept.name, 'service_role', kept.privileges)
     ('public', 'scheduler_invocations', array['SELECT']),
     ('public', 'scheduler_invocation_batches', array['SELECT']),
     ('public', 'scheduler_evaluations', array['SELECT']),
+    ('public', 'scenario_evaluation_config', array['SELECT']),
     ('scheduler', 'settings', '{}'),
     ('scheduler', 'dispatches', '{}'),
     ('scheduler', 'engine_permits', '{}'),
@@ -68,7 +70,7 @@ select is_empty(
      where attribute.attacl is not null
        and (
          relation.relnamespace = 'scheduler'::regnamespace
-         or relation.oid::regclass::text ~ '^(public\.)?(scheduler_|(active_)?peer_mentors)'
+         or relation.oid::regclass::text ~ '^(public\.)?(scheduler_|scenario_|(active_)?peer_mentors)'
        )
   $$,
   'no single column is granted to any role'
@@ -92,12 +94,12 @@ select set_eq(
   $$,
   array[
     'scheduler_active_mentors', 'scheduler_active_mentors_page', 'scheduler_check_mentors_view', 'scheduler_claim',
-    'scheduler_claim_alert', 'scheduler_complete', 'scheduler_delete', 'scheduler_enqueue', 'scheduler_evaluations_page',
-    'scheduler_finish', 'scheduler_get',
+    'scheduler_claim_alert', 'scheduler_complete', 'scheduler_configure_scenario', 'scheduler_delete', 'scheduler_enqueue',
+    'scheduler_evaluations_page', 'scheduler_finish', 'scheduler_get',
     'scheduler_end_slice', 'scheduler_last_success', 'scheduler_list', 'scheduler_mentors_view_fault',
     'scheduler_mentors_without_user_id', 'scheduler_open',
-    'scheduler_open_slot', 'scheduler_release', 'scheduler_settle_alert', 'scheduler_used_slots', 'scheduler_split',
-    'scheduler_take_permit', 'scheduler_unfinished', 'scheduler_update'
+    'scheduler_open_slot', 'scheduler_release', 'scheduler_scenario_config', 'scheduler_settle_alert', 'scheduler_used_slots',
+    'scheduler_split', 'scheduler_take_permit', 'scheduler_unfinished', 'scheduler_update'
   ],
   'service_role may call exactly these functions'
 );

@@ -4,7 +4,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(35);
+select plan(37);
 
 create temporary table guarded (name text) on commit drop;
 insert into guarded values
@@ -12,6 +12,7 @@ insert into guarded values
   ('public.scheduler_invocations'),
   ('public.scheduler_invocation_batches'),
   ('public.scheduler_evaluations'),
+  ('public.scenario_evaluation_config'),
   ('scheduler.settings'),
   ('scheduler.dispatches'),
   ('scheduler.engine_permits'),
@@ -36,7 +37,7 @@ select is_empty(
      where relkind in ('r', 'p')
        and not relrowsecurity
        and (relnamespace = 'scheduler'::regnamespace
-            or relnamespace = 'public'::regnamespace and relname like 'scheduler\_%'
+            or relnamespace = 'public'::regnamespace and relname ~ '^(scheduler|scenario)_'
             or relnamespace = 'pgmq'::regnamespace and relname ~ '^[qa]_scenario_evaluation_batches')
   $$,
   'and there is no table of ours without it'

@@ -55,7 +55,7 @@ async def run() -> dict[str, Any]:
         async with aclosing(prefetch(fetch_active_peer_mentors(services.database, after=AFTER))) as pages:
             async for page in pages:
                 users = [
-                    MentorScenarios(user_id, CONFIG.scenario_types_for(segments))
+                    MentorScenarios(user_id, services.table.scenarios.types_for(segments))
                     for user_id, segments, *_ in page.mentors
                     if user_id <= UP_TO
                 ]

@@ -74,7 +74,7 @@ def _files() -> dict[str, str]:
     # found, not imported: that would cost half a second for a client that is not used here
     pgmq = importlib.util.find_spec("pgmq")
     if pgmq is None or pgmq.origin is None:
-        raise EmulatorError("the wheel `pgmq` is not installed: pip install -r requirements-dev.txt")
+        raise EmulatorError("the wheel `pgmq` is not installed: run `make install`")
     sql = Path(pgmq.origin).parent / "sql" / "pgmq.sql"
     version = sql.with_suffix(".sql.version").read_text().strip()
     files["pgmq.control"] = PGMQ_CONTROL.format(version=version)

@@ -73,6 +73,11 @@ class Operator:
         """Runs what the document says to look at before anything is known."""
         return await self._run(_BLOCK.findall(TEXT)[1])
 
+    async def follow(self, heading: str) -> Seen:
+        """Runs the commands of a section that is no incident, in order."""
+        section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+        return await self._run("\n".join(_BLOCK.findall(section)))
+
     async def check(self, *symptom: str) -> Seen:
         """Runs what is under "Check"; the document names each word of the symptom, and the commands show it."""
         seen = await self._run_part("Check")

@@ -15,9 +15,12 @@ REFUSALS_OF_VALID_DATA = {
     ("invalid_field", "cursor"),
     ("invalid_field", "error_message"),
     ("invalid_field", "include_unknown"),
+    ("invalid_field", "organization"),
     ("invalid_field", "page"),
     ("invalid_field", "retry_of"),
     ("invalid_field", "scenario_types"),
+    ("invalid_field", "schedule"),
+    ("invalid_field", "segments"),
     ("idempotency_key_missing", "Idempotency-Key"),
     ("idempotency_key_reused", "Idempotency-Key"),
 }

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
+from shared.scenario_types import DEFAULT_SCENARIO_TYPES, ScenarioType
 from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 
 HERE = Path(__file__).parent
+SPARE_TYPE = ScenarioType(type="spare", segments=frozenset({"no mentor's"}))
 
 
 async def test_every_operation_keeps_to_the_document(harness: Harness, tmp_path: Path) -> None:
     await harness.add_mentors(12)
-    function = await harness.start_function()
+    types = [each.model_dump(mode="json") for each in (*DEFAULT_SCENARIO_TYPES, SPARE_TYPE)]
+    function = await harness.start_function({"SCENARIO_TYPES": json.dumps(types)})
     caller = Caller(harness, function)
     assert (await harness.fire(function)).json()["status"] == "success"
     # That a run ended well is remembered for half a minute, and so is that none did.
@@ -61,3 +65,5 @@ async def test_every_operation_keeps_to_the_document(harness: Harness, tmp_path:
     lines = harness.log_lines(function)
     assert [line for line in lines if line["severity"] not in ("DEBUG", "INFO", "WARNING")] == []
     assert harness.engine.violations == []
+    configured = await harness.rows(b"select scenario_type from public.scenario_evaluation_config")
+    assert (SPARE_TYPE.type,) in configured

@@ -48,6 +48,7 @@ WRONG_REQUESTS: list[Row] = [
     ("GET", "/health/last-run", 503, "last_run_missing", None, b"", None),
     *(("GET", path, 404, "not_found", None, b"", None) for path in ("/nothing", f"{API}/..%2f", f"{API}/{UNKNOWN}")),
     ("PUT", f"{API}/{UNKNOWN}", 404, "not_found", None, b"{}", JSON),
+    ("PUT", "/api/v1/scenario-configs/retired", 404, "not_found", None, b"{}", JSON),
     ("DELETE", f"{API}/{UNKNOWN}", 404, "not_found", None, b"", None),
     ("PATCH", f"{API}/{UNKNOWN}", 405, "method_not_allowed", None, b"", None),
 ]
@@ -136,6 +137,19 @@ async def refused_by_the_state_of_a_run(harness: Harness, catalogue: Catalogue) 
     await catalogue.refused(422, "idempotency_key_reused", "POST", API, json={}, **key)
     assert (await caller.delete(ended)).status_code == 204
     await catalogue.refused(409, "invocation_deleted", "POST", API, json={"dry_run": True}, **key)
+
+    for scenario_type in sorted({name for _, name in harness.expected_pairs()}):
+        await caller.call("PUT", f"/api/v1/scenario-configs/{scenario_type}", json={"enabled": False})
+    for path, body in ((API, {}), (BATCH, {"user_ids": harness.mentors, "dry_run": True})):
+        await catalogue.refused(409, "no_enabled_scenarios", "POST", path, json=body)
+    await harness.execute(b"delete from public.scenario_evaluation_config where not enabled")
+    await harness.execute(
+        b"insert into public.scenario_evaluation_config (scenario_type, organization)"
+        b" select 'gone', n from generate_series(1, 500) as n"
+    )
+    configs = f"/api/v1/scenario-configs/{scenario_type}"
+    await catalogue.refused(409, "too_many_rows", "PUT", configs, json={"enabled": True})
+    await harness.execute(b"delete from public.scenario_evaluation_config where scenario_type = 'gone'")
 
 
 async def failed_by_the_database(harness: Harness, function: FunctionProcess, catalogue: Catalogue) -> None:

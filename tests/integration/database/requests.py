@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from .sql_core import SqlCore, Worker, mentor, pairs
+from .sql_core import CONFIG, SqlCore, Worker, mentor, pairs
 from .sql_core import pairs_of as pairs_of  # used by the state machine from here
 
 TTL_HOURS = 168
@@ -28,15 +28,17 @@ async def ask(worker: Worker, *, invocation_id: str | None = None, key: str | No
         "triggered_by": "admin",
         "requested_by": None,
         "reason": None,
-        "config": {"batch_size": 100},
+        "config": CONFIG,
         "expires_after_hours": 20,
         "engine_key_ttl_hours": TTL_HOURS,
         "time_budget_seconds": 25,
         "request_slice": False,
+        "scenario_version": "",
+        "is_refused": False,
     }
     run = invocation_id or str(uuid4())
     answer = await worker.call("open", invocation_id=run, idempotency_key=key, **{**usual, **asked})
-    assert set(answer) - {"engine_answered_recently"} == {"outcome", "invocation", "canary"}
+    assert set(answer) - {"engine_answered_recently", "work", "scenario_config"} == {"outcome", "invocation", "canary"}
     return answer
 
 

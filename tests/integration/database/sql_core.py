@@ -19,6 +19,8 @@ from tests.emulator.connections import Connection, connect
 LOCK_WAIT_SECONDS = 20.0
 VISIBILITY_SECONDS = 600
 SCENARIO = "contact_lapsed"
+# What is recorded with a run that is opened.
+CONFIG = {"batch_size": 100, "scenarios": {"types": [{"type": SCENARIO, "enabled": True}], "not_due": []}}
 EVALUATED = ("triggered", "not_triggered", "suppressed")
 QUEUES = ("scenario_evaluation_batches_manual", "scenario_evaluation_batches", "scenario_evaluation_batches_poison")
 
@@ -98,7 +100,9 @@ class Worker(Session):
             "time_budget_seconds": 25,
             "retention_days": 90,
             "triggered_by": "pg_cron",
-            "config": {"batch_size": 100},
+            "config": CONFIG,
+            "scenario_version": "",
+            "fires": [],
         }
         return await self.call(
             "open_slot", due_slot=due, next_slot=following, requested_slot=requested, **{**usual, **settings}
@@ -297,10 +301,11 @@ class SqlCore:
         key = f"slot:{due:%Y-%m-%dT%H:%MZ}" if trigger == "schedule" else f"key:{uuid4()}"
         insert = (
             "insert into public.scheduler_invocations"
-            " (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope)"
-            " values (%s, %s, 'test', 'running', now(), now(), now() + interval '1 day', %s) returning id::text"
+            " (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, engine_scope,"
+            " config)"
+            " values (%s, %s, 'test', 'running', now(), now(), now() + interval '1 day', %s, %s) returning id::text"
         )
-        invocation_id = str(await self.owner.value(insert, key, trigger, key))
+        invocation_id = str(await self.owner.value(insert, key, trigger, key, json.dumps(CONFIG)))
         if batches or enqueued != {"done": False}:
             assert await worker.enqueue(invocation_id, batches, **{"done": True, **enqueued})
         return invocation_id

@@ -10,7 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from .requests import ended_run, listed, opened, seen
-from .sql_core import SCENARIO, Json, SqlCore, Worker, mentor, pairs
+from .sql_core import CONFIG, SCENARIO, Json, SqlCore, Worker, mentor, pairs
 
 OUTCOMES = ("triggered", "not_triggered", "suppressed", "skipped", "failed")
 
@@ -197,7 +197,7 @@ async def test_a_run_in_detail_shows_what_was_asked_for(core: SqlCore, worker: W
             "sample_user_ids": user_ids or [],
             "scenario_types": request_of.get("scenario_types"),
         },
-        "config": {"batch_size": 100},
+        "config": CONFIG,
         "enumeration_done": False,
         "not_evaluated_user_ids": [],
         "batch_results": [],

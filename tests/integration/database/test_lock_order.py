@@ -129,6 +129,25 @@ async def test_opening_a_run_that_expires_another_beside_a_slice_end(core: SqlCo
     assert answer["outcome"] == "retry_already_open"
 
 
+async def test_opening_a_slot_beside_an_editor_of_several_rows(core: SqlCore) -> None:
+    """The editor's transaction has the later row, and then takes the earlier one, which opening has come to first."""
+    opener, editor = await core.worker(), await core.session()
+    await core.install_long_ago()
+    row = "scenario_evaluation_config (scenario_type, organization, schedule) values ('a', %s, '0 2 * * *')"
+    for organization in ("Bergen", "Oslo"):
+        await core.owner.run(f"insert into public.{row}", organization)
+    await core.owner.run("update public.scenario_evaluation_config set due_after = now() - interval '1 day' where true")
+    version = (await opener.call("scenario_config", known_version=""))["version"]
+    edit = "update public.scenario_evaluation_config set enabled = false where organization = %s"
+    async with editor.transaction():
+        await editor.run(edit, "Oslo")
+        opening = asyncio.create_task(opener.open_slot(*await core.slots(), scenario_version=version))
+        await core.until_waiting_for_a_lock(opener, or_done=opening)
+        editing = asyncio.create_task(editor.run(edit, "Bergen"))
+        (answer, _) = await all_end(opening, editing)
+    assert answer["opened"]
+
+
 async def test_cancelling_beside_a_slice_end_and_a_record(core: SqlCore) -> None:
     worker, reporter, canceller = await core.workers(3)
     run = await core.open_manual_run(worker, [pairs([1]), pairs([2])])

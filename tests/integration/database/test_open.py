@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from .requests import TTL_HOURS, Unfinished, add_mentors, all_unfinished, ask, ended_run, opened, refusal, unfinished
-from .sql_core import SCENARIO, SqlCore, Worker, mentor, pairs
+from .sql_core import CONFIG, SCENARIO, SqlCore, Worker, mentor, pairs
 
 
 async def runs(core: SqlCore) -> object:
@@ -33,7 +33,7 @@ async def test_what_was_asked_for_is_kept(core: SqlCore, worker: Worker, dry_run
         " from public.scheduler_invocations"
     )
     assert row == (
-        *("key:k1", "h1", "manual", "pending", dry_run, None, request, {"batch_size": 100}, f"{scope}:{run}"),
+        *("key:k1", "h1", "manual", "pending", dry_run, None, request, CONFIG, f"{scope}:{run}"),
         *(None, False, "look", None, 3 * 3600, True, True, "kari", "Kari N.", "an outage"),
     )
     (given,) = (await worker.open_slot(*await core.slots()))["open"]

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from .sql_core import SqlCore, Worker, minutes
+from .sql_core import CONFIG, SqlCore, Worker, minutes
 
 MADE = "select scheduler.time_ordered_id(timestamptz '1970-01-01Z' + n * interval '1 ms') from generate_series({}) as n"
 
@@ -40,7 +40,7 @@ async def test_the_invocation_names_its_slot_and_scopes_engine_keys(installed: S
     assert await installed.owner.rows(
         "select idempotency_key, engine_scope, trigger, config, started_at >= invoked_at,"
         " extract(hours from expires_at - started_at)::int, enumeration_done from public.scheduler_invocations"
-    ) == [(key, key, "schedule", {"batch_size": 100}, True, 3, False)]
+    ) == [(key, key, "schedule", CONFIG, True, 3, False)]
     assert answer["not_a_slot"] is False
     assert answer["invocation"]["lateness_seconds"] >= 600
     assert await installed.settings("next_due_at, max_workers, time_budget_seconds, retention_days") == (

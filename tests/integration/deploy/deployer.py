@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import PIPE, STDOUT
+from subprocess import STDOUT
 from typing import Any
 
 from shared.deployment.env_file import read_env_file
@@ -19,6 +20,8 @@ from tests.integration.scheduled_runs.harness import mentor_ids
 from tests.scripted_engine import ScriptedEngine
 from tests.secret_scan import Secrets, leaks_in
 
+# Until its end nothing is changed.
+CHECK = "Check credentials, database and project"
 FUNCTION = "scenario-evaluation-scheduler"
 # What the function gets from Secret Manager.
 SECRETS = {"SUPABASE_SECRET_KEY", "SCENARIO_ENGINE_TOKEN", "SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS"}
@@ -40,9 +43,12 @@ class Deployer:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
+    # Whose deploy.sh runs, and what it deploys.
+    root: Path = ROOT
 
     def __post_init__(self) -> None:
         self.env_file = self.folder / "settings.env"
+        self.printed = self.folder / "printed"
 
     @property
     def service(self) -> Service:
@@ -60,19 +66,23 @@ class Deployer:
         self.secrets.add(self.project.database_url.split(":")[2].partition("@")[0])
 
     async def run(self, *arguments: str, answer: str = "", **env: str) -> tuple[int | None, str]:
-        """Calls deploy.sh, `answer` on its standard input, and returns its exit code and what it prints."""
+        """Calls deploy.sh, `answer` on its standard input, and returns its exit code and what it `printed`."""
         path = f"{self.cloud.bin}:{SUPABASE_CLI}:{PostgresBinaries.find().bin}:{os.environ['PATH']}"
         # The CLI keeps things at home; so might psql.
         env = {"PATH": path, "HOME": str(self.folder), "SUPABASE_TELEMETRY_DISABLED": "1", **env}
-        argv: list[str | Path] = [ROOT / "deploy.sh", "--env-file", self.env_file, *arguments]
-        process = await asyncio.to_thread(
-            subprocess.run, argv, env=env, cwd=self.folder, input=answer, stdout=PIPE, stderr=STDOUT, text=True
-        )
+        argv: list[str | Path] = [self.root / "deploy.sh", "--env-file", self.env_file, *arguments]
+        with self.printed.open("w") as output:
+            process = await asyncio.to_thread(
+                subprocess.run, argv, env=env, cwd=self.folder, input=answer, stdout=output, stderr=STDOUT, text=True
+            )
+        text = self.printed.read_text()
         self.settings = {name: value for name, value in read_env_file(self.env_file).items() if value}
         self._keep_secrets()
         secrets = Secrets({f"secret {number}": value for number, value in enumerate(sorted(self.secrets))})
-        assert leaks_in([*process.stdout.splitlines(), *self.cloud.argv], "deploy.sh", secrets) == []
-        return process.returncode, process.stdout
+        assert leaks_in([*text.splitlines(), *self.cloud.argv], "deploy.sh", secrets) == []
+        other = "Google|gcloud|Cloud Run" if "container" in arguments else "[Cc]ontainer|[Dd]ocker"
+        assert re.findall(other, text) == [], "it speaks of the other target"
+        return process.returncode, text
 
     async def succeed(self, *arguments: str, answer: str = "") -> str:
         """Runs it to its end, and returns what it prints."""

@@ -22,7 +22,7 @@ LOOKING = {"list", "describe", "access", "get-iam-policy"}
 PROGRAM = """\
 #!{python} -ISE
 import json, os, socket, sys
-words = [os.environ.get("CLOUDSDK_CORE_PROJECT"), os.path.basename(sys.argv[0]), *sys.argv[1:]]
+words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
 with socket.socket(socket.AF_UNIX) as cloud:
     cloud.connect({socket!r})
     cloud.sendall(json.dumps([*words, sys.stdin.read() if "--data-file=-" in words else ""]).encode() + b"\\n")
@@ -39,13 +39,18 @@ class RefusedError(Exception):
 
 @dataclass
 class Service:
-    """What runs: its staged folder, its environment, the options that it was deployed with, and where."""
+    """What runs: its staged folder, its environment, the options that it was deployed with, and where.
+
+    A service whose traffic is `pinned` goes on running as it was, until the traffic is sent to the latest revision.
+    """
 
     port: int
     source: Path | None = None
     env: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     is_ready: bool = False
+    pinned: bool = False
+    latest_env: dict[str, str] = field(default_factory=dict)
     process: ChildProcess | None = None
 
     @property
@@ -91,7 +96,7 @@ class FakeCloud:
             await self._end(service)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        project, program, *argv, given = json.loads(await reader.readline())
+        program, *argv, given = json.loads(await reader.readline())
         words = [program, *(word for word in argv if not word.startswith("--"))]
         options = {word[2:].partition("=")[0]: word.partition("=")[2] for word in argv if word.startswith("--")}
         command = " ".join(words)
@@ -101,8 +106,8 @@ class FakeCloud:
         try:
             if self.refuse is not None and command.startswith(self.refuse):
                 raise RefusedError("PERMISSION_DENIED: the caller does not have permission")
-            if program == "gcloud" and project != PROJECT:
-                raise RefusedError(f"the project [{project}] is not there")
+            if program == "gcloud" and options.get("project") != PROJECT:
+                raise RefusedError("the project is not there")
             answer = (0, "\n".join(await self._carry_out(words, options, given)), "")
         except (RefusedError, KeyError) as error:
             answer = (1, "", f"ERROR: ({command}) {error}\n")
@@ -155,7 +160,7 @@ class FakeCloud:
             case ["gcloud", "run", "services", "describe", name]:
                 service = self.services[name]
                 labels = dict(label.split("=") for label in service.options["update-labels"].split(","))
-                state = f"{labels['source_digest']}|{labels['settings_digest']}|r|{'r' if service.is_ready else ''}"
+                state = f"{labels['source_digest']}|{labels['options_digest']}|r|{'r' if service.is_ready else ''}"
                 return [service.url if options["format"] == "value(status.url)" else state]
             case ["gcloud", "run", "deploy", name] if "run.googleapis.com" in self.enabled:
                 service = self.services.setdefault(name, Service(free_port()))
@@ -163,6 +168,9 @@ class FakeCloud:
                 await self._new_revision(service, options)
             case ["gcloud", "run", "services", "update", name]:
                 await self._new_revision(self.services[name], options)
+            case ["gcloud", "run", "services", "update-traffic", name] if "to-latest" in options:
+                self.services[name].pinned = False
+                await self.serve(self.services[name], self.services[name].latest_env)
             case ["gcloud", "run", "services", "delete", name]:
                 await self._end(self.services.pop(name))
             case ["docker", "build", image, folder]:
@@ -189,7 +197,9 @@ class FakeCloud:
         service.is_ready = False
         if self.before_revision is not None:
             await self.before_revision(service, env)
-        await self.serve(service, env)
+        service.latest_env = env
+        if not service.pinned:
+            await self.serve(service, env)
         service.is_ready = True
 
     async def serve(

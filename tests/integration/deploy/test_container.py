@@ -23,11 +23,21 @@ async def run(*argv: str | Path) -> None:
     await asyncio.to_thread(subprocess.run, argv, check=True)
 
 
+def environment(path: Path) -> dict[str, str]:
+    """What docker reads of an environment file: all behind the first `=` of a line."""
+    return dict(line.split("=", 1) for line in path.read_text().splitlines())
+
+
 async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer, tmp_path: Path) -> None:
-    deployer.write_settings(GOOGLE_CLOUD_PROJECT=None, GOOGLE_CLOUD_REGION=None)
+    deployer.write_settings(GOOGLE_CLOUD_PROJECT=None, GOOGLE_CLOUD_REGION=None, OTEL_SERVICE_NAME='"two\\nlines"')
+    said = await deployer.refused("--target", "container", step="Check prerequisites and settings")
+    assert "OTEL_SERVICE_NAME: expected one line" in said
+    deployer.write_settings(OTEL_SERVICE_NAME='"its name"')
     built = await deployer.succeed("--target", "container")
     assert steps(built)[-1] == "Build the image"
-    assert "then set FUNCTION_URL" in built
+    given = deployer.folder / "settings.env.container"
+    assert f"docker run --rm --env-file {given} --publish 8080:8080 {IMAGE}" in built.partition("set FUNCTION_URL")[2]
+    assert "Done." not in built
     assert (await deployer.vault(), deployer.cloud.pushed) == ({}, [])
     # It is what all other tests run, byte for byte.
     context = deployer.cloud.images[IMAGE]
@@ -45,8 +55,9 @@ async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer
     argv = [str(venv / "bin" / command[0]), *command[1:]]
     container = Service(free_port(), source=context)
     deployer.cloud.services["container"] = container
-    env = {name: value for name, value in deployer.settings.items() if name not in ("DATABASE_URL", "FUNCTION_URL")}
-    await deployer.cloud.serve(container, env, argv)
+    assert given.stat().st_mode & 0o777 == 0o600
+    assert environment(given) == {name: text for name, text in deployer.settings.items() if name != "DATABASE_URL"}
+    await deployer.cloud.serve(container, environment(given), argv)
     await deployer.add_mentors(10)
     deployer.write_settings(FUNCTION_URL=f"{container.url}/", IMAGE="registry.example.org/scheduler:1")
 
@@ -57,13 +68,23 @@ async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer
     assert "a dry run of 10 mentors succeeded" in connected
     assert (await deployer.vault())["scheduler_function_url"] == f"{container.url}/"
 
+    deployer.write_settings(EVALUATION_SCHEDULE="30 4 * * *", FUNCTION_START_SECONDS="1")
+    said = await deployer.refused("--target", "container", step="Try the function")
+    assert "still in service is the old settings, with the schedule 0 2 * * * UTC" in said
+    assert f"change that: docker run --rm --env-file {given}" in said
+    await deployer.cloud.serve(container, environment(given), argv)
+    assert "30 4 * * * UTC" in (await deployer.succeed("--target", "container")).partition("== State")[2]
+
     # Its tokens rotate in two halves, since it is started by another hand.
     old = deployer.settings["SCHEDULER_INVOKE_TOKENS"]
-    await deployer.succeed("--target", "container", "--rotate-tokens")
+    half = await deployer.succeed("--target", "container", "--rotate-tokens")
+    assert "the old tokens are in use. The second half: restart the function" in half
+    assert "Done." not in half
     assert deployer.settings["SCHEDULER_INVOKE_TOKENS"].endswith(f",{old}")
     early = await deployer.refused("--target", "container", "--rotate-tokens", step="Try the new tokens")
     assert "does not know the first of SCHEDULER_ADMIN_TOKENS" in early
     assert (await deployer.vault())["scheduler_invoke_token"] == old
-    await deployer.cloud.serve(container, env | deployer.settings, argv)
-    await deployer.succeed("--target", "container", "--rotate-tokens")
+    await deployer.cloud.serve(container, environment(given), argv)
+    assert "The old ones end when you restart" in await deployer.succeed("--target", "container", "--rotate-tokens")
+    assert environment(given)["SCHEDULER_INVOKE_TOKENS"] == deployer.settings["SCHEDULER_INVOKE_TOKENS"]
     assert deployer.settings["SCHEDULER_INVOKE_TOKENS"] == (await deployer.vault())["scheduler_invoke_token"] != old

@@ -34,6 +34,8 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
     assert steps(announced) == STEPS
     assert "20261120000100_create_sample_peer_mentors.sql" in announced
     assert f"would run: gcloud run deploy {FUNCTION}" in announced
+    place = deployer.project.database_url.partition("@")[2]
+    assert f"database postgres@{place} (DATABASE_URL from {deployer.env_file})" in announced
     assert (deployer.cloud.changes, await deployer.snapshot()) == ([], empty)
 
     await break_off(deployer)
@@ -72,14 +74,18 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
 async def break_off(deployer: Deployer) -> None:
     """At a secret, and when the new revision does not start: its labels are there by then, it itself is not ready."""
 
+    async def is_waiting() -> bool:
+        return "   ... 5 s\n" in deployer.printed.read_text()
+
     async def falls_over(*_: object) -> None:
+        await eventually(is_waiting)
         raise RefusedError("the new revision does not start")
 
     deployer.cloud.refuse = f"gcloud secrets versions add {FUNCTION}-SCHEDULER"
     output = await deployer.refused(step="Prepare Google Cloud: services, account, secrets")
     assert "PERMISSION_DENIED" in output
     deployer.cloud.refuse, deployer.cloud.before_revision = None, falls_over
-    await deployer.refused(step="Deploy the function to Cloud Run")
+    assert "   ... 5 s\n" in await deployer.refused(step="Deploy the function to Cloud Run")
     deployer.cloud.before_revision = None
     deployer.cloud.changes.clear()
 
@@ -98,3 +104,6 @@ async def check_least_rights(deployer: Deployer, http: httpx.AsyncClient) -> Non
     url = f"{service.url}/api/v1/scheduler-invocations"
     bearer = {"Authorization": f"Bearer {deployer.project.admin_token}"}
     assert [(await http.get(url, headers=headers)).status_code for headers in (bearer, {})] == [200, 401]
+    known, open_to_all = [(await http.get(f"{service.url}/health", headers=each)).json() for each in (bearer, {})]
+    assert known["schedule"] == "0 2 * * * UTC"
+    assert known.keys() - open_to_all.keys() == {"code_digest", "settings_digest", "schedule"}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import subprocess
+
 import httpx
 
-from tests.integration.deploy.deployer import FUNCTION, Deployer
-from tests.integration.deploy.fake_cloud import Service
+from tests.integration.deploy.deployer import CHECK, FUNCTION, Deployer
+from tests.integration.deploy.fake_cloud import PROJECT, Service
 from tests.integration.scheduled_runs.harness import slot_minutes_ago
 
 TOKENS = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
@@ -19,7 +23,11 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
     await deployer.rows("update scheduler.settings set slot_high_water_mark = now() - interval '10 hours'")
     deployer.engine.token = "another-token-of-the-engine"
     deployer.write_settings(
-        EVALUATION_SCHEDULE=schedule, EVALUATION_BATCH_SIZE="20", SCENARIO_ENGINE_TOKEN=deployer.engine.token
+        EVALUATION_SCHEDULE=schedule,
+        EVALUATION_BATCH_SIZE="20",
+        SCENARIO_ENGINE_TOKEN=deployer.engine.token,
+        FUNCTION_START_SECONDS="1",
+        FUNCTION_MAX_INSTANCES="3",
     )
     settings, before = deployer.env_file.read_text(), await deployer.snapshot()
     deployer.cloud.changes.clear()
@@ -28,14 +36,23 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
         assert (deployer.cloud.changes, await deployer.snapshot()) == ([], before)
         assert deployer.env_file.read_text() == settings
 
+    deployer.service.pinned = True
+    said = await deployer.refused(step="Try the function")
+    assert "still in service is the old settings, with the schedule 0 2 * * * UTC" in said
+    assert "schedule     0 2 * * * UTC, next slot due" in said
+    (command,) = re.findall(r"change that: (gcloud .+)", said)
+    path = {"PATH": str(deployer.cloud.bin)}
+    await asyncio.to_thread(subprocess.run, command.split(), env=path, check=True)
+
     deployed = await deployer.succeed()
 
     assert deployer.cloud.changes == [
         f"gcloud secrets versions add {FUNCTION}-SCENARIO_ENGINE_TOKEN",
         f"gcloud run services update {FUNCTION}",
+        f"gcloud run services update-traffic {FUNCTION}",
         "gcloud secrets versions destroy 1",
     ], "a new revision without a new build"
-    assert deployer.service.env["EVALUATION_BATCH_SIZE"] == "20"
+    assert (deployer.service.env["EVALUATION_BATCH_SIZE"], deployer.service.options["max-instances"]) == ("20", "3")
     assert "the schedule is new" in deployed
     assert {run["trigger"] for run in await deployer.invocations()} == {"manual"}, "the smoke test"
     assert deployer.engine.acts == {}
@@ -51,7 +68,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
     await deployer.rows("drop view public.active_peer_mentors")
     await deployer.rows("create view public.active_peer_mentors as select gen_random_uuid() as user_id, '' as segments")
     deployer.cloud.changes.clear()
-    said = await deployer.refused(step="Check the view of the mentors, prepare the schedule")
+    said = await deployer.refused(step=CHECK)
     assert "public.active_peer_mentors, column segments: expected text[], found text" in said
     assert deployer.cloud.changes == []
 
@@ -64,7 +81,7 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
         await superuser.execute(logs_all.encode())
     old = {name: deployer.settings[name] for name in TOKENS}
     elsewhere = {"SCHEDULER_ADMIN_TOKENS": deployer.project.admin_token}
-    said = await deployer.refused("--rotate-tokens", step="Check credentials", **elsewhere)
+    said = await deployer.refused("--rotate-tokens", step=CHECK, **elsewhere)
     assert "the environment overrides the file" in said
     assert {name: deployer.settings[name] for name in TOKENS} == old
     known: list[int] = []
@@ -111,7 +128,8 @@ async def test_uninstalling_keeps_records_unless_they_are_to_be_deleted(deployer
     assert await deployer.rows(f"select where exists (select from {kept[0]}) and exists (select from {kept[2]})")
     deployer.cloud.changes.clear()
 
-    code, _ = await deployer.run("--uninstall", answer="yes\n")
+    code, asked = await deployer.run("--uninstall", answer="yes\n")
+    assert f"{FUNCTION} in {PROJECT}" in asked.partition("This ends the scheduled runs of")[2]
     assert (code, deployer.cloud.changes, await deployer.snapshot()) == (1, [], installed)
 
     uninstalled = await deployer.succeed("--uninstall", answer="uninstall\n")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from pathlib import Path
+from urllib.parse import quote
 
 from tests.emulator.staging import ROOT
-from tests.integration.deploy.deployer import Deployer
+from tests.integration.deploy.deployer import CHECK, Deployer
 
 
 async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Deployer) -> None:
@@ -30,32 +33,59 @@ async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Dep
     url, key = right["DATABASE_URL"].replace("@", "x@"), right["SUPABASE_SECRET_KEY"][:-4] + "zzzz"
     wrong = {"DATABASE_URL": url, "SUPABASE_SECRET_KEY": key, "GOOGLE_CLOUD_PROJECT": "that-of-another"}
     deployer.write_settings(EVALUATION_SHEDULE=None, **right | wrong)
-    said = await deployer.refused(step="Check credentials")
+    said = await deployer.refused(step=CHECK)
     for problem in ("SUPABASE_SECRET_KEY: refused by", "password authentication failed", "gcloud: ERROR"):
         assert problem in said
-    deployer.write_settings(**right | {"SUPABASE_URL": "http://127.0.0.1:9"})
-    said = await deployer.refused(step="Check credentials")
-    assert "SUPABASE_URL: http://127.0.0.1:9/rest/v1/: no answer ([Errno 111] Connection refused)" in said
     deployer.write_settings(**right)
-
-    # The Supabase CLI shows no hint, and the statement that failed below the message: it must not push that away.
-    await deployer.rows("create table public.peer_mentors (mentor_no bigint)")
-    said = await deployer.refused(step="Migrate the database")
-    assert "public.peer_mentors is a table of your own (mentor_no bigint)" in said
-    assert "docs/adapting.md" in said
-    assert "create table" not in said
+    said = await deployer.refused(step=CHECK, SUPABASE_URL="http://127.0.0.1:9", HOSTNAME="one-that-no-setting-has")
+    assert f"the environment overrides {deployer.env_file}: SUPABASE_URL\n" in said
+    assert "project  http://127.0.0.1:9 (SUPABASE_URL from the environment)" in said
+    assert "SUPABASE_URL: http://127.0.0.1:9/rest/v1/: no answer ([Errno 111] Connection refused)" in said
     assert deployer.cloud.changes == []
-    assert await deployer.rows("select where to_regnamespace('scheduler') is not null") == []
 
 
-def test_invalid_arguments_are_refused() -> None:
+async def test_an_unusable_view_of_the_mentors_is_named_first(deployer: Deployer) -> None:
+    for made, fault in (
+        ("table public.peer_mentors (mentor_no bigint)", "peer_mentors is a table of your own (mentor_no bigint)"),
+        ("view public.active_peer_mentors as select '' as user_id, '{}'::text[] as segments", "user_id: expected uuid"),
+    ):
+        await deployer.rows(f"create {made}")
+        before = await deployer.snapshot()
+        for arguments in ([], ["--dry-run"]):
+            said = await deployer.refused(*arguments, step=CHECK)
+            assert f"{fault}" in said
+            assert "docs/adapting.md" in said
+            assert "create " not in said
+        assert (deployer.cloud.changes, await deployer.snapshot()) == ([], before)
+
+
+async def test_a_password_with_special_characters_is_understood(deployer: Deployer) -> None:
+    password, role = "p@s/s#w%rd?", f"deployer_of_{deployer.project.database}"
+    deployer.secrets.add(password)
+    place = deployer.project.database_url.partition("@")[2]
+    async with deployer.project.connect(superuser=True) as superuser:
+        await superuser.execute(f"create role {role} login password '{password}' in role postgres".encode())
+    for written in (password, quote(password, safe="")):
+        deployer.write_settings(DATABASE_URL=f"postgresql://{role}:{written}@{place}")
+        assert f"database {role}@{place}" in await deployer.succeed("--dry-run")
+    deployer.write_settings(DATABASE_URL=f"postgresql://{role}:p%40s/s#w%rd?@{place}")
+    said = await deployer.refused(step="Check prerequisites and settings")
+    assert "DATABASE_URL: the password can be read in two ways" in said
+    assert not re.search("s#w|rd[?]|p%40s", said)
+
+
+def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
     for arguments, problem in (
-        (["--target", "moon"], "expected cloud-run or container, found moon"),
-        (["--target"], "--target: expected a value"),
-        (["--yes"], "go with --uninstall"),
-        (["--frobnicate"], "found --frobnicate"),
-        (["--env-file", "/nowhere"], "/nowhere cannot be read"),
+        (["--target", "moon"], "argument --target: invalid choice: 'moon' (choose from 'cloud-run', 'container')"),
+        (["--target"], "argument --target: expected one argument"),
+        (["--yes"], "--delete-data and --yes go with --uninstall"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
     ):
         refused = subprocess.run([ROOT / "deploy.sh", *arguments], capture_output=True, text=True)
-        assert (refused.returncode, refused.stdout.count("==")) == (1, 0)
-        assert problem in refused.stderr
+        assert (refused.returncode, refused.stdout.count("==")) == (2, 0)
+        assert f"deploy.sh: error: {problem}" in refused.stderr
+    argv: list[str | Path] = [ROOT / "deploy.sh", "--env-file", "nowhere"]
+    refused = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path)
+    assert f"{tmp_path}/nowhere: cannot be read" in refused.stderr
+    helped = subprocess.run([ROOT / "deploy.sh", "--help"], capture_output=True, text=True, check=True)
+    assert "--rotate-tokens      replace the callers' tokens" in helped.stdout

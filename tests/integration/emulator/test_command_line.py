@@ -22,8 +22,11 @@ import pytest
 from tests.emulator.cli import main
 from tests.emulator.connections import connect
 from tests.emulator.errors import EmulatorError
+from tests.emulator.options import NO_TOKEN, StackOptions
+from tests.emulator.ports import LOCALHOST
+from tests.emulator.processes import ChildProcess
 from tests.emulator.safeupdate import WHEELS_SERVER, without_safeupdate
-from tests.emulator.stack import StackOptions, running_stack
+from tests.emulator.stack import running_stack
 from tests.emulator.staging import ROOT
 from tests.faults.system_packages import require_curl
 from tests.integration.project_logs import check_folder
@@ -82,7 +85,7 @@ async def up(*arguments: str | Path) -> AsyncIterator[tuple[asyncio.subprocess.P
 
 
 def with_engine(engine: ScriptedEngine) -> list[str]:
-    return ["--engine-url", engine.url, "--function-env", f"SCENARIO_ENGINE_TOKEN={ENGINE_TOKEN}"]
+    return ["--engine-url", engine.url, "--engine-token", engine.token]
 
 
 def running(pids: list[int]) -> list[int]:
@@ -106,6 +109,7 @@ async def test_up_serves_what_it_prints_and_sigterm_leaves_nothing(http: httpx.A
         assert await execute(stack, COUNT_MENTORS) == [(10,)]
         pids = list(stack["pids"].values())
         assert sorted(running(pids)) == sorted(pids)
+        assert len(stack["engine_token"]) == len(stack["invoke_token"])
         folder = Path(psutil.Process(stack["pids"]["postgres"]).cwd()).parent
         emulator.send_signal(signal.SIGTERM)
         await emulator.wait()
@@ -130,8 +134,12 @@ async def test_kill_9_leaves_no_process_and_a_usable_directory(data_dir: Path) -
         return not running(pids)
 
     await eventually(all_gone)
-    async with up("--data-dir", data_dir, "--no-due-slot") as (_, second):
+    async with (
+        ScriptedEngine(token=NO_TOKEN) as engine,
+        up("--data-dir", data_dir, "--no-due-slot", "--engine-url", engine.url) as (_, second),
+    ):
         assert second["secret_key"] == first["secret_key"]
+        assert (second["engine_url"], second["engine_token"], second["pids"]["engine"]) == (engine.url, None, None)
         assert await execute(second, COUNT_MENTORS) == [(7,)]
         assert "is in use by a running emulator" in await refusal(data_dir=data_dir)
         await execute(second, b"update supabase_migrations.schema_migrations set statements = '{}'")
@@ -181,7 +189,7 @@ async def test_json_is_one_object_and_partial_has_its_exit_code() -> None:
     assert (exit_code, summary["status"], summary["exit_code"]) == (3, "partial", 3)
     assert [(cause["code"], cause["count"]) for cause in summary["invocation"]["failures"]] == [("no_device", 1)]
     assert summary["fired_again"]["changed_nothing"] is True
-    assert summary["notifications"] is None
+    assert (summary["notifications"], summary["fired_again"]["new_notifications"]) == (None, None)
     assert len(summary["missing"]) == 1
     assert errors.splitlines()[-1].startswith("scheduled run: partial, ")
 
@@ -198,34 +206,76 @@ async def test_the_reference_engine_speaks_the_single_protocol(supports: list[st
 
 
 async def test_a_pipe_gets_plain_lines_and_a_failed_exit_code() -> None:
-    exit_code, output, errors = await run("--mentors", "0", env={"FORCE_COLOR": "1"})
+    def all_fail(results: list[dict[str, Any]]) -> list[Any]:
+        error = {"code": "no_device", "message": "no device is registered", "retryable": False}
+        return [{**result, "outcome": "failed", "error": error} for result in results]
+
+    async with ScriptedEngine(token=ENGINE_TOKEN, rules=[rules.alter_results(all_fail)]) as engine:
+        exit_code, output, errors = await run("--mentors", "5", *with_engine(engine), env={"FORCE_COLOR": "1"})
     assert (exit_code, errors) == (4, "")
     assert not {"\x1b", "\r"} & set(output)
     lines = output.splitlines()
-    assert "scheduled run: failed (no_active_mentors), 0 of 0 evaluations" in lines
-    assert "  there were no mentors to evaluate" in lines
+    assert any(line.startswith("scheduled run: failed, ") for line in lines)
+    assert "  fired again: deduplicated, same counts" in lines
 
 
+# Nothing listens there.
+NOWHERE = f"http://{LOCALHOST}:9"
+
+
+@pytest.mark.parametrize("command_name", ["run", "up"])
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--mentors", "-1"], "a number of mentors is expected"),
-        (["--function-env", "NAME"], "NAME=VALUE is expected"),
-        (["--schedule", "at noon"], "--schedule 'at noon'"),
-        (["--data-dir", str(ROOT)], "holds files of something else"),
-        (["--function-env", "ENGINE_TIMEOUT_SECONDS=soon"], "function died 3 times at its start"),
+        (["--mentors", "0"], "argument --mentors: expected a number of mentors from 1 to 99999999, found '0'"),
+        (["--mentors", "-1"], "argument --mentors: expected a number of mentors from 1 to 99999999, found '-1'"),
+        (["--function-env", "NAME"], "argument --function-env: expected NAME=VALUE, found 'NAME'"),
+        (["--schedule", "at noon"], "--schedule: expected a cron expression of five fields, found 'at noon'"),
+        (["--data-dir", str(ROOT)], f"--data-dir {ROOT} holds files of something else: name an empty or a new folder"),
+        (
+            ["--function-env", "LOG_LEVEL=no"],
+            "--function-env LOG_LEVEL: expected 'DEBUG', 'INFO', 'WARNING' or 'ERROR', found 'no'",
+        ),
+        (
+            ["--engine-token", "x"],
+            "--engine-token: expected with --engine-url; the stack's engine has a token of its own",
+        ),
+        (["--engine-url", "localhost:9"], "--engine-url: expected a URL such as https://host.example"),
+        (
+            ["--engine-url", NOWHERE],
+            f"--engine-url {NOWHERE}: expected an engine, found none (All connection attempts failed); start it first",
+        ),
     ],
 )
-def test_what_cannot_start_says_so_and_prints_no_object(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_what_cannot_start_says_so_and_starts_nothing(
+    command_name: str,
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    try:
-        exit_code: object = main(["run", "--json", *arguments])
-    except SystemExit as refused:
-        exit_code = refused.code
+    monkeypatch.delattr(ChildProcess, "spawn")
+    assert main([command_name, "--json", *arguments]) == 2
+    assert capsys.readouterr() == ("", f"emulator: {said}\n")
+
+
+def test_a_function_that_does_not_start_shows_its_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--json", "--function-env", "PYTHONHOME=/nowhere"]) == 2
     output, errors = capsys.readouterr()
-    assert (exit_code, output) == (2, "")
-    assert said in errors
+    assert (output, errors.partition(";")[0]) == ("", "emulator: function died 3 times at its start, last with code 1")
+
+
+@pytest.mark.parametrize(
+    "single", [[], ["--function-env", "ENGINE_PROTOCOL=single"]], ids=["batch", "single without dry runs"]
+)
+async def test_an_engine_that_refuses_the_token_is_reported_at_once(single: list[str]) -> None:
+    async with ScriptedEngine(token=ENGINE_TOKEN) as engine:
+        for token in ([], ["--engine-token", "another"]):
+            refused = f"the engine at {engine.url} refuses it (401): name the one that it expects"
+            found = await run("--engine-url", engine.url, *token, *single)
+            assert found == (2, "", f"emulator: --engine-token: {refused}\n")
+    # what may act on any call got none that it can read
+    assert [call.dry_run for call in engine.calls] == [None if single else True] * 2
 
 
 async def lines_until(stream: asyncio.StreamReader, start: str) -> list[str]:

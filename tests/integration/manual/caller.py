@@ -28,7 +28,7 @@ class Caller:
         if token != "":
             sent["Authorization"] = f"Bearer {token or self._harness.project.admin_token}"
         answer = await self._harness.http.request(method, f"{self.function.url}{path}", headers=sent, **options)
-        if path.startswith(PATH):
+        if path.startswith("/api/"):
             assert answer.headers["cache-control"] == "no-store"
             assert answer.headers["x-content-type-options"] == "nosniff"
         return answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.integration.manual.caller import a_caller, asked_since, keys_since
-from tests.integration.scheduled_runs.harness import Harness
+from tests.integration.scheduled_runs.harness import Harness, Pair
 from tests.scripted_engine import rules
 
 
@@ -55,3 +55,84 @@ async def test_a_retry_evaluates_only_failures_under_the_same_keys(harness: Harn
     triggered = {pair for pair, outcome in expected.items() if outcome == "triggered"}
     assert {act.pair for act in harness.engine.acts.values()} == triggered
     assert harness.engine.notified_twice == []
+
+
+async def test_a_retry_skips_what_was_switched_off_since(harness: Harness) -> None:
+    """For all or in one organization; where it is switched on again, another retry of the first run evaluates it."""
+    mentors = await harness.add_mentors(60)
+    failing, failing_twice, north = mentors[::3], mentors[::9], mentors[::12]
+    await harness.execute(
+        b"update public.peer_mentors set segments = array['org:north'] where user_id = any(%s)", [north]
+    )
+    harness.engine.rules = [rules.items_failed(some, times=1, retryable=False) for some in (failing, failing_twice)]
+    function = await harness.start_function({"EVALUATION_BATCH_SIZE": "7"})
+    source = await harness.run(function)
+    failed = {pair for pair, outcome in (await harness.recorded_pairs(source["id"])).items() if outcome == "failed"}
+    assert {user_id for user_id, _ in failed} == {*failing}
+    caller, expected = await a_caller(harness, {"EVALUATION_BATCH_SIZE": "7"}), harness.expected_pairs()
+
+    async def retried(run: str, pairs: set[Pair], off: set[Pair], failing_again: set[Pair]) -> str:
+        """A retry that finds these pairs, skips those that are off, and evaluates the others."""
+        calls = len(harness.engine.calls)
+        retry = await caller.run({"retry_of": run})
+        evaluated = {pair: "failed" if pair in failing_again else expected[pair] for pair in pairs - off}
+        assert await harness.recorded_pairs(retry["id"]) == evaluated | dict.fromkeys(off, "skipped")
+        assert sorted(asked_since(harness, calls)) == sorted(evaluated)
+        counts, users = retry["counts"], {user_id for user_id, _ in pairs}
+        assert (counts["mentors"], counts["evaluations"], counts["skipped"]) == (len(users), len(pairs), len(off))
+        assert (counts["failed"], counts["not_evaluated"]) == (len(failing_again), 0)
+        assert retry["status"] == ("partial" if failing_again else "success")
+        reasons = await caller.page(f"/{retry['id']}/evaluations", outcome="skipped", limit=1000)
+        assert {result["error_code"] for result in reasons["data"]} <= {"scenario_disabled"}
+        return str(retry["id"])
+
+    await harness.execute(
+        b"insert into public.scenario_evaluation_config (scenario_type, organization, enabled, segments, schedule)"
+        b" values ('inactivity', null, false, null, null), ('milestone', 'north', false, null, null),"
+        b" ('certification_expiry', null, null, array['elsewhere'], '0 0 1 1 *')"
+    )
+    off = {
+        (user_id, kind)
+        for user_id, kind in failed
+        if kind == "inactivity" or (kind == "milestone" and user_id in north)
+    }
+    failing_again = {(user_id, kind) for user_id, kind in failed - off if user_id in failing_twice}
+    assert {kind for _, kind in failing_again} == {"milestone", "certification_expiry"}
+    retry = await retried(source["id"], failed, off, failing_again)
+
+    await harness.execute(
+        b"update public.scenario_evaluation_config"
+        b" set enabled = scenario_type <> 'certification_expiry' where scenario_type <> 'milestone'"
+    )
+    off = {(user_id, kind) for user_id, kind in failing_again if kind == "certification_expiry"}
+    await retried(retry, failing_again, off, set())
+    harness.engine.rules.clear()
+    # The pairs that were skipped are left in the first run; what they came to since is repeated by the engine.
+    off = {
+        pair for pair in failed if pair[1] == "certification_expiry" or (pair[1] == "milestone" and pair[0] in north)
+    }
+    await retried(source["id"], failed, off, set())
+    assert {key.split(":", 1)[0] for key in harness.engine.keys_seen} == {"slot"}
+    assert harness.engine.notified_twice == []
+
+
+async def test_mentors_a_run_did_not_read_are_retried_as_it_froze(harness: Harness) -> None:
+    """Also by a retry of a retry that read none of them either."""
+    mentors = await harness.add_mentors(20)
+    caller = await a_caller(harness)
+    source = (await caller.ask(prefer="respond-async")).json()
+    assert (await caller.cancel(source["id"])).json()["counts"]["mentors"] == 0
+    await harness.execute(
+        b"insert into public.scenario_evaluation_config (scenario_type, enabled, segments) values"
+        b" ('inactivity', false, null), ('milestone', null, array['elsewhere'])"
+    )
+
+    unread = (await caller.ask({"retry_of": source["id"]}, prefer="respond-async")).json()
+    assert (await caller.cancel(unread["id"])).json()["counts"]["mentors"] == 0
+    retry = await caller.run({"retry_of": unread["id"]})
+
+    expected = {
+        pair: "skipped" if pair[1] == "inactivity" else outcome for pair, outcome in harness.expected_pairs().items()
+    }
+    assert await harness.recorded_pairs(retry["id"]) == expected
+    assert (retry["status"], retry["counts"]["mentors"], retry["counts"]["skipped"]) == ("success", len(mentors), 18)

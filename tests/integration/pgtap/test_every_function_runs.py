@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.emulator.project import ProjectFactory
 from tests.integration.database.requests import add_mentors, ask, evaluations, listed, unfinished
-from tests.integration.database.sql_core import SqlCore, mentor, pairs
+from tests.integration.database.sql_core import SCENARIO, SqlCore, mentor, pairs
 
 FUNCTIONS = "select substr(proname, 11) from pg_proc where oid::regprocedure::text ~ '^scheduler_'"
-CONFIG = """config = '{"alerts": true, "alert_partial_above": 0, "alert_late_above_minutes": 9}'"""
+ALERTS = """config = config || '{"alerts": true, "alert_partial_above": 0, "alert_late_above_minutes": 9}'"""
 
 
 async def test_every_function_runs_on_the_oldest_postgres(projects_on_oldest: ProjectFactory) -> None:
@@ -17,7 +17,11 @@ async def test_every_function_runs_on_the_oldest_postgres(projects_on_oldest: Pr
         await core.make_callable()
         await add_mentors(core, [1, 2, 3])
         run = (await worker.open_slot(*await core.slots()))["invocation"]["id"]
-        await core.change(run, CONFIG)
+        configured = {"changes": {"schedule": "0 2 * * 0"}, "updated_by": "test"}
+        table = await worker.call("configure_scenario", scenario_type=SCENARIO, organization=None, **configured)
+        assert await worker.call("scenario_config", known_version="") == table
+        await core.owner.run("delete from public.scenario_evaluation_config where true")
+        await core.change(run, ALERTS)
         assert await worker.call("active_mentors_page", after=None, rows=9)
         assert await worker.call("active_mentors", user_ids=[mentor(1)])
         assert await worker.call("mentors_without_user_id") == 0
@@ -46,5 +50,7 @@ async def test_every_function_runs_on_the_oldest_postgres(projects_on_oldest: Pr
         retry = (await ask(worker, retry_of=run))["invocation"]["id"]
         assert (await worker.cancel(retry))["status"] == "cancelled"
         assert await worker.delete(retry) == "deleted"
+        await core.owner.run("delete from public.peer_mentors where user_id = %s", mentor(1))
+        assert (await core.owner.value("select scheduler.forget_user(%s)", mentor(1)))["scheduler_evaluations"]
         await core.owner.run("call scheduler.prune()")
         assert set(await core.owner.column(FUNCTIONS)) == worker.called

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from functions.runs.services import Services
 from shared.queue_repository import QueueRepository
 from shared.run_repository import RunRepository
+from shared.scenario_table import ScenarioTable
+from shared.scenario_types import DEFAULT_SCENARIO_TYPES
 from shared.slice_repository import SliceRepository
 from tests.unit.environment import make_config
 from tests.unit.fake_database import FakeDatabase
@@ -16,6 +19,8 @@ from tests.unit.functions.fake_engine import FakeEngine
 from tests.unit.functions.single_engine import SingleEngine
 
 SLOT = "2026-11-23T02:00:00+00:00"
+# What of a row of `scenario_evaluation_config` belongs to no version.
+STAMPS = ("updated_at", "updated_by", "due_after")
 RUN_ID = "8a4e3f0c-5d0e-4d3e-9d53-0f5e0c4f6a11"
 
 
@@ -62,6 +67,7 @@ def open_row(**members: Any) -> dict[str, Any]:
     """An open invocation in an answer of `scheduler_open_slot`: by default a scheduled one, enumerated already."""
     usual: dict[str, Any] = dict.fromkeys(("retry_of", "request", "enumeration_cursor"))
     usual |= {"id": RUN_ID, "scheduled_for": SLOT, "trigger": "schedule", "dry_run": False}
+    usual |= ScenarioTable(DEFAULT_SCENARIO_TYPES).recorded()
     return usual | {"engine_scope": "slot:2026-11-23T02:00Z", "enumeration_done": True} | members
 
 
@@ -78,17 +84,26 @@ def opened_now() -> dict[str, Any]:
     return slot_answer(opened=True, invocation=running, open=[open_row(enumeration_done=False)])
 
 
+def config_row(scenario_type: str, organization: str | None = None, **members: Any) -> dict[str, Any]:
+    """A row of `scenario_evaluation_config`; by default it sets nothing."""
+    usual: dict[str, Any] = dict.fromkeys(("enabled", "segments", "schedule"))
+    usual |= {"updated_at": SLOT, "updated_by": "berit", "due_after": SLOT}
+    return {"scenario_type": scenario_type, "organization": organization} | usual | members
+
+
 def make_services(database: FakeDatabase, engine: FakeEngine | SingleEngine, **settings: str) -> Services:
     """The clients of a process whose every call goes to these two."""
     config = make_config(**settings)
+    table = ScenarioTable(config.scenario_types)
     return Services(
         config=config,
         database=database,
         reader_database=database,
-        slices=SliceRepository(database, config),
+        slices=SliceRepository(database, config, table),
         queue=QueueRepository(database, config),
-        runs=RunRepository(database, config),
+        runs=RunRepository(database, config, table),
         engine=engine.client(),
+        table=table,
     )
 
 
@@ -103,6 +118,7 @@ class FakeSql:
         self._waiting: list[dict[str, Any]] = []
         self._batches = 0
         self._opened: dict[str, dict[str, Any]] = {}
+        self.config_rows: list[dict[str, Any]] = []
         self.answers: dict[str, Any] = {
             "scheduler_open_slot": slot_answer(),
             "scheduler_open": self._open,
@@ -117,6 +133,8 @@ class FakeSql:
             "scheduler_get": self._get,
             "scheduler_active_mentors": self._active,
             "scheduler_last_success": {"clock": SLOT, "run": None},
+            "scheduler_scenario_config": lambda arguments: self._changed_config(arguments["known_version"]),
+            "scheduler_configure_scenario": self._configure,
         }
         nothing = ("release", "end_slice", "claim_alert", "settle_alert", "update", "delete", "unfinished")
         self.answers |= dict.fromkeys(f"scheduler_{name}" for name in (*nothing, "evaluations_page"))
@@ -130,14 +148,34 @@ class FakeSql:
             raise answer
         return answer(arguments) if callable(answer) else answer
 
+    def _changed_config(self, known_version: str | None) -> dict[str, Any] | None:
+        said = [{name: row[name] for name in row if name not in STAMPS} for row in self.config_rows]
+        version = json.dumps(said) if said else ""
+        return None if version == known_version else {"version": version, "rows": list(self.config_rows)}
+
+    def _configure(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        key = arguments["scenario_type"], arguments["organization"]
+        rows = {(row["scenario_type"], row["organization"]): row for row in self.config_rows}
+        changed = arguments["changes"] | {"updated_by": arguments["updated_by"]}
+        rows[key] = rows.get(key, config_row(*key)) | changed
+        self.config_rows = [rows[each] for each in sorted(rows, key=lambda key: (key[0], key[1] or ""))]
+        return self._changed_config(None)
+
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if (changed := self._changed_config(arguments["scenario_version"])) is not None:
+            return {"outcome": "scenarios_changed", "invocation": None, "canary": None, "scenario_config": changed}
+        if arguments["is_refused"]:
+            return {"outcome": "types_refused", "invocation": None, "canary": None}
         retry_of = arguments["retry_of"]
         chosen = {"id": arguments["invocation_id"], "dry_run": arguments["dry_run"], "note": arguments["note"]}
         chosen["triggered_by"] = arguments["triggered_by"]
         pending = dict.fromkeys(("started_at", "finished_at", "lateness_seconds")) | {"status": "pending"}
         invocation = described(trigger="retry" if retry_of else "manual", retry_of=retry_of, **chosen, **pending)
         self._opened[invocation["id"]] = invocation
-        return {"outcome": "opened", "invocation": invocation, "canary": None}
+        work = {"id": invocation["id"], "scheduled_for": SLOT, "trigger": invocation["trigger"], "retry_of": retry_of}
+        work |= {"enumeration_cursor": None, "enumeration_done": False, "request": arguments["request"]}
+        work["scenarios"] = arguments["config"]["scenarios"]
+        return {"outcome": "opened", "invocation": invocation, "canary": None, "work": work}
 
     def _finish(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Nothing ends by itself."""

@@ -15,6 +15,7 @@ from functions.http.app import create_app
 from functions.http.invocations import PREFIX
 from functions.runs.services import Services
 from shared.auth import TokenCheck
+from shared.fingerprint import Fingerprint
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
 from tests.unit.functions.fake_engine import FakeEngine
@@ -23,6 +24,7 @@ from tests.unit.functions.fake_sql import FakeSql, make_services
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 INVOKE = {"Authorization": f"Bearer {INVOKE_TOKEN}"}
 JSON = {"Content-Type": "application/json"}
+FINGERPRINT = Fingerprint("c" * 40, "s" * 40, "0 2 * * * UTC")
 NOW = datetime(2026, 11, 23, 2, 0, 30, tzinfo=UTC)
 
 
@@ -36,7 +38,8 @@ class Function:
         self.engine = engine or FakeEngine(ManualClock())
         self.broken_by: Exception | None = None
         self.services = replace(make_services(self.sql.database, self.engine, **settings), now=lambda: NOW)
-        self.app = create_app(self._connect, TokenCheck([SecretStr(INVOKE_TOKEN)], [("anna", ADMIN_TOKEN)]))
+        tokens = TokenCheck([SecretStr(INVOKE_TOKEN)], [("anna", ADMIN_TOKEN)])
+        self.app = create_app(self._connect, tokens, FINGERPRINT)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 
     def _connect(self) -> Services:

@@ -63,7 +63,8 @@ class Programme:
         self.sql.answers |= {"scheduler_unfinished": self._left_open, "scheduler_enqueue": self._enqueue}
         settings = {"SCENARIO_TYPES": scenario_types, "EVALUATION_BATCH_SIZE": str(batch_size)}
         self._services = make_services(self.sql.database, FakeEngine(self._clock), **settings)
-        self.selector = MentorSelector(self._services.database, self._services.config)
+        self.selector = MentorSelector(self._services.database)
+        self._scenarios = self._services.table.scenarios
         self.queued: list[None] = []
 
     def _enqueue(self, _: object) -> dict[str, bool]:
@@ -73,7 +74,7 @@ class Programme:
     async def enumerate(self, *, cursor: str | None = None, seconds: float = 1000) -> None:
         await enumerate_mentors(
             self._services,
-            OpenInvocation(RUN_ID, SLOT, "schedule", Enumeration(cursor=cursor)),
+            OpenInvocation(RUN_ID, SLOT, "schedule", self.enumeration(cursor=cursor)),
             deadline=Deadline(seconds, self._clock),
             on_enqueued=lambda: self.queued.append(None),
         )
@@ -101,7 +102,7 @@ class Programme:
             if batch[0].user_id > (arguments["after_user_id"] or "") and len(mentors) < self._most_rows:
                 mentors += batch
         found = [
-            {"user_id": user_id, "scenario_types": types, "active": user_id in self._active}
+            {"user_id": user_id, "scenario_types": types, "active": user_id in self._active, "organizations": []}
             for user_id, types, _ in mentors
         ]
         return {"mentors": found, "last_user_id": mentors[-1].user_id if mentors else None, "remaining": row}
@@ -112,7 +113,10 @@ class Programme:
         self.runs[run_id] = left_open, row | {"enumeration_done": done} | members
 
     async def pages(self, **enumeration: Any) -> list[SelectionPage]:
-        return [page async for page in self.selector.pages(Enumeration(**enumeration))]
+        return [page async for page in self.selector.pages(self.enumeration(**enumeration))]
+
+    def enumeration(self, **members: Any) -> Enumeration:
+        return Enumeration(scenarios=self._scenarios, **members)
 
 
 def mentors_in(pages: Sequence[SelectionPage]) -> list[MentorScenarios]:
@@ -219,7 +223,7 @@ async def test_a_source_that_was_pruned_ends_the_reading(cursor: str | None) -> 
     assert await programme.pages(cursor=cursor, **OF_SOURCE) == []
     assert await programme.pages(cursor=cursor, is_retry=True, retry_of=None) == []
     programme.has_run(SOURCE, pairs(2), pairs(3))
-    pages = programme.selector.pages(Enumeration(**OF_SOURCE))
+    pages = programme.selector.pages(programme.enumeration(**OF_SOURCE))
     assert (await anext(pages)).mentors == pairs(2)
     programme.runs.clear()
     assert await anext(pages, None) is None

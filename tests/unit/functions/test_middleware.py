@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -20,10 +21,11 @@ from shared.version import VERSION
 from tests.emulator.staging import ROOT
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
 from tests.unit.functions.fake_sql import RUN_ID
-from tests.unit.functions.http_function import ADMIN, INVOKE, JSON, Function, problem_in
+from tests.unit.functions.http_function import ADMIN, FINGERPRINT, INVOKE, JSON, Function, problem_in
 from tests.unit.log_lines import LogLines
 
 TOKENS = TokenCheck([SecretStr(INVOKE_TOKEN)], [("anna", ADMIN_TOKEN)])
+DEPLOYED = asdict(FINGERPRINT)
 ONE = f"{PREFIX}/{RUN_ID}"
 BY_ADMIN = [(b"authorization", f"Bearer {ADMIN_TOKEN}".encode())]
 # What only an admin token opens: the endpoints, and whatever is not served.
@@ -94,10 +96,11 @@ async def test_each_token_opens_only_what_its_role_may(function: Function) -> No
         assert (await function.http.post("/", headers=headers)).status_code == 200
 
 
-async def test_health_needs_no_token_and_no_database(function: Function) -> None:
+async def test_health_needs_no_database_and_shows_digests_for_a_token(function: Function) -> None:
     function.broken_by = DatabaseUnavailableError("away")
-    response = await function.http.get("/health", headers={"Authorization": "Bearer wrong"})
-    assert (response.status_code, response.json()) == (200, {"status": "ok", "version": VERSION})
+    for headers, shown in (({}, {}), ({"Authorization": "Bearer wrong"}, {}), (ADMIN, DEPLOYED), (INVOKE, DEPLOYED)):
+        response = await function.http.get("/health", headers=headers)
+        assert (response.status_code, response.json()) == (200, {"status": "ok", "version": VERSION} | shown)
 
 
 async def test_a_body_that_is_not_wanted_is_not_read(function: Function) -> None:

@@ -143,7 +143,7 @@ async def test_each_pair_has_the_engines_answer_or_a_reason(
         answer = truth(*pair)
         assert (results[pair]["outcome"], results[pair]["attempts"]) == (answer, 1)
         assert results[pair]["notification_id"] == (f"n-{pair[0]}-{pair[1]}" if answer == "triggered" else None)
-    assert function.sql.called() == ["scheduler_active_mentors"]
+    assert function.sql.called() == ["scheduler_scenario_config", "scheduler_active_mentors"]
     assert sum(log.of("batch_evaluated")[0]["counts"].values()) == len(results)
 
 
@@ -228,7 +228,7 @@ async def test_a_batch_holds_a_permit_while_it_calls(log: LogLines) -> None:
     function.sql.answers["scheduler_end_slice"] = DatabaseUnavailableError("away")
     assert len(results_of(await evaluate(function, 0, 1))) == 4
     assert len(log.of("engine_permit_left")) == 1
-    assert function.sql.called() == ["scheduler_active_mentors", "scheduler_take_permit", "scheduler_end_slice"]
+    assert function.sql.called()[2:] == ["scheduler_take_permit", "scheduler_end_slice"]
     taken, returned = map(function.sql.arguments_of, ("scheduler_take_permit", "scheduler_end_slice"))
     assert (taken["is_manual"], returned["engine_permit_id"]) == (True, taken["permit_id"])
     assert (returned["progressed"], returned["engine_answers"]) == (False, False)
@@ -241,4 +241,4 @@ async def test_without_a_permit_a_batch_waits_half_its_time(log: LogLines) -> No
     response = await evaluate(function, 0)
     problem_in(response, 503, "engine_busy")
     assert (response.headers["retry-after"], function.engine.calls) == ("30", [])
-    assert function.sql.called()[1:] == ["scheduler_take_permit", "scheduler_take_permit", "scheduler_end_slice"]
+    assert function.sql.called()[2:] == ["scheduler_take_permit", "scheduler_take_permit", "scheduler_end_slice"]

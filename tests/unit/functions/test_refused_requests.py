@@ -25,9 +25,10 @@ from tests.unit.log_lines import LogLines
 
 MENTOR, TYPE = mentor_id(1), "milestone"
 ONE, BATCH, MENTORS = f"{PREFIX}/{RUN_ID}", f"{PREFIX}/evaluation-batch", f"{PREFIX}/active-peer-mentors"
+CONFIG = f"/api/v1/scenario-configs/{TYPE}"
 RESULTS, AT = f"{ONE}/evaluations", "2026-11-23T02:00:03.204113+00:00"
 # Every route that reads a body.
-READERS = [("POST", "/"), ("POST", PREFIX), ("PUT", ONE), ("POST", BATCH)]
+READERS = [("POST", "/"), ("POST", PREFIX), ("PUT", ONE), ("PUT", CONFIG), ("POST", BATCH)]
 
 
 async def send(function: Function, method: str, path: str, content: Any, **headers: str) -> httpx.Response:
@@ -38,7 +39,9 @@ def check_refused(function: Function, response: httpx.Response, code: str, field
     status = {"malformed_json": 400, "unsupported_media_type": 415}.get(code, 422)
     problem = problem_in(response, status, code)
     assert problem.get("field", "").partition(".")[0].lower() == (field or "").lower()
-    assert function.sql.called() == []
+    # Scenario types are only refused by the table as it is now, and where the key stands for no run.
+    assert set(function.sql.called()) <= {"scheduler_scenario_config", "scheduler_open"}
+    assert all(opening["is_refused"] for opening in function.sql.all_arguments_of("scheduler_open"))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,14 @@ def check_refused(function: Function, response: httpx.Response, code: str, field
 async def test_a_wrong_parameter_is_named(function: Function, path: str, query: str) -> None:
     response = await function.http.get(path, params=httpx.QueryParams(query), headers=ADMIN)
     check_refused(function, response, "invalid_field", query.partition("=")[0])
+
+
+@pytest.mark.parametrize("value", ["", "x" * 101, "a%0Ab", "%7F", "org:a", "%20a", "a%20", "a&organization=a"])
+async def test_a_wrong_organization_is_named(function: Function, value: str) -> None:
+    response = await send(function, "PUT", f"{CONFIG}?organization={value}", "{}")
+    check_refused(function, response, "invalid_field", "organization")
+    response = await send(function, "PUT", f"{CONFIG}?Organization=north", "{}")
+    check_refused(function, response, "unknown_field", "Organization")
 
 
 @pytest.mark.parametrize("path", [PREFIX, MENTORS, RESULTS])
@@ -149,6 +160,17 @@ ALMOST_IDS = [RUN_ID.replace("-", ""), f"urn:uuid:{RUN_ID}", f"{{{RUN_ID}}}", f"
         *(("PUT", ONE, {"status": value}) for value in (None, "", "success", "running", "Cancelled", ["cancelled"])),
         *(("POST", BATCH, {"user_ids": value}) for value in (None, [], ["anna"], [MENTOR] * (MAX_BATCH_MENTORS + 1))),
         ("POST", BATCH, {"user_ids": [MENTOR], "dry_run": "yes"}),
+        *(("PUT", CONFIG, {"enabled": value}) for value in ("false", 0, ["true"])),
+        *(
+            ("PUT", CONFIG, {"segments": [value]})
+            for value in (None, "", 1, "x" * 201, "a\nb", "\x7f", "\x9f", "\ud800")
+        ),
+        *(("PUT", CONFIG, {"segments": value}) for value in ("new", 1, ["x"] * 101, ["x" * 200] * 20)),
+        *(("PUT", CONFIG, {"schedule": value}) for value in ("", "nightly", "0 2 * *", "0 0 2 * * *", "60 2 * * *", 2)),
+        *(
+            ("PUT", CONFIG, {"schedule": value})
+            for value in ("0 2 30 2 *", "0 0 */3 2 6#5", f"{'1,' * 50}1 * * * *", "0 2 * * \ud800")
+        ),
     ],
     ids=lambda value: str(value)[:60].encode("ascii", "replace").decode(),
 )
@@ -159,7 +181,7 @@ async def test_a_wrong_member_is_named(function: Function, method: str, path: st
     check_refused(function, response, "invalid_field", list(body)[-1])
 
 
-@pytest.mark.parametrize(("method", "path"), READERS[:3])
+@pytest.mark.parametrize(("method", "path"), READERS[:4])
 async def test_an_unknown_member_of_any_name_is_named(function: Function, method: str, path: str) -> None:
     for name in ("shoe_size", "id", "body", "path", "query", "header", "a.b", ""):
         response = await function.http.request(method, path, json={name: 1}, headers=ADMIN)
@@ -179,7 +201,7 @@ async def test_a_body_that_is_no_json_object_is_refused(
 ) -> None:
     for content in UNREADABLE:
         check_refused(function, await send(function, method, path, content), "malformed_json", None)
-    nothing = ("", "null") if path in (ONE, BATCH) else ()
+    nothing = ("", "null") if path in (ONE, BATCH, CONFIG) else ()
     for text in ("[]", "[1]", r'"\ud800"', "7", "true", *nothing):
         check_refused(function, await send(function, method, path, text), "invalid_field", "body")
     for text in ODD:

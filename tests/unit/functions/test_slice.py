@@ -20,6 +20,8 @@ from shared.deadline import Deadline
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
 from shared.evaluations import MentorScenarios, to_pairs
 from shared.invocation import InvocationSummary
+from shared.scenario_config import Scenarios
+from shared.scenario_types import DEFAULT_SCENARIO_TYPES
 from shared.slice_repository import Enumeration, OpenInvocation
 from tests.unit.clock import ManualClock
 from tests.unit.environment import make_config
@@ -32,7 +34,8 @@ MENTORS = [mentor_row(n, "established") for n in range(3)]
 
 
 def invocation(run_id: str, trigger: str = "schedule", **enumeration: Any) -> OpenInvocation:
-    return OpenInvocation(run_id, SLOT, trigger, Enumeration(**enumeration))
+    scenarios = Scenarios.resolve(DEFAULT_SCENARIO_TYPES, [])
+    return OpenInvocation(run_id, SLOT, trigger, Enumeration(scenarios=scenarios, **enumeration))
 
 
 QUEUED = [invocation("run", done=True)]

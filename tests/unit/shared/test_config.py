@@ -16,6 +16,8 @@ from shared.deployment.env_file import read_env_file
 from shared.deployment.settings import TARGETS
 from shared.engine_protocol import BATCH, SINGLE, protocol_of
 from shared.errors import ConfigError
+from shared.scenario_config import Scenarios
+from shared.scenario_types import ScenarioType
 from tests.emulator.staging import ROOT
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN, REQUIRED, make_config
 
@@ -259,8 +261,8 @@ def test_a_single_call_is_about_one_pair_and_supports_what_is_named() -> None:
 def test_scenario_types_can_stand_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "types.json"
     file.write_text('[{"type": "birthday", "segments": ["b", "a"]}]', encoding="utf-8-sig")
-    recorded = make_config(SCENARIO_TYPES=f"@{file}").recorded_settings()
-    assert recorded["scenario_types"] == [{"type": "birthday", "enabled": True, "segments": ["a", "b"]}]
+    (birthday,) = make_config(SCENARIO_TYPES=f"@{file}").scenario_types
+    assert birthday == ScenarioType(type="birthday", segments=frozenset({"a", "b"}))
     file.write_bytes(b"\xff\xfe[]")
     assert "SCENARIO_TYPES: expected JSON or @file" in refused(SCENARIO_TYPES=f"@{file}")
 
@@ -268,7 +270,8 @@ def test_scenario_types_can_stand_in_a_file(tmp_path: Path) -> None:
 def test_a_scenario_type_applies_to_its_segments_or_to_all() -> None:
     some = '{"type": "for_new_or_old", "segments": ["new", "old"]}, {"type": "for_others", "segments": ["elsewhere"]}'
     config = make_config(SCENARIO_TYPES=f'[{{"type": "for_all"}}, {{"type": "off", "enabled": false}}, {some}]')
-    assert config.scenario_types_for([]) == ("for_all",)
-    assert config.scenario_types_for(["old", "odd"]) == ("for_all", "for_new_or_old")
-    assert config.scenario_types_for(["new"], frozenset({"for_new_or_old"})) == ("for_new_or_old",)
-    assert config.enabled_types() == ("for_all", "for_new_or_old", "for_others")
+    scenarios = Scenarios.resolve(config.scenario_types, [])
+    assert scenarios.types_for([]) == ("for_all",)
+    assert scenarios.types_for(["old", "odd"]) == ("for_all", "for_new_or_old")
+    assert scenarios.types_for(["new"], frozenset({"for_new_or_old"})) == ("for_new_or_old",)
+    assert scenarios.enabled_types() == ("for_all", "for_new_or_old", "for_others")

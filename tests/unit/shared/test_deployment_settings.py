@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from shared.deployment.env_file import read_env_file
-from shared.deployment.settings import Deployment, check, unknown_names
+from shared.deployment.settings import Deployment, Sources, check
 from shared.errors import ConfigError
 from tests.emulator.staging import ROOT
 from tests.unit.environment import REQUIRED
@@ -24,25 +23,27 @@ URL = "https://engine.internal.example"
 
 
 def checked(target: str = "cloud-run", **settings: str) -> Deployment:
-    return check(target, REQUIRED | CLOUD | {"SCENARIO_ENGINE_URL": URL} | settings, EXAMPLE)
+    return check(target, Sources(None, {}, REQUIRED | CLOUD | {"SCENARIO_ENGINE_URL": URL} | settings), EXAMPLE)
 
 
-def refused(environment: dict[str, str]) -> str:
+def refused(environment: dict[str, str], target: str = "cloud-run") -> str:
     with pytest.raises(ConfigError) as caught:
-        check("cloud-run", environment, EXAMPLE)
+        check(target, Sources(None, {}, environment), EXAMPLE)
     return str(caught.value)
 
 
-def test_what_a_deployment_needs_follows_from_its_settings() -> None:
-    facts = checked().facts()
-    assert facts["database_url"] == "postgresql://postgres.ref@pooler.example.org:5432/postgres?sslmode=require"
-    assert facts["database_password"] == "p@ss:w/rd"
-    roomy = {"TIME_BUDGET_SECONDS": "40", "BATCH_VISIBILITY_SECONDS": "90", "MAX_WORKERS": "6"}
-    schedule = {"EVALUATION_SCHEDULE": "30  4 * * *", "EVALUATION_TIMEZONE": "Europe/Oslo"}
-    facts = checked(**roomy, **schedule, SCHEDULER_INVOKE_TOKENS=f"{'n' * 40}, {'o' * 40}").facts()
-    assert [facts[name] for name in ("request_timeout", "function_max_instances")] == ["100", "10"]
-    assert (facts["invoke_token"], facts["schedule"]) == ("n" * 40, "30 4 * * * Europe/Oslo")
-    assert checked(FUNCTION_MAX_INSTANCES="3").facts()["function_max_instances"] == "3"
+@pytest.mark.parametrize(
+    ("written", "password"),
+    [
+        ("p%40ss%3Aw%2Frd", "p@ss:w/rd"),
+        *((each, each) for each in ("plain", "p@ss/w#rd?", "p@host/db", "100%", "a%2", "a:b", "[x]y")),
+    ],
+)
+def test_a_database_password_is_read_encoded_or_raw(written: str, password: str) -> None:
+    place = "pooler.example.org:5432/postgres?sslmode=require"
+    deployment = checked(DATABASE_URL=f"postgresql://postgres.ref:{written}@{place}")
+    assert deployment.database_url == f"postgresql://postgres.ref@{place}"
+    assert deployment.database_password == password
 
 
 def test_secrets_and_other_settings_go_separate_ways(tmp_path: Path) -> None:
@@ -62,14 +63,13 @@ def test_secrets_and_other_settings_go_separate_ways(tmp_path: Path) -> None:
     }
     secrets = deployment.secrets.values()
     assert not any(secret in text for text in deployment.environment.values() for secret in secrets)
-    assert json.loads(deployment.facts()["deployed/environment.json"]) == {
+    assert deployment.environment == {
         "SUPABASE_URL": REQUIRED["SUPABASE_URL"],
         "SCENARIO_ENGINE_URL": URL,
         "SCENARIO_TYPES": '[{"type": "a"}]',
         "MAX_WORKERS": "6",
         "OTEL_SERVICE_NAME": "evaluations",
         "GOOGLE_CLOUD_PROJECT": "my-project-1",
-        "FUNCTION_USE_ASGI": "true",
     }
 
 
@@ -77,7 +77,11 @@ def test_secrets_and_other_settings_go_separate_ways(tmp_path: Path) -> None:
     ("url", "said"),
     [
         ("mysql://a:b@c/d", "found another kind of text"),
-        ("postgresql://postgres:p%40ss:w/hush@db/postgres", "cannot be read"),
+        ("postgresql://postgres:p%40ss:w/hush@db/postgres", "can be read in two ways"),
+        ("postgresql://postgres:hush@db/postgres?options=a@b/c", "can be read in two ways"),
+        ("postgresql://postgres:[hush]@db/postgres", "in brackets"),
+        ("postgresql://postgres:hush@db:54x/postgres", "host and port"),
+        ("postgresql://postgres:hu/sh", "without user or password"),
         ("postgresql://postgres@db/postgres", "without user or password"),
         ("postgresql://postgres:hush@db", "without a database"),
         ("postgresql://postgres:hush@db:6543/postgres", "found the transaction pooler"),
@@ -101,6 +105,22 @@ def test_all_problems_are_named_at_once() -> None:
     }
 
 
-def test_a_name_that_is_never_read_is_found() -> None:
-    names = {"MAX_WORKERS": "", "MAX_WORKER": "", "OTEL_X": "", "FUNCTION_URL": "", "GOOGLE_CLOUD_REGION": ""}
-    assert unknown_names(names) == ["MAX_WORKER"]
+def test_what_a_container_cannot_be_given_is_refused_by_name() -> None:
+    lines = {"OTEL_EXPORTER_OTLP_HEADERS": "key=hush\nhush"}
+    assert checked(**lines).secrets["OTEL_EXPORTER_OTLP_HEADERS"] == lines["OTEL_EXPORTER_OTLP_HEADERS"]
+    text = refused(REQUIRED | CLOUD | {"SCENARIO_ENGINE_URL": URL} | lines, "container")
+    assert "OTEL_EXPORTER_OTLP_HEADERS: expected one line" in text
+    assert "hush" not in text
+
+
+def test_unintended_settings_are_noted_by_name() -> None:
+    in_file = {"MAX_WORKERS": "4", "MAX_WORKER": "", "LOG_LEVEL": "INFO", "OTEL_X": "", "IMAGE": "a"}
+    environment = {"MAX_WORKERS": "4", "LOG_LEVEL": "DEBUG", "OTEL_Y": "hush", "PATH": "/bin", "IMAGE": ""}
+    sources = Sources(Path("/x.env"), in_file, environment)
+    assert sources.notes() == [
+        "/x.env: MAX_WORKER is no setting; passed over",
+        "the environment overrides /x.env: LOG_LEVEL, OTEL_Y",
+    ]
+    assert [sources.origin(name) for name in ("MAX_WORKERS", "LOG_LEVEL", "IMAGE")] == [
+        *("/x.env", "the environment", "/x.env")
+    ]

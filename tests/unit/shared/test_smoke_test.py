@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
 import pytest
 
-from shared.deployment.http_call import CheckError, describe_problem
-from shared.deployment.settings import check
+from shared.deployment.http_call import describe_problem
+from shared.deployment.report import CheckError
+from shared.deployment.settings import Sources, check
 from shared.deployment.smoke_test import INVOCATIONS, SmokeTest
+from shared.fingerprint import Fingerprint
 from shared.version import VERSION
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, REQUIRED
 
-DEPLOYMENT = check("container", REQUIRED | {"DATABASE_URL": "postgresql://postgres:hush@db/postgres"}, {})
+DATABASE = {"DATABASE_URL": "postgresql://postgres:hush@db/postgres"}
+OLD_TOKEN = "old-admin-token-0123456789-0123456789"
+TOKENS = {"SCHEDULER_ADMIN_TOKENS": f"{ADMIN_TOKEN},{OLD_TOKEN}"}
+DEPLOYMENT = check("container", Sources(None, {}, REQUIRED | DATABASE | TOKENS), {})
+EXPECTED = Fingerprint("c" * 40, "s" * 40, "0 2 * * * UTC")
+DIGESTS = f"code {'c' * 12}, settings {'s' * 12}"
+NEW: dict[str, Any] = {"version": VERSION, **asdict(EXPECTED)}
+OLD = NEW | {"settings_digest": "o" * 40, "schedule": "0 3 * * * UTC"}
 MENTORS, RUNS, RUN = f"GET {INVOCATIONS}/active-peer-mentors", f"POST {INVOCATIONS}", f"GET {INVOCATIONS}/i1"
 CANCEL, HEALTH = f"PUT {INVOCATIONS}/i1", "GET /health"
 COUNTS = {"mentors": 1, "evaluations": 2, "triggered": 1, "not_evaluated": 0}
@@ -32,18 +41,21 @@ class Function:
     def __init__(self, clock: ManualClock) -> None:
         self.answers: dict[str, list[Any]] = {MENTORS: [(200, {"data": [{"user_id": "u1"}]})]}
         self.received: list[tuple[str, Any]] = []
+        self.known_tokens = {ADMIN_TOKEN, OLD_TOKEN}
         client = httpx.Client(transport=httpx.MockTransport(self._answer))
         self.tester = SmokeTest("http://function", DEPLOYMENT, client, sleep=clock.advance, clock=clock)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         place = f"{request.method} {request.url.path}"
         self.received.append((place, json.loads(request.content or "null")))
-        assert request.headers.get("Authorization") == (None if place == HEALTH else f"Bearer {ADMIN_TOKEN}")
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        assert token == ADMIN_TOKEN or place == HEALTH
         waiting = self.answers[place]
         answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
         if isinstance(answer, Exception):
             raise answer
-        return httpx.Response(answer[0], json=answer[1])
+        is_shown = token in self.known_tokens or place != HEALTH or answer[1] is None or "schedule" not in answer[1]
+        return httpx.Response(answer[0], json=answer[1] if is_shown else {"version": VERSION})
 
 
 @pytest.fixture
@@ -51,30 +63,37 @@ def function(clock: ManualClock) -> Function:
     return Function(clock)
 
 
-def test_the_deployed_version_is_waited_for(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
-    answers = [(503, None), (200, {"version": "0"}), (200, {"version": VERSION})]
+def test_deployed_code_and_settings_are_waited_for(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = [(503, None)] * 2 + [(200, OLD)] * 2 + [(200, NEW)] * 2
     function.answers[HEALTH] = [httpx.ConnectError("refused"), *answers]
-    function.tester.wait_until_up()
-    assert len(function.received) == 4
-    assert capsys.readouterr().out == f"   version {VERSION} is up at http://function\n"
+    function.tester.wait_until_up(EXPECTED)
+    assert len(function.received) == 7
+    assert capsys.readouterr().out == f"   version {VERSION} is up at http://function: {DIGESTS}\n"
 
 
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
-        ((200, {"version": "0"}), "version 0"),
-        ((404, {"title": "Not Found"}), "404: Not Found"),
-        (httpx.ConnectError("refused"), r"http://function/health: no answer \(refused\)"),
-        (httpx.LocalProtocolError(f"illegal header {ADMIN_TOKEN}"), r".* no answer \(LocalProtocolError\)"),
+        (
+            (200, OLD),
+            f"code {'c' * 12}, settings {'o' * 12}: still in service is the old settings, with the schedule 0 3",
+        ),
+        ((200, OLD | {"code_digest": "o" * 40}), ".*: still in service is the old code and settings"),
+        ((200, NEW | {"code_digest": "o" * 40}), ".*: still in service is the old code,"),
+        ((200, {"version": "0"}), r"version 0 without digests: still in service is the old one \(it knows no token"),
+        ((404, {"title": "Not Found"}), "404: Not Found$"),
+        (httpx.ConnectError("refused"), r"http://function/health: no answer \(refused\)$"),
+        (httpx.LocalProtocolError(f"illegal header {ADMIN_TOKEN}"), r".* no answer \(LocalProtocolError\)$"),
     ],
 )
-def test_another_version_is_waited_for_two_minutes(
+def test_an_old_function_is_waited_for_and_described(
     function: Function, clock: ManualClock, answer: Any, found: str
 ) -> None:
     function.answers[HEALTH] = [answer]
+    function.known_tokens = {OLD_TOKEN}
     began = clock.now
-    with pytest.raises(CheckError, match=f"^expected version {VERSION} at http://function, found {found}$"):
-        function.tester.wait_until_up()
+    with pytest.raises(CheckError, match=f"^expected {DIGESTS} at http://function, found {found}"):
+        function.tester.wait_until_up(EXPECTED)
     assert 120 <= clock.now - began < 130
 
 
@@ -91,8 +110,8 @@ def test_existing_mentors_get_a_dry_run(function: Function, capsys: pytest.Captu
 
 
 def test_no_dry_run_is_sent_to_an_engine_without_them(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
-    environment = {**REQUIRED, "DATABASE_URL": "postgresql://postgres:hush@db/postgres", "ENGINE_PROTOCOL": "single"}
-    replace(function.tester, deployment=check("container", environment, {})).dry_run()
+    sources = Sources(None, {}, REQUIRED | DATABASE | {"ENGINE_PROTOCOL": "single"})
+    replace(function.tester, deployment=check("container", sources, {})).dry_run()
     assert function.received == []
     assert "supports no dry runs" in capsys.readouterr().out
 

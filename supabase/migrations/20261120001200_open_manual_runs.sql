@@ -6,10 +6,14 @@
 -- p_retry_of: evaluate what that run left unfinished, with the keys that the engine saw then.
 -- p_triggered_by, p_requested_by and p_reason: who was authenticated, whom the request names, and why.
 -- p_request_slice: the caller will not work on it, so request a slice at once.
--- Returns {"outcome", "invocation", "canary", "engine_answered_recently"}; the outcome is one of
+-- p_config: also which scenario types apply to whom, by version p_scenario_version of their table. A retry evaluates by its source's,
+-- and what has been switched off since is skipped.
+-- Returns {"outcome", "invocation", "canary", "engine_answered_recently", "work"}; the outcome is one of
+--   types_refused (by p_is_refused: the caller finds the request's types switched off, and the key stands for nothing),
+--   scenarios_changed (the table has another version, and is there as "scenario_config"; nothing was opened),
 --   opened, same (the key's invocation), other_request (the key stands for another request), deleted (the key's invocation was),
 --   retry_source_unknown, retry_source_open, retry_already_open, nothing_to_retry, retry_window_closed;
--- the invocation is null unless it is opened or the same, the canary unless it is opened; the last is there only where this
+-- the invocation is null unless it is opened or the same, the canary unless it is opened; the last two are there only where this
 -- call opened it.
 -- Raises MV001 instead of opening anything where the mentors' view has the wrong columns.
 create function public.scheduler_open(
@@ -27,7 +31,9 @@ create function public.scheduler_open(
   p_expires_after_hours integer,
   p_engine_key_ttl_hours integer,
   p_time_budget_seconds integer,
-  p_request_slice boolean
+  p_request_slice boolean,
+  p_scenario_version text,
+  p_is_refused boolean
 ) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
 declare
@@ -36,6 +42,8 @@ declare
   v_known public.scheduler_invocations;
   v_source public.scheduler_invocations;
   v_dry_run boolean := p_dry_run;
+  v_config jsonb := p_config;
+  v_scenario_config jsonb;
   v_scope text := 'manual:' || p_invocation_id;
   v_scope_since timestamptz := v_now;
   v_expires_at timestamptz := v_now + make_interval(hours => p_expires_after_hours);
@@ -48,6 +56,15 @@ begin
     return scheduler.outcome_of_known_key(v_known, p_invocation_id, p_request_hash);
   end if;
   perform public.scheduler_check_mentors_view();
+  v_scenario_config := scheduler.changed_scenario_config(p_scenario_version);
+  if v_scenario_config is not null then
+    return jsonb_build_object(
+      'outcome', 'scenarios_changed', 'invocation', null, 'canary', null, 'scenario_config', v_scenario_config
+    );
+  end if;
+  if p_is_refused then
+    return jsonb_build_object('outcome', 'types_refused', 'invocation', null, 'canary', null);
+  end if;
 
   if p_retry_of is not null then
     -- Held, so that it is not pruned before the retry that reads from it is there to be seen.
@@ -74,6 +91,9 @@ begin
         return jsonb_build_object('outcome', 'retry_source_open', 'invocation', null, 'canary', null);
       else
         v_dry_run := p_dry_run or v_source.dry_run;
+        v_config := jsonb_set(v_config, '{scenarios,source}', coalesce(
+          v_source.config -> 'scenarios' -> 'source', v_source.config -> 'scenarios'
+        ));
     end case;
     if not v_dry_run then
       -- The keys of the first run of this scope: the engine repeats what it did then, and does nothing twice. So all must be
@@ -95,7 +115,7 @@ begin
      retry_of, request, config, engine_scope, engine_scope_since, note)
   values
     (p_invocation_id, v_key, p_request_hash, case when p_retry_of is null then 'manual' else 'retry' end, p_triggered_by,
-     p_requested_by, p_reason, v_now, v_now, v_expires_at, v_dry_run, p_retry_of, p_request, p_config, v_scope, v_scope_since,
+     p_requested_by, p_reason, v_now, v_now, v_expires_at, v_dry_run, p_retry_of, p_request, v_config, v_scope, v_scope_since,
      p_note)
   on conflict do nothing;
   if not found then
@@ -113,7 +133,8 @@ begin
     'outcome', 'opened',
     'invocation', scheduler.describe_invocation(p_invocation_id),
     'canary', scheduler.canary(),
-    'engine_answered_recently', scheduler.engine_answered_since(v_now - make_interval(secs => p_time_budget_seconds))
+    'engine_answered_recently', scheduler.engine_answered_since(v_now - make_interval(secs => p_time_budget_seconds)),
+    'work', (select scheduler.describe_work(i) from public.scheduler_invocations as i where i.id = p_invocation_id)
   );
 end
 $$;
@@ -146,7 +167,7 @@ language sql stable set search_path = '' as $$
       'outcome', case p_known.id when p_invocation_id then 'opened' else 'same' end,
       'invocation', scheduler.describe_invocation(p_known.id),
       'canary', null
-    )
+    ) || case p_known.id when p_invocation_id then jsonb_build_object('work', scheduler.describe_work(p_known)) else '{}' end
   end
 $$;
 
@@ -220,13 +241,15 @@ $$;
 
 -- What a run left unfinished, some p_mentors of them from after user p_after_user_id: failed, or not evaluated. Pairs that failed
 -- as outcome_unknown are left out, unless p_include_unknown.
--- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active}, …], "last_user_id": the last user of
--- the page, null when none is left, "remaining": the run's own enumeration, which may have been cut off}, or null when there is
--- no such run. One that was deleted still has its rows until they are pruned, and a retry under way continues.
+-- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active, "organizations": of p_organizations}, …],
+-- "last_user_id": the last user of the page, null when none is left, "remaining": the run's own enumeration, which may have been
+-- cut off}, or null when there is no such run. One that was deleted still has its rows until they are pruned, and a retry
+-- under way continues.
 -- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
 -- parts, and its users must not come a second time with the later of them.
 create function public.scheduler_unfinished(
-  p_invocation_id uuid, p_after_user_id uuid, p_mentors integer, p_include_unknown boolean default false
+  p_invocation_id uuid, p_after_user_id uuid, p_mentors integer, p_include_unknown boolean default false,
+  p_organizations text[] default '{}'
 ) returns jsonb
 language plpgsql stable set search_path = '' as $$
 begin
@@ -272,7 +295,15 @@ begin
         select coalesce(jsonb_agg(jsonb_build_object(
             'user_id', mentor.user_id,
             'scenario_types', mentor.scenario_types,
-            'active', exists (select from public.active_peer_mentors as active where active.user_id = mentor.user_id)
+            'active', exists (select from public.active_peer_mentors as active where active.user_id = mentor.user_id),
+            'organizations', (
+              select coalesce(jsonb_agg(name), '[]')
+                from unnest(p_organizations) as name
+               where exists (
+                 select from public.active_peer_mentors as active
+                  where active.user_id = mentor.user_id and 'org:' || name = any (active.segments)
+               )
+            )
           ) order by mentor.user_id), '[]')
           from mentor
       ),
@@ -293,19 +324,19 @@ revoke all on function
 from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_open(
-    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean
+    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean, text, boolean
   ),
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),
   public.scheduler_mentors_without_user_id(),
-  public.scheduler_unfinished(uuid, uuid, integer, boolean)
+  public.scheduler_unfinished(uuid, uuid, integer, boolean, text[])
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_open(
-    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean
+    uuid, text, text, jsonb, boolean, uuid, text, text, text, text, jsonb, integer, integer, integer, boolean, text, boolean
   ),
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),
   public.scheduler_mentors_without_user_id(),
-  public.scheduler_unfinished(uuid, uuid, integer, boolean)
+  public.scheduler_unfinished(uuid, uuid, integer, boolean, text[])
 to service_role;

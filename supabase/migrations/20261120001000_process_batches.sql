@@ -20,7 +20,12 @@ language sql immutable set search_path = '' as $$
   -- Each group's users are in order, so its ends are enough. In "C", text orders as the uuids that it stands for.
   select min((grouped.value -> 'user_ids' ->> 0) collate "C")::uuid,
          max((grouped.value -> 'user_ids' ->> -1) collate "C")::uuid,
-         sum(jsonb_array_length(grouped.value -> 'user_ids'))::integer,
+         -- In a retry a mentor may be in two groups; elsewhere the ids need not be read for it.
+         case when bool_or(grouped.value ->> 'skip' = 'scenario_disabled') then (
+           select count(distinct user_id)
+             from jsonb_array_elements(p_pairs) as each
+            cross join jsonb_array_elements_text(each.value -> 'user_ids') as user_id
+         ) else sum(jsonb_array_length(grouped.value -> 'user_ids')) end::integer,
          sum(jsonb_array_length(grouped.value -> 'user_ids') * jsonb_array_length(grouped.value -> 'scenario_types'))::integer
     from jsonb_array_elements(p_pairs) as grouped
 $$;

@@ -1,7 +1,8 @@
 -- One slot, one invocation, however often and however simultaneously it is fired.
 
 -- One pair that the engine has answered before, for telling an engine that is down from a user it cannot serve. Looked for in
--- the newest batches that have one: of the newest the rows may just be pruned. By indexes only, as scheduler.sample_of_cause.
+-- the newest batches that have one: of the newest the rows may just be pruned. None of a forgotten person, of whom the engine knows
+-- nothing (scheduler.replace_user). By indexes only, as scheduler.sample_of_cause.
 create function scheduler.canary() returns jsonb
 language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$
   select jsonb_build_object('user_id', e.user_id, 'scenario_type', e.scenario_type)
@@ -18,6 +19,7 @@ language sql stable set search_path = '' set enable_seqscan = off set enable_bit
       where pair.invocation_id = answered.invocation_id
         and pair.user_id between answered.first_user_id and answered.last_user_id
         and pair.outcome in ('triggered', 'suppressed')
+        and pair.error_code is null
       order by pair.user_id
       limit 1
    ) as e
@@ -56,7 +58,7 @@ language sql volatile set search_path = '' as $$
 $$;
 
 -- What one slice is given to enumerate and to finish, the oldest first: all that is open, but not more than 50 runs, nor more
--- chosen users than about a megabyte of ids, whatever waits. The scheduled run, of which there is one at most, comes first,
+-- chosen users and configurations than about a megabyte, whatever waits. The scheduled run, of which there is one at most, comes first,
 -- however many manual runs wait. What needs a slice comes before what only waits for its batches,
 -- which any slice works on; so each slice takes some of what needs one away, and the next slice gets the others.
 create function scheduler.open_for_a_slice() returns setof public.scheduler_invocations
@@ -66,7 +68,7 @@ language sql stable set search_path = '' as $$
       select waiting.id, sum(waiting.size) over (order by waiting.position) - waiting.size as size_before
         from (
           select open.id,
-                 case when open.enumeration_done then 0 else pg_column_size(open.request) end as size,
+                 case when open.enumeration_done then 0 else pg_column_size(open.request) + pg_column_size(open.config) end as size,
                  row_number() over (
                    order by open.trigger <> 'schedule', open.enumeration_done and exists (
                      select from public.scheduler_invocation_batches as b
@@ -83,9 +85,28 @@ language sql stable set search_path = '' as $$
    where given.size_before < 1000000
 $$;
 
+-- An open run as a slice needs it. What its enumeration needs, and may be long, is there until all mentors are read.
+create function scheduler.describe_work(p_invocation public.scheduler_invocations) returns jsonb
+language sql immutable set search_path = '' as $$
+  select jsonb_build_object(
+    'id', p_invocation.id,
+    'scheduled_for', p_invocation.scheduled_for,
+    'trigger', p_invocation.trigger,
+    'retry_of', p_invocation.retry_of,
+    'enumeration_cursor', p_invocation.enumeration_cursor,
+    'enumeration_done', p_invocation.enumeration_done
+  ) || case
+    when p_invocation.enumeration_done then '{}'
+    else jsonb_build_object('request', p_invocation.request, 'scenarios', p_invocation.config -> 'scenarios')
+  end
+$$;
+
 -- p_due_slot and p_next_slot are the schedule's latest fire time and the one after it, as the caller's clock has them; the
 -- database's clock decides. Where the two clocks disagree about the slot nothing is done and the answer is only
 -- {"clock": now}: the caller repeats the call with slots computed from that. So the usual case is one round trip.
+--
+-- Where the table of scenario types has another version than p_scenario_version, nothing is done either, and the answer has
+-- "scenario_config", the table; the caller repeats the call with a p_config made from that.
 --
 -- Otherwise the answer is {"clock", "opened", "not_a_slot", "invocation", "open", "more_open", "canary",
 -- "engine_answered_recently", "alert_due", "poison_overdue", "ended"}: whether
@@ -105,11 +126,14 @@ create function public.scheduler_open_slot(
   p_time_budget_seconds integer,
   p_retention_days integer,
   p_triggered_by text,
-  p_config jsonb
+  p_config jsonb,
+  p_scenario_version text,
+  p_fires jsonb
 ) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
 declare
   v_now constant timestamptz := clock_timestamp();
+  v_scenario_config constant jsonb := scheduler.changed_scenario_config(p_scenario_version);
   v_settings scheduler.settings;
   v_invocation_id uuid;
   v_opened boolean := false;
@@ -120,6 +144,9 @@ declare
 begin
   if not (p_due_slot <= v_now and v_now < p_next_slot) then
     return jsonb_build_object('clock', v_now);
+  end if;
+  if v_scenario_config is not null then
+    return jsonb_build_object('clock', v_now, 'scenario_config', v_scenario_config);
   end if;
 
   select * into v_settings from scheduler.settings;
@@ -154,13 +181,28 @@ begin
          scheduler.slot_key(p_due_slot), case when v_view_is_invalid then 'mentors_view_invalid' end)
       on conflict do nothing;
       v_opened := found;
-      if not v_opened then
-        -- Either the slot is already there, or the one scheduled run that may be open is still open.
+      if v_opened then
+        update public.scheduler_invocations
+           set config = jsonb_set(config, '{scenarios,not_due}', scheduler.take_due_scenarios(p_due_slot, p_fires))
+         where idempotency_key = scheduler.slot_key(p_due_slot);
+        -- An update, and no other insert: ending a run raises its alert.
+        update public.scheduler_invocations
+           set status = 'failed', error_code = 'no_enabled_scenarios', started_at = v_now, finished_at = v_now,
+               enumeration_done = true
+         where idempotency_key = scheduler.slot_key(p_due_slot)
+           and not jsonb_path_exists(config, '$.scenarios.types[*] ? (@.enabled == true)');
+      else
+        -- Either the slot is already there, or the one scheduled run that may be open is still open. A skipped slot takes no
+        -- schedule: those are due at the next slot that opens a run, and in no retry of this one.
         insert into public.scheduler_invocations
           (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope, error_code,
            end_is_logged)
         values
-          (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, 'skipped', p_due_slot, v_now, v_now, p_config,
+          (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, 'skipped', p_due_slot, v_now, v_now,
+           jsonb_set(p_config, '{scenarios,not_due}', (
+             select coalesce(jsonb_agg(jsonb_build_array(fire -> 'scenario_type', fire -> 'organization')), '[]')
+               from jsonb_array_elements(p_fires) as fire
+           )),
            scheduler.slot_key(p_due_slot), 'overlap', true)
         on conflict (idempotency_key) do nothing;
         v_opened := found;
@@ -183,13 +225,7 @@ begin
    where idempotency_key = scheduler.slot_key(coalesce(p_requested_slot, p_due_slot))
      and deleted_at is null;
 
-  select coalesce(jsonb_agg(jsonb_build_object(
-      'id', i.id, 'scheduled_for', i.scheduled_for, 'dry_run', i.dry_run, 'engine_scope', i.engine_scope,
-      'trigger', i.trigger, 'retry_of', i.retry_of,
-      -- Needed, and possibly long, until all mentors are read.
-      'request', case when not i.enumeration_done then i.request end,
-      'enumeration_cursor', i.enumeration_cursor,
-      'enumeration_done', i.enumeration_done) order by i.invoked_at), '[]')
+  select coalesce(jsonb_agg(scheduler.describe_work(i) order by i.invoked_at), '[]')
     into v_open
     from scheduler.open_for_a_slice() as i;
 
@@ -215,11 +251,12 @@ end
 $$;
 
 revoke all on function
-  scheduler.canary(), scheduler.engine_answered_since(timestamptz), scheduler.take_unlogged_ends(), scheduler.open_for_a_slice()
+  scheduler.canary(), scheduler.engine_answered_since(timestamptz), scheduler.take_unlogged_ends(), scheduler.open_for_a_slice(),
+  scheduler.describe_work(public.scheduler_invocations)
 from public, anon, authenticated, service_role;
 revoke all on function public.scheduler_open_slot(
-  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb, text, jsonb
 ) from public, anon, authenticated;
 grant execute on function public.scheduler_open_slot(
-  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb
+  timestamptz, timestamptz, timestamptz, integer, integer, integer, integer, integer, text, jsonb, text, jsonb
 ) to service_role;
