@@ -33,12 +33,12 @@ PORT ?= 8080
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-install: $(PYTHON_TOOLS) $(NODE_TOOLS) ## create .venv and install all dependencies
+install: $(NODE_TOOLS) $(PYTHON_TOOLS) ## create .venv and install all dependencies
 
-run: $(PYTHON_STACK) $(NODE_STACK) ## one scheduled run on a local stack, from boot to summary (MENTORS=500)
+run: $(NODE_STACK) $(PYTHON_STACK) ## one scheduled run on a local stack, from boot to summary (MENTORS=500)
 	@$(BIN)/python -m tests.emulator run $(addprefix --mentors ,$(MENTORS)) $(ARGS)
 
-up: $(PYTHON_STACK) $(NODE_STACK) ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
+up: $(NODE_STACK) $(PYTHON_STACK) ## the local stack, until Ctrl-C (MENTORS=500, ARGS='--no-tick …')
 	@$(BIN)/python -m tests.emulator up $(addprefix --mentors ,$(MENTORS)) $(ARGS)
 
 serve: $(PYTHON_STACK) ## the function alone, with settings from the environment (PORT=8080)

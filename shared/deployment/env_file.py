@@ -11,6 +11,8 @@ from dotenv.parser import parse_stream
 from shared.config import split_name, split_tokens
 from shared.errors import ConfigError
 
+# Stands in the file between the two halves of a rotation: a list of several tokens may also be the user's own.
+HALF_ROTATED = "# deploy.sh --rotate-tokens: the old tokens are still in use"
 TOKEN_LISTS = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
 
 
@@ -38,7 +40,9 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def change_tokens(path: Path, *, add: bool) -> None:
-    """Changes each list of tokens and nothing else; from then on only the file's owner may read it.
+    """Changes each list of tokens; from then on only the file's owner may read it.
+
+    A comment beside a list goes, and lines end as on Unix.
 
     Args:
         path: the file of settings.
@@ -62,3 +66,10 @@ def change_tokens(path: Path, *, add: bool) -> None:
         tokens = [secrets.token_urlsafe(32), *tokens] if add else tokens[:1]
         # In each line of this name, so that no earlier one keeps an old token; the file is replaced as a whole.
         set_key(path, name, ",".join([*tokens, *named]), quote_mode="never", follow_symlinks=True)
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line != HALF_ROTATED]
+    path.write_text("\n".join([*lines, *([HALF_ROTATED] if add else [])]) + "\n", encoding="utf-8")
+
+
+def is_half_rotated(path: Path) -> bool:
+    """Returns whether new tokens were added, and the old ones not yet removed."""
+    return HALF_ROTATED in path.read_text(encoding="utf-8").splitlines()

@@ -14,7 +14,7 @@ import httpx
 from shared.deployment.cloud_run import CloudRun
 from shared.deployment.container import Container
 from shared.deployment.database import TargetDatabase
-from shared.deployment.env_file import TOKEN_LISTS, change_tokens, read_env_file
+from shared.deployment.env_file import TOKEN_LISTS, change_tokens, is_half_rotated, read_env_file
 from shared.deployment.report import CheckError, Report, say
 from shared.deployment.settings import CloudRunSettings, Deployment, Sources, check
 from shared.deployment.smoke_test import SmokeTest, check_secret_key, describe
@@ -198,7 +198,7 @@ class Installation:
         self._database.connect(function_url)
 
     def _rotate_half(self, container: Container) -> str:
-        if len(self.deployment.config.scheduler_invoke_tokens) == 1:
+        if self.path is None or not is_half_rotated(self.path):
             self._change_tokens(add=True)
             said = "Not done yet: the old tokens are in use. The second half: restart the function, and run this again."
         else:
@@ -228,7 +228,7 @@ class Installation:
         say(*self.deployment.targets(self._target.place))
         print('Type "uninstall" to continue: ', end="", flush=True)
         if sys.stdin.readline().strip() != "uninstall":
-            raise CheckError("nothing was done")
+            sys.exit("deploy.sh: nothing was done")
 
 
 def _problems_of(*checks: Callable[[], None]) -> list[str]:

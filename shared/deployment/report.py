@@ -52,7 +52,7 @@ class Report:
     def would_run(self, argv: Sequence[str]) -> bool:
         """Prints a command that changes something, and returns whether this is a dry run."""
         if not self.is_dry_run:
-            say(f"${shlex.join(argv)}")
+            say(f"$ {shlex.join(argv)}")
         return self.would(f"run: {shlex.join(argv)}")
 
     def _tick(self, ended: threading.Event) -> None:

@@ -77,10 +77,12 @@ async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer
 
     # Its tokens rotate in two halves, since it is started by another hand.
     old = deployer.settings["SCHEDULER_INVOKE_TOKENS"]
+    # A second token of the user's own is no half of a rotation.
+    deployer.write_settings(SCHEDULER_INVOKE_TOKENS=f"{old},{'s' * 40}", EVALUATION_SCHEDULE="30 4 * * *")
     half = await deployer.succeed("--target", "container", "--rotate-tokens")
     assert "the old tokens are in use. The second half: restart the function" in half
     assert "Done." not in half
-    assert deployer.settings["SCHEDULER_INVOKE_TOKENS"].endswith(f",{old}")
+    assert deployer.settings["SCHEDULER_INVOKE_TOKENS"].endswith(f",{old},{'s' * 40}")
     early = await deployer.refused("--target", "container", "--rotate-tokens", step="Try the new tokens")
     assert "does not know the first of SCHEDULER_ADMIN_TOKENS" in early
     assert (await deployer.vault())["scheduler_invoke_token"] == old
