@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -55,6 +56,24 @@ def wait_before_retry(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     retry_after = error.retry_after if isinstance(error, EngineError) else None
     return BACK_OFF(state) if retry_after is None else retry_after
+
+
+def _give_up(max_attempts: int, state: RetryCallState) -> None:
+    """Raises the last failure, and marks whether the deadline ended the attempts rather than their maximum."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, EngineTransientError):  # nothing else is retried
+        error.deadline_exceeded = state.attempt_number < max_attempts
+        raise error
+
+
+def _without_token(answer: HttpResponse, spellings: Iterable[bytes]) -> HttpResponse:
+    """Removes the token from the body of a refusal: some gateways quote the header, and an excerpt is stored."""
+    if answer.status < 300:
+        return answer
+    content = answer.content
+    for spelling in spellings:
+        content = content.replace(spelling, b"[token]")
+    return answer._replace(content=content)
 
 
 class EngineClient:
@@ -102,7 +121,7 @@ class EngineClient:
             wait=wait_before_retry,
             stop=enough | stop_before_delay(deadline.remaining()),
             sleep=self._sleep,
-            retry_error_callback=self._give_up,
+            retry_error_callback=partial(_give_up, self.max_attempts),
         )
 
     async def repeat(
@@ -117,13 +136,6 @@ class EngineClient:
             return await call()
 
         return await self.retrying(deadline)(attempt)
-
-    def _give_up(self, state: RetryCallState) -> None:
-        """Raises the last failure, and marks whether the deadline ended the attempts rather than their maximum."""
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, EngineTransientError):  # nothing else is retried
-            error.deadline_exceeded = state.attempt_number < self.max_attempts
-            raise error
 
     def may_repeat(self, *, dry_run: bool) -> bool:
         """Returns whether a call that may have reached the engine may be made again."""
@@ -224,15 +236,6 @@ class EngineClient:
             pass
         return True
 
-    def _without_token(self, answer: HttpResponse) -> HttpResponse:
-        """Removes the token from the body of a refusal: some gateways quote the header, and an excerpt is stored."""
-        if answer.status < 300:
-            return answer
-        content = answer.content
-        for spelling in self._token_spellings:
-            content = content.replace(spelling, b"[token]")
-        return answer._replace(content=content)
-
     async def _send(
         self, context: EvaluationContext, users: Sequence[MentorScenarios], deadline: Deadline, call: EngineCall | None
     ) -> EngineResponse:
@@ -251,7 +254,7 @@ class EngineClient:
             )
             if call is not None:
                 call.answered(answer.status)
-            return self.protocol.read(self._without_token(answer), context, users)
+            return self.protocol.read(_without_token(answer, self._token_spellings), context, users)
         except HttpTimeoutError as error:
             is_sent = not error.is_connecting
             if is_sent and remaining < self.timeout_seconds:
