@@ -38,7 +38,7 @@ TIMEOUT_SECONDS = 55.0
 ANSWER_TOO_LARGE = "answer_too_large"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Connections of one process; what exceeds them waits here. Two pools, so that callers who read long lists never keep a
-# slice waiting. Six together: PostgREST's own pool has ten on the smallest plans, and serves the rest of the project
+# slice waiting. Six together: PostgREST's own pool has ten on the smallest plans, and serves all else of the project
 # and the function's other processes as well. What is beyond that pool waits within PostgREST, then is 504 PGRST003.
 SLICE_CONNECTIONS = 4
 READER_CONNECTIONS = 2

@@ -37,7 +37,7 @@ class EngineHealth:
     def answers_others(self, failing_user_id: str, deadline: Deadline) -> bool:
         """Returns whether the engine answered within the last time budget, and few users failed since.
 
-        The second, because an outage shall not fail as many users as it has time for.
+        The second, because an outage must not fail as many users as it has time for.
         """
         if len(self._failing_since) <= MAX_FAILING_USERS:
             self._failing_since.add(failing_user_id)

@@ -48,7 +48,7 @@ class EngineProtocol:
         request: makes the body of a call, and the headers that are its own.
         read: reads the answer to a call; raises what `EngineClient.evaluate` says of the engine's answer.
         is_single: a call is about one pair, so a 404 may be about that pair.
-        dry_run: the engine evaluates without acting where it is asked to.
+        dry_run: the engine supports evaluating without acting.
         idempotency: the engine acts once for a key, so a call may be repeated whatever became of it.
     """
 

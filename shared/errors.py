@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Also known to the SQL: retries leave out pairs that failed by it, unless asked for.
+# Also known to the SQL: retries leave out pairs that failed by it, unless the request includes them.
 OUTCOME_UNKNOWN = "outcome_unknown"
 
 

@@ -157,7 +157,7 @@ class InvocationState(Shape):
 class InvocationSummary(InvocationState):
     """One run, as a list shows it."""
 
-    requested_by: str | None = Field(description="Whom the request of a manual run named; not checked.")
+    requested_by: str | None = Field(description="The person that a manual run's request named; not checked.")
     reason: str | None = Field(description="Why a manual run was requested.")
     error_message: str | None = Field(
         description="Of an `error_code` about the engine: what was wrong; of `marked_failed`: what its caller gave."
@@ -184,7 +184,7 @@ class UserResult(Shape):
 
 
 class ListedInvocation(InvocationSummary):
-    """An invocation in a list; `results` are those of the mentor whom the list was filtered by."""
+    """An invocation in a list; `results` are those of the mentor in the list's filter."""
 
     results: list[UserResult] = Field(default=[])
 

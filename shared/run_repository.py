@@ -122,7 +122,7 @@ class RunRepository(Repository):
             request: {"user_ids", "scenario_types", "include_unknown"}, the first two a list or None for all.
             request_hash: a digest of the request, compared when the key is used again.
             triggered_by: the name of the authenticated caller.
-            requested_by: whom the request names.
+            requested_by: the person that the request names.
             dry_run: the engine stores and sends nothing; a retry of a dry run is dry as well.
             is_refused: the caller refuses to open it; an invocation that the key has opened before is returned.
             request_slice: the database requests a slice at once, because the caller does not wait for one.

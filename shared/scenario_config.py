@@ -1,4 +1,4 @@
-"""Which scenario types apply to whom: the environment's, as the table `scenario_evaluation_config` overrides them.
+"""Which scenario types apply to which mentors: the environment's, overridden by `scenario_evaluation_config`.
 
 A row without an organization holds for all mentors; one with an organization, for those with the segment `org:NAME`,
 before it. `enabled = false` holds in whatever row. Thresholds and cooldowns of a scenario are the engine's.
@@ -138,7 +138,7 @@ class Scenarios(Shape):
         on = {each.type for each in self.types if each.rule_for(segments).enabled}
         return tuple(name for name in types if name not in on)
 
-    def organizations_with_a_switch(self) -> list[str]:
+    def organizations_with_types_off(self) -> list[str]:
         """Returns the organizations that a type is switched off for."""
         return sorted(
             {name for each in self.types for name, rule in each.organizations.items() if rule.enabled is False}

@@ -22,7 +22,7 @@ _NO_ROW: dict[str, Any] = dict.fromkeys(("enabled", "segments", "schedule", "upd
 
 
 class EffectiveConfig(Shape):
-    """What all rows make together for the mentors whom an entry is about."""
+    """What all rows make together for the mentors of an entry."""
 
     enabled: bool
     segments: list[str] = Field(description="The type applies to mentors in one of them; without any to all.")

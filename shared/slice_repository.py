@@ -30,7 +30,7 @@ class Enumeration:
         retry_of: that invocation; None where it is gone.
         user_ids: in their order; None: all active mentors.
         scenario_types: None: all that apply.
-        scenarios: which types apply to whom, as frozen when it was opened.
+        scenarios: which types apply to which mentors, as frozen when it was opened.
         include_unknown: of what another invocation left, also pairs whose outcome the engine left unknown.
     """
 
@@ -209,7 +209,7 @@ class SliceRepository(Repository):
         """Ends this slice in the database.
 
         Args:
-            progressed: it queued or recorded something, so the next slice shall come at once.
+            progressed: it queued or recorded something, so the next slice is requested at once.
             engine_answers: the engine served it, so an earlier outage is over.
             engine_error: `engine_unavailable` or `engine_rejected`: all workers are to pause.
             engine_message: what was wrong; cut to 300 characters.

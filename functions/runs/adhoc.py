@@ -42,7 +42,7 @@ from shared.logs import log_event
 from shared.scenario_config import Scenarios
 
 RETRY_AFTER_SECONDS = 30
-# Of the time budget, waiting for a permit to call the engine: the rest is for the calls.
+# Of the time budget, waiting for a permit to call the engine; the calls take what remains.
 MAX_WAIT_FRACTION = 0.5
 PERMIT_PAUSE_SECONDS = 1.0
 

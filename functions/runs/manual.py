@@ -59,7 +59,7 @@ async def start_run(
     deadline = Deadline(services.config.time_budget_seconds)
     members = request.model_dump(mode="json")
     while True:
-        # By the table that the process knows: it is only asked for where it has changed.
+        # By the table that the process knows: it is only read where it has changed.
         refusal = refusal_of_types(services.table.scenarios, request)
         opened = await services.runs.open(
             str(uuid.uuid4()),

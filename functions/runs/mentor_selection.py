@@ -88,7 +88,7 @@ class MentorSelector:
                 after_user_id=after,
                 mentors=PAGE_SIZE,
                 include_unknown=enumeration.include_unknown,
-                organizations=scenarios.organizations_with_a_switch(),
+                organizations=scenarios.organizations_with_types_off(),
             )
             if unfinished is None:
                 return  # the source is gone

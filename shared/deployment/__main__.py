@@ -17,7 +17,7 @@ from shared.errors import ConfigError
 
 
 def main() -> None:
-    """Carries out what is asked for; a problem ends the program with 1, an unknown option with 2."""
+    """Carries out the command; a problem ends the program with 1, an unknown option with 2."""
     parser = argparse.ArgumentParser(
         prog="deploy.sh", usage="see ./deploy.sh --help", add_help=False, allow_abbrev=False
     )

@@ -22,7 +22,7 @@ create table public.scheduler_invocations (
   trigger text not null,
   -- The authenticated caller: 'pg_cron', 'cloud_scheduler', or the name of a token.
   triggered_by text not null,
-  -- Whom a manual run's request names; a claim, not checked.
+  -- The person that a manual run's request names; a claim, not checked.
   requested_by text,
   -- Why a manual run was requested.
   reason text,
@@ -36,7 +36,7 @@ create table public.scheduler_invocations (
   retry_of uuid references public.scheduler_invocations on delete set null,
   -- {"user_ids": […] or null: all active mentors, "scenario_types": […] or null: all that apply}; {} is both.
   request jsonb not null default '{}',
-  -- The settings in force when it was opened, and which scenario types apply to whom, as shared/scenario_config.py reads them;
+  -- The settings in force when it was opened, and which scenario types apply to which mentors, as shared/scenario_config.py reads them;
   -- secrets are not among them.
   config jsonb not null default '{}',
   -- The first part of every idempotency key that the engine sees for this invocation.
@@ -136,7 +136,7 @@ create table public.scheduler_invocation_batches (
   skipped integer not null default 0,
   failed integer not null default 0,
   not_evaluated integer not null default 0,
-  -- Users of whom at least one pair was evaluated: triggered, not_triggered or suppressed.
+  -- Users with at least one pair that was evaluated: triggered, not_triggered or suppressed.
   users_evaluated integer not null default 0,
   -- {"SCENARIO_TYPE": {"OUTCOME": count, …}, …}
   scenario_counts jsonb not null default '{}',

@@ -49,11 +49,6 @@ end
 $$;
 
 -- What is frozen with each run, and read by each slice that enumerates, is bounded: 500 rows, 2 MB.
-create function scheduler.scenario_config_is_full() returns boolean
-language sql stable set search_path = '' as $$
-  select count(*) >= 500 from public.scenario_evaluation_config
-$$;
-
 create function scheduler.bound_scenario_config() returns trigger
 language plpgsql set search_path = '' as $$
 begin
@@ -122,7 +117,7 @@ create function public.scheduler_configure_scenario(
 ) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 begin
-  if scheduler.scenario_config_is_full() and not exists (
+  if (select count(*) >= 500 from public.scenario_evaluation_config) and not exists (
     select from public.scenario_evaluation_config
      where scenario_type = p_scenario_type and organization is not distinct from p_organization
   ) then
@@ -177,8 +172,8 @@ language sql volatile set search_path = '' as $$
 $$;
 
 revoke all on function
-  scheduler.stamp_scenario_config(), scheduler.scenario_config_is_full(), scheduler.bound_scenario_config(),
-  scheduler.restart_schedules_of_type(), scheduler.changed_scenario_config(text),
+  scheduler.stamp_scenario_config(), scheduler.bound_scenario_config(), scheduler.restart_schedules_of_type(),
+  scheduler.changed_scenario_config(text),
   scheduler.take_due_scenarios(timestamptz, jsonb)
 from public, anon, authenticated, service_role;
 revoke all on function

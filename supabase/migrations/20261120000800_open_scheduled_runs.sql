@@ -1,7 +1,7 @@
 -- One slot, one invocation, however often and however simultaneously it is fired.
 
 -- One pair that the engine has answered before, for telling an engine that is down from a user it cannot serve. Looked for in
--- the newest batches that have one: of the newest the rows may just be pruned. None of a forgotten person, of whom the engine knows
+-- the newest batches that have one: of the newest the rows may just be pruned. None of a forgotten person, of which the engine knows
 -- nothing (scheduler.replace_user). By indexes only, as scheduler.sample_of_cause.
 create function scheduler.canary() returns jsonb
 language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off as $$

@@ -271,7 +271,7 @@ begin
           cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
        )
     then
-      raise exception 'batch % of invocation %: expected a rest of some but not all of its users, and results of the others',
+      raise exception 'batch % of invocation %: expected some but not all of its users to remain, and results of the others',
         p_batch_no, p_invocation_id
         using errcode = 'data_exception';
     end if;

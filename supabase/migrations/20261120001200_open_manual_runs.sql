@@ -4,9 +4,9 @@
 -- p_invocation_id: chosen by the caller, so that a call repeated after a lost answer finds what it opened itself.
 -- p_idempotency_key and p_request_hash: the client's key (null: none) and a digest of the request.
 -- p_retry_of: evaluate what that run left unfinished, with the keys that the engine saw then.
--- p_triggered_by, p_requested_by and p_reason: who was authenticated, whom the request names, and why.
+-- p_triggered_by, p_requested_by and p_reason: the authenticated caller, the person that the request names, and why.
 -- p_request_slice: the caller will not work on it, so request a slice at once.
--- p_config: also which scenario types apply to whom, by version p_scenario_version of their table. A retry evaluates by its source's,
+-- p_config: also which scenario types apply to which mentors, by version p_scenario_version of their table. A retry evaluates by its source's,
 -- and what has been switched off since is skipped.
 -- Returns {"outcome", "invocation", "canary", "engine_answered_recently", "work"}; the outcome is one of
 --   types_refused (by p_is_refused: the caller finds the request's types switched off, and the key stands for nothing),
@@ -48,7 +48,7 @@ declare
   v_scope_since timestamptz := v_now;
   v_expires_at timestamptz := v_now + make_interval(hours => p_expires_after_hours);
 begin
-  -- A retry whose source has expired, or whose predecessor has, shall not have to wait for the next tick.
+  -- A retry whose source has expired, or whose predecessor has, must not wait for the next tick.
   perform scheduler.expire();
 
   select * into v_known from public.scheduler_invocations where idempotency_key = v_key;

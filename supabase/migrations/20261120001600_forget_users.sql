@@ -35,7 +35,7 @@ begin
 end
 $$;
 
--- What a run keeps of people outside its batches, apart from the position of its enumeration: whom it was requested for, and
+-- What a run keeps of people outside its batches, apart from the position of its enumeration: the persons that its request names, and
 -- texts of callers and of the engine.
 create function scheduler.texts_of(p_invocation public.scheduler_invocations) returns text
 language sql stable set search_path = '' as $$

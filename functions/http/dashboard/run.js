@@ -208,7 +208,7 @@ function scenarios(byType) {
 
 function failures({ failures: causes, others }) {
   if (!causes.length && !others) return null;
-  const rest = others > 0 && h("p", {}, `${counted(others, "more evaluation")} failed beside those counted here.`);
+  const uncounted = others > 0 && h("p", {}, `${counted(others, "more evaluation")} failed beside those counted here.`);
   return card("failures", "Why they failed", h("ul", { class: "cause-list" }, causes.map((cause) => h(
     "li",
     {},
@@ -216,7 +216,7 @@ function failures({ failures: causes, others }) {
     causeText(cause.code) && h("p", {}, causeText(cause.code)),
     cause.message && h("p", { class: "quoted" }, cause.message),
     mentors(cause.code, cause.sample_user_ids, cause.count),
-  ))), rest);
+  ))), uncounted);
 }
 
 function waiting({ ids, number }) {
@@ -266,9 +266,9 @@ function answerText({ status_code: status, error }) {
 
 function config({ config: { scenarios: types = {}, ...settings }, request }) {
   const chosen = [
-    request.users && h("p", {}, `Asked for: ${counted(request.users, "chosen mentor")}${request.users > request.sample_user_ids.length ? `, the first ${request.sample_user_ids.length} of them:` : "."}`),
+    request.users && h("p", {}, `Requested: ${counted(request.users, "chosen mentor")}${request.users > request.sample_user_ids.length ? `, the first ${request.sample_user_ids.length} of them:` : "."}`),
     request.users && idList("request", request.sample_user_ids),
-    request.scenario_types && h("p", {}, "Asked for: ", request.scenario_types.join(", ")),
+    request.scenario_types && h("p", {}, "Requested: ", request.scenario_types.join(", ")),
   ];
   const rows = Object.entries(settings).sort().map(([name, value]) => [h("code", {}, name.toUpperCase()), value === null ? h("span", { class: "muted" }, "not set") : String(value)]);
   return h(

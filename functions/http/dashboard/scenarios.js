@@ -1,4 +1,4 @@
-// The scenario types: which are on, for whom and when; switched, changed and reset here.
+// The scenario types: which are on, for which mentors and when; switched, changed and reset here.
 
 import { ask } from "./actions.js";
 import { configureScenario, getRun, listRuns, listScenarios } from "./api.js";
@@ -63,7 +63,7 @@ function scenarios({ configs, run }, actions) {
   return h(
     "section",
     { class: "card", "aria-labelledby": "types-title" },
-    h("h2", { id: "types-title" }, "Which types, for whom and when"),
+    h("h2", { id: "types-title" }, "Which types, for which mentors and when"),
     h("p", { class: "small" }, "A change holds from the next run on; a run under way is not changed. For a type that is off no mentor is evaluated, in any run. What is not “set here” is, for an organization, as for all mentors, and for all mentors as SCENARIO_TYPES says."),
     h("p", { class: "small" }, "A type with a schedule of its own is due at the first slot (", h("code", {}, configs.evaluation_schedule), ` in ${configs.evaluation_timezone}) at or after it fires; runs by hand ignore it.`),
     run && h("p", { class: "small" }, "The last scheduled run: ", h("a", { href: `#/runs/${run.id}`, "data-key": "run" }, time(run.scheduled_for)), " ", statusBadge(run.status)),

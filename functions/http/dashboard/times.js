@@ -42,8 +42,8 @@ export function span(seconds) {
   if (whole < 60) return `${whole} s`;
   for (const [size, unit, smaller, smallerUnit] of [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]]) {
     if (whole < size) continue;
-    const rest = Math.floor((whole % size) / smaller);
-    return `${Math.floor(whole / size)} ${unit}${rest ? ` ${rest} ${smallerUnit}` : ""}`;
+    const remainder = Math.floor((whole % size) / smaller);
+    return `${Math.floor(whole / size)} ${unit}${remainder ? ` ${remainder} ${smallerUnit}` : ""}`;
   }
   return `${whole} s`;
 }

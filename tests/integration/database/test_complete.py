@@ -147,7 +147,7 @@ async def test_remaining_users_from_outside_the_batch_are_refused(
     await core.open_run(worker, [pairs([1, 2, 3])])
     batch = await worker.claim_one()
     before = await core.everything()
-    with pytest.raises(psycopg.errors.DataException, match="expected a rest of some but not all of its users"):
+    with pytest.raises(psycopg.errors.DataException, match="expected some but not all of its users to remain"):
         await worker.complete(batch, remaining=remaining)
     assert await core.everything() == before
 

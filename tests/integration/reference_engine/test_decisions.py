@@ -1,4 +1,4 @@
-"""Whom the reference engine notifies: the documented rules, and once for a key, a milestone and a cool-down."""
+"""Which mentors the reference engine notifies: the documented rules, and once for a key, a milestone and a cool-down."""
 
 from __future__ import annotations
 

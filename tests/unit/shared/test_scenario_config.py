@@ -196,10 +196,10 @@ def test_a_retry_leaves_out_only_types_that_are_off_now(
     assert resolved(*rows, types=types).switched_off(("new", "all"), ["org:north"]) == (), "it is no retry"
 
 
-def test_only_organizations_with_a_switch_are_looked_up() -> None:
+def test_only_organizations_with_types_off_are_looked_up() -> None:
     rows = [NORTH_OFF, row("new", "north", enabled=False), row("new", "east", enabled=False)]
     rows += [row("all", "south", enabled=True), row("all", "west", segments=["x"]), row("gone", "far", enabled=False)]
-    assert resolved(*rows).organizations_with_a_switch() == ["east", "north"]
+    assert resolved(*rows).organizations_with_types_off() == ["east", "north"]
 
 
 # The table, and what is frozen of it
