@@ -1,4 +1,4 @@
-"""Which mentors the reference engine notifies: the documented rules, and once for a key, a milestone and a cool-down."""
+"""Which mentors the reference engine notifies: by the documented rules, once for a key, milestone and cool-down."""
 
 from __future__ import annotations
 
