@@ -84,7 +84,7 @@ create table scheduler.settings (
   engine_paused_until timestamptz,
   engine_outages integer not null default 0,
   -- The schedule's pause; null: it is not paused. No slot before paused_until opens a run (null: none until it is resumed). Of a
-  -- pause that has ended, paused_until is left: a slot that fell due before it and that no call has seen was in the pause.
+  -- pause that has ended, paused_until is left: a slot that fell due before it, and that no call has seen, was in the pause.
   paused_at timestamptz,
   paused_until timestamptz,
   pause_reason text,

@@ -142,9 +142,8 @@ $$;
 -- the run does not know the type yet.
 -- A row that another transaction is changing is left for the next slot: an editor's transaction, which may stay open for hours,
 -- holds up no run, and the two cannot deadlock.
--- p_pause_end: of a pause with slots that no call has seen; what fired before it was theirs, and is not due either.
 -- Returns [["SCENARIO_TYPE", "ORGANIZATION" or null], …].
-create function scheduler.take_due_scenarios(p_slot timestamptz, p_fires jsonb, p_pause_end timestamptz default null) returns jsonb
+create function scheduler.take_due_scenarios(p_slot timestamptz, p_fires jsonb) returns jsonb
 language sql volatile set search_path = '' as $$
   with fire as (
     select * from jsonb_to_recordset(p_fires) as fire (scenario_type text, organization text, fired_at timestamptz)
@@ -169,14 +168,13 @@ language sql volatile set search_path = '' as $$
    where not exists (
      select from raised
       where raised.scenario_type = fire.scenario_type and raised.organization is not distinct from fire.organization
-        and fire.fired_at >= coalesce(p_pause_end, '-infinity')
    )
 $$;
 
 revoke all on function
   scheduler.stamp_scenario_config(), scheduler.bound_scenario_config(), scheduler.restart_schedules_of_type(),
   scheduler.changed_scenario_config(text),
-  scheduler.take_due_scenarios(timestamptz, jsonb, timestamptz)
+  scheduler.take_due_scenarios(timestamptz, jsonb)
 from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_scenario_config(text), public.scheduler_configure_scenario(text, text, jsonb, text)

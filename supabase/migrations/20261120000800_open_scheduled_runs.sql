@@ -117,8 +117,8 @@ $$;
 -- of a slot whose mentors' view has the wrong columns is opened as pending: reading the view is refused, and the run begins once
 -- the view is fixed. Until then it is visible, raises an alert when it is late, and expires.
 --
--- A slot that falls due in a pause, or is due and not open when the pause begins, is recorded as skipped, also by a call that comes
--- after the pause: next_due_at tells whether a call has seen the slot, because the end of the pause raised the high-water mark.
+-- A slot that falls due in a pause, or is due and not open when the pause begins, is recorded as skipped, however late a call sees
+-- it. That none has yet is known by next_due_at, as the end of the pause raises the high-water mark.
 create function public.scheduler_open_slot(
   p_due_slot timestamptz,
   p_next_slot timestamptz,
@@ -174,8 +174,11 @@ begin
     v_is_paused := coalesce(p_due_slot < v_settings.paused_until, v_settings.paused_at is not null);
     v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
     if v_known
-       and (p_due_slot > v_settings.slot_high_water_mark or (v_is_paused and p_due_slot >= v_settings.next_due_at))
-       and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours)
+       and (
+         (p_due_slot > v_settings.slot_high_water_mark
+          and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours))
+         or (v_is_paused and p_due_slot >= v_settings.next_due_at)
+       )
     then
       if not v_is_paused then
         v_view_is_invalid := public.scheduler_mentors_view_fault() is not null;
@@ -191,10 +194,7 @@ begin
       end if;
       if v_opened then
         update public.scheduler_invocations
-           set config = jsonb_set(config, '{scenarios,not_due}', scheduler.take_due_scenarios(
-                 p_due_slot, p_fires,
-                 case when v_settings.next_due_at < v_settings.paused_until then v_settings.paused_until end
-               ))
+           set config = jsonb_set(config, '{scenarios,not_due}', scheduler.take_due_scenarios(p_due_slot, p_fires))
          where idempotency_key = scheduler.slot_key(p_due_slot);
         -- An update, and no other insert: ending a run raises its alert.
         update public.scheduler_invocations
