@@ -72,6 +72,7 @@ async def test_a_slot_is_paused_until_the_end_and_due_at_it(core: SqlCore, worke
             await core.owner.run("select scheduler.dispatch()")
         elif first == "schedule":
             assert (await schedule(worker))["pause"] is None
+        assert (await core.settings("paused_at is null")) == (first != "open_slot",)
         answer = await worker.open_slot(slot, following)
         assert (answer["opened"], answer["invocation"]["status"]) == (True, status), end
         assert answer["invocation"]["error_code"] == ("paused" if status == "skipped" else None)
