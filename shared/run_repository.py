@@ -282,7 +282,9 @@ class RunRepository(Repository):
         run = None if answer["run"] is None else EndedRun.model_validate(answer["run"])
         paused_at = answer["paused_at"]
         return LastSuccess(
-            datetime.fromisoformat(answer["clock"]), run, None if paused_at is None else datetime.fromisoformat(paused_at)
+            datetime.fromisoformat(answer["clock"]),
+            run,
+            None if paused_at is None else datetime.fromisoformat(paused_at),
         )
 
     async def pauses(self, changes: dict[str, Any], *, actor: str) -> Pauses | None:

@@ -171,7 +171,8 @@ begin
   if v_has_changes then
     perform scheduler.end_pause();
     select * into v_settings from scheduler.settings for no key update;
-    v_is_paused := coalesce(p_due_slot < v_settings.paused_until, v_settings.paused_at is not null);
+    v_is_paused := v_settings.paused_at is not null
+      or coalesce(p_due_slot < v_settings.paused_until and p_due_slot <= v_settings.slot_high_water_mark, false);
     v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
     if v_known
        and (

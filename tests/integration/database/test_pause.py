@@ -18,7 +18,9 @@ async def schedule(worker: Worker, **changes: Any) -> Any:
 
 
 async def runs(core: SqlCore) -> list[tuple[Any, ...]]:
-    return await core.owner.rows("select scheduled_for, status, error_code from public.scheduler_invocations order by 1")
+    return await core.owner.rows(
+        "select scheduled_for, status, error_code from public.scheduler_invocations order by 1"
+    )
 
 
 async def test_a_paused_slot_is_skipped_once_and_work_goes_on(core: SqlCore, worker: Worker) -> None:
@@ -45,7 +47,7 @@ async def test_a_paused_slot_is_skipped_once_and_work_goes_on(core: SqlCore, wor
     assert set((await core.describe(skipped))["counts"].values()) == {0}
     assert await core.owner.value("select count(*) from scheduler.alerts") == 0
     assert [answer["ended"] for answer in answers] == [[]] * 20, "it is logged by the call that recorded it"
-    # The open run is worked on; once it has ended, and in spite of the pause a manual one is opened, nothing is requested.
+    # The open run is worked on, and a manual one after it. With nothing open no slice is requested.
     assert await worker.enqueue(open_run, [pairs([1])], done=True)
     assert await core.owner.value("select scheduler.dispatch()") == 1
     await core.owner.run("update scheduler.dispatches set ended_at = now()")

@@ -86,7 +86,7 @@ EDITS = {
     date(2027, 2, 25): Edit(f"{SET} enabled = true where scenario_type = 'switched'", frozenset({"switched"})),
 }
 OFF = (date(2027, 2, 3), date(2027, 2, 25))
-# Noon of a day on which the schedule is paused: noon of the day on which the pause ends, and whether an operator ends it.
+# On which day, at noon, the schedule is paused: on which day, at noon, it ends, and whether an operator ends it.
 PAUSES = {
     # No call on the last two days, and too late a call for the slot of the next one.
     date(2026, 5, 4): (date(2026, 5, 8), False),
@@ -175,7 +175,6 @@ class Simulation:
             assert not (await self._processes[1].slices.open_slot(now, None, "pg_cron")).opened
         scenarios = work.enumeration.scenarios
         return set(scenarios.types_for(["all"])), set(scenarios.types_for(["all", "org:Oslo"]))
-
 
     async def pause(self, day: date, end: date, *, is_resumed: bool) -> None:
         """At noon of this day."""

@@ -69,12 +69,11 @@ async def test_a_run_is_missed_after_the_default_or_requested_age(
 
 
 async def test_in_a_pause_the_code_says_so_once_a_run_is_missed() -> None:
-    for hours_ago, status in ((25, 200), (27, 503)):
-        function = Function()
+    recent, missed = Function(), Function()
+    for function, hours_ago in ((recent, 25), (missed, 27)):
         ended(function, hours_ago=hours_ago, paused_at="2026-11-22T02:30:00+00:00")
-        response = await function.http.get(PATH)
-        assert response.status_code == status
-    problem = problem_in(response, 503, "paused")
+    assert (await recent.http.get(PATH)).status_code == 200
+    problem = problem_in(await missed.http.get(PATH), 503, "paused")
     assert problem["detail"].endswith("T00:00:30+00:00; paused since 2026-11-22T02:30:00+00:00")
 
 
