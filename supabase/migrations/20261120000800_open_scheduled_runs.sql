@@ -204,9 +204,9 @@ begin
          where idempotency_key = scheduler.slot_key(p_due_slot)
            and not jsonb_path_exists(config, '$.scenarios.types[*] ? (@.enabled == true)');
       else
-        -- The schedule is paused, or the slot is already there, or the one scheduled run that may be open is still open. Then the slot
-        -- takes no schedule: those are due at the next slot that opens a run, and in no retry of this one. One that a pause skips takes
-        -- those that are due, as nothing of a pause is caught up.
+        -- The schedule is paused; or the slot is already there, or the one scheduled run that may be open is still open. A slot that is
+        -- skipped for that takes no schedule: those are due at the next slot that opens a run, and in no retry of this one. Of a pause
+        -- nothing is caught up, so its slot takes those that are due.
         insert into public.scheduler_invocations
           (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope, error_code,
            end_is_logged)

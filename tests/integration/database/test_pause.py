@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from .requests import ask
 from .sql_core import Json, SqlCore, Worker, mentor, minutes, pairs
 
 TRIES = ("open_slot", "dispatch", "schedule")
@@ -56,6 +57,11 @@ async def test_a_paused_slot_is_skipped_once_and_work_goes_on(core: SqlCore, wor
     assert await core.owner.value("select scheduler.dispatch()") == 0
     await core.open_manual_run(worker, [pairs([1])])
     assert len((await worker.claim())["batches"]) == 1
+    # To evaluate the slot all the same it is retried.
+    retry = await ask(worker, retry_of=skipped)
+    assert (retry["outcome"], retry["work"]["enumeration_done"]) == ("opened", False)
+    await worker.cancel(retry["invocation"]["id"])
+    await core.change(retry["invocation"]["id"], "enumeration_done = true")
     await worker.delete(skipped)
     await core.owner.run("call scheduler.prune()")
     assert not (await worker.open_slot(due, following, max_workers=9))["opened"], "once, also after it is pruned"
