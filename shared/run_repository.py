@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database, Repository
@@ -86,10 +86,38 @@ class EndedRun(Shape):
 
 @dataclass(frozen=True, slots=True)
 class LastSuccess:
-    """The newest scheduled run that ended well, if any, and the time by the database's clock."""
+    """The newest scheduled run that ended well, if any, and the time by the database's clock.
+
+    `paused_at`: since when the schedule is paused; None: it is not.
+    """
 
     now: datetime
     run: EndedRun | None
+    paused_at: datetime | None = None
+
+
+class Pause(Shape):
+    """No slot opens a run meanwhile."""
+
+    paused_at: Moment
+    paused_by: str = Field(description="The authenticated caller.")
+    until: Moment | None = Field(description="A slot at this time opens a run; null: until it is resumed.")
+    reason: str | None
+
+
+class EnginePause(Shape):
+    """The engine is down, or rejects the function: it is not called meanwhile."""
+
+    until: Moment
+    outages: int = Field(description="Pauses since it last answered.")
+
+
+class Pauses(Shape):
+    """The pauses that are on, by the database's clock."""
+
+    clock: Moment
+    pause: Pause | None
+    engine_pause: EnginePause | None
 
 
 class RunRepository(Repository):
@@ -252,4 +280,17 @@ class RunRepository(Repository):
         """Returns the newest scheduled run that ended `success` or `partial`."""
         answer = await self._database.call("scheduler_last_success")
         run = None if answer["run"] is None else EndedRun.model_validate(answer["run"])
-        return LastSuccess(datetime.fromisoformat(answer["clock"]), run)
+        paused_at = answer["paused_at"]
+        return LastSuccess(
+            datetime.fromisoformat(answer["clock"]),
+            run,
+            None if paused_at is None else datetime.fromisoformat(paused_at),
+        )
+
+    async def pauses(self, changes: dict[str, Any], *, actor: str) -> Pauses | None:
+        """Changes the given members of `paused`, `until`, `reason` and `retry_engine`; returns what is then.
+
+        Returns None, and changes nothing, where `until` is not within ten years from now, by the database's clock.
+        """
+        answer = await self._database.call("scheduler_schedule", changes=changes, actor=actor)
+        return None if answer is None else Pauses.model_validate(answer)

@@ -45,6 +45,13 @@ class Schedule:
             yield slot
             slot = self.current_and_next(slot - MINUTE)[0]
 
+    def starting_at(self, moment: datetime) -> Iterator[datetime]:
+        """Yields the fire times at or after an aware time, in UTC, the earliest first."""
+        slot = moment - timedelta(microseconds=1)
+        while True:
+            slot = self.current_and_next(slot)[1]
+            yield slot
+
 
 # Many rows have the same schedule, and are shown at the same time.
 @lru_cache(maxsize=4096)

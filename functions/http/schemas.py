@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from functions.runs.requests import Name, Note, Reason, RequestShape
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
+from shared.run_repository import EnginePause, Pause
 from shared.scenario_table import ScenarioConfig
 from shared.schedule import cron_expression
 
@@ -249,6 +250,36 @@ class ScenarioConfigs(Shape):
     data: list[ScenarioConfig] = Field(
         description="Each type of SCENARIO_TYPES, followed by its organizations by name; then rows of other types."
     )
+
+
+class ScheduleChange(RequestShape):
+    """The members to change; others keep their values."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    # As in InvocationChange: null is no value of these two.
+    paused: StrictBool = Field(
+        default_factory=lambda: False,
+        description="True pauses, or changes the end and the reason of the pause that is on; false resumes.",
+    )
+    retry_engine: StrictBool = Field(
+        default_factory=lambda: False, description="True ends the engine's pause and requests a slice."
+    )
+    until: Moment | None = Field(
+        default=None,
+        description="With `paused: true`: when it ends, at most ten years from now; null: when it is resumed.",
+    )
+    reason: Reason | None = Field(default=None, description="With `paused: true`: why; null takes it away.")
+
+
+class ScheduleState(Shape):
+    """The schedule, and what keeps its slots from opening runs."""
+
+    evaluation_schedule: str
+    evaluation_timezone: str
+    next_slots: list[Moment] = Field(description="The next 5 that will open a run; none in a pause without an end.")
+    pause: Pause | None
+    engine_pause: EnginePause | None = Field(description="It keeps no slot from opening: the run waits.")
 
 
 class Health(Shape):

@@ -78,7 +78,8 @@ async def last_run(
 ) -> schemas.LastRun:
     """Returns 503 unless a scheduled run ended well in that time: a dead-man's check for an external monitor.
 
-    Such a run is not dry, and ended `success` or `partial`. The answer is cached for half a minute.
+    Such a run is not dry, and ended `success` or `partial`. A pause is no excuse, but has a code of its own, `paused`.
+    The answer is cached for half a minute.
     """
     last_success = await services.last_success.get(services.runs.last_success)
     found, now = last_success.run, last_success.now
@@ -86,6 +87,8 @@ async def last_run(
     if found is None or now - found.finished_at > timedelta(hours=hours):
         last = f"the last one ended at {found.finished_at.isoformat()}" if found else "found none at all"
         detail = f"expected a scheduled run that ended well in the last {hours:g} hours, {last}"
+        if last_success.paused_at is not None:
+            raise RequestError(503, "paused", f"{detail}; paused since {last_success.paused_at.isoformat()}")
         raise RequestError(503, "last_run_missing", detail)
     return schemas.LastRun(
         status="ok",

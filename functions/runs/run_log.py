@@ -113,7 +113,13 @@ def log_opened(invocation: InvocationSummary) -> None:
     """Logs an invocation that this call opened; one that ended at once is logged by its end alone."""
     fields = invocation.log_fields
     if invocation.status == "skipped":
-        log_event("scheduler_run_skipped", "Run skipped: the one before is open", level=logging.WARNING, **fields)
+        is_paused = invocation.error_code == "paused"
+        log_event(
+            "scheduler_run_skipped",
+            f"Run skipped: the {'schedule is paused' if is_paused else 'one before is open'}",
+            level=logging.INFO if is_paused else logging.WARNING,
+            **fields,
+        )
     elif invocation.is_open:
         log_event("scheduler_run_started", f"Run started: {invocation.trigger}, {invocation.status}", **fields)
 

@@ -83,10 +83,21 @@ create table scheduler.settings (
   -- The circuit breaker that all workers share: no batch is claimed before this time.
   engine_paused_until timestamptz,
   engine_outages integer not null default 0,
+  -- The schedule's pause; null: it is not paused. No slot before paused_until opens a run (null: none until it is resumed). Of a
+  -- pause that has ended, paused_until is left: a slot that fell due before it, and that no call has seen, was in the pause.
+  paused_at timestamptz,
+  paused_until timestamptz,
+  pause_reason text,
+  -- The authenticated caller.
+  paused_by text,
   constraint settings_is_one_row check (singleton),
   constraint at_least_one_worker check (max_workers >= 1),
   constraint time_budget_is_positive check (time_budget_seconds >= 1),
-  constraint retention_is_positive check (retention_days >= 1)
+  constraint retention_is_positive check (retention_days >= 1),
+  constraint pause_has_an_author check ((paused_at is null) = (paused_by is null)),
+  constraint only_a_pause_has_a_reason check (pause_reason is null or paused_at is not null),
+  constraint pause_times_are_dates check (isfinite(paused_at) and isfinite(paused_until)),
+  constraint pause_texts_are_bounded check (char_length(pause_reason) <= 300 and char_length(paused_by) between 1 and 64)
 );
 alter table scheduler.settings enable row level security;
 revoke all on scheduler.settings from public, anon, authenticated, service_role;

@@ -71,7 +71,7 @@ create table public.scheduler_invocations (
   constraint error_code_is_known check (
     error_code in (
       'engine_unavailable', 'engine_rejected', 'expired', 'marked_failed', 'no_active_mentors', 'no_enabled_scenarios',
-      'mentors_view_invalid', 'overlap'
+      'mentors_view_invalid', 'overlap', 'paused'
     )
   ),
   constraint error_message_explains_an_error_code check (error_message is null or error_code is not null),

@@ -116,6 +116,9 @@ $$;
 -- runs ended since the last slice without one that logged it. p_triggered_by: the caller, kept with what this call opens. The run
 -- of a slot whose mentors' view has the wrong columns is opened as pending: reading the view is refused, and the run begins once
 -- the view is fixed. Until then it is visible, raises an alert when it is late, and expires.
+--
+-- A slot that falls due in a pause, or is due and not open when the pause begins, is recorded as skipped, however late a call sees
+-- it. That none has yet is known by next_due_at, as the end of the pause raises the high-water mark.
 create function public.scheduler_open_slot(
   p_due_slot timestamptz,
   p_next_slot timestamptz,
@@ -139,6 +142,7 @@ declare
   v_opened boolean := false;
   v_known boolean;
   v_has_changes boolean;
+  v_is_paused boolean;
   v_view_is_invalid boolean;
   v_open jsonb;
 begin
@@ -165,22 +169,30 @@ begin
   perform scheduler.expire();
 
   if v_has_changes then
+    perform scheduler.end_pause();
     select * into v_settings from scheduler.settings for no key update;
+    v_is_paused := v_settings.paused_at is not null
+      or coalesce(p_due_slot < v_settings.paused_until and p_due_slot <= v_settings.slot_high_water_mark, false);
     v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
     if v_known
-       and p_due_slot > v_settings.slot_high_water_mark
-       and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours)
+       and (
+         (p_due_slot > v_settings.slot_high_water_mark
+          and p_due_slot >= v_now - make_interval(hours => p_missed_slot_max_gap_hours))
+         or (v_is_paused and p_due_slot >= v_settings.next_due_at)
+       )
     then
-      v_view_is_invalid := public.scheduler_mentors_view_fault() is not null;
-      insert into public.scheduler_invocations
-        (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, config, engine_scope, error_code)
-      values
-        (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by,
-         case when v_view_is_invalid then 'pending' else 'running' end, p_due_slot,
-         case when not v_view_is_invalid then v_now end, v_now + make_interval(hours => p_expires_after_hours), p_config,
-         scheduler.slot_key(p_due_slot), case when v_view_is_invalid then 'mentors_view_invalid' end)
-      on conflict do nothing;
-      v_opened := found;
+      if not v_is_paused then
+        v_view_is_invalid := public.scheduler_mentors_view_fault() is not null;
+        insert into public.scheduler_invocations
+          (idempotency_key, trigger, triggered_by, status, scheduled_for, started_at, expires_at, config, engine_scope, error_code)
+        values
+          (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by,
+           case when v_view_is_invalid then 'pending' else 'running' end, p_due_slot,
+           case when not v_view_is_invalid then v_now end, v_now + make_interval(hours => p_expires_after_hours), p_config,
+           scheduler.slot_key(p_due_slot), case when v_view_is_invalid then 'mentors_view_invalid' end)
+        on conflict do nothing;
+        v_opened := found;
+      end if;
       if v_opened then
         update public.scheduler_invocations
            set config = jsonb_set(config, '{scenarios,not_due}', scheduler.take_due_scenarios(p_due_slot, p_fires))
@@ -192,22 +204,26 @@ begin
          where idempotency_key = scheduler.slot_key(p_due_slot)
            and not jsonb_path_exists(config, '$.scenarios.types[*] ? (@.enabled == true)');
       else
-        -- Either the slot is already there, or the one scheduled run that may be open is still open. A skipped slot takes no
-        -- schedule: those are due at the next slot that opens a run, and in no retry of this one.
+        -- The schedule is paused; or the slot is already there, or the one scheduled run that may be open is still open. A slot that is
+        -- skipped for that takes no schedule: those are due at the next slot that opens a run, and in no retry of this one. Of a pause
+        -- nothing is caught up, so its slot takes those that are due.
         insert into public.scheduler_invocations
           (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, config, engine_scope, error_code,
            end_is_logged)
         values
           (scheduler.slot_key(p_due_slot), 'schedule', p_triggered_by, 'skipped', p_due_slot, v_now, v_now,
-           jsonb_set(p_config, '{scenarios,not_due}', (
-             select coalesce(jsonb_agg(jsonb_build_array(fire -> 'scenario_type', fire -> 'organization')), '[]')
-               from jsonb_array_elements(p_fires) as fire
-           )),
-           scheduler.slot_key(p_due_slot), 'overlap', true)
+           jsonb_set(p_config, '{scenarios,not_due}', case
+             when v_is_paused then scheduler.take_due_scenarios(p_due_slot, p_fires)
+             else (
+               select coalesce(jsonb_agg(jsonb_build_array(fire -> 'scenario_type', fire -> 'organization')), '[]')
+                 from jsonb_array_elements(p_fires) as fire
+             )
+           end),
+           scheduler.slot_key(p_due_slot), case when v_is_paused then 'paused' else 'overlap' end, true)
         on conflict (idempotency_key) do nothing;
         v_opened := found;
       end if;
-      v_settings.slot_high_water_mark := p_due_slot;
+      v_settings.slot_high_water_mark := greatest(v_settings.slot_high_water_mark, p_due_slot);
     end if;
     v_settings.slot_high_water_mark := coalesce(v_settings.slot_high_water_mark, v_now);
     update scheduler.settings

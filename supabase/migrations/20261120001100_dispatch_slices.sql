@@ -155,6 +155,7 @@ begin
   -- After all that locks invocations.
   perform scheduler.raise_late_alerts();
   perform scheduler.abandon_alerts();
+  perform scheduler.end_pause();
   return scheduler.request_slices();
 end
 $$;

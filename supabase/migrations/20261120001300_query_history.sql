@@ -257,15 +257,16 @@ language sql stable set search_path = '' as $$
    limit 1
 $$;
 
--- For a dead-man's check. Returns {"clock": now, "run": {"scheduled_for", "finished_at", "status"}, or null where there is none}:
--- with the time, because the age of a run must not depend on a caller's clock.
+-- For a dead-man's check. Returns {"clock": now, "run": {"scheduled_for", "finished_at", "status"}, or null where there is none,
+-- "paused_at": since when the schedule is paused, or null}: with the time, because the age of a run must not depend on a caller's
+-- clock.
 create function public.scheduler_last_success() returns jsonb
 language sql stable security definer set search_path = '' as $$
   select jsonb_build_object('clock', now(), 'run', (
       select jsonb_build_object('scheduled_for', good.scheduled_for, 'finished_at', good.finished_at, 'status', good.status)
         from scheduler.last_success() as good
        where good.id is not null
-    ))
+    ), 'paused_at', (select paused_at from scheduler.settings where coalesce(paused_until > now(), true)))
 $$;
 
 revoke all on function scheduler.results_of_user(uuid, uuid), scheduler.last_success()

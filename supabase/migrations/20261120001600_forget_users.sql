@@ -297,6 +297,11 @@ begin
       v_evaluations := v_evaluations + v_changed.evaluations;
     end loop;
   end loop;
+  -- Who paused the schedule, where that is a user who signed in, and in which words.
+  update scheduler.settings
+     set paused_by = scheduler.replace_id(paused_by, p_user_id, gen_random_uuid()),
+         pause_reason = scheduler.replace_id(pause_reason, p_user_id, gen_random_uuid())
+   where concat_ws(' ', paused_by, pause_reason) ~* p_user_id::text;
   return jsonb_build_object(
     'scheduler_invocations', v_invocations,
     'scheduler_invocation_batches', v_batches,

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(49);
+select plan(53);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -36,6 +36,10 @@ insert into refused values
   ('at_least_one_worker', $$update scheduler.settings set max_workers = 0$$),
   ('time_budget_is_positive', $$update scheduler.settings set time_budget_seconds = 0$$),
   ('retention_is_positive', $$update scheduler.settings set retention_days = 0$$),
+  ('pause_has_an_author', $$update scheduler.settings set paused_at = now()$$),
+  ('only_a_pause_has_a_reason', $$update scheduler.settings set pause_reason = 'why'$$),
+  ('pause_times_are_dates', $$update scheduler.settings set paused_until = 'infinity'$$),
+  ('pause_texts_are_bounded', $$update scheduler.settings set paused_at = now(), paused_by = ''$$),
 
   ('trigger_is_known', $$update public.scheduler_invocations set trigger = 'cron'$$),
   ('status_is_known', $$update public.scheduler_invocations set status = 'done', finished_at = now()$$),

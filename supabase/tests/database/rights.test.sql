@@ -98,7 +98,7 @@ select set_eq(
     'scheduler_evaluations_page', 'scheduler_finish', 'scheduler_get',
     'scheduler_end_slice', 'scheduler_last_success', 'scheduler_list', 'scheduler_mentors_view_fault',
     'scheduler_mentors_without_user_id', 'scheduler_open',
-    'scheduler_open_slot', 'scheduler_release', 'scheduler_scenario_config', 'scheduler_settle_alert', 'scheduler_used_slots',
+    'scheduler_open_slot', 'scheduler_release', 'scheduler_scenario_config', 'scheduler_schedule', 'scheduler_settle_alert', 'scheduler_used_slots',
     'scheduler_split', 'scheduler_take_permit', 'scheduler_unfinished', 'scheduler_update'
   ],
   'service_role may call exactly these functions'

@@ -48,7 +48,7 @@ async def test_the_engine_rejects_the_function(harness: Harness, time_control: T
         await function.stop()
         operator.function = await harness.start_function(SMALL, port=function.port)
         fixed = await operator.fix()
-        assert fixed.statuses == [200]
+        assert fixed.statuses == [200, 200]
         assert {result["outcome"] for result in fixed.answers[0]["results"]} <= set(EVALUATED)
         await eventually(harness.ended)
         (confirmed,) = (await operator.confirm()).answers

@@ -1,4 +1,4 @@
-"""How docs/operations.md has an operator change scenario types, and what the next run evaluates then."""
+"""How docs/operations.md has an operator change scenario types, pause and resume, and what the next run evaluates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.faults.runbook.operator import Operator, incidents
 from tests.integration.scheduled_runs.harness import Harness
 
 
-async def test_scenario_types_change_as_the_document_says(harness: Harness) -> None:
+async def test_types_and_the_schedule_change_as_the_document_says(harness: Harness) -> None:
     mentors = await harness.add_mentors(40)
     north = mentors[::3]
     await harness.execute(
@@ -29,5 +29,7 @@ async def test_scenario_types_change_as_the_document_says(harness: Harness) -> N
             if pair[1] == "inactivity" or (pair[1] == "milestone" and pair[0] not in north)
         },
     )
+    states = (await Operator(harness, incidents()[-1], function).follow("Pausing the schedule")).answers
+    assert [each["pause"] and each["pause"]["reason"] for each in states] == [None, "the engine is being moved", None]
     changed_by = await harness.rows(b"select distinct updated_by from public.scenario_evaluation_config")
     assert changed_by == [("postgres",)]

@@ -17,10 +17,12 @@ REFUSALS_OF_VALID_DATA = {
     ("invalid_field", "include_unknown"),
     ("invalid_field", "organization"),
     ("invalid_field", "page"),
+    ("invalid_field", "reason"),
     ("invalid_field", "retry_of"),
     ("invalid_field", "scenario_types"),
     ("invalid_field", "schedule"),
     ("invalid_field", "segments"),
+    ("invalid_field", "until"),
     ("idempotency_key_missing", "Idempotency-Key"),
     ("idempotency_key_reused", "Idempotency-Key"),
 }
@@ -36,6 +38,6 @@ def filter_failure(context: HookContext, failure: Failure, case: Case[Any], resp
         return True
     problem = response.json()
     # A run ended well before: only requests about the last moments are answered 503.
-    if problem["code"] == "last_run_missing":
+    if problem["code"] in ("last_run_missing", "paused"):
         return kind not in ("ServerError", "RejectedPositiveData")
     return kind != "RejectedPositiveData" or (problem["code"], problem.get("field")) not in REFUSALS_OF_VALID_DATA

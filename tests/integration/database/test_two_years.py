@@ -1,5 +1,7 @@
 """Schedules of types over two years of slots: each fire is due exactly once, at its slot or at the next one that opens.
 
+In a pause the slot takes it, and it is not caught up.
+
 The SQL and the repository are the real ones; only their clock is simulated.
 """
 
@@ -84,18 +86,33 @@ EDITS = {
     date(2027, 2, 25): Edit(f"{SET} enabled = true where scenario_type = 'switched'", frozenset({"switched"})),
 }
 OFF = (date(2027, 2, 3), date(2027, 2, 25))
+# On which day, at noon, the schedule is paused: on which day, at noon, it ends, and whether an operator ends it.
+PAUSES = {
+    # No call on the last two days, and too late a call for the slot of the next one.
+    date(2026, 5, 4): (date(2026, 5, 8), False),
+    # No slot falls into it, and the monthly type, which has just fired, is due at the next one.
+    date(2026, 7, 1): (date(2026, 7, 1), True),
+    # A week in which the clock changes.
+    date(2027, 3, 24): (date(2027, 3, 31), True),
+}
 OPENED, LATE, DELETED = "opened", "late", "deleted"
 SKIPPED, MISSED, TOO_LATE = "skipped", "missed", "too late"
+PAUSED, PAUSED_LATE = "paused", "paused, late"
 OPENS_A_RUN = (OPENED, LATE, DELETED)
 CERTAIN = {
     **dict.fromkeys(EDITS, MISSED),
     **dict.fromkeys((each + DAY for each in EDITS), OPENED),
     # The clock changes on these days. The yearly type is due on the last of them; a year before, its slot is skipped.
-    **dict.fromkeys((date(2026, 3, 29), date(2026, 10, 25), date(2027, 3, 28), date(2027, 10, 31)), OPENED),
+    **dict.fromkeys((date(2026, 3, 29), date(2026, 10, 25), date(2027, 10, 31)), OPENED),
     **dict.fromkeys((date(2026, 10, 30), date(2026, 11, 1)), OPENED),
     date(2026, 10, 31): SKIPPED,
     # The monthly type fires after this slot and before it is opened.
     date(2026, 4, 1): LATE,
+    # The weekday of a type is among them.
+    **dict.fromkeys((date(2026, 5, 7), date(2026, 5, 8)), MISSED),
+    date(2026, 5, 9): TOO_LATE,
+    **dict.fromkeys((date(2026, 5, 10), date(2026, 7, 1), date(2026, 7, 2)), OPENED),
+    **dict.fromkeys((date(2027, 3, 24), date(2027, 3, 28), date(2027, 4, 1)), OPENED),
 }
 
 
@@ -108,6 +125,8 @@ def days() -> Iterator[tuple[date, str]]:
             paused_until = day + 14 * DAY
         (fate,) = random.choices([OPENED, LATE, DELETED, SKIPPED, MISSED, TOO_LATE], weights=[70, 5, 5, 10, 5, 5])
         fate = CERTAIN.get(day, MISSED if day < paused_until else fate)
+        if fate != MISSED and any(begin < day <= end for begin, (end, _) in PAUSES.items()):
+            fate = PAUSED_LATE if fate in (LATE, TOO_LATE) else PAUSED
         # Only a run that is open keeps the next slot from opening one.
         if fate == SKIPPED and before not in (OPENED, LATE, SKIPPED):
             fate = OPENED
@@ -132,8 +151,8 @@ class Simulation:
         """Returns what was evaluated for a mentor of no organization, and for one of Oslo; None: nothing was."""
         if fate == MISSED:
             return None
-        now = await self.set_clock(day, {LATE: 13, TOO_LATE: 16}.get(fate, 4))
-        if fate != SKIPPED and self._open:
+        now = await self.set_clock(day, {LATE: 13, TOO_LATE: 16, PAUSED_LATE: 16}.get(fate, 4))
+        if fate not in (SKIPPED, PAUSED, PAUSED_LATE) and self._open:
             await self._worker.cancel(self._open)
             self._open = None
         self._processes.reverse()
@@ -141,6 +160,9 @@ class Simulation:
         assert slot.opened == (fate != TOO_LATE)
         if fate not in OPENS_A_RUN:
             assert slot.invocation is None or slot.invocation.status == "skipped"
+            reason = slot.invocation and slot.invocation.error_code
+            assert reason == {SKIPPED: "overlap", TOO_LATE: None}.get(fate, "paused")
+            assert {work.id for work in slot.open} <= {self._open}, "the open run goes on"
             return None
         assert slot.invocation
         assert slot.invocation.scheduled_for.astimezone(ZONE).date() == day
@@ -153,6 +175,16 @@ class Simulation:
             assert not (await self._processes[1].slices.open_slot(now, None, "pg_cron")).opened
         scenarios = work.enumeration.scenarios
         return set(scenarios.types_for(["all"])), set(scenarios.types_for(["all", "org:Oslo"]))
+
+    async def pause(self, day: date, end: date, *, is_resumed: bool) -> None:
+        """At noon of this day."""
+        until = None if is_resumed else datetime(end.year, end.month, end.day, 12, 10, tzinfo=ZONE)
+        await self.set_clock(day, 12)
+        await self._worker.call("schedule", changes={"paused": True, "until": until}, actor="anna")
+
+    async def resume(self, day: date) -> None:
+        await self.set_clock(day, 12)
+        await self._worker.call("schedule", changes={"paused": False}, actor="anna")
 
 
 async def test_each_fire_of_two_years_is_due_exactly_once(core: SqlCore, worker: Worker) -> None:
@@ -174,6 +206,15 @@ async def test_each_fire_of_two_years_is_due_exactly_once(core: SqlCore, worker:
             expected = due | {"daily"}, due | {"daily"} if "Oslo's daily" in fired else due
             assert evaluated == expected, (day, fate)
             fired, runs = set(), runs + 1
+        if day in PAUSES:
+            end, is_resumed = PAUSES[day]
+            await simulation.pause(day, end, is_resumed=is_resumed)
+        for begin, (end, is_resumed) in PAUSES.items():
+            if day == end and is_resumed:
+                await simulation.resume(day)
+            if day == end > begin:
+                # None of it is caught up.
+                fired = set()
         if day in EDITS:
             await simulation.set_clock(day, 12)
             await core.owner.run(EDITS[day].sql)
@@ -181,6 +222,6 @@ async def test_each_fire_of_two_years_is_due_exactly_once(core: SqlCore, worker:
     assert runs > 500
     # The story is one: all happens to slots at which something is due.
     fates = {OPENED, LATE, DELETED, SKIPPED, MISSED, TOO_LATE}
-    assert {fate for name, fate in met if name == "weekly"} == fates
+    assert {fate for name, fate in met if name == "weekly"} == fates | {PAUSED}
     assert {fate for name, fate in met if name == "monthly"} >= {OPENED, DELETED, SKIPPED, MISSED}
     assert {fate: met["yearly", fate] for fate in fates} == dict.fromkeys(fates, 0) | {SKIPPED: 1, OPENED: 1}

@@ -51,6 +51,7 @@ RUN_ELSEWHERE = (
     ("docs/api.md", "", "tests/integration/scheduled_runs/test_api_document.py"),
     ("docs/operations.md", "SCHEDULED_RUN=", "tests/faults/runbook/operator.py"),
     ("docs/operations.md", "## Where to look\n", "tests/faults/runbook/test_engine.py"),
+    ("docs/operations.md", "## Pausing the schedule\n", "tests/faults/runbook/test_scenarios.py"),
     ("docs/operations.md", "## Changing scenario types\n", "tests/faults/runbook/test_scenarios.py"),
     ("docs/operations.md", "## Erasing a person\n", "tests/integration/database/test_forget_users.py"),
     ("docs/operations.md", "## Ten incidents\n", "tests/faults/runbook/test_incidents.py"),

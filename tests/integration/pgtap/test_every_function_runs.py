@@ -46,6 +46,7 @@ async def test_every_function_runs_on_the_oldest_postgres(projects_on_oldest: Pr
         assert (await evaluations(worker, run, outcomes=["failed"]))["items"]
         assert (await unfinished(worker, run))["mentors"]
         assert (await worker.call("last_success"))["run"]
+        assert (await worker.call("schedule", changes={"paused": True}, actor="test"))["pause"]
         assert await worker.call("used_slots", **{"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"})
         retry = (await ask(worker, retry_of=run))["invocation"]["id"]
         assert (await worker.cancel(retry))["status"] == "cancelled"

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from functions.http.schemas import RunSummary
+from functions.http.schemas import RunSummary, ScheduleState
 from shared.invocation import BatchResult, Counts, FailureCause, InvocationDetail, InvocationSummary
+from shared.run_repository import Pause
 from shared.scenario_table import EffectiveConfig, ScenarioConfig
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
@@ -23,7 +24,7 @@ from tests.scripted_engine import rules
 TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Each in the order of the document; the first block sets variables and answers nothing.
-STATUSES = [200, 200, 200, 200, 200, 200, 200, 200, 201, 201, 202, 201, 200, 204, 200, 200, 200, 200, 200, 200]
+STATUSES = [*[200] * 8, 201, 201, 202, 201, 200, 204, *[200] * 9]
 
 
 def examples() -> list[tuple[str, Any]]:
@@ -106,7 +107,9 @@ def test_the_examples_show_every_member() -> None:
     assert detail.keys() == {"id"} | (InvocationDetail.model_fields.keys() - InvocationSummary.model_fields.keys())
     assert list(detail["failures"][0]) == list(FailureCause.model_fields)
     assert list(detail["batch_results"][0]) == list(BatchResult.model_fields)
-    configs = next(answer for answer in shown if "evaluation_schedule" in answer)
+    configs, state, paused = [answer for answer in shown if "evaluation_schedule" in answer]
+    assert list(state) == list(paused) == list(ScheduleState.model_fields)
+    assert list(paused["pause"]) == list(Pause.model_fields)
     changed = next(answer for answer in shown if answer.get("organization"))
     for entry in (*configs["data"], changed):
         assert list(entry) == list(ScenarioConfig.model_fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.emulator.function import FunctionProcess
+from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness
 
 
@@ -14,16 +15,40 @@ async def last_run(harness: Harness, function: FunctionProcess, **params: Any) -
     return answer.status_code, answer.json()
 
 
-async def test_the_monitor_alarms_unless_a_run_ended_well_lately(harness: Harness) -> None:
-    early = await harness.start_function()
-    assert (await harness.fire(early)).json()["error_code"] == "no_active_mentors"
-    status, problem = await last_run(harness, early)
-    assert (status, problem["code"]) == (503, "last_run_missing"), "a run without mentors is none"
+async def change_schedule(caller: Caller, **change: Any) -> dict[str, Any]:
+    answer = await caller.call("PUT", "/api/v1/schedule", json=change)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
 
-    await harness.add_mentors(10)
+
+async def fire_again(harness: Harness, function: FunctionProcess) -> dict[str, Any]:
+    """As if the slot had never been fired."""
     await harness.execute(b"delete from public.scheduler_invocations")
     await harness.project.make_slot_due()
-    await harness.fire(early)
+    return dict((await harness.fire(function)).json())
+
+
+async def test_the_monitor_alarms_unless_a_run_ended_well_lately(harness: Harness) -> None:
+    """Also in a pause, in which the slot is skipped once and its mentors are evaluated by hand."""
+    early = await harness.start_function()
+    assert (await harness.fire(early)).json()["error_code"] == "no_active_mentors"
+    caller = Caller(harness, early)
+    paused = await change_schedule(caller, paused=True, reason="moving")
+    assert (paused["pause"]["paused_by"], paused["pause"]["reason"], paused["next_slots"]) == ("admin", "moving", [])
+    status, problem = await last_run(harness, early)
+    assert (status, problem["code"]) == (503, "paused"), "a run without mentors is none"
+
+    await harness.add_mentors(10)
+    skipped = await fire_again(harness, early)
+    assert (skipped["status"], skipped["error_code"], skipped["deduplicated"]) == ("skipped", "paused", False)
+    assert (await caller.run())["status"] == "success"
+    resumed = await change_schedule(caller, paused=False)
+    assert (resumed["pause"], len(resumed["next_slots"])) == (None, 5)
+    assert (await harness.fire(early)).json() == skipped | {"deduplicated": True}, "it is not caught up"
+    (line,) = harness.log_lines(early, "scheduler_run_skipped")
+    assert (line["severity"], line["error_code"]) == ("INFO", "paused")
+
+    assert (await fire_again(harness, early))["status"] == "success"
     late = await harness.start_function()
     await harness.execute(b"update public.scheduler_invocations set finished_at = now() - interval '25 hours'")
     status, found = await last_run(harness, late)

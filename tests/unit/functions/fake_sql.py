@@ -132,7 +132,8 @@ class FakeSql:
             "scheduler_used_slots": [],
             "scheduler_get": self._get,
             "scheduler_active_mentors": self._active,
-            "scheduler_last_success": {"clock": SLOT, "run": None},
+            "scheduler_last_success": {"clock": SLOT, "run": None, "paused_at": None},
+            "scheduler_schedule": {"clock": SLOT, "pause": None, "engine_pause": None},
             "scheduler_scenario_config": lambda arguments: self._changed_config(arguments["known_version"]),
             "scheduler_configure_scenario": self._configure,
         }

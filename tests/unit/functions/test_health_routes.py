@@ -21,11 +21,14 @@ PATH = "/health/last-run"
 RUN = {"scheduled_for": "2026-11-22T02:00:00+00:00", "finished_at": "2026-11-22T02:00:04+00:00", "status": "partial"}
 
 
-def ended(function: Function, *, hours_ago: float, status: str = "success") -> dict[str, Any]:
+def ended(
+    function: Function, *, hours_ago: float, status: str = "success", paused_at: str | None = None
+) -> dict[str, Any]:
     """A scheduled run that ended then, by the clock of the database, which is an hour ahead of this machine's."""
     clock = NOW + timedelta(hours=1)
     found = RUN | {"finished_at": (clock - timedelta(hours=hours_ago)).isoformat(), "status": status}
-    function.sql.answers["scheduler_last_success"] = {"clock": clock.isoformat(), "run": found}
+    answer = {"clock": clock.isoformat(), "run": found, "paused_at": paused_at}
+    function.sql.answers["scheduler_last_success"] = answer
     return found
 
 
@@ -63,6 +66,15 @@ async def test_a_run_is_missed_after_the_default_or_requested_age(
         assert response.json()["max_age_hours"] == float(max_age_hours or 26)
     else:
         assert found["finished_at"] in problem_in(response, 503, "last_run_missing")["detail"]
+
+
+async def test_in_a_pause_the_code_says_so_once_a_run_is_missed() -> None:
+    recent, missed = Function(), Function()
+    for function, hours_ago in ((recent, 25), (missed, 27)):
+        ended(function, hours_ago=hours_ago, paused_at="2026-11-22T02:30:00+00:00")
+    assert (await recent.http.get(PATH)).status_code == 200
+    problem = problem_in(await missed.http.get(PATH), 503, "paused")
+    assert problem["detail"].endswith("T00:00:30+00:00; paused since 2026-11-22T02:30:00+00:00")
 
 
 @pytest.mark.parametrize(
