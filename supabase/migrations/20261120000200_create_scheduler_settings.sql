@@ -83,6 +83,10 @@ create table scheduler.settings (
   -- The circuit breaker that all workers share: no batch is claimed before this time.
   engine_paused_until timestamptz,
   engine_outages integer not null default 0,
+  paused_at timestamptz,
+  paused_until timestamptz,
+  pause_reason text,
+  paused_by text,
   constraint settings_is_one_row check (singleton),
   constraint at_least_one_worker check (max_workers >= 1),
   constraint time_budget_is_positive check (time_budget_seconds >= 1),
