@@ -294,7 +294,7 @@ class RunRepository(Repository):
         action: AuditAction | None,
         limit: int,
         after: Position | None,
-    ) -> list[AuditEntry]:
+    ) -> Sequence[AuditEntry]:
         """Reads entries of the audit, the newest first, at most `limit`; a filter that is None is none."""
         entries = await self._database.call(
             "scheduler_audit_page",

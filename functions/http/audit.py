@@ -26,6 +26,6 @@ async def list_audit(services: Connected, query: Annotated[schemas.AuditQuery, Q
         limit=query.limit + 1,  # to learn whether another page follows
         after=position_of_cursor(query.cursor) if query.cursor is not None else None,
     )
-    page = entries[: query.limit]
+    page = list(entries[: query.limit])
     following = cursor_of(page[-1].at.isoformat(), str(page[-1].id)) if len(entries) > len(page) else None
     return schemas.AuditPage(data=page, pagination=schemas.Pagination(limit=query.limit, next_cursor=following))

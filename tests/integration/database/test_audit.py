@@ -80,14 +80,8 @@ async def test_the_audit_of_one_day(core: SqlCore, worker: Worker) -> None:
     # A person opens runs and ends them.
     scheduled = await check(evaluate(core, worker))
     run = "00000000-0000-4000-8000-0000000000aa"
-    request = {
-        "invocation_id": run,
-        "triggered_by": "anna",
-        "request": CHOSEN,
-        "key": "k",
-        "note": "n",
-        "reason": "why",
-    }
+    request: Json = {"invocation_id": run, "triggered_by": "anna", "request": CHOSEN, "key": "k"}
+    request |= {"note": "n", "reason": "why"}
     is_asked = {"dry_run": False, "reason": "why", "note": "n", "scenario_types": [SCENARIO], "users": 2}
     await check(ask(worker, **request), changed(None, is_asked, "anna", "run", run))
     await check(ask(worker, **request))
@@ -206,8 +200,9 @@ async def test_the_audit_of_one_day(core: SqlCore, worker: Worker) -> None:
     everything = await page(worker)
     by_pages: list[Json] = []
     while len(by_pages) < len(everything):
-        last = {f"after_{name}": by_pages[-1][name] for name in ("at", "id")} if by_pages else {}
+        last: Json = {f"after_{name}": by_pages[-1][name] for name in ("at", "id")} if by_pages else {}
         by_pages += await page(worker, limit=2, **last)
     assert by_pages == everything
     for name, value in {"invocation_id": run, "actor": "anna", "action": "cancel"}.items():
-        assert await page(worker, **{name: value}) == [entry for entry in everything if entry[name] == value] != []
+        given: Json = {name: value}
+        assert await page(worker, **given) == [entry for entry in everything if entry[name] == value] != []
