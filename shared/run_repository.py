@@ -1,4 +1,4 @@
-"""The SQL functions behind the REST API: opening manual runs, reading runs, and changing them."""
+"""The SQL functions behind the REST API: opening manual runs, reading runs, changing them, and who did what."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database, Repository
-from shared.invocation import Invocation, InvocationDetail, ListedInvocation, Moment, Shape
+from shared.invocation import Id, Invocation, InvocationDetail, ListedInvocation, Moment, Shape
 from shared.scenario_table import ScenarioTable
 from shared.schedule import UsedSlot
 from shared.slice_repository import Canary, OpenInvocation
@@ -32,6 +32,22 @@ OpenOutcome = Literal[
 ]
 
 
+AuditAction = Literal[
+    "run",
+    "retry",
+    "cancel",
+    "fail",
+    "status_change",
+    "note",
+    "delete",
+    "restore",
+    "scenario_change",
+    "pause",
+    "resume",
+    "engine_retry",
+]
+
+
 class OpenedRun(Shape):
     """The invocation is None unless the outcome is `opened` or `same`: the key's invocation was there already.
 
@@ -47,7 +63,7 @@ class OpenedRun(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the list: just after this invocation."""
+    """A place in the list: just after this invocation, or this entry of the audit."""
 
     invoked_at: str
     id: str
@@ -74,6 +90,19 @@ class EvaluationsPage(Shape):
     items: list[dict[str, Any]]
     next: Pair | None
     is_open: bool
+
+
+class AuditEntry(Shape):
+    """One change that a person or a client made."""
+
+    id: Id
+    at: Moment
+    actor: str = Field(description="The authenticated caller; of a change in SQL or in Studio, the database role.")
+    action: AuditAction
+    invocation_id: Id | None = Field(description="The run may be gone: an entry outlives it.")
+    scenario_type: str | None
+    before: dict[str, Any] | None = Field(description="The members that changed, as they were; null: there were none.")
+    after: dict[str, Any] | None = Field(description="The members that changed, as they are; null: they are gone.")
 
 
 class EndedRun(Shape):
@@ -249,13 +278,21 @@ class RunRepository(Repository):
         return None if answer is None else EvaluationsPage.model_validate(answer)
 
     async def update(
-        self, invocation_id: str, *, status: str | None, error_message: str | None, set_note: bool, note: str | None
+        self,
+        invocation_id: str,
+        *,
+        status: str | None,
+        error_message: str | None,
+        set_note: bool,
+        note: str | None,
+        actor: str,
     ) -> tuple[Literal["updated", "ended_otherwise"], Invocation] | None:
         """Ends an open invocation, sets its note (None: removes it), or both; returns None where there is none.
 
         Args:
             status: `cancelled` or `failed`; None: it goes on.
             error_message: of `failed`.
+            actor: the name of the authenticated caller.
         """
         answer = await self._database.call(
             "scheduler_update",
@@ -264,17 +301,39 @@ class RunRepository(Repository):
             error_message=error_message,
             set_note=set_note,
             note=note,
+            actor=actor,
         )
         if answer is None:
             return None
         invocation = Invocation.model_validate(answer["invocation"])
         return "ended_otherwise" if answer["ended_otherwise"] else "updated", invocation
 
-    async def delete(self, invocation_id: str) -> Literal["deleted", "open"] | None:
+    async def delete(self, invocation_id: str, *, actor: str) -> Literal["deleted", "open"] | None:
         """Removes an invocation that has ended from the API; returns None where there is none."""
         answer: Literal["deleted", "open"] | None
-        answer = await self._database.call("scheduler_delete", invocation_id=invocation_id)
+        answer = await self._database.call("scheduler_delete", invocation_id=invocation_id, actor=actor)
         return answer
+
+    async def audit(
+        self,
+        *,
+        invocation_id: str | None,
+        actor: str | None,
+        action: AuditAction | None,
+        limit: int,
+        after: Position | None,
+    ) -> Sequence[AuditEntry]:
+        """Reads entries of the audit, the newest first, at most `limit`; a filter that is None is none."""
+        entries = await self._database.call(
+            "scheduler_audit_page",
+            invocation_id=invocation_id,
+            actor=actor,
+            action=action,
+            limit=limit,
+            after_at=after.invoked_at if after else None,
+            after_id=after.id if after else None,
+        )
+        return [AuditEntry.model_validate(entry) for entry in entries]
 
     async def last_success(self) -> LastSuccess:
         """Returns the newest scheduled run that ended `success` or `partial`."""

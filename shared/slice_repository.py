@@ -84,10 +84,11 @@ Canary = Annotated[MentorScenarios | None, BeforeValidator(_to_canary)]
 
 
 class EndedInvocation(Shape):
-    """An invocation that ended, and the commonest causes of its failures."""
+    """An invocation that ended, the commonest causes of its failures, and who ended it; None: it expired."""
 
     invocation: InvocationSummary
     failures: list[Cause]
+    ended_by: str | None
 
 
 class OpenedSlot(Shape):

@@ -37,7 +37,7 @@ begin
   end if;
   drop schema if exists scheduler cascade;
   drop table if exists public.scheduler_evaluations, public.scheduler_invocation_batches, public.scheduler_invocations,
-    public.scenario_evaluation_config cascade;
+    public.scenario_evaluation_config, public.scheduler_audit cascade;
   for v_found in
     select oid::regprocedure::text from pg_proc where pronamespace = 'public'::regnamespace and proname like 'scheduler\_%'
   loop

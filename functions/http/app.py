@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
-from functions.http import evaluations, invocations, scenario_configs, schedule, trigger
+from functions.http import audit, evaluations, invocations, scenario_configs, schedule, trigger
 from functions.http.dashboard import serve_dashboard
 from functions.http.dependencies import refuse_repeated_parameters
 from functions.http.middleware import RequestGate
@@ -90,6 +90,7 @@ def create_app(connect: Callable[[], Services], tokens: TokenCheck, fingerprint:
     app.include_router(evaluations.router)
     app.include_router(scenario_configs.router)
     app.include_router(schedule.router)
+    app.include_router(audit.router)
     app.add_api_route("/docs", show_docs, include_in_schema=False)
     app.add_route("/dashboard{file:path}", serve_dashboard, include_in_schema=False)
     return app

@@ -27,7 +27,10 @@ def cursor_of(*place: str) -> str:
 
 
 def position_of_cursor(cursor: str) -> Position:
-    """Returns a place in the list of invocations; raises RequestError (422 `invalid_field`), as all of these."""
+    """Returns a place in the list of invocations, or in the audit.
+
+    Raises RequestError (422 `invalid_field`), as all of these.
+    """
     invoked_at, invocation_id = _unpack(cursor, _POSITION)
     return Position(invoked_at.isoformat(), str(invocation_id))
 

@@ -138,10 +138,10 @@ async def list_active_peer_mentors(
 
 @router.post("/evaluation-batch", responses=problems(409, 413, 415, 422, 502, 504))
 async def evaluate_batch(
-    services: Connected, request: BatchRequest, idempotency_key: KeyHeader = None
+    services: Connected, caller: Authenticated, request: BatchRequest, idempotency_key: KeyHeader = None
 ) -> schemas.BatchResults:
     """Evaluates chosen mentors now. Only the engine records it, under the key; a dry run needs no key."""
-    results = await evaluate_now(services, request, idempotency_key)
+    results = await evaluate_now(services, request, caller.name, idempotency_key)
     return schemas.BatchResults.model_validate({"results": [result._asdict() for result in results]})
 
 
@@ -158,7 +158,9 @@ async def get_invocation(services: Connected, invocation_id: Id) -> InvocationDe
     "/{invocation_id:not_an_endpoint}",
     responses={200: {"links": _LINKS}, **problems(404, 409, 413, 415, 422)},
 )
-async def change_invocation(services: Connected, invocation_id: Id, change: schemas.InvocationChange) -> Invocation:
+async def change_invocation(
+    services: Connected, caller: Authenticated, invocation_id: Id, change: schemas.InvocationChange
+) -> Invocation:
     """Ends an open invocation, sets its note, or both; members that are not given stay as they are."""
     status = change.status if "status" in change.model_fields_set else None
     if change.error_message is not None and status != "failed":
@@ -170,6 +172,7 @@ async def change_invocation(services: Connected, invocation_id: Id, change: sche
         error_message=change.error_message,
         set_note="note" in change.model_fields_set,
         note=change.note,
+        actor=caller.name,
     )
     if answer is None:
         raise unknown_invocation(invocation_id)
@@ -181,9 +184,9 @@ async def change_invocation(services: Connected, invocation_id: Id, change: sche
 
 
 @router.delete("/{invocation_id:not_an_endpoint}", status_code=204, responses=problems(404, 409, 422))
-async def delete_invocation(services: Connected, invocation_id: Id) -> None:
+async def delete_invocation(services: Connected, caller: Authenticated, invocation_id: Id) -> None:
     """Removes an invocation that has ended from the API. Its slot and its key stay used."""
-    outcome = await services.runs.delete(str(invocation_id))
+    outcome = await services.runs.delete(str(invocation_id), actor=caller.name)
     if outcome is None:
         raise unknown_invocation(invocation_id)
     if outcome == "open":

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from functions.runs.requests import Name, Note, Reason, RequestShape
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
-from shared.run_repository import EnginePause, Pause
+from shared.run_repository import AuditAction, AuditEntry, EnginePause, Pause
 from shared.scenario_table import ScenarioConfig
 from shared.schedule import cron_expression
 
@@ -187,6 +187,23 @@ class EvaluationPage(Shape):
     data: list[PairResult] = Field(
         description="A page searches 50,000 results at most: with filters it may be short, or empty, before the end."
     )
+    pagination: Pagination
+
+
+class AuditQuery(RequestShape):
+    """Filters and the place in the audit."""
+
+    invocation_id: Id | None = Field(default=None, description="Also of a run that is gone.")
+    actor: Name | None = None
+    action: AuditAction | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: Cursor | None = None
+
+
+class AuditPage(Shape):
+    """Entries of the audit, the newest first."""
+
+    data: list[AuditEntry]
     pagination: Pagination
 
 

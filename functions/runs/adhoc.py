@@ -47,7 +47,9 @@ MAX_WAIT_FRACTION = 0.5
 PERMIT_PAUSE_SECONDS = 1.0
 
 
-async def evaluate_now(services: Services, request: BatchRequest, key: str | None) -> list[EvaluationResult]:
+async def evaluate_now(
+    services: Services, request: BatchRequest, triggered_by: str, key: str | None
+) -> list[EvaluationResult]:
     """Evaluates chosen mentors under an idempotency key; returns one result for each pair.
 
     Pairs are skipped for mentors that are not active or whose segments cannot be used, and for types that the caller
@@ -97,6 +99,7 @@ async def evaluate_now(services: Services, request: BatchRequest, key: str | Non
     log_event(
         "batch_evaluated",
         f"Evaluation batch: {len(results)} evaluations",
+        triggered_by=triggered_by,
         dry_run=request.dry_run,
         counts=dict(Counter(result.outcome for result in results)),
         duration_ms=round(deadline.elapsed() * 1000),

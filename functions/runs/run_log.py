@@ -124,12 +124,13 @@ def log_opened(invocation: InvocationSummary) -> None:
         log_event("scheduler_run_started", f"Run started: {invocation.trigger}, {invocation.status}", **fields)
 
 
-def log_ended(invocation: InvocationSummary, causes: Sequence[Cause]) -> None:
-    """Logs an invocation that has ended, with the commonest causes of its failures."""
+def log_ended(invocation: InvocationSummary, causes: Sequence[Cause], ended_by: str | None = None) -> None:
+    """Logs an invocation that has ended, with the commonest causes of its failures, and who ended it early, if so."""
     failures = {cause.code: cause.count for cause in causes}
     fields = {
         **invocation.log_fields,
         **invocation.totals,
+        "ended_by": ended_by,
         "pages_processed": invocation.pages_processed,
         "duration_ms": invocation.duration_ms,
         "counts": invocation.counts.model_dump(),

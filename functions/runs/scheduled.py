@@ -38,7 +38,7 @@ async def run_slice(
         deadline = Deadline(services.config.time_budget_seconds)
         slot = await services.slices.open_slot(services.now(), requested_slot, triggered_by)
         for ended in slot.ended:
-            log_ended(ended.invocation, ended.failures)
+            log_ended(ended.invocation, ended.failures, ended.ended_by)
         if slot.not_a_slot:
             detail = f"{named_in}: expected the slot that is due or one that was opened before, "
             detail += f"found {requested_slot:%Y-%m-%dT%H:%MZ}"

@@ -161,9 +161,9 @@ $$;
 -- Changes what a caller may change of an invocation: ends it with a verdict (p_status 'cancelled', or 'failed' with
 -- p_error_message; null: none), sets its note (p_note null: removes it), or both or neither. Returns {"ended_otherwise": it
 -- has ended already, and nothing was changed; "invocation": as it is afterwards}, or null when there is none. One that was
--- cancelled before may be cancelled again.
+-- cancelled before may be cancelled again. p_actor: the authenticated caller, here and below, for the audit.
 create function public.scheduler_update(
-  p_invocation_id uuid, p_status text, p_error_message text, p_set_note boolean, p_note text
+  p_invocation_id uuid, p_status text, p_error_message text, p_set_note boolean, p_note text, p_actor text
 ) returns jsonb
 language plpgsql security definer set search_path = '' set statement_timeout = '50s' as $$
 declare
@@ -181,6 +181,7 @@ begin
   then
     return jsonb_build_object('ended_otherwise', true, 'invocation', scheduler.describe_invocation(p_invocation_id));
   end if;
+  perform set_config('scheduler.actor', p_actor, true);
   if p_status is not null then
     perform scheduler.terminate(p_invocation_id, p_status, p_error_message);
   end if;
@@ -193,7 +194,7 @@ $$;
 
 -- Removes an invocation that has ended from the API. Its rows stay until scheduler.prune(), and with them its slot and its
 -- idempotency key stay used. Returns 'deleted', 'open' (nothing was done), or null when there is none.
-create function public.scheduler_delete(p_invocation_id uuid) returns text
+create function public.scheduler_delete(p_invocation_id uuid, p_actor text) returns text
 language plpgsql security definer set search_path = '' as $$
 declare
   v_status text;
@@ -207,6 +208,7 @@ begin
   if v_status in ('pending', 'running') then
     return 'open';
   end if;
+  perform set_config('scheduler.actor', p_actor, true);
   update public.scheduler_invocations set deleted_at = clock_timestamp() where id = p_invocation_id;
   return 'deleted';
 end
@@ -241,8 +243,10 @@ revoke all on function
   scheduler.expire()
 from public, anon, authenticated, service_role;
 revoke all on function
-  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, text, text, boolean, text), public.scheduler_delete(uuid)
+  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, text, text, boolean, text, text),
+  public.scheduler_delete(uuid, text)
 from public, anon, authenticated;
 grant execute on function
-  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, text, text, boolean, text), public.scheduler_delete(uuid)
+  public.scheduler_finish(uuid, boolean), public.scheduler_update(uuid, text, text, boolean, text, text),
+  public.scheduler_delete(uuid, text)
 to service_role;

@@ -34,10 +34,14 @@ language sql stable set search_path = '' as $$
   )
 $$;
 
--- The runs that SQL ended (expired, cancelled, marked as failed) and no slice has logged, 50 at most; from now on they are
--- logged. Rows that another transaction has locked are left to the next slice.
+-- The runs that SQL ended (expired, cancelled, marked as failed) and no slice has logged, 50 at most, with who ended them (null:
+-- they expired); from now on they are logged. Rows that another transaction has locked are left to the next slice.
+-- PL/pgSQL, because the audit's table is made later.
 create function scheduler.take_unlogged_ends() returns jsonb
-language sql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_ended jsonb;
+begin
   with taken as (
     update public.scheduler_invocations as i
        set end_is_logged = true
@@ -52,9 +56,19 @@ language sql volatile set search_path = '' as $$
     returning i.id, i.finished_at
   )
   select coalesce(jsonb_agg(jsonb_build_object(
-      'invocation', scheduler.summarize_invocation(taken.id), 'failures', scheduler.commonest_causes(taken.id)
+      'invocation', scheduler.summarize_invocation(taken.id),
+      'failures', scheduler.commonest_causes(taken.id),
+      'ended_by', (
+        select a.actor from public.scheduler_audit as a
+         where a.invocation_id = taken.id and a.action in ('cancel', 'fail')
+         order by a.at desc
+         limit 1
+      )
     ) order by taken.finished_at), '[]')
-    from taken
+    into v_ended
+    from taken;
+  return v_ended;
+end
 $$;
 
 -- What one slice is given to enumerate and to finish, the oldest first: all that is open, but not more than 50 runs, nor more

@@ -110,6 +110,7 @@ begin
     v_scope := 'dry:' || p_invocation_id;
   end if;
 
+  perform set_config('scheduler.actor', p_triggered_by, true);
   insert into public.scheduler_invocations
     (id, idempotency_key, request_hash, trigger, triggered_by, requested_by, reason, scheduled_for, invoked_at, expires_at, dry_run,
      retry_of, request, config, engine_scope, engine_scope_since, note)

@@ -33,6 +33,17 @@ begin
      and database = pg_catalog.current_database()
      and command in (select jobs.command from scheduler.cron_jobs() as jobs);
   commit;
+  loop
+    -- Allows it, see scheduler.refuse_audit_change; until the commit.
+    perform pg_catalog.set_config('scheduler.maintenance', 'on', true);
+    delete from public.scheduler_audit
+     where id = any (array(
+       select a.id from public.scheduler_audit as a where a.at < pg_catalog.now() - v_keep order by a.at limit c_chunk
+     ));
+    exit when not found;
+    commit;
+  end loop;
+  commit;
 
   for v_id in
     select i.id
@@ -45,6 +56,8 @@ begin
     -- Out of the API before its rows go, or it would be shown, and retried, with a part of them. A transaction that
     -- opens a retry of it has locked it, and is waited for here.
     perform from public.scheduler_invocations where id = v_id for update;
+    -- No person deletes it.
+    perform pg_catalog.set_config('scheduler.maintenance', 'on', true);
     update public.scheduler_invocations as i
        set deleted_at = coalesce(i.deleted_at, pg_catalog.clock_timestamp())
      where i.id = v_id

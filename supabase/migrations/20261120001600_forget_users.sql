@@ -193,8 +193,8 @@ $$;
 
 -- Replaces a person's id by a random one wherever the scheduler keeps it, in one transaction: in runs that have ended, also in
 -- those that were deleted and are not pruned yet. A run and its retries get one id, because positions in a retry are places
--- among the ids of its source; other runs each get another. Returns how many rows were changed: {"scheduler_invocations",
--- "scheduler_invocation_batches", "scheduler_evaluations"}. What it raises has changed nothing, and it may be called again:
+-- among the ids of its source; other runs each get another. Returns how many rows were changed: {"scheduler_audit",
+-- "scheduler_invocations", "scheduler_invocation_batches", "scheduler_evaluations"}. What it raises has changed nothing, and it may be called again:
 -- 55000: the person is still among the mentors, or no id fits (scheduler.id_between);
 -- 55006: an open run holds the person or may still read them, or a worker may still record one that was ended early;
 -- 55P03: other transactions hold the runs for longer than ten seconds; MV001: the mentors' view has the wrong columns.
@@ -210,6 +210,8 @@ declare
   v_invocations integer := 0;
   v_batches integer := 0;
   v_evaluations integer := 0;
+  v_actor constant uuid := gen_random_uuid();
+  v_entries integer;
 begin
   perform public.scheduler_check_mentors_view();
   -- Those beside the person as well: where an enumeration was cut off, its position is a place among the mentors.
@@ -261,6 +263,8 @@ begin
       );
   end if;
 
+  -- Allows it to change the audit, which does not record what it does.
+  perform set_config('scheduler.maintenance', 'on', true);
   for v_family in
     with recursive ancestor as (
       select i.id as run_id, i.id, i.retry_of from public.scheduler_invocations as i where i.id = any (v_runs)
@@ -299,10 +303,19 @@ begin
   end loop;
   -- Who paused the schedule, where that is a user who signed in, and in which words.
   update scheduler.settings
-     set paused_by = scheduler.replace_id(paused_by, p_user_id, gen_random_uuid()),
+     set paused_by = scheduler.replace_id(paused_by, p_user_id, v_actor),
          pause_reason = scheduler.replace_id(pause_reason, p_user_id, gen_random_uuid())
    where concat_ws(' ', paused_by, pause_reason) ~* p_user_id::text;
+  -- What the person did stays one actor's; texts about the person get an id each, like runs.
+  update public.scheduler_audit as a
+     set actor = scheduler.replace_id(a.actor, p_user_id, v_actor),
+         before = scheduler.replace_id(a.before::text, p_user_id, gen_random_uuid())::jsonb,
+         after = scheduler.replace_id(a.after::text, p_user_id, gen_random_uuid())::jsonb
+   where concat_ws(' ', a.actor, a.before, a.after) ~* p_user_id::text;
+  get diagnostics v_entries = row_count;
+  perform set_config('scheduler.maintenance', '', true);
   return jsonb_build_object(
+    'scheduler_audit', v_entries,
     'scheduler_invocations', v_invocations,
     'scheduler_invocation_batches', v_batches,
     'scheduler_evaluations', v_evaluations

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(53);
+select plan(58);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -82,6 +82,9 @@ insert into refused values
   ('segments_are_bounded', $$update public.scenario_evaluation_config set segments = array_fill('x'::text, array[101])$$),
   ('schedule_is_bounded', $$update public.scenario_evaluation_config set schedule = repeat('*', 101)$$),
 
+  ('action_is_known', $$insert into public.scheduler_audit (actor, action) values ('admin', 'look')$$),
+  ('actor_is_bounded', $$insert into public.scheduler_audit (actor, action) values ('', 'run')$$),
+
   ('engine_ceiling_is_one_row', $$update scheduler.engine_ceiling set singleton = false$$),
   ('a_permit_allows_calls', $$update scheduler.engine_permits set calls = 0$$),
 
@@ -137,6 +140,10 @@ select throws_matching(
   $$insert into public.scenario_evaluation_config (scenario_type) values ('contact_lapsed')$$,
   'scenario_is_configured_once', 'a scenario type has one row for all organizations'
 );
+select throws_ok(statement, '42501', null, 'the audit is append-only for its owner, too: ' || statement)
+  from unnest(array[
+    'update public.scheduler_audit set at = now()', 'delete from public.scheduler_audit', 'truncate public.scheduler_audit'
+  ]) as statement;
 select throws_ok('insert into scheduler.settings default values', '23505', null, 'there is one row of settings');
 select throws_ok(
   $$

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(78);
+select plan(82);
 
 -- Schemas -----------------------------------------------------------------------------------------------------------------
 
@@ -19,6 +19,7 @@ select table_privs_are(kept.schema, kept.name, role, '{}')
     ('public', 'scheduler_invocation_batches'),
     ('public', 'scheduler_evaluations'),
     ('public', 'scenario_evaluation_config'),
+    ('public', 'scheduler_audit'),
     ('scheduler', 'settings'),
     ('scheduler', 'dispatches'),
     ('scheduler', 'engine_permits'),
@@ -41,6 +42,7 @@ select table_privs_are(kept.schema, kept.name, 'service_role', kept.privileges)
     ('public', 'scheduler_invocation_batches', array['SELECT']),
     ('public', 'scheduler_evaluations', array['SELECT']),
     ('public', 'scenario_evaluation_config', array['SELECT']),
+    ('public', 'scheduler_audit', array['SELECT']),
     ('scheduler', 'settings', '{}'),
     ('scheduler', 'dispatches', '{}'),
     ('scheduler', 'engine_permits', '{}'),
@@ -93,7 +95,8 @@ select set_eq(
        and has_function_privilege('service_role', oid, 'execute')
   $$,
   array[
-    'scheduler_active_mentors', 'scheduler_active_mentors_page', 'scheduler_check_mentors_view', 'scheduler_claim',
+    'scheduler_active_mentors', 'scheduler_active_mentors_page', 'scheduler_audit_page', 'scheduler_check_mentors_view',
+    'scheduler_claim',
     'scheduler_claim_alert', 'scheduler_complete', 'scheduler_configure_scenario', 'scheduler_delete', 'scheduler_enqueue',
     'scheduler_evaluations_page', 'scheduler_finish', 'scheduler_get',
     'scheduler_end_slice', 'scheduler_last_success', 'scheduler_list', 'scheduler_mentors_view_fault',
@@ -131,7 +134,8 @@ select is_empty(
   $$
     select oid::regprocedure from pg_proc
      where prosecdef
-       and (pronamespace = 'scheduler'::regnamespace
+       -- The audit's triggers write where the role that changes something may not.
+       and (pronamespace = 'scheduler'::regnamespace and proname not like 'audit\_%'
             or proname in ('scheduler_active_mentors', 'scheduler_active_mentors_page', 'scheduler_check_mentors_view',
                          'scheduler_mentors_view_fault', 'scheduler_mentors_without_user_id', 'scheduler_unfinished'))
   $$,
@@ -163,6 +167,7 @@ select throws_ok(
     ('authenticated', 'select public.scheduler_claim(1, 1, false)'),
     ('service_role', 'update public.scheduler_invocations set note = null'),
     ('service_role', 'delete from public.scheduler_evaluations'),
+    ('service_role', $$insert into public.scheduler_audit (actor, action) values ('admin', 'run')$$),
     ('service_role', 'select scheduler.dispatch()'),
     ('service_role', 'call scheduler.prune()'),
     ('service_role', $$select pgmq.read('scenario_evaluation_batches', 1, 1)$$)

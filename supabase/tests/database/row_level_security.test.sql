@@ -4,7 +4,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(37);
+select plan(39);
 
 create temporary table guarded (name text) on commit drop;
 insert into guarded values
@@ -13,6 +13,7 @@ insert into guarded values
   ('public.scheduler_invocation_batches'),
   ('public.scheduler_evaluations'),
   ('public.scenario_evaluation_config'),
+  ('public.scheduler_audit'),
   ('scheduler.settings'),
   ('scheduler.dispatches'),
   ('scheduler.engine_permits'),

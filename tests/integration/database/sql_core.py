@@ -211,7 +211,7 @@ class Worker(Session):
 
     async def update(self, invocation_id: str, **change: Any) -> Any:
         """Call scheduler_update; what is not given stays as it is."""
-        nothing = {"status": None, "error_message": None, "set_note": False, "note": None}
+        nothing = {"status": None, "error_message": None, "set_note": False, "note": None, "actor": "admin"}
         return await self.call("update", invocation_id=invocation_id, **{**nothing, **change})
 
     async def cancel(self, invocation_id: str) -> Any:
@@ -219,8 +219,8 @@ class Worker(Session):
         answer = await self.update(invocation_id, status="cancelled")
         return answer and answer["invocation"]
 
-    async def delete(self, invocation_id: str) -> Any:
-        return await self.call("delete", invocation_id=invocation_id)
+    async def delete(self, invocation_id: str, *, actor: str = "admin") -> Any:
+        return await self.call("delete", invocation_id=invocation_id, actor=actor)
 
     async def end_slice(self, **given: Any) -> None:
         """Call scheduler_end_slice; what is not given is null, or false."""

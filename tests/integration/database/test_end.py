@@ -147,13 +147,17 @@ async def test_an_end_made_by_sql_is_given_to_one_slice(core: SqlCore, worker: W
     expired, cancelled, failed = runs = [await core.open_manual_run(worker, [pairs([1])]) for _ in range(3)]
     await core.expire(expired)
     await worker.cancel(cancelled)
-    await worker.update(failed, status="failed")
+    await worker.update(failed, status="failed", actor="berit")
     await core.change_settings("engine_paused_until = now() + interval '5 minutes'")
     assert await core.owner.value("select scheduler.dispatch()") == 1
     slots = await core.slots()
     answers = await asyncio.gather(*(one.open_slot(*slots) for one in await core.workers(8)))
     ended = sorted((each for answer in answers for each in answer["ended"]), key=lambda each: each["invocation"]["id"])
-    assert ended == [{"invocation": await core.summarize(run), "failures": []} for run in runs]
+    who = (None, "admin", "berit")
+    assert ended == [
+        {"invocation": await core.summarize(run), "failures": [], "ended_by": by}
+        for run, by in zip(runs, who, strict=True)
+    ]
     await core.owner.run("update scheduler.dispatches set ended_at = now()")
     assert await core.owner.value("select scheduler.dispatch()") == 0
 

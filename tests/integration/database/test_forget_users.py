@@ -23,6 +23,7 @@ TYPES = ("milestone", "contact_lapsed")
 ROOM = 1 << 40
 BUDGET_SECONDS = 25
 COUNTS = ("scheduler_invocations", "scheduler_invocation_batches", "scheduler_evaluations")
+ID = r"[0-9a-fA-F-]{36}"
 ANYWHERE = """
 select format('select %L from %s as t where t::text ~* $1', c.oid::regclass, c.oid::regclass)
   from pg_class as c
@@ -48,7 +49,7 @@ async def forget(core: SqlCore, number: int, session: Session | None = None) -> 
     """Return how many rows were changed, in the order of COUNTS."""
     session = session or await core.session_under_safeupdate()
     changed = await session.value("select scheduler.forget_user(%s)", person(number))
-    assert set(changed) == set(COUNTS)
+    assert set(changed) == {*COUNTS, "scheduler_audit"}
     return tuple(changed[name] for name in COUNTS)
 
 
@@ -203,6 +204,10 @@ async def test_what_a_run_was_requested_with_is_replaced(core: SqlCore, worker: 
     texts = {"reason": f"for {person(2).upper()}", "note": f"{person(2)}!", "requested_by": person(2)}
     run = await opened(worker, key="once", request=request, **texts)
     await cancelled(core, worker, run)
+    for note in (f"by {person(2)}", texts["note"]):
+        await worker.update(run, set_note=True, note=note, actor=person(2))
+    entries = "select actor, before::text, after::text from public.scheduler_audit where actor not in ('admin')"
+    noted = await core.owner.rows(entries)
     named = await opened(worker, key=f"again {person(2)}", request={"user_ids": None, "scenario_types": None})
     await cancelled(core, worker, named)
     assert await forget(core, 2) == (2, 0, 0)
@@ -214,6 +219,11 @@ async def test_what_a_run_was_requested_with_is_replaced(core: SqlCore, worker: 
     assert user_ids == [person(1), replacement, person(3)] == sorted(user_ids)
     assert row[1:] == (f"for {replacement}", f"{replacement}!", replacement)
     assert await refusal(worker, key="once", request=request, **texts) == "other_request"
+    replaced = await core.owner.rows(entries)
+    assert len({actor for actor, *_ in replaced}) == 1
+    assert [[re.sub(ID, "ID", text) for text in row] for row in replaced] == [
+        [re.sub(ID, "ID", text) for text in row] for row in noted
+    ]
 
 
 # What stands in the way
@@ -389,7 +399,7 @@ async def test_forgetting_beside_pruning_cannot_deadlock(core: SqlCore, worker: 
         await core.until_waiting_for_a_lock(pruner)
     assert await forgetting == (0, 1, 2)
     await pruning
-    assert await found_in(core, run) == set()
+    assert await found_in(core, run) == {"scheduler_audit"}, "an entry outlives its run"
 
 
 # The document

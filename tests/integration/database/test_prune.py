@@ -99,6 +99,17 @@ async def test_old_dispatches_and_archived_messages_go(core: SqlCore) -> None:
         assert await core.owner.column(f"select count(*) from pgmq.a_{queue}") == [1]
 
 
+async def test_the_audit_is_kept_as_long_as_runs(core: SqlCore) -> None:
+    """More of it than go in one chunk."""
+    await core.owner.run(
+        "insert into public.scheduler_audit (at, actor, action)"
+        f" select now() - interval '{DAYS_KEPT} days 1 minute', 'old', 'pause' from generate_series(1, 20001)"
+        f" union all select now() - interval '{DAYS_KEPT - 1} days 23 hours', 'young', 'pause'"
+    )
+    await prune(core)
+    assert await core.owner.column("select actor from public.scheduler_audit") == ["young"]
+
+
 async def test_crons_log_of_our_jobs_is_kept_a_week(core: SqlCore) -> None:
     """Also that of an earlier installation, whose jobs had other ids, and of a run that a crash left without an end."""
     await core.owner.run(

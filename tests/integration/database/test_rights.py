@@ -24,6 +24,7 @@ DOCUMENTED = {
     Grant("relation", "public.scheduler_invocation_batches", "service_role", "SELECT"),
     Grant("relation", "public.scheduler_evaluations", "service_role", "SELECT"),
     Grant("relation", "public.scenario_evaluation_config", "service_role", "SELECT"),
+    Grant("relation", "public.scheduler_audit", "service_role", "SELECT"),
 }
 QUEUE = "scenario_evaluation_batches"
 QUEUE_CALLS = (

@@ -51,6 +51,8 @@ async def test_every_function_runs_on_the_oldest_postgres(projects_on_oldest: Pr
         retry = (await ask(worker, retry_of=run))["invocation"]["id"]
         assert (await worker.cancel(retry))["status"] == "cancelled"
         assert await worker.delete(retry) == "deleted"
+        asked = dict.fromkeys(("invocation_id", "actor", "action", "after_at", "after_id"))
+        assert [entry["action"] for entry in await worker.call("audit_page", **asked, limit=2)] == ["delete", "cancel"]
         await core.owner.run("delete from public.peer_mentors where user_id = %s", mentor(1))
         assert (await core.owner.value("select scheduler.forget_user(%s)", mentor(1)))["scheduler_evaluations"]
         await core.owner.run("call scheduler.prune()")

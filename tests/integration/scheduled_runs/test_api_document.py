@@ -13,7 +13,7 @@ from typing import Any
 
 from functions.http.schemas import RunSummary, ScheduleState
 from shared.invocation import BatchResult, Counts, FailureCause, InvocationDetail, InvocationSummary
-from shared.run_repository import Pause
+from shared.run_repository import AuditEntry, Pause
 from shared.scenario_table import EffectiveConfig, ScenarioConfig
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
@@ -24,7 +24,7 @@ from tests.scripted_engine import rules
 TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Each in the order of the document; the first block sets variables and answers nothing.
-STATUSES = [*[200] * 8, 201, 201, 202, 201, 200, 204, *[200] * 9]
+STATUSES = [*[200] * 8, 201, 201, 202, 201, 200, 204, *[200] * 10]
 
 
 def examples() -> list[tuple[str, Any]]:
@@ -114,6 +114,8 @@ def test_the_examples_show_every_member() -> None:
     for entry in (*configs["data"], changed):
         assert list(entry) == list(ScenarioConfig.model_fields)
         assert list(entry["effective"]) == list(EffectiveConfig.model_fields)
+    audit = next(answer for answer in shown if "actor" in answer.get("data", [{}])[0])
+    assert list(audit["data"][0]) == list(AuditEntry.model_fields)
 
 
 def test_every_code_that_the_source_answers_is_in_the_table() -> None:

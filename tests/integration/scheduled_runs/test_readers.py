@@ -11,7 +11,7 @@ from tests.integration.scheduled_runs.harness import Harness
 READERS = 16
 HELD = b"""
 create table public.asked_for (id uuid);
-create or replace function public.scheduler_delete(p_invocation_id uuid) returns text
+create or replace function public.scheduler_delete(p_invocation_id uuid, p_actor text) returns text
 language plpgsql security definer set search_path = '' set lock_timeout = 0 as $$
 begin
   insert into public.asked_for values (p_invocation_id);

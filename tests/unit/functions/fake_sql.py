@@ -130,6 +130,7 @@ class FakeSql:
             "scheduler_finish": self._finish,
             "scheduler_list": {"items": [], "next": None, "total": 0},
             "scheduler_used_slots": [],
+            "scheduler_audit_page": [],
             "scheduler_get": self._get,
             "scheduler_active_mentors": self._active,
             "scheduler_last_success": {"clock": SLOT, "run": None, "paused_at": None},

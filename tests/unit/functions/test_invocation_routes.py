@@ -185,8 +185,8 @@ async def test_only_given_members_change(function: Function, body: dict[str, Any
     response = await function.ask("PUT", ONE, body=body)
     assert (response.status_code, response.json()) == (200, answer_of(changed))
     asked = function.sql.arguments_of("scheduler_update")
-    names = ("invocation_id", "status", "error_message", "set_note", "note")
-    assert tuple(asked[name] for name in names) == (RUN_ID, *expected)
+    names = ("invocation_id", "actor", "status", "error_message", "set_note", "note")
+    assert tuple(asked[name] for name in names) == (RUN_ID, "anna", *expected)
 
 
 async def test_only_a_run_that_ended_is_deleted_and_not_cancelled(function: Function) -> None:
@@ -197,6 +197,7 @@ async def test_only_a_run_that_ended_is_deleted_and_not_cancelled(function: Func
     function.sql.answers["scheduler_delete"] = "deleted"
     response = await function.ask("DELETE", ONE)
     assert (response.status_code, response.content) == (204, b"")
+    assert function.sql.arguments_of("scheduler_delete") == {"invocation_id": RUN_ID, "actor": "anna"}
     function.sql.answers["scheduler_delete"] = "open"
     problem_in(await function.ask("DELETE", ONE), 409, "still_open")
 

@@ -144,7 +144,8 @@ async def test_each_pair_has_the_engines_answer_or_a_reason(
         assert (results[pair]["outcome"], results[pair]["attempts"]) == (answer, 1)
         assert results[pair]["notification_id"] == (f"n-{pair[0]}-{pair[1]}" if answer == "triggered" else None)
     assert function.sql.called() == ["scheduler_scenario_config", "scheduler_active_mentors"]
-    assert sum(log.of("batch_evaluated")[0]["counts"].values()) == len(results)
+    (line,) = log.of("batch_evaluated")
+    assert (line["triggered_by"], sum(line["counts"].values())) == ("anna", len(results))
 
 
 async def test_the_engine_remembers_under_the_callers_key(function: Function) -> None:

@@ -26,6 +26,7 @@ from tests.unit.log_lines import LogLines
 MENTOR, TYPE = mentor_id(1), "milestone"
 ONE, BATCH, MENTORS = f"{PREFIX}/{RUN_ID}", f"{PREFIX}/evaluation-batch", f"{PREFIX}/active-peer-mentors"
 CONFIG = f"/api/v1/scenario-configs/{TYPE}"
+AUDIT = "/api/v1/scheduler-audit"
 RESULTS, AT = f"{ONE}/evaluations", "2026-11-23T02:00:03.204113+00:00"
 # Every route that reads a body.
 READERS = [("POST", "/"), ("POST", PREFIX), ("PUT", ONE), ("PUT", CONFIG), ("POST", BATCH)]
@@ -61,6 +62,9 @@ def check_refused(function: Function, response: httpx.Response, code: str, field
         *((RESULTS, f"outcome={value}") for value in ("", "not_triggered", "not_evaluated", "failed&outcome=x")),
         *((RESULTS, f"{name}={value}") for name in ("code", "scenario_type") for value in ("", "%00", "x" * 101)),
         *((RESULTS, f"cursor={cursor_of(*place)}") for place in ((MENTOR,), (AT, RUN_ID), (MENTOR, "\0"), ("", TYPE))),
+        *((AUDIT, f"limit={value}") for value in ("0", "1001", "ten", "1&limit=1")),
+        *((AUDIT, f"cursor={value}") for value in ("", "tomorrow", cursor_of(MENTOR))),
+        *((AUDIT, query) for query in ("action=look", "action=", "actor=", "actor=a&actor=b", "invocation_id=1")),
         *((MENTORS, f"limit={value}") for value in ("0", "1001", "ten", "1&limit=1")),
         *((MENTORS, f"cursor={value}") for value in ("", "tomorrow", MENTOR, "A" * 301)),
         *(
@@ -82,7 +86,7 @@ async def test_a_wrong_organization_is_named(function: Function, value: str) -> 
     check_refused(function, response, "unknown_field", "Organization")
 
 
-@pytest.mark.parametrize("path", [PREFIX, MENTORS, RESULTS])
+@pytest.mark.parametrize("path", [PREFIX, MENTORS, RESULTS, AUDIT])
 async def test_an_unknown_parameter_is_refused(function: Function, path: str) -> None:
     for name in ("offset", "Limit", "%FF"):
         response = await function.http.get(f"{path}?limit=1&{name}=1", headers=ADMIN)

@@ -42,11 +42,18 @@ async def test_a_slice_logs_runs_that_ended_before_it(log: LogLines, status: str
     ended = summarized(users_evaluated=8, notifications_dispatched=3, lateness_seconds=None, **same)
     ended["counts"] |= {"mentors": 10, "triggered": 4, "suppressed": 1, "failed": 5}
     about = {"invocation": ended, "failures": [{"code": "engine_timeout", "count": 3, "is_lower_bound": False}]}
+    about["ended_by"] = "berit"
     function = Function()
     function.sql.answers["scheduler_open_slot"] = slot_answer(not_a_slot=True, ended=[about, about])
     assert (await function.start({"scheduled_for": "2020-01-01T00:00:00Z"})).status_code == 422
     line, _ = log.of(f"scheduler_run_{event}")
     totals = {"active_mentors": 10, "evaluated": 8, "dispatched": 3, "suppressed": 1, "errors": 5}
     same |= {f"total_{name}": total for name, total in totals.items()} | {"completed": True}
-    same |= {"failures": {"engine_timeout": 3}, "other_failures": 2, "counts": ended["counts"], "severity": severity}
+    same |= {
+        "ended_by": "berit",
+        "failures": {"engine_timeout": 3},
+        "other_failures": 2,
+        "counts": ended["counts"],
+        "severity": severity,
+    }
     assert line == line | same
