@@ -174,10 +174,10 @@ async def test_the_audit_of_one_day(core: SqlCore, worker: Worker) -> None:
         changed({"paused_until": None}, {"paused_until": TIME}, OWNER, "pause"),
     )
     none = dict.fromkeys(("paused_at", "paused_until", "pause_reason"))
-    ended_now = ", ".join(f"{name} = null" for name in none)
+    ended_now = ", ".join(f"{name} = null" for name in (*none, "paused_by"))
     await check(pause(core, ended_now, "berit"), changed(paused | {"paused_until": TIME}, none, "berit", "resume"))
     await check(
-        pause(core, "paused_at = now(), paused_until = now() - interval '1 minute'", "anna"),
+        pause(core, "paused_at = now(), paused_by = 'anna', paused_until = now() - interval '1 minute'", "anna"),
         changed({"paused_at": None, "paused_until": None}, {"paused_at": TIME, "paused_until": TIME}, "anna", "pause"),
     )
     await check(pause(core, ended_now))
