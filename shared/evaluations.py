@@ -59,7 +59,7 @@ class EvaluationBatch:
 
     @property
     def mentors(self) -> int:
-        """Returns the number of mentors: in a retry one may be there twice, with and without a reason to skip it."""
+        """Returns the number of mentors: in a retry one may be there several times, by its reason to be skipped."""
         return len({user.user_id for user in self.users})
 
     @property
