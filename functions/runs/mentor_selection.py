@@ -103,7 +103,8 @@ class MentorSelector:
                 reasons = dict.fromkeys(off, SCENARIO_DISABLED)
                 reasons |= {name: OUTCOME_UNKNOWN for name in unknown if name in off or not enumeration.include_unknown}
                 reason = None if row["active"] else MENTOR_NOT_ACTIVE
-                mentors += _parts(MentorScenarios(row["user_id"], tuple(row["scenario_types"]), reason), reasons)
+                left = MentorScenarios(row["user_id"], tuple(row["scenario_types"]), reason, tuple(unknown))
+                mentors += _parts(left, reasons)
             yield SelectionPage(mentors, Counter(), after)
         # The source's own enumeration, which may have been cut off.
         remaining = replace(
@@ -143,4 +144,5 @@ def _parts(mentor: MentorScenarios, reasons: Mapping[str, str]) -> Iterator[Ment
         return
     for reason in dict.fromkeys([mentor.skip_reason, *reasons.values()]):
         if types := tuple(name for name in mentor.scenario_types if reasons.get(name, mentor.skip_reason) == reason):
-            yield MentorScenarios(mentor.user_id, types, reason)
+            unknown = tuple(name for name in types if name in mentor.unknown_types)
+            yield MentorScenarios(mentor.user_id, types, reason, unknown)

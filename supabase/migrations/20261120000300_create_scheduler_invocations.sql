@@ -113,7 +113,8 @@ create table public.scheduler_invocation_batches (
   invocation_id uuid not null references public.scheduler_invocations on delete cascade,
   batch_no integer not null,
   -- The pairs as they were frozen at enumeration: [{"scenario_types": […], "user_ids": […]}, …], users in the order of their
-  -- ids. A group with a "skip" is not evaluated; the reason is its outcome's.
+  -- ids. A group with a "skip" is not evaluated; the reason is its outcome's. "unknown": of a retry, those of the types that failed
+  -- as outcome_unknown before, whether it evaluates them or not.
   pairs jsonb not null,
   -- The range of users that was frozen together at enumeration. What is cut off from a batch or split from it keeps the
   -- range, so the ranges of an invocation are the same or disjoint: a user can only be in a batch of the last range that does

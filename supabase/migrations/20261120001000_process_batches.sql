@@ -30,17 +30,17 @@ language sql immutable set search_path = '' as $$
              max((grouped.value -> 'user_ids' ->> -1) collate "C")::uuid as last_user_id,
              sum(part.users) as users,
              sum(part.users * jsonb_array_length(grouped.value -> 'scenario_types'))::integer as evaluations,
-             coalesce(sum(part.users) filter (where part.skip = 'outcome_unknown'), 0)::integer as mentors_unknown,
-             bool_or(part.skip in ('scenario_disabled', 'outcome_unknown')) as has_parts
+             coalesce(sum(part.users) filter (where grouped.value ? 'unknown'), 0)::integer as mentors_unknown,
+             bool_or(grouped.value ->> 'skip' = 'scenario_disabled' or grouped.value ? 'unknown') as has_parts
         from jsonb_array_elements(p_pairs) as grouped
-       cross join lateral (
-         select jsonb_array_length(grouped.value -> 'user_ids') as users, grouped.value ->> 'skip' as skip
-       ) as part
+       cross join lateral (select jsonb_array_length(grouped.value -> 'user_ids') as users) as part
     ) as size
    cross join lateral (
      -- In a retry a mentor may be in several groups; elsewhere the ids need not be read for it.
      select count(distinct user_id) as mentors,
-            count(distinct user_id) filter (where grouped.value ->> 'skip' is distinct from 'outcome_unknown') as mentors_left
+            count(distinct user_id) filter (
+              where grouped.value -> 'unknown' is distinct from grouped.value -> 'scenario_types'
+            ) as mentors_left
        from jsonb_array_elements(p_pairs) as grouped
       cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
       where size.has_parts

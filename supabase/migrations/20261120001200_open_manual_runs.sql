@@ -269,14 +269,8 @@ create function public.scheduler_unfinished(
   p_invocation_id uuid, p_after_user_id uuid, p_mentors integer, p_organizations text[] default '{}'
 ) returns jsonb
 language plpgsql stable set search_path = '' as $$
-declare
-  v_run public.scheduler_invocations;
 begin
   perform public.scheduler_check_mentors_view();
-  select * into v_run from public.scheduler_invocations where id = p_invocation_id;
-  if not found then
-    return null;
-  end if;
   return (
   with unfinished as (
     select b.first_user_id, b.last_user_id,
@@ -297,25 +291,13 @@ begin
      where counted.before < greatest(p_mentors, 1)
   ), pair as (
     select user_id::uuid as user_id, scenario_type,
-           grouped.value ->> 'skip' is not distinct from 'outcome_unknown'
-           -- Requested, and not evaluated: it is what it was before.
-           or coalesce(v_run.request -> 'include_unknown' = 'true' and (
-             select e.error_code
-               from public.scheduler_evaluations as e
-               join public.scheduler_invocations as before on before.id = e.invocation_id
-              where v_run.first_run in (before.id, before.first_run)
-                and not before.dry_run
-                and e.user_id = member.user_id::uuid
-                and e.scenario_type = scenario.scenario_type
-              order by before.finished_at desc
-              limit 1
-           ) = 'outcome_unknown', false) as is_unknown
+           coalesce(grouped.value -> 'unknown' ? scenario_type, false) as is_unknown
       from page
       join public.scheduler_invocation_batches as b
         on b.invocation_id = p_invocation_id and b.first_user_id = page.first_user_id and b.state = 'abandoned'
      cross join jsonb_array_elements(b.pairs) as grouped
-     cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as member (user_id)
-     cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario (scenario_type)
+     cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
+     cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario_type
     union all
     select e.user_id, e.scenario_type, e.error_code = 'outcome_unknown'
       from page
@@ -350,10 +332,12 @@ begin
       ),
       'last_user_id', (select last_user_id from page order by first_user_id desc limit 1),
       'remaining', jsonb_build_object(
-        'trigger', v_run.trigger, 'retry_of', v_run.retry_of, 'request', v_run.request,
-        'enumeration_cursor', v_run.enumeration_cursor, 'enumeration_done', v_run.enumeration_done
+        'trigger', i.trigger, 'retry_of', i.retry_of, 'request', i.request,
+        'enumeration_cursor', i.enumeration_cursor, 'enumeration_done', i.enumeration_done
       )
     )
+    from public.scheduler_invocations as i
+   where i.id = p_invocation_id
   );
 end
 $$;
