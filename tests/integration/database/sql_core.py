@@ -178,7 +178,7 @@ class Worker(Session):
         remaining: Sequence[str] | None = None,
         causes: Mapping[str, str] | None = None,
     ) -> Any:
-        """Record these results, (user id, scenario type, outcome); `causes`: by user, why they failed or were skipped."""
+        """Record these results, (user id, scenario type, outcome); `causes`: why users failed or were skipped."""
         return await self.call(
             "complete",
             invocation_id=batch["invocation_id"],

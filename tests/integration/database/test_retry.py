@@ -1,4 +1,4 @@
-"""Chains of retries: whichever of its runs is named, a retry evaluates what is left of the whole chain, and nothing else."""
+"""Chains of retries: whichever run is named, a retry evaluates what is left of the whole chain, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from functions.runs.mentor_selection import MentorSelector
-from shared.evaluations import to_pairs
+from shared.evaluations import MentorScenarios, to_pairs
 from shared.slice_repository import OpenInvocation
 from tests.unit.environment import make_config
 
@@ -90,7 +90,12 @@ CHAINS: dict[str, list[Run]] = {
         Run("f", then=("pruned",)),
         Run(),
     ],
-    "a deleted first run": [Run("fff", then=()), Run("tf", then=("first deleted", "pruned")), Run("t", names=1), Run(names=1)],
+    "a deleted first run": [
+        Run("fff", then=()),
+        Run("tf", then=("first deleted", "pruned")),
+        Run("t", names=1),
+        Run(names=1),
+    ],
     "all but the last are gone": [
         Run("fff"),
         Run("tff", then=("first deleted",)),
@@ -126,7 +131,11 @@ class Chain:
         return [each for each, run in zip(self.ids, self.runs, strict=True) if dry or not run.dry][-1]
 
     def left(self, *, include_unknown: bool) -> list[int]:
-        return [number for number, came_to in self.standing.items() if came_to in LEFT and (include_unknown or came_to != "?")]
+        return [
+            number
+            for number, came_to in self.standing.items()
+            if came_to in LEFT and (include_unknown or came_to != "?")
+        ]
 
     async def play(self, run: Run) -> None:
         """Open, enumerate, record and end one run; the first one is scheduled."""
@@ -135,8 +144,8 @@ class Chain:
         if not self.runs:
             run_id = await self._core.open_run(self._worker, done=False)
             await self._core.change(run_id, f"dry_run = {run.dry}")
-            work = {"id": run_id, "scheduled_for": "", "trigger": "schedule", "retry_of": None, "enumeration_cursor": None}
-            work |= {"enumeration_done": False, "scenarios": CONFIG["scenarios"]}
+            work: dict[str, Any] = {"id": run_id, "scheduled_for": "", "trigger": "schedule", "retry_of": None}
+            work |= {"enumeration_cursor": None, "enumeration_done": False, "scenarios": CONFIG["scenarios"]}
         else:
             request = {"user_ids": None, "scenario_types": None, "include_unknown": run.include_unknown}
             asked: dict[str, Any] = {"retry_of": self.ids[run.names], "dry_run": run.dry, "request": request}
@@ -148,7 +157,7 @@ class Chain:
             assert answer["outcome"] == "opened", answer
             assert (answer["invocation"]["retry_of"], answer["invocation"]["dry_run"]) == (self.source, run.dry)
             work, run_id = answer["work"], answer["invocation"]["id"]
-        assert [number for number in await self._enumerate(work, run.reads)] == expected
+        assert await self._enumerate(work, run.reads) == expected
         outcomes = dict(zip(expected, run.outcomes.ljust(len(expected), "t"), strict=False))
         await self._record(run_id, outcomes)
         await self._end(run_id, run, is_cut_off=run.reads is not None or "." in outcomes.values())
@@ -164,18 +173,18 @@ class Chain:
     async def _enumerate(self, work: Any, reads: int | None) -> list[int]:
         """As the function does, a mentor a page; the mentors who are to be evaluated."""
         invocation, database = OpenInvocation.from_row(work), OneByOne(self._worker, make_config()).database
-        cursor, evaluated = invocation.enumeration.cursor, []
+        cursor, selected = invocation.enumeration.cursor, list[MentorScenarios]()
         pages = MentorSelector(database).pages(invocation.enumeration)
-        while len(evaluated) != reads and (page := await anext(pages, None)):
+        while len(selected) != reads and (page := await anext(pages, None)):
             batches = [to_pairs(page.mentors)] if page.mentors else []
             following = page.cursor or cursor
             assert await self._worker.enqueue(invocation.id, batches, expected=cursor, following=following)
-            evaluated += page.mentors
+            selected += page.mentors
             cursor = following
         if reads is None:
             assert await self._worker.enqueue(invocation.id, [], expected=cursor, done=True)
         await pages.aclose()  # type: ignore[attr-defined]
-        return [int(each.user_id[-12:], 16) for each in evaluated if each.skip_reason is None]
+        return [int(each.user_id[-12:], 16) for each in selected if each.skip_reason is None]
 
     async def _record(self, run_id: str, outcomes: dict[int, str]) -> None:
         for batch in (await self._worker.claim())["batches"]:
@@ -284,6 +293,16 @@ async def test_a_key_stands_for_the_retry_that_it_opened(core: SqlCore, worker: 
     await worker.cancel(retry)
     again = await ask(worker, retry_of=first, key="k")
     assert (again["outcome"], again["invocation"]["id"], again["invocation"]["retry_of"]) == ("same", retry, first)
+
+
+async def test_a_dry_retry_is_continued_where_its_run_is_gone(core: SqlCore, worker: Worker) -> None:
+    """What is left of a run that is not shown any more may be pruned, and a retry of a dry run is dry."""
+    first = await ended_run(core, worker)
+    dry = await opened(worker, retry_of=first, dry_run=True)
+    await worker.cancel(dry)
+    await worker.delete(first)
+    invocation = (await ask(worker, retry_of=dry))["invocation"]
+    assert (invocation["retry_of"], invocation["dry_run"]) == (dry, True)
 
 
 @pytest.mark.parametrize(("hours", "is_open"), [(167, True), (168, False)])

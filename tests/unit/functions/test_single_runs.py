@@ -53,7 +53,12 @@ async def test_a_retry_sends_unknown_outcomes_only_on_request(log: LogLines, clo
     function = function_with(engine)
     unknown: dict[str, Any] = {"scenario_types": ["milestone"], "unknown_types": ["milestone"]}
     mentors = [unknown | {"user_id": mentor_id(0), "active": True, "organizations": []}]
-    read: dict[str, Any] = {"trigger": "schedule", "retry_of": None, "enumeration_cursor": None, "enumeration_done": True}
+    read: dict[str, Any] = {
+        "trigger": "schedule",
+        "retry_of": None,
+        "enumeration_cursor": None,
+        "enumeration_done": True,
+    }
     first, last = (
         {"mentors": page, "last_user_id": page[-1]["user_id"] if page else None, "remaining": read}
         for page in (mentors, [])
