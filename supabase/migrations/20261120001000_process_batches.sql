@@ -74,7 +74,8 @@ begin
      deliveries_before)
   select p_invocation.id, p_invocation.next_batch_no + batch.ordinal - 1, batch.pairs,
          coalesce(p_part_of.first_user_id, size.first_user_id), coalesce(p_part_of.last_user_id, size.last_user_id),
-         size.mentors, size.evaluations, size.mentors_left, size.mentors_unknown, v_queue, v_messages[batch.ordinal], p_deliveries_before
+         size.mentors, size.evaluations, size.mentors_left, size.mentors_unknown, v_queue, v_messages[batch.ordinal],
+         p_deliveries_before
     from jsonb_array_elements(p_batches) with ordinality as batch (pairs, ordinal)
    cross join lateral scheduler.size_of_pairs(batch.pairs) as size;
   update public.scheduler_invocations set next_batch_no = next_batch_no + v_batches where id = p_invocation.id;

@@ -71,10 +71,11 @@ begin
   if p_retry_of is not null then
     select coalesce(i.first_run, i.id) into v_first_run from public.scheduler_invocations as i where i.id = p_retry_of;
     -- Held until the retry is there to be seen: no other is opened, and ended, between the choice of its source and its own opening,
-    -- and what it reads from is not pruned. All of the chain, because the first may be pruned already; none that is open, because
-    -- the runs that have just expired are locked before it.
+    -- and what it reads from is not pruned. All that is shown of the chain, because its first run may be pruned already; none that
+    -- is open, because those are locked before, where they expire; none that was deleted, because scheduler.prune() locks such a run
+    -- before its retries.
     perform from public.scheduler_invocations as i
-      where v_first_run in (i.id, i.first_run) and i.finished_at is not null
+      where v_first_run in (i.id, i.first_run) and i.finished_at is not null and i.deleted_at is null
       order by i.id
         for no key update;
     select * into v_named from public.scheduler_invocations where id = p_retry_of and deleted_at is null;

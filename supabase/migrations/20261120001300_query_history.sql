@@ -186,8 +186,9 @@ $$;
 
 -- One invocation with everything that is known of it, or null: its description, its first 1,000 batches, the request (of
 -- chosen users how many, and ten of them) and the settings, ten of the users who were not evaluated, whether all mentors were
--- read, what a retry would evaluate (null where none can be opened), and the function's answers to the calls for slices while it was due or open. Those calls are not made for one run, so all of that time
--- are shown, counted by answer: the 20 latest answers, because pg_net's errors say how many milliseconds something took.
+-- read, what a retry would evaluate (null where none can be opened), and the function's answers to the calls for slices while it
+-- was due or open. Those calls are not made for one run, so all of that time are shown, counted by answer: the 20 latest answers,
+-- because pg_net's errors say how many milliseconds something took.
 create function public.scheduler_get(p_invocation_id uuid, p_engine_key_ttl_hours integer) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
   select scheduler.describe_invocation(i.id) || jsonb_build_object(
