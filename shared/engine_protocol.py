@@ -63,13 +63,13 @@ class EngineProtocol:
 def _batch_request(context: EvaluationContext, users: Users) -> tuple[bytes, dict[str, str]]:
     evaluations = [
         {"user_id": user_id, "scenario_types": types, "idempotency_key_prefix": context.key_prefix(user_id)}
-        for user_id, types, _ in users
+        for user_id, types, *_ in users
     ]
     return orjson.dumps(context.members | {"evaluations": evaluations}), {}
 
 
 def _single_request(context: EvaluationContext, users: Users) -> tuple[bytes, dict[str, str]]:
-    ((user_id, (scenario_type,), _),) = users
+    ((user_id, (scenario_type,), *_),) = users
     body = {"user_id": user_id, "scenario_type": scenario_type} | context.members
     return orjson.dumps(body), {"Idempotency-Key": f"{context.key_prefix(user_id)}:{scenario_type}"}
 

@@ -131,7 +131,7 @@ def read_results(response: HttpResponse, users: Sequence[MentorScenarios]) -> En
     if not isinstance(results, list):
         raise EngineTransientError("engine_bad_answer", "expected an object with a list of results")
     answered: dict[Pair, EvaluationResult | None] = {
-        (user_id, scenario_type): None for user_id, scenario_types, _ in users for scenario_type in scenario_types
+        (user_id, scenario_type): None for user_id, scenario_types, *_ in users for scenario_type in scenario_types
     }
     retryable: set[Pair] = set()
     for result in results:
@@ -153,7 +153,7 @@ def read_results(response: HttpResponse, users: Sequence[MentorScenarios]) -> En
 def read_decision(response: HttpResponse, users: Sequence[MentorScenarios], *, dry_run: bool) -> EngineResponse:
     """Returns the result of the pair of a `single` call; raises what `EngineClient.evaluate` says of the answer."""
     _require_success(response, 200, 201)
-    ((user_id, (scenario_type,), _),) = users
+    ((user_id, (scenario_type,), *_),) = users
     document = _read_json(response)
     answered = document if isinstance(document, dict) else {}
     found_user, found_type, should_notify = map(answered.get, ("user_id", "scenario_type", "should_notify"))

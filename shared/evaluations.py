@@ -19,11 +19,15 @@ SPLIT_FROM_DELIVERY = 3
 
 
 class MentorScenarios(NamedTuple):
-    """One mentor and scenario types; with a reason, these pairs are not sent to the engine."""
+    """One mentor and scenario types; with a reason, these pairs are not sent to the engine.
+
+    `unknown_types`: those of them whose outcome an earlier run left unknown.
+    """
 
     user_id: str
     scenario_types: tuple[str, ...]
     skip_reason: str | None = None
+    unknown_types: tuple[str, ...] = ()
 
 
 class EvaluationResult(NamedTuple):
@@ -59,7 +63,7 @@ class EvaluationBatch:
 
     @property
     def mentors(self) -> int:
-        """Returns the number of mentors: in a retry one may be there twice, with and without a reason to skip it."""
+        """Returns the number of mentors: in a retry one may be there several times, by its reason to be skipped."""
         return len({user.user_id for user in self.users})
 
     @property
@@ -119,19 +123,21 @@ def _all_or_none(notification_ids: list[str | None]) -> list[str | None] | None:
 
 def to_pairs(users: Sequence[MentorScenarios]) -> list[dict[str, Any]]:
     """Returns the frozen form of a batch's pairs: users grouped by what they share, in each group as they came."""
-    groups: defaultdict[tuple[tuple[str, ...], str | None], list[str]] = defaultdict(list)
+    groups: defaultdict[tuple[tuple[str, ...], str | None, tuple[str, ...]], list[str]] = defaultdict(list)
     for user in users:
-        groups[user.scenario_types, user.skip_reason].append(user.user_id)
+        groups[user[1:]].append(user.user_id)
     return [
-        {"scenario_types": list(types), "user_ids": user_ids} | ({"skip": skip_reason} if skip_reason else {})
-        for (types, skip_reason), user_ids in groups.items()
+        {"scenario_types": list(types), "user_ids": user_ids}
+        | ({"skip": skip_reason} if skip_reason else {})
+        | ({"unknown": list(unknown)} if unknown else {})
+        for (types, skip_reason, unknown), user_ids in groups.items()
     ]
 
 
 def from_pairs(pairs: Iterable[dict[str, Any]]) -> tuple[MentorScenarios, ...]:
     """Returns the users of a frozen form: the reverse of `to_pairs`."""
     return tuple(
-        MentorScenarios(user_id, tuple(group["scenario_types"]), group.get("skip"))
+        MentorScenarios(user_id, tuple(group["scenario_types"]), group.get("skip"), tuple(group.get("unknown", ())))
         for group in pairs
         for user_id in group["user_ids"]
     )

@@ -218,6 +218,13 @@ class BatchResult(Shape):
     status: Literal["open", "done", "abandoned"]
 
 
+class RetryLeft(Shape):
+    """What a retry would evaluate: what is left of a run and its retries."""
+
+    invocation_id: Id = Field(description="The run that it would read: the newest of them that was not dry.")
+    mentors: int | None = Field(description="How many are left; null where that run did not read all of its mentors.")
+
+
 class InvocationDetail(Invocation):
     """One run with everything that is known of it."""
 
@@ -225,5 +232,8 @@ class InvocationDetail(Invocation):
     request: ChosenBy
     config: dict[str, Any] = Field(description="The settings in force when it was opened.")
     enumeration_done: bool = Field(description="All mentors of the run were read.")
+    retry: RetryLeft | None = Field(
+        description="Null where no retry can be opened: nothing is left, the run or a retry is open, or it is too late."
+    )
     not_evaluated_user_ids: list[Id] = Field(description="10 of those at most.")
     dispatches: list[DispatchAnswers] = Field(description="From its slot to its end, the 20 latest, the latest first.")

@@ -251,7 +251,11 @@ class RunRepository(Repository):
 
     async def get(self, invocation_id: str) -> InvocationDetail | None:
         """Returns one invocation with everything that is known of it; None where there is none."""
-        found = await self._database.call("scheduler_get", invocation_id=invocation_id)
+        found = await self._database.call(
+            "scheduler_get",
+            invocation_id=invocation_id,
+            engine_key_ttl_hours=self._config.engine_key_ttl_hours,
+        )
         return None if found is None else InvocationDetail.model_validate(found)
 
     async def evaluations(

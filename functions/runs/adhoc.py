@@ -111,7 +111,7 @@ async def evaluate_now(
 def _unsent(evaluated: BatchResult, users: tuple[MentorScenarios, ...]) -> Iterator[EvaluationResult]:
     """Yields results of the remaining users, as failed: to send the request again would repeat the others' calls."""
     stop = evaluated.fatal_error or EngineError("time_budget_exceeded", "the time budget ended before the call")
-    for user_id, scenario_types, skip_reason in users:
+    for user_id, scenario_types, skip_reason, _ in users:
         if user_id in evaluated.remaining:
             for pair in ((user_id, scenario_type) for scenario_type in scenario_types):
                 if skip_reason is None:

@@ -89,11 +89,11 @@ async def enumerate_mentors(
 
 
 def _cut(mentors: Sequence[MentorScenarios], batch_size: int) -> Iterator[Sequence[MentorScenarios]]:
-    """Cuts a page into batches; what comes twice of a mentor, with and without a reason to skip it, stays together."""
+    """Cuts a page into batches; what comes several times of a mentor, by its reason to skip it, stays together."""
     start = 0
     while start < len(mentors):
         end = start + batch_size
-        if end < len(mentors) and mentors[end].user_id == mentors[end - 1].user_id:
+        while end < len(mentors) and mentors[end].user_id == mentors[end - 1].user_id:
             end += 1
         yield mentors[start:end]
         start = end

@@ -25,8 +25,18 @@ REFUSALS = {
         "retry_of",
         "this invocation is still open, or a worker may still record of it; cancel it, or wait",
     ),
-    "retry_already_open": (409, "retry_already_open", "retry_of", "another retry of this invocation is still open"),
-    "nothing_to_retry": (409, "nothing_to_retry", "retry_of", "this invocation left nothing unfinished"),
+    "retry_already_open": (
+        409,
+        "retry_already_open",
+        "retry_of",
+        "another retry of this invocation, or of a retry of it, is still open",
+    ),
+    "nothing_to_retry": (
+        409,
+        "nothing_to_retry",
+        "retry_of",
+        "this invocation and its retries have left nothing unfinished",
+    ),
     "retry_window_closed": (
         409,
         "retry_window_closed",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from functions.runs.peer_mentors import (
     fetch_active_peer_mentors,
 )
 from shared.database import Database
+from shared.errors import OUTCOME_UNKNOWN
 from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, SCENARIO_DISABLED, MentorScenarios
 from shared.scenario_config import ORGANIZATION_PREFIX
 from shared.slice_repository import Enumeration
@@ -87,7 +88,6 @@ class MentorSelector:
                 invocation_id=source,
                 after_user_id=after,
                 mentors=PAGE_SIZE,
-                include_unknown=enumeration.include_unknown,
                 organizations=scenarios.organizations_with_types_off(),
             )
             if unfinished is None:
@@ -98,12 +98,20 @@ class MentorSelector:
             mentors: list[MentorScenarios] = []
             for row in unfinished["mentors"]:
                 segments = [ORGANIZATION_PREFIX + name for name in row["organizations"]]
-                off = scenarios.switched_off(row["scenario_types"], segments)
+                off, unknown = scenarios.switched_off(row["scenario_types"], segments), row["unknown_types"]
+                # What is skipped is recorded, so that the newest retry has all that is left of its chain.
+                reasons = dict.fromkeys(off, SCENARIO_DISABLED)
+                reasons |= {name: OUTCOME_UNKNOWN for name in unknown if name in off or not enumeration.include_unknown}
                 reason = None if row["active"] else MENTOR_NOT_ACTIVE
-                mentors += _without(off, MentorScenarios(row["user_id"], tuple(row["scenario_types"]), reason))
+                left = MentorScenarios(row["user_id"], tuple(row["scenario_types"]), reason, tuple(unknown))
+                mentors += _parts(left, reasons)
             yield SelectionPage(mentors, Counter(), after)
         # The source's own enumeration, which may have been cut off.
-        remaining = replace(Enumeration.from_row(unfinished["remaining"]), scenarios=scenarios)
+        remaining = replace(
+            Enumeration.from_row(unfinished["remaining"]),
+            scenarios=scenarios,
+            include_unknown=enumeration.include_unknown,
+        )
         if remaining.done:
             return
         if cursor is not None and in_remaining:
@@ -121,7 +129,7 @@ def _applicable(mentors: Iterable[ActivePeerMentor], enumeration: Enumeration, *
     for user_id, segments, skip_reason, unusable_rows in mentors:
         if types := enabled if skip_reason else types_for(segments):
             off = scenarios.switched_off(types, segments)
-            applicable += _without(off, MentorScenarios(user_id, types, skip_reason))
+            applicable += _parts(MentorScenarios(user_id, types, skip_reason), dict.fromkeys(off, SCENARIO_DISABLED))
         else:
             skip_reasons[NO_SCENARIO_APPLIES] += 1
         if unusable_rows and enabled:  # where no type is due, no row is of use
@@ -129,11 +137,12 @@ def _applicable(mentors: Iterable[ActivePeerMentor], enumeration: Enumeration, *
     return SelectionPage(applicable, skip_reasons, cursor)
 
 
-def _without(off: Collection[str], mentor: MentorScenarios) -> Iterator[MentorScenarios]:
-    """Yields the mentor with the types that are not off, and with those that are, to be skipped."""
-    if not off:
+def _parts(mentor: MentorScenarios, reasons: Mapping[str, str]) -> Iterator[MentorScenarios]:
+    """Yields the mentor with the types that have no reason to be skipped, and with those that have, by reason."""
+    if not reasons:
         yield mentor
         return
-    if on := tuple(name for name in mentor.scenario_types if name not in off):
-        yield mentor._replace(scenario_types=on)
-    yield MentorScenarios(mentor.user_id, tuple(off), SCENARIO_DISABLED)
+    for reason in dict.fromkeys([mentor.skip_reason, *reasons.values()]):
+        if types := tuple(name for name in mentor.scenario_types if reasons.get(name, mentor.skip_reason) == reason):
+            unknown = tuple(name for name in types if name in mentor.unknown_types)
+            yield MentorScenarios(mentor.user_id, types, reason, unknown)

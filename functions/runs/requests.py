@@ -46,7 +46,8 @@ class RunRequest(RequestShape):
     dry_run: StrictBool = Field(default=False, description="Evaluate without notifying. A retry of a dry run is dry.")
     retry_of: Id | None = Field(
         default=None,
-        description="Evaluate what this invocation left unfinished, and nothing else: failed, not evaluated, not read.",
+        description="Evaluate what this invocation and its retries have left, and nothing else: failed, not evaluated, "
+        "not read. The new run's `retry_of` is the newest of them that has ended and was not dry.",
     )
     include_unknown: StrictBool = Field(
         default=False,

@@ -106,4 +106,4 @@ class ResultLedger:
 
 
 def _pairs(users: Users) -> Iterator[Pair]:
-    return ((user_id, scenario_type) for user_id, scenario_types, _ in users for scenario_type in scenario_types)
+    return ((user_id, scenario_type) for user_id, scenario_types, *_ in users for scenario_type in scenario_types)

@@ -33,7 +33,10 @@ create table public.scheduler_invocations (
   finished_at timestamptz,
   expires_at timestamptz not null,
   dry_run boolean not null default false,
+  -- What it reads what is left from; null once that is pruned.
   retry_of uuid references public.scheduler_invocations on delete set null,
+  -- Of a retry the run that its chain of retries began with, kept when that is pruned: what follows must still be found.
+  first_run uuid,
   -- {"user_ids": […] or null: all active mentors, "scenario_types": […] or null: all that apply}; {} is both.
   request jsonb not null default '{}',
   -- The settings in force when it was opened, and which scenario types apply to which mentors, as shared/scenario_config.py reads them;
@@ -78,7 +81,7 @@ create table public.scheduler_invocations (
   constraint error_message_is_bounded check (char_length(error_message) <= 300),
   constraint ended_has_a_time check ((status in ('pending', 'running')) = (finished_at is null)),
   constraint running_has_started check (status <> 'running' or started_at is not null),
-  constraint only_a_retry_has_a_source check (retry_of is null or trigger = 'retry'),
+  constraint only_a_retry_has_a_source check (coalesce(retry_of, first_run) is null or trigger = 'retry'),
   constraint only_what_has_ended_is_deleted check (deleted_at is null or finished_at is not null),
   constraint note_is_bounded check (char_length(note) <= 2000),
   constraint reason_is_bounded check (char_length(reason) <= 300),
@@ -101,15 +104,17 @@ where finished_at is not null and not end_is_logged;
 create unique index scheduler_invocations_one_scheduled_run on public.scheduler_invocations ((true))
 where status in ('pending', 'running') and trigger = 'schedule';
 
--- Two retries of one run would evaluate the same pairs at the same time.
-create unique index scheduler_invocations_one_retry on public.scheduler_invocations (retry_of)
+create index scheduler_invocations_chain on public.scheduler_invocations (first_run) where first_run is not null;
+-- Two retries in one chain would evaluate the same pairs at the same time.
+create unique index scheduler_invocations_one_retry on public.scheduler_invocations (first_run)
 where status in ('pending', 'running');
 
 create table public.scheduler_invocation_batches (
   invocation_id uuid not null references public.scheduler_invocations on delete cascade,
   batch_no integer not null,
   -- The pairs as they were frozen at enumeration: [{"scenario_types": […], "user_ids": […]}, …], users in the order of their
-  -- ids. A group with a "skip" is not evaluated; the reason is its outcome's.
+  -- ids. A group with a "skip" is not evaluated; the reason is its outcome's. "unknown": of a retry, those of the types that failed
+  -- as outcome_unknown before, whether it evaluates them or not.
   pairs jsonb not null,
   -- The range of users that was frozen together at enumeration. What is cut off from a batch or split from it keeps the
   -- range, so the ranges of an invocation are the same or disjoint: a user can only be in a batch of the last range that does
@@ -138,6 +143,11 @@ create table public.scheduler_invocation_batches (
   not_evaluated integer not null default 0,
   -- Users with at least one pair that was evaluated: triggered, not_triggered or suppressed.
   users_evaluated integer not null default 0,
+  -- Mentors of whom a retry evaluates a pair, if the run ends as the batch is: one that failed, was not evaluated, or was skipped
+  -- by a retry because its type was off.
+  mentors_left integer not null default 0,
+  -- Mentors with a pair that failed as outcome_unknown, in this run or before: a retry evaluates it only on request.
+  mentors_unknown integer not null default 0,
   -- {"SCENARIO_TYPE": {"OUTCOME": count, …}, …}
   scenario_counts jsonb not null default '{}',
   -- {"CODE": pairs, …}: the 20 commonest causes of its failures. How many pairs failed by other causes is `failed` less these.
@@ -148,6 +158,9 @@ create table public.scheduler_invocation_batches (
   primary key (invocation_id, batch_no),
   constraint batch_has_pairs check (evaluations > 0),
   constraint only_its_users_are_evaluated check (users_evaluated between 0 and mentors),
+  constraint only_its_mentors_are_left check (
+    mentors_left between 0 and mentors and mentors_unknown between 0 and mentors
+  ),
   constraint users_are_in_order check (first_user_id <= last_user_id),
   constraint state_is_known check (state in ('open', 'done', 'abandoned')),
   constraint ended_batch_has_a_time check ((state = 'open') = (finished_at is null)),

@@ -12,22 +12,39 @@ language sql volatile set search_path = '' as $$
     )) as sent (msg_id)
 $$;
 
--- How many mentors and pairs are in a batch's pairs, and which mentor is the first and which the last of them.
+-- How many mentors and pairs are in a batch's pairs, which mentor is the first and which the last of them, and what is left of it
+-- where it is not evaluated (see the table's columns).
 create function scheduler.size_of_pairs(
-  p_pairs jsonb, out first_user_id uuid, out last_user_id uuid, out mentors integer, out evaluations integer
+  p_pairs jsonb, out first_user_id uuid, out last_user_id uuid, out mentors integer, out evaluations integer,
+  out mentors_left integer, out mentors_unknown integer
 )
 language sql immutable set search_path = '' as $$
-  -- Each group's users are in order, so its ends are enough. In "C", text orders as the uuids that it stands for.
-  select min((grouped.value -> 'user_ids' ->> 0) collate "C")::uuid,
-         max((grouped.value -> 'user_ids' ->> -1) collate "C")::uuid,
-         -- In a retry a mentor may be in two groups; elsewhere the ids need not be read for it.
-         case when bool_or(grouped.value ->> 'skip' = 'scenario_disabled') then (
-           select count(distinct user_id)
-             from jsonb_array_elements(p_pairs) as each
-            cross join jsonb_array_elements_text(each.value -> 'user_ids') as user_id
-         ) else sum(jsonb_array_length(grouped.value -> 'user_ids')) end::integer,
-         sum(jsonb_array_length(grouped.value -> 'user_ids') * jsonb_array_length(grouped.value -> 'scenario_types'))::integer
-    from jsonb_array_elements(p_pairs) as grouped
+  select size.first_user_id, size.last_user_id,
+         case when size.has_parts then distinct_users.mentors else size.users end::integer,
+         size.evaluations,
+         case when size.has_parts then distinct_users.mentors_left else size.users end::integer,
+         size.mentors_unknown
+    from (
+      -- Each group's users are in order, so its ends are enough. In "C", text orders as the uuids that it stands for.
+      select min((grouped.value -> 'user_ids' ->> 0) collate "C")::uuid as first_user_id,
+             max((grouped.value -> 'user_ids' ->> -1) collate "C")::uuid as last_user_id,
+             sum(part.users) as users,
+             sum(part.users * jsonb_array_length(grouped.value -> 'scenario_types'))::integer as evaluations,
+             coalesce(sum(part.users) filter (where grouped.value ? 'unknown'), 0)::integer as mentors_unknown,
+             bool_or(grouped.value ->> 'skip' = 'scenario_disabled' or grouped.value ? 'unknown') as has_parts
+        from jsonb_array_elements(p_pairs) as grouped
+       cross join lateral (select jsonb_array_length(grouped.value -> 'user_ids') as users) as part
+    ) as size
+   cross join lateral (
+     -- In a retry a mentor may be in several groups; elsewhere the ids need not be read for it.
+     select count(distinct user_id) as mentors,
+            count(distinct user_id) filter (
+              where grouped.value -> 'unknown' is distinct from grouped.value -> 'scenario_types'
+            ) as mentors_left
+       from jsonb_array_elements(p_pairs) as grouped
+      cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
+      where size.has_parts
+   ) as distinct_users
 $$;
 
 -- Queues batches of an invocation that its caller holds: their rows and their messages, visible at once.
@@ -53,10 +70,12 @@ begin
     select generate_series(p_invocation.next_batch_no, p_invocation.next_batch_no + v_batches - 1)
   ));
   insert into public.scheduler_invocation_batches
-    (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, deliveries_before)
+    (invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, mentors_left, mentors_unknown, queue, msg_id,
+     deliveries_before)
   select p_invocation.id, p_invocation.next_batch_no + batch.ordinal - 1, batch.pairs,
          coalesce(p_part_of.first_user_id, size.first_user_id), coalesce(p_part_of.last_user_id, size.last_user_id),
-         size.mentors, size.evaluations, v_queue, v_messages[batch.ordinal], p_deliveries_before
+         size.mentors, size.evaluations, size.mentors_left, size.mentors_unknown, v_queue, v_messages[batch.ordinal],
+         p_deliveries_before
     from jsonb_array_elements(p_batches) with ordinality as batch (pairs, ordinal)
    cross join lateral scheduler.size_of_pairs(batch.pairs) as size;
   update public.scheduler_invocations set next_batch_no = next_batch_no + v_batches where id = p_invocation.id;
@@ -288,6 +307,13 @@ begin
        cross join jsonb_each_text(scenario.value) as outcome
        group by outcome.key
     ) as counted;
+  select count(distinct user_id) filter (where result.error_code <> 'outcome_unknown'),
+         count(distinct user_id) filter (where result.error_code = 'outcome_unknown')
+    into v_batch.mentors_left, v_batch.mentors_unknown
+    from jsonb_to_recordset(p_results) as result (outcome text, error_code text, user_ids jsonb)
+   cross join jsonb_array_elements_text(result.user_ids) as user_id
+   where result.outcome = 'failed'
+      or (result.outcome = 'skipped' and result.error_code in ('scenario_disabled', 'outcome_unknown'));
   -- No foreign key is looked up for each row: the batch is held, and goes before its invocation does.
   insert into public.scheduler_evaluations
     (invocation_id, user_id, scenario_type, outcome, attempts, error_code, error_message, notification_id)
@@ -318,6 +344,8 @@ begin
          failed = coalesce((v_counts ->> 'failed')::integer, 0),
          not_evaluated = 0,
          users_evaluated = p_users_evaluated,
+         mentors_left = v_batch.mentors_left,
+         mentors_unknown = v_batch.mentors_unknown,
          scenario_counts = p_scenario_counts,
          failure_counts = case when v_counts ? 'failed' then scheduler.count_by_cause(p_results) else '{}' end,
          duration_ms = p_duration_ms,

@@ -3,7 +3,7 @@
 
 -- p_invocation_id: chosen by the caller, so that a call repeated after a lost answer finds what it opened itself.
 -- p_idempotency_key and p_request_hash: the client's key (null: none) and a digest of the request.
--- p_retry_of: evaluate what that run left unfinished, with the keys that the engine saw then.
+-- p_retry_of: evaluate what is left of that run's chain of retries (scheduler.retry_source), with the keys that the engine saw then.
 -- p_triggered_by, p_requested_by and p_reason: the authenticated caller, the person that the request names, and why.
 -- p_request_slice: the caller will not work on it, so request a slice at once.
 -- p_config: also which scenario types apply to which mentors, by version p_scenario_version of their table. A retry evaluates by its source's,
@@ -40,7 +40,9 @@ declare
   v_now constant timestamptz := clock_timestamp();
   v_key constant text := coalesce('key:' || p_idempotency_key, 'id:' || p_invocation_id);
   v_known public.scheduler_invocations;
+  v_named public.scheduler_invocations;
   v_source public.scheduler_invocations;
+  v_first_run uuid;
   v_dry_run boolean := p_dry_run;
   v_config jsonb := p_config;
   v_scenario_config jsonb;
@@ -67,30 +69,36 @@ begin
   end if;
 
   if p_retry_of is not null then
-    -- Held, so that it is not pruned before the retry that reads from it is there to be seen.
-    select * into v_source from public.scheduler_invocations where id = p_retry_of and deleted_at is null for key share;
+    select coalesce(i.first_run, i.id) into v_first_run from public.scheduler_invocations as i where i.id = p_retry_of;
+    -- Held until the retry is there to be seen: no other is opened, and ended, between the choice of its source and its own opening,
+    -- and what it reads from is not pruned. All that is shown of the chain, because its first run may be pruned already; none that
+    -- is open, because those are locked before, where they expire; none that was deleted, because scheduler.prune() locks such a run
+    -- before its retries.
+    perform from public.scheduler_invocations as i
+      where v_first_run in (i.id, i.first_run) and i.finished_at is not null and i.deleted_at is null
+      order by i.id
+        for no key update;
+    select * into v_named from public.scheduler_invocations where id = p_retry_of and deleted_at is null;
+    select * into v_source from scheduler.retry_source(v_named);
+    v_dry_run := p_dry_run or v_named.dry_run;
     case
-      when not found then
+      when v_named.id is null then
         return jsonb_build_object('outcome', 'retry_source_unknown', 'invocation', null, 'canary', null);
-      when v_source.finished_at is null then
+      when v_named.finished_at is null then
         return jsonb_build_object('outcome', 'retry_source_open', 'invocation', null, 'canary', null);
-      when v_source.enumeration_done and not exists (
-        select from public.scheduler_invocation_batches
-         where invocation_id = p_retry_of and not_evaluated > 0
-      ) and not scheduler.has_failures(p_retry_of, coalesce((p_request -> 'include_unknown')::boolean, false)) then
+      when not scheduler.has_left(v_source, coalesce((p_request -> 'include_unknown')::boolean, false)) then
         return jsonb_build_object('outcome', 'nothing_to_retry', 'invocation', null, 'canary', null);
       -- What was ended early may still be in a worker's hands for a time budget and ten seconds to record. Without idempotency the
       -- engine would act twice on what that worker sends meanwhile.
       when not coalesce(p_config -> 'engine_supports' ? 'idempotency', true)
-        and not (p_dry_run or v_source.dry_run)
+        and not v_dry_run
         and v_source.finished_at > v_now - make_interval(secs => p_time_budget_seconds + 10)
         and exists (
-          select from public.scheduler_invocation_batches where invocation_id = p_retry_of and state = 'abandoned'
+          select from public.scheduler_invocation_batches where invocation_id = v_source.id and state = 'abandoned'
         )
       then
         return jsonb_build_object('outcome', 'retry_source_open', 'invocation', null, 'canary', null);
       else
-        v_dry_run := p_dry_run or v_source.dry_run;
         v_config := jsonb_set(v_config, '{scenarios,source}', coalesce(
           v_source.config -> 'scenarios' -> 'source', v_source.config -> 'scenarios'
         ));
@@ -113,14 +121,14 @@ begin
   perform set_config('scheduler.actor', p_triggered_by, true);
   insert into public.scheduler_invocations
     (id, idempotency_key, request_hash, trigger, triggered_by, requested_by, reason, scheduled_for, invoked_at, expires_at, dry_run,
-     retry_of, request, config, engine_scope, engine_scope_since, note)
+     retry_of, first_run, request, config, engine_scope, engine_scope_since, note)
   values
     (p_invocation_id, v_key, p_request_hash, case when p_retry_of is null then 'manual' else 'retry' end, p_triggered_by,
-     p_requested_by, p_reason, v_now, v_now, v_expires_at, v_dry_run, p_retry_of, p_request, v_config, v_scope, v_scope_since,
-     p_note)
+     p_requested_by, p_reason, v_now, v_now, v_expires_at, v_dry_run, v_source.id, v_first_run, p_request, v_config, v_scope,
+     v_scope_since, p_note)
   on conflict do nothing;
   if not found then
-    -- Another call was faster, by the key or by the one retry that may be open.
+    -- Another call was faster, by the key or by the one retry of its chain that may be open.
     select * into v_known from public.scheduler_invocations where idempotency_key = v_key;
     if found then
       return scheduler.outcome_of_known_key(v_known, p_invocation_id, p_request_hash);
@@ -140,20 +148,31 @@ begin
 end
 $$;
 
--- Whether a run has failed pairs that a retry of it evaluates: those whose outcome the engine left unknown, and may have acted
--- on, only where p_include_unknown. By ranges of the causes' index, because an unequal is not searched for in one.
-create function scheduler.has_failures(p_invocation_id uuid, p_include_unknown boolean) returns boolean
+-- The run whose remains a retry of p_named evaluates: the newest of the chain that has ended and was not dry; where all are dry, the
+-- newest. A retry carries with it all that its source left, so nothing is left of the chain but what is left of that run. One that
+-- was deleted counts as long as one before it is shown, which is as long as scheduler.prune() leaves it whole.
+create function scheduler.retry_source(p_named public.scheduler_invocations) returns public.scheduler_invocations
 language sql stable set search_path = '' as $$
-  select exists (
-      select from public.scheduler_evaluations
-       where invocation_id = p_invocation_id and outcome = 'failed' and error_code < 'outcome_unknown'
-    ) or exists (
-      select from public.scheduler_evaluations
-       where invocation_id = p_invocation_id and outcome = 'failed' and error_code > 'outcome_unknown'
-    ) or (p_include_unknown and exists (
-      select from public.scheduler_evaluations
-       where invocation_id = p_invocation_id and outcome = 'failed' and error_code = 'outcome_unknown'
-    ))
+  select i.*
+    from public.scheduler_invocations as i
+   where coalesce(p_named.first_run, p_named.id) in (i.id, i.first_run)
+     and i.finished_at >= (
+       select min(shown.finished_at)
+         from public.scheduler_invocations as shown
+        where coalesce(p_named.first_run, p_named.id) in (shown.id, shown.first_run) and shown.deleted_at is null
+     )
+   order by i.dry_run, i.finished_at desc
+   limit 1
+$$;
+
+-- Whether a retry that reads from this run finds something to evaluate; p_include_unknown: pairs as well whose outcome the engine
+-- left unknown, and may have acted on. What was not read counts as something.
+create function scheduler.has_left(p_source public.scheduler_invocations, p_include_unknown boolean) returns boolean
+language sql stable set search_path = '' as $$
+  select not p_source.enumeration_done or exists (
+    select from public.scheduler_invocation_batches as b
+     where b.invocation_id = p_source.id and (b.mentors_left > 0 or (p_include_unknown and b.mentors_unknown > 0))
+  )
 $$;
 
 create function scheduler.outcome_of_known_key(
@@ -240,17 +259,16 @@ begin
 end
 $$;
 
--- What a run left unfinished, some p_mentors of them from after user p_after_user_id: failed, or not evaluated. Pairs that failed
--- as outcome_unknown are left out, unless p_include_unknown.
--- Returns {"mentors": [{"user_id", "scenario_types", "active": whether still active, "organizations": of p_organizations}, …],
--- "last_user_id": the last user of the page, null when none is left, "remaining": the run's own enumeration, which may have been
--- cut off}, or null when there is no such run. One that was deleted still has its rows until they are pruned, and a retry
--- under way continues.
+-- What a run left, some p_mentors of them from after user p_after_user_id: failed, not evaluated, or skipped by a retry because its
+-- type was off or its outcome unknown.
+-- Returns {"mentors": [{"user_id", "scenario_types", "unknown_types": those of them that failed as outcome_unknown and were not
+-- evaluated since, "active": whether still active, "organizations": of p_organizations}, …], "last_user_id": the last user of the page,
+-- null when none is left, "remaining": the run's own enumeration, which may have been cut off}, or null when there is no such run. One
+-- that was deleted still has its rows until they are pruned, and a retry under way continues.
 -- A page holds whole ranges of users as they were enumerated, and not batches: one that is recorded late may still fall into
 -- parts, and its users must not come a second time with the later of them.
 create function public.scheduler_unfinished(
-  p_invocation_id uuid, p_after_user_id uuid, p_mentors integer, p_include_unknown boolean default false,
-  p_organizations text[] default '{}'
+  p_invocation_id uuid, p_after_user_id uuid, p_mentors integer, p_organizations text[] default '{}'
 ) returns jsonb
 language plpgsql stable set search_path = '' as $$
 begin
@@ -258,12 +276,13 @@ begin
   return (
   with unfinished as (
     select b.first_user_id, b.last_user_id,
-           sum(case b.state when 'abandoned' then b.mentors else least(b.failed, b.mentors) end) as at_most
+           sum(least(b.mentors_left + b.mentors_unknown, b.mentors)) as at_most
       from public.scheduler_invocation_batches as b
      where b.invocation_id = p_invocation_id
        and b.first_user_id >= coalesce(p_after_user_id, '00000000-0000-0000-0000-000000000000')
        and b.first_user_id is distinct from p_after_user_id
-       and (b.state = 'abandoned' or b.failed > 0)
+       and b.state <> 'open'
+       and (b.mentors_left > 0 or b.mentors_unknown > 0)
      group by b.first_user_id, b.last_user_id
      order by b.first_user_id
      -- An empty page is not the end.
@@ -273,7 +292,8 @@ begin
       from (select unfinished.*, sum(at_most) over (order by first_user_id) - at_most as before from unfinished) as counted
      where counted.before < greatest(p_mentors, 1)
   ), pair as (
-    select user_id::uuid as user_id, scenario_type
+    select user_id::uuid as user_id, scenario_type,
+           coalesce(grouped.value -> 'unknown' ? scenario_type, false) as is_unknown
       from page
       join public.scheduler_invocation_batches as b
         on b.invocation_id = p_invocation_id and b.first_user_id = page.first_user_id and b.state = 'abandoned'
@@ -281,21 +301,25 @@ begin
      cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
      cross join jsonb_array_elements_text(grouped.value -> 'scenario_types') as scenario_type
     union all
-    select e.user_id, e.scenario_type
+    select e.user_id, e.scenario_type, e.error_code = 'outcome_unknown'
       from page
       join public.scheduler_evaluations as e
         on e.invocation_id = p_invocation_id
        and e.user_id between page.first_user_id and page.last_user_id
-       and e.outcome = 'failed'
-       and (p_include_unknown or e.error_code <> 'outcome_unknown')
+       and (e.outcome = 'failed' or (e.outcome = 'skipped' and e.error_code in ('scenario_disabled', 'outcome_unknown')))
   ), mentor as (
-    select user_id, jsonb_agg(scenario_type order by scenario_type) as scenario_types from pair group by user_id
+    select user_id,
+           jsonb_agg(scenario_type order by scenario_type) as scenario_types,
+           jsonb_agg(scenario_type order by scenario_type) filter (where is_unknown) as unknown_types
+      from pair
+     group by user_id
   )
   select jsonb_build_object(
       'mentors', (
         select coalesce(jsonb_agg(jsonb_build_object(
             'user_id', mentor.user_id,
             'scenario_types', mentor.scenario_types,
+            'unknown_types', coalesce(mentor.unknown_types, '[]'),
             'active', exists (select from public.active_peer_mentors as active where active.user_id = mentor.user_id),
             'organizations', (
               select coalesce(jsonb_agg(name), '[]')
@@ -321,7 +345,8 @@ end
 $$;
 
 revoke all on function
-  scheduler.outcome_of_known_key(public.scheduler_invocations, uuid, text), scheduler.has_failures(uuid, boolean)
+  scheduler.outcome_of_known_key(public.scheduler_invocations, uuid, text),
+  scheduler.retry_source(public.scheduler_invocations), scheduler.has_left(public.scheduler_invocations, boolean)
 from public, anon, authenticated, service_role;
 revoke all on function
   public.scheduler_open(
@@ -330,7 +355,7 @@ revoke all on function
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),
   public.scheduler_mentors_without_user_id(),
-  public.scheduler_unfinished(uuid, uuid, integer, boolean, text[])
+  public.scheduler_unfinished(uuid, uuid, integer, text[])
 from public, anon, authenticated;
 grant execute on function
   public.scheduler_open(
@@ -339,5 +364,5 @@ grant execute on function
   public.scheduler_active_mentors(uuid[]),
   public.scheduler_active_mentors_page(uuid, integer),
   public.scheduler_mentors_without_user_id(),
-  public.scheduler_unfinished(uuid, uuid, integer, boolean, text[])
+  public.scheduler_unfinished(uuid, uuid, integer, text[])
 to service_role;

@@ -186,9 +186,10 @@ $$;
 
 -- One invocation with everything that is known of it, or null: its description, its first 1,000 batches, the request (of
 -- chosen users how many, and ten of them) and the settings, ten of the users who were not evaluated, whether all mentors were
--- read, and the function's answers to the calls for slices while it was due or open. Those calls are not made for one run, so all of that time
--- are shown, counted by answer: the 20 latest answers, because pg_net's errors say how many milliseconds something took.
-create function public.scheduler_get(p_invocation_id uuid) returns jsonb
+-- read, what a retry would evaluate (null where none can be opened), and the function's answers to the calls for slices while it
+-- was due or open. Those calls are not made for one run, so all of that time are shown, counted by answer: the 20 latest answers,
+-- because pg_net's errors say how many milliseconds something took.
+create function public.scheduler_get(p_invocation_id uuid, p_engine_key_ttl_hours integer) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '20s' as $$
   select scheduler.describe_invocation(i.id) || jsonb_build_object(
       'request', jsonb_build_object(
@@ -198,6 +199,19 @@ language sql stable security definer set search_path = '' set statement_timeout 
       ),
       'config', i.config,
       'enumeration_done', i.enumeration_done,
+      'retry', (
+        select jsonb_build_object('invocation_id', source.id, 'mentors', case when source.enumeration_done then (
+            select sum(b.mentors_left) from public.scheduler_invocation_batches as b where b.invocation_id = source.id
+          ) end)
+          from scheduler.retry_source(i) as source
+         where i.finished_at is not null
+           and not exists (
+             select from public.scheduler_invocations as retry
+              where retry.first_run = coalesce(i.first_run, i.id) and retry.finished_at is null
+           )
+           and (i.dry_run or source.engine_scope_since + make_interval(hours => p_engine_key_ttl_hours) > clock_timestamp())
+           and scheduler.has_left(source, false)
+      ),
       'not_evaluated_user_ids', (
         select coalesce(jsonb_agg(distinct waiting.user_id), '[]')
           from (
@@ -277,7 +291,7 @@ revoke all on function
   ),
   public.scheduler_evaluations_page(uuid, text[], text, text, integer, uuid, text),
   public.scheduler_used_slots(timestamptz, timestamptz),
-  public.scheduler_get(uuid),
+  public.scheduler_get(uuid, integer),
   public.scheduler_last_success()
 from public, anon, authenticated;
 grant execute on function
@@ -286,6 +300,6 @@ grant execute on function
   ),
   public.scheduler_evaluations_page(uuid, text[], text, text, integer, uuid, text),
   public.scheduler_used_slots(timestamptz, timestamptz),
-  public.scheduler_get(uuid),
+  public.scheduler_get(uuid, integer),
   public.scheduler_last_success()
 to service_role;

@@ -17,6 +17,7 @@ declare
   v_keep constant interval := pg_catalog.make_interval(days => (select retention_days from scheduler.settings));
   v_queue text;
   v_id uuid;
+  v_is_needed boolean;
 begin
   -- First what is small: hosted Supabase gives a statement two minutes, and a CALL is one, whatever it commits.
   delete from scheduler.dispatches where requested_at < pg_catalog.now() - v_keep;
@@ -60,16 +61,18 @@ begin
     perform pg_catalog.set_config('scheduler.maintenance', 'on', true);
     update public.scheduler_invocations as i
        set deleted_at = coalesce(i.deleted_at, pg_catalog.clock_timestamp())
-     where i.id = v_id
-       -- What a retry still has to read stays. One that was cut off is read by its own retry, up to here.
-       and not exists (
-         select from public.scheduler_invocations as retry where retry.retry_of = i.id and not retry.enumeration_done
-       );
-    if not found then
-      commit;
-      continue;
-    end if;
+     where i.id = v_id;
+    -- What a retry still has to read stays. One that was cut off is read by its own retry, up to here. So does a retry as long as a
+    -- run before it in its chain is shown: what it settled must not be evaluated again.
+    v_is_needed := exists (
+      select from public.scheduler_invocations as i
+        join public.scheduler_invocations as other
+          on (other.retry_of = i.id and not other.enumeration_done)
+          or (i.first_run in (other.id, other.first_run) and other.deleted_at is null and other.finished_at < i.finished_at)
+       where i.id = v_id
+    );
     commit;
+    continue when v_is_needed;
 
     loop
       delete from public.scheduler_evaluations

@@ -266,12 +266,10 @@ begin
   -- Allows it to change the audit, which does not record what it does.
   perform set_config('scheduler.maintenance', 'on', true);
   for v_family in
-    with recursive ancestor as (
-      select i.id as run_id, i.id, i.retry_of from public.scheduler_invocations as i where i.id = any (v_runs)
-      union all
-      select a.run_id, i.id, i.retry_of from ancestor as a join public.scheduler_invocations as i on i.id = a.retry_of
-    )
-    select array_agg(a.run_id) from ancestor as a where a.retry_of is null group by a.id
+    select array_agg(i.id)
+      from public.scheduler_invocations as i
+     where i.id = any (v_runs)
+     group by coalesce(i.first_run, i.id)
   loop
     select coalesce(
         scheduler.id_between((array_agg(id order by id desc) filter (where id < p_user_id))[1], p_user_id),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared import evaluations
+from shared.errors import OUTCOME_UNKNOWN
 from tests.emulator.staging import ROOT
 
 DOCS = ROOT / "docs"
@@ -62,7 +63,11 @@ DISPATCH_ERRORS = r"(?:v_error :=|error = coalesce\(error,) '(\w+)(?:: )?'"
         ("status", in_constraint("status_is_known")),
         ("error_code", in_constraint("error_code_is_known")),
         ("code", set(re.findall(CAUSES, CODE))),
-        ("reason", {text for name, text in vars(evaluations).items() if name.isupper() and isinstance(text, str)}),
+        (
+            "reason",
+            {text for name, text in vars(evaluations).items() if name.isupper() and isinstance(text, str)}
+            | {OUTCOME_UNKNOWN},
+        ),
         ("status_code error", set(re.findall(DISPATCH_ERRORS, SQL))),
     ],
 )

@@ -3,7 +3,7 @@ begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path to public, extensions;
 
-select plan(58);
+select plan(59);
 
 create temporary table refused (constraint_name text, statement text) on commit drop;
 
@@ -61,6 +61,7 @@ insert into refused values
 
   ('queue_is_known', $$update public.scheduler_invocation_batches set queue = 'another'$$),
   ('only_its_users_are_evaluated', $$update public.scheduler_invocation_batches set users_evaluated = mentors + 1$$),
+  ('only_its_mentors_are_left', $$update public.scheduler_invocation_batches set mentors_unknown = mentors + 1$$),
   ('batch_has_pairs', $$update public.scheduler_invocation_batches set evaluations = 0$$),
   ('users_are_in_order',
    $$update public.scheduler_invocation_batches set last_user_id = '00000000-0000-4000-8000-000000000000'$$),
@@ -122,11 +123,11 @@ select throws_matching(
 select throws_matching(
   $$
     insert into public.scheduler_invocations
-      (idempotency_key, trigger, triggered_by, retry_of, scheduled_for, expires_at, engine_scope)
+      (idempotency_key, trigger, triggered_by, first_run, scheduled_for, expires_at, engine_scope)
     select 'id:' || n, 'retry', 'admin', '00000000-0000-4000-8000-00000000000a', now(), now(), 'manual:' || n
       from generate_series(1, 2) as n
   $$,
-  'scheduler_invocations_one_retry', 'two retries of one run are never open at once'
+  'scheduler_invocations_one_retry', 'two retries in one chain are never open at once'
 );
 select throws_matching(
   $$

@@ -121,6 +121,8 @@ def batches_agree_with_their_pairs(run: Run) -> None:
         assert {name: batch[name] for name in OUTCOMES} == {name: counted[name] for name in OUTCOMES}, number
         assert batch["scenario_counts"] == by_scenario(outcomes)
         assert batch["users_evaluated"] == evaluated_users(outcomes)
+        left = {user_id for (user_id, _), outcome in outcomes.items() if outcome in (None, "failed", "not_evaluated")}
+        assert (batch["mentors_left"], batch["mentors_unknown"]) == (len(left), 0), number
     ranges = sorted({(batch["first_user_id"], batch["last_user_id"]) for batch in run.batches.values()})
     assert all(one[1] < other[0] for one, other in pairwise(ranges)), "ranges of users overlap"
 
@@ -215,17 +217,25 @@ def slots_are_opened_once(after: Snapshot, ledger: Ledger) -> None:
     scheduled = [run for run in after.runs.values() if run.trigger == "schedule"]
     assert {run.idempotency_key for run in scheduled} <= ledger.slots
     assert sum(run.is_open for run in scheduled) <= 1
-    retried = [run.retry_of for run in after.open_runs if run.retry_of]
-    assert len(retried) == len(set(retried)), "two retries of one run are open"
+    retried = [run.chain for run in after.open_runs if run.trigger == "retry"]
+    assert len(retried) == len(set(retried)), "two retries in one chain are open"
 
 
 def may_be_pruned(run: Run, before: Snapshot, readers: Snapshot) -> bool:
-    """Ended, and deleted or old; not the last good run, nor what a retry (one of the `readers`) has still to read."""
-    keep = before.settings["retention_days"] * 86400
-    is_old = not run.is_open and (
-        run.deleted_at is not None or (before.now - moment(run.finished_at)).total_seconds() > keep
-    )
-    return is_old and not has_readers(run.id, readers) and run.id != last_success(before.runs.values())
+    """Ended, and deleted or old; not the last good run, nor what a retry (one of the `readers`) has still to read.
+
+    Nor a retry while an earlier run of its chain is shown.
+    """
+    kept, keep = last_success(before.runs.values()), before.settings["retention_days"] * 86400
+
+    def is_old(each: Run) -> bool:
+        return bool(each.deleted_at) or (before.now - moment(each.finished_at)).total_seconds() > keep
+
+    if run.is_open or not is_old(run) or run.id == kept or has_readers(run.id, readers):
+        return False
+    ended = [each for each in before.chain_of(run) if not each.is_open]
+    earlier = [each for each in ended if moment(each.finished_at) < moment(run.finished_at)]
+    return all(is_old(each) and (each.deleted_at or each.id != kept) for each in earlier)
 
 
 def has_readers(run_id: str, snapshot: Snapshot) -> bool:

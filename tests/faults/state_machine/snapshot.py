@@ -80,6 +80,11 @@ class Run:
         return self.row["status"] in OPEN
 
     @property
+    def chain(self) -> str:
+        """The first run of its chain of retries, itself where it is none."""
+        return self.row["first_run"] or self.id
+
+    @property
     def open_batches(self) -> list[int]:
         return [number for number, batch in self.batches.items() if batch["state"] == "open"]
 
@@ -127,6 +132,9 @@ class Snapshot:
     @property
     def open_runs(self) -> list[Run]:
         return [run for run in self.runs.values() if run.is_open]
+
+    def chain_of(self, run: Run) -> list[Run]:
+        return [other for other in self.runs.values() if other.chain == run.chain]
 
     @property
     def under_way(self) -> int:

@@ -226,12 +226,14 @@ async def open_run(scene: Scene, retry_of: int = -1, repeated: bool = False) -> 
     ]
     after = await scene.look()
     # As it is afterwards: opening a run expires others first.
-    source = after.runs[found.id] if found else None
-    rivals = [run for run in after.open_runs if source and run.retry_of == source.id and run.id != new_id]
+    named = after.runs[found.id] if found else None
+    chain = after.chain_of(named) if named else []
+    source = max((run for run in chain if not run.is_open), key=lambda run: moment(run.finished_at), default=None)
+    rivals = [run for run in chain if run.is_open and run.id != new_id]
     expected = "opened"
-    if source and source.deleted_at:
+    if named and named.deleted_at:
         expected = "retry_source_unknown"
-    elif source and source.is_open:
+    elif named and named.is_open:
         expected = "retry_source_open"
     elif source and source.enumeration_done and not {"failed", "not_evaluated"} & set(source.outcomes.values()):
         expected = "nothing_to_retry"

@@ -165,7 +165,8 @@ async def failed_by_the_database(harness: Harness, function: FunctionProcess, ca
         (b"raise exception 'private: Ann' using errcode = '57014'", 503, "database_timeout"),
     ):
         await harness.execute(
-            b"create or replace function public.scheduler_get(p_invocation_id uuid) returns jsonb"
+            b"create or replace function public.scheduler_get(p_invocation_id uuid, p_engine_key_ttl_hours integer)"
+            b" returns jsonb"
             b" language plpgsql stable security definer set search_path = '' as $$ begin " + body + b"; end $$"
         )
         trace = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}

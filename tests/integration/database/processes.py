@@ -15,8 +15,11 @@ from .sql_core import Worker
 class _OverSession(Database):
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        # Arguments that are others than the process gives.
+        self.limits: dict[str, int] = {}
 
     async def call(self, function: str, **arguments: Any) -> Any:
+        arguments |= {name: limit for name, limit in self.limits.items() if name in arguments}
         return await self._worker.call(function.removeprefix("scheduler_"), **arguments)
 
 

@@ -111,7 +111,7 @@ async def evaluations(worker: Worker, run: str, *, limit: int = 100, after: Sequ
 
 
 async def seen(worker: Worker, run: str) -> Any:
-    return await worker.call("get", invocation_id=run)
+    return await worker.call("get", invocation_id=run, engine_key_ttl_hours=TTL_HOURS)
 
 
 async def add_mentors(core: SqlCore, numbers: Sequence[int]) -> None:

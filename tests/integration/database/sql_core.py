@@ -178,7 +178,7 @@ class Worker(Session):
         remaining: Sequence[str] | None = None,
         causes: Mapping[str, str] | None = None,
     ) -> Any:
-        """Record these results, (user id, scenario type, outcome); `causes`: by user, why they failed."""
+        """Record these results, (user id, scenario type, outcome); `causes`: why users failed or were skipped."""
         return await self.call(
             "complete",
             invocation_id=batch["invocation_id"],
@@ -188,7 +188,7 @@ class Worker(Session):
                 {"scenario_type": scenario_type, "outcome": outcome, "attempts": 1, "user_ids": [user_id]}
                 | (
                     {"error_code": (causes or {}).get(user_id, "engine_error"), "error_message": "it failed"}
-                    if outcome == "failed"
+                    if outcome == "failed" or user_id in (causes or {})
                     else {}
                 )
                 for user_id, scenario_type, outcome in stored_rows

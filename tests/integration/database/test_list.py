@@ -199,6 +199,7 @@ async def test_a_run_in_detail_shows_what_was_asked_for(core: SqlCore, worker: W
         },
         "config": CONFIG,
         "enumeration_done": False,
+        "retry": None,
         "not_evaluated_user_ids": [],
         "batch_results": [],
         "dispatches": [],

@@ -198,17 +198,18 @@ async def test_unknown_outcomes_are_retried_only_on_request(
     core: SqlCore, worker: Worker, code: str, outcome: str
 ) -> None:
     """The engine may have acted on them."""
-    run = await ended_run(core, worker, ["failed"])
-    await core.owner.run("update public.scheduler_evaluations set error_code = %s", code)
+    run, user_id = await core.open_run(worker, [pairs([1])]), mentor(1)
+    rows, counts = [(user_id, SCENARIO, "failed")], {SCENARIO: {"failed": 1}}
+    await worker.complete_with(await worker.claim_one(), rows, counts, causes={user_id: code})
+    await worker.finish(run)
     answer = await ask(worker, retry_of=run)
     assert answer["outcome"] == outcome
     if outcome == "opened":
         await worker.cancel(answer["invocation"]["id"])
     assert await opened(worker, retry_of=run, request={"include_unknown": True})
-    for include_unknown in (False, True):
-        page = await unfinished(worker, run, include_unknown=include_unknown)
-        assert bool(page["mentors"]) == (include_unknown or outcome == "opened")
-        assert page["last_user_id"] == mentor(0)
+    page = await unfinished(worker, run)
+    assert page["last_user_id"] == user_id
+    assert page["mentors"][0]["unknown_types"] == ([] if outcome == "opened" else page["mentors"][0]["scenario_types"])
 
 
 @pytest.mark.parametrize(("supports", "outcome"), [([], "retry_source_open"), (["idempotency"], "opened")])
@@ -216,7 +217,7 @@ async def test_without_idempotency_a_retry_waits_for_workers(
     core: SqlCore, worker: Worker, supports: list[str], outcome: str
 ) -> None:
     """A batch that was in hand at the cancellation may be recorded for 35 seconds more."""
-    asked: dict[str, Any] = {"config": {"engine_supports": supports}}
+    asked: dict[str, Any] = {"config": CONFIG | {"engine_supports": supports}}
     run = await core.open_run(worker, [pairs([1])])
     batch = await worker.claim_one()
     await worker.cancel(run)

@@ -7,7 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
-from .requests import ask, ended_run, opened, refusal
+from .requests import ask, ended_run, opened, refusal, seen
 from .sql_core import QUEUES, Session, SqlCore, Worker, pairs
 
 DAYS_KEPT = 30
@@ -74,7 +74,7 @@ async def test_a_large_run_goes_in_chunks_after_leaving_the_api(core: SqlCore, w
     with pytest.raises(psycopg.errors.RaiseException):
         await prune(core)
     assert await core.owner.value("select count(*) from public.scheduler_evaluations") == 45_003 - 2 * 20_000
-    assert await worker.call("get", invocation_id=run) is None
+    assert await seen(worker, run) is None
     await core.owner.run("drop trigger refuse on public.scheduler_evaluations")
     await prune(core)
     assert await left(core) == await left(core, "evaluations", "user_id") == set()

@@ -40,12 +40,16 @@ async def test_a_retry_evaluates_only_failures_under_the_same_keys(harness: Harn
     slot = f"slot:{harness.slot:%Y-%m-%dT%H:%MZ}"
     assert keys_since(harness, asked) == {f"{slot}:{user_id}:{scenario_type}" for user_id, scenario_type in failed}
     assert set((await caller.history(left))[retry["id"]].values()) == {"skipped"}
-    assert await caller.see(source["id"]) == before
+    after = await caller.see(source["id"])
+    assert after == before | {"retry": after["retry"]}
+    assert before["retry"] == {"invocation_id": source["id"], "mentors": len({user_id for user_id, _ in failed}) + 1}
+    assert after["retry"] == {"invocation_id": retry["id"], "mentors": len(failing_twice)}
 
     asked = len(harness.engine.calls)
-    last = await caller.run({"retry_of": retry["id"]})
+    last = await caller.run({"retry_of": source["id"]})
 
-    assert last["status"] == "success"
+    assert (last["status"], last["retry_of"]) == ("success", retry["id"])
+    assert [(await caller.see(run["id"]))["retry"] for run in (source, retry, last)] == [None] * 3
     assert {user_id for user_id, _ in asked_since(harness, asked)} == set(failing_twice)
     outcomes = await harness.recorded_pairs(source["id"])
     for run in (retry, last):
@@ -58,7 +62,7 @@ async def test_a_retry_evaluates_only_failures_under_the_same_keys(harness: Harn
 
 
 async def test_a_retry_skips_what_was_switched_off_since(harness: Harness) -> None:
-    """For all or in one organization; where it is switched on again, another retry of the first run evaluates it."""
+    """For all or in one organization; where it is switched on again, another retry evaluates it."""
     mentors = await harness.add_mentors(60)
     failing, failing_twice, north = mentors[::3], mentors[::9], mentors[::12]
     await harness.execute(
@@ -71,7 +75,7 @@ async def test_a_retry_skips_what_was_switched_off_since(harness: Harness) -> No
     assert {user_id for user_id, _ in failed} == {*failing}
     caller, expected = await a_caller(harness, {"EVALUATION_BATCH_SIZE": "7"}), harness.expected_pairs()
 
-    async def retried(run: str, pairs: set[Pair], off: set[Pair], failing_again: set[Pair]) -> str:
+    async def retried(run: str, pairs: set[Pair], off: set[Pair], failing_again: set[Pair]) -> None:
         """A retry that finds these pairs, skips those that are off, and evaluates the others."""
         calls = len(harness.engine.calls)
         retry = await caller.run({"retry_of": run})
@@ -84,7 +88,6 @@ async def test_a_retry_skips_what_was_switched_off_since(harness: Harness) -> No
         assert retry["status"] == ("partial" if failing_again else "success")
         reasons = await caller.page(f"/{retry['id']}/evaluations", outcome="skipped", limit=1000)
         assert {result["error_code"] for result in reasons["data"]} <= {"scenario_disabled"}
-        return str(retry["id"])
 
     await harness.execute(
         b"insert into public.scenario_evaluation_config (scenario_type, organization, enabled, segments, schedule)"
@@ -98,20 +101,20 @@ async def test_a_retry_skips_what_was_switched_off_since(harness: Harness) -> No
     }
     failing_again = {(user_id, kind) for user_id, kind in failed - off if user_id in failing_twice}
     assert {kind for _, kind in failing_again} == {"milestone", "certification_expiry"}
-    retry = await retried(source["id"], failed, off, failing_again)
+    await retried(source["id"], failed, off, failing_again)
 
+    harness.engine.rules.clear()
     await harness.execute(
         b"update public.scenario_evaluation_config"
         b" set enabled = scenario_type <> 'certification_expiry' where scenario_type <> 'milestone'"
     )
-    off = {(user_id, kind) for user_id, kind in failing_again if kind == "certification_expiry"}
-    await retried(retry, failing_again, off, set())
-    harness.engine.rules.clear()
-    # The pairs that were skipped are left in the first run; what they came to since is repeated by the engine.
-    off = {
-        pair for pair in failed if pair[1] == "certification_expiry" or (pair[1] == "milestone" and pair[0] in north)
-    }
-    await retried(source["id"], failed, off, set())
+    left = off | failing_again
+    off = {pair for pair in left if pair[1] == "certification_expiry" or (pair[1] == "milestone" and pair[0] in north)}
+    await retried(source["id"], left, off, set())
+
+    await harness.execute(b"delete from public.scenario_evaluation_config where true")
+    await retried(source["id"], off, set(), set())
+    assert (await caller.ask({"retry_of": source["id"]})).json()["code"] == "nothing_to_retry"
     assert {key.split(":", 1)[0] for key in harness.engine.keys_seen} == {"slot"}
     assert harness.engine.notified_twice == []
 

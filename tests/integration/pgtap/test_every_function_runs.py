@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.emulator.project import ProjectFactory
-from tests.integration.database.requests import add_mentors, ask, evaluations, listed, unfinished
+from tests.integration.database.requests import add_mentors, ask, evaluations, listed, seen, unfinished
 from tests.integration.database.sql_core import SCENARIO, SqlCore, mentor, pairs
 
 FUNCTIONS = "select substr(proname, 11) from pg_proc where oid::regprocedure::text ~ '^scheduler_'"
@@ -42,7 +42,7 @@ async def test_every_function_runs_on_the_oldest_postgres(projects_on_oldest: Pr
         assert (await worker.call("claim_alert"))["reason"] == "partial"
         await worker.call("settle_alert", invocation_id=run, error=None)
         assert (await listed(worker, user_id=mentor(2)))["items"]
-        assert (await worker.call("get", invocation_id=run))["failures"]
+        assert (await seen(worker, run))["failures"]
         assert (await evaluations(worker, run, outcomes=["failed"]))["items"]
         assert (await unfinished(worker, run))["mentors"]
         assert (await worker.call("last_success"))["run"]

@@ -84,10 +84,11 @@ async def test_no_pair_is_sent_twice_without_idempotency(harness: Harness) -> No
     asked = len(engine.calls)
     retry = await caller.run({"retry_of": run["id"]})
     assert set(asked_since(harness, asked)) == codes.keys() - unknown
-    assert retry["status"] == "success"
+    assert (retry["status"], retry["counts"]["skipped"]) == ("success", len(unknown))
+    assert (await caller.ask({"retry_of": run["id"]})).json()["code"] == "nothing_to_retry"
     asked = len(engine.calls)
     second = await caller.run({"retry_of": run["id"], "include_unknown": True})
-    assert set(asked_since(harness, asked)) == set(codes)
+    assert set(asked_since(harness, asked)) == unknown
     assert second["status"] == "success"
     refusal = await caller.ask({"dry_run": True})
     assert (refusal.status_code, refusal.json()["code"]) == (422, "dry_run_not_supported")

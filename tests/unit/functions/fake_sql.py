@@ -60,6 +60,7 @@ def detailed(**members: Any) -> dict[str, Any]:
     """An invocation with everything that the database knows of it: by default the same, for all active mentors."""
     chosen = dict.fromkeys(("users", "sample_user_ids", "scenario_types")) | {"sample_user_ids": []}
     details = {"request": chosen, "config": {}, "enumeration_done": True, "not_evaluated_user_ids": []}
+    details["retry"] = None
     return described(**details, dispatches=[], batch_results=[]) | members
 
 

@@ -102,8 +102,9 @@ class Programme:
             if batch[0].user_id > (arguments["after_user_id"] or "") and len(mentors) < self._most_rows:
                 mentors += batch
         found = [
-            {"user_id": user_id, "scenario_types": types, "active": user_id in self._active, "organizations": []}
-            for user_id, types, _ in mentors
+            {"user_id": user_id, "scenario_types": types, "unknown_types": unknown}
+            | {"active": user_id in self._active, "organizations": []}
+            for user_id, types, _, unknown in mentors
         ]
         return {"mentors": found, "last_user_id": mentors[-1].user_id if mentors else None, "remaining": row}
 

@@ -88,7 +88,7 @@ def assert_only_these_fail(
 
 
 def skips_of(users: Sequence[MentorScenarios]) -> list[EvaluationResult]:
-    return [EvaluationResult(user, name, "skipped", 0, reason) for user, names, reason in users for name in names]
+    return [EvaluationResult(user, name, "skipped", 0, reason) for user, names, reason, _ in users for name in names]
 
 
 reasons = st.sampled_from([None, None, MENTOR_NOT_ACTIVE, SCENARIO_NOT_APPLICABLE])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from functions.runs.enumeration import enumerate_mentors
 from functions.runs.mentor_selection import MentorSelector
 from shared.deadline import Deadline
+from shared.errors import OUTCOME_UNKNOWN
 from shared.evaluations import INVALID_SEGMENTS, MENTOR_NOT_ACTIVE, SCENARIO_DISABLED, MentorScenarios, from_pairs
 from shared.scenario_config import Scenarios
 from shared.scenario_types import ScenarioType
@@ -34,14 +35,17 @@ SINCE = [row("new", enabled=False), row("all", "north", enabled=False), row("all
 SINCE += [row("weekly", schedule="0 6 * * *"), row("all", "south", segments=["other"])]
 
 
-def retry(*rows: Row, retry_of: str = SOURCE) -> Enumeration:
+def retry(*rows: Row, retry_of: str = SOURCE, include_unknown: bool = False) -> Enumeration:
     scenarios = Scenarios.resolve(TYPES, rows).model_copy(update={"source": FROZEN})
-    return Enumeration(is_retry=True, retry_of=retry_of, scenarios=scenarios)
+    return Enumeration(is_retry=True, retry_of=retry_of, scenarios=scenarios, include_unknown=include_unknown)
 
 
-def left(number: int, *types: str, organizations: Sequence[str] = (), active: bool = True) -> Row:
+def left(
+    number: int, *types: str, unknown: Sequence[str] = (), organizations: Sequence[str] = (), active: bool = True
+) -> Row:
     """A mentor with pairs that a run left unfinished."""
-    return {"user_id": mentor_id(number), "scenario_types": types, "active": active, "organizations": organizations}
+    row = {"user_id": mentor_id(number), "scenario_types": types, "unknown_types": unknown}
+    return row | {"active": active, "organizations": organizations}
 
 
 def runs(**unfinished: tuple[list[Row], Row]) -> Any:
@@ -108,16 +112,39 @@ async def test_types_switched_off_since_are_skipped() -> None:
     assert {tuple(call["organizations"]) for call in sql.all_arguments_of("scheduler_unfinished")} == {("north",)}
 
 
+async def test_unknown_outcomes_are_skipped_until_they_are_requested() -> None:
+    """Also one whose type is off: switched on again it must not be sent without a request."""
+    sql = FakeSql()
+    unfinished = [left(1, "all", "new", "weekly", unknown=["new", "weekly"]), left(2, "weekly", unknown=["weekly"])]
+    unfinished.append(left(3, "all", unknown=["all"], active=False))
+    unfinished.append(left(4, "all", "weekly", unknown=["all"], organizations=["north"]))
+    sql.answers["scheduler_unfinished"] = runs(**{SOURCE: (unfinished, stopped(done=True))})
+
+    def unknown(number: int, *types: str, skip: str | None = OUTCOME_UNKNOWN) -> MentorScenarios:
+        return pair(number, *types, skip=skip)._replace(unknown_types=types)
+
+    in_the_north = [pair(4, "weekly", skip=None), unknown(4, "all")]
+    assert await selected(sql, retry(*SINCE)) == [
+        *(pair(1, "all", skip=None), unknown(1, "new", "weekly")),
+        *(unknown(2, "weekly"), unknown(3, "all"), *in_the_north),
+    ]
+    assert await selected(sql, retry(*SINCE, include_unknown=True)) == [
+        *(pair(1, "all", "weekly", skip=None)._replace(unknown_types=("weekly",)), unknown(1, "new")),
+        *(unknown(2, "weekly", skip=None), unknown(3, "all", skip=MENTOR_NOT_ACTIVE), *in_the_north),
+    ]
+
+
 async def test_mentors_the_source_did_not_read_are_selected_as_it_froze() -> None:
-    """Also where the source is a retry that was cut off itself."""
+    """Also where the source is a retry that was cut off itself, and had requested unknown outcomes."""
     segments = [["new"], ["new"], ["new"], [], ["org:north"], ["org:north", "new"], ["org:south", "other"]]
     sql = FakeSql([mentor_row(number, *each) for number, each in enumerate(segments)])
-    of_retry = stopped(mentor_id(0), trigger="retry", retry_of=SOURCE)
+    of_retry = stopped(mentor_id(0), trigger="retry", retry_of=SOURCE, request={"include_unknown": True})
+    of_source = [left(1, "all", "new", unknown=["new"])]
     sql.answers["scheduler_unfinished"] = runs(
-        **{SOURCE: ([left(1, "all", "new")], stopped(mentor_id(1))), FIRST_RETRY: ([left(0, "new")], of_retry)}
+        **{SOURCE: (of_source, stopped(mentor_id(1))), FIRST_RETRY: ([left(0, "new")], of_retry)}
     )
     rest = [
-        *(pair(1, "all", skip=None), pair(1, "new")),
+        *(pair(1, "all", skip=None), pair(1, "new", skip=OUTCOME_UNKNOWN)._replace(unknown_types=("new",))),
         *(pair(2, "all", skip=None), pair(2, "new")),
         pair(3, "all", skip=None),
         pair(4, "all"),

@@ -48,13 +48,27 @@ async def test_a_dry_run_that_may_act_is_not_opened(
     assert ("scheduler_open" in function.sql.called(), engine.sent) == (False, [])
 
 
-async def test_a_retry_leaves_unknown_outcomes_out_unless_asked(log: LogLines, clock: ManualClock) -> None:
-    function = function_with(SingleEngine(clock))
+async def test_a_retry_sends_unknown_outcomes_only_on_request(log: LogLines, clock: ManualClock) -> None:
+    engine = SingleEngine(clock)
+    function = function_with(engine)
+    unknown: dict[str, Any] = {"scenario_types": ["milestone"], "unknown_types": ["milestone"]}
+    mentors = [unknown | {"user_id": mentor_id(0), "active": True, "organizations": []}]
+    read: dict[str, Any] = {
+        "trigger": "schedule",
+        "retry_of": None,
+        "enumeration_cursor": None,
+        "enumeration_done": True,
+    }
+    first, last = (
+        {"mentors": page, "last_user_id": page[-1]["user_id"] if page else None, "remaining": read}
+        for page in (mentors, [])
+    )
+    function.sql.answers["scheduler_unfinished"] = lambda arguments: last if arguments["after_user_id"] else first
     for body, included in (({}, False), ({"include_unknown": False}, False), ({"include_unknown": True}, True)):
-        function.sql.database.called.clear()
+        engine.sent.clear()
         assert (await function.ask("POST", body={"retry_of": RUN_ID} | body)).status_code == 201
-        assert function.sql.arguments_of("scheduler_open")["request"]["include_unknown"] is included
-        assert function.sql.arguments_of("scheduler_unfinished")["include_unknown"] is included
+        assert function.sql.all_arguments_of("scheduler_open")[-1]["request"]["include_unknown"] is included
+        assert engine.sent == [(mentor_id(0), "milestone")] * included
     problem = problem_in(await function.ask("POST", body={"include_unknown": True}), 422, "invalid_field")
     assert problem["field"] == "include_unknown"
 
