@@ -312,6 +312,7 @@ class ScenarioEvaluationConfig(Settings):
     alert_partial_above: Annotated[_Number, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.01
     alert_late_above_minutes: Annotated[_Whole, Field(ge=1, le=60 * MOST_HOURS)] = 120
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    environment_name: Annotated[str, Field(max_length=40)] | None = Field(None, exclude=True)
     google_cloud_project: str | None = Field(
         None,
         exclude=True,

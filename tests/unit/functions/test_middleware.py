@@ -62,7 +62,7 @@ async def conversation(
 
 def test_only_health_description_and_the_empty_page_are_open() -> None:
     files = {file.name for file in (ROOT / "functions" / "http" / "dashboard").iterdir()} - {"index.html"}
-    page = {"/dashboard", "/dashboard/", *(f"/dashboard/{name}" for name in files)}
+    page = {"/dashboard", "/dashboard/", "/dashboard/settings.json", *(f"/dashboard/{name}" for name in files)}
     assert {"/health", "/health/last-run", "/openapi.json", "/docs"} | page == OPEN_PATHS
 
 

@@ -65,6 +65,7 @@ FILES = sorted(PATHS - {"/dashboard/"})
 SELF, NONE = "'self'", "'none'"
 POLICY = dict.fromkeys(("script-src", "style-src", "connect-src"), SELF) | {"img-src": "'self' data:"}
 POLICY |= dict.fromkeys(("default-src", "frame-ancestors", "base-uri", "form-action"), NONE)
+KINDS = {"": "text/html", "css": "text/css", "js": "text/javascript", "json": "application/json"}
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -73,8 +74,10 @@ async def test_each_file_is_served_under_a_strict_policy(function: Function, pat
     headers, tag = response.headers, response.headers["etag"]
     assert dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";")) == POLICY
     assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
-    kind = "css" if path.endswith(".css") else "javascript" if path.endswith(".js") else "html"
-    assert (headers["content-type"], headers["cache-control"]) == (f"text/{kind}; charset=utf-8", "no-cache")
+    assert (headers["content-type"], headers["cache-control"]) == (
+        f"{KINDS[path[10:].rpartition('.')[2]]}; charset=utf-8",
+        "no-cache",
+    )
     for known in ([tag], [f'"other", W/{tag}'], ['"other"', tag]):
         again = await function.http.get(path, headers=[("If-None-Match", each) for each in known])
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
@@ -87,3 +90,13 @@ async def test_a_files_tag_follows_its_content(function: Function) -> None:
     assert len(tags) == len(FILES)
     slip = await function.http.get("/dashboard/")
     assert (slip.status_code, slip.headers["location"]) == (308, "../dashboard")
+
+
+async def test_the_page_learns_project_and_environment() -> None:
+    url = "https://abcdefghijklmnopqrst.supabase.co"
+    for settings, expected in (
+        ({"SUPABASE_URL": url, "ENVIRONMENT_NAME": "production"}, ("abcdefghijklmnopqrst", "production")),
+        ({"SUPABASE_URL": "https://db.example.com:8443/x"}, ("db.example.com:8443", None)),
+    ):
+        answer = (await Function(**settings).http.get("/dashboard/settings.json")).json()
+        assert answer == dict(zip(("project", "environment"), expected)) | {"auth_url": None, "publishable_key": None}
