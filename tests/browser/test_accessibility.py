@@ -17,7 +17,7 @@ from tests.emulator.staging import ROOT
 from tests.integration.scheduled_runs.harness import Harness
 
 SCREENSHOT = ROOT / "docs" / "dashboard.png"
-PHONE = (360, 740)
+PHONE = (390, 844)
 LAPTOP = (1280, 860)
 
 

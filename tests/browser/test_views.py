@@ -88,7 +88,7 @@ async def test_failure_leads_to_its_cause_and_to_the_mentor(
     await expect(operator.text(markup).first).to_be_visible()
     assert await operator.page.locator("main img, main script").count() == 0
     cause = operator.page.locator(".cause-list > li")
-    await expect(cause).to_contain_text("The engine answers 422 about them and answers about others.")
+    await expect(cause).to_contain_text("The engine answered 422, while it answered about other mentors.")
     await expect(cause.get_by_role("link")).to_have_count(10)
     await harness.execute(
         b"update public.scheduler_invocation_batches set failure_counts = '{\"engine_http_422\": 5}' where failed = 12"
@@ -184,7 +184,7 @@ async def test_missing_run_and_foreign_answer_are_named_as_such(operator: Operat
     await expect(operator.heading("There is no such run")).to_be_visible()
     await expect(operator.page.get_by_role("alert").filter(has_text="not_found")).to_be_visible()
     await operator.page.route(RUNS, bad_gateway)
-    await operator.page.get_by_role("link", name="One mentor").click()
+    await operator.page.get_by_role("link", name="Mentor history").click()
     await operator.page.get_by_label("User id").fill(UNKNOWN)
     await operator.button("Show history").click()
     alert = operator.page.get_by_role("alert").filter(has_text="http_502")

@@ -102,7 +102,7 @@ async function call(method, url, options = {}) {
 }
 
 /** A response that is well; raises a Problem, or what aborted it. */
-async function request(method, url, { body, headers = {}, signal, caller = signal, as }) {
+async function request(method, url, { body, headers = {}, signal, caller = signal, as } = {}) {
   const sent = { Authorization: `Bearer ${as ?? (await bearer())}`, ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let response;

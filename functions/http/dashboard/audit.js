@@ -19,6 +19,7 @@ const ACTIONS = {
 };
 const FILTERS = ["actor", "action", "invocation_id"];
 const PAGE_SIZE = 50;
+const MOMENT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/;
 
 /** Where the entries are that match. */
 export function auditAddress(filters = {}) {
@@ -34,7 +35,7 @@ export function auditView(context, parameters) {
     full: PAGE_SIZE,
     waiting: "Reading what was done…",
     render: (entries, more) => h("section", { class: "card", "aria-label": "Entries" },
-      entries.length ? table("Entries", ["When", "Who", "What", "Before and after"].map((title) => ({ title })), entries.map(row), { class: "cards titled" }) : h("p", { class: "empty" }, "No entry fits."),
+      entries.length ? table("Entries", ["When", "Who", "What", "Before and after"].map((title) => ({ title })), entries.map(row)) : h("p", { class: "empty" }, "No entry fits."),
       more),
   });
   const element = h("div", { class: "page" }, h("div", { class: "heading" }, h("h1", { tabindex: -1 }, "Who did it")), filters(context, query), list.parts);
@@ -74,5 +75,6 @@ function changes(before, after) {
 
 function valueText(value) {
   if (value === null || value === undefined) return h("span", { class: "muted" }, "none");
-  return typeof value === "string" ? value : JSON.stringify(value);
+  if (typeof value !== "string") return JSON.stringify(value);
+  return MOMENT.test(value) ? time(value, "exact") : value;
 }

@@ -92,9 +92,9 @@ function band({ schedule, problem }, page) {
 
 function zoneField(schedule, rezone) {
   const chosen = localStorage.getItem(ZONE) ?? "browser";
-  const zones = [["browser", BROWSER_ZONE, "this browser"], ...(schedule ? [["schedule", schedule.evaluation_timezone, "the schedule"]] : []), ["UTC", "UTC", ""]];
+  const zones = [["browser", BROWSER_ZONE, "This browser"], ...(schedule ? [["schedule", schedule.evaluation_timezone, "The schedule"]] : []), ["UTC", "UTC", "Universal"]];
   return h("select", { "aria-label": "Time zone of all times", "data-key": "zone", onchange: (event) => rezone(event.target.value) },
-    zones.map(([value, name, whose]) => h("option", { value, selected: value === chosen }, whose ? `${name} (${whose})` : name)));
+    zones.map(([value, name, whose]) => h("optgroup", { label: whose }, h("option", { value, selected: value === chosen }, name))));
 }
 
 function pauseNotice({ paused_at: at, paused_by: by, until, reason }, page) {

@@ -92,7 +92,7 @@ function verdict(context, { slot, detail, retry, next, isPaused, first }, refres
   const following = h("p", { class: "next" }, isPaused ? "The schedule is paused: no slot opens." : ["The next slot is ", time(next, "slot"), "."]);
   if (!slot) {
     return h("section", { class: "card verdict tone-off", "aria-label": "The latest run" }, h("div", { class: "verdict-sign" }, sign("pending")),
-      h("div", { class: "verdict-text" }, h("h2", {}, "No scheduled run yet"), first && steps(first, next), following));
+      h("div", { class: "verdict-text" }, h("h2", {}, "No scheduled run yet"), first && steps(first), following));
   }
   const { run } = slot;
   const status = run ? run.status : "missed";

@@ -1,6 +1,6 @@
 // The stored results of one run: by outcome, cause and scenario type, and all that match as a file.
 
-import { exportResults, listResults } from "./api.js";
+import { exportResults, getRun, listResults } from "./api.js";
 import { h, table } from "./dom.js";
 import { pagedList } from "./paged.js";
 import { problemText } from "./problem.js";
@@ -18,8 +18,9 @@ export function resultsAddress(id, filters = {}) {
 /** @param {URLSearchParams} parameters the filters: outcome, code, scenario_type. */
 export function resultsView(context, id, parameters) {
   const query = Object.fromEntries(["outcome", "code", "scenario_type"].map((name) => [name, parameters.get(name)]));
+  const known = { code: h("datalist", { id: "known-codes" }), scenario_type: h("datalist", { id: "known-types" }) };
   const trouble = h("div", { role: "alert", class: "error-place" });
-  const said = h("p", { class: "small", role: "status" });
+  const said = h("div", { class: "small", role: "status" });
   const exporting = h("button", { type: "button", onclick: save }, "Export all that match (CSV)");
   const list = pagedList(context, {
     read: (page, options) => listResults(id, { ...query, ...page, limit: PAGE_SIZE }, options),
@@ -38,17 +39,24 @@ export function resultsView(context, id, parameters) {
     h("div", { class: "heading" }, h("h1", { tabindex: -1 }, "Results of the run"), h("div", { class: "buttons" }, exporting)),
     trouble,
     said,
-    filters(context, id, query),
+    filters(context, id, query, known),
     list.parts,
   );
 
+  /** Proposes what the run has; without an answer the fields are filled in by hand. */
+  async function propose() {
+    const run = await getRun(id).catch(() => null);
+    if (!run) return;
+    known.code.replaceChildren(...run.failures.map((cause) => h("option", { value: cause.code })));
+    known.scenario_type.replaceChildren(...Object.keys(run.scenarios).map((type) => h("option", { value: type })));
+  }
+
   async function save() {
-    const stop = new AbortController();
     trouble.replaceChildren();
     exporting.disabled = true;
     try {
       const target = await fileFor(`evaluations-${id}.csv`);
-      const response = await exportResults(id, query, { signal: stop.signal });
+      const response = await exportResults(id, query);
       said.textContent = "Saving…";
       await target(response);
       said.textContent = "Saved.";
@@ -62,7 +70,7 @@ export function resultsView(context, id, parameters) {
     }
   }
 
-  return { element, title: "Results of the run", focus: "h1", start: list.start, stop: list.stop };
+  return { element, title: "Results of the run", focus: "h1", start: () => { list.start(); propose(); }, stop: list.stop };
 }
 
 /** How a response is saved: as it comes where the browser can, otherwise once it is whole. */
@@ -78,17 +86,17 @@ async function fileFor(name) {
   };
 }
 
-function filters(context, id, query) {
+function filters(context, id, query, known) {
   const chosen = (event) => {
     event.preventDefault();
     const given = [...new FormData(form)].map(([name, text]) => [name, text.trim()]).filter(([, text]) => text);
     context.go(resultsAddress(id, given));
   };
-  const text = (name, label, hint) => h("label", { class: "field" }, h("span", {}, label), h("input", { name, value: query[name], maxlength: 100, autocomplete: "off", spellcheck: "false", placeholder: hint }));
+  const text = (name, label) => h("label", { class: "field" }, h("span", {}, label), h("input", { name, value: query[name], list: known[name].id, maxlength: 100, autocomplete: "off", spellcheck: "false" }), known[name]);
   const form = h("form", { class: "filters card", "aria-label": "Filters", onchange: chosen, onsubmit: chosen },
     h("label", { class: "field" }, h("span", {}, "Outcome"), h("select", { name: "outcome" }, h("option", { value: "" }, "all stored"), STORED.map((outcome) => h("option", { value: outcome, selected: query.outcome === outcome }, outcomeWord(outcome))))),
-    text("code", "Code", "engine_timeout"),
-    text("scenario_type", "Scenario type", "milestone"),
+    text("code", "Code"),
+    text("scenario_type", "Scenario type"),
     Object.values(query).some(Boolean) && h("a", { class: "clear", href: resultsAddress(id) }, "Show all"));
   return form;
 }

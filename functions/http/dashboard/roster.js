@@ -80,7 +80,7 @@ export function rosterView(context, parameters) {
       h("h2", { id: "roster-title" }, "Who would be evaluated now"),
       summary,
       h("p", { class: "small" }, "By the view active_peer_mentors and the scenario types that are on, whatever their schedules."),
-      h("form", { class: "filters", "aria-label": "Filters" }, h("label", { class: "field" }, h("span", {}, "Show"), chosen))),
+      h("form", { class: "filters roster-filters", "aria-label": "Filters" }, h("label", { class: "field" }, h("span", {}, "Show"), chosen))),
     list.parts,
   );
 

@@ -2,7 +2,6 @@
 
 import { listMentors, listScenarios } from "./api.js";
 import { h } from "./dom.js";
-import { time } from "./times.js";
 import { counted, sign } from "./words.js";
 
 /** What is known of the first steps; a part that cannot be read is null. */
@@ -16,13 +15,16 @@ export async function stepsOf(signal) {
 }
 
 /** The steps, with what is done and what is missing. */
-export function steps({ hasMentors, typesOn }, next) {
-  const step = (isDone, ...text) => h("li", {}, h("span", { class: `badge tone-${isDone ? "good" : "warning"}` }, sign(isDone ? "success" : "partial"), isDone ? "done" : "to do"), h("span", {}, text));
+export function steps({ hasMentors, typesOn }) {
+  const step = (isDone, ...text) => {
+    const [tone, name, word] = { true: ["good", "success", "done"], false: ["warning", "partial", "to do"], null: ["off", "pending", "next"] }[isDone];
+    return h("li", {}, h("span", { class: `badge tone-${tone}` }, sign(name), word), h("span", {}, text));
+  };
   const link = (href, text) => h("a", { href }, text);
   return h("ol", { class: "steps", "aria-label": "What to do next" },
     step(hasMentors, hasMentors === false ? "The view active_peer_mentors has no mentor: adapt it. " : hasMentors ? "The view active_peer_mentors has mentors. " : "Whether the view active_peer_mentors can be read is not known. ", link("#/roster", "See the roster")),
-    step(typesOn > 0, typesOn === null ? "Which scenario types are on is not known. " : `${counted(typesOn, "scenario type")} on. `, link("#/scenarios", "See the scenarios")),
-    step(false, "Press Dry run: it evaluates without notifying, and shows whether the engine answers."),
-    step(false, "Press Send a test alert, above: a run that fails is reported the same way."),
-    step(false, "Wait for the first slot, ", time(next, "slot"), ", or press Run now."));
+    step(typesOn === null ? null : typesOn > 0, typesOn === null ? "Which scenario types are on is not known. " : `${counted(typesOn, "scenario type")} on. `, link("#/scenarios", "See the scenarios")),
+    step(null, "Press Dry run: it evaluates without notifying, and shows whether the engine answers."),
+    step(null, "Press Send a test alert, above: a run that fails is reported the same way."),
+    step(null, "Wait for the next slot, or press Run now."));
 }

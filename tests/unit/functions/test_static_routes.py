@@ -99,4 +99,4 @@ async def test_the_page_learns_project_and_environment() -> None:
         ({"SUPABASE_URL": "https://db.example.com:8443/x"}, ("db.example.com:8443", None)),
     ):
         answer = (await Function(**settings).http.get("/dashboard/settings.json")).json()
-        assert answer == dict(zip(("project", "environment"), expected)) | {"auth_url": None, "publishable_key": None}
+        assert answer == dict(zip(("project", "environment"), expected, strict=True)) | {"auth_url": None, "publishable_key": None}

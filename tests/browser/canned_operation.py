@@ -1,0 +1,119 @@
+"""Answers of the schedule, the audit, a test alert, retries and the project's Auth, and the state behind them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from playwright.async_api import Page, Route
+
+NEXT_SLOT = "2026-11-23T02:00:00Z"
+RUN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
+ENTRIES = [
+    {"actor": "berit", "action": "pause", "after": {"reason": "maintenance of the engine", "until": NEXT_SLOT}},
+    {"actor": "postgres", "action": "scenario_change", "scenario_type": "milestone", "before": {"enabled": None, "schedule": "0 6 * * 1"}, "after": {"enabled": False, "schedule": "0 6 * * 1"}},
+    {"actor": "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d11", "action": "retry", "invocation_id": RUN, "after": {"status": "pending"}},
+]
+
+
+class CannedOperation:
+    """A schedule that can be paused, an engine that is paused, three entries of the audit, and no webhook at first."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.schedule: dict[str, Any] = {
+            "evaluation_schedule": "0 2 * * *",
+            "evaluation_timezone": "America/New_York",
+            "next_slots": [NEXT_SLOT],
+            "pause": None,
+            "engine_pause": {"until": "2026-11-23T02:10:00Z", "outages": 3},
+        }
+        self.alert: dict[str, Any] = {"status": 409, "code": "no_webhook", "title": "Conflict", "detail": "set ALERT_WEBHOOK_URL"}
+
+    async def serve(self, page: Page) -> None:
+        await page.route("**/api/v1/schedule", self._schedule)
+        await page.route("**/api/v1/scheduler-audit**", self._audit)
+        await page.route("**/api/v1/test-alert", self._alert)
+
+    async def _schedule(self, route: Route) -> None:
+        if route.request.method == "PUT":
+            change = json.loads(route.request.post_data or "")
+            self.asked.append(change)
+            if change.get("until") == "2020-01-01T08:00:00.000Z":
+                problem = {"status": 422, "code": "invalid_field", "field": "until", "title": "Unprocessable Content"}
+                await _refuse(route, problem | {"detail": "until: expected a time to come"})
+                return
+            if change.pop("retry_engine", False):
+                self.schedule["engine_pause"] = None
+            elif change.pop("paused"):
+                self.schedule |= {"pause": {"paused_at": "2026-11-22T12:00:00Z", "paused_by": "berit"} | change, "next_slots": []}
+            else:
+                self.schedule |= {"pause": None, "next_slots": [NEXT_SLOT]}
+        await route.fulfill(json=self.schedule)
+
+    async def _audit(self, route: Route) -> None:
+        query = {name: value for name, (value,) in parse_qs(urlsplit(route.request.url).query).items()}
+        empty = dict.fromkeys(("invocation_id", "scenario_type", "before", "after"))
+        entries = [
+            empty | entry | {"id": 9 - number, "at": f"2026-11-22T1{9 - number}:00:00Z"}
+            for number, entry in enumerate(ENTRIES)
+            if all(entry.get(name) == query.get(name, entry.get(name)) for name in ("actor", "action", "invocation_id"))
+        ]
+        start = int(query.get("cursor", 0))
+        following = str(start + 2) if len(entries) > start + 2 else None
+        await route.fulfill(json={"data": entries[start : start + 2], "pagination": {"limit": 2, "next_cursor": following}})
+
+    async def _alert(self, route: Route) -> None:
+        if self.alert["status"] == 200:
+            await route.fulfill(json={"delivered": True})
+        else:
+            await _refuse(route, self.alert)
+
+
+class CannedAuth:
+    """The project's Auth: one user with a password, whose role and algorithm a test sets; tokens last `lifetime`.
+
+    The function takes each of its tokens for the admin token.
+    """
+
+    def __init__(self, url: str, admin_token: str) -> None:
+        self.role: str | None = "operator"
+        self.algorithm = "ES256"
+        self.lifetime = timedelta(hours=1)
+        self.grants: list[str] = []
+        self._url, self._admin_token = url, admin_token
+
+    async def serve(self, page: Page) -> None:
+        settings = {"auth_url": f"{self._url}/auth/v1", "publishable_key": "sb_publishable_canned", "project": "abcdefghijklmnopqrst", "environment": "production"}
+        await page.route("**/dashboard/settings.json", lambda route: route.fulfill(json=settings))
+        await page.route("**/auth/v1/**", self._grant)
+        await page.route("**/api/v1/**", self._as_admin)
+
+    async def _as_admin(self, route: Route) -> None:
+        authorization = {"authorization": f"Bearer {self._admin_token}"} if f".{len(self.grants)}" in str(route.request.headers.get("authorization")) else {}
+        await route.fallback(headers=route.request.headers | authorization)
+
+    async def _grant(self, route: Route) -> None:
+        assert route.request.headers["apikey"] == "sb_publishable_canned"
+        address, body = urlsplit(route.request.url), json.loads(route.request.post_data or "")
+        if address.path.endswith("/logout"):
+            self.grants.append("logout")
+            await route.fulfill(status=204)
+            return
+        (kind,) = parse_qs(address.query)["grant_type"]
+        if body.get("password", "right") != "right" or body.get("refresh_token", "refresh") != "refresh":
+            await route.fulfill(status=400, json={"error_code": "invalid_credentials", "msg": "Invalid login credentials"})
+            return
+        self.grants.append(kind)
+        claims = {"email": "berit@example.org", "app_metadata": {"scheduler_role": self.role} if self.role else {}}
+        parts = ({"alg": self.algorithm}, claims)
+        token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+        seconds = int(self.lifetime.total_seconds())
+        await route.fulfill(json={"access_token": f"{token}.{len(self.grants)}", "refresh_token": "refresh", "expires_in": seconds})
+
+
+async def _refuse(route: Route, problem: dict[str, Any]) -> None:
+    await route.fulfill(status=problem["status"], json=problem, content_type="application/problem+json")
