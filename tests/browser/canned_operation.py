@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,10 +12,10 @@ from playwright.async_api import Page, Route
 
 NEXT_SLOT = "2026-11-23T02:00:00Z"
 RUN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
-ENTRIES = [
-    {"actor": "berit", "action": "pause", "after": {"reason": "maintenance of the engine", "until": NEXT_SLOT}},
-    {"actor": "postgres", "action": "scenario_change", "scenario_type": "milestone", "before": {"enabled": None, "schedule": "0 6 * * 1"}, "after": {"enabled": False, "schedule": "0 6 * * 1"}},
-    {"actor": "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d11", "action": "retry", "invocation_id": RUN, "after": {"status": "pending"}},
+ENTRIES: list[dict[str, Any]] = [
+    {"actor": "berit", "action": "pause", "after": {"reason": "a release", "until": NEXT_SLOT}},
+    {"actor": "postgres", "action": "scenario_change", "scenario_type": "milestone", "after": {"enabled": False}},
+    {"actor": RUN, "action": "retry", "invocation_id": RUN, "after": {"status": "pending"}},
 ]
 
 
@@ -31,7 +31,12 @@ class CannedOperation:
             "pause": None,
             "engine_pause": {"until": "2026-11-23T02:10:00Z", "outages": 3},
         }
-        self.alert: dict[str, Any] = {"status": 409, "code": "no_webhook", "title": "Conflict", "detail": "set ALERT_WEBHOOK_URL"}
+        self.alert: dict[str, Any] = {
+            "status": 409,
+            "code": "no_webhook",
+            "title": "Conflict",
+            "detail": "set ALERT_WEBHOOK_URL",
+        }
 
     async def serve(self, page: Page) -> None:
         await page.route("**/api/v1/schedule", self._schedule)
@@ -41,7 +46,7 @@ class CannedOperation:
     async def _schedule(self, route: Route) -> None:
         if route.request.method == "PUT":
             change = json.loads(route.request.post_data or "")
-            self.asked.append(change)
+            self.asked.append(dict(change))
             if change.get("until") == "2020-01-01T08:00:00.000Z":
                 problem = {"status": 422, "code": "invalid_field", "field": "until", "title": "Unprocessable Content"}
                 await _refuse(route, problem | {"detail": "until: expected a time to come"})
@@ -49,7 +54,10 @@ class CannedOperation:
             if change.pop("retry_engine", False):
                 self.schedule["engine_pause"] = None
             elif change.pop("paused"):
-                self.schedule |= {"pause": {"paused_at": "2026-11-22T12:00:00Z", "paused_by": "berit"} | change, "next_slots": []}
+                self.schedule |= {
+                    "pause": {"paused_at": "2026-11-22T12:00:00Z", "paused_by": "berit"} | change,
+                    "next_slots": [],
+                }
             else:
                 self.schedule |= {"pause": None, "next_slots": [NEXT_SLOT]}
         await route.fulfill(json=self.schedule)
@@ -64,7 +72,9 @@ class CannedOperation:
         ]
         start = int(query.get("cursor", 0))
         following = str(start + 2) if len(entries) > start + 2 else None
-        await route.fulfill(json={"data": entries[start : start + 2], "pagination": {"limit": 2, "next_cursor": following}})
+        await route.fulfill(
+            json={"data": entries[start : start + 2], "pagination": {"limit": 2, "next_cursor": following}}
+        )
 
     async def _alert(self, route: Route) -> None:
         if self.alert["status"] == 200:
@@ -87,13 +97,22 @@ class CannedAuth:
         self._url, self._admin_token = url, admin_token
 
     async def serve(self, page: Page) -> None:
-        settings = {"auth_url": f"{self._url}/auth/v1", "publishable_key": "sb_publishable_canned", "project": "abcdefghijklmnopqrst", "environment": "production"}
+        settings = {
+            "auth_url": f"{self._url}/auth/v1",
+            "publishable_key": "sb_publishable_canned",
+            "project": "abcdefghijklmnopqrst",
+            "environment": "production",
+        }
         await page.route("**/dashboard/settings.json", lambda route: route.fulfill(json=settings))
         await page.route("**/auth/v1/**", self._grant)
         await page.route("**/api/v1/**", self._as_admin)
 
     async def _as_admin(self, route: Route) -> None:
-        authorization = {"authorization": f"Bearer {self._admin_token}"} if f".{len(self.grants)}" in str(route.request.headers.get("authorization")) else {}
+        authorization = (
+            {"authorization": f"Bearer {self._admin_token}"}
+            if f".{len(self.grants)}" in str(route.request.headers.get("authorization"))
+            else {}
+        )
         await route.fallback(headers=route.request.headers | authorization)
 
     async def _grant(self, route: Route) -> None:
@@ -105,14 +124,32 @@ class CannedAuth:
             return
         (kind,) = parse_qs(address.query)["grant_type"]
         if body.get("password", "right") != "right" or body.get("refresh_token", "refresh") != "refresh":
-            await route.fulfill(status=400, json={"error_code": "invalid_credentials", "msg": "Invalid login credentials"})
+            await route.fulfill(
+                status=400, json={"error_code": "invalid_credentials", "msg": "Invalid login credentials"}
+            )
             return
         self.grants.append(kind)
         claims = {"email": "berit@example.org", "app_metadata": {"scheduler_role": self.role} if self.role else {}}
         parts = ({"alg": self.algorithm}, claims)
         token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
         seconds = int(self.lifetime.total_seconds())
-        await route.fulfill(json={"access_token": f"{token}.{len(self.grants)}", "refresh_token": "refresh", "expires_in": seconds})
+        await route.fulfill(
+            json={"access_token": f"{token}.{len(self.grants)}", "refresh_token": "refresh", "expires_in": seconds}
+        )
+
+
+async def serve_retry(page: Page, run: str, mentors: int | None) -> None:
+    """Adds to the answers about this run that a retry would read it, and how many mentors it left."""
+
+    async def add(route: Route) -> None:
+        if route.request.method != "GET":
+            await route.continue_()
+            return
+        response = await route.fetch()
+        retry = {"invocation_id": run, "mentors": mentors}
+        await route.fulfill(response=response, json=await response.json() | {"retry": retry})
+
+    await page.route(f"**/api/v1/scheduler-invocations/{run}", add)
 
 
 async def _refuse(route: Route, problem: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ function band({ schedule, problem }, page) {
         settings.project && fact("Project", settings.project),
         settings.environment && fact("Environment", settings.environment),
         schedule && fact("Schedule", h("code", {}, schedule.evaluation_schedule), ` ${schedule.evaluation_timezone}`),
-        schedule && fact("Next slot", schedule.next_slots.length ? time(schedule.next_slots[0]) : "none while it is paused"),
+        schedule && fact("Next slot", schedule.next_slots.length ? time(schedule.next_slots[0]) : "none: paused"),
         fact("Times in", zoneField(schedule, page.rezone))),
       h("div", { class: "buttons" }, actionButton("Send a test alert", "quiet small-button", () => ask(page.context, testAlert(page))), schedule && !schedule.pause && pauseButton(page, "Pause", null))),
     problem && h("p", { class: "small" }, `The schedule could not be read: ${problem}`),
@@ -113,7 +113,7 @@ function pauseNotice({ paused_at: at, paused_by: by, until, reason }, page) {
 
 function engineNotice({ until, outages }, page) {
   return h("div", { class: "notice tone-warning" }, sign("late"),
-    h("p", { class: "notice-text" }, h("strong", {}, "The engine is unavailable"), `: no call before `, time(until, "exact"), ` (${counted(outages, "outage")} in a row).`),
+    h("p", { class: "notice-text" }, h("strong", {}, "The engine is not called"), " before ", time(until, "exact"), `: ${counted(outages, "outage")} in a row.`),
     h("div", { class: "buttons" }, actionButton("Try the engine now", "", () => ask(page.context, {
       title: "Try the engine now?",
       explanation: ["Ends the wait and requests a slice. If the engine is still unavailable, the wait begins anew."],

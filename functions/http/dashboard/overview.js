@@ -55,8 +55,7 @@ export function overview(context, parameters) {
       slot,
       detail: await detailOf(slot?.run, signal),
       retry: slot?.run ? (retriesOf(slot.run, retries.data)[0] ?? null) : null,
-      next: scheduled.slots.next,
-      isPaused: Boolean(context.schedule()?.pause),
+      next: context.schedule() ? (context.schedule().next_slots[0] ?? null) : scheduled.slots.next,
       first: page.data.length || slot || query ? null : await stepsOf(signal),
     });
     regions.strip.show(slots.slice(-SLOTS_IN_STRIP));
@@ -88,8 +87,8 @@ async function detailOf(run, signal) {
   }
 }
 
-function verdict(context, { slot, detail, retry, next, isPaused, first }, refresh) {
-  const following = h("p", { class: "next" }, isPaused ? "The schedule is paused: no slot opens." : ["The next slot is ", time(next, "slot"), "."]);
+function verdict(context, { slot, detail, retry, next, first }, refresh) {
+  const following = h("p", { class: "next" }, next ? ["The next slot is ", time(next, "slot"), "."] : "The schedule is paused: no slot opens until it is resumed.");
   if (!slot) {
     return h("section", { class: "card verdict tone-off", "aria-label": "The latest run" }, h("div", { class: "verdict-sign" }, sign("pending")),
       h("div", { class: "verdict-text" }, h("h2", {}, "No scheduled run yet"), first && steps(first), following));
@@ -110,7 +109,7 @@ function verdict(context, { slot, detail, retry, next, isPaused, first }, refres
       h("div", { class: "buttons" },
         run && h("a", { class: "button", href: `#/runs/${run.id}`, "data-key": "look" }, "Look into it"),
         run && isOpen(run) && cancelButton(context, run, refresh),
-        run && !(retry && isOpen(retry)) && retryButton(context, { ...run, retry: detail.retry })),
+        run && retryButton(context, { ...run, retry: detail.retry })),
       following,
     ),
   );

@@ -53,6 +53,7 @@ export function resultsView(context, id, parameters) {
 
   async function save() {
     trouble.replaceChildren();
+    said.replaceChildren();
     exporting.disabled = true;
     try {
       const target = await fileFor(`evaluations-${id}.csv`);

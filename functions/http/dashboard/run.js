@@ -97,7 +97,7 @@ function heading(context, run, retries, refresh) {
       h("div", {},
         h("h1", { tabindex: -1, "data-key": "title" }, { schedule: "Scheduled run of ", manual: "Manual run of ", retry: "Retry of " }[run.trigger], time(run.trigger === "schedule" ? run.scheduled_for : run.invoked_at)),
         h("p", { class: "badges" }, statusBadge(run.status), lateBadge(run), run.dry_run && h("span", { class: "badge tone-off" }, "dry run: no notifications"))),
-      h("div", { class: "buttons" }, noteButton(context, run, refresh), open && cancelButton(context, run, refresh), !retries.some(isOpen) && retryButton(context, run)),
+      h("div", { class: "buttons" }, noteButton(context, run, refresh), open && cancelButton(context, run, refresh), retryButton(context, run)),
     ),
     run.error_code && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error_code), " ", reasonText(run.error_code), run.error_message && [" ", run.error_message])),
     retries.length > 0 && h("p", { class: "notice tone-off" }, sign("skipped"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.invoked_at)), " ", statusBadge(retry.status)]))),
