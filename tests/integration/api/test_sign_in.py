@@ -17,12 +17,12 @@ PAGE = {"Origin": "https://function.example.org"}
 
 
 class AuthClient:
-    """Calls Auth with what the page is told."""
+    """Calls Auth with what the page reads in `config.json`."""
 
-    def __init__(self, http: httpx.AsyncClient, project: Project, told: dict[str, str]) -> None:
+    def __init__(self, http: httpx.AsyncClient, project: Project, given: dict[str, str]) -> None:
         self._http = http
         self._project = project
-        self._url, self._apikey = told["auth_url"], {"apikey": told["publishable_key"]}
+        self._url, self._apikey = given["auth_url"], {"apikey": given["publishable_key"]}
 
     async def post(self, path: str, body: object = None, **headers: str) -> httpx.Response:
         answer = await self._http.post(f"{self._url}/{path}", json=body, headers=PAGE | self._apikey | headers)
@@ -61,9 +61,9 @@ async def test_users_do_what_their_role_allows(harness: Harness) -> None:
     await project.start_auth()
     await harness.add_mentors(3)
     caller = await a_caller(harness)
-    told = (await caller.call("GET", "/dashboard/config.json", token="")).json()["sign_in"]
-    assert told == {"auth_url": f"{project.supabase_url}/auth/v1", "publishable_key": project.publishable_key}
-    auth = AuthClient(http, project, told)
+    given = (await caller.call("GET", "/dashboard/config.json", token="")).json()["sign_in"]
+    assert given == {"auth_url": f"{project.supabase_url}/auth/v1", "publishable_key": project.publishable_key}
+    auth = AuthClient(http, project, given)
     operator, viewer, mentor = [await auth.sign_in(user) for user in (OPERATOR, VIEWER, MENTOR)]
 
     answer = await caller.call("POST", PATH, token=operator["access_token"], json={"dry_run": True})
@@ -106,8 +106,8 @@ async def test_users_do_what_their_role_allows(harness: Harness) -> None:
 
 async def test_auth_refuses_as_supabase_does(project: Project, http: httpx.AsyncClient) -> None:
     await project.start_auth()
-    told = {"auth_url": project.auth_url, "publishable_key": project.publishable_key}
-    auth = AuthClient(http, project, told)
+    given = {"auth_url": project.auth_url, "publishable_key": project.publishable_key}
+    auth = AuthClient(http, project, given)
     preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "apikey,content-type"}
     allowed = await http.request("OPTIONS", f"{project.auth_url}/token", headers=PAGE | preflight)
     assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "*")
