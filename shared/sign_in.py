@@ -102,10 +102,8 @@ class SigningKeys:
         try:
             keys = {}
             for entry in orjson.loads(answer.content)["keys"]:
-                with suppress(jwt.PyJWTError):  # of a kind that is not known here
-                    key = jwt.PyJWK(entry)
-                    if key.algorithm_name in ALGORITHMS and key.key_id:
-                        keys[key.key_id] = key
+                with suppress(jwt.PyJWTError, KeyError):  # one of another kind, or that no token can name
+                    keys[entry["kid"]] = jwt.PyJWK(entry)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise HttpError("expected a JSON Web Key Set, found something else") from None
         return keys

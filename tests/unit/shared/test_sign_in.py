@@ -151,7 +151,7 @@ async def test_keys_are_fetched_anew_at_a_bounded_rate(auth: Auth, sign_in: Sign
 
 BROKEN = {
     "503": UNAVAILABLE,
-    "redirect": answer(b"", b"Location: /elsewhere", status=b"302 Found"),
+    "redirect": answer(jwks("later"), b"Location: /elsewhere", status=b"302 Found"),
     "a page": answer(b"<html>"),
     "no set": answer(b'{"keys": 1}'),
     "no key": answer(b'{"keys": ["ec"]}'),
