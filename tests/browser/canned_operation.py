@@ -1,10 +1,8 @@
-"""Answers of the schedule, the audit, a test alert, retries and the project's Auth, and the state behind them."""
+"""Answers of the schedule, the audit, a test alert and retries, and the state behind them."""
 
 from __future__ import annotations
 
-import base64
 import json
-from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -81,61 +79,6 @@ class CannedOperation:
             await route.fulfill(json={"delivered": True})
         else:
             await _refuse(route, self.alert)
-
-
-class CannedAuth:
-    """The project's Auth: one user with a password, whose role and algorithm a test sets; tokens last `lifetime`.
-
-    The function takes each of its tokens for the admin token.
-    """
-
-    def __init__(self, url: str, admin_token: str) -> None:
-        self.role: str | None = "operator"
-        self.algorithm = "ES256"
-        self.lifetime = timedelta(hours=1)
-        self.grants: list[str] = []
-        self._url, self._admin_token = url, admin_token
-
-    async def serve(self, page: Page) -> None:
-        settings = {
-            "auth_url": f"{self._url}/auth/v1",
-            "publishable_key": "sb_publishable_canned",
-            "project": "abcdefghijklmnopqrst",
-            "environment": "production",
-        }
-        await page.route("**/dashboard/settings.json", lambda route: route.fulfill(json=settings))
-        await page.route("**/auth/v1/**", self._grant)
-        await page.route("**/api/v1/**", self._as_admin)
-
-    async def _as_admin(self, route: Route) -> None:
-        authorization = (
-            {"authorization": f"Bearer {self._admin_token}"}
-            if f".{len(self.grants)}" in str(route.request.headers.get("authorization"))
-            else {}
-        )
-        await route.fallback(headers=route.request.headers | authorization)
-
-    async def _grant(self, route: Route) -> None:
-        assert route.request.headers["apikey"] == "sb_publishable_canned"
-        address, body = urlsplit(route.request.url), json.loads(route.request.post_data or "")
-        if address.path.endswith("/logout"):
-            self.grants.append("logout")
-            await route.fulfill(status=204)
-            return
-        (kind,) = parse_qs(address.query)["grant_type"]
-        if body.get("password", "right") != "right" or body.get("refresh_token", "refresh") != "refresh":
-            await route.fulfill(
-                status=400, json={"error_code": "invalid_credentials", "msg": "Invalid login credentials"}
-            )
-            return
-        self.grants.append(kind)
-        claims = {"email": "berit@example.org", "app_metadata": {"scheduler_role": self.role} if self.role else {}}
-        parts = ({"alg": self.algorithm}, claims)
-        token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
-        seconds = int(self.lifetime.total_seconds())
-        await route.fulfill(
-            json={"access_token": f"{token}.{len(self.grants)}", "refresh_token": "refresh", "expires_in": seconds}
-        )
 
 
 async def serve_retry(page: Page, run: str, mentors: int | None) -> None:

@@ -33,7 +33,8 @@ insert into public.scheduler_invocations (
 select scheduler.slot_key(scheduled_for - ago), trigger, triggered_by, status, scheduled_for - ago, invoked_at - ago,
        started_at - ago, finished_at - ago, expires_at - ago, config, scheduler.slot_key(scheduled_for - ago),
        engine_scope_since - ago, true, true
-  from public.scheduler_invocations, generate_series(%(first)s::int, %(last)s::int) as days, make_interval(days => days) as ago
+  from public.scheduler_invocations, generate_series(%(first)s::int, %(last)s::int) as days,
+       make_interval(days => days) as ago
  where id = %(run)s
 """
 INSERT_BATCH = b"""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import base64
+from urllib.parse import urlsplit
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
-from tests.browser.canned_operation import CannedAuth, CannedOperation
+from tests.browser.canned_operation import CannedOperation
 from tests.browser.history import History, Past
 from tests.browser.operator_page import OperatorPage
 from tests.integration.scheduled_runs.harness import Harness
@@ -54,45 +55,53 @@ async def test_refused_token_is_replaced_at_the_same_place(operator: OperatorPag
     assert operator.page.url.endswith(PLACE)
 
 
-async def test_users_sign_in_with_their_role(harness: Harness, history: History, operator: OperatorPage) -> None:
-    async def sign_in(password: str) -> None:
-        await page.get_by_label("E-mail").fill("berit@example.org")
+async def test_users_sign_in_and_viewers_see_no_buttons(
+    harness: Harness, history: History, operator: OperatorPage
+) -> None:
+    async def sign_in(name: str, password: str) -> None:
+        await page.get_by_label("E-mail").fill(f"{name}@example.org")
         await page.get_by_label("Password").fill(password)
         await page.get_by_role("button", name="Sign in").click()
 
-    page = operator.page
+    async def sign_with_legacy_secret(route: Route) -> None:
+        response = await route.fetch()
+        answer = await response.json()
+        header = base64.urlsafe_b64encode(b'{"alg": "HS256"}').decode()
+        token = f"{header}.{answer['access_token'].partition('.')[2]}"
+        await route.fulfill(response=response, json=answer | {"access_token": token})
+
+    page, passwords = operator.page, harness.project.sign_in.passwords
     (run,) = await history.add(Past(0, "partial", {"engine_timeout": 1}))
-    auth, canned = CannedAuth(operator.function.url, harness.project.admin_token), CannedOperation()
-    await canned.serve(page)
-    await auth.serve(page)
+    await harness.project.start_auth()
+    operator.function = await harness.start_function({"ENVIRONMENT_NAME": "staging"})
+    operator.called.append(harness.project.auth_url)
+    await CannedOperation().serve(page)
     await operator.open(token="")
-    for algorithm, role, password, reason in (
-        ("ES256", "operator", "wrong", "E-mail or password is wrong."),
-        ("HS256", "operator", "right", "signs its users' tokens with the legacy JWT secret (HS256)"),
-        ("ES256", None, "right", "This user has no role here."),
+    for name, password, reason in (
+        ("viewer", "wrong", "E-mail or password is wrong."),
+        ("mentor", passwords["mentor"], "This user has no role here."),
     ):
-        auth.algorithm, auth.role = algorithm, role
-        await sign_in(password)
-        await expect(page.get_by_role("alert").filter(has_text=reason)).to_be_visible()
-        assert await page.evaluate("sessionStorage.length") == 0
-    auth.role, auth.lifetime = "viewer", timedelta(seconds=61)
+        await sign_in(name, password)
+        await expect(page.get_by_role("alert")).to_contain_text(reason)
+    await page.route("**/auth/v1/token**", sign_with_legacy_secret)
+    await sign_in("viewer", passwords["viewer"])
+    await expect(page.get_by_role("alert")).to_contain_text("the legacy JWT secret (HS256)")
+    assert await page.evaluate("sessionStorage.length") == 0
+    await page.unroute("**/auth/v1/token**")
     await page.clock.install()
-    await sign_in("right")
-    for shown in ("abcdefghijklmnopqrst", "production", "berit@example.org"):
+    await sign_in("viewer", passwords["viewer"])
+    for shown in (urlsplit(harness.project.auth_url).netloc, "staging", "viewer@example.org"):
         await expect(operator.text(shown)).to_be_visible()
     await expect(operator.runs()).to_have_count(1)
-    # of a viewer's page every button reads: none changes anything
-    for place, reads in (("", []), (f"#/runs/{run}", []), ("#/scenarios", [])):
+    for place in ("", f"#/runs/{run}", "#/scenarios"):
         await operator.open(place, token="")
         await expect(page.locator(".loading")).to_have_count(0)
-        assert await page.get_by_role("button").all_inner_texts() == ["Sign out", *reads]
-    auth.grants.clear()
-    await page.clock.run_for(40_000)
-    await expect(operator.heading("Scenarios")).to_be_visible()
-    assert set(auth.grants) == {"refresh_token"}
-    await page.get_by_role("button", name="Sign out").click()
-    await expect(operator.text("You are signed out.")).to_be_visible()
-    assert (auth.grants[-1], await page.evaluate("sessionStorage.length")) == ("logout", 0)
-    await page.get_by_role("button", name="Use an admin token").click()
-    await operator.sign_in(harness.project.admin_token)
+        assert await page.get_by_role("button").all_inner_texts() == ["Sign out"]
+    async with page.expect_request("**/auth/v1/token?grant_type=refresh_token"):
+        await page.clock.fast_forward(3_550_000)
+    await expect(operator.heading("Scenarios").first).to_be_visible()
+    async with page.expect_request("**/auth/v1/logout*"):
+        await page.get_by_role("button", name="Sign out").click()
+    assert await page.evaluate("sessionStorage.length") == 0
+    await sign_in("operator", passwords["operator"])
     await expect(operator.button("Run now")).to_be_visible()

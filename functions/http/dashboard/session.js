@@ -10,12 +10,12 @@ const TIMEOUT_MS = 15_000;
 
 let refreshing;
 
-/** What the page has to know before anyone is signed in; all null where the function does not say. */
-export const settings = { auth_url: null, publishable_key: null, project: null, environment: null };
+/** Which project this is and where its users sign in, if they can; all null where the function does not say. */
+export const settings = { sign_in: null, project: null, environment: null };
 
 export async function readSettings() {
   try {
-    const response = await fetch(new URL("settings.json", import.meta.url), { credentials: "omit", signal: AbortSignal.timeout(TIMEOUT_MS) });
+    const response = await fetch(new URL("config.json", import.meta.url), { credentials: "omit", signal: AbortSignal.timeout(TIMEOUT_MS) });
     if (response.ok) Object.assign(settings, await response.json());
   } catch {
     // away: an admin token does without them
@@ -69,7 +69,7 @@ export function signInWith(email, password) {
 export function signOut() {
   const held = session();
   forget();
-  if (held && settings.auth_url) request("logout?scope=local", {}, held.access_token).catch(() => {});
+  if (held && settings.sign_in) request("logout?scope=local", {}, held.access_token).catch(() => {});
 }
 
 /** The token to send, a fresh one where it is about to end; raises a Problem. */
@@ -102,9 +102,9 @@ async function grant(type, body) {
 async function request(path, body, accessToken) {
   let response;
   try {
-    response = await fetch(`${settings.auth_url}/${path}`, {
+    response = await fetch(`${settings.sign_in.auth_url}/${path}`, {
       method: "POST",
-      headers: { apikey: settings.publishable_key, "Content-Type": "application/json", ...(accessToken && { Authorization: `Bearer ${accessToken}` }) },
+      headers: { apikey: settings.sign_in.publishable_key, "Content-Type": "application/json", ...(accessToken && { Authorization: `Bearer ${accessToken}` }) },
       body: JSON.stringify(body),
       signal: AbortSignal.timeout(TIMEOUT_MS),
       cache: "no-store",

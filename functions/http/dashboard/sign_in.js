@@ -15,7 +15,7 @@ export function signInForm(message, done) {
   const button = h("button", { type: "submit", class: "primary" }, "Sign in");
   const fields = h("div", { class: "fields" });
   const other = h("button", { type: "button", class: "link", onclick: () => show(!isByToken) });
-  const canSignIn = settings.auth_url !== null && settings.publishable_key !== null;
+  const canSignIn = settings.sign_in !== null;
   let isByToken = !canSignIn;
 
   function show(byToken) {
@@ -89,7 +89,7 @@ async function check(token, unknown, isUser = false) {
     await listRuns({ limit: 1 }, { as: token });
   } catch (error) {
     // An answer that the database is away means that the token was accepted.
-    if (error instanceof Problem && [500, 503].includes(error.status) && !error.code.startsWith("http_")) return;
+    if (error instanceof Problem && [500, 503].includes(error.status) && !/^http_|^sign_in_/.test(error.code)) return;
     throw error.isOfToken ? new Error(refusalText(error, unknown, isUser)) : error;
   }
 }

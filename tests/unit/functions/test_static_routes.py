@@ -12,6 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from functions.http.dashboard import PATHS
 from functions.http.middleware import OPEN_PATHS
+from shared.sign_in import SignIn
 from shared.version import VERSION
 from tests.unit.functions.http_function import Function
 
@@ -65,7 +66,6 @@ FILES = sorted(PATHS - {"/dashboard/"})
 SELF, NONE = "'self'", "'none'"
 POLICY = dict.fromkeys(("script-src", "style-src", "connect-src"), SELF) | {"img-src": "'self' data:"}
 POLICY |= dict.fromkeys(("default-src", "frame-ancestors", "base-uri", "form-action"), NONE)
-KINDS = {"": "text/html", "css": "text/css", "js": "text/javascript", "json": "application/json"}
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -74,10 +74,9 @@ async def test_each_file_is_served_under_a_strict_policy(function: Function, pat
     headers, tag = response.headers, response.headers["etag"]
     assert dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";")) == POLICY
     assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
-    assert (headers["content-type"], headers["cache-control"]) == (
-        f"{KINDS[path[10:].rpartition('.')[2]]}; charset=utf-8",
-        "no-cache",
-    )
+    kinds = {"css": "text/css", "js": "text/javascript", "json": "application/json"}
+    kind = kinds.get(path.rpartition(".")[2], "text/html")
+    assert (headers["content-type"], headers["cache-control"]) == (f"{kind}; charset=utf-8", "no-cache")
     for known in ([tag], [f'"other", W/{tag}'], ['"other"', tag]):
         again = await function.http.get(path, headers=[("If-None-Match", each) for each in known])
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
@@ -85,18 +84,25 @@ async def test_each_file_is_served_under_a_strict_policy(function: Function, pat
     assert function.sql.called() == []
 
 
+async def test_the_page_learns_where_it_is_and_where_users_sign_in(function: Function) -> None:
+    path = "/dashboard/config.json"
+    hosted = {"SUPABASE_URL": "https://abcdefghijklmnopqrst.supabase.co", "ENVIRONMENT_NAME": "production"}
+    without = await Function(**hosted).http.get(path)
+    assert without.json() == {"sign_in": None, "project": "abcdefghijklmnopqrst", "environment": "production"}
+    own = {"SUPABASE_URL": "https://Bücher.example:8443/sub"}
+    async with Function(sign_in=SignIn(own["SUPABASE_URL"], "sb_publishable_x"), **own).http as http:
+        answer = await http.get(path)
+        page = await http.get("/dashboard")
+    address = {"auth_url": "https://xn--bcher-kva.example:8443/sub/auth/v1", "publishable_key": "sb_publishable_x"}
+    assert answer.json() == {"sign_in": address, "project": "Bücher.example:8443", "environment": None}
+    for response in (answer, page):
+        policy = response.headers["content-security-policy"]
+        assert "; connect-src 'self' https://xn--bcher-kva.example:8443; " in policy
+    assert page.headers["etag"] != (await function.http.get("/dashboard")).headers["etag"], "a 304 keeps the policy"
+
+
 async def test_a_files_tag_follows_its_content(function: Function) -> None:
     tags = {(await function.http.get(path)).headers["etag"] for path in FILES}
     assert len(tags) == len(FILES)
     slip = await function.http.get("/dashboard/")
     assert (slip.status_code, slip.headers["location"]) == (308, "../dashboard")
-
-
-async def test_the_page_learns_project_and_environment() -> None:
-    url = "https://abcdefghijklmnopqrst.supabase.co"
-    for settings, expected in (
-        ({"SUPABASE_URL": url, "ENVIRONMENT_NAME": "production"}, ("abcdefghijklmnopqrst", "production")),
-        ({"SUPABASE_URL": "https://db.example.com:8443/x"}, ("db.example.com:8443", None)),
-    ):
-        answer = (await Function(**settings).http.get("/dashboard/settings.json")).json()
-        assert answer == dict(zip(("project", "environment"), expected, strict=True)) | {"auth_url": None, "publishable_key": None}
