@@ -33,9 +33,9 @@ insert into public.scheduler_invocations (
 select scheduler.slot_key(scheduled_for - ago), trigger, triggered_by, status, scheduled_for - ago, invoked_at - ago,
        started_at - ago, finished_at - ago, expires_at - ago, config, scheduler.slot_key(scheduled_for - ago),
        engine_scope_since - ago, true, true
-  from public.scheduler_invocations, generate_series(%(first)s::int, %(last)s::int) as days,
+  from public.scheduler_invocations, generate_series(%s::int, %s::int) as days,
        make_interval(days => days) as ago
- where id = %(run)s
+ where id = %s
 """
 INSERT_BATCH = b"""
 insert into public.scheduler_invocation_batches (
@@ -95,7 +95,7 @@ class History:
 
     async def repeat(self, run: str, ago: range) -> None:
         """Adds a run like this one, without its batches, for each of so many days before it."""
-        await self._harness.execute(REPEAT_RUN, {"run": run, "first": ago.start, "last": ago.stop - 1})
+        await self._harness.execute(REPEAT_RUN, [ago.start, ago.stop - 1, run])
 
     async def _add(self, past: Past) -> str:
         slot = self.slot(past.ago)

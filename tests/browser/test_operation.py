@@ -42,6 +42,7 @@ async def test_schedule_is_paused_changed_and_resumed(history: History, operator
     await dialog.get_by_role("button", name="Save").click()
     await expect(band).to_contain_text("until it is resumed")
     await press("Resume", "Resume")
+    await expect(band.get_by_role("button", name="Pause")).to_be_visible()
     await press("Try the engine now", "Try now")
     await expect(band.get_by_text("The engine is not called")).to_have_count(0)
     await expect(page.locator(".next time")).to_have_attribute("datetime", NEXT_SLOT)

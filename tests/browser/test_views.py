@@ -49,6 +49,8 @@ async def test_slots_differ_in_strip_and_charts(harness: Harness, history: Histo
     await expect(rows).to_have_count(6)
     await expect(rows.nth(2).locator("td")).to_have_text(["no run", "no run"])
     await expect(rows.nth(3).locator("td")).to_have_text(["1", "0"])
+    await expect(operator.runs().filter(has_text="no_active_mentors")).to_have_count(1)
+    await expect(operator.page.get_by_role("columnheader", name="Suppressed")).to_be_visible()
     time = operator.page.locator(".runs time").first
     await expect(time).to_have_text(shown(harness.slot))
     await expect(time).to_have_attribute("title", f"{harness.slot:%Y-%m-%d %H:%M:%S} UTC")

@@ -86,11 +86,11 @@ async def test_each_file_is_served_under_a_strict_policy(function: Function, pat
 
 async def test_the_page_learns_where_it_is_and_where_users_sign_in(function: Function) -> None:
     path = "/dashboard/config.json"
-    hosted = {"SUPABASE_URL": "https://abcdefghijklmnopqrst.supabase.co", "ENVIRONMENT_NAME": "production"}
-    without = await Function(**hosted).http.get(path)
+    hosted = "https://abcdefghijklmnopqrst.supabase.co"
+    without = await Function(SUPABASE_URL=hosted, ENVIRONMENT_NAME="production").http.get(path)
     assert without.json() == {"sign_in": None, "project": "abcdefghijklmnopqrst", "environment": "production"}
-    own = {"SUPABASE_URL": "https://Bücher.example:8443/sub"}
-    async with Function(sign_in=SignIn(own["SUPABASE_URL"], "sb_publishable_x"), **own).http as http:
+    own = "https://Bücher.example:8443/sub"
+    async with Function(sign_in=SignIn(own, "sb_publishable_x"), SUPABASE_URL=own).http as http:
         answer = await http.get(path)
         page = await http.get("/dashboard")
     address = {"auth_url": "https://xn--bcher-kva.example:8443/sub/auth/v1", "publishable_key": "sb_publishable_x"}
