@@ -18,6 +18,7 @@ from shared.config import ScenarioEvaluationConfig
 from shared.errors import ConfigError
 from shared.fingerprint import Fingerprint
 from shared.logs import configure_logging, log_event
+from shared.sign_in import SignIn
 
 try:
     CONFIG = ScenarioEvaluationConfig.from_environment(os.environ)
@@ -37,6 +38,7 @@ _app = create_app(
     TokenCheck(CONFIG.scheduler_invoke_tokens, CONFIG.admin_tokens()),
     # Now, since the files may be replaced while the process goes on with what it has imported.
     Fingerprint.of(CONFIG, os.environ),
+    SignIn(CONFIG.supabase_url, CONFIG.supabase_publishable_key) if CONFIG.supabase_publishable_key else None,
 )
 
 

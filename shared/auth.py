@@ -1,4 +1,4 @@
-"""Who may call: bearer tokens of two kinds, each with a name.
+"""Who may call: bearer tokens of two kinds, each with a name. Users of Supabase Auth: `sign_in.py`.
 
 An invoke token may only request the due slot: it is kept in Vault and passes through pg_net's queue, so it is the least
 powerful one. An admin token may do everything. Several of each can be valid at once, so they rotate without downtime.
@@ -21,6 +21,7 @@ class Role(Enum):
 
     INVOKE = "invoke"
     ADMIN = "admin"
+    VIEWER = "viewer"  # reads only
 
 
 class Caller(NamedTuple):

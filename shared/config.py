@@ -152,6 +152,13 @@ def _check_secret(least: int, most: int, secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _publishable_key(text: str) -> str:
+    """Refuses any other key without showing it: what is set here is served to every browser."""
+    if not re.fullmatch(r"sb_publishable_[\w-]{1,256}", text, re.ASCII):
+        raise ValueError("expected a publishable key, sb_publishable_…, found another text: it is public, so no secret")
+    return text
+
+
 def split_tokens(text: str) -> list[str]:
     """Returns the tokens of a comma-separated list."""
     return [token.strip() for token in text.split(",") if token.strip()]
@@ -282,6 +289,7 @@ class ScenarioEvaluationConfig(Settings):
 
     supabase_url: Url = Field(exclude=True)
     supabase_secret_key: _Secret = Field(exclude=True)
+    supabase_publishable_key: Annotated[str, AfterValidator(_publishable_key)] | None = Field(None, exclude=True)
     scenario_engine_url: Url = Field(exclude=True)
     scenario_engine_token: _Secret = Field(exclude=True)
     scheduler_invoke_tokens: _Tokens = Field(exclude=True)
@@ -312,6 +320,7 @@ class ScenarioEvaluationConfig(Settings):
     alert_partial_above: Annotated[_Number, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.01
     alert_late_above_minutes: Annotated[_Whole, Field(ge=1, le=60 * MOST_HOURS)] = 120
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    environment_name: Annotated[str, Field(max_length=40)] | None = Field(None, exclude=True)
     google_cloud_project: str | None = Field(
         None,
         exclude=True,

@@ -3,6 +3,7 @@
     SchedulerError
     ├── ConfigError                 the environment holds no usable configuration
     ├── RequestError                the caller's request cannot be served; carries the HTTP answer
+    ├── UnknownCallerError          an access token proves nothing: another project's, expired, forged
     ├── DeadlineExceededError       the slice's time budget ended before the work did
     ├── AlertNotSentError           the webhook did not accept an alert, or did not confirm it; carries a stable code
     ├── DatabaseError
@@ -53,6 +54,10 @@ class RequestError(SchedulerError):
         self.detail = detail
         self.field = field
         self.headers = headers or {}
+
+
+class UnknownCallerError(SchedulerError):
+    """Says what was expected of an access token and what was wrong with it; holds no part of the token's signature."""
 
 
 class DeadlineExceededError(SchedulerError):

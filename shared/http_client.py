@@ -1,4 +1,4 @@
-"""HTTP with pyreqwest, which is Rust's reqwest: the engine's and the webhook's client, and the Data API's transport.
+"""HTTP with pyreqwest, which is Rust's reqwest: the client of engine, webhook and Auth, and the Data API's transport.
 
 No other module imports that library, so that it can be replaced here. It keeps no cookies. It repeats a request only if
 the reused connection closed before a byte was sent, or an HTTP/2 server did not process it (RFC 9113, 8.7).
@@ -56,11 +56,20 @@ class HttpClient:
         self, content: bytes, headers: Mapping[str, str], *, timeout_seconds: float, max_bytes: int
     ) -> HttpResponse:
         """See `PostClient`."""
+        return await self._send("POST", content, headers, timeout_seconds, max_bytes)
+
+    async def get(self, *, timeout_seconds: float, max_bytes: int) -> HttpResponse:
+        """Sends a GET, under the same rules as `post`."""
+        return await self._send("GET", b"", {}, timeout_seconds, max_bytes)
+
+    async def _send(
+        self, method: str, content: bytes, headers: Mapping[str, str], timeout_seconds: float, max_bytes: int
+    ) -> HttpResponse:
         try:  # not before the first call: the library's threads would not survive a fork
             built = client, url, connect_seconds = self._built = self._built or self._build()
         except BuilderError as error:  # a system without any certificate authority
             raise _translated(error, self._connect_seconds) from None
-        request = client.post(url).headers(headers).body_bytes(content)
+        request = client.request(method, url).headers(headers).body_bytes(content)
         # Without a buffer the head is handed over before the body is read, so that it counts whatever the body does.
         request = request.timeout(timedelta(seconds=timeout_seconds)).streamed_read_buffer_limit(0)
         try:

@@ -110,7 +110,7 @@ class InvocationState(Shape):
 
     id: Id
     trigger: Trigger
-    triggered_by: str = Field(description="`pg_cron`, `cloud_scheduler`, or the name of the caller's token.")
+    triggered_by: str = Field(description="`pg_cron`, `cloud_scheduler`, or the caller: a token's name, a user's id.")
     status: Status
     dry_run: bool
     deduplicated: bool = Field(default=True, description="False only in the answer to the call that opened it.")

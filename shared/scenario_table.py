@@ -41,7 +41,9 @@ class ScenarioConfig(Shape):
     effective: EffectiveConfig
     warnings: list[str] = Field(description="What the row has that cannot be used, and is shown as not set.")
     updated_at: Moment | None = Field(description="Null where there is no row.")
-    updated_by: str | None = Field(description="The name of the caller's token; of a change in SQL, the database role.")
+    updated_by: str | None = Field(
+        description="The caller: a token's name, a user's id; of a change in SQL, the database role."
+    )
 
 
 class ScenarioTable:

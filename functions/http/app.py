@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
 from functions.http import audit, evaluations, invocations, scenario_configs, schedule, trigger
-from functions.http.dashboard import serve_dashboard
+from functions.http.dashboard import Dashboard
 from functions.http.dependencies import refuse_repeated_parameters
 from functions.http.middleware import RequestGate
 from functions.http.problems import answer_http_error, answer_validation_error
@@ -21,6 +21,7 @@ from functions.http.schemas import Problem
 from functions.runs.services import Services
 from shared.auth import TokenCheck
 from shared.fingerprint import Fingerprint
+from shared.sign_in import SignIn
 from shared.version import VERSION
 
 DESCRIPTION = """Evaluates every active peer mentor for every engagement scenario, once for each slot of a schedule.
@@ -69,7 +70,9 @@ class Application(FastAPI):
         return super().openapi()
 
 
-def create_app(connect: Callable[[], Services], tokens: TokenCheck, fingerprint: Fingerprint) -> FastAPI:
+def create_app(
+    connect: Callable[[], Services], tokens: TokenCheck, fingerprint: Fingerprint, sign_in: SignIn | None = None
+) -> FastAPI:
     """Builds the application. `connect` is called for each request, so it should cache the services."""
     app = Application(
         title="Scenario evaluation scheduler",
@@ -84,7 +87,7 @@ def create_app(connect: Callable[[], Services], tokens: TokenCheck, fingerprint:
     )
     app.state.connect = connect
     app.state.fingerprint = fingerprint
-    app.add_middleware(RequestGate, tokens=tokens)
+    app.add_middleware(RequestGate, tokens=tokens, sign_in=sign_in)
     app.include_router(trigger.router)
     app.include_router(invocations.router)
     app.include_router(evaluations.router)
@@ -92,7 +95,7 @@ def create_app(connect: Callable[[], Services], tokens: TokenCheck, fingerprint:
     app.include_router(schedule.router)
     app.include_router(audit.router)
     app.add_api_route("/docs", show_docs, include_in_schema=False)
-    app.add_route("/dashboard{file:path}", serve_dashboard, include_in_schema=False)
+    app.add_route("/dashboard{file:path}", Dashboard(sign_in).serve, include_in_schema=False)
     return app
 
 

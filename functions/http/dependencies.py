@@ -19,7 +19,8 @@ LIST_PARAMETERS = {"status", "trigger", "triggered_by", "outcome"}
 TOKEN = Depends(
     HTTPBearer(
         scheme_name="token",
-        description="An admin token may do everything, an invoke token only `POST /`.",
+        description="An admin token may do everything, an invoke token only `POST /`. Where `SUPABASE_PUBLISHABLE_KEY`"
+        " is set, also an access token of Supabase Auth: an `operator` may do everything, a `viewer` only read.",
         auto_error=False,
     )
 )

@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from functions.http.dashboard import PATHS as DASHBOARD_PATHS
 from functions.http.problems import to_response
 from shared.auth import Caller, Role, TokenCheck
-from shared.errors import RequestError
+from shared.errors import RequestError, UnknownCallerError
 from shared.logs import log_event, start_trace
 from shared.sanitize import sanitize
+from shared.sign_in import SignIn
 
 MAX_BODY_BYTES = 1024 * 1024
 _JSON = re.compile(r"application/([a-z0-9][a-z0-9!#$&^_.-]*\+)?json")
@@ -35,9 +36,10 @@ PRIVATE_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosni
 class RequestGate:
     """An ASGI middleware that lets known callers pass, and answers for errors that no handler took."""
 
-    def __init__(self, app: ASGIApp, tokens: TokenCheck) -> None:
+    def __init__(self, app: ASGIApp, tokens: TokenCheck, sign_in: SignIn | None = None) -> None:
         self._app = app
         self._tokens = tokens
+        self._sign_in = sign_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_static = scope["path"] in STATIC_PATHS
@@ -55,7 +57,7 @@ class RequestGate:
         start_trace(headers.get("traceparent"), headers.get("x-cloud-trace-context"))
         try:
             headers = _combine(headers)
-            caller = self._check_caller(scope, headers)
+            caller = await self._check_caller(scope, headers)
             # HEAD is served wherever GET is: the server leaves the body out.
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
             state = {**scope.get("state", {}), "caller": caller}
@@ -70,19 +72,27 @@ class RequestGate:
             elif not has_ended:
                 raise  # the server closes the connection, so the caller sees that the answer is not whole
 
-    def _check_caller(self, scope: Scope, headers: Headers) -> Caller | None:
+    async def _check_caller(self, scope: Scope, headers: Headers) -> Caller | None:
         # Not request.url.path: what that is made of includes the Host header and the query, which a caller can garble.
         path: str = scope["path"]
+        # Always first, and of all known tokens: what follows depends on the presented token alone.
         caller = self._tokens.caller_of(headers.get("authorization"))
         if path in OPEN_PATHS:
             return caller
+        refusal = "expected Authorization: Bearer with a known token"
+        if caller is None and self._sign_in is not None:
+            try:
+                caller = await self._sign_in.caller_of(headers.get("authorization"))
+            except UnknownCallerError as error:
+                refusal = str(error)
         if caller is None:
             # The address is personal data and is not logged.
             log_event("caller_refused", "A caller without a known token was refused", path=sanitize(path))
-            expected = "expected Authorization: Bearer with a known token"
-            raise RequestError(401, "unauthorized", expected, headers={"WWW-Authenticate": 'Bearer realm="scheduler"'})
+            raise RequestError(401, "unauthorized", refusal, headers={"WWW-Authenticate": 'Bearer realm="scheduler"'})
         if caller.role is Role.INVOKE and (scope["method"], path) != ("POST", "/"):
             raise RequestError(403, "forbidden", "this token may only POST /; an admin token is needed here")
+        if caller.role is Role.VIEWER and scope["method"] not in ("GET", "HEAD"):
+            raise RequestError(403, "forbidden", "a viewer may only GET and HEAD; the role operator is needed here")
         return caller
 
 

@@ -35,12 +35,12 @@ begin
 end
 $$;
 
--- What a run keeps of people outside its batches, apart from the position of its enumeration: the persons that its request names, and
--- texts of callers and of the engine.
+-- What a run keeps of people outside its batches, apart from the position of its enumeration: the persons that its request names, the
+-- user who opened it, and texts of callers and of the engine.
 create function scheduler.texts_of(p_invocation public.scheduler_invocations) returns text
 language sql stable set search_path = '' as $$
-  select concat_ws(' ', p_invocation.idempotency_key, p_invocation.requested_by, p_invocation.reason, p_invocation.note,
-    p_invocation.error_message, p_invocation.request::text)
+  select concat_ws(' ', p_invocation.idempotency_key, p_invocation.triggered_by, p_invocation.requested_by, p_invocation.reason,
+    p_invocation.note, p_invocation.error_message, p_invocation.request::text)
 $$;
 
 create function scheduler.replace_id(p_text text, p_id uuid, p_replacement uuid) returns text
@@ -142,6 +142,7 @@ begin
          -- A digest of what named the person would prove it to those who know the id.
          request_hash = case when scheduler.texts_of(i) ~* p_user_id::text then null else i.request_hash end,
          idempotency_key = scheduler.replace_id(i.idempotency_key, p_user_id, p_replacement),
+         triggered_by = scheduler.replace_id(i.triggered_by, p_user_id, p_replacement),
          requested_by = scheduler.replace_id(i.requested_by, p_user_id, p_replacement),
          reason = scheduler.replace_id(i.reason, p_user_id, p_replacement),
          note = scheduler.replace_id(i.note, p_user_id, p_replacement),

@@ -25,6 +25,18 @@ insert into public.scheduler_invocations (
   %(opened)s + interval '20 hours', %(config)s, scheduler.slot_key(%(slot)s), %(opened)s, true, %(error_code)s, true
 ) returning id
 """
+REPEAT_RUN = b"""
+insert into public.scheduler_invocations (
+  idempotency_key, trigger, triggered_by, status, scheduled_for, invoked_at, started_at, finished_at, expires_at,
+  config, engine_scope, engine_scope_since, enumeration_done, end_is_logged
+)
+select scheduler.slot_key(scheduled_for - ago), trigger, triggered_by, status, scheduled_for - ago, invoked_at - ago,
+       started_at - ago, finished_at - ago, expires_at - ago, config, scheduler.slot_key(scheduled_for - ago),
+       engine_scope_since - ago, true, true
+  from public.scheduler_invocations, generate_series(%s::int, %s::int) as days,
+       make_interval(days => days) as ago
+ where id = %s
+"""
 INSERT_BATCH = b"""
 insert into public.scheduler_invocation_batches (
   invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
@@ -80,6 +92,10 @@ class History:
     async def add(self, *runs: Past) -> list[str]:
         """Writes these, and returns their ids."""
         return [await self._add(past) for past in runs]
+
+    async def repeat(self, run: str, ago: range) -> None:
+        """Adds a run like this one, without its batches, for each of so many days before it."""
+        await self._harness.execute(REPEAT_RUN, [ago.start, ago.stop - 1, run])
 
     async def _add(self, past: Past) -> str:
         slot = self.slot(past.ago)

@@ -28,6 +28,7 @@ class OperatorPage:
         self.function = function
         self.complaints: list[str] = []
         self.asked: list[Request] = []
+        self.called: list[str] = []  # where else it may call
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("request", self._asked)
@@ -82,5 +83,5 @@ class OperatorPage:
 
     def _asked(self, request: Request) -> None:
         self.asked.append(request)
-        if not request.url.startswith((f"{self.function.url}/", "data:")):
+        if not request.url.startswith((f"{self.function.url}/", "data:", *self.called)):
             self.complaints.append(f"asked for {request.url}")

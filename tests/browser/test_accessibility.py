@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from playwright.async_api import expect
 
+from tests.browser.canned_operation import NEXT_SLOT, CannedOperation
 from tests.browser.canned_scenarios import CannedScenarios
 from tests.browser.conftest import Tab
 from tests.browser.history import History, Past
@@ -17,7 +18,7 @@ from tests.emulator.staging import ROOT
 from tests.integration.scheduled_runs.harness import Harness
 
 SCREENSHOT = ROOT / "docs" / "dashboard.png"
-PHONE = (360, 740)
+PHONE = (390, 844)
 LAPTOP = (1280, 860)
 
 
@@ -44,6 +45,9 @@ async def test_every_place_is_accessible_and_fits_the_screen(
 ) -> None:
     runs = await a_month(harness, history)
     operator = await tab(*size, scheme)
+    canned = CannedOperation()
+    canned.schedule["pause"] = {"paused_at": NEXT_SLOT, "paused_by": "berit", "until": None, "reason": "x" * 80}
+    await canned.serve(operator.page)
     await operator.open(token="")
     await operator.sign_in("not-the-token")
     await expect(operator.text("This token is not known.")).to_be_visible()
@@ -52,8 +56,10 @@ async def test_every_place_is_accessible_and_fits_the_screen(
     await expect(operator.page.locator(".chart svg[role=img]")).to_have_count(3)
     await operator.text("As a table: Without a result").click()
     await _check(operator, "overview")
-    await operator.button("Run now").click()
-    await expect(operator.page.get_by_role("dialog")).to_be_visible()
+    dialog = await operator.press("Run now", "Run now")
+    await expect(dialog.get_by_role("button", name="Run for 446 mentors")).to_be_visible()
+    await _check(operator, "question")
+    await dialog.get_by_role("button", name="Back").click()
     await _check(operator, "dialog")
     await operator.page.keyboard.press("Escape")
     await operator.open(f"#/runs/{runs[-1]}", token="")
@@ -63,6 +69,10 @@ async def test_every_place_is_accessible_and_fits_the_screen(
     await operator.open(f"#/mentors/{sorted(harness.mentors)[0]}", token="")
     await expect(operator.page.locator(".history tbody tr")).to_have_count(25)
     await _check(operator, "mentor")
+    for place, rows in ((f"#/runs/{runs[-1]}/results", 16), ("#/roster", 100), ("#/audit", 3)):
+        await operator.open(place, token="")
+        await expect(operator.page.locator("tbody tr")).to_have_count(rows)
+        await _check(operator, place)
     await CannedScenarios().serve(operator.page)
     await operator.open("#/scenarios", token="")
     await operator.button("Switch off milestone").click()
@@ -75,7 +85,10 @@ async def test_every_place_is_accessible_and_fits_the_screen(
 
 async def _check(operator: OperatorPage, place: str) -> None:
     assert await operator.axe_violations() == [], place
-    assert await operator.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, place
+    wider = (
+        "[document.documentElement, ...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    )
+    assert await operator.page.evaluate(f"{wider}.map(e => e.ariaLabel ?? e.tagName)") == [], place
 
 
 async def test_picture_in_the_readme_is_made_of_this_page(harness: Harness, history: History, tab: Tab) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 from playwright.async_api import Route, expect
 
+from tests.browser.canned_operation import serve_retry
 from tests.browser.history import History, Past
 from tests.browser.operator_page import OperatorPage
 from tests.integration.manual.caller import let_no_slot_be_due
@@ -20,6 +21,8 @@ async def test_run_is_watched_from_its_beginning_to_its_end(harness: Harness, op
     harness.engine.rules.append(rules.only(lambda call: call.number > 1, rules.hold_until(gate)))
     await operator.open()
     dialog = await operator.press("Run now", "Run now", {"Note": "after the outage"})
+    await expect(dialog.get_by_text("evaluates all 300 active mentors (600 evaluations).")).to_be_visible()
+    await dialog.get_by_role("button", name="Run for 300 mentors").click()
     progress = operator.page.get_by_role("progressbar")
     await expect(progress).to_be_visible()
     await expect(dialog).to_have_count(0)
@@ -48,24 +51,33 @@ async def test_dry_run_of_chosen_mentors_notifies_none(harness: Harness, operato
     await let_no_slot_be_due(harness)
     await operator.open()
     dialog = await operator.press("Dry run", "Start dry run", {"Only these mentors": "nonsense"})
-    await expect(dialog.get_by_role("alert")).to_contain_text("“nonsense” is no user id.")
+    await expect(dialog.get_by_role("alert").first).to_contain_text("“nonsense” is no user id.")
     assert await harness.invocations() == []
+    await dialog.get_by_label("Only these mentors").fill("")
+    await dialog.get_by_role("button", name="Start dry run").click()
+    await expect(dialog.get_by_text("evaluates all 5 active mentors (10 evaluations).")).to_be_visible()
+    await dialog.get_by_role("button", name="Back").click()
+    await dialog.get_by_label("milestone").uncheck()
+    await dialog.get_by_label("certification_expiry").uncheck()
+    await expect(dialog.get_by_text("5 mentors, 5 evaluations.")).to_be_visible()
     await dialog.get_by_label("Only these mentors").fill("\n".join(mentors[:2]))
+    await expect(dialog.get_by_text("2 chosen mentors")).to_be_visible()
     await dialog.get_by_role("button", name="Start dry run").click()
     await expect(operator.text("dry run: no notifications")).to_be_visible()
     await expect(operator.status()).to_have_text("success")
     (run,) = await harness.invocations()
-    assert (run["dry_run"], run["counts"]["mentors"]) == (True, 2)
+    assert (run["dry_run"], run["counts"]["mentors"], list(run["scenarios"])) == (True, 2, ["inactivity"])
     assert harness.engine.acts == {}
 
 
 async def test_only_failed_evaluations_are_retried(harness: Harness, history: History, operator: OperatorPage) -> None:
     await harness.add_mentors(20)
-    await history.add(Past(1), Past(0, "partial", {"engine_http_422": 3}))
+    *_, run = await history.add(Past(1), Past(0, "partial", {"engine_http_422": 3}))
     await history.settle()
+    await serve_retry(operator.page, run, 3)
     await operator.open()
     await expect(operator.heading("3 evaluations of 40 without a result")).to_be_visible()
-    await operator.press("Retry the failed only", "Retry")
+    await operator.press("Retry 3 mentors", "Retry")
     await expect(operator.heading("Retry of")).to_be_visible()
     await expect(operator.status()).to_have_text("success")
     assert len(harness.engine.pairs_seen) == 3
@@ -81,15 +93,17 @@ async def test_run_is_cancelled_only_after_confirmation(harness: Harness, operat
     gate = asyncio.Event()
     harness.engine.rules.append(rules.hold_until(gate))
     await operator.open()
-    await operator.press("Run now", "Run now")
+    dialog = await operator.press("Run now", "Run now")
+    await dialog.get_by_role("button", name="Run for 300 mentors").click()
     await expect(operator.status()).to_have_text("running")
     await operator.press("Cancel this run", "Let it run")
     assert [run["status"] for run in await harness.invocations()] == ["running"]
+    await serve_retry(operator.page, operator.page.url.rpartition("/")[2], None)
     await operator.press("Cancel this run", "Cancel the run")
     await expect(operator.status()).to_have_text("cancelled")
     gate.set()
     assert [run["status"] for run in await harness.invocations()] == ["cancelled"]
-    await expect(operator.button("Retry the failed only")).to_be_visible()
+    await expect(operator.button("Retry what is left")).to_be_visible()
 
 
 async def test_lost_answer_opens_no_second_run(harness: Harness, operator: OperatorPage) -> None:
@@ -110,8 +124,10 @@ async def test_lost_answer_opens_no_second_run(harness: Harness, operator: Opera
     await expect(operator.heading("No scheduled run yet")).to_be_visible()
     await operator.page.route("**/api/v1/scheduler-invocations", lose_the_first)
     dialog = await operator.press("Run now", "Run now")
+    confirm = dialog.get_by_role("button", name="Run for 5 mentors")
+    await confirm.click()
     await expect(dialog.get_by_role("alert")).to_contain_text("The function cannot be reached")
-    await dialog.get_by_role("button", name="Run now").click()
+    await confirm.click()
     await expect(operator.status()).to_have_text("success")
     assert (len(await harness.invocations()), lost) == (1, 1)
 
@@ -132,8 +148,12 @@ async def test_keyboard_alone_starts_a_run(harness: Harness, operator: OperatorP
     await expect(operator.page.get_by_role("dialog")).to_have_count(0)
     await expect(operator.button("Run now")).to_be_focused()
     await keyboard.press("Enter")
-    for _ in range(3):
-        await keyboard.press("Tab")
-    await expect(operator.page.get_by_role("dialog").get_by_role("button", name="Run now")).to_be_focused()
-    await keyboard.press("Enter")
+    dialog = operator.page.get_by_role("dialog")
+    await expect(dialog.get_by_role("checkbox")).to_have_count(3)
+    for presses, name in ((6, "Run now"), (2, "Run for 5 mentors")):
+        for _ in range(presses):
+            await keyboard.press("Tab")
+        await expect(dialog.get_by_role("button", name=name)).to_be_focused()
+        await keyboard.press("Enter")
+        await expect(dialog.get_by_role("button", name=name)).to_have_count(0)
     await expect(operator.status()).to_have_text("success")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from playwright.async_api import expect
+import base64
+from urllib.parse import urlsplit
 
+from playwright.async_api import Route, expect
+
+from tests.browser.canned_operation import CannedOperation
+from tests.browser.history import History, Past
 from tests.browser.operator_page import OperatorPage
 from tests.integration.scheduled_runs.harness import Harness
 
@@ -48,3 +53,55 @@ async def test_refused_token_is_replaced_at_the_same_place(operator: OperatorPag
     await operator.sign_in(operator.harness.project.admin_token)
     await expect(operator.heading("No run includes this mentor")).to_be_visible()
     assert operator.page.url.endswith(PLACE)
+
+
+async def test_users_sign_in_and_viewers_see_no_buttons(
+    harness: Harness, history: History, operator: OperatorPage
+) -> None:
+    async def sign_in(name: str, password: str) -> None:
+        await page.get_by_label("E-mail").fill(f"{name}@example.org")
+        await page.get_by_label("Password").fill(password)
+        await page.get_by_role("button", name="Sign in").click()
+
+    async def sign_with_legacy_secret(route: Route) -> None:
+        response = await route.fetch()
+        answer = await response.json()
+        header = base64.urlsafe_b64encode(b'{"alg": "HS256"}').decode()
+        token = f"{header}.{answer['access_token'].partition('.')[2]}"
+        await route.fulfill(response=response, json=answer | {"access_token": token})
+
+    page, passwords = operator.page, harness.project.sign_in.passwords
+    (run,) = await history.add(Past(0, "partial", {"engine_timeout": 1}))
+    await harness.project.start_auth()
+    operator.function = await harness.start_function({"ENVIRONMENT_NAME": "staging"})
+    operator.called.append(harness.project.auth_url)
+    await CannedOperation().serve(page)
+    await operator.open(token="")
+    for name, password, reason in (
+        ("viewer", "wrong", "E-mail or password is wrong."),
+        ("mentor", passwords["mentor"], "This user has no role here."),
+    ):
+        await sign_in(name, password)
+        await expect(page.get_by_role("alert")).to_contain_text(reason)
+    await page.route("**/auth/v1/token**", sign_with_legacy_secret)
+    await sign_in("viewer", passwords["viewer"])
+    await expect(page.get_by_role("alert")).to_contain_text("the legacy JWT secret (HS256)")
+    assert await page.evaluate("sessionStorage.length") == 0
+    await page.unroute("**/auth/v1/token**")
+    await page.clock.install()
+    await sign_in("viewer", passwords["viewer"])
+    for shown in (urlsplit(harness.project.auth_url).netloc, "staging", "viewer@example.org"):
+        await expect(operator.text(shown)).to_be_visible()
+    await expect(operator.runs()).to_have_count(1)
+    for place in ("", f"#/runs/{run}", "#/scenarios"):
+        await operator.open(place, token="")
+        await expect(page.locator(".loading")).to_have_count(0)
+        assert await page.get_by_role("button").all_inner_texts() == ["Sign out"]
+    async with page.expect_request("**/auth/v1/token?grant_type=refresh_token"):
+        await page.clock.fast_forward(3_550_000)
+    await expect(operator.heading("Scenarios").first).to_be_visible()
+    async with page.expect_request("**/auth/v1/logout*"):
+        await page.get_by_role("button", name="Sign out").click()
+    assert await page.evaluate("sessionStorage.length") == 0
+    await sign_in("operator", passwords["operator"])
+    await expect(operator.button("Run now")).to_be_visible()

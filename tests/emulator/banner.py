@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 
+from .auth import DOMAIN
 from .stack import Stack
 
 API = "/api/v1/scheduler-invocations"
@@ -23,6 +24,8 @@ def description(stack: Stack) -> dict[str, object]:
         "dashboard_url": f"{stack.function.url}/dashboard",
         "supabase_url": project.supabase_url,
         "rest_url": project.rest_url,
+        "auth_url": project.auth_url,
+        "users": {f"{name}@{DOMAIN}": password for name, password in project.sign_in.passwords.items()},
         "database_url": project.database_url,
         "secret_key": project.secret_key,
         "publishable_key": project.publishable_key,
@@ -49,6 +52,8 @@ Ready. Ctrl-C stops everything.
 
   dashboard    {url}/dashboard
   admin token  {project.admin_token}
+  users        operator@{DOMAIN}, password {project.sign_in.operator}
+               viewer@{DOMAIN}, password {project.sign_in.viewer}
   function     {url}  (log: {stack.function.log_path})
   Data API     {project.rest_url}
   engine       {stack.engine_url}

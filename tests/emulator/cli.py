@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="stay up until Ctrl-C",
         description="Boot, print where everything is and lines to paste, show how far each run is, until Ctrl-C.",
     )
+    run.set_defaults(sign_in=False)  # for pages and people, which a start need not wait for
     run.add_argument("--json", action="store_true", help="stdout: the summary as one object; progress goes to stderr")
     up.add_argument("--json", action="store_true", help="stdout, once all is ready: one line, one object; nothing else")
     up.add_argument("--no-tick", dest="tick", action="store_false", help="no pg_cron: only what you call happens")

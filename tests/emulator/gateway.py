@@ -1,4 +1,4 @@
-"""Gateways: that of the Data API, with each API key's rights as on Supabase, and a platform's load balancer."""
+"""Gateways: Supabase's, with each API key's rights, for the Data API and Auth; and a platform's load balancer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ CADDYFILE = (
 http://{host}:{port} {{
 	bind {host}
 
-	@elsewhere not path /rest/v1/*
+	@elsewhere not path /rest/v1/* /auth/v1/*
+	@preflight {{
+		path /auth/v1/*
+		method OPTIONS
+	}}
 	@no_key header !apikey
 	@browser {{
 		header apikey sb_secret_*
@@ -61,10 +65,24 @@ http://{host}:{port} {{
 	}}
 
 	route {{
+		header /auth/v1/* Access-Control-Allow-Origin *
+		handle @preflight {{
+			header Access-Control-Allow-Methods "GET, POST, PUT, PATCH, DELETE"
+			header Access-Control-Allow-Headers "{allowed_headers}"
+			respond 200
+		}}
+		handle /auth/v1/.well-known/jwks.json {{
+			uri strip_prefix /auth/v1
+			reverse_proxy {host}:{auth}
+		}}
 		{refusals}
 		request_header @service_role Authorization "Bearer {keys.service_role_jwt}"
 		request_header @anon Authorization "Bearer {keys.anon_jwt}"
 		request_header @legacy Authorization "Bearer {{header.apikey}}"
+		handle /auth/v1/* {{
+			uri strip_prefix /auth/v1
+			reverse_proxy {host}:{auth}
+		}}
 		uri strip_prefix /rest/v1
 		reverse_proxy {host}:{upstream} {{
 			transport http {{
@@ -75,6 +93,9 @@ http://{host}:{port} {{
 }}
 """
 )
+
+# What pages on other origins may send to Auth, which the keys are asked for everywhere but for its public keys.
+ALLOWED_HEADERS = "Accept, Authorization, Content-Type, X-Client-Info, apikey, X-Supabase-Api-Version"
 
 # An instance that is busy is passed over, and one that refuses connections gets none for a moment. A request that finds
 # none waits for one, as it does on a platform that starts instances.
@@ -150,12 +171,20 @@ class CaddyProcess(ChildProcess):
 
 
 class Gateway(CaddyProcess):
-    def __init__(self, data_dir: DataDir, keys: Keys, upstream_port: int, *, name: str = "gateway") -> None:
+    """In front of the Data API and of Auth, each on its port."""
+
+    def __init__(self, data_dir: DataDir, keys: Keys, rest_port: int, auth_port: int, *, name: str = "gateway") -> None:
         port = free_port()
         known = [keys.secret_key, keys.publishable_key, keys.anon_jwt, keys.service_role_jwt]
-        refusals = "\n".join(_refusal(matcher, *answer) for matcher, answer in REFUSALS.items())
         text = CADDYFILE.format(
-            host=LOCALHOST, port=port, upstream=upstream_port, keys=keys, known=known, refusals=refusals
+            host=LOCALHOST,
+            port=port,
+            upstream=rest_port,
+            auth=auth_port,
+            keys=keys,
+            known=known,
+            refusals="\n".join(_refusal(matcher, *answer) for matcher, answer in REFUSALS.items()),
+            allowed_headers=ALLOWED_HEADERS,
         )
         super().__init__(data_dir, name, port, text, "/rest/v1/")
 

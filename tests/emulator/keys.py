@@ -51,7 +51,25 @@ class Tokens:
         return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
 
 
-K = TypeVar("K", Keys, Tokens)
+@dataclass(frozen=True)
+class SignInSecrets:
+    """The passwords of the users of Auth, and the secret from which its signing key is made."""
+
+    signing_secret: str
+    operator: str
+    viewer: str
+    mentor: str
+
+    @classmethod
+    def generate(cls) -> Self:
+        return cls(secrets.token_hex(31), *(secrets.token_urlsafe(12) for _ in range(3)))
+
+    @property
+    def passwords(self) -> dict[str, str]:
+        return {name: value for name, value in vars(self).items() if name != "signing_secret"}
+
+
+K = TypeVar("K", Keys, Tokens, SignInSecrets)
 
 
 def kept(kind: type[K], path: Path) -> K:

@@ -49,6 +49,7 @@ class StackOptions:
     tick: bool = True
     due_slot: bool = True
     data_dir: Path | None = None
+    sign_in: bool = True
 
     @property
     def settings(self) -> dict[str, str]:

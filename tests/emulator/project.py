@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -15,7 +16,7 @@ from .connections import Connection, connect, value
 from .data_dir import DataDir
 from .function import FunctionProcess
 from .gateway import Gateway
-from .keys import Keys, Tokens
+from .keys import Keys, SignInSecrets, Tokens
 from .migrations import apply_migrations, run_script
 from .pg_cron import CronDriver
 from .pg_net import NetDriver
@@ -37,14 +38,18 @@ async def migrate(database_url: str) -> None:
     await run_script(database_url, ENGINE_SCHEMA)
 
 
-class EngineProcess(ChildProcess):
-    def __init__(self, data_dir: DataDir, env: Mapping[str, str], *, name: str) -> None:
-        self.port = free_port()
+class AppProcess(ChildProcess):
+    """An ASGI application of the emulator, by the place of its factory, in a process of its own."""
+
+    def __init__(
+        self, data_dir: DataDir, app: str, env: Mapping[str, str], *, name: str, port: int | None = None
+    ) -> None:
+        self.port = port or free_port()
         self.url = f"http://{LOCALHOST}:{self.port}"
         options = ["--host", LOCALHOST, "--port", str(self.port), "--no-access-log", "--log-level", "warning"]
         super().__init__(
             name,
-            [sys.executable, "-m", "uvicorn", "--factory", "tests.emulator.reference_engine.app:create_app", *options],
+            [sys.executable, "-m", "uvicorn", "--factory", f"tests.emulator.{app}:create_app", *options],
             data_dir=data_dir,
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(data_dir.path), **env},
             cwd=ROOT,
@@ -62,6 +67,7 @@ class Project:
         *,
         keys: Keys | None = None,
         tokens: Tokens | None = None,
+        sign_in: SignInSecrets | None = None,
         label: str = "",
     ) -> None:
         self.server = server
@@ -79,13 +85,17 @@ class Project:
         self.net: NetDriver | None = None
         self.cron: CronDriver | None = None
         self.functions: list[FunctionProcess] = []
-        self.engine: EngineProcess | None = None
+        self.engine: AppProcess | None = None
+        self.sign_in = sign_in or SignInSecrets.generate()
+        self.auth: AppProcess | None = None
+        self._auth_port = free_port()
         self._label = label
         authenticator = server.url(database, "authenticator")
         self.postgrest = PostgREST(self.data_dir, authenticator, self.keys.jwt_secret, name=f"postgrest{label}")
-        self.gateway = Gateway(self.data_dir, self.keys, self.postgrest.port, name=f"gateway{label}")
+        self.gateway = Gateway(self.data_dir, self.keys, self.postgrest.port, self._auth_port, name=f"gateway{label}")
         self.supabase_url = self.gateway.url
         self.rest_url = f"{self.gateway.url}/rest/v1"
+        self.auth_url = f"{self.gateway.url}/auth/v1"
 
     @contextlib.asynccontextmanager
     async def connect(self, *, superuser: bool = False) -> AsyncIterator[Connection]:
@@ -107,8 +117,8 @@ class Project:
         if self.net is not None:
             await self.net.stop()
         await asyncio.gather(*(function.stop() for function in self.functions))
-        if self.engine is not None:
-            await self.engine.stop()
+        for app in filter(None, (self.engine, self.auth)):
+            await app.stop()
         await asyncio.gather(self.gateway.stop(), self.postgrest.stop())
 
     async def start_net(self) -> None:
@@ -127,6 +137,7 @@ class Project:
             "SCENARIO_ENGINE_TOKEN": self.engine_token,
             "SCHEDULER_INVOKE_TOKENS": self.invoke_token,
             "SCHEDULER_ADMIN_TOKENS": self.admin_token,
+            **({"SUPABASE_PUBLISHABLE_KEY": self.publishable_key} if self.auth else {}),
             **(overrides or {}),
         }
 
@@ -163,16 +174,27 @@ class Project:
         await function.start()
         return function
 
-    def new_engine(self) -> EngineProcess:
+    def new_auth(self) -> AppProcess:
+        """Adds Auth, not started yet; from now on new functions let its users sign in."""
+        own = {"signing_secret": self.sign_in.signing_secret, "passwords": self.sign_in.passwords}
+        arguments = {"issuer": self.auth_url, "jwt_secret": self.keys.jwt_secret, **own}
+        env = {"AUTH": json.dumps(arguments)}
+        self.auth = AppProcess(self.data_dir, "auth", env, name=f"auth{self._label}", port=self._auth_port)
+        return self.auth
+
+    async def start_auth(self) -> None:
+        await self.new_auth().start()
+
+    def new_engine(self) -> AppProcess:
         env = {
             "SUPABASE_URL": self.supabase_url,
             "SUPABASE_SECRET_KEY": self.secret_key,
             "SCENARIO_ENGINE_TOKEN": self.engine_token,
         }
-        self.engine = EngineProcess(self.data_dir, env, name=f"engine{self._label}")
+        self.engine = AppProcess(self.data_dir, "reference_engine.app", env, name=f"engine{self._label}")
         return self.engine
 
-    async def start_engine(self) -> EngineProcess:
+    async def start_engine(self) -> AppProcess:
         engine = self.new_engine()
         await engine.start()
         return engine

@@ -16,7 +16,7 @@ from .data_dir import DataDir, write_private
 from .errors import EmulatorError
 from .function import FunctionProcess
 from .gateway import find_caddy
-from .keys import Keys, Tokens, kept
+from .keys import Keys, SignInSecrets, Tokens, kept
 from .migrations import run_script
 from .options import StackOptions
 from .postgres import PostgresBinaries, PostgresServer
@@ -89,8 +89,8 @@ class Stack:
     @property
     def _processes(self) -> list[ChildProcess]:
         project = self.project
-        engine = [project.engine] if project.engine else []
-        return [self.server.process, project.postgrest, project.gateway, self.function, *engine]
+        apps = [app for app in (project.engine, project.auth) if app is not None]
+        return [self.server.process, project.postgrest, project.gateway, self.function, *apps]
 
     @property
     def pids(self) -> dict[str, int | None]:
@@ -111,11 +111,12 @@ class Stack:
             await self._start_database()
             await self._resume()
         engine = project.new_engine() if options.engine_url is None else None
+        auth = project.new_auth() if options.sign_in else None
         function = project.new_function({"EVALUATION_SCHEDULE": self.schedule, **options.settings})
         # none of these calls another at its start
         starts = [project.gateway.start(), function.start()]
         starts += [self._start_database()] if is_new else []
-        starts += [engine.start()] if engine else []
+        starts += [app.start() for app in (engine, auth) if app is not None]
         await gather_or_cancel(starts)
         for process in self._processes:
             if process.supervision is None:
@@ -165,7 +166,8 @@ async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
         exits.push_async_callback(server.stop)
         is_new = await server.prepare()
         keys, tokens = kept(Keys, data_dir.path / "keys.json"), kept(Tokens, data_dir.path / "tokens.json")
-        project = Project(server, "postgres", keys=keys, tokens=tokens)
+        sign_in = kept(SignInSecrets, data_dir.path / "sign-in.json")
+        project = Project(server, "postgres", keys=keys, tokens=tokens, sign_in=sign_in)
         exits.push_async_callback(project.stop)
         now = datetime.now(UTC)
         stack = Stack(options, project, options.schedule or daily_at(now - timedelta(minutes=1)), now)

@@ -65,7 +65,7 @@ def check_folder(folder: Path) -> int:
     logs = sorted((folder / "logs").glob("*.log"))
     assert {log.stem for log in logs} >= {"postgres", "function", "gateway", "postgrest"}, folder
     values = {"the database password": (folder / "postgres-password").read_text()}
-    for file in ("keys.json", "tokens.json"):
+    for file in ("keys.json", "tokens.json", "sign-in.json"):
         values |= json.loads((folder / file).read_text())
     return check_logs(dict.fromkeys(logs, 0), Secrets(values))
 
@@ -103,6 +103,7 @@ def secrets_of(project: Project) -> Secrets:
         "the invoke token": project.invoke_token,
         "the admin token": project.admin_token,
         "the engine token": project.engine_token,
+        **{f"sign-in: {name}": value for name, value in vars(project.sign_in).items()},
         "the database password": urlsplit(project.database_url).password or "",
     }
     return Secrets(confided | own)

@@ -1,34 +1,11 @@
-// The public REST contract (docs/api.md), and the token that opens it.
+// The public REST contract (docs/api.md).
 
-const INVOCATIONS = new URL("../api/v1/scheduler-invocations", import.meta.url);
-const SCENARIOS = new URL("../api/v1/scenario-configs", import.meta.url);
-const TOKEN = "scheduler-admin-token";
+import { Problem, problemOf } from "./problem.js";
+import { bearer } from "./session.js";
+
+const API = new URL("../api/v1/", import.meta.url);
+const [INVOCATIONS, SCENARIOS, SCHEDULE, AUDIT, TEST_ALERT] = ["scheduler-invocations", "scenario-configs", "schedule", "scheduler-audit", "test-alert"].map((name) => new URL(name, API));
 const TIMEOUT_MS = 45_000;
-
-/** A request was refused, or got no answer: `status` is 0 then. `field`: the member that was refused, if one was. */
-export class Problem extends Error {
-  constructor({ status = 0, code = "unreachable", title = "No answer", detail = "", field = "", retryAfterSeconds = null }) {
-    super(detail || title);
-    Object.assign(this, { status, code, title, detail, field, retryAfterSeconds });
-  }
-
-  /** Whether another token is needed to continue. */
-  get isOfToken() {
-    return this.status === 401 || this.status === 403;
-  }
-}
-
-export function token() {
-  return sessionStorage.getItem(TOKEN);
-}
-
-export function rememberToken(value) {
-  sessionStorage.setItem(TOKEN, value);
-}
-
-export function forgetToken() {
-  sessionStorage.removeItem(TOKEN);
-}
 
 /** A page of runs. `query`: as the contract has it; a list is repeated, what is empty is left out. */
 export function listRuns(query, options) {
@@ -49,6 +26,45 @@ export function openRun(body, idempotencyKey) {
 
 export function cancelRun(id) {
   return call("PUT", address(INVOCATIONS, `/${encodeURIComponent(id)}`), { body: { status: "cancelled" } });
+}
+
+/** Sets a run's note; null removes it. */
+export function setNote(id, note) {
+  return call("PUT", address(INVOCATIONS, `/${encodeURIComponent(id)}`), { body: { note } });
+}
+
+/** A page of a run's stored results. */
+export function listResults(id, query, options) {
+  return call("GET", address(INVOCATIONS, `/${encodeURIComponent(id)}/evaluations`, query), options);
+}
+
+/** All stored results that match, as the response whose body is the CSV; without a limit of time, as it may be long. */
+export function exportResults(id, query, options) {
+  return request("GET", address(INVOCATIONS, `/${encodeURIComponent(id)}/evaluations`, query), { ...options, headers: { Accept: "text/csv" } });
+}
+
+/** A page of the active mentors, with the scenario types that apply. */
+export function listMentors(query, options) {
+  return call("GET", address(INVOCATIONS, "/active-peer-mentors", query), options);
+}
+
+/** The schedule, the slots to come, and what is paused. */
+export function getSchedule(options) {
+  return call("GET", address(SCHEDULE), options);
+}
+
+/** Pauses, changes a pause, resumes, or ends the engine's pause; answers as `getSchedule`. */
+export function changeSchedule(changes) {
+  return call("PUT", address(SCHEDULE), { body: changes });
+}
+
+/** A page of what was done, the newest first. */
+export function listAudit(query, options) {
+  return call("GET", address(AUDIT, "", query), options);
+}
+
+export function sendTestAlert() {
+  return call("POST", address(TEST_ALERT));
 }
 
 /** The scenario types, each followed by the rows of its organizations. */
@@ -75,43 +91,38 @@ function address(base, path = "", query = {}) {
   return url;
 }
 
-async function call(method, url, { body, headers = {}, signal, as = token() } = {}) {
-  const sent = { Authorization: `Bearer ${as}`, ...headers };
-  if (body !== undefined) sent["Content-Type"] = "application/json";
+async function call(method, url, options = {}) {
   const limit = AbortSignal.timeout(TIMEOUT_MS);
+  const response = await request(method, url, { ...options, signal: options.signal ? AbortSignal.any([options.signal, limit]) : limit, caller: options.signal });
+  try {
+    return await response.json();
+  } catch (error) {
+    throw options.signal?.aborted ? error : cutOff();
+  }
+}
+
+/** A response that is well; raises a Problem, or what aborted it. */
+async function request(method, url, { body, headers = {}, signal, caller = signal, as } = {}) {
+  const sent = { Authorization: `Bearer ${as ?? (await bearer())}`, ...headers };
+  if (body !== undefined) sent["Content-Type"] = "application/json";
   let response;
   try {
     response = await fetch(url, {
       method,
       headers: sent,
       body: body === undefined ? undefined : JSON.stringify(body),
-      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+      signal,
       cache: "no-store",
       credentials: "omit",
       redirect: "error",
     });
-    if (response.ok) return await response.json();
   } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new Problem({ detail: "The function cannot be reached, or its answer was cut off." });
+    throw caller?.aborted ? error : cutOff();
   }
-  throw await problemOf(response);
+  if (!response.ok) throw await problemOf(response);
+  return response;
 }
 
-async function problemOf(response) {
-  const retryAfter = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
-  const answer = { status: response.status, retryAfterSeconds: Number.isFinite(retryAfter) ? retryAfter : null };
-  const isProblem = (response.headers.get("Content-Type") ?? "").startsWith("application/problem+json");
-  try {
-    if (isProblem) return new Problem({ ...(await response.json()), ...answer });
-  } catch {
-    // cut off: what the status says is left
-  }
-  // Not the function's words: something between it and here answered.
-  return new Problem({
-    ...answer,
-    code: `http_${response.status}`,
-    title: response.statusText || `Status ${response.status}`,
-    detail: "The answer is not the function's own. Something in front of it may be at fault.",
-  });
+function cutOff() {
+  return new Problem({ detail: "The function cannot be reached, or its answer was cut off." });
 }

@@ -1,19 +1,21 @@
 // The frame: who is signed in, and which page the address names.
 
-import { forgetToken, listRuns, Problem, rememberToken, token } from "./api.js";
+import { auditView } from "./audit.js";
 import { h } from "./dom.js";
+import { header } from "./header.js";
 import { mentorView } from "./mentor.js";
 import { overview } from "./overview.js";
-import { problemText } from "./polling.js";
+import { resultsView } from "./results.js";
+import { rosterView } from "./roster.js";
 import { runView } from "./run.js";
 import { scenariosView } from "./scenarios.js";
+import { forget, isSignedIn, readSettings, signOut, userName } from "./session.js";
+import { refusalText, signInForm } from "./sign_in.js";
 
 const TITLE = "Scenario evaluations";
-// What a header can carry; anything else is no token, and would not even be sent.
-const PRINTABLE = /^[!-~]+$/;
 
 const find = (id) => document.getElementById(id);
-const [content, signIn, form, input, errors, signOut, pages] = ["content", "sign-in", "sign-in-form", "token", "sign-in-error", "sign-out", "pages"].map(find);
+const [content, signIn, signOutButton, user, pages, frame] = ["content", "sign-in", "sign-out", "user", "pages", "frame"].map(find);
 
 let view;
 let shownAt;
@@ -26,61 +28,46 @@ const context = {
   },
   /** The token is not accepted any more: prompts for another one and leaves everything where it is. */
   lost(problem) {
-    forgetToken();
-    view?.stop();
+    // Both the page and the header may find out.
+    if (!signIn.hidden) return;
+    const text = refusalText(problem, "Your token is not accepted any more. Sign in again, and continue where you were.");
+    forget();
+    stop();
     scrolledTo = scrollY;
-    askForToken(refusal(problem, "Your token is not accepted any more. Sign in again, and continue where you were."));
+    askForToken(h("p", {}, text));
   },
+  /** What the header changed concerns the page. */
+  refresh: () => view?.refresh?.(),
+  /** Shows the page anew. */
+  redraw: () => navigate(),
+  schedule: () => band.schedule(),
 };
+const band = header(context);
+frame.append(band.element);
 
-function refusal(problem, unknown) {
-  if (problem.status === 403) return h("p", {}, "This is an invoke token: it may only start what is due. The dashboard needs an admin token.");
-  if (problem.status === 401) return h("p", {}, unknown);
-  return problemText(problem);
+function stop() {
+  view?.stop();
+  band.stop();
+}
+
+function setSignedIn(isIn) {
+  signIn.hidden = isIn;
+  content.hidden = pages.hidden = signOutButton.hidden = frame.hidden = user.hidden = !isIn;
+  user.textContent = (isIn && userName()) || "";
 }
 
 function askForToken(message) {
-  content.hidden = pages.hidden = signOut.hidden = true;
-  signIn.hidden = false;
+  setSignedIn(false);
   document.title = `Sign in – ${TITLE}`;
-  errors.replaceChildren(...(message ? [message] : []));
-  input.value = "";
-  input.focus();
-}
-
-async function signInSubmitted(event) {
-  event.preventDefault();
-  const given = input.value.trim();
-  const button = find("sign-in-button");
-  errors.replaceChildren();
-  if (!PRINTABLE.test(given)) {
-    errors.append(h("p", {}, given ? "A token has no blanks or special letters." : "Enter the token."));
-    input.focus();
-    return;
-  }
-  button.disabled = true;
-  try {
-    await listRuns({ limit: 1 }, { as: given });
-  } catch (error) {
-    // An answer that the database is away means that the token was accepted.
-    const letIn = error instanceof Problem && [500, 503].includes(error.status) && !error.code.startsWith("http_");
-    if (!letIn) {
-      errors.append(refusal(error, "This token is not known. Expected is one of SCHEDULER_ADMIN_TOKENS."));
-      input.focus();
-      return;
-    }
-  } finally {
-    button.disabled = false;
-  }
-  rememberToken(given);
-  input.value = "";
-  open();
+  const form = signInForm(message, open);
+  signIn.replaceChildren(form.element);
+  form.start();
 }
 
 /** Shows the page that the address names; one that was left for a new token is where it was. */
 function open() {
-  signIn.hidden = true;
-  content.hidden = pages.hidden = signOut.hidden = false;
+  setSignedIn(true);
+  band.start();
   if (view === undefined || shownAt !== location.hash) return navigate();
   document.title = `${view.title} – ${TITLE}`;
   scrollTo(0, scrolledTo);
@@ -90,14 +77,14 @@ function open() {
 }
 
 function navigate() {
-  if (!token()) return askForToken();
+  if (!isSignedIn()) return askForToken();
   view?.stop();
   const isFirst = view === undefined;
   shownAt = location.hash;
   view = viewAt(shownAt);
   content.replaceChildren(view.element);
   document.title = `${view.title} – ${TITLE}`;
-  const page = ["scenarios", "mentors"].find((name) => shownAt.startsWith(`#/${name}`)) ?? "runs";
+  const page = ["roster", "scenarios", "mentors", "audit"].find((name) => shownAt.startsWith(`#/${name}`)) ?? "runs";
   for (const link of pages.querySelectorAll("a")) {
     if (link.dataset.page === page) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -114,11 +101,14 @@ function navigate() {
 
 function viewAt(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
-  const [name, id = ""] = path.split("/").map(decoded);
-  if (name === "runs" && id) return runView(context, id);
+  const [name, id = "", part = ""] = path.split("/").map(decoded);
+  const parameters = new URLSearchParams(query);
+  if (name === "runs" && id) return part === "results" ? resultsView(context, id, parameters) : runView(context, id);
+  if (name === "roster") return rosterView(context, parameters);
   if (name === "scenarios") return scenariosView(context);
   if (name === "mentors") return mentorView(context, id);
-  return overview(context, new URLSearchParams(query));
+  if (name === "audit") return auditView(context, parameters);
+  return overview(context, parameters);
 }
 
 function decoded(part) {
@@ -129,10 +119,9 @@ function decoded(part) {
   }
 }
 
-form.addEventListener("submit", signInSubmitted);
-signOut.addEventListener("click", () => {
-  forgetToken();
-  view?.stop();
+signOutButton.addEventListener("click", () => {
+  signOut();
+  stop();
   view = shownAt = undefined;
   content.replaceChildren();
   history.replaceState(null, "", "#/");
@@ -143,5 +132,7 @@ find("skip-link").addEventListener("click", (event) => {
   (content.hidden ? signIn : content).querySelector("h1")?.focus();
 });
 addEventListener("hashchange", navigate);
-if (token()) open();
+// Each use of them waits for it, and nothing can be done before.
+await readSettings();
+if (isSignedIn()) open();
 else askForToken();

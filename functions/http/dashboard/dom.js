@@ -70,8 +70,8 @@ export function announce(text) {
   document.getElementById("announcer").textContent = text;
 }
 
-/** A table with a heading for each column; the first cell of a row is the row's heading. */
-export function table(caption, columns, rows, properties = {}) {
+/** A table with a heading for each column; the first cell of a row is the row's heading. On a phone each row is a card. */
+export function table(caption, columns, rows, properties = { class: "cards titled" }) {
   const numeric = (index) => (columns[index].numeric ? "number" : null);
   return h(
     "div",

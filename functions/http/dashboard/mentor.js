@@ -1,20 +1,16 @@
 // One mentor's history: evaluated when, and with what result.
 
-import { isUserId } from "./actions.js";
 import { listRuns } from "./api.js";
 import { announce, h, table } from "./dom.js";
-import { problemText } from "./polling.js";
+import { pagedList } from "./paged.js";
+import { isUserId } from "./run_now.js";
 import { time } from "./times.js";
 import { causeText, counted, outcomeBadge, outcomeWord, statusBadge, triggerWord } from "./words.js";
 
 const PAGE_SIZE = 25;
 const WEEK_MS = 7 * 24 * 3600 * 1000;
-// A page without results has searched 2,000 runs; the next ones are read without a click for each.
-const PAGES_AT_ONCE = 10;
 
 export function mentorView(context, userId) {
-  let asking = new AbortController();
-  const result = h("div", { class: "place-history" });
   const trouble = h("div", { role: "alert", class: "error-place" });
   const input = h("input", { id: "user-id", name: "user_id", value: userId, autocomplete: "off", autocapitalize: "off", spellcheck: "false", placeholder: "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10", "aria-describedby": "user-id-help" });
   const sought = (event) => {
@@ -27,71 +23,48 @@ export function mentorView(context, userId) {
     }
     context.go(`#/mentors/${text}`);
   };
+  const list = pagedList(context, {
+    read: (page, options) => listRuns({ user_id: userId, limit: PAGE_SIZE, ...page }, options),
+    full: PAGE_SIZE,
+    waiting: "Looking through the runs…",
+    render: (runs, more) => {
+      announce(runs.length ? summary(runs, more) : "No run includes this mentor.");
+      return history(runs, more);
+    },
+  });
   const element = h(
     "div",
-    { class: "mentor" },
-    h("div", { class: "heading" }, h("h1", { tabindex: -1 }, "One mentor")),
+    { class: "page" },
+    h("div", { class: "heading" }, h("h1", { tabindex: -1 }, "Mentor history")),
     h("form", { class: "card search", role: "search", onsubmit: sought, novalidate: true },
       h("label", { for: "user-id" }, "User id"),
       h("div", { class: "search-line" }, input, h("button", { type: "submit", class: "primary" }, "Show history")),
       h("p", { class: "small", id: "user-id-help" }, "Every run with this mentor, the newest first, with the results.")),
     trouble,
-    result,
+    list.parts,
   );
-  const found = [];
-  let cursor = null;
-
-  async function more() {
-    trouble.replaceChildren();
-    result.setAttribute("aria-busy", "true");
-    if (!found.length) result.replaceChildren(h("p", { class: "loading card" }, "Looking through the runs…"));
-    try {
-      const before = found.length;
-      for (let pages = 0; pages < PAGES_AT_ONCE; pages += 1) {
-        const page = await listRuns({ user_id: userId, limit: PAGE_SIZE, cursor }, { signal: asking.signal });
-        found.push(...page.data);
-        cursor = page.pagination.next_cursor;
-        if (!cursor || found.length - before >= PAGE_SIZE) break;
-      }
-      result.replaceChildren(history(found, cursor, more));
-      announce(found.length ? summary(found, cursor) : "No run includes this mentor.");
-    } catch (error) {
-      if (asking.signal.aborted) return;
-      if (error.isOfToken) return context.lost(error);
-      if (!found.length) result.replaceChildren();
-      trouble.replaceChildren(problemText(error), h("button", { type: "button", onclick: more }, "Try again"));
-    } finally {
-      result.removeAttribute("aria-busy");
-    }
-    return undefined;
-  }
-
   return {
     element,
-    title: "One mentor",
+    title: "Mentor history",
     focus: userId ? "h1" : "#user-id",
-    start: () => {
-      asking = new AbortController();
-      if (userId && !found.length) more();
-    },
-    stop: () => asking.abort(),
+    start: () => userId && list.start(),
+    stop: list.stop,
   };
 }
 
-function history(runs, cursor, more) {
-  const further = cursor && h("div", { class: "buttons" }, h("button", { type: "button", onclick: more, "data-key": "more" }, "Look further back"));
+function history(runs, more) {
   if (!runs.length) {
-    return h("section", { class: "card" }, h("h2", {}, cursor ? "Not found so far" : "No run includes this mentor"),
-      h("p", {}, cursor ? "None of the newest runs includes this mentor." : "No stored run includes this mentor. They may not be active, or no enabled scenario type that was due applied."), further);
+    return h("section", { class: "card" }, h("h2", {}, more ? "Not found so far" : "No run includes this mentor"),
+      h("p", {}, more ? "None of the newest runs includes this mentor." : "No stored run includes this mentor: it may not be active, or no enabled scenario type that was due applied."), more);
   }
   const columns = [{ title: "Run" }, { title: "Status of the run" }, { title: "Results" }];
   return h(
     "section",
     { class: "card", "aria-labelledby": "history-title" },
     h("h2", { id: "history-title" }, "History"),
-    h("p", { class: "lead" }, summary(runs, cursor)),
+    h("p", { class: "lead" }, summary(runs, more)),
     table("Runs with this mentor", columns, runs.map(row), { class: "history cards" }),
-    further ?? h("p", { class: "small" }, "That is all that is kept."),
+    more || h("p", { class: "small" }, "That is all that is kept."),
   );
 }
 
@@ -112,10 +85,10 @@ function row(run) {
 }
 
 /** "In the last 7 days: 7 runs, 12 not triggered, 2 triggered." */
-function summary(runs, cursor) {
+function summary(runs, more) {
   const since = Date.now() - WEEK_MS;
   const real = runs.filter((run) => !run.dry_run && Date.parse(run.invoked_at) >= since);
-  const whole = !cursor || runs.some((run) => Date.parse(run.invoked_at) < since);
+  const whole = !more || runs.some((run) => Date.parse(run.invoked_at) < since);
   if (!real.length) return "In the last 7 days: no run that was not dry.";
   const outcomes = new Map();
   for (const { outcome } of real.flatMap((run) => run.results)) outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);

@@ -1,14 +1,17 @@
 // The overview: did the scheduled run take place, what is missing, why, and what to do; then the runs before.
 
-import { dryRunButton, retryButton, runButton, cancelButton } from "./actions.js";
+import { cancelButton, retryButton } from "./actions.js";
 import { getRun, listRuns } from "./api.js";
 import { chart, timeTicks } from "./charts.js";
 import { h, Region } from "./dom.js";
-import { Poll, pollProblem } from "./polling.js";
+import { Poll } from "./polling.js";
+import { pollProblem } from "./problem.js";
+import { dryRunButton, runButton } from "./run_now.js";
 import { filters, queryOf, runsTable, unfinishedText } from "./runs_table.js";
+import { steps, stepsOf } from "./steps.js";
 import { slotsOf, strip } from "./strip.js";
 import { secondsBetween, span, time } from "./times.js";
-import { causeCount, causeText, count, counted, evaluated, isLate, isOpen, reasonText, sign, statusBadge, toneOf, unfinished, unusable } from "./words.js";
+import { causeCount, causeText, count, counted, evaluated, isLate, isOpen, reasonText, retriesOf, sign, statusBadge, toneOf, unfinished, unusable } from "./words.js";
 
 const SLOTS = 60;
 const SLOTS_IN_STRIP = 30;
@@ -48,7 +51,13 @@ export function overview(context, parameters) {
     ]);
     const slots = slotsOf(scheduled.data, scheduled.slots.missed, SLOTS);
     const slot = slots.at(-1) ?? null;
-    regions.verdict.show({ slot, causes: await causesOf(slot?.run, signal), retries: retries.data, next: scheduled.slots.next });
+    regions.verdict.show({
+      slot,
+      detail: await detailOf(slot?.run, signal),
+      retry: slot?.run ? (retriesOf(slot.run, retries.data)[0] ?? null) : null,
+      next: context.schedule() ? (context.schedule().next_slots[0] ?? null) : scheduled.slots.next,
+      first: page.data.length || slot || query ? null : await stepsOf(signal),
+    });
     regions.strip.show(slots.slice(-SLOTS_IN_STRIP));
     regions.charts.show(slots);
     regions.table.show({ page, query });
@@ -62,28 +71,29 @@ export function overview(context, parameters) {
       trouble.replaceChildren(...pollProblem(error, pause));
     }
   });
-  return { element, title: "Runs", focus: query ? "#all-runs" : "h1", start: () => poll.start(), stop: () => poll.stop() };
+  return { element, title: "Runs", focus: query ? "#all-runs" : "h1", start: () => poll.start(), stop: () => poll.stop(), refresh: () => poll.now() };
 }
 
-/** The commonest causes of a run's failures: a list says only how many there are. */
-async function causesOf(run, signal) {
-  if (!run?.counts.failed) return [];
+/** What a list does not say of a run that ended badly: the commonest causes of failures, and whether it can be retried. */
+async function detailOf(run, signal) {
+  if (!run || isOpen(run) || ["success", "skipped"].includes(run.status)) return { causes: [], retry: null };
   try {
-    return (await getRun(run.id, { signal })).failures.slice(0, CAUSES);
+    const { failures, retry } = await getRun(run.id, { signal });
+    return { causes: failures.slice(0, CAUSES), retry };
   } catch (error) {
     // Deleted since it was listed.
-    if (error.status === 404) return [];
+    if (error.status === 404) return { causes: [], retry: null };
     throw error;
   }
 }
 
-function verdict(context, { slot, causes, retries, next }, refresh) {
-  const following = h("p", { class: "next" }, "The next slot is ", time(next, "slot"), ".");
+function verdict(context, { slot, detail, retry, next, first }, refresh) {
+  const following = h("p", { class: "next" }, next ? ["The next slot is ", time(next, "slot"), "."] : "The schedule is paused: no slot opens until it is resumed.");
   if (!slot) {
-    return h("section", { class: "card verdict tone-off", "aria-label": "The latest run" }, h("div", { class: "verdict-sign" }, sign("pending")), h("div", {}, h("h2", {}, "No scheduled run yet"), following));
+    return h("section", { class: "card verdict tone-off", "aria-label": "The latest run" }, h("div", { class: "verdict-sign" }, sign("pending")),
+      h("div", { class: "verdict-text" }, h("h2", {}, "No scheduled run yet"), first && steps(first), following));
   }
   const { run } = slot;
-  const retry = run && retries.find((one) => one.retry_of === run.id);
   const status = run ? run.status : "missed";
   return h(
     "section",
@@ -94,12 +104,12 @@ function verdict(context, { slot, causes, retries, next }, refresh) {
       { class: "verdict-text" },
       h("p", { class: "verdict-when" }, time(slot.slot, "slot")),
       h("h2", {}, headline(run)),
-      run ? story(run, causes, retry) : h("p", {}, "No run was opened for this slot: the database's clock did not call, or the function did not answer. Check cron.job_run_details, and what the function's platform says."),
+      run ? story(run, detail.causes, retry) : h("p", {}, "No run was opened for this slot: the database's clock did not call, or the function did not answer. Check cron.job_run_details, and what the function's platform says."),
       run && figures(run),
       h("div", { class: "buttons" },
         run && h("a", { class: "button", href: `#/runs/${run.id}`, "data-key": "look" }, "Look into it"),
         run && isOpen(run) && cancelButton(context, run, refresh),
-        run && !isOpen(run) && unfinished(run) > 0 && !(retry && isOpen(retry)) && retryButton(context, run)),
+        run && retryButton(context, { ...run, retry: detail.retry })),
       following,
     ),
   );

@@ -1,8 +1,5 @@
 // Polling: fast while a run is open, slow otherwise, not at all while the page is hidden.
 
-import { h } from "./dom.js";
-import { span } from "./times.js";
-
 const FIRST_RETRY_MS = 2_000;
 const LONGEST_RETRY_MS = 30_000;
 
@@ -79,20 +76,4 @@ export class Poll {
     clearTimeout(this.#timer);
     if (!document.hidden && !this.#ended && !this.#asking) this.now();
   };
-}
-
-/** What went wrong, in the words of the problem, with its code. */
-export function problemText(error) {
-  const name = error.status ? `${error.title} (${error.status})` : (error.title ?? "Something is wrong with this page");
-  return h(
-    "div",
-    { class: "problem" },
-    h("p", {}, h("strong", {}, name), ": ", error.detail || error.message),
-    error.code && h("p", { class: "small" }, "Code: ", h("code", {}, error.code)),
-  );
-}
-
-/** The same while a poll fails, with when it tries again; nothing without an error. */
-export function pollProblem(error, pause) {
-  return error ? [problemText(error), h("p", { class: "small" }, `What is shown may be old. Trying again in ${span(pause / 1000)}.`)] : [];
 }

@@ -1,12 +1,15 @@
 // One run with all that is known of it, live while it works.
 
-import { cancelButton, retryButton } from "./actions.js";
+import { cancelButton, noteButton, retryButton } from "./actions.js";
 import { getRun, listRuns } from "./api.js";
+import { auditAddress } from "./audit.js";
 import { announce, h, Region, table } from "./dom.js";
-import { Poll, pollProblem, problemText } from "./polling.js";
+import { Poll } from "./polling.js";
+import { pollProblem, problemText } from "./problem.js";
+import { resultsAddress } from "./results.js";
 import { unfinishedText } from "./runs_table.js";
 import { secondsBetween, span, time } from "./times.js";
-import { OUTCOMES, causeCount, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, sign, skipText, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
+import { OUTCOMES, causeCount, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, retriesOf, sign, skipText, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
 
 const QUICK_MS = 700;
 const SLOW_MS = 5_000;
@@ -24,7 +27,7 @@ export function runView(context, id) {
     facts: new Region(places.facts, facts),
     counts: new Region(places.counts, counts),
     scenarios: new Region(places.scenarios, scenarios),
-    failures: new Region(places.failures, failures),
+    failures: new Region(places.failures, (data) => failures(id, data)),
     waiting: new Region(places.waiting, waiting),
     dispatches: new Region(places.dispatches, dispatches),
     config: new Region(places.config, config),
@@ -40,7 +43,7 @@ export function runView(context, id) {
   async function look(signal) {
     const run = await getRun(id, { signal });
     // Only a run that has ended can have retries, so those of an open one are not requested.
-    const retries = isOpen(run) || !(unfinished(run) || !run.enumeration_done) ? [] : await retriesOf(run, signal);
+    const retries = isOpen(run) || !(unfinished(run) || !run.enumeration_done) ? [] : retriesOf(run, (await listRuns({ trigger: "retry", limit: 50 }, { signal })).data);
     show(run, retries);
     const moved = JSON.stringify(run.counts);
     pause = moved === last ? Math.min(pause * 1.5, SLOW_MS) : QUICK_MS;
@@ -75,24 +78,18 @@ export function runView(context, id) {
     trouble.replaceChildren(...pollProblem(error, wait));
     return undefined;
   });
-  return { element, title: "One run", focus: "h1", start: () => poll.start(), stop: () => poll.stop() };
-}
-
-async function retriesOf(run, signal) {
-  const page = await listRuns({ trigger: "retry", limit: 50 }, { signal });
-  return page.data.filter((one) => one.retry_of === run.id);
+  return { element, title: "One run", focus: "h1", start: () => poll.start(), stop: () => poll.stop(), refresh: () => poll.now() };
 }
 
 function headingOf(run) {
-  const { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, error_message, enumeration_done } = run;
+  const { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, error_message, note, retry } = run;
   // Of the counts only what the heading says once it has ended: what moves meanwhile is the progress's.
   const { failed, not_evaluated, evaluations } = isOpen(run) ? { failed: 0, not_evaluated: 0, evaluations: 0 } : run.counts;
-  return { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, error_message, enumeration_done, counts: { failed, not_evaluated, evaluations } };
+  return { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, error_message, note, retry, counts: { failed, not_evaluated, evaluations } };
 }
 
 function heading(context, run, retries, refresh) {
   const open = isOpen(run);
-  const canRetry = !open && run.status !== "skipped" && (unfinished(run) > 0 || !run.enumeration_done) && !retries.some(isOpen);
   return [
     h(
       "div",
@@ -100,7 +97,7 @@ function heading(context, run, retries, refresh) {
       h("div", {},
         h("h1", { tabindex: -1, "data-key": "title" }, { schedule: "Scheduled run of ", manual: "Manual run of ", retry: "Retry of " }[run.trigger], time(run.trigger === "schedule" ? run.scheduled_for : run.invoked_at)),
         h("p", { class: "badges" }, statusBadge(run.status), lateBadge(run), run.dry_run && h("span", { class: "badge tone-off" }, "dry run: no notifications"))),
-      h("div", { class: "buttons" }, open && cancelButton(context, run, refresh), canRetry && retryButton(context, run)),
+      h("div", { class: "buttons" }, noteButton(context, run, refresh), open && cancelButton(context, run, refresh), retryButton(context, run)),
     ),
     run.error_code && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error_code), " ", reasonText(run.error_code), run.error_message && [" ", run.error_message])),
     retries.length > 0 && h("p", { class: "notice tone-off" }, sign("skipped"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.invoked_at)), " ", statusBadge(retry.status)]))),
@@ -178,6 +175,7 @@ function facts(run) {
       run.note && fact("Note", run.note),
       h("div", { class: "wide" }, h("dt", {}, "Id"), h("dd", {}, h("code", {}, run.id))),
     ),
+    h("p", {}, h("a", { href: resultsAddress(run.id) }, "All stored results"), " · ", h("a", { href: auditAddress({ invocation_id: run.id }) }, "Who did it")),
   );
 }
 
@@ -206,7 +204,7 @@ function scenarios(byType) {
   return card("scenarios", "By scenario type", table("Outcomes by scenario type", columns, rows));
 }
 
-function failures({ failures: causes, others }) {
+function failures(run, { failures: causes, others }) {
   if (!causes.length && !others) return null;
   const uncounted = others > 0 && h("p", {}, `${counted(others, "more evaluation")} failed beside those counted here.`);
   return card("failures", "Why they failed", h("ul", { class: "cause-list" }, causes.map((cause) => h(
@@ -216,6 +214,7 @@ function failures({ failures: causes, others }) {
     causeText(cause.code) && h("p", {}, causeText(cause.code)),
     cause.message && h("p", { class: "quoted" }, cause.message),
     mentors(cause.code, cause.sample_user_ids, cause.count),
+    h("p", {}, h("a", { href: resultsAddress(run, { outcome: "failed", code: cause.code }), "data-key": `all-${cause.code}` }, "All of this cause")),
   ))), uncounted);
 }
 

@@ -1,8 +1,8 @@
 // The list of runs, a page at a time: filters and the place in it stand in the address, so that it can be kept and shared.
 
 import { h, table } from "./dom.js";
-import { secondsBetween, span, time } from "./times.js";
-import { count, isOpen, lateBadge, outcomeWord, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
+import { momentOf, secondsBetween, span, time } from "./times.js";
+import { count, counted, isOpen, lateBadge, outcomeWord, reasonText, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
 
 export const PAGE_SIZE = 25;
 
@@ -25,8 +25,7 @@ export function queryOf(parameters) {
 }
 
 function endOfDay(day) {
-  const [year, month, date] = day.split("-").map(Number);
-  return new Date(year, month - 1, date, 23, 59, 59, 999).toISOString();
+  return momentOf(`${day}T23:59:59`).replace(".000", ".999");
 }
 
 /** The filters; choosing goes to the address that has them. */
@@ -68,6 +67,7 @@ export function runsTable({ page, query }) {
     { title: "Status" },
     { title: "Evaluations", numeric: true },
     { title: "Triggered", numeric: true },
+    { title: "Suppressed", numeric: true },
     { title: "Failed", numeric: true },
     { title: "Not evaluated", numeric: true },
     { title: "Took", numeric: true },
@@ -79,9 +79,10 @@ function row(run) {
   return [
     h("span", {}, h("a", { href: `#/runs/${run.id}`, "data-key": `run-${run.id}` }, time(run.trigger === "schedule" ? run.scheduled_for : run.invoked_at)),
       h("span", { class: "sub" }, triggerWord(run.trigger), ` · ${run.triggered_by}`, run.dry_run && " · dry run", run.reason && ` · ${shortened(run.reason)}`, run.note && ` · ${shortened(run.note)}`)),
-    h("span", { class: "badges" }, statusBadge(run.status), lateBadge(run)),
+    h("span", {}, h("span", { class: "badges" }, statusBadge(run.status), lateBadge(run)), run.error_code && h("span", { class: "sub", title: reasonText(run.error_code) }, h("code", {}, run.error_code))),
     count(run.counts.evaluations),
     count(run.counts.triggered),
+    count(run.counts.suppressed),
     some(run.counts.failed, "failed"),
     some(run.counts.not_evaluated, "not_evaluated"),
     isOpen(run) ? "…" : span(secondsBetween(run.started_at, run.finished_at)),
@@ -106,6 +107,7 @@ function ways(parameters, page) {
     { class: "ways", "aria-label": "Pages of runs" },
     cursor && h("a", { href: at(parameters, null), "data-key": "newest" }, "Newest"),
     cursor && before.has(cursor) && h("a", { href: at(parameters, before.get(cursor)), "data-key": "newer" }, "Newer"),
+    page.pagination.total !== null && h("span", { class: "muted" }, `${counted(page.pagination.total, "run")} in all`),
     older ? h("a", { href: older, "data-key": "older" }, "Older") : h("span", { class: "muted" }, "These are the oldest."),
   );
 }

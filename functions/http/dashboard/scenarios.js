@@ -1,9 +1,11 @@
 // The scenario types: which are on, for which mentors and when; switched, changed and reset here.
 
-import { ask } from "./actions.js";
 import { configureScenario, getRun, listRuns, listScenarios } from "./api.js";
+import { ask, field } from "./dialog.js";
 import { h, Region, table } from "./dom.js";
-import { Poll, pollProblem, problemText } from "./polling.js";
+import { Poll } from "./polling.js";
+import { pollProblem, problemText } from "./problem.js";
+import { mayAct } from "./session.js";
 import { time } from "./times.js";
 import { OUTCOMES, count, isOpen, outcomeWord, sign, statusBadge } from "./words.js";
 
@@ -19,7 +21,7 @@ export function scenariosView(context) {
   const said = h("div", { role: "status" });
   const place = h("div", {}, h("p", { class: "loading card" }, "Reading the scenario types…"));
   const region = new Region(place, (data) => scenarios(data, { change, ask: (dialog) => ask(context, { ...dialog, done: say }) }));
-  const element = h("div", { class: "scenarios" }, h("div", { class: "heading" }, h("h1", { tabindex: -1 }, "Scenarios")), trouble, said, place);
+  const element = h("div", { class: "page" }, h("div", { class: "heading" }, h("h1", { tabindex: -1 }, "Scenarios")), trouble, said, place);
 
   async function look(signal) {
     const [configs, runs] = await Promise.all([
@@ -83,7 +85,7 @@ function row(entry, page) {
   const isKnown = !entry.warnings.some((warning) => warning.includes("SCENARIO_TYPES"));
   // What cannot be used is null, with a warning.
   const isSet = (member) => entry[member] !== null || entry.warnings.some((warning) => warning.startsWith(`${member}:`));
-  const marked = (member, what) => isSet(member) && h("span", { class: "sub" }, "set here", isKnown && [" · ", resetButton(entry, member, what, page)]);
+  const marked = (member, what) => isSet(member) && h("span", { class: "sub" }, "set here", isKnown && mayAct() && [" · ", resetButton(entry, member, what, page)]);
   return [
     [
       isForAll ? h("code", {}, type) : h("span", { class: isKnown && "organization" }, h("code", { class: isKnown && "visually-hidden" }, type), " for ", h("code", {}, organization)),
@@ -111,10 +113,10 @@ function countsText(outcomes = {}) {
   return counted.length ? h("ul", {}, counted.map((outcome) => h("li", {}, `${count(outcomes[outcome])} ${outcomeWord(outcome)}`))) : h("span", { class: "muted" }, "no evaluation");
 }
 
-/** A button of a row; those who do not see the row hear which one. */
+/** A button of a row, whose name says which one; none for a role that may only read. */
 function button(entry, key, text, of, look, pressed) {
   const name = nameOf(entry);
-  return h("button", { type: "button", class: look, onclick: pressed, "data-key": `${key}-${name}` }, text, h("span", { class: "visually-hidden" }, ` ${of}${name}`));
+  return mayAct() && h("button", { type: "button", class: look, onclick: pressed, "data-key": `${key}-${name}` }, text, h("span", { class: "visually-hidden" }, ` ${of}${name}`));
 }
 
 function switchButton(entry, { change }) {
@@ -161,7 +163,7 @@ function addButton(entry, page) {
     title: `Add an organization to ${type}`,
     explanation: [`Holds for mentors with the segment org:NAME, before what holds for all. ${WHEN}`],
     fields: [
-      h("label", { class: "field" }, h("span", {}, "Name ", h("span", { class: "muted" }, "(without org:)")), h("input", { name: "organization", maxlength: 100, autocomplete: "off" })),
+      field("Name", "without org:", h("input", { name: "organization", maxlength: 100, autocomplete: "off" })),
       h("label", { class: "check" }, h("input", { type: "checkbox", name: "off" }), "Switched off: its mentors are not evaluated for this type"),
       segmentsField("", "none: as for all"),
       scheduleField("", page.configs, "empty: as for all"),
@@ -180,11 +182,11 @@ function addButton(entry, page) {
 }
 
 function segmentsField(text, none) {
-  return h("label", { class: "field" }, h("span", {}, "Segments ", h("span", { class: "muted" }, `(one a line; ${none})`)), h("textarea", { name: "segments", rows: 3, spellcheck: "false" }, text));
+  return field("Segments", `one a line; ${none}`, h("textarea", { name: "segments", rows: 3, spellcheck: "false" }, text));
 }
 
 function scheduleField(text, { evaluation_timezone: timezone }, none) {
-  return h("label", { class: "field" }, h("span", {}, "Schedule ", h("span", { class: "muted" }, `(cron, in ${timezone}; ${none})`)), h("input", { name: "schedule", value: text, maxlength: 100, autocomplete: "off", spellcheck: "false", placeholder: "0 6 * * 1" }));
+  return field("Schedule", `cron, in ${timezone}; ${none}`, h("input", { name: "schedule", value: text, maxlength: 100, autocomplete: "off", spellcheck: "false", placeholder: "0 6 * * 1" }));
 }
 
 function linesOf(values) {

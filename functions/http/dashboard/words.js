@@ -50,6 +50,7 @@ const REASONS = {
   mentors_view_invalid: "The view active_peer_mentors has the wrong columns, or none of its rows can be used. An open run waits for it, and continues by itself once the view is fixed.",
   expired: "It was still open when its time was up; what had not been evaluated by then was left.",
   marked_failed: "An operator ended it as failed; what had not been evaluated by then was left.",
+  paused: "The schedule was paused when its time came.",
   overlap: "The run before it was still open when its time came.",
   no_enabled_scenarios: "Every scenario type was off when it was opened, so no mentor was read. Switch one on (page Scenarios), then run now or wait for the next slot.",
   engine_unavailable: "The trigger engine is unavailable. No pair failed because of that: the batches wait, and continue by themselves when it is back.",
@@ -57,17 +58,17 @@ const REASONS = {
 };
 
 const CAUSES = {
-  engine_timeout: "The engine took too long to answer about them, while it answered about others.",
-  engine_unreachable: "Calls about them broke off, while calls about others went through.",
-  engine_bad_answer: "The engine's answer about them cannot be read.",
-  engine_missing_result: "The engine left them out of its answers.",
+  engine_timeout: "The engine took too long to answer, while it answered about other mentors.",
+  engine_unreachable: "The call broke off, while calls about other mentors went through.",
+  engine_bad_answer: "The engine's answer cannot be read.",
+  engine_missing_result: "The engine's answer has no result for this.",
   engine_failed: "The engine returned a failure without a cause.",
-  worker_lost: "The function crashed, or did not finish, whenever it evaluated them.",
-  time_budget_exceeded: "They took longer than the slices of several calls.",
+  worker_lost: "The function crashed, or did not finish, at each attempt to evaluate this.",
+  time_budget_exceeded: "The evaluation took longer than several slices.",
   mentor_not_active: "Unknown, or not active at that time.",
-  invalid_segments: "Their segments in the view active_peer_mentors cannot be used: a null among them, an array of several dimensions, or more than 200,000 bytes.",
-  scenario_not_applicable: "The scenario type does not apply to them.",
-  scenario_disabled: "The scenario type has been switched off since the run that this one retries; they were not evaluated for it again.",
+  invalid_segments: "The segments in the view active_peer_mentors cannot be used: a null among them, an array of several dimensions, or more than 200,000 bytes.",
+  scenario_not_applicable: "The scenario type does not apply.",
+  scenario_disabled: "The scenario type has been switched off since the run that this one retries, and was not evaluated again.",
 };
 
 export function count(number) {
@@ -115,7 +116,7 @@ export function skipText({ no_scenario_applies, user_id_missing, invalid_segment
 /** What to make of a cause of failures; empty where its own message has to do. */
 export function causeText(code) {
   const status = /^engine_http_(\d{3})$/.exec(code)?.[1];
-  if (status) return `The engine answers ${status} about them and answers about others.`;
+  if (status) return `The engine answered ${status}, while it answered about other mentors.`;
   return CAUSES[code] ?? "";
 }
 
@@ -140,6 +141,12 @@ export function unfinished(run) {
 /** Rows of the mentors' view that could not be used. */
 export function unusable(run) {
   return run.skip_reasons.user_id_missing + run.skip_reasons.invalid_segments;
+}
+
+/** The retries of a run and of its retries, the newest first, among these. */
+export function retriesOf(run, retries) {
+  const ids = new Set([run.id]);
+  return retries.toReversed().filter((retry) => ids.has(retry.retry_of) && ids.add(retry.id)).reverse();
 }
 
 export function evaluated(run) {

@@ -24,8 +24,9 @@ UNKNOWN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
 TABLE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Errors")[2]
 ROWS = re.findall(r"^\| \d{3}[^|]*\|([^|]*)\|", TABLE, re.MULTILINE)
 DOCUMENTED = {code for row in ROWS for code in re.findall(r"`(\w+)`", row)}
-# Of evaluation-batch: tests/unit/functions/test_on_demand.py. Of the dead-man's check: test_health_routes.py.
-ELSEWHERE = {"dry_run_not_supported", "engine_busy", "time_budget_exceeded", "paused"}
+# Of evaluation-batch: tests/unit/functions/test_on_demand.py; of the dead-man's check: test_health_routes.py; of access
+# tokens: test_sign_in.py.
+ELSEWHERE = {"dry_run_not_supported", "engine_busy", "time_budget_exceeded", "paused", "sign_in_unavailable"}
 
 
 BATCH, KEY = f"{API}/evaluation-batch", "Idempotency-Key"

@@ -202,6 +202,7 @@ async def test_what_a_run_was_requested_with_is_replaced(core: SqlCore, worker: 
     """The key of such a request stands for another one from then on: its digest is gone."""
     request = {"user_ids": [person(number) for number in (1, 2, 3)], "scenario_types": None}
     texts = {"reason": f"for {person(2).upper()}", "note": f"{person(2)}!", "requested_by": person(2)}
+    texts["triggered_by"] = person(2)  # signed in with Supabase Auth
     run = await opened(worker, key="once", request=request, **texts)
     await cancelled(core, worker, run)
     for note in (f"by {person(2)}", texts["note"]):
@@ -213,11 +214,13 @@ async def test_what_a_run_was_requested_with_is_replaced(core: SqlCore, worker: 
     assert await forget(core, 2) == (2, 0, 0)
     assert await found_in(core, person(2)) == set()
     (row,) = await core.owner.rows(
-        "select request -> 'user_ids', reason, note, requested_by from public.scheduler_invocations where id = %s", run
+        "select request -> 'user_ids', reason, note, requested_by, triggered_by from public.scheduler_invocations"
+        " where id = %s",
+        run,
     )
     user_ids, replacement = row[0], row[0][1]
     assert user_ids == [person(1), replacement, person(3)] == sorted(user_ids)
-    assert row[1:] == (f"for {replacement}", f"{replacement}!", replacement)
+    assert row[1:] == (f"for {replacement}", f"{replacement}!", replacement, replacement)
     assert await refusal(worker, key="once", request=request, **texts) == "other_request"
     replaced = await core.owner.rows(entries)
     assert len({actor for actor, *_ in replaced}) == 1

@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.emulator.banner import API
 from tests.emulator.cli import main
 from tests.emulator.connections import connect
 from tests.emulator.errors import EmulatorError
@@ -106,6 +107,14 @@ async def test_up_serves_what_it_prints_and_sigterm_leaves_nothing(http: httpx.A
         assert (await http.get(f"{stack['engine_url']}/health")).status_code == 200
         read = await http.get(f"{stack['rest_url']}/peer_mentors", headers={"apikey": stack["secret_key"]})
         assert len(read.json()) == 10
+        email, password = next(iter(stack["users"].items()))
+        signed_in = await http.post(
+            f"{stack['auth_url']}/token?grant_type=password",
+            headers={"apikey": stack["publishable_key"]},
+            json={"email": email, "password": password},
+        )
+        bearer = {"Authorization": f"Bearer {signed_in.json()['access_token']}"}
+        assert (await http.get(f"{stack['function_url']}{API}", headers=bearer)).status_code == 200
         assert await execute(stack, COUNT_MENTORS) == [(10,)]
         pids = list(stack["pids"].values())
         assert sorted(running(pids)) == sorted(pids)

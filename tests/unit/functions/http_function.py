@@ -16,6 +16,7 @@ from functions.http.invocations import PREFIX
 from functions.runs.services import Services
 from shared.auth import TokenCheck
 from shared.fingerprint import Fingerprint
+from shared.sign_in import SignIn
 from tests.unit.clock import ManualClock
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
 from tests.unit.functions.fake_engine import FakeEngine
@@ -32,14 +33,19 @@ class Function:
     """The application; `broken_by` is what connecting to database and engine raises."""
 
     def __init__(
-        self, *, rows: Sequence[dict[str, Any]] = (), engine: FakeEngine | None = None, **settings: str
+        self,
+        *,
+        rows: Sequence[dict[str, Any]] = (),
+        engine: FakeEngine | None = None,
+        sign_in: SignIn | None = None,
+        **settings: str,
     ) -> None:
         self.sql = FakeSql(rows)
         self.engine = engine or FakeEngine(ManualClock())
         self.broken_by: Exception | None = None
         self.services = replace(make_services(self.sql.database, self.engine, **settings), now=lambda: NOW)
         tokens = TokenCheck([SecretStr(INVOKE_TOKEN)], [("anna", ADMIN_TOKEN)])
-        self.app = create_app(self._connect, tokens, FINGERPRINT)
+        self.app = create_app(self._connect, tokens, FINGERPRINT, sign_in)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="https://function.example.org")
 
     def _connect(self) -> Services:

@@ -17,8 +17,10 @@ from functions.http.middleware import OPEN_PATHS, RequestGate
 from functions.http.problems import MAX_DETAIL_LENGTH, MAX_FIELD_LENGTH, problem
 from shared.auth import TokenCheck
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
+from shared.sign_in import SignIn
 from shared.version import VERSION
 from tests.emulator.staging import ROOT
+from tests.unit.auth_server import USER_ID, auth_server
 from tests.unit.environment import ADMIN_TOKEN, INVOKE_TOKEN
 from tests.unit.functions.fake_sql import RUN_ID
 from tests.unit.functions.http_function import ADMIN, FINGERPRINT, INVOKE, JSON, Function, problem_in
@@ -62,7 +64,7 @@ async def conversation(
 
 def test_only_health_description_and_the_empty_page_are_open() -> None:
     files = {file.name for file in (ROOT / "functions" / "http" / "dashboard").iterdir()} - {"index.html"}
-    page = {"/dashboard", "/dashboard/", *(f"/dashboard/{name}" for name in files)}
+    page = {"/dashboard", "/dashboard/", "/dashboard/config.json", *(f"/dashboard/{name}" for name in files)}
     assert {"/health", "/health/last-run", "/openapi.json", "/docs"} | page == OPEN_PATHS
 
 
@@ -75,7 +77,7 @@ async def test_a_path_or_host_resembling_an_open_one_is_closed(function: Functio
         assert start["status"] == 401, scope
 
 
-async def test_each_token_opens_only_what_its_role_may(function: Function) -> None:
+async def closed_operations(function: Function) -> set[tuple[str, str]]:
     document = (await function.http.get("/openapi.json")).json()
     served = {
         (method.upper(), re.sub("{[^}]*}", RUN_ID, path))
@@ -84,6 +86,11 @@ async def test_each_token_opens_only_what_its_role_may(function: Function) -> No
         if path not in OPEN_PATHS
     }
     assert len(served) >= 11
+    return served
+
+
+async def test_each_token_opens_only_what_its_role_may(function: Function) -> None:
+    served = await closed_operations(function)
     for_admins = [*(served - {("POST", "/")}), *NOT_SERVED]
     refused: set[str] = set()
     for method, path in [("POST", "/"), *for_admins]:
@@ -100,6 +107,39 @@ async def test_each_token_opens_only_what_its_role_may(function: Function) -> No
     assert function.sql.called() == []
     for headers in (INVOKE, ADMIN):
         assert (await function.http.post("/", headers=headers)).status_code == 200
+
+
+async def test_a_viewer_reads_and_an_operator_does_what_an_admin_may(log: LogLines) -> None:
+    async with auth_server() as auth:
+        function = Function(sign_in=SignIn(auth.server.url, "sb_publishable_x"))
+        viewer, operator = [
+            {"Authorization": f"Bearer {auth.token(app_metadata={'scheduler_role': role})}"}
+            for role in ("viewer", "operator")
+        ]
+        requests = [*await closed_operations(function), *NOT_SERVED, ("HEAD", PREFIX)]
+        writing = [request for request in requests if request[0] not in ("GET", "HEAD")]
+        assert ("POST", "/") in writing
+        for method, path in writing:
+            problem_in(await function.http.request(method, path, headers=viewer), 403, "forbidden")
+        assert function.sql.called() == []
+        for method, path in requests:
+            who = (operator, ADMIN) if (method, path) in writing else (operator, viewer, ADMIN)
+            statuses = [(await function.http.request(method, path, headers=each)).status_code for each in who]
+            assert len(set(statuses)) == 1, (method, path, statuses)
+        opened = function.sql.all_arguments_of("scheduler_open")
+        assert [arguments["triggered_by"] for arguments in opened] == [USER_ID, "anna"]
+        for token, status in ((auth.token(exp=1), 401), (auth.token(app_metadata={}), 403), (ADMIN_TOKEN[:-1], 401)):
+            refused = await function.http.get(PREFIX, headers={"Authorization": f"Bearer {token}"})
+            assert refused.status_code == status
+        assert auth.fetches == 1
+
+
+async def test_an_open_path_asks_auth_nothing(log: LogLines) -> None:
+    async with auth_server() as auth:
+        function = Function(sign_in=SignIn(auth.server.url, "sb_publishable_x"))
+        headers = {"Authorization": f"Bearer {auth.token()}"}
+        assert "settings_digest" not in (await function.http.get("/health", headers=headers)).json()
+        assert auth.fetches == 0
 
 
 async def test_health_needs_no_database_and_shows_digests_for_a_token(function: Function) -> None:

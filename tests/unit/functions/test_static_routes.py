@@ -12,6 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from functions.http.dashboard import PATHS
 from functions.http.middleware import OPEN_PATHS
+from shared.sign_in import SignIn
 from shared.version import VERSION
 from tests.unit.functions.http_function import Function
 
@@ -73,13 +74,31 @@ async def test_each_file_is_served_under_a_strict_policy(function: Function, pat
     headers, tag = response.headers, response.headers["etag"]
     assert dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";")) == POLICY
     assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
-    kind = "css" if path.endswith(".css") else "javascript" if path.endswith(".js") else "html"
-    assert (headers["content-type"], headers["cache-control"]) == (f"text/{kind}; charset=utf-8", "no-cache")
+    kinds = {"css": "text/css", "js": "text/javascript", "json": "application/json"}
+    kind = kinds.get(path.rpartition(".")[2], "text/html")
+    assert (headers["content-type"], headers["cache-control"]) == (f"{kind}; charset=utf-8", "no-cache")
     for known in ([tag], [f'"other", W/{tag}'], ['"other"', tag]):
         again = await function.http.get(path, headers=[("If-None-Match", each) for each in known])
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     assert (await function.http.get(path, headers={"If-None-Match": '"other"'})).content == response.content
     assert function.sql.called() == []
+
+
+async def test_the_page_learns_where_it_is_and_where_users_sign_in(function: Function) -> None:
+    path = "/dashboard/config.json"
+    hosted = "https://abcdefghijklmnopqrst.supabase.co"
+    without = await Function(SUPABASE_URL=hosted, ENVIRONMENT_NAME="production").http.get(path)
+    assert without.json() == {"sign_in": None, "project": "abcdefghijklmnopqrst", "environment": "production"}
+    own = "https://Bücher.example:8443/sub"
+    async with Function(sign_in=SignIn(own, "sb_publishable_x"), SUPABASE_URL=own).http as http:
+        answer = await http.get(path)
+        page = await http.get("/dashboard")
+    address = {"auth_url": "https://xn--bcher-kva.example:8443/sub/auth/v1", "publishable_key": "sb_publishable_x"}
+    assert answer.json() == {"sign_in": address, "project": "Bücher.example:8443", "environment": None}
+    for response in (answer, page):
+        policy = response.headers["content-security-policy"]
+        assert "; connect-src 'self' https://xn--bcher-kva.example:8443; " in policy
+    assert page.headers["etag"] != (await function.http.get("/dashboard")).headers["etag"], "a 304 keeps the policy"
 
 
 async def test_a_files_tag_follows_its_content(function: Function) -> None:

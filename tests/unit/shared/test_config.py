@@ -88,6 +88,7 @@ def test_no_secret_is_in_an_error_nor_in_its_traceback() -> None:
     secrets = {
         "SUPABASE_URL": "https://hush:hush@x.example",
         "SUPABASE_SECRET_KEY": "hush hush",
+        "SUPABASE_PUBLISHABLE_KEY": "sb_secret_hush",  # the wrong one of two keys: it would be served to all
         "SCENARIO_ENGINE_URL": "https://hush:hu/sh@x",
         "SCENARIO_ENGINE_TOKEN": "h\u00fcsh-hush",
         "SCHEDULER_INVOKE_TOKENS": "hush",
