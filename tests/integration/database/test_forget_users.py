@@ -207,7 +207,7 @@ async def test_what_a_run_was_requested_with_is_replaced(core: SqlCore, worker: 
     await cancelled(core, worker, run)
     for note in (f"by {person(2)}", texts["note"]):
         await worker.update(run, set_note=True, note=note, actor=person(2))
-    entries = "select actor, before::text, after::text from public.scheduler_audit where actor not in ('admin')"
+    entries = "select actor, concat_ws(' ', before, after) from public.scheduler_audit where actor <> 'admin'"
     noted = await core.owner.rows(entries)
     named = await opened(worker, key=f"again {person(2)}", request={"user_ids": None, "scenario_types": None})
     await cancelled(core, worker, named)
