@@ -241,6 +241,21 @@ def test_settings_that_do_not_go_together_are_refused(key: str, good: str, bad: 
     assert expected in refused(**others | {key: bad})
 
 
+def test_permits_share_the_calls_of_a_minute() -> None:
+    """Three types: four calls in 15 seconds, for each of three permits."""
+    permits = {"ENGINE_MAX_CONCURRENCY": "2", "ENGINE_MAX_CONCURRENCY_TOTAL": "6"}
+    for rate, share in (("51", 17), ("53", 17), ("1000000", 333_333)):
+        config = make_config(**permits, ENGINE_MAX_CALLS_PER_MINUTE=rate)
+        assert config.calls_per_minute == share
+        assert config.seconds_between_calls == pytest.approx(62 / share)
+    text = refused(**permits, ENGINE_MAX_CALLS_PER_MINUTE="50")
+    assert "ENGINE_MAX_CALLS_PER_MINUTE: expected at least 51, found 50: 3 permits share it, and in a slice" in text
+    text = refused(ENGINE_MAX_CALLS_PER_MINUTE="600")
+    assert "ENGINE_MAX_CALLS_PER_MINUTE: expected only with ENGINE_MAX_CONCURRENCY_TOTAL, whose permits share" in text
+    assert named_in(refused(**permits, ENGINE_MAX_CALLS_PER_MINUTE="0")) == {"ENGINE_MAX_CALLS_PER_MINUTE"}
+    assert (make_config(**permits).calls_per_minute, make_config(**permits).seconds_between_calls) == (None, 0)
+
+
 def test_a_single_call_is_about_one_pair_and_supports_what_is_named() -> None:
     single = {"ENGINE_PROTOCOL": "single"}
     for supports, expected in (("", ()), (" idempotency, dry_run,", ("idempotency", "dry_run"))):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
@@ -398,3 +401,48 @@ async def test_an_engine_asking_for_longer_gets_no_more_calls(fixture: Fixture) 
     # The next slice may begin as soon as the breaker allows it.
     await fixture.ask(seconds=31)
     assert fixture.clock.slept == [30]
+
+
+# How far apart calls begin
+
+
+OUTCOMES = st.sampled_from([OK, OK, reply(500), reply(429, headers={"Retry-After": "3"})])
+# Of each holder of a permit: how long after the one before, whose calls may have been cut off by its death, and how many
+# calls at a time it makes, with which answers and how long on their way.
+HOLDERS = st.lists(st.tuples(st.floats(0, 20), st.lists(st.tuples(OUTCOMES, st.floats(0, 2)), max_size=80)), max_size=8)
+
+
+@given(HOLDERS, st.integers(5, 120), st.integers(1, 8))
+async def test_no_minute_sees_more_calls_than_a_permit_allows(
+    holders: list[tuple[float, list[tuple[HttpResponse, float]]]], share: int, at_a_time: int
+) -> None:
+    clock = ManualClock()
+    arrived: list[float] = []
+
+    async def call(fixture: Fixture, answer: HttpResponse, delay: float, deadline: Deadline) -> None:
+        fixture.script(answer)
+        await fixture.engine.evaluate(CONTEXT, USERS, deadline, before_sending=lambda: arrived.append(clock() + delay))
+
+    for pause, calls in holders:
+        clock.slept.clear()
+        clock.advance(pause)
+        fixture, deadline = Fixture(clock), Deadline(25, clock)
+        deadline.space_calls(62 / share)
+        while calls and deadline.remaining() > 0:
+            some, calls = calls[:at_a_time], calls[at_a_time:]
+            ended = await asyncio.gather(*(call(fixture, *each, deadline) for each in some), return_exceptions=True)
+            if any(isinstance(error, DeadlineExceededError | EngineUnavailableError) for error in ended):
+                break
+    arrived.sort()
+    assert all(later - first >= 60 for first, later in zip(arrived, arrived[share:], strict=False))
+
+
+async def test_a_call_whose_turn_is_too_late_is_not_made(fixture: Fixture) -> None:
+    fixture.script(OK)
+    deadline = Deadline(10, fixture.clock)
+    deadline.space_calls(4)
+    calls = [fixture.engine.evaluate(CONTEXT, USERS, deadline) for _ in range(3)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(answer, DeadlineExceededError) for answer in answers] == [False, False, True]
+    assert (len(fixture.posted), fixture.clock.slept, deadline.pace.waited) == (2, [4, 4], 8)
+    assert fixture.limiter.limit == 8, "a call that waits for its turn is no overload"
