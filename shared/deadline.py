@@ -21,6 +21,10 @@ class Deadline:
         """Has the engine's calls begin so far apart from now on; 0: as they come."""
         self.pace = Pace(seconds, self.clock())
 
+    def may_call(self) -> bool:
+        """Returns whether the turn of another call comes before the end."""
+        return self.pace.next_at < self._started_at + self.seconds
+
     def elapsed(self) -> float:
         """Returns the seconds since the start."""
         return self.clock() - self._started_at

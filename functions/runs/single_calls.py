@@ -138,7 +138,8 @@ class SingleCalls:
                 raise fatal
             pace, is_new = self._deadline.pace, user.user_id not in self._begun
             owed = pace.owed + (len(user.scenario_types) if is_new else 0)
-            needed = self._engine.timeout_seconds + owed * pace.seconds
+            # All of them one after the other, this one now, and an answer to the last.
+            needed = (owed - 1) * pace.seconds + self._engine.timeout_seconds
             if not self._has_results(user) and self._deadline.remaining() <= needed:
                 raise DeadlineExceededError("too little time is left for another user")
             if is_new:

@@ -7,6 +7,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -406,31 +407,33 @@ async def test_an_engine_asking_for_longer_gets_no_more_calls(fixture: Fixture) 
 # How far apart calls begin
 
 
-OUTCOMES = st.sampled_from([OK, OK, reply(500), reply(429, headers={"Retry-After": "3"})])
-# Of each holder of a permit: how long after the one before, whose calls may have been cut off by its death, and how many
-# calls at a time it makes, with which answers and how long on their way.
-HOLDERS = st.lists(st.tuples(st.floats(0, 20), st.lists(st.tuples(OUTCOMES, st.floats(0, 2)), max_size=80)), max_size=8)
+ANSWERS = [*[OK] * 20, reply(500), reply(429, headers={"Retry-After": "3"})]
+# Of each holder of a permit, in seconds: how long after the one before it, how long it is idle before its calls, and when it
+# is killed, if its time does not end before.
+HOLDERS = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 20), st.floats(5, 30)), min_size=2, max_size=8)
 
 
-@given(HOLDERS, st.integers(5, 120), st.integers(1, 8))
+@given(HOLDERS, st.integers(5, 90), st.integers(1, 8), st.randoms(use_true_random=False))
 async def test_no_minute_sees_more_calls_than_a_permit_allows(
-    holders: list[tuple[float, list[tuple[HttpResponse, float]]]], share: int, at_a_time: int
+    holders: list[tuple[float, float, float]], share: int, at_a_time: int, chance: Random
 ) -> None:
     clock = ManualClock()
     arrived: list[float] = []
-
-    async def call(fixture: Fixture, answer: HttpResponse, delay: float, deadline: Deadline) -> None:
-        fixture.script(answer)
-        await fixture.engine.evaluate(CONTEXT, USERS, deadline, before_sending=lambda: arrived.append(clock() + delay))
-
-    for pause, calls in holders:
+    for pause, idle, lives in holders:
         clock.slept.clear()
         clock.advance(pause)
         fixture, deadline = Fixture(clock), Deadline(25, clock)
         deadline.space_calls(62 / share)
-        while calls and deadline.remaining() > 0:
-            some, calls = calls[:at_a_time], calls[at_a_time:]
-            ended = await asyncio.gather(*(call(fixture, *each, deadline) for each in some), return_exceptions=True)
+        clock.advance(idle)
+
+        def send(deadline: Deadline = deadline) -> None:
+            assert deadline.remaining() > 0
+            arrived.append(clock() + chance.uniform(0, 2))
+
+        while deadline.elapsed() < lives and deadline.may_call():
+            fixture.script(chance.choice(ANSWERS))
+            calls = [fixture.engine.evaluate(CONTEXT, USERS, deadline, before_sending=send) for _ in range(at_a_time)]
+            ended = await asyncio.gather(*calls, return_exceptions=True)
             if any(isinstance(error, DeadlineExceededError | EngineUnavailableError) for error in ended):
                 break
     arrived.sort()
