@@ -313,6 +313,7 @@ class ScenarioEvaluationConfig(Settings):
     retention_days: Annotated[_Whole, Field(ge=1, le=36_500)] = 90  # PostgreSQL's calendar begins 6,700 years ago
     alert_webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(None, exclude=True)
     alert_webhook_url: Annotated[SecretStr, AfterValidator(_secret_url)] | None = Field(None, exclude=True)
+    alert_on: Literal["trouble", "always"] = "trouble"
     alert_partial_above: Annotated[_Number, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.01
     alert_late_above_minutes: Annotated[_Whole, Field(ge=1, le=60 * MOST_HOURS)] = 120
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -110,8 +110,12 @@ async def test_an_engine_failure_is_reported_before_runs_are_ended(
 
 
 async def test_a_slice_holds_a_permit_while_it_claims(log: LogLines) -> None:
-    permits = {"ENGINE_MAX_CONCURRENCY": "8", "ENGINE_MAX_CONCURRENCY_TOTAL": "24"}
-    function = Function(rows=MENTORS, **permits, ENGINE_MAX_CALLS_PER_MINUTE="60000")
+    function = Function(
+        rows=MENTORS,
+        ENGINE_MAX_CONCURRENCY="8",
+        ENGINE_MAX_CONCURRENCY_TOTAL="24",
+        ENGINE_MAX_CALLS_PER_MINUTE="60000",
+    )
     await process(function, [invocation("run")], seconds=25)
     taken = function.sql.arguments_of("scheduler_take_permit")
     assert function.sql.called().index("scheduler_take_permit") < function.sql.called().index("scheduler_claim")

@@ -64,6 +64,7 @@ def test_every_missing_wrong_or_conflicting_setting_is_named_at_once() -> None:
         ("MAX_WORKERS", "-1", "MAX_WORKERS: expected a number greater than or equal to 1, found '-1'"),
         ("LOG_LEVEL", "info", "LOG_LEVEL: expected 'DEBUG', 'INFO', 'WARNING' or 'ERROR', found 'info'"),
         ("EMPTY_ROSTER", "partial", "EMPTY_ROSTER: expected 'failed' or 'success', found 'partial'"),
+        ("ALERT_ON", "never", "ALERT_ON: expected 'trouble' or 'always', found 'never'"),
         ("GOOGLE_CLOUD_PROJECT", "projects/x", "expected the id of a Google Cloud project, found 'projects/x'"),
         ("SCENARIO_TYPES", '[{"type": "a"}, {"type": "a"}]', "expected each type once, found twice: a"),
         ("SCENARIO_TYPES", '[{"type": "a"}, {"type": "b", "segmets": []}]', "SCENARIO_TYPES, entry 2, 'segmets': "),
