@@ -408,8 +408,8 @@ async def test_an_engine_asking_for_longer_gets_no_more_calls(fixture: Fixture) 
 
 
 ANSWERS = [*[OK] * 20, reply(500), reply(429, headers={"Retry-After": "3"})]
-# Of each holder of a permit, in seconds: how long after the one before it, how long idle before its calls, and when it is
-# killed, if its time does not end before.
+# Of each holder of a permit, in seconds: how long after the one before it, how long idle before its calls, and when it
+# is killed, if its time does not end before.
 HOLDERS = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 20), st.floats(5, 30)), min_size=2, max_size=8)
 
 
