@@ -15,7 +15,7 @@ class Alert:
     """An alert, taken for one attempt to send it."""
 
     webhook_id: str  # the same in each attempt
-    reason: Literal["failed", "partial", "late"]
+    reason: Literal["failed", "partial", "late", "summary"]
     attempts: int  # this one included
     is_last: bool  # it is abandoned if this attempt fails
     invocation: InvocationSummary

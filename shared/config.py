@@ -7,6 +7,7 @@ what its use can hold: PostgreSQL's `integer` and `interval`, and Python's timer
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ from shared.schedule import Schedule, cron_expression
 # A slice needs this long after its time budget to record what it has and to answer.
 RECORDING_MARGIN_SECONDS = 10
 MOST_HOURS = 24 * 366
+# From a call's turn until the engine counts it, at most: a connection may have to be made.
+ARRIVAL_SECONDS = 2
 # What runs show as `triggered_by` where the caller has an invoke token.
 INVOKE_CALLERS = frozenset({"pg_cron", "cloud_scheduler", "invoke"})
 # By the type of pydantic's error: what is better said in other words than its own.
@@ -310,6 +313,7 @@ class ScenarioEvaluationConfig(Settings):
     engine_max_concurrency: UpTo1000 = 32
     engine_max_concurrency_total: Annotated[_Whole, Field(ge=2, le=100_000)] | None = None
     engine_timeout_seconds: Annotated[_Number, Field(ge=0.001, le=300, allow_inf_nan=False)] = 10.0
+    engine_max_calls_per_minute: Annotated[_Whole, Field(ge=1, le=1_000_000)] | None = None
     engine_max_attempts: Annotated[_Whole, Field(ge=1, le=20)] = 5
     engine_key_ttl_hours: _Hours = 168
     invocation_expires_after_hours: _Hours = 20
@@ -317,6 +321,7 @@ class ScenarioEvaluationConfig(Settings):
     retention_days: Annotated[_Whole, Field(ge=1, le=36_500)] = 90  # PostgreSQL's calendar begins 6,700 years ago
     alert_webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(None, exclude=True)
     alert_webhook_url: Annotated[SecretStr, AfterValidator(_secret_url)] | None = Field(None, exclude=True)
+    alert_on: Literal["trouble", "always"] = "trouble"
     alert_partial_above: Annotated[_Number, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.01
     alert_late_above_minutes: Annotated[_Whole, Field(ge=1, le=60 * MOST_HOURS)] = 120
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -344,6 +349,37 @@ class ScenarioEvaluationConfig(Settings):
         if other in info.data and not holds(value, info.data[other]):
             raise ValueError(expected.format(value, info.data[other]))
         return value
+
+    @field_validator("engine_max_calls_per_minute")
+    @classmethod
+    def _check_rate(cls, rate: int | None, info: ValidationInfo) -> int | None:
+        """Refuses a rate without permits, and one that is too low for a slice to begin and finish any user."""
+        limits = ("engine_max_concurrency_total", "engine_max_concurrency", "engine_timeout_seconds", "scenario_types")
+        if rate is None or not info.data.keys() >= {*limits, "time_budget_seconds"}:
+            return rate
+        total, each, timeout, types = (info.data[name] for name in limits)
+        if total is None:
+            raise ValueError(f"expected only with ENGINE_MAX_CONCURRENCY_TOTAL, whose permits share it, found {rate}")
+        permits, calls = total // each, len(types) + 1
+        seconds = info.data["time_budget_seconds"] - timeout
+        least = permits * (math.floor(calls * (60 + ARRIVAL_SECONDS) / seconds) + 1)
+        if rate < least:
+            expected = f"expected at least {least}, found {rate}: {permits} permits share it, and in a slice each needs"
+            reason = "one for each scenario type and one more within TIME_BUDGET_SECONDS - ENGINE_TIMEOUT_SECONDS"
+            raise ValueError(f"{expected} {calls} calls, {reason} ({seconds:g})")
+        return rate
+
+    @property
+    def calls_per_minute(self) -> int | None:
+        """Returns how many calls each permit allows in any minute; None: as many as it likes."""
+        if self.engine_max_calls_per_minute is None or self.engine_max_concurrency_total is None:
+            return None
+        return self.engine_max_calls_per_minute // (self.engine_max_concurrency_total // self.engine_max_concurrency)
+
+    @property
+    def seconds_between_calls(self) -> float:
+        """Returns how far apart the calls under one permit have to begin; 0: no matter."""
+        return (60 + ARRIVAL_SECONDS) / self.calls_per_minute if self.calls_per_minute else 0.0
 
     @property
     def schedule(self) -> Schedule:

@@ -149,7 +149,7 @@ class EngineClient:
         *,
         before_sending: Callable[[], None] = lambda: None,
     ) -> EngineResponse:
-        """Makes one call about `users`, after any Retry-After that a call of this process was given.
+        """Makes one call about `users`, at the deadline's pace and after any Retry-After that this process was given.
 
         `before_sending`: called when only the call itself is left to be done; what it raises prevents the call.
 
@@ -162,11 +162,7 @@ class EngineClient:
             DeadlineExceededError: the time budget ended.
         """
         async with self.limiter.permit() as permit:
-            while (pause := self._not_before - deadline.clock()) > 0:
-                if pause >= deadline.remaining():
-                    raise DeadlineExceededError("the time budget ends before the engine's Retry-After has passed")
-                await self._sleep(pause)
-            before_sending()
+            await self._wait_for_turn(deadline, before_sending)
             measured = nullcontext() if self._telemetry is None else self._telemetry.engine_call(len(users))
             try:
                 with measured as call:
@@ -190,6 +186,19 @@ class EngineClient:
         self.health.note_answer(deadline)
         self._canary = (context, users[0])
         return answer
+
+    async def _wait_for_turn(self, deadline: Deadline, before_sending: Callable[[], None]) -> None:
+        pace = deadline.pace
+        # One waits, the others for it: calls whose turns were reserved would begin together after a Retry-After.
+        async with pace.turn:
+            while (pause := max(self._not_before, pace.next_at) - deadline.clock()) > 0:
+                if pause >= deadline.remaining():
+                    raise DeadlineExceededError("the time budget ends before the engine may be called again")
+                if pace.next_at > self._not_before:
+                    pace.waited += pause
+                await self._sleep(pause)
+            before_sending()
+            pace.next_at = deadline.clock() + pace.seconds
 
     def _apply_retry_after(self, seconds: float, error: EngineError, deadline: Deadline) -> None:
         remaining = deadline.remaining()

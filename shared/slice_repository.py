@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database, Repository
+from shared.deadline import Deadline
 from shared.evaluations import MentorScenarios
 from shared.invocation import Cause, InvocationSummary, Shape
 from shared.scenario_config import Scenarios
@@ -167,24 +168,30 @@ class SliceRepository(Repository):
         """Returns an id for `take_permit`; None where no `ENGINE_MAX_CONCURRENCY_TOTAL` is set."""
         return None if self._config.engine_max_concurrency_total is None else str(uuid.uuid4())
 
-    async def take_permit(self, permit_id: str | None, *, is_manual: bool, seconds: float) -> bool:
+    async def take_permit(self, permit_id: str | None, deadline: Deadline, *, is_manual: bool) -> bool:
         """Takes a permit, which ends with `end_slice` or expires; returns whether the engine may be called.
 
         Args:
             permit_id: one for each request that may call; None: it needs no permit.
+            deadline: of the request, whose calls are from now on spaced as `ENGINE_MAX_CALLS_PER_MINUTE` says.
             is_manual: of a manual slice or an evaluation-batch; one permit is kept for them.
-            seconds: until the request makes no more calls.
         """
-        return permit_id is None or bool(
-            await self._database.call(
-                "scheduler_take_permit",
-                permit_id=permit_id,
-                calls=self._config.engine_max_concurrency,
-                total=self._config.engine_max_concurrency_total,
-                is_manual=is_manual,
-                seconds=seconds + PERMIT_MARGIN_SECONDS,
-            )
+        if permit_id is None:
+            return True
+        config = self._config
+        is_taken: bool = await self._database.call(
+            "scheduler_take_permit",
+            permit_id=permit_id,
+            calls=config.engine_max_concurrency,
+            total=config.engine_max_concurrency_total,
+            is_manual=is_manual,
+            seconds=deadline.remaining() + PERMIT_MARGIN_SECONDS,
+            per_minute=config.calls_per_minute,
+            total_per_minute=config.engine_max_calls_per_minute,
         )
+        # Only after the answer: the holder before may have called until the database counted it out.
+        deadline.space_calls(config.seconds_between_calls)
+        return is_taken
 
     async def finish(self, invocation_id: str, *, waits_for_view: bool = False) -> FinishedInvocation:
         """Ends the invocation if everything of it is recorded.

@@ -317,6 +317,12 @@ class LastRun(Shape):
     run_status: Literal["success", "partial"]
 
 
+class Delivery(Shape):
+    """The webhook took the message."""
+
+    delivered: Literal[True]
+
+
 class Problem(BaseModel):
     """RFC 9457."""
 

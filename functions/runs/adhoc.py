@@ -103,6 +103,7 @@ async def evaluate_now(
         dry_run=request.dry_run,
         counts=dict(Counter(result.outcome for result in results)),
         duration_ms=round(deadline.elapsed() * 1000),
+        paced_ms=round(deadline.pace.waited * 1000) if deadline.pace.seconds else None,
     )
     log_failed_users(results)
     return results
@@ -125,7 +126,7 @@ async def _permit_to_call(services: Services, deadline: Deadline) -> AsyncIterat
     """Holds a permit to call the engine, where `ENGINE_MAX_CONCURRENCY_TOTAL` is set; waits for it half of the time."""
     permit_id = services.slices.new_permit_id()
     try:
-        while not await services.slices.take_permit(permit_id, is_manual=True, seconds=deadline.remaining()):
+        while not await services.slices.take_permit(permit_id, deadline, is_manual=True):
             may_wait = deadline.remaining() - (1 - MAX_WAIT_FRACTION) * deadline.seconds
             if may_wait <= 0:
                 detail = "engine concurrency limit reached, and no call was made for this request; "

@@ -70,8 +70,12 @@ class BatchProcessor:
 
     @property
     def missing_calls(self) -> int:
-        """Returns how many more calls would keep the engine busy, with a reserve."""
-        return (1 + RESERVE) * self._services.engine.limiter.limit - self._calls
+        """Returns how many more calls would keep the engine busy, with a reserve, or are as many as the pace allows."""
+        most, seconds = (1 + RESERVE) * self._services.engine.limiter.limit, self._deadline.pace.seconds
+        if seconds > 0:
+            # One at least: a worker with nothing in hand would wait for an end of nothing.
+            most = min(most, math.ceil(self._deadline.remaining() / seconds))
+        return most - self._calls
 
     async def process(self, batch: EvaluationBatch) -> None:
         """Evaluates and records a batch of those in hand; errors of engine and database are kept, not raised."""

@@ -92,7 +92,8 @@ class BatchWorker:
             raise self._processor.database_error
 
     def _may_begin(self) -> bool:
-        return not self._processor.is_stopped and self._deadline.remaining() > self._cutoff_seconds
+        has_time = self._deadline.remaining() > self._cutoff_seconds and self._deadline.may_call()
+        return has_time and not self._processor.is_stopped
 
     def _may_claim(self) -> bool:
         return self._may_begin() and (self._queued or not self._enumeration_done)

@@ -52,7 +52,7 @@ async def run_evaluation_batch(
 
     Args:
         on_calls: called with the number of first attempts to come, and with -1 for each that has ended.
-        on_begin: called when the first calls are about to be made.
+        on_begin: called when a call is about to be made, and no other wait is left.
         fatal_error: returns what ended all calls of the slice; for calls that cannot be cancelled.
 
     Raises:
@@ -84,10 +84,10 @@ async def run_evaluation_batch(
         if result.remaining:
             return _at_the_deadline(ledger, users, late if batch.deliveries >= config.max_batch_deliveries else None)
         return result
-    isolation = FailureIsolation(ledger, engine, context, deadline)
+    isolation = FailureIsolation(ledger, engine, context, deadline, before_sending=on_begin)
     calls = list(_cut_into_calls(users, config.engine_users_per_call, config.engine_types_per_call))
     try:
-        deferred = await _make_first_attempts(calls, ledger, isolation, engine.limiter, on_calls, on_begin)
+        deferred = await _make_first_attempts(calls, ledger, isolation, engine.limiter, on_calls)
         await gather_or_cancel(step() for step in deferred)
         await isolation.isolate()
     except DeadlineExceededError:
@@ -123,7 +123,6 @@ async def _make_first_attempts(
     isolation: FailureIsolation,
     limiter: AdaptiveLimiter,
     on_calls: Callable[[int], None],
-    on_begin: Callable[[], None],
 ) -> list[Step]:
     """Makes each call once, by as many workers as calls may be in flight: a task for each call would cost more.
 
@@ -139,8 +138,6 @@ async def _make_first_attempts(
     async def work() -> None:
         nonlocal left
         async with limiter.workers:
-            if left == len(calls):
-                on_begin()
             for users in waiting:
                 try:
                     response = await isolation.call(users)

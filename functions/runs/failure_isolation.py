@@ -40,15 +40,25 @@ class _UnsettledError(EngineTransientError):
 
 
 class FailureIsolation:
-    """Makes a batch's calls, stores their results in `ledger`, and finds the users whose calls keep failing."""
+    """Makes a batch's calls, stores their results in `ledger`, and finds the users whose calls keep failing.
+
+    `before_sending`: see `EngineClient.evaluate`.
+    """
 
     def __init__(
-        self, ledger: ResultLedger, engine: EngineClient, context: EvaluationContext, deadline: Deadline
+        self,
+        ledger: ResultLedger,
+        engine: EngineClient,
+        context: EvaluationContext,
+        deadline: Deadline,
+        *,
+        before_sending: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._engine = engine
         self._context = context
         self._deadline = deadline
+        self._before_sending = before_sending
         self._answers_seen = engine.health.answers
         # Users whose calls outlived their retries.
         self._failing: list[Users] = []
@@ -60,7 +70,9 @@ class FailureIsolation:
     async def call(self, users: Users) -> EngineResponse:
         """Calls the engine once; raises as `EngineClient.evaluate` does."""
         try:
-            response = await self._engine.evaluate(self._context, users, self._deadline)
+            response = await self._engine.evaluate(
+                self._context, users, self._deadline, before_sending=self._before_sending
+            )
         except EngineError as error:
             self._ledger.note_failed_call(users, error)
             if isinstance(error, EngineTransientError):

@@ -54,7 +54,7 @@ class SingleCalls:
         self._deadline = deadline
         self._fatal_error_of_slice = fatal_error
         self._on_begin = on_begin
-        self._has_begun = False
+        self._begun: set[str] = set()
         self.fatal_error: EngineError | None = None
         # Answers about another pair than the call's.
         self.dropped = 0
@@ -96,6 +96,9 @@ class SingleCalls:
             stop = self.fatal_error = self.fatal_error or error
         else:
             return True
+        finally:
+            if user.user_id in self._begun:
+                self._deadline.pace.owed -= len(user.scenario_types)
         if self._has_results(user):
             for unsent in self._ledger.unresolved([user]):
                 self._ledger.fail(unsent, stop)
@@ -133,10 +136,15 @@ class SingleCalls:
         def before_sending() -> None:
             if (fatal := self.fatal_error or self._fatal_error_of_slice()) is not None:
                 raise fatal
-            if not self._has_results(user) and self._deadline.remaining() <= self._engine.timeout_seconds:
+            pace, is_new = self._deadline.pace, user.user_id not in self._begun
+            owed = pace.owed + (len(user.scenario_types) if is_new else 0)
+            # All of them one after the other, this one now, and an answer to the last.
+            needed = (owed - 1) * pace.seconds + self._engine.timeout_seconds
+            if not self._has_results(user) and self._deadline.remaining() <= needed:
                 raise DeadlineExceededError("too little time is left for another user")
-            if not self._has_begun:
-                self._has_begun = True
+            if is_new:
+                pace.owed = owed
+                self._begun.add(user.user_id)
                 self._on_begin()
 
         try:

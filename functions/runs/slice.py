@@ -106,6 +106,7 @@ async def process_open_runs(
         counts=dict(stats.outcomes),
         more_to_do=more_to_do,
         duration_ms=round(deadline.elapsed() * 1000),
+        paced_ms=round(deadline.pace.waited * 1000) if deadline.pace.seconds else None,
     )
     is_down = stats.fatal_error is not None or stats.engine_paused
     # A slice without a call to the engine shows nothing of the breaker's state.
@@ -120,7 +121,7 @@ async def _run_worker(
     services: Services, worker: BatchWorker, permit_id: str | None, deadline: Deadline, *, manual_only: bool
 ) -> bool:
     """Runs the worker if there is a permit to call the engine; returns whether there was."""
-    if await services.slices.take_permit(permit_id, is_manual=manual_only, seconds=deadline.remaining()):
+    if await services.slices.take_permit(permit_id, deadline, is_manual=manual_only):
         await worker.run()
         return True
     log_event("engine_full", "Engine concurrency limit reached: no permit left; this slice claims nothing")

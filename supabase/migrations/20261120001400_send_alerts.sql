@@ -14,7 +14,7 @@ create table scheduler.alerts (
   given_up_at timestamptz,
   -- Why the last try failed: a code, never the webhook's words or its URL.
   error text,
-  constraint reason_is_known check (reason in ('failed', 'partial', 'late')),
+  constraint reason_is_known check (reason in ('failed', 'partial', 'late', 'summary')),
   constraint sent_or_given_up check (sent_at is null or given_up_at is null)
 );
 create index alerts_waiting on scheduler.alerts (next_attempt_at) where sent_at is null and given_up_at is null;
@@ -27,7 +27,7 @@ language sql immutable set search_path = '' as $$
   select make_interval(mins => (p_invocation.config ->> 'alert_late_above_minutes')::integer)
 $$;
 
--- Why an invocation that has ended is worth an alert, or null. Only scheduled runs are: callers of manual runs read the answer.
+-- Why an invocation that has ended is worth an alert, or null; one without trouble is where ALERT_ON is always. Only scheduled runs are: callers of manual runs read the answer.
 create function scheduler.reason_for_alert(p_invocation public.scheduler_invocations) returns text
 language sql stable set search_path = '' as $$
   select case
@@ -49,6 +49,7 @@ language sql stable set search_path = '' as $$
     when p_invocation.status in ('success', 'partial')
       and p_invocation.finished_at - p_invocation.scheduled_for > scheduler.late_after(p_invocation)
       then 'late'
+    when p_invocation.status in ('success', 'partial') and p_invocation.config ->> 'alert_on' = 'always' then 'summary'
   end
 $$;
 

@@ -1,4 +1,4 @@
-"""A total of calls over all processes: never more in flight at the engine, whatever is started or killed."""
+"""Totals over all processes: never more calls in flight at the engine, or in a time, whatever is started or killed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from tests.faults.time_control import TimeControl
 from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness, eventually
 from tests.scripted_engine import rules
+from tests.scripted_engine.exchange import Call, Proceed, Reply
 
 EACH, PERMITS = 3, 4
+# So many calls a minute, which are so many seconds on their way at most.
+PER_MINUTE, ON_THE_WAY = PERMITS * 900, 2
 SETTINGS = {
     "EVALUATION_BATCH_SIZE": "10",
     "ENGINE_USERS_PER_CALL": "1",
     "ENGINE_MAX_CONCURRENCY": str(EACH),
     "ENGINE_MAX_CONCURRENCY_TOTAL": str(PERMITS * EACH),
+    "ENGINE_MAX_CALLS_PER_MINUTE": str(PER_MINUTE),
     "TIME_BUDGET_SECONDS": "100",
     "BATCH_VISIBILITY_SECONDS": "120",
     # What the engine holds counts there until it is let go: no call may be given up before.
@@ -41,10 +45,16 @@ async def until_turned_away(harness: Harness, functions: list[FunctionProcess], 
 async def test_the_total_of_calls_holds_over_eight_processes_and_kills(
     harness: Harness, time_control: TimeControl
 ) -> None:
-    mentors = await harness.add_mentors(400)
+    mentors = await harness.add_mentors(220)
     some = {"user_ids": mentors[:10], "dry_run": True}
     gate = asyncio.Event()
-    harness.engine.rules += [rules.hold_until(gate), rules.slow(0.02)]
+    arrived: list[float] = []
+
+    async def note(call: Call, proceed: Proceed) -> Reply:
+        arrived.append(asyncio.get_running_loop().time())
+        return await proceed(call)
+
+    harness.engine.rules += [note, rules.hold_until(gate), rules.slow(0.01)]
     paces = [SETTINGS] * 7 + [SETTINGS | HASTY]
     functions = await asyncio.gather(*(harness.start_function(pace, restart=False) for pace in paces))
     await time_control.start()
@@ -78,5 +88,9 @@ async def test_the_total_of_calls_holds_over_eight_processes_and_kills(
     (scheduled,) = [one for one in await harness.invocations() if one["trigger"] == "schedule"]
 
     assert harness.engine.peak_in_flight == PERMITS * EACH
+    # Calls are spread evenly, so what holds for a minute holds for a part of it: here one second.
+    most = PER_MINUTE * (1 + ON_THE_WAY) // (60 + ON_THE_WAY)
+    assert len(arrived) > most
+    assert all(later - call >= 1 for call, later in zip(arrived, arrived[most:], strict=False))
     assert await harness.rows(b"select from scheduler.engine_permits where expires_at > clock_timestamp()") == []
     await check_success(harness, scheduled)

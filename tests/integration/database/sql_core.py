@@ -141,11 +141,19 @@ class Worker(Session):
         return batch
 
     async def take_permit(
-        self, permit_id: str, *, calls: int = 4, total: int = 12, manual: bool = False, seconds: float = 30
+        self,
+        permit_id: str,
+        *,
+        calls: int = 4,
+        total: int = 12,
+        manual: bool = False,
+        seconds: float = 30,
+        per_minute: tuple[int, int] | None = None,
     ) -> Any:
-        return await self.call(
-            "take_permit", permit_id=permit_id, calls=calls, total=total, is_manual=manual, seconds=seconds
-        )
+        """`per_minute`: this permit's share, and the total."""
+        share, most = per_minute or (None, None)
+        permit = {"permit_id": permit_id, "calls": calls, "total": total, "is_manual": manual, "seconds": seconds}
+        return await self.call("take_permit", **permit, per_minute=share, total_per_minute=most)
 
     async def complete(
         self,

@@ -90,6 +90,29 @@ async def test_a_run_is_reported_when_failed_above_the_threshold(
     assert await raised(core) == ([(run, reason)] if reason else [])
 
 
+@pytest.mark.parametrize(
+    ("kind", "failed", "reason"),
+    [
+        *(("", 0, "summary"), ("", 1, "summary"), ("", 2, "partial"), ("", 4, "failed"), ("late", 0, "late")),
+        *(("manual", 0, None), ("dry", 0, None), ("cancelled", 0, None), ("no webhook", 0, None)),
+    ],
+)
+async def test_always_each_scheduled_run_is_reported_once(
+    core: SqlCore, worker: Worker, kind: str, failed: int, reason: str | None
+) -> None:
+    run = await open_run(core, worker, manual=kind == "manual", alerts=kind != "no webhook", alert_on="always")
+    if kind == "dry":
+        await core.change(run, "dry_run = true")
+    if kind == "late":
+        await make_late(core, run, 300, 121)
+        await core.owner.run("select scheduler.dispatch()")
+    if kind == "cancelled":
+        await worker.update(run, status=kind)
+    else:
+        await end(worker, run, failed=failed)
+    assert await raised(core) == ([(run, reason)] if reason else [])
+
+
 # The last one was opened before there were alerts.
 @pytest.mark.parametrize("kind", ["manual", "cancelled", "failed", "dry_run = true", "config = '{}'"])
 async def test_manual_and_dry_runs_and_verdicts_are_not_reported(core: SqlCore, worker: Worker, kind: str) -> None:

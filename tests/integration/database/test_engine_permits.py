@@ -62,6 +62,19 @@ async def test_permits_of_another_size_count_by_their_calls(worker: Worker) -> N
     assert await take(worker, calls=3, manual=True, number=2) == [True, False]
 
 
+async def test_permits_share_the_calls_of_a_minute(core: SqlCore, worker: Worker) -> None:
+    """Also while settings change: beside a permit without a limit none with one is taken."""
+
+    async def take_shares(*shares: tuple[int, int] | None) -> list[bool]:
+        return [await worker.take_permit(new_id(), calls=1, per_minute=share) for share in shares]
+
+    assert await take_shares((40, 100), (40, 100), (40, 100), (20, 100), None, (1, 1000)) == [
+        *(True, True, False, True, True, False)
+    ]
+    await core.owner.run("update scheduler.engine_permits set expires_at = clock_timestamp() where per_minute is null")
+    assert await take_shares((1, 100), (1, 101)) == [False, True]
+
+
 async def test_permits_are_taken_one_at_a_time_under_a_row(core: SqlCore) -> None:
     """Not under an advisory lock, which any role could hold."""
     first, second = await core.workers(2)

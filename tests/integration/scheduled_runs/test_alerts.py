@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.faults.time_control import TimeControl
+from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import rules
 from tests.webhook_receiver import SIGNING_SECRET, WebhookReceiver
@@ -54,7 +55,10 @@ async def test_an_alert_is_repeated_until_the_webhook_accepts_it(harness: Harnes
     await time_control.until_quiet()
     await harness.fire(function)
 
-    first, second = receiver.deliveries
+    tested = await Caller(harness, function).call("POST", "/api/v1/test-alert")
+    assert (tested.json(), receiver.deliveries[2].payload) == ({"delivered": True}, {"reason": "test"})
+
+    first, second, _ = receiver.deliveries
     assert first.id == second.id == f"alert_{invocation['id']}"
     assert second.payload["reason"] == "partial"
     assert second.payload["counts"] == invocation["counts"]

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import SecretStr
@@ -14,13 +15,15 @@ from functions.runs.alerting import EVENT_TYPE, MAX_CAUSES, compose
 from shared.alerts import Alert
 from shared.errors import DatabaseRefusedError, DatabaseUnavailableError
 from shared.invocation import Cause, InvocationSummary
+from shared.post_client import HttpError, HttpResponse, HttpTimeoutError
 from shared.webhook import AlertWebhook
 from tests.unit.fake_post_client import FakePostClient, reply
 from tests.unit.functions.fake_sql import RUN_ID, SLOT, mentor_id, slot_answer, summarized
-from tests.unit.functions.http_function import Function
+from tests.unit.functions.http_function import ADMIN, INVOKE, Function, problem_in
 from tests.unit.log_lines import LogLines
 
-Reason = Literal["failed", "partial", "late"]
+Reason = Literal["failed", "partial", "late", "summary"]
+TEST = "/api/v1/test-alert"
 
 
 def ids_sent(webhook: FakePostClient) -> list[str]:
@@ -81,16 +84,16 @@ COUNTS = {"mentors": 500, "mentors_skipped": 0, "batches": 5, "batches_done": 5,
 COUNTS |= {"triggered": 100, "not_triggered": 800, "suppressed": 40, "skipped": 0, "failed": 45, "not_evaluated": 15}
 
 
-def message(reason: Reason, *causes: tuple[str, int, bool], **members: Any) -> dict[str, Any]:
+def message(reason: Reason, *causes: tuple[str, int, bool], zone: str = "UTC", **members: Any) -> dict[str, Any]:
     """About a run with these causes of failures: code, count, whether the count is a lower bound."""
     failures = [Cause(code=code, count=count, is_lower_bound=at_least) for code, count, at_least in causes]
     invocation = InvocationSummary.model_validate(summarized(**({"counts": COUNTS} | members)))
     now = datetime.fromisoformat(SLOT) + timedelta(hours=2, minutes=1)
-    return compose(Alert(f"alert_{RUN_ID}", reason, 1, False, invocation, failures), now)
+    return compose(Alert(f"alert_{RUN_ID}", reason, 1, False, invocation, failures), now, ZoneInfo(zone))
 
 
 FIGURES = "500 mentors, 1000 evaluations: 940 done (100 triggered), 60 not (45 failed, 15 not evaluated)"
-LAST_ALERT = "It expires at 2026-11-23 22:00 UTC; no other alert follows for it."
+LAST_ALERT = "It expires at 23 Nov 22:00 UTC; no other alert follows for it."
 ENDED_LATE = {"finished_at": "2026-11-23T05:07:30+00:00"}
 OPEN = {"status": "running", "finished_at": None, "error_code": "engine_unavailable"}
 
@@ -106,8 +109,44 @@ OPEN = {"status": "running", "finished_at": None, "error_code": "engine_unavaila
 )
 def test_an_alert_says_what_happened(reason: Reason, members: dict[str, Any], headline: str, line: str) -> None:
     first, *others = message(reason, **members)["text"].split("\n")
-    assert first == f"The scheduled run of 2026-11-23 02:00 UTC {headline}"
+    assert first == f"The scheduled run of 23 Nov 02:00 UTC {headline}"
     assert line in others
+
+
+FINE = {"counts": COUNTS | {"failed": 0, "not_evaluated": 0, "triggered": 1318}, "users_evaluated": 12412}
+ODD_ROWS = {"no_scenario_applies": 9, "user_id_missing": 2, "invalid_segments": 3}
+
+
+@pytest.mark.parametrize(
+    ("members", "figures", "lines"),
+    [
+        (
+            FINE | {"duration_ms": 192_400},
+            "12,412 mentors evaluated, 1,318 notified, 40 suppressed, 0 failed, in 3 min 12 s",
+            ["Nothing needs a look."],
+        ),
+        (
+            {"duration_ms": 7_500_000, "users_evaluated": 0, "skip_reasons": ODD_ROWS, "lateness_seconds": 301},
+            "0 mentors evaluated, 100 notified, 40 suppressed, 45 failed, in 2 h 5 min",
+            [
+                "45 of 1,000 evaluations failed",
+                "15 evaluations did not take place",
+                "3 rows of mentors have segments that cannot be used",
+                "2 rows of mentors have no user id",
+                "It began 5 min 1 s after its slot",
+                "No mentor was evaluated",
+                "Failures: no_device 45",
+            ],
+        ),
+    ],
+)
+def test_a_summary_has_the_figures_and_what_needs_a_look(
+    members: dict[str, Any], figures: str, lines: list[str]
+) -> None:
+    causes = [("no_device", 45, False)] if "counts" not in members else []
+    first, *others = message("summary", *causes, zone="Europe/Berlin", **members)["text"].split("\n")
+    assert first == f"Scheduled run of 23 Nov 03:00 Europe/Berlin: {figures}"
+    assert others == [*lines, f"Invocation: {RUN_ID}"]
 
 
 def test_an_alert_names_the_commonest_causes_and_counts_the_others() -> None:
@@ -120,7 +159,8 @@ ENDED_UNREAD = {"status": "failed", "started_at": None, "lateness_seconds": None
 
 
 @pytest.mark.parametrize(
-    ("reason", "causes", "members"), [("failed", 0, ENDED_UNREAD), ("partial", 20, {}), ("late", 0, OPEN)]
+    ("reason", "causes", "members"),
+    [("failed", 0, ENDED_UNREAD), ("partial", 20, {}), ("late", 0, OPEN), ("summary", 5, {})],
 )
 def test_an_alert_has_only_what_slack_takes_and_no_user(reason: Reason, causes: int, members: dict[str, Any]) -> None:
     failures = [(f"cause_{number}", 2, True) for number in range(causes)]
@@ -136,3 +176,48 @@ def test_an_alert_has_only_what_slack_takes_and_no_user(reason: Reason, causes: 
     for value in payload.values():
         inner = value.values() if isinstance(value, dict) else [value]
         assert all(isinstance(member, str | int | float | bool) for member in inner)
+
+
+# A test alert
+
+
+async def test_a_test_alert_is_sent_at_once(log: LogLines) -> None:
+    webhook = FakePostClient(reply(200))
+    function = function_with(webhook)
+    answers = [await function.http.post(TEST, headers=ADMIN) for _ in range(2)]
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"delivered": True})] * 2
+    first, second = ids_sent(webhook)
+    assert first.startswith("test_")
+    assert first != second
+    sent = json.loads(webhook.posted[0].content)
+    assert sent["text"] == "A test alert\nAlerts about scheduled runs with a problem arrive here."
+    assert sent.keys() == {"text", "blocks", "metadata"}
+    assert (function.sql.called(), len(log.of("test_alert_sent"))) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (reply(404, content=b"hush"), "webhook_http_404"),
+        (HttpTimeoutError(), "webhook_timeout"),
+        (HttpError("hush"), "webhook_unreachable"),
+        (ValueError("http://hook/hush"), "webhook_bad_url"),
+    ],
+)
+async def test_a_test_alert_that_fails_says_why(log: LogLines, answer: HttpResponse | Exception, code: str) -> None:
+    function = function_with(FakePostClient(answer))
+    problem = problem_in(await function.http.post(TEST, headers=ADMIN), 502, "alert_not_delivered")
+    assert problem["detail"] == f"the webhook of ALERT_WEBHOOK_URL did not take the message: {code}"
+    assert [line["error_code"] for line in log.of("test_alert_not_sent")] == [code]
+    assert "hook/" not in log.text
+
+
+async def test_a_test_alert_needs_a_webhook_a_turn_and_an_admin(log: LogLines) -> None:
+    problem_in(await function_with(None).http.post(TEST, headers=ADMIN), 409, "no_webhook")
+    webhook = FakePostClient(reply(200))
+    function = function_with(webhook)
+    problem_in(await function.http.post(TEST, headers=INVOKE), 403, "forbidden")
+    assert function.services.webhook is not None
+    async with function.services.webhook.testing:
+        problem_in(await function.http.post(TEST, headers=ADMIN), 409, "test_alert_under_way")
+    assert webhook.posted == []

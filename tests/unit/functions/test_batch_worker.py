@@ -91,13 +91,16 @@ def make_worker(
     *,
     seconds: float = 1000,
     gate: ProcessGate | None = None,
+    pace: float = 0,
     **kind: bool,
 ) -> BatchWorker:
-    """Four calls at a time; `kind` is `manual_only` or `poison_overdue`."""
+    """Four calls at a time, `pace` seconds apart; `kind` is `manual_only` or `poison_overdue`."""
     services = make_services(FakeDatabase(), engine, EVALUATION_BATCH_SIZE="100")
     client = engine.client(concurrency=4)
     services = replace(services, queue=queue, engine=client, gate=gate or services.gate)
-    return BatchWorker(services, engine.deadline(seconds), **kind)
+    deadline = engine.deadline(seconds)
+    deadline.space_calls(pace)
+    return BatchWorker(services, deadline, **kind)
 
 
 def one_user_batches(numbers: range, *, poison: bool = False) -> list[EvaluationBatch]:
@@ -276,6 +279,18 @@ async def test_a_delivery_counts_where_its_batch_had_most_time(
     await run(queue, engine, seconds=15, begins_at=begins_at)
     counted = [is_counted for _, is_counted in sorted(queue.released, key=lambda each: each[0].users)]
     assert counted == [count_delivery] * 4 + [False] * (IN_HAND_AT_FOUR_CALLS - 4)
+
+
+@pytest.mark.parametrize(("pace", "calls"), [(5, 4), (9, 2)])
+async def test_a_paced_worker_claims_no_more_than_it_may_call(clock: ManualClock, pace: float, calls: int) -> None:
+    """The first call waits as well. What was claimed and could not be called about is released uncounted."""
+    queue = FakeQueue(one_user_batches(range(20)))
+    engine = FakeEngine(clock)
+    done = await run(queue, engine, seconds=24, pace=pace)
+    assert (done.batches, len(engine.calls), clock.slept) == (calls, calls, [pace] * calls)
+    assert sum(queue.quantities) <= calls + 2
+    assert (len(queue.waiting), queue.in_hand) == (20 - calls, [])
+    assert not any(count_delivery for _, count_delivery in queue.released)
 
 
 async def test_in_the_last_fifth_of_the_time_nothing_is_claimed(clock: ManualClock) -> None:

@@ -49,13 +49,16 @@ async def evaluate(
     seconds: float = 100_000,
     deliveries: int = 1,
     dry_run: bool = False,
+    pace: float = 0,
     fatal_error: Callable[[], EngineError | None] = lambda: None,
 ) -> BatchResult:
+    deadline = engine.deadline(seconds)
+    deadline.space_calls(pace)
     return await run_evaluation_batch(
         replace(make_batch(users, deliveries=deliveries), dry_run=dry_run),
         engine=client or engine.client(),
         config=CONFIG,
-        deadline=engine.deadline(seconds),
+        deadline=deadline,
         fatal_error=fatal_error,
     )
 
@@ -194,6 +197,21 @@ async def test_at_the_deadline_only_untouched_users_are_left(clock: ManualClock)
     with pytest.raises(DeadlineExceededError):
         await evaluate(engine, users[:2], seconds=10)
     assert len(engine.sent) == 8
+
+
+@pytest.mark.parametrize(("concurrency", "seconds", "finished"), [(1, 31, 3), (8, 31, 3), (8, 1000, 20)])
+async def test_a_paced_user_who_was_begun_is_finished(
+    clock: ManualClock, concurrency: int, seconds: float, finished: int
+) -> None:
+    """Two calls each, three seconds apart, and a time-out of ten. A user begins where all who began can be finished."""
+    engine = SingleEngine(clock)
+    client = engine.client(concurrency=concurrency)
+    client.health.suggest_answer(engine.deadline())
+    evaluated = await evaluate(engine, client=client, seconds=seconds, pace=3)
+    assert (len(evaluated.results), len(engine.sent)) == (2 * finished, 2 * finished)
+    assert len(evaluated.remaining) == len(USERS) - finished
+    for result in evaluated.results:
+        assert_true(result)
 
 
 async def test_a_pair_that_was_not_sent_fails_by_the_deadline(clock: ManualClock) -> None:

@@ -110,12 +110,19 @@ async def test_an_engine_failure_is_reported_before_runs_are_ended(
 
 
 async def test_a_slice_holds_a_permit_while_it_claims(log: LogLines) -> None:
-    function = Function(rows=MENTORS, ENGINE_MAX_CONCURRENCY="8", ENGINE_MAX_CONCURRENCY_TOTAL="24")
+    function = Function(
+        rows=MENTORS,
+        ENGINE_MAX_CONCURRENCY="8",
+        ENGINE_MAX_CONCURRENCY_TOTAL="24",
+        ENGINE_MAX_CALLS_PER_MINUTE="60000",
+    )
     await process(function, [invocation("run")], seconds=25)
     taken = function.sql.arguments_of("scheduler_take_permit")
     assert function.sql.called().index("scheduler_take_permit") < function.sql.called().index("scheduler_claim")
     assert (taken["calls"], taken["total"], taken["is_manual"], taken["seconds"]) == (8, 24, False, 30)
+    assert (taken["per_minute"], taken["total_per_minute"]) == (20_000, 60_000)
     assert function.sql.arguments_of("scheduler_end_slice")["engine_permit_id"] == taken["permit_id"]
+    assert [line["paced_ms"] >= 3 for line in log.of("slice_ended")] == [True]
 
 
 async def test_without_a_permit_a_slice_claims_nothing(log: LogLines) -> None:

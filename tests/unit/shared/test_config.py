@@ -64,6 +64,7 @@ def test_every_missing_wrong_or_conflicting_setting_is_named_at_once() -> None:
         ("MAX_WORKERS", "-1", "MAX_WORKERS: expected a number greater than or equal to 1, found '-1'"),
         ("LOG_LEVEL", "info", "LOG_LEVEL: expected 'DEBUG', 'INFO', 'WARNING' or 'ERROR', found 'info'"),
         ("EMPTY_ROSTER", "partial", "EMPTY_ROSTER: expected 'failed' or 'success', found 'partial'"),
+        ("ALERT_ON", "never", "ALERT_ON: expected 'trouble' or 'always', found 'never'"),
         ("GOOGLE_CLOUD_PROJECT", "projects/x", "expected the id of a Google Cloud project, found 'projects/x'"),
         ("SCENARIO_TYPES", '[{"type": "a"}, {"type": "a"}]', "expected each type once, found twice: a"),
         ("SCENARIO_TYPES", '[{"type": "a"}, {"type": "b", "segmets": []}]', "SCENARIO_TYPES, entry 2, 'segmets': "),
@@ -240,6 +241,21 @@ def test_settings_that_do_not_go_together_are_refused(key: str, good: str, bad: 
     others = {"ALERT_WEBHOOK_SECRET": LONG_SECRET, "ALERT_WEBHOOK_URL": WEBHOOK}
     make_config(**others | {key: good})
     assert expected in refused(**others | {key: bad})
+
+
+def test_permits_share_the_calls_of_a_minute() -> None:
+    """Three types: four calls in 15 seconds, for each of three permits."""
+    permits = {"ENGINE_MAX_CONCURRENCY": "2", "ENGINE_MAX_CONCURRENCY_TOTAL": "6"}
+    for rate, share in (("51", 17), ("53", 17), ("1000000", 333_333)):
+        config = make_config(**permits, ENGINE_MAX_CALLS_PER_MINUTE=rate)
+        assert config.calls_per_minute == share
+        assert config.seconds_between_calls == pytest.approx(62 / share)
+    text = refused(**permits, ENGINE_MAX_CALLS_PER_MINUTE="50")
+    assert "ENGINE_MAX_CALLS_PER_MINUTE: expected at least 51, found 50: 3 permits share it, and in a slice" in text
+    text = refused(ENGINE_MAX_CALLS_PER_MINUTE="600")
+    assert "ENGINE_MAX_CALLS_PER_MINUTE: expected only with ENGINE_MAX_CONCURRENCY_TOTAL, whose permits share" in text
+    assert named_in(refused(**permits, ENGINE_MAX_CALLS_PER_MINUTE="0")) == {"ENGINE_MAX_CALLS_PER_MINUTE"}
+    assert (make_config(**permits).calls_per_minute, make_config(**permits).seconds_between_calls) == (None, 0)
 
 
 def test_a_single_call_is_about_one_pair_and_supports_what_is_named() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.concurrency import AdaptiveLimiter
 from shared.deadline import Deadline
@@ -398,3 +402,50 @@ async def test_an_engine_asking_for_longer_gets_no_more_calls(fixture: Fixture) 
     # The next slice may begin as soon as the breaker allows it.
     await fixture.ask(seconds=31)
     assert fixture.clock.slept == [30]
+
+
+# How far apart calls begin
+
+
+ANSWERS = [*[OK] * 20, reply(500), reply(429, headers={"Retry-After": "3"})]
+# Of each holder of a permit, in seconds: how long after the one before it, how long idle before its calls, and when it
+# is killed, if its time does not end before.
+HOLDERS = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 20), st.floats(5, 30)), min_size=2, max_size=8)
+
+
+@given(HOLDERS, st.integers(5, 90), st.integers(1, 8), st.randoms(use_true_random=False))
+async def test_no_minute_sees_more_calls_than_a_permit_allows(
+    holders: list[tuple[float, float, float]], share: int, at_a_time: int, chance: Random
+) -> None:
+    clock = ManualClock()
+    arrived: list[float] = []
+    for pause, idle, lives in holders:
+        clock.slept.clear()
+        clock.advance(pause)
+        fixture, deadline = Fixture(clock), Deadline(25, clock)
+        deadline.space_calls(62 / share)
+        clock.advance(idle)
+
+        def send(deadline: Deadline = deadline) -> None:
+            assert deadline.remaining() > 0
+            arrived.append(clock() + chance.uniform(0, 2))
+
+        while deadline.elapsed() < lives and deadline.may_call():
+            fixture.script(chance.choice(ANSWERS))
+            calls = [fixture.engine.evaluate(CONTEXT, USERS, deadline, before_sending=send) for _ in range(at_a_time)]
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+            if any(isinstance(error, DeadlineExceededError | EngineUnavailableError) for error in ended):
+                break
+    arrived.sort()
+    assert all(later - first >= 60 for first, later in zip(arrived, arrived[share:], strict=False))
+
+
+async def test_a_call_whose_turn_is_too_late_is_not_made(fixture: Fixture) -> None:
+    fixture.script(OK)
+    deadline = Deadline(10, fixture.clock)
+    deadline.space_calls(4)
+    calls = [fixture.engine.evaluate(CONTEXT, USERS, deadline) for _ in range(3)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(answer, DeadlineExceededError) for answer in answers] == [False, False, True]
+    assert (len(fixture.posted), fixture.clock.slept, deadline.pace.waited) == (2, [4, 4], 8)
+    assert fixture.limiter.limit == 8, "a call that waits for its turn is no overload"
