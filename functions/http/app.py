@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
-from functions.http import audit, evaluations, invocations, scenario_configs, schedule, trigger
+from functions.http import evaluations, invocations, operations, scenario_configs, trigger
 from functions.http.dashboard import Dashboard
 from functions.http.dependencies import refuse_repeated_parameters
 from functions.http.middleware import RequestGate
@@ -92,8 +92,7 @@ def create_app(
     app.include_router(invocations.router)
     app.include_router(evaluations.router)
     app.include_router(scenario_configs.router)
-    app.include_router(schedule.router)
-    app.include_router(audit.router)
+    app.include_router(operations.router)
     app.add_api_route("/docs", show_docs, include_in_schema=False)
     app.add_route("/dashboard{file:path}", Dashboard(sign_in).serve, include_in_schema=False)
     return app

@@ -1,4 +1,4 @@
-"""`POST /`, called by pg_cron, Cloud Scheduler and curl; `/health`, `/health/last-run` and a test alert."""
+"""`POST /`, called by pg_cron, Cloud Scheduler and curl; `/health` and `/health/last-run` for monitors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from functions.http import schemas
 from functions.http.dependencies import TOKEN, Authenticated, Connected, Recognized
 from functions.http.problems import problems
-from functions.runs.alerting import send_test_alert
 from functions.runs.freshness import default_max_age_hours
 from functions.runs.scheduled import run_slice
 from shared.auth import Role
@@ -98,10 +97,3 @@ async def last_run(
         finished_at=found.finished_at,
         run_status=found.status,
     )
-
-
-@router.post("/api/v1/test-alert", dependencies=[TOKEN], responses=problems(401, 403, 409, 502))
-async def test_alert(services: Connected) -> schemas.Delivery:
-    """Sends one message to the webhook of alerts now."""
-    await send_test_alert(services)
-    return schemas.Delivery(delivered=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from functions.http.audit import router
 from tests.unit.functions.fake_sql import RUN_ID, SLOT
 from tests.unit.functions.http_function import ADMIN, INVOKE, Function, in_json, problem_in
+
+
+PATH = "/api/v1/scheduler-audit"
 
 
 def entry(number: int) -> dict[str, Any]:
@@ -20,11 +22,11 @@ def entry(number: int) -> dict[str, Any]:
 async def test_pages_follow_each_other_by_cursor(function: Function) -> None:
     function.sql.answers["scheduler_audit_page"] = [entry(number) for number in range(3)]
     query = {"invocation_id": RUN_ID, "actor": "anna", "action": "cancel"}
-    page = (await function.http.get(router.prefix, params=query | {"limit": "2"}, headers=ADMIN)).json()
+    page = (await function.http.get(PATH, params=query | {"limit": "2"}, headers=ADMIN)).json()
     assert page["data"] == [in_json(entry(number)) for number in range(2)]
     function.sql.answers["scheduler_audit_page"] = [entry(2)]
     cursor = {"cursor": page["pagination"]["next_cursor"]}
-    last = (await function.http.get(router.prefix, params=cursor, headers=ADMIN)).json()
+    last = (await function.http.get(PATH, params=cursor, headers=ADMIN)).json()
     assert last == {"data": [in_json(entry(2))], "pagination": {"limit": 100, "next_cursor": None}}
     assert function.sql.all_arguments_of("scheduler_audit_page") == [
         query | {"limit": 3, "after_at": None, "after_id": None},
@@ -33,4 +35,4 @@ async def test_pages_follow_each_other_by_cursor(function: Function) -> None:
 
 
 async def test_an_invoke_token_reads_no_audit(function: Function) -> None:
-    problem_in(await function.http.get(router.prefix, headers=INVOKE), 403, "forbidden")
+    problem_in(await function.http.get(PATH, headers=INVOKE), 403, "forbidden")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from functions.http.schedule import router
 from tests.unit.functions.fake_sql import SLOT
 from tests.unit.functions.http_function import ADMIN, Function, in_json, problem_in
 
+PATH = "/api/v1/schedule"
 PAUSE = {"paused_at": "2026-11-20T09:00:00+00:00", "paused_by": "anna", "until": None, "reason": None}
 ENGINE = {"until": "2026-11-23T02:05:00+00:00", "outages": 2}
 # The clock of the database is at the slot of 23 November; slots are daily at 02:00 UTC.
@@ -34,7 +34,7 @@ def answering(**members: Any) -> Function:
 )
 async def test_the_next_slots_are_those_that_will_open(clock: str, pause: Any, next_slots: list[str]) -> None:
     function = answering(clock=clock, pause=pause, engine_pause=ENGINE)
-    response = await function.http.get(router.prefix, headers=ADMIN)
+    response = await function.http.get(PATH, headers=ADMIN)
     assert response.status_code == 200, response.text
     assert response.json() == {
         "evaluation_schedule": "0 2 * * *",
@@ -61,7 +61,7 @@ async def test_the_next_slots_are_those_that_will_open(clock: str, pause: Any, n
 )
 async def test_only_members_that_are_given_are_changed(change: dict[str, Any], sent: dict[str, Any] | None) -> None:
     function = answering(pause=PAUSE)
-    response = await function.http.put(router.prefix, json=change, headers=ADMIN)
+    response = await function.http.put(PATH, json=change, headers=ADMIN)
     assert response.status_code == 200, response.text
     assert response.json()["pause"] == in_json(PAUSE)
     assert function.sql.arguments_of("scheduler_schedule") == {"changes": sent or change, "actor": "anna"}
@@ -81,7 +81,7 @@ async def test_only_members_that_are_given_are_changed(change: dict[str, Any], s
 async def test_a_change_without_a_meaning_is_refused(
     function: Function, change: dict[str, Any], field: str | None
 ) -> None:
-    problem = problem_in(await function.http.put(router.prefix, json=change, headers=ADMIN), 422, "invalid_field")
+    problem = problem_in(await function.http.put(PATH, json=change, headers=ADMIN), 422, "invalid_field")
     assert problem.get("field") == field
     assert function.sql.called() == []
 
@@ -89,7 +89,7 @@ async def test_a_change_without_a_meaning_is_refused(
 async def test_an_end_that_the_database_refuses_is_named(function: Function) -> None:
     function.sql.answers["scheduler_schedule"] = None
     change = {"paused": True, "until": "2026-11-23T01:00:00Z"}
-    problem = problem_in(await function.http.put(router.prefix, json=change, headers=ADMIN), 422, "invalid_field")
+    problem = problem_in(await function.http.put(PATH, json=change, headers=ADMIN), 422, "invalid_field")
     assert (problem["field"], problem["detail"]) == (
         "until",
         "until: expected a time within the next ten years, found 2026-11-23T01:00:00Z",

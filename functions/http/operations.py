@@ -1,32 +1,34 @@
-"""`/api/v1/schedule`: when runs are opened, and its pause and the engine's."""
+"""What an operator does beside runs: the schedule's pause and the engine's, who changed what, and a test alert."""
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from functions.http import schemas
+from functions.http.cursors import cursor_of, position_of_cursor
 from functions.http.dependencies import TOKEN, Authenticated, Connected
 from functions.http.problems import problems
+from functions.runs.alerting import send_test_alert
 from functions.runs.services import Services
 from shared.errors import RequestError
 
 NEXT_SLOTS = 5
 
 router = APIRouter(
-    prefix="/api/v1/schedule", tags=["schedule"], dependencies=[TOKEN], responses=problems(400, 401, 403, 500, 503)
+    prefix="/api/v1", tags=["operation"], dependencies=[TOKEN], responses=problems(400, 401, 403, 500, 503)
 )
 
 
-@router.get("")
+@router.get("/schedule")
 async def get_schedule(services: Connected, caller: Authenticated) -> schemas.ScheduleState:
     """Returns the schedule, the slots that will open, and what is paused."""
     return await _state(services, {}, caller.name)
 
 
-@router.put("", responses=problems(413, 415, 422))
+@router.put("/schedule", responses=problems(413, 415, 422))
 async def change_schedule(
     services: Connected, caller: Authenticated, change: schemas.ScheduleChange
 ) -> schemas.ScheduleState:
@@ -38,6 +40,28 @@ async def change_schedule(
         if field in changes and not change.paused:
             raise RequestError(422, "invalid_field", f"{field}: expected only beside paused: true", field=field)
     return await _state(services, changes, caller.name)
+
+
+@router.get("/scheduler-audit", responses=problems(422))
+async def list_audit(services: Connected, query: Annotated[schemas.AuditQuery, Query()]) -> schemas.AuditPage:
+    """Lists what people and clients changed, the newest first. Entries written meanwhile do not move a cursor."""
+    entries = await services.runs.audit(
+        invocation_id=str(query.invocation_id) if query.invocation_id else None,
+        actor=query.actor,
+        action=query.action,
+        limit=query.limit + 1,  # to learn whether another page follows
+        after=position_of_cursor(query.cursor) if query.cursor is not None else None,
+    )
+    page = list(entries[: query.limit])
+    following = cursor_of(page[-1].at.isoformat(), str(page[-1].id)) if len(entries) > len(page) else None
+    return schemas.AuditPage(data=page, pagination=schemas.Pagination(limit=query.limit, next_cursor=following))
+
+
+@router.post("/test-alert", responses=problems(409, 502))
+async def test_alert(services: Connected) -> schemas.Delivery:
+    """Sends one message to the webhook of alerts now."""
+    await send_test_alert(services)
+    return schemas.Delivery(delivered=True)
 
 
 async def _state(services: Services, changes: dict[str, Any], actor: str) -> schemas.ScheduleState:
