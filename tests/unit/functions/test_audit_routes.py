@@ -8,7 +8,6 @@ from uuid import UUID
 from tests.unit.functions.fake_sql import RUN_ID, SLOT
 from tests.unit.functions.http_function import ADMIN, INVOKE, Function, in_json, problem_in
 
-
 PATH = "/api/v1/scheduler-audit"
 
 
