@@ -24,9 +24,10 @@ UNKNOWN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
 TABLE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Errors")[2]
 ROWS = re.findall(r"^\| \d{3}[^|]*\|([^|]*)\|", TABLE, re.MULTILINE)
 DOCUMENTED = {code for row in ROWS for code in re.findall(r"`(\w+)`", row)}
-# Of evaluation-batch: tests/unit/functions/test_on_demand.py; of the dead-man's check: test_health_routes.py; of access
-# tokens: test_sign_in.py.
+# Of evaluation-batch: tests/unit/functions/test_on_demand.py; of a test alert: test_alerting.py beside it; of the dead-man's
+# check: test_health_routes.py; of access tokens: test_sign_in.py.
 ELSEWHERE = {"dry_run_not_supported", "engine_busy", "time_budget_exceeded", "paused", "sign_in_unavailable"}
+ELSEWHERE |= {"test_alert_under_way", "alert_not_delivered"}
 
 
 BATCH, KEY = f"{API}/evaluation-batch", "Idempotency-Key"
@@ -50,6 +51,7 @@ WRONG_REQUESTS: list[Row] = [
     *(("GET", path, 404, "not_found", None, b"", None) for path in ("/nothing", f"{API}/..%2f", f"{API}/{UNKNOWN}")),
     ("PUT", f"{API}/{UNKNOWN}", 404, "not_found", None, b"{}", JSON),
     ("PUT", "/api/v1/scenario-configs/retired", 404, "not_found", None, b"{}", JSON),
+    ("POST", "/api/v1/test-alert", 409, "no_webhook", None, b"", None),
     ("DELETE", f"{API}/{UNKNOWN}", 404, "not_found", None, b"", None),
     ("PATCH", f"{API}/{UNKNOWN}", 405, "method_not_allowed", None, b"", None),
 ]
