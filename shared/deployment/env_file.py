@@ -5,14 +5,11 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from dotenv import set_key
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 
 from shared.config import split_name, split_tokens
 from shared.errors import ConfigError
 
-# Stands in the file between the two halves of a rotation: a list of several tokens may also be the user's own.
-HALF_ROTATED = "# deploy.sh --rotate-tokens: the old tokens are still in use"
 TOKEN_LISTS = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
 
 
@@ -22,41 +19,16 @@ def read_env_file(path: Path) -> dict[str, str]:
     Raises:
         ConfigError: the file cannot be read, or has a line that is no setting, no comment and not empty.
     """
-    try:
-        # By the parser itself: python-dotenv's own reader passes over what it cannot read.
-        with path.open(encoding="utf-8") as file:
-            bindings = list(parse_stream(file))
-    except (OSError, UnicodeError) as failure:
-        raise ConfigError([f"{path}: cannot be read: {failure}"]) from failure
-    settings: dict[str, str] = {}
-    for key, value, original, error in bindings:
-        if error or (key and value is None):
-            # The empty lines before a binding belong to it.
-            number = original.line + original.string.rstrip().count("\n")
-            raise ConfigError([f"{path}, line {number}: expected NAME=value, a comment or nothing"])
-        if key:
-            settings[key] = value or ""
-    return settings
+    return {each.key: each.value or "" for each in _parse(path) if each.key}
 
 
 def change_tokens(path: Path, *, add: bool) -> None:
-    """Changes each list of tokens; from then on only the file's owner may read it.
+    """Changes both lists of tokens, and nothing else; from then on only the file's owner may read it.
 
-    A comment beside a list goes, and lines end as on Unix.
-
-    Args:
-        path: the file of settings.
-        add: a new token comes first and the others stay known; otherwise only the first one stays. Admin tokens with a
-            name are no part of this: their owners rotate them.
-
-    Raises:
-        ConfigError: the file cannot be read, or lacks one of the lists.
+    With `add` a new token comes first and the others stay known; otherwise only the first one stays. Admin tokens with
+    a name are no part of this: their owners rotate them.
     """
-    settings = read_env_file(path)
-    missing = [name for name in TOKEN_LISTS if name not in settings]
-    if missing:
-        raise ConfigError([f"{path}: expected {name}, so that new tokens can be kept there" for name in missing])
-    path.chmod(0o600)
+    bindings, settings, lists = _parse(path), read_env_file(path), dict[str | None, str]()
     for name in TOKEN_LISTS:
         tokens, named = split_tokens(settings[name]), list[str]()
         if name == "SCHEDULER_ADMIN_TOKENS":
@@ -64,12 +36,31 @@ def change_tokens(path: Path, *, add: bool) -> None:
             tokens = [split_name(token)[1] for token in tokens if token not in named]
         # 43 characters of A-Z a-z 0-9 - _, so 256 bits.
         tokens = [secrets.token_urlsafe(32), *tokens] if add else tokens[:1]
-        # In each line of this name, so that no earlier one keeps an old token; the file is replaced as a whole.
-        set_key(path, name, ",".join([*tokens, *named]), quote_mode="never", follow_symlinks=True)
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line != HALF_ROTATED]
-    path.write_text("\n".join([*lines, *([HALF_ROTATED] if add else [])]) + "\n", encoding="utf-8")
+        lists[name] = ",".join([*tokens, *named])
+    # In each line of this name, so that no earlier one keeps an old token.
+    texts = [
+        each.original.string.replace(each.value, lists[each.key])
+        if each.value and each.key in lists
+        else each.original.string
+        for each in bindings
+    ]
+    # Replaced as a whole: what is cut off in the middle would have lost every secret.
+    new = path.resolve().with_name(f"{path.name}.new")
+    new.touch(mode=0o600)
+    new.write_text("".join(texts), encoding="utf-8", newline="")
+    new.replace(path.resolve())
 
 
-def is_half_rotated(path: Path) -> bool:
-    """Returns whether new tokens were added, and the old ones not yet removed."""
-    return HALF_ROTATED in path.read_text(encoding="utf-8").splitlines()
+def _parse(path: Path) -> list[Binding]:
+    try:
+        # By the parser itself: python-dotenv's own reader passes over what it cannot read. Lines end as they do.
+        with path.open(encoding="utf-8", newline="") as file:
+            bindings = list(parse_stream(file))
+    except (OSError, UnicodeError) as failure:
+        raise ConfigError([f"{path}: cannot be read: {failure}"]) from failure
+    for each in bindings:
+        if each.error or (each.key and each.value is None):
+            # The empty lines before a binding belong to it.
+            number = each.original.line + each.original.string.rstrip().count("\n")
+            raise ConfigError([f"{path}, line {number}: expected NAME=value, a comment or nothing"])
+    return bindings

@@ -18,7 +18,7 @@ from tests.emulator.ports import LOCALHOST, free_port
 from tests.emulator.processes import ChildProcess, http_status
 
 PROJECT = "peer-mentors-1"
-LOOKING = {"list", "describe", "access", "get-iam-policy"}
+LOOKING = {"list", "describe", "access"}
 PROGRAM = """\
 #!{python} -ISE
 import json, os, socket, sys
@@ -122,8 +122,8 @@ class FakeCloud:
                 return []
             case ["gcloud", "services", "list"]:
                 return sorted(self.enabled)
-            case ["gcloud", "services", "enable", name]:
-                self.enabled.add(name)
+            case ["gcloud", "services", "enable", *names]:
+                self.enabled.update(names)
             case ["gcloud", "iam", "service-accounts", "list"]:
                 return sorted(self.accounts)
             case ["gcloud", "iam", "service-accounts", "describe", account] if account in self.accounts:
@@ -134,6 +134,8 @@ class FakeCloud:
                 self.accounts.remove(account)
             case ["gcloud", "secrets", "list"]:
                 return sorted(self.secrets)
+            case ["gcloud", "secrets", "describe", name] if name in self.secrets:
+                return [name]
             case ["gcloud", "secrets", "create", name] if name not in self.secrets:
                 self.secrets[name] = {}
             case ["gcloud", "secrets", "delete", name]:
@@ -148,8 +150,6 @@ class FakeCloud:
                 return [self.secrets[options["secret"]][int(number)]]
             case ["gcloud", "secrets", "versions", "destroy", number]:
                 del self.secrets[options["secret"]][int(number)]
-            case ["gcloud", "secrets", "get-iam-policy", name]:
-                return sorted(self.readers[name])
             case ["gcloud", "secrets", "add-iam-policy-binding", name] if (
                 options["role"] == "roles/secretmanager.secretAccessor"
                 and options["member"].removeprefix("serviceAccount:") in self.accounts

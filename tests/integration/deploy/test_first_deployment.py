@@ -35,7 +35,8 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
     assert "20261120000100_create_sample_peer_mentors.sql" in announced
     assert f"would run: gcloud run deploy {FUNCTION}" in announced
     place = deployer.project.database_url.partition("@")[2]
-    assert f"database postgres@{place} (DATABASE_URL from {deployer.env_file})" in announced
+    assert f"settings from {deployer.env_file}" in announced
+    assert f"database postgres@{place}" in announced
     assert (deployer.cloud.changes, await deployer.snapshot()) == ([], empty)
 
     await break_off(deployer)
@@ -75,7 +76,7 @@ async def break_off(deployer: Deployer) -> None:
     """At a secret, and when the new revision does not start: its labels are there by then, it itself is not ready."""
 
     async def is_waiting() -> bool:
-        return "   ... 5 s\n" in deployer.printed.read_text()
+        return "   ... 2 s\n" in deployer.printed.read_text()
 
     async def falls_over(*_: object) -> None:
         await eventually(is_waiting)
@@ -85,7 +86,7 @@ async def break_off(deployer: Deployer) -> None:
     output = await deployer.refused(step="Prepare Google Cloud: services, account, secrets")
     assert "PERMISSION_DENIED" in output
     deployer.cloud.refuse, deployer.cloud.before_revision = None, falls_over
-    assert "   ... 5 s\n" in await deployer.refused(step="Deploy the function to Cloud Run")
+    assert "   ... 2 s\n" in await deployer.refused(step="Deploy the function to Cloud Run")
     deployer.cloud.before_revision = None
     deployer.cloud.changes.clear()
 

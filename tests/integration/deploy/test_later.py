@@ -38,8 +38,7 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
 
     deployer.service.pinned = True
     said = await deployer.refused(step="Try the function")
-    assert "still in service is the old settings, with the schedule 0 2 * * * UTC" in said
-    assert "schedule     0 2 * * * UTC, next slot due" in said
+    assert "schedule 0 2 * * * UTC: still in service is the old one" in said
     (command,) = re.findall(r"change that: (gcloud .+)", said)
     path = {"PATH": str(deployer.cloud.bin)}
     await asyncio.to_thread(subprocess.run, command.split(), env=path, check=True)
@@ -82,7 +81,7 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
     old = {name: deployer.settings[name] for name in TOKENS}
     elsewhere = {"SCHEDULER_ADMIN_TOKENS": deployer.project.admin_token}
     said = await deployer.refused("--rotate-tokens", step=CHECK, **elsewhere)
-    assert "the environment overrides the file" in said
+    assert "expected both lists of tokens in a file of settings, and none in the environment" in said
     assert {name: deployer.settings[name] for name in TOKENS} == old
     known: list[int] = []
 
@@ -102,7 +101,7 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
     await deployer.succeed("--rotate-tokens")
 
     new = {name: deployer.settings[name] for name in TOKENS}
-    assert known == [3, 1], "first all of them, then the newest alone"
+    assert known == [2, 1], "first both, then the newer alone"
     assert not set(new.values()) & set(old.values())
     assert (await deployer.vault())["scheduler_invoke_token"] == new["SCHEDULER_INVOKE_TOKENS"]
     bearer = {"Authorization": f"Bearer {old['SCHEDULER_ADMIN_TOKENS']}"}
@@ -129,7 +128,7 @@ async def test_uninstalling_keeps_records_unless_they_are_to_be_deleted(deployer
     deployer.cloud.changes.clear()
 
     code, asked = await deployer.run("--uninstall", answer="yes\n")
-    assert f"{FUNCTION} in {PROJECT}" in asked.partition("This ends the scheduled runs of")[2]
+    assert f"{FUNCTION} in {PROJECT}" in asked.partition("This ends the scheduled runs there")[0]
     assert (code, deployer.cloud.changes, await deployer.snapshot()) == (1, [], installed)
 
     uninstalled = await deployer.succeed("--uninstall", answer="uninstall\n")
@@ -142,7 +141,7 @@ async def test_uninstalling_keeps_records_unless_they_are_to_be_deleted(deployer
     assert (await deployer.vault(), await deployer.rows("select from cron.job")) == ({}, [])
     assert await deployer.invocations() == recorded
 
-    deleted = await deployer.succeed("--uninstall", "--delete-data", "--yes")
+    deleted = await deployer.succeed("--uninstall", "--delete-data", answer="uninstall\n")
     assert "NOTICE" not in deleted
     assert "schema scheduler" not in deleted.partition("== What is left")[2]
     assert await deployer.rows(

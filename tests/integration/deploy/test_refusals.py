@@ -23,7 +23,7 @@ async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Dep
     for problem in (
         "supabase: not installed",
         "SUPABASE_SECRET_KEY: missing",
-        "DATABASE_URL: expected a postgresql:// URL",
+        "DATABASE_URL: expected postgresql://USER",
         "EVALUATION_SHEDULE is no setting",
         "SCENARIO_ENGINE_URL: still what .env.example holds",
         "nothing was done",
@@ -34,13 +34,17 @@ async def test_wrong_settings_are_named_before_anything_is_changed(deployer: Dep
     wrong = {"DATABASE_URL": url, "SUPABASE_SECRET_KEY": key, "GOOGLE_CLOUD_PROJECT": "that-of-another"}
     deployer.write_settings(EVALUATION_SHEDULE=None, **right | wrong)
     said = await deployer.refused(step=CHECK)
-    for problem in ("SUPABASE_SECRET_KEY: refused by", "password authentication failed", "gcloud: ERROR"):
+    for problem in (
+        "SUPABASE_SECRET_KEY: http",
+        "password authentication failed",
+        "gcloud projects describe that-of-another: failed",
+    ):
         assert problem in said
     deployer.write_settings(**right)
     said = await deployer.refused(step=CHECK, SUPABASE_URL="http://127.0.0.1:9", HOSTNAME="one-that-no-setting-has")
-    assert f"the environment overrides {deployer.env_file}: SUPABASE_URL\n" in said
-    assert "project  http://127.0.0.1:9 (SUPABASE_URL from the environment)" in said
-    assert "SUPABASE_URL: http://127.0.0.1:9/rest/v1/: no answer ([Errno 111] Connection refused)" in said
+    assert f"settings from {deployer.env_file}, and from the environment: SUPABASE_URL\n" in said
+    assert "project  http://127.0.0.1:9\n" in said
+    assert "SUPABASE_SECRET_KEY: http://127.0.0.1:9/rest/v1/: no answer ([Errno 111] Connection refused)" in said
     assert deployer.cloud.changes == []
 
 
@@ -78,7 +82,7 @@ def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
     for arguments, problem in (
         (["--target", "moon"], "argument --target: invalid choice: 'moon' (choose from 'cloud-run', 'container')"),
         (["--target"], "argument --target: expected one argument"),
-        (["--yes"], "--delete-data and --yes go with --uninstall"),
+        (["--delete-data"], "--delete-data goes with --uninstall"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
     ):
         refused = subprocess.run([ROOT / "deploy.sh", *arguments], capture_output=True, text=True)
