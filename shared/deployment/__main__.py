@@ -6,7 +6,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,7 +152,7 @@ def _stage(deployment: Deployment, folder: Path) -> Fingerprint:
     return fingerprint
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Carries out the command; a problem ends the program with 1, an unknown option with 2."""
     parser = argparse.ArgumentParser("deploy.sh", "see ./deploy.sh --help", add_help=False, allow_abbrev=False)
     parser.add_argument("called_from", type=Path)
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--env-file", type=Path)
     for switch in ("--dry-run", "--rotate-tokens", "--uninstall", "--delete-data"):
         parser.add_argument(switch, action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.delete_data and not options.uninstall:
         parser.error("--delete-data goes with --uninstall")
     path = options.called_from / options.env_file if options.env_file else Path(".env").absolute()
@@ -178,6 +178,8 @@ def main() -> None:
             print(f"deploy.sh: {str(error) or 'interrupted'}", file=sys.stderr)
             stopped = f'stopped at "{report.step}". What was done before it stays.'
             sys.exit(f"\ndeploy.sh: {stopped} Fix the errors above and run it again.")
+        finally:
+            report.end()
     print("\nA dry run: nothing was changed." if options.dry_run else f"\n{said}")
 
 

@@ -52,6 +52,10 @@ class Report:
         signal.setitimer(signal.ITIMER_REAL, 2, 2)
         print(f"\n== {step}", flush=True)
 
+    def end(self) -> None:
+        """Ends the last step: the signal would end Python while it exits."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     def change(self, step: str, act: Callable[[], None]) -> None:
         """Begins a step that changes something, which a dry run names and leaves out."""
         self.begin(step)

@@ -31,8 +31,8 @@ def _postgres_url(secret: SecretStr) -> SecretStr:
     # A host and a database hold no @: the last one ends the password, whatever is in it.
     url = r"postgres(?:ql)?://([^:@/?#]+):(.+)@([^@/?#]+/[^@/?#]+(?:\?[^#]*)?)"
     if not (parts := re.fullmatch(url, secret.get_secret_value())):
-        where = "no # behind a space without quotation marks: it begins a comment"
-        raise ValueError(f"expected postgresql://USER:PASSWORD@HOST:5432/DATABASE, and {where}")
+        comment = "a # behind a space begins a comment unless the value is in quotation marks"
+        raise ValueError(f"expected a postgresql:// URL with user, password, host and database ({comment})")
     user, password, place = parts.groups()
     if ":6543/" in place:
         raise ValueError("expected port 5432, found the transaction pooler (6543): migrations need a session")

@@ -21,6 +21,7 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
 ) -> None:
     """Also where it breaks off, and where the application has older and younger migrations; later lines count."""
     assert re.search(r"^cp \.env\.example \.env .*\n\./deploy\.sh --dry-run .*\n\./deploy\.sh\n", README, re.MULTILINE)
+    deployer.has_real_cli = True
     deployer.env_file.write_text((ROOT / ".env.example").read_text() + deployer.env_file.read_text())
     await deployer.rows(
         "create schema supabase_migrations;"
