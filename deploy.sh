@@ -27,9 +27,7 @@ for python in .venv/bin/python build/deploy-venv/bin/python; do
     cronsim dotenv httpx pydantic_settings tenacity 2>/dev/null || exec "$python" -m shared.deployment "$called_from" "$@"
 done
 echo 'deploy.sh: installing what reads the settings into build/deploy-venv (first use only)'
-if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || ! python3 -m venv build/deploy-venv; then
-  echo 'deploy.sh: python3: expected Python 3.11 or newer with venv and pip' >&2
-  exit 1
-fi
+python3 -c 'import sys; sys.exit("deploy.sh: expected Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+python3 -m venv build/deploy-venv
 "$python" -m pip install --disable-pip-version-check --require-hashes -r shared/deployment/requirements.lock
 exec "$python" -m shared.deployment "$called_from" "$@"

@@ -6,49 +6,34 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
-
-import httpx
 
 from shared.deployment.database import TargetDatabase
-from shared.deployment.env_file import TOKEN_LISTS, change_tokens
 from shared.deployment.hosts import CloudRun, Container
 from shared.deployment.report import CheckError, Report, say
-from shared.deployment.settings import TARGETS, CloudRunSettings, Deployment, check
+from shared.deployment.settings import TARGETS, TOKEN_LISTS, CloudRunSettings, Deployment, change_tokens, check
 from shared.deployment.smoke_test import SmokeTest, check_secret_key, describe
 from shared.errors import ConfigError
 from shared.fingerprint import Fingerprint
 from shared.version import VERSION
 
-T = TypeVar("T")
-LOCK = Path("shared/deployment/requirements.lock")
 MAIN = "from functions.main import handle_scheduled_invocation as handle_scheduled_invocation\n"
-LEFT = (
-    "peer_mentors and active_peer_mentors, which are the application's",
-    "the extensions pgmq, pg_net, pg_cron and supabase_vault, since others may use them",
-    "its statements, without secrets, in pg_stat_statements and the server's log; the database's backups",
-    "at the engine what it keeps of calls and notifications",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """Does what is missing at each step; one that fails raises CheckError, and what was done before it stays.
 
-    Attributes:
-        kind: the target, a key of `TARGETS`.
-        path: the file of settings, if there is one.
+    `kind` is the target, a key of `TARGETS`; `path` the file of settings, if there is one.
     """
 
     kind: str
     path: Path | None
     environment: Mapping[str, str]
-    client: httpx.Client
     report: Report
 
     def deploy(self) -> str:
@@ -64,7 +49,7 @@ class Command:
         if not url and not self.report.is_dry_run:
             next_step = "start the function, set FUNCTION_URL to where the database reaches it, and run this again"
             return f"Not done yet: {next_step}.\n\n   {host.serve_command}"
-        smoke_test = SmokeTest(url, deployment, self.client)
+        smoke_test = SmokeTest(url, deployment)
         self.report.change("Try the function", partial(smoke_test.wait_until_up, fingerprint, host.serve_command))
         self.report.change("Connect the database to the function", partial(database.connect, url))
         self.report.change("Smoke test", smoke_test.dry_run)
@@ -87,7 +72,6 @@ class Command:
             self.report.change("Add new tokens", partial(change_tokens, self.path, add=True))
         self.deploy()
         self.report.change("Take the old tokens out", partial(change_tokens, self.path, add=False))
-        say(f"the new tokens are in {self.path}; where this stops from here on, ./deploy.sh continues it")
         return self.deploy()
 
     def uninstall(self, *, delete_data: bool) -> str:
@@ -97,7 +81,7 @@ class Command:
             deletes = " and deletes what they recorded" if delete_data else ""
             self.report.begin(f'This ends the scheduled runs there{deletes}. Type "uninstall" to continue')
             if sys.stdin.readline().strip() != "uninstall":
-                raise CheckError("nothing was done")
+                sys.exit("deploy.sh: nothing was done")
         self.report.change("Disconnect the database", database.disconnect)
         host.remove()
         if delete_data:
@@ -105,47 +89,45 @@ class Command:
         self.report.begin("What is left")
         if not delete_data:
             say("schema scheduler with all that was recorded, and its queues: ./deploy.sh resumes with them")
-        say(*LEFT, host.left, f"{self.path or 'what holds the settings'} with the secrets")
+        say(
+            "peer_mentors and active_peer_mentors, which are the application's",
+            "the extensions pgmq, pg_net, pg_cron and supabase_vault, since others may use them",
+            "its statements, without secrets, in pg_stat_statements and the server's log; the database's backups",
+            "at the engine what it keeps of calls and notifications",
+            host.left,
+            f"{self.path or 'what holds the settings'} with the secrets",
+        )
         return "Done."
 
-    def _check(
-        self, check_database: Callable[[TargetDatabase], None]
-    ) -> tuple[Deployment, TargetDatabase, CloudRun | Container]:
-        """Until its end nothing is changed."""
+    def _check(self, look: Callable[[TargetDatabase], None]) -> tuple[Deployment, TargetDatabase, CloudRun | Container]:
+        """Until its end nothing is changed; all that is wrong is reported together."""
         self.report.begin("Check prerequisites and settings")
         needed = ("psql", "supabase", "gcloud" if self.kind == "cloud-run" else "docker")
         missing = [f"{name}: not installed, or not on PATH" for name in needed if shutil.which(name) is None]
-        read = partial(check, self.kind, self.path, self.environment)
-        (deployment,) = _check_all(read, found=missing)
+        deployment = check(self.kind, self.path, self.environment, missing)
         config = deployment.config
         database = TargetDatabase(deployment, self.environment, self.report)
         given = deployment, self.report
         host = CloudRun(config, *given) if isinstance(config, CloudRunSettings) else Container(config, *given)
         say(f"database {database.place}", f"project  {config.supabase_url}", f"function {host.place}")
         self.report.begin("Check credentials, database and project")
-        check_key = partial(check_secret_key, deployment, self.client)
-        _check_all(check_key, host.check, partial(check_database, database))
+        problems = []
+        check_key = partial(check_secret_key, deployment)
+        for check_one in (check_key, host.check, partial(look, database)):
+            try:
+                check_one()
+            except CheckError as error:
+                problems.append(f"{error}")
+        if problems:
+            raise CheckError("\n   ".join(["nothing was done; fix each of these first:", *problems]))
         return deployment, database, host
-
-
-def _check_all(*checks: Callable[[], T], found: Iterable[str] = ()) -> list[T]:
-    """Returns what the checks return; all that is wrong is reported together."""
-    problems, results = [*found], list[T]()
-    for check_one in checks:
-        try:
-            results.append(check_one())
-        except (CheckError, ConfigError) as error:
-            problems += error.problems if isinstance(error, ConfigError) else [f"{error}"]
-    if problems:
-        raise CheckError("\n   ".join(["nothing was done; fix each of these first:", *problems]))
-    return results
 
 
 def _stage(deployment: Deployment, folder: Path) -> Fingerprint:
     folder.mkdir()
     for package in ("functions", "shared"):
         shutil.copytree(package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "deployment"))
-    shutil.copy(LOCK, folder / "requirements.txt")
+    shutil.copy("shared/deployment/requirements.lock", folder / "requirements.txt")
     (folder / "main.py").write_text(MAIN, encoding="utf-8")
     fingerprint = Fingerprint.of(deployment.config, {**deployment.environment, **deployment.secrets}, folder)
     say(f"version {VERSION}, {describe(fingerprint)}")
@@ -163,23 +145,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.delete_data and not options.uninstall:
         parser.error("--delete-data goes with --uninstall")
-    path = options.called_from / options.env_file if options.env_file else Path(".env").absolute()
-    if options.env_file is None and not path.exists():
+    path: Path | None = Path(options.called_from, options.env_file or Path(".env").absolute())
+    if options.env_file is None and not Path(".env").exists():
         path = None
     report = Report(is_dry_run=options.dry_run)
-    with httpx.Client() as client:
-        command = Command(options.target, path, os.environ, client, report)
-        try:
-            if options.uninstall:
-                said = command.uninstall(delete_data=options.delete_data)
-            else:
-                said = command.rotate_tokens() if options.rotate_tokens else command.deploy()
-        except (CheckError, ConfigError, KeyboardInterrupt) as error:
-            print(f"deploy.sh: {str(error) or 'interrupted'}", file=sys.stderr)
-            stopped = f'stopped at "{report.step}". What was done before it stays.'
-            sys.exit(f"\ndeploy.sh: {stopped} Fix the errors above and run it again.")
-        finally:
-            report.end()
+    command = Command(options.target, path, os.environ, report)
+    try:
+        if options.uninstall:
+            said = command.uninstall(delete_data=options.delete_data)
+        else:
+            said = command.rotate_tokens() if options.rotate_tokens else command.deploy()
+    except (CheckError, ConfigError, KeyboardInterrupt) as error:
+        stopped = f'stopped at "{report.step}". What was done before it stays. Fix the errors above and run it again.'
+        sys.exit(f"deploy.sh: {str(error) or 'interrupted'}\n\ndeploy.sh: {stopped}")
     print("\nA dry run: nothing was changed." if options.dry_run else f"\n{said}")
 
 

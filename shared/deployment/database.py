@@ -16,17 +16,8 @@ from shared.deployment.smoke_test import describe_problem
 SUPABASE = Path("supabase")
 MIGRATIONS = {path.name.partition("_")[0]: path for path in sorted((SUPABASE / "migrations").glob("*.sql"))}
 CHECK_VIEW = "select public.scheduler_check_mentors_view();"
-CHECK_EXTENSIONS = """
-do $$
-declare
-  v_missing constant text := (select string_agg(name, ', ')
-    from unnest(array['pgmq', 'pg_net', 'pg_cron', 'supabase_vault']) as needed (name)
-   where name not in (select name from pg_available_extensions));
-begin
-  if v_missing is not null then
-    raise exception 'this database has no %; is it a Supabase project''s?', v_missing;
-  end if;
-end $$"""
+MISSING_EXTENSIONS = """
+select unnest(array['pgmq', 'pg_net', 'pg_cron', 'supabase_vault']) except select name from pg_available_extensions"""
 ANSWER = """
 do 'begin perform scheduler.collect_responses(); end';
 select coalesce(d.status_code::text, d.error), left(answer.content, 100000) from scheduler.dispatches as d
@@ -50,7 +41,8 @@ class TargetDatabase:
 
     def check(self) -> None:
         """Checks that it accepts the password and has what a Supabase project has."""
-        self._run(CHECK_EXTENSIONS)
+        if missing := self._run(MISSING_EXTENSIONS).split():
+            raise CheckError(f"DATABASE_URL: found no {', '.join(missing)}; is it a Supabase project's database?")
 
     def check_view(self) -> None:
         """Checks also the mentors' view, as it is or as it would be once the first migration made or accepted it."""
@@ -97,12 +89,11 @@ class TargetDatabase:
         # connect.sql has cleared when the next slot is due; the next call of the function stores it again.
         if not answer and self._has("(select next_due_at from scheduler.settings)"):
             answer = "not yet, it is at work"
-        elif not answer:
-            raise CheckError("pg_net has sent nothing for a minute; is its worker running (net.worker_restart())?")
         elif answer not in ("200", "202"):
             if answer.isdigit():
                 answer = describe_problem(httpx.Response(int(answer), text=content), self._deployment.secrets)
-            raise CheckError(f"the database's call was answered: {answer}")
+            silent = "not at all: pg_net has sent nothing for a minute (select net.worker_restart())"
+            raise CheckError(f"the database's call was answered: {answer or silent}")
         say(f"pg_net called it with the token from Vault; its answer: {answer}")
 
     def token(self) -> str:

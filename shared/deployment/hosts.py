@@ -36,9 +36,8 @@ class Container:
         self._image = config.image or f"scenario-evaluation-scheduler:{VERSION}"
         self._file = Path(f"{deployment.path or Path('.env').absolute()}.container")
         self.place = config.function_url or ""
-        self.serve_command = shlex.join(
-            ["docker", "run", "--rm", "--env-file", str(self._file), "--publish", "8080:8080", self._image]
-        )
+        env_file = shlex.quote(f"--env-file={self._file}")
+        self.serve_command = f"docker run --rm {env_file} --publish=8080:8080 {self._image}"
 
     def check(self) -> None:
         """Does nothing: docker says itself what it lacks, and the rest is the operator's."""
@@ -56,7 +55,6 @@ class Container:
         settings = sorted({**self._deployment.environment, **self._deployment.secrets}.items())
         if not self._report.is_dry_run:
             self._file.touch(mode=0o600)
-            self._file.chmod(0o600)
             self._file.write_text("".join(f"{name}={text}\n" for name, text in settings), encoding="utf-8")
         if self.place:
             say("restart the function with this image and these settings, for example:", self.serve_command)
@@ -102,14 +100,14 @@ class CloudRun:
         options_digest = sha256(json.dumps([options, self._environment]).encode()).hexdigest()[:40]
         path = staged.parent / "environment.json"
         path.write_text(self._environment, encoding="utf-8")
-        options.append(f"--env-vars-file={path}")
-        options.append(f"--update-labels=source_digest={code_digest},options_digest={options_digest}")
+        labels = f"--update-labels=source_digest={code_digest},options_digest={options_digest}"
+        options += [f"--env-vars-file={path}", labels]
         source, deployed_options, created, ready = (self._describe(STATE) or "|||").split("|")
         # A revision that did not become ready is no reason to believe its labels.
         if not ready or created != ready or source != code_digest:
+            options += [f"--source={staged}", "--function=handle_scheduled_invocation", "--base-image=python311"]
             # Public, because pg_net cannot get an identity token from Google: the function has tokens of its own.
-            how = (f"--source={staged}", "--function=handle_scheduled_invocation", "--base-image=python311")
-            self._change("run", "deploy", self._name, *how, "--allow-unauthenticated", *options)
+            self._change("run", "deploy", self._name, "--allow-unauthenticated", *options)
         elif deployed_options != options_digest:
             self._change("run", "services", "update", self._name, *options)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import signal
@@ -45,16 +46,14 @@ class Report:
     def __init__(self, *, is_dry_run: bool) -> None:
         self.is_dry_run, self.step, self._began = is_dry_run, "", 0.0
         signal.signal(signal.SIGALRM, self._tick)
+        # As it exits, Python takes the handler away, without which the signal would end it.
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
 
     def begin(self, step: str) -> None:
         """Ends the step before, if there is one."""
         self.step, self._began = step, time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, 2, 2)
         print(f"\n== {step}", flush=True)
-
-    def end(self) -> None:
-        """Ends the last step: the signal would end Python while it exits."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def change(self, step: str, act: Callable[[], None]) -> None:
         """Begins a step that changes something, which a dry run names and leaves out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import httpx
@@ -17,10 +17,7 @@ from shared.sanitize import sanitize
 from shared.version import VERSION
 
 INVOCATIONS = "/api/v1/scheduler-invocations"
-HINTS = {
-    "engine_rejected": "the engine turns the function away: look at SCENARIO_ENGINE_URL and SCENARIO_ENGINE_TOKEN",
-    "engine_unavailable": "the engine is unavailable: check SCENARIO_ENGINE_URL",
-}
+ENGINE_ERRORS = ("engine_rejected", "engine_unavailable")
 
 
 def describe(fingerprint: Fingerprint) -> str:
@@ -49,11 +46,7 @@ def describe_problem(answer: httpx.Response, secrets: Mapping[str, str]) -> str:
 
 
 def ask(client: httpx.Client, secrets: Mapping[str, str], method: str, url: str, **options: Any) -> dict[str, Any]:
-    """Returns the JSON object of the answer; `options` are those of httpx.
-
-    Raises:
-        CheckError: there was no answer, or an error, which is described without these secrets.
-    """
+    """Returns the JSON object of the answer, or raises CheckError for none or an error, without these secrets."""
     try:
         answer = client.request(method, url, **options)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -65,13 +58,13 @@ def ask(client: httpx.Client, secrets: Mapping[str, str], method: str, url: str,
     return read_object(answer)
 
 
-def check_secret_key(deployment: Deployment, client: httpx.Client) -> None:
+def check_secret_key(deployment: Deployment) -> None:
     """Raises CheckError unless the Data API accepts the key."""
     url, key = f"{deployment.config.supabase_url}/rest/v1/", deployment.secrets["SUPABASE_SECRET_KEY"]
     # An opaque key is no bearer token; a legacy one is both.
     headers = {"apikey": key} | ({} if key.startswith("sb_") else {"Authorization": f"Bearer {key}"})
     try:
-        ask(client, deployment.secrets, "GET", url, headers=headers, timeout=20)
+        ask(httpx.Client(), deployment.secrets, "GET", url, headers=headers, timeout=20)
     except CheckError as error:
         raise CheckError(f"SUPABASE_URL or SUPABASE_SECRET_KEY: {error}") from error
 
@@ -82,7 +75,7 @@ class SmokeTest:
 
     url: str
     deployment: Deployment
-    client: httpx.Client
+    client: httpx.Client = field(default_factory=httpx.Client)
     attempts: Callable[[float], Iterable[None]] = attempts
 
     def wait_until_up(self, expected: Fingerprint, serve_command: str) -> None:
@@ -114,7 +107,7 @@ class SmokeTest:
         request = {"user_ids": [mentor["user_id"] for mentor in mentors], "dry_run": True}
         run = self._ask("POST", INVOCATIONS, json=request | {"note": f"smoke test of version {VERSION}"})
         for _ in self.attempts(2 * self.deployment.config.time_budget_seconds + 30):
-            if run["finished_at"] or run["error_code"] in HINTS:
+            if run["finished_at"] or run["error_code"] in ENGINE_ERRORS:
                 break
             run = self._ask("GET", f"{INVOCATIONS}/{run['id']}")
         counts, error = run["counts"], run["error_code"]
@@ -127,7 +120,8 @@ class SmokeTest:
             with suppress(CheckError):
                 self._ask("PUT", f"{INVOCATIONS}/{run['id']}", json={"status": "cancelled"})
         causes = [f"{cause['count']} times {cause['code']}: {cause['message']}" for cause in run["failures"]]
-        causes += [*filter(None, (HINTS.get(error, error), run["error_message"]))]
+        hint = "check SCENARIO_ENGINE_URL and SCENARIO_ENGINE_TOKEN" if error in ENGINE_ERRORS else None
+        causes += [*filter(None, (error, run["error_message"], hint))]
         found = "; ".join(causes or [f"{counts['not_evaluated']} not evaluated"])
         raise CheckError(f"the dry run {run['id']}: expected success, found {run['status']}; {found}")
 

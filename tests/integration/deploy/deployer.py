@@ -11,7 +11,7 @@ from pathlib import Path
 from subprocess import STDOUT
 from typing import Any
 
-from shared.deployment.env_file import read_env_file
+from shared.deployment.settings import read_env_file
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.project import Project
 from tests.emulator.staging import ROOT

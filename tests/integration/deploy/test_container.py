@@ -36,7 +36,7 @@ async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer
     built = await deployer.succeed("--target", "container")
     assert steps(built)[-1] == "Build the image"
     given = deployer.folder / "settings.env.container"
-    assert f"docker run --rm --env-file {given} --publish 8080:8080 {IMAGE}" in built.partition("set FUNCTION_URL")[2]
+    assert f"docker run --rm --env-file={given} --publish=8080:8080 {IMAGE}" in built.partition("set FUNCTION_URL")[2]
     assert "Done." not in built
     assert (await deployer.vault(), deployer.cloud.pushed) == ({}, [])
     # It is what all other tests run, byte for byte.
@@ -72,11 +72,11 @@ async def test_the_image_runs_and_is_connected_by_its_address(deployer: Deployer
     old = deployer.settings["SCHEDULER_INVOKE_TOKENS"]
     deployer.write_settings(SCHEDULER_INVOKE_TOKENS=f"{old},{'s' * 40}", FUNCTION_START_SECONDS="1")
     early = await deployer.refused("--target", "container", "--rotate-tokens", step="Try the function")
-    assert f"still in service is the old one; change that: docker run --rm --env-file {given}" in early
+    assert f"still in service is the old one; change that: docker run --rm --env-file={given}" in early
     assert deployer.settings["SCHEDULER_INVOKE_TOKENS"].endswith(f",{old},{'s' * 40}")
     assert (await deployer.vault())["scheduler_invoke_token"] == old
     await deployer.cloud.serve(container, environment(given), argv)
     late = await deployer.refused("--target", "container", "--rotate-tokens", step="Try the function")
-    assert "from here on, ./deploy.sh continues it" in late
+    assert "./deploy.sh continues where this stops" in late
     assert environment(given)["SCHEDULER_INVOKE_TOKENS"] == deployer.settings["SCHEDULER_INVOKE_TOKENS"]
     assert deployer.settings["SCHEDULER_INVOKE_TOKENS"] == (await deployer.vault())["scheduler_invoke_token"] != old

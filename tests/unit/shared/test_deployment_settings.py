@@ -7,8 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from shared.deployment.env_file import read_env_file
-from shared.deployment.settings import Deployment, check
+from shared.deployment.settings import Deployment, check, read_env_file
 from shared.errors import ConfigError
 from tests.emulator.staging import ROOT
 from tests.unit.environment import REQUIRED
@@ -96,7 +95,7 @@ def test_all_problems_are_named_at_once() -> None:
     bad = {"FUNCTION_NAME": "Bad_Name", "FUNCTION_MEMORY": "much", "MAX_WORKERS": "0", "GOOGLE_CLOUD_PROJECT": ""}
     lines = refused(REQUIRED | CLOUD | {"SCENARIO_ENGINE_URL": URL} | bad).split("\n  ")[1:]
     assert {line.partition(":")[0] for line in lines} == {*bad}
-    assert "FUNCTION_NAME: expected 6 to 30 of a-z 0-9 -, beginning with a letter, found 'Bad_Name'" in lines
+    assert "FUNCTION_NAME: expected 6 to 30 of a-z, 0-9 and -, found 'Bad_Name'" in lines
     # What the example holds is not taken for a setting.
     lines = refused(EXAMPLE).split("\n  ")[1:]
     assert {line for line in lines if not line.startswith("GOOGLE_CLOUD")} == {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.deployment.env_file import change_tokens, read_env_file
+from shared.deployment.settings import change_tokens, read_env_file
 from shared.errors import ConfigError
 
 FILE = """\
