@@ -26,13 +26,10 @@ MAIN = "from functions.main import handle_scheduled_invocation as handle_schedul
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Does what is missing at each step; one that fails raises CheckError, and what was done before it stays.
+    """Does what is missing at each step; one that fails raises CheckError, and what was done before it stays."""
 
-    `kind` is the target, a key of `TARGETS`; `path` the file of settings, if there is one.
-    """
-
-    kind: str
-    path: Path | None
+    kind: str  # a key of `TARGETS`
+    path: Path | None  # the file of settings, if there is one
     environment: Mapping[str, str]
     report: Report
 
@@ -92,8 +89,7 @@ class Command:
         say(
             "peer_mentors and active_peer_mentors, which are the application's",
             "the extensions pgmq, pg_net, pg_cron and supabase_vault, since others may use them",
-            "its statements, without secrets, in pg_stat_statements and the server's log; the database's backups",
-            "at the engine what it keeps of calls and notifications",
+            "statements, without secrets, in pg_stat_statements and the server's log; backups; the engine's records",
             host.left,
             f"{self.path or 'what holds the settings'} with the secrets",
         )

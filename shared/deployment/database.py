@@ -81,9 +81,8 @@ class TargetDatabase:
     def connect(self, function_url: str) -> None:
         """Has the database call the function, once at first as it will every minute, and waits for the answer."""
         config = self._deployment.config
-        token = config.scheduler_invoke_tokens[0].get_secret_value()
-        variables = {"function_url": function_url, "schedule": str(config.schedule)}
-        self._run((SUPABASE / "connect.sql").read_text(encoding="utf-8"), token, **variables)
+        token, sql = config.scheduler_invoke_tokens[0].get_secret_value(), SUPABASE / "connect.sql"
+        self._run(sql.read_text(encoding="utf-8"), token, function_url=function_url, schedule=str(config.schedule))
         dispatch = "do 'begin perform scheduler.dispatch(); end'; select max(id) from scheduler.dispatches"
         answer, _, content = self._until_found(ANSWER, dispatch=self._run(dispatch) or "0").partition("|")
         # connect.sql has cleared when the next slot is due; the next call of the function stores it again.

@@ -73,8 +73,8 @@ class CloudRun:
         self._name, self._region = config.function_name, f"--region={config.google_cloud_region}"
         self._account = f"{self._name}@{config.google_cloud_project}.iam.gserviceaccount.com"
         self.place = f"{self._name} in {config.google_cloud_project}, {config.google_cloud_region}"
-        serve = self._command("run", "services", "update-traffic", self._name, "--to-latest", self._region)
-        self.serve_command = shlex.join(serve)
+        words = "run", "services", "update-traffic", self._name, "--to-latest", self._region
+        self.serve_command = shlex.join(self._command(*words))
 
     def check(self) -> None:
         """Checks that gcloud may look at the project."""
@@ -97,18 +97,17 @@ class CloudRun:
             # Four for calls that are no slices: an operator's, a monitor's.
             f"--max-instances={config.function_max_instances or config.max_workers + 4}",
         ]
-        options_digest = sha256(json.dumps([options, self._environment]).encode()).hexdigest()[:40]
+        digest = sha256(json.dumps([options, self._environment]).encode()).hexdigest()[:40]
         path = staged.parent / "environment.json"
         path.write_text(self._environment, encoding="utf-8")
-        labels = f"--update-labels=source_digest={code_digest},options_digest={options_digest}"
-        options += [f"--env-vars-file={path}", labels]
+        options += [f"--env-vars-file={path}", f"--update-labels=source_digest={code_digest},options_digest={digest}"]
         source, deployed_options, created, ready = (self._describe(STATE) or "|||").split("|")
         # A revision that did not become ready is no reason to believe its labels.
         if not ready or created != ready or source != code_digest:
             options += [f"--source={staged}", "--function=handle_scheduled_invocation", "--base-image=python311"]
             # Public, because pg_net cannot get an identity token from Google: the function has tokens of its own.
             self._change("run", "deploy", self._name, "--allow-unauthenticated", *options)
-        elif deployed_options != options_digest:
+        elif deployed_options != digest:
             self._change("run", "services", "update", self._name, *options)
         else:
             say("nothing has changed since it was deployed")

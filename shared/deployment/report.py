@@ -25,6 +25,7 @@ def run(argv: Sequence[str], given: str = "", env: Mapping[str, str] | None = No
     """Runs a program, whose errors are seen as it prints them, and returns its output; CheckError where it fails."""
     ran = subprocess.run(argv, input=given, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
     if ran.returncode:
+        say(*ran.stdout.splitlines())
         words = [word for word in argv if not word.startswith("-")]
         raise CheckError(f"{' '.join(words[:4])}: failed, see above")
     return ran.stdout

@@ -59,9 +59,8 @@ def change_tokens(path: Path, *, add: bool) -> None:
     written.touch(mode=0o600)
     written.write_text(text, encoding="utf-8", newline="")
     written.replace(path.resolve())
-    say(
-        f"new tokens are in {path}, " + ("beside the old ones" if add else "and ./deploy.sh continues where this stops")
-    )
+    where = "beside the old ones" if add else "and ./deploy.sh continues where this stops"
+    say(f"new tokens are in {path}, {where}")
 
 
 def _parse(path: Path) -> list[Binding]:

@@ -53,7 +53,7 @@ def ask(client: httpx.Client, secrets: Mapping[str, str], method: str, url: str,
         # The texts of others may repeat a header.
         reason = error if isinstance(error, httpx.ConnectError) else type(error).__name__
         raise CheckError(f"{url}: no answer ({reason})") from error
-    if answer.is_error:
+    if not answer.is_success:
         raise CheckError(f"{url}: {describe_problem(answer, secrets)}")
     return read_object(answer)
 
@@ -92,7 +92,7 @@ class SmokeTest:
                 return
             # Without digests to one that does not know the first of SCHEDULER_ADMIN_TOKENS.
             said = sanitize(", ".join(f"{name} {text}" for name, text in body.items()), limit=400)
-            found = f"{said}: still in service is the old one; change that: {serve_command}"
+            found = f"{said or 'no such function'}: still in service is the old one; change that: {serve_command}"
         raise CheckError(f"expected {describe(expected)} at {self.url}, found {found}")
 
     def dry_run(self) -> None:
