@@ -76,7 +76,7 @@ class Command:
         _, database, host = self._check(TargetDatabase.check)
         if not self.report.is_dry_run:
             deletes = " and deletes what they recorded" if delete_data else ""
-            self.report.begin(f'This ends the scheduled runs there{deletes}. Type "uninstall" to continue')
+            self.report.begin(f'This ends the scheduled runs there{deletes}. Type "uninstall" to continue', period=0)
             if sys.stdin.readline().strip() != "uninstall":
                 sys.exit("deploy.sh: nothing was done")
         self.report.change("Disconnect the database", database.disconnect)

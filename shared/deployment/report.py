@@ -50,10 +50,10 @@ class Report:
         # As it exits, Python takes the handler away, without which the signal would end it.
         atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
 
-    def begin(self, step: str) -> None:
-        """Ends the step before, if there is one."""
+    def begin(self, step: str, period: float = 2) -> None:
+        """Ends the step before, if there is one; without a period, as for a question, nothing shows that it waits."""
         self.step, self._began = step, time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, 2, 2)
+        signal.setitimer(signal.ITIMER_REAL, period, period)
         print(f"\n== {step}", flush=True)
 
     def change(self, step: str, act: Callable[[], None]) -> None:

@@ -62,6 +62,7 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
     calls, acts = len(deployer.engine.calls), len(deployer.engine.acts)
     before = await deployer.snapshot()
     deployer.cloud.changes.clear()
+    deployer.has_real_cli = True
     second = await deployer.succeed()
     assert steps(second) == STEPS
     assert (deployer.cloud.changes, await deployer.snapshot()) == ([], before)
@@ -86,6 +87,7 @@ async def break_off(deployer: Deployer) -> None:
     deployer.cloud.refuse = f"gcloud secrets versions add {FUNCTION}-SCHEDULER"
     output = await deployer.refused(step="Prepare Google Cloud: services, account, secrets")
     assert "PERMISSION_DENIED" in output
+    deployer.has_real_cli = False
     deployer.cloud.refuse, deployer.cloud.before_revision = None, falls_over
     assert "   ... 2 s\n" in await deployer.refused(step="Deploy the function to Cloud Run")
     deployer.cloud.before_revision = None
