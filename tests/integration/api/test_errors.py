@@ -24,8 +24,8 @@ UNKNOWN = "0171e38f-30f1-5e6c-9a4d-4b6f0a3c2d10"
 TABLE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Errors")[2]
 ROWS = re.findall(r"^\| \d{3}[^|]*\|([^|]*)\|", TABLE, re.MULTILINE)
 DOCUMENTED = {code for row in ROWS for code in re.findall(r"`(\w+)`", row)}
-# Of evaluation-batch: tests/unit/functions/test_on_demand.py; of a test alert: test_alerting.py beside it; of the dead-man's
-# check: test_health_routes.py; of access tokens: test_sign_in.py.
+# In tests/unit/functions: of evaluation-batch in test_on_demand.py, of a test alert in test_alerting.py, of the check
+# of the last run in test_health_routes.py. Of access tokens: test_sign_in.py.
 ELSEWHERE = {"dry_run_not_supported", "engine_busy", "time_budget_exceeded", "paused", "sign_in_unavailable"}
 ELSEWHERE |= {"test_alert_under_way", "alert_not_delivered"}
 
