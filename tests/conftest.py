@@ -62,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 async def projects() -> AsyncIterator[ProjectFactory]:
-    async with ProjectFactory() as factory:
+    async with ProjectFactory(forked=True) as factory:
         yield factory
 
 
