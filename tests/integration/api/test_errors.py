@@ -110,7 +110,7 @@ async def test_each_documented_error_has_its_status_code_and_field(harness: Harn
     batch = {"user_ids": harness.mentors, "dry_run": True}
     harness.engine.rules = [rules.respond(401)]
     await catalogue.refused(502, "engine_rejected", "POST", BATCH, json=batch)
-    harness.engine.rules = [rules.respond(503, headers={"Retry-After": "7"})]
+    harness.engine.rules = [rules.respond(503, headers={"Retry-After": "3600"})]
     await catalogue.refused(503, "engine_unavailable", "POST", BATCH, json=batch)
     await failed_by_the_database(harness, function, catalogue)
     assert catalogue.seen == DOCUMENTED - ELSEWHERE
