@@ -29,13 +29,14 @@ from .peers.contenders import require_all
 from .report import Stored, read_results, section_markdown, to_markdown, write_results
 from .scale_out import SCALE_OUT
 from .section import Conditions, Section
+from .sections.clients import CLIENTS_SECTION
 from .sections.cold_start import COLD_START
 from .sections.comparisons import BATCHED, DURABILITY, FAN_OUT, TAIL
 from .sections.history import HISTORY
 from .sections.million import MILLION
 from .side_by_side import beside
 
-SECTIONS = (FAN_OUT, TAIL, BATCHED, MILLION, DURABILITY, COLD_START, HISTORY, SCALE_OUT)
+SECTIONS = (FAN_OUT, TAIL, BATCHED, MILLION, DURABILITY, COLD_START, HISTORY, CLIENTS_SECTION, SCALE_OUT)
 
 OUT = ROOT / "build" / "benchmarks"
 QUICK_OUT = ROOT / "build" / "benchmarks-quick"

@@ -21,7 +21,7 @@ from .peers.fast_engine import NODE_MODULES, find_deno
 
 PACKAGES = (
     *("functions-framework", "fastapi", "uvicorn", "uvloop", "h11", "supabase", "postgrest", "httpx", "pyreqwest"),
-    "dbos",
+    *("aiohttp", "dbos"),
 )
 VERSION = re.compile(r"\d+(?:\.\d+)+")
 CPU_MODEL = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)

@@ -20,6 +20,8 @@ FIGURES = {
     "machine_share": ("of the machine's CPU", 2),
     "milliseconds": ("median ms", 1),
     "p95_milliseconds": ("p95 ms", 1),
+    "cpu_microseconds": ("CPU µs a call", 0),
+    "import_milliseconds": ("import ms", 0),
     "cpu_seconds": ("CPU s", 2),
     "cores": ("cores", 2),
     "peak_megabytes": ("peak MB", 0),

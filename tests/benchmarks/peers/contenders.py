@@ -37,7 +37,7 @@ WRK_BINARY = shutil.which("wrk")
 WRK_THREADS = 2
 WRK_SECONDS = 300
 LOOK_SECONDS = 0.1
-PACKAGES = ("dbos", "matplotlib")
+PACKAGES = ("dbos", "aiohttp", "matplotlib")
 
 
 def settings_of(project: Project, engine_url: str, load: Load) -> dict[str, str]:

@@ -6,11 +6,13 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 
 from tests.emulator.errors import EmulatorError
 from tests.emulator.project import Project
+from tests.emulator.staging import ROOT
 
 from .figures import Figures, Load
 from .measured_call import ANSWER_SECONDS, measured_call
@@ -31,9 +33,10 @@ async def forget_everything(project: Project) -> None:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """The function, started anew for each run; `forget` deletes earlier runs."""
+    """The function, started anew for each run; `root` holds its code, `forget` deletes earlier runs."""
 
     env: Mapping[str, str] = field(default_factory=dict)
+    root: Path = ROOT
     forget: Callable[[Project], Awaitable[None]] = forget_everything
 
     async def run(self, project: Project, engine_url: str, load: Load) -> Figures:
@@ -44,6 +47,7 @@ class Scheduler:
         function = await project.start_function(
             {"EVALUATION_SCHEDULE": f"{slot.minute} {slot.hour} * * *", **settings_for(load), **self.env},
             engine_url=engine_url,
+            root=self.root,
             restart=False,
         )
 
