@@ -23,14 +23,13 @@ language sql immutable set search_path = '' as $$
          case when size.has_parts then distinct_users.mentors else size.users end::integer,
          size.evaluations,
          case when size.has_parts then distinct_users.mentors_left else size.users end::integer,
-         size.mentors_unknown
+         distinct_users.mentors_unknown::integer
     from (
       -- Each group's users are in order, so its ends are enough. In "C", text orders as the uuids that it stands for.
       select min((grouped.value -> 'user_ids' ->> 0) collate "C")::uuid as first_user_id,
              max((grouped.value -> 'user_ids' ->> -1) collate "C")::uuid as last_user_id,
              sum(part.users) as users,
              sum(part.users * jsonb_array_length(grouped.value -> 'scenario_types'))::integer as evaluations,
-             coalesce(sum(part.users) filter (where grouped.value ? 'unknown'), 0)::integer as mentors_unknown,
              bool_or(grouped.value ->> 'skip' = 'scenario_disabled' or grouped.value ? 'unknown') as has_parts
         from jsonb_array_elements(p_pairs) as grouped
        cross join lateral (select jsonb_array_length(grouped.value -> 'user_ids') as users) as part
@@ -40,7 +39,8 @@ language sql immutable set search_path = '' as $$
      select count(distinct user_id) as mentors,
             count(distinct user_id) filter (
               where grouped.value -> 'unknown' is distinct from grouped.value -> 'scenario_types'
-            ) as mentors_left
+            ) as mentors_left,
+            count(distinct user_id) filter (where grouped.value ? 'unknown') as mentors_unknown
        from jsonb_array_elements(p_pairs) as grouped
       cross join jsonb_array_elements_text(grouped.value -> 'user_ids') as user_id
       where size.has_parts

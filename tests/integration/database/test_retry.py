@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from functions.runs.mentor_selection import MentorSelector
+from shared.errors import OUTCOME_UNKNOWN
 from shared.evaluations import MentorScenarios, to_pairs
 from shared.slice_repository import OpenInvocation
 from tests.unit.environment import make_config
@@ -325,3 +326,11 @@ async def test_mentors_left_are_counted_once(core: SqlCore, worker: Worker) -> N
     await worker.complete(second, "triggered")
     await worker.cancel(run)
     assert (await seen(worker, run))["retry"] == {"invocation_id": run, "mentors": 2}
+
+
+async def test_a_mentor_in_two_parts_of_a_batch_is_counted_once(core: SqlCore, worker: Worker) -> None:
+    """Both types are unknown; one is asked for again, the other is off."""
+    asked = MentorScenarios(mentor(1), ("a",), None, ("a",))
+    off = MentorScenarios(mentor(1), ("b",), OUTCOME_UNKNOWN, ("b",))
+    await core.open_run(worker, [to_pairs([asked, off])])
+    assert await core.batches("mentors, evaluations, mentors_left, mentors_unknown") == [(1, 2, 0, 1)]
