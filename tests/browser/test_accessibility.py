@@ -96,6 +96,7 @@ async def test_picture_in_the_readme_is_made_of_this_page(harness: Harness, hist
     await operator.open()
     await expect(operator.page.locator(".chart svg[role=img]")).to_have_count(3)
     await expect(operator.heading(re.compile("without a result"))).to_be_visible()
+    await expect(operator.button("Retry 16 mentors")).to_be_visible()
     picture = await operator.page.screenshot()
     if os.environ.get("UPDATE_SCREENSHOT"):
         SCREENSHOT.write_bytes(picture)
