@@ -196,7 +196,8 @@ class AuditQuery(RequestShape):
     invocation_id: Id | None = Field(default=None, description="Also of a run that is gone.")
     actor: Name | None = None
     action: AuditAction | None = None
-    limit: int = Field(default=100, ge=1, le=1000)
+    # An entry may have 48 KB: segments before and after, all characters escaped.
+    limit: int = Field(default=100, ge=1, le=200)
     cursor: Cursor | None = None
 
 

@@ -1,13 +1,14 @@
-"""What the person who deploys reads: steps, lines below them, and that a step is still at work."""
+"""What the person who deploys reads: steps, and lines below them; how programs are run, and waited for."""
 
 from __future__ import annotations
 
+import atexit
+import os
 import shlex
-import sys
-import threading
-from collections.abc import Sequence
-
-PERIOD_SECONDS = 5
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 class CheckError(Exception):
@@ -20,43 +21,53 @@ def say(*lines: str) -> None:
         print(f"   {line}", flush=True)
 
 
-class Report:
-    """Prints each step's title, and every five seconds until it ends how long it has taken.
+def run(argv: Sequence[str], given: str = "", env: Mapping[str, str] | None = None, stderr: int | None = None) -> str:
+    """Runs a program, whose errors are seen as it prints them, and returns its output; CheckError where it fails."""
+    ran = subprocess.run(argv, input=given, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
+    if ran.returncode:
+        say(*ran.stdout.splitlines())
+        words = [word for word in argv if not word.startswith("-")]
+        raise CheckError(f"{' '.join(words[:4])}: failed, see above")
+    return ran.stdout
 
-    In a dry run it prints what would be done.
-    """
+
+def attempts(seconds: float) -> Iterator[None]:
+    """Yields at once, then at growing intervals until the time is over."""
+    until, pause = time.monotonic() + seconds, 0.1
+    yield
+    while time.monotonic() < until:
+        time.sleep(pause)
+        pause = min(pause * 1.5, 5.0)
+        yield
+
+
+class Report:
+    """Prints each step's title, and again and again until it ends how long it has taken."""
 
     def __init__(self, *, is_dry_run: bool) -> None:
-        self.is_dry_run = is_dry_run
-        self.step = ""
-        self._ended = threading.Event()
+        self.is_dry_run, self.step, self._began = is_dry_run, "", 0.0
+        signal.signal(signal.SIGALRM, self._tick)
+        # As it exits, Python takes the handler away, without which the signal would end it.
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
 
-    def begin(self, step: str) -> None:
-        """Ends the step before, if there is one."""
-        self.end()
-        self.step = step
-        self._ended = threading.Event()
+    def begin(self, step: str, period: float = 2) -> None:
+        """Ends the step before, if there is one; without a period, as for a question, nothing shows that it waits."""
+        self.step, self._began = step, time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, period, period)
         print(f"\n== {step}", flush=True)
-        threading.Thread(target=self._tick, args=(self._ended,), daemon=True).start()
 
-    def end(self) -> None:
-        """Ends the step, as before a question."""
-        self._ended.set()
-
-    def would(self, act: str) -> bool:
-        """Returns whether this is a dry run, in which the caller does not do it."""
+    def change(self, step: str, act: Callable[[], None]) -> None:
+        """Begins a step that changes something, which a dry run names and leaves out."""
+        self.begin(step)
         if self.is_dry_run:
-            say(f"would {act}")
-        return self.is_dry_run
+            say("would be done")
+        else:
+            act()
 
-    def would_run(self, argv: Sequence[str]) -> bool:
-        """Prints a command that changes something, and returns whether this is a dry run."""
-        if not self.is_dry_run:
-            say(f"$ {shlex.join(argv)}")
-        return self.would(f"run: {shlex.join(argv)}")
+    def run(self, *argv: str, given: str = "") -> str:
+        """Runs a command that changes something and returns its output; a dry run prints it only."""
+        say(f"{'would run:' if self.is_dry_run else '$'} {shlex.join(argv)}")
+        return "" if self.is_dry_run else run(argv, given)
 
-    def _tick(self, ended: threading.Event) -> None:
-        seconds = 0
-        while not ended.wait(PERIOD_SECONDS):
-            seconds += PERIOD_SECONDS
-            print(f"   ... {seconds} s", file=sys.stderr, flush=True)
+    def _tick(self, *_: object) -> None:
+        os.write(2, f"   ... {time.monotonic() - self._began:.0f} s\n".encode())

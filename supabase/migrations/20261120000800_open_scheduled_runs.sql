@@ -187,6 +187,18 @@ begin
     select * into v_settings from scheduler.settings for no key update;
     v_is_paused := v_settings.paused_at is not null
       or coalesce(p_due_slot < v_settings.paused_until and p_due_slot <= v_settings.slot_high_water_mark, false);
+    -- The slots of a pause take the schedules that are due at them. Where no call has seen the last ones none did, and the marks
+    -- rise here: nothing of a pause is caught up. A row that another transaction is changing is left, as in take_due_scenarios.
+    update public.scenario_evaluation_config
+       set due_after = v_settings.paused_until - interval '1 microsecond'
+     where id in (
+       select c.id from public.scenario_evaluation_config as c
+        where v_settings.next_due_at < v_settings.paused_until
+          and v_settings.paused_until <= p_due_slot
+          and c.schedule is not null
+          and c.due_after < v_settings.paused_until
+          for no key update skip locked
+     );
     v_known := p_requested_slot is null or p_requested_slot = p_due_slot;
     if v_known
        and (

@@ -3,33 +3,17 @@
 
 -- Ends a pause whose end has come, or at once where p_is_resumed: the only place that does. The high-water mark rises to just before
 -- that moment, and never falls: a slot exactly at the end is due. Locks the settings, which its callers lock last of all.
---
--- A slot of the pause takes the schedules of types that are due at it (scheduler.take_due_scenarios). Where no call has seen a slot
--- yet, none took them, and their marks rise here. A row that another transaction is changing is left, as there.
 create function scheduler.end_pause(p_is_resumed boolean default false) returns void
 language sql set search_path = '' as $$
-  with ended as (
-    update scheduler.settings as s
-       set slot_high_water_mark = greatest(s.slot_high_water_mark, least(s.paused_until, clock.now) - interval '1 microsecond'),
-           paused_until = least(s.paused_until, clock.now),
-           paused_at = null,
-           pause_reason = null,
-           paused_by = null
-      from (select clock_timestamp() as now) as clock
-     where s.paused_at is not null
-       and (p_is_resumed or s.paused_until <= clock.now)
-    returning s.paused_until, s.next_due_at
-  ), passed as (
-    select c.id, ended.paused_until - interval '1 microsecond' as mark
-      from public.scenario_evaluation_config as c
-      join ended on ended.next_due_at < ended.paused_until and c.due_after < ended.paused_until
-     where c.schedule is not null
-       for no key update of c skip locked
-  )
-  update public.scenario_evaluation_config as c
-     set due_after = passed.mark
-    from passed
-   where c.id = passed.id
+  update scheduler.settings as s
+     set slot_high_water_mark = greatest(s.slot_high_water_mark, least(s.paused_until, clock.now) - interval '1 microsecond'),
+         paused_until = least(s.paused_until, clock.now),
+         paused_at = null,
+         pause_reason = null,
+         paused_by = null
+    from (select clock_timestamp() as now) as clock
+   where s.paused_at is not null
+     and (p_is_resumed or s.paused_until <= clock.now)
 $$;
 
 -- Reads the pauses of the schedule and of the engine, and changes first what p_changes has, of {"paused", "until", "reason",

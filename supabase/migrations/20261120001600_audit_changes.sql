@@ -191,8 +191,15 @@ begin
   if new.paused_at is not null or old.paused_until is null or old.paused_until > clock_timestamp() then
     perform scheduler.write_audit(
       case when new.paused_at is null then 'resume' else 'pause' end, null, null,
-      jsonb_build_object('paused_at', old.paused_at, 'paused_until', old.paused_until, 'pause_reason', old.pause_reason),
-      jsonb_build_object('paused_at', new.paused_at, 'paused_until', new.paused_until, 'pause_reason', new.pause_reason)
+      -- Without the end of a pause that is over, which is left in the settings.
+      jsonb_build_object(
+        'paused_at', old.paused_at, 'paused_until', case when old.paused_at is not null then old.paused_until end,
+        'pause_reason', old.pause_reason
+      ),
+      jsonb_build_object(
+        'paused_at', new.paused_at, 'paused_until', case when new.paused_at is not null then new.paused_until end,
+        'pause_reason', new.pause_reason
+      )
     );
   end if;
   return null;

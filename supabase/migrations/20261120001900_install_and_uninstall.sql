@@ -44,7 +44,8 @@ end
 $$;
 
 -- To be called once the function is deployed: from now on the database calls it there, with this token. The next dispatch calls
--- it to learn when its next slot is due, which may be sooner than what is stored. An engine pause ends at once: the engine's
+-- it to learn when its next slot is due, which may be sooner than what is stored; one that is past is kept, and shows which slots
+-- of a pause no call has seen. An engine pause ends at once: the engine's
 -- address or its token may just have been fixed. Returns whether Vault held something else.
 create function scheduler.connect(p_function_url text, p_invoke_token text, p_schedule text) returns boolean
 language plpgsql set search_path = '' as $$
@@ -59,7 +60,10 @@ begin
   v_has_changes := scheduler.upsert_secret('scheduler_function_url', rtrim(p_function_url, '/') || '/');
   v_has_changes := scheduler.upsert_secret('scheduler_invoke_token', p_invoke_token) or v_has_changes;
   update scheduler.settings
-     set schedule = p_schedule, next_due_at = null, engine_paused_until = null, engine_outages = 0
+     set schedule = p_schedule,
+         next_due_at = case when next_due_at <= clock_timestamp() then next_due_at end,
+         engine_paused_until = null,
+         engine_outages = 0
    where singleton;
   perform scheduler.schedule_jobs();
   return v_has_changes;

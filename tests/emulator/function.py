@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from .data_dir import DataDir
+from .forked import ForkedProcess
 from .ports import LOCALHOST, free_port
 from .processes import ChildProcess
 from .staging import ROOT, TARGET, stage
@@ -28,6 +29,7 @@ class FunctionProcess(ChildProcess):
         name: str = "function",
         restart: bool = True,
         python: str | Path = sys.executable,
+        forked: bool = False,
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://{LOCALHOST}:{self.port}"
@@ -36,12 +38,15 @@ class FunctionProcess(ChildProcess):
         self._restart = restart
         self._data_dir = data_dir
         self._staged = data_dir.path / f"staged-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+        # a forked process has loaded its libraries
+        self._forked = forked and "LD_PRELOAD" not in env
+        self._arguments = [
+            *("--target", TARGET, "--asgi", "--source", str(self._staged / "main.py")),
+            *("--host", LOCALHOST, "--port", str(self.port)),
+        ]
         super().__init__(
             name,
-            [
-                *(python, "-m", "functions_framework", "--target", TARGET, "--asgi"),
-                *("--source", self._staged / "main.py", "--host", LOCALHOST, "--port", str(self.port)),
-            ],
+            [python, "-m", "functions_framework", *self._arguments],
             data_dir=data_dir,
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._staged), **env},
             cwd=self._staged,
@@ -53,7 +58,11 @@ class FunctionProcess(ChildProcess):
         await super().start()
 
     async def spawn(self) -> None:
-        await super().spawn()
+        if self._forked:
+            self._process = process = ForkedProcess(self._arguments, self._env, self._staged, self.log_path)
+            await process.start()
+        else:
+            await super().spawn()
         if self._restart and self.supervision is None:
             self.keep_alive()
 

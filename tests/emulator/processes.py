@@ -10,8 +10,9 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from .account import Account
 from .data_dir import DataDir
@@ -19,12 +20,24 @@ from .errors import EmulatorError
 from .ports import LOCALHOST
 from .stale_processes import MARK
 
+PRCTL = ctypes.CDLL(None, use_errno=True).prctl
 PR_SET_PDEATHSIG = 1
 LOG_TAIL_LINES = 12
 # A process that exits sooner than this failed to start.
 QUICK_SECONDS = 5.0
 QUICK_DEATHS = 3
 BACK_OFF_SECONDS = 0.2
+
+
+class Process(Protocol):
+    """What is used of asyncio's."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    async def wait(self) -> int: ...
+    def send_signal(self, signal: int, /) -> None: ...
 
 
 class ChildProcess:
@@ -55,7 +68,7 @@ class ChildProcess:
         self._account = account or Account()
         self._stop_signal = stop_signal
         self._health = health
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
 
     @property
     def pid(self) -> int:
@@ -81,7 +94,8 @@ class ChildProcess:
                 stderr=log,
                 # a Ctrl-C in the terminal is the emulator's to act on: it stops its children in order
                 start_new_session=True,
-                preexec_fn=_die_with_parent(self._stop_signal),
+                # after the change of account, which would have cleared the setting
+                preexec_fn=partial(die_with_parent, self._stop_signal, os.getpid()),
                 **self._account.popen_options,
             )
 
@@ -164,7 +178,7 @@ class ChildProcess:
         lines = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
         return "\n".join(lines[-LOG_TAIL_LINES:])
 
-    def _started(self) -> asyncio.subprocess.Process:
+    def _started(self) -> Process:
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._process
@@ -173,21 +187,12 @@ class ChildProcess:
         return EmulatorError(f"{self.name} {what}; its log says:\n{self.log_tail()}")
 
 
-def _die_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """Returns what the child runs before exec: the kernel signals it when the emulator is gone, kill -9 included.
-
-    subprocess calls it after the change of account, which would have cleared the setting.
-    """
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def in_child() -> None:
-        prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-        # the parent may have ended between the fork and the line above
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return in_child
+def die_with_parent(number: signal.Signals, parent: int) -> None:
+    """Has the kernel signal this process when its parent is gone, kill -9 included."""
+    PRCTL(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    # the parent may have ended between the fork and the line above
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 async def http_status(port: int, path: str) -> int | None:

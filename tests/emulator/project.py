@@ -69,6 +69,7 @@ class Project:
         tokens: Tokens | None = None,
         sign_in: SignInSecrets | None = None,
         label: str = "",
+        forked: bool = False,
     ) -> None:
         self.server = server
         self.data_dir = server.data_dir
@@ -90,6 +91,7 @@ class Project:
         self.auth: AppProcess | None = None
         self._auth_port = free_port()
         self._label = label
+        self._forked = forked
         authenticator = server.url(database, "authenticator")
         self.postgrest = PostgREST(self.data_dir, authenticator, self.keys.jwt_secret, name=f"postgrest{label}")
         self.gateway = Gateway(self.data_dir, self.keys, self.postgrest.port, self._auth_port, name=f"gateway{label}")
@@ -164,6 +166,7 @@ class Project:
             root=root,
             name=f"function{self._label}{f'-{number}' if number else ''}",
             restart=restart,
+            forked=self._forked,
         )
         self.functions.append(function)
         return function
@@ -221,16 +224,26 @@ class Project:
 
 
 class ProjectFactory:
-    """Projects for tests: the migrations run once, into a template that every project's database is cloned from."""
+    """Projects for tests: the migrations run once, into a template that every project's database is cloned from.
+
+    `forked`: their functions are forked, which has to be left out where a start or its memory is measured.
+    """
 
     TEMPLATE = "project_template"
     # A real pg_cron keeps the database open whose jobs it runs, and what is open cannot be cloned: not ours, then.
     SETTINGS: Mapping[str, str] = {"max_connections": "200", "cron.database_name": "template1"}
 
-    def __init__(self, *, settings: Mapping[str, str] | None = None, binaries: PostgresBinaries | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        binaries: PostgresBinaries | None = None,
+        forked: bool = False,
+    ) -> None:
         data_dir = DataDir.new_temporary(in_memory=True)
         self.server = PostgresServer(data_dir, binaries=binaries, settings={**self.SETTINGS, **(settings or {})})
         self._numbers = itertools.count(1)
+        self._forked = forked
 
     async def __aenter__(self) -> Self:
         try:
@@ -261,7 +274,7 @@ class ProjectFactory:
     async def project(self, template: str = TEMPLATE) -> AsyncIterator[Project]:
         """Yields a project on a new clone, with its Data API up; what is started on it ends with it."""
         async with self.database(template) as name:
-            project = Project(self.server, name, label=f"-{name}")
+            project = Project(self.server, name, label=f"-{name}", forked=self._forked)
             try:
                 yield await project.start()
             finally:

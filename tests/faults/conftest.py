@@ -26,7 +26,7 @@ async def time_control(harness: Harness) -> TimeControl:
 async def own_server(http: httpx.AsyncClient) -> AsyncIterator[Harness]:
     """Its database server may be stopped, and crashed: nothing else is on it."""
     async with (
-        ProjectFactory(settings=DURABLE) as factory,
+        ProjectFactory(settings=DURABLE, forked=True) as factory,
         project_without_leaks(factory) as project,
         a_scheduled_run(project, http) as prepared,
     ):

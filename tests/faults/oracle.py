@@ -6,7 +6,7 @@ The product's own derivations (counts, status, lists) are compared with these, a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -39,12 +39,9 @@ async def check_success(harness: Harness, invocation: Mapping[str, Any] | None) 
     assert await check_promises(harness, invocation) == harness.expected_pairs()
 
 
-async def check_chain(
-    harness: Harness, chain: Sequence[Mapping[str, Any]], *, recorded_late: Collection[Pair] = ()
-) -> dict[Pair, str]:
+async def check_chain(harness: Harness, chain: Sequence[Mapping[str, Any]]) -> dict[Pair, str]:
     """Every promise for a run that was cut off and the retries that took it up, oldest first: together they are one.
 
-    Pairs that a worker recorded late, when the retry had taken them up, may be settled twice, and both say the same.
     Returns what every pair came to in the end.
     """
     together: dict[Pair, str] = {}
@@ -56,11 +53,7 @@ async def check_chain(
         await check_keys(harness, invocation["id"], pairs)
         for pair, outcome in pairs.items():
             before = together.get(pair)
-            if before is not None and before not in UNKNOWN:
-                assert pair in recorded_late, f"{pair} was {before}, and was taken up again"
-                # Who was settled by the late record stays so: the retry may not have been through.
-                assert outcome in (before, "not_evaluated"), f"{pair} was {before}, and came to {outcome}"
-                continue
+            assert before is None or before in UNKNOWN, f"{pair} was {before}, and was taken up again"
             together[pair] = outcome
     assert together.keys() == harness.expected_pairs().keys(), "a mentor is missing, or is none of ours"
     await check_acts(harness, [invocation["id"] for invocation in chain], together)

@@ -15,7 +15,7 @@ async def projects_on_oldest() -> AsyncIterator[ProjectFactory]:
     binaries = server_with_pg_cron()
     if binaries.major != OLDEST_SERVER:
         not_there(f"no PostgreSQL {OLDEST_SERVER}", "install the packages postgresql-15 and postgresql-15-cron")
-    async with ProjectFactory(binaries=binaries) as factory:
+    async with ProjectFactory(binaries=binaries, forked=True) as factory:
         yield factory
 
 

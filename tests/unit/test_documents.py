@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from shared import evaluations
 from shared.errors import OUTCOME_UNKNOWN
+from tests.benchmarks.scale_out import SCENARIOS
 from tests.emulator.staging import ROOT
 
 DOCS = ROOT / "docs"
@@ -28,6 +30,16 @@ def test_every_promise_names_a_test_that_shows_it() -> None:
     promised = text.split("## What is promised")[1].split("## What a fault costs")[0]
     promises = re.split(r"^(?=\*\*)", promised, flags=re.MULTILINE)[1:]
     assert [promise[:80] for promise in promises if not re.search(r"Shown by[^*]*\]\(\.\./tests/", promise)] == []
+
+
+def test_the_sizing_document_has_the_figures_of_eight_processes() -> None:
+    results = json.loads((DOCS / "benchmarks" / "results.json").read_text())
+    rows = {row["label"]: row["figures"] for row in results["sections"]["scale-out"]["rows"]}
+    text = (DOCS / "deployment.md").read_text()
+    for scenario in SCENARIOS:
+        found = rows[f"{scenario.name}: 8 processes"]
+        shares = (found[name]["median"] for name in ("share_of_linear", "independent_share", "machine_share"))
+        assert f"| {scenario.name} | {' | '.join(f'{share:.2f}' for share in shares)} |" in text
 
 
 def test_every_metric_is_documented_and_no_other() -> None:

@@ -15,8 +15,19 @@ from tests.integration.database.sql_core import Json
 OPEN = ("pending", "running")
 WITH_A_ROW = ("triggered", "suppressed", "skipped", "failed")
 OUTCOMES = (*WITH_A_ROW, "not_triggered", "not_evaluated")
-# Columns that only say when or by which process; whether a time is past is kept, see `Snapshot.key`.
-NOT_STATE = ("id", "invocation_id", "msg_id", "config", "duration_ms", "worker", "request_id", "headers")
+# Columns that only say when or by which process, and one on which but a log depends; whether a time is past is kept,
+# see `Snapshot.key`.
+NOT_STATE = (
+    "id",
+    "invocation_id",
+    "msg_id",
+    "config",
+    "duration_ms",
+    "worker",
+    "request_id",
+    "headers",
+    "end_is_logged",
+)
 
 Pair = tuple[str, str]
 # Of a batch: its invocation's id and its own number.

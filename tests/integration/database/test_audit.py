@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable
 from typing import Any
+
+from functions.http.schemas import AuditQuery
+from shared.database import MAX_ANSWER_BYTES
 
 from .requests import ask, opened
 from .sql_core import SCENARIO, Json, SqlCore, Worker, mentor, pairs
@@ -176,6 +180,13 @@ async def test_the_audit_of_one_day(core: SqlCore, worker: Worker) -> None:
     none = dict.fromkeys(("paused_at", "paused_until", "pause_reason"))
     ended_now = ", ".join(f"{name} = null" for name in (*none, "paused_by"))
     await check(pause(core, ended_now, "berit"), changed(paused | {"paused_until": TIME}, none, "berit", "resume"))
+    off: Json = {"paused_at": None}
+    on: Json = {"paused_at": TIME}
+    for _ in range(2):
+        await check(worker.call("schedule", changes={"paused": True}, actor="anna"), changed(off, on, "anna", "pause"))
+        await check(
+            worker.call("schedule", changes={"paused": False}, actor="berit"), changed(on, off, "berit", "resume")
+        )
     await check(
         pause(core, "paused_at = now(), paused_by = 'anna', paused_until = now() - interval '1 minute'", "anna"),
         changed({"paused_at": None, "paused_until": None}, {"paused_at": TIME, "paused_until": TIME}, "anna", "pause"),
@@ -204,3 +215,13 @@ async def test_the_audit_of_one_day(core: SqlCore, worker: Worker) -> None:
     for name, value in {"invocation_id": run, "actor": "anna", "action": "cancel"}.items():
         given: Json = {name: value}
         assert await page(worker, **given) == [entry for entry in everything if entry[name] == value] != []
+
+
+async def test_the_longest_entries_fit_in_an_answer(core: SqlCore, worker: Worker) -> None:
+    """Of all that an entry holds, a row's segments take the most bytes."""
+    await core.owner.run(f"insert into {CONFIG} (scenario_type, segments) values ('a', array[repeat(chr(1), 4000)])")
+    await core.owner.run(f"update {CONFIG} set segments = array[repeat(chr(2), 4000)]")
+    (longest,) = await page(worker, limit=1)
+    most = AuditQuery.model_json_schema()["properties"]["limit"]["maximum"]
+    # one more, to learn whether another page follows
+    assert len(json.dumps(longest)) * (most + 1) < MAX_ANSWER_BYTES

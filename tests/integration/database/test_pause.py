@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from .requests import ask
-from .sql_core import Json, SqlCore, Worker, mentor, minutes, pairs
+from .sql_core import SCENARIO, Json, SqlCore, Worker, mentor, minutes, pairs
 
 TRIES = ("open_slot", "dispatch", "schedule")
 
@@ -102,6 +102,35 @@ async def test_a_slot_in_the_pause_is_recorded_however_late(core: SqlCore, worke
     assert not (await worker.open_slot(old, following, max_workers=9))["opened"]
     await core.change_settings(f"next_due_at = '{due - timedelta(hours=12, minutes=30)}'")
     assert (await worker.open_slot(due - timedelta(hours=12, minutes=30), following))["opened"]
+
+
+@pytest.mark.parametrize("first", [*TRIES, "deployment"])
+async def test_a_paused_slot_that_is_seen_late_has_its_types(core: SqlCore, worker: Worker, first: str) -> None:
+    """Those that were due at it are in its retry, and not in the next slot's run."""
+    await core.install_long_ago()
+    due, following = await core.slots()
+    fired = {"scenario_type": SCENARIO, "organization": None, "fired_at": due}
+    await worker.call(
+        "configure_scenario",
+        scenario_type=SCENARIO,
+        organization=None,
+        changes={"schedule": "0 2 * * 1"},
+        updated_by="anna",
+    )
+    await core.owner.run("update public.scenario_evaluation_config set due_after = now() - interval '7 days'")
+    given = {"scenario_version": (await worker.call("scenario_config", known_version=""))["version"], "fires": [fired]}
+    pause = f"paused_at = '{due - minutes(5)}', paused_until = '{due + minutes(2)}', paused_by = 'anna'"
+    await core.change_settings(f"{pause}, next_due_at = '{due}'")
+    if first == "dispatch":
+        await core.owner.run("select scheduler.dispatch()")
+    elif first in ("schedule", "deployment"):
+        await schedule(worker)
+    if first == "deployment":
+        await core.owner.value("select scheduler.connect('https://function.example', 'token', '')")
+    answers = [await worker.open_slot(each, following, **given) for each in (due, due + minutes(5))]
+    assert [answer["invocation"]["error_code"] for answer in answers] == ["paused", None]
+    not_due = "select config #> '{scenarios,not_due}' from public.scheduler_invocations order by scheduled_for"
+    assert await core.owner.column(not_due) == [[], [[SCENARIO, None]]]
 
 
 async def test_changes_keep_what_is_not_given(core: SqlCore, worker: Worker) -> None:

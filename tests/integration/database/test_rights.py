@@ -68,26 +68,6 @@ async def test_granted_is_what_is_documented_and_nothing_else(owner: Session) ->
     assert len(granted) > len(DOCUMENTED) + 15
 
 
-@pytest.mark.parametrize(
-    "forgotten",
-    [
-        "create table public.forgotten (id integer)",
-        # PUBLIC's default makes this mistake easy
-        "create function public.scheduler_forgotten() returns integer language sql set search_path = '' return 1;"
-        " revoke all on function public.scheduler_forgotten() from public",
-        "grant usage on schema scheduler to service_role",
-        "grant select (user_id) on public.scheduler_evaluations to authenticated",
-        "grant select on pgmq.q_scenario_evaluation_batches to public",
-        # the view, replaced without repeating its revokes
-        "drop view public.active_peer_mentors;"
-        " create view public.active_peer_mentors as select user_id, segments from public.peer_mentors",
-    ],
-)
-async def test_a_right_forgotten_to_revoke_is_found(owner: Session, forgotten: str) -> None:
-    await owner.run(forgotten)
-    assert await grants(owner) - await expected(owner) != set()
-
-
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
 async def test_queues_stay_closed_where_pgmq_is_open(owner: Session, role: str) -> None:
     """As a project has to open it for queues that browsers use: pgmq's functions have their caller's rights."""

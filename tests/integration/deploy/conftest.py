@@ -19,7 +19,7 @@ async def deployer(projects: ProjectFactory, tmp_path: Path) -> AsyncIterator[De
     async with (
         project_without_leaks(projects, "postgres") as project,
         ScriptedEngine(token=project.engine_token) as engine,
-        FakeCloud(tmp_path / "cloud", project.data_dir, project.database) as cloud,
+        FakeCloud(tmp_path / "cloud", project.data_dir, project.database, project.database_url) as cloud,
     ):
         deployer = Deployer(project, cloud, engine, tmp_path)
         deployer.write_settings(

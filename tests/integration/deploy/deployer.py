@@ -11,7 +11,7 @@ from pathlib import Path
 from subprocess import STDOUT
 from typing import Any
 
-from shared.deployment.env_file import read_env_file
+from shared.deployment.settings import read_env_file
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.project import Project
 from tests.emulator.staging import ROOT
@@ -45,6 +45,7 @@ class Deployer:
     secrets: set[str] = field(default_factory=set)
     # Whose deploy.sh runs, and what it deploys.
     root: Path = ROOT
+    has_real_cli: bool = False
 
     def __post_init__(self) -> None:
         self.env_file = self.folder / "settings.env"
@@ -67,7 +68,8 @@ class Deployer:
 
     async def run(self, *arguments: str, answer: str = "", **env: str) -> tuple[int | None, str]:
         """Calls deploy.sh, `answer` on its standard input, and returns its exit code and what it `printed`."""
-        path = f"{self.cloud.bin}:{SUPABASE_CLI}:{PostgresBinaries.find().bin}:{os.environ['PATH']}"
+        cli = SUPABASE_CLI if self.has_real_cli else self.cloud.cli
+        path = f"{self.cloud.bin}:{cli}:{PostgresBinaries.find().bin}:{os.environ['PATH']}"
         # The CLI keeps things at home; so might psql.
         env = {"PATH": path, "HOME": str(self.folder), "SUPABASE_TELEMETRY_DISABLED": "1", **env}
         argv: list[str | Path] = [self.root / "deploy.sh", "--env-file", self.env_file, *arguments]

@@ -21,6 +21,7 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
 ) -> None:
     """Also where it breaks off, and where the application has older and younger migrations; later lines count."""
     assert re.search(r"^cp \.env\.example \.env .*\n\./deploy\.sh --dry-run .*\n\./deploy\.sh\n", README, re.MULTILINE)
+    deployer.has_real_cli = True
     deployer.env_file.write_text((ROOT / ".env.example").read_text() + deployer.env_file.read_text())
     await deployer.rows(
         "create schema supabase_migrations;"
@@ -35,7 +36,8 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
     assert "20261120000100_create_sample_peer_mentors.sql" in announced
     assert f"would run: gcloud run deploy {FUNCTION}" in announced
     place = deployer.project.database_url.partition("@")[2]
-    assert f"database postgres@{place} (DATABASE_URL from {deployer.env_file})" in announced
+    assert f"settings from {deployer.env_file}" in announced
+    assert f"database postgres@{place}" in announced
     assert (deployer.cloud.changes, await deployer.snapshot()) == ([], empty)
 
     await break_off(deployer)
@@ -60,6 +62,7 @@ async def test_the_readme_leads_from_empty_database_to_scheduled_run(
     calls, acts = len(deployer.engine.calls), len(deployer.engine.acts)
     before = await deployer.snapshot()
     deployer.cloud.changes.clear()
+    deployer.has_real_cli = True
     second = await deployer.succeed()
     assert steps(second) == STEPS
     assert (deployer.cloud.changes, await deployer.snapshot()) == ([], before)
@@ -75,7 +78,7 @@ async def break_off(deployer: Deployer) -> None:
     """At a secret, and when the new revision does not start: its labels are there by then, it itself is not ready."""
 
     async def is_waiting() -> bool:
-        return "   ... 5 s\n" in deployer.printed.read_text()
+        return "   ... 2 s\n" in deployer.printed.read_text()
 
     async def falls_over(*_: object) -> None:
         await eventually(is_waiting)
@@ -84,8 +87,9 @@ async def break_off(deployer: Deployer) -> None:
     deployer.cloud.refuse = f"gcloud secrets versions add {FUNCTION}-SCHEDULER"
     output = await deployer.refused(step="Prepare Google Cloud: services, account, secrets")
     assert "PERMISSION_DENIED" in output
+    deployer.has_real_cli = False
     deployer.cloud.refuse, deployer.cloud.before_revision = None, falls_over
-    assert "   ... 5 s\n" in await deployer.refused(step="Deploy the function to Cloud Run")
+    assert "   ... 2 s\n" in await deployer.refused(step="Deploy the function to Cloud Run")
     deployer.cloud.before_revision = None
     deployer.cloud.changes.clear()
 

@@ -15,9 +15,17 @@ from tests.integration.scheduled_runs.harness import slot_minutes_ago
 TOKENS = ("SCHEDULER_INVOKE_TOKENS", "SCHEDULER_ADMIN_TOKENS")
 
 
-async def test_changed_settings_are_announced_then_deployed_alone(deployer: Deployer) -> None:
+async def test_settings_change_tokens_rotate_and_all_is_removed(deployer: Deployer, http: httpx.AsyncClient) -> None:
     await deployer.succeed()
     await deployer.add_mentors(10)
+    await change_settings(deployer)
+    await rotate_tokens(deployer, http)
+    await break_the_database(deployer)
+    await uninstall(deployer)
+
+
+async def change_settings(deployer: Deployer) -> None:
+    """They are announced, refused while the old ones answer, then deployed alone."""
     # Deployed for days, and now scheduled for an hour ago: no mentor is evaluated twice on that day.
     schedule, _ = slot_minutes_ago(60)
     await deployer.rows("update scheduler.settings set slot_high_water_mark = now() - interval '10 hours'")
@@ -31,15 +39,14 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
     )
     settings, before = deployer.env_file.read_text(), await deployer.snapshot()
     deployer.cloud.changes.clear()
-    for arguments in ([], ["--rotate-tokens"], ["--uninstall", "--delete-data"]):
+    for arguments in (["--rotate-tokens"], ["--uninstall", "--delete-data"]):
         assert "would " in await deployer.succeed("--dry-run", *arguments)
         assert (deployer.cloud.changes, await deployer.snapshot()) == ([], before)
         assert deployer.env_file.read_text() == settings
 
     deployer.service.pinned = True
     said = await deployer.refused(step="Try the function")
-    assert "still in service is the old settings, with the schedule 0 2 * * * UTC" in said
-    assert "schedule     0 2 * * * UTC, next slot due" in said
+    assert "schedule 0 2 * * * UTC: still in service is the old one" in said
     (command,) = re.findall(r"change that: (gcloud .+)", said)
     path = {"PATH": str(deployer.cloud.bin)}
     await asyncio.to_thread(subprocess.run, command.split(), env=path, check=True)
@@ -58,23 +65,9 @@ async def test_changed_settings_are_announced_then_deployed_alone(deployer: Depl
     assert deployer.engine.acts == {}
     assert await deployer.rows("select next_due_at > now() + interval '22 hours' from scheduler.settings") == [(True,)]
 
-    # What the function answers the database is shown with its code and its detail.
-    await deployer.rows("revoke all on function public.scheduler_open_slot from service_role")
-    said = await deployer.refused(step="Connect the database to the function")
-    refusal = "500 database_refused: the Data API refused a call (42501); the log has it under trace id "
-    assert f"the database's call was answered: {refusal}" in said
 
-    # Nothing is deployed over a view that was changed.
-    await deployer.rows("drop view public.active_peer_mentors")
-    await deployer.rows("create view public.active_peer_mentors as select gen_random_uuid() as user_id, '' as segments")
-    deployer.cloud.changes.clear()
-    said = await deployer.refused(step=CHECK)
-    assert "public.active_peer_mentors, column segments: expected text[], found text" in said
-    assert deployer.cloud.changes == []
-
-
-async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, http: httpx.AsyncClient) -> None:
-    await deployer.succeed()
+async def rotate_tokens(deployer: Deployer, http: httpx.AsyncClient) -> None:
+    """No caller is refused in between, and what was interrupted continues."""
     log, log_from = deployer.project.server.log_path, deployer.project.server.log_path.stat().st_size
     async with deployer.project.connect(superuser=True) as superuser:
         logs_all = f"alter role postgres in database {deployer.project.database} set log_statement = 'all'"
@@ -82,7 +75,7 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
     old = {name: deployer.settings[name] for name in TOKENS}
     elsewhere = {"SCHEDULER_ADMIN_TOKENS": deployer.project.admin_token}
     said = await deployer.refused("--rotate-tokens", step=CHECK, **elsewhere)
-    assert "the environment overrides the file" in said
+    assert "expected both lists of tokens in a file of settings, and none in the environment" in said
     assert {name: deployer.settings[name] for name in TOKENS} == old
     known: list[int] = []
 
@@ -101,8 +94,9 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
 
     await deployer.succeed("--rotate-tokens")
 
+    deployer.cloud.before_revision = None
     new = {name: deployer.settings[name] for name in TOKENS}
-    assert known == [3, 1], "first all of them, then the newest alone"
+    assert known == [2, 1], "first both, then the newer alone"
     assert not set(new.values()) & set(old.values())
     assert (await deployer.vault())["scheduler_invoke_token"] == new["SCHEDULER_INVOKE_TOKENS"]
     bearer = {"Authorization": f"Bearer {old['SCHEDULER_ADMIN_TOKENS']}"}
@@ -114,9 +108,23 @@ async def test_tokens_are_rotated_without_a_refused_caller(deployer: Deployer, h
     assert not any(secret in logged for secret in deployer.secrets if secret)
 
 
-async def test_uninstalling_keeps_records_unless_they_are_to_be_deleted(deployer: Deployer) -> None:
-    await deployer.succeed()
-    await deployer.add_mentors(10)
+async def break_the_database(deployer: Deployer) -> None:
+    """What the function answers the database is shown; over a view that was changed nothing is deployed."""
+    await deployer.rows("revoke all on function public.scheduler_open_slot from service_role")
+    said = await deployer.refused(step="Connect the database to the function")
+    refusal = "500 database_refused: the Data API refused a call (42501); the log has it under trace id "
+    assert f"the database's call was answered: {refusal}" in said
+
+    await deployer.rows("drop view public.active_peer_mentors")
+    await deployer.rows("create view public.active_peer_mentors as select gen_random_uuid() as user_id, '' as segments")
+    deployer.cloud.changes.clear()
+    said = await deployer.refused(step=CHECK)
+    assert "public.active_peer_mentors, column segments: expected text[], found text" in said
+    assert deployer.cloud.changes == []
+
+
+async def uninstall(deployer: Deployer) -> None:
+    """Records are kept unless they are to be deleted."""
     await deployer.rows(
         "insert into public.scheduler_invocations"
         " (idempotency_key, trigger, triggered_by, status, scheduled_for, finished_at, expires_at, engine_scope)"
@@ -129,7 +137,7 @@ async def test_uninstalling_keeps_records_unless_they_are_to_be_deleted(deployer
     deployer.cloud.changes.clear()
 
     code, asked = await deployer.run("--uninstall", answer="yes\n")
-    assert f"{FUNCTION} in {PROJECT}" in asked.partition("This ends the scheduled runs of")[2]
+    assert f"{FUNCTION} in {PROJECT}" in asked.partition("This ends the scheduled runs there")[0]
     assert (code, deployer.cloud.changes, await deployer.snapshot()) == (1, [], installed)
 
     uninstalled = await deployer.succeed("--uninstall", answer="uninstall\n")
@@ -142,7 +150,7 @@ async def test_uninstalling_keeps_records_unless_they_are_to_be_deleted(deployer
     assert (await deployer.vault(), await deployer.rows("select from cron.job")) == ({}, [])
     assert await deployer.invocations() == recorded
 
-    deleted = await deployer.succeed("--uninstall", "--delete-data", "--yes")
+    deleted = await deployer.succeed("--uninstall", "--delete-data", answer="uninstall\n")
     assert "NOTICE" not in deleted
     assert "schema scheduler" not in deleted.partition("== What is left")[2]
     assert await deployer.rows(

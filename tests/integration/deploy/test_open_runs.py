@@ -163,7 +163,7 @@ async def test_a_run_is_finished_by_another_release(
     with pytest.raises(httpx.TransportError):
         await lost[0]
 
-    assert ("of_later" in deployed) == (direction == "upgrade")
+    assert ("20991130000000" in deployed) == (direction == "upgrade")
     await time_control.until_ended()
     run = await scheduled_run(harness)
     await check_success(harness, run)
@@ -184,7 +184,7 @@ async def test_an_open_run_moves_to_another_project(
     function_env = deployer.service.env
     await deployer.succeed("--uninstall", answer="uninstall\n")
     async with project_without_leaks(projects, "postgres") as project:
-        deployer.project = project
+        deployer.project, deployer.cloud.database_url = project, project.database_url
         deployer.write_settings(
             DATABASE_URL=project.database_url,
             SUPABASE_URL=project.supabase_url,

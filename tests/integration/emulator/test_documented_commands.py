@@ -40,7 +40,7 @@ NOT_RUN = {
     "make test": "this is a part of it",
     "make lint": "CI runs it before the tests",
     "make soak": "takes ten minutes",
-    "make bench": "takes forty minutes",
+    "make bench": "takes over half an hour",
     "make up": "does not end; the commands below are run on what it starts",
     'pg_dump "$OLD_DATABASE_URL"': "needs a second project; integration/deploy/test_open_runs.py moves one by psql",
     "git worktree": "needs a commit of the reader's",

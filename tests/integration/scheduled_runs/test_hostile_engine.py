@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.integration.manual.caller import Caller
 from tests.integration.scheduled_runs.harness import Harness
 from tests.scripted_engine import Rule, hostile, rules
 
@@ -94,36 +93,3 @@ async def test_hostile_texts_are_sanitized(harness: Harness) -> None:
     assert await harness.queue_lengths() == [0, 0, 0]
     assert harness.log_lines(function, "forged", "log") == []
     assert "ann@example.org" not in function.log_path.read_text()
-
-
-async def test_a_code_for_each_pair_keeps_answers_short(harness: Harness) -> None:
-    mentors = await harness.add_mentors(1500)
-    as_letters = str.maketrans("0123456789-", "ghijklmnopq")  # nothing in it looks like an id
-
-    def fail_each(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        codes = [f"{result['user_id']}_{result['scenario_type']}".translate(as_letters) for result in results]
-        return [
-            result | {"outcome": "failed", "error": {"code": code}} for result, code in zip(results, codes, strict=True)
-        ]
-
-    harness.engine.rules.append(rules.alter_results(fail_each))
-    function = await harness.start_function({"EVALUATION_BATCH_SIZE": "500"})
-    caller = Caller(harness, function)
-
-    invocation = await harness.run(function)
-    changed = await caller.send("PUT", f"/{invocation['id']}", json={"note": "a note for operators"})
-    listed, shown = await caller.send("GET", ""), await caller.send("GET", f"/{invocation['id']}")
-    fired_again = await harness.fire(function)
-
-    assert (invocation["status"], invocation["counts"]["failed"]) == ("failed", 3000)
-    await harness.check_truth(invocation)
-    assert len(shown.json()["failures"]) == 20
-    assert shown.json()["other_failures"] == {"count": 3000 - 20}
-    assert max(len(answer.content) for answer in (changed, listed, shown, fired_again)) < 20_000
-    # What an invoke token is answered, and pg_net keeps.
-    assert fired_again.json()["id"] == invocation["id"]
-    assert "a note" not in fired_again.text
-    assert not any(user_id in fired_again.text for user_id in mentors)
-    assert len(harness.log_lines(function, "mentor_evaluation_error")) == 3 * 20
-    (ended,) = harness.log_lines(function, "scheduler_run_failed")
-    assert (len(ended["failures"]), ended["other_failures"]) == (20, 3000 - 20)

@@ -76,36 +76,3 @@ async def test_an_open_run_goes_on_with_what_it_has_frozen(harness: Harness) -> 
     caller, calls = await a_caller(harness), len(harness.engine.calls)
     await caller.run({"dry_run": True})
     assert sorted(asked_since(harness, calls)) == sorted((user_id, "milestone") for user_id in mentors)
-
-
-async def test_a_slot_at_which_no_type_is_due_succeeds(harness: Harness) -> None:
-    """What a schedule fired before it was set is not caught up."""
-    mentors = await harness.add_mentors(3)
-    for name in ("inactivity", "milestone", "certification_expiry"):
-        await configure(harness, f"'{name}', null, null, null, '0 0 1 1 *'")
-
-    run = await harness.run(await harness.start_function())
-
-    assert (run["status"], run["counts"]["mentors_skipped"]) == ("success", len(mentors))
-    assert run["skip_reasons"]["no_scenario_applies"] == len(mentors)
-    assert harness.engine.calls == []
-
-
-async def test_a_slot_with_every_type_off_fails_at_once(harness: Harness) -> None:
-    mentors = await harness.add_mentors(3)
-    for name in ("inactivity", "milestone", "certification_expiry"):
-        await configure(harness, f"'{name}', null, false, null, null")
-    function, caller = await harness.start_function(), await a_caller(harness)
-
-    run = await harness.run(function)
-
-    assert (run["status"], run["error_code"], run["counts"]["mentors"]) == ("failed", "no_enabled_scenarios", 0)
-    (ended,) = harness.log_lines(function, "scheduler_run_started", "scheduler_run_failed", "scheduler_run_completed")
-    assert (ended["event"], ended["error_code"]) == ("scheduler_run_failed", "no_enabled_scenarios")
-    batch = {"user_ids": mentors, "dry_run": True}
-    for refused in (await caller.ask(), await caller.send("POST", "/evaluation-batch", json=batch)):
-        assert (refused.status_code, refused.json()["code"]) == (409, "no_enabled_scenarios")
-    assert harness.engine.calls == []
-    # A delete counts like any other change.
-    await harness.execute(b"delete from public.scenario_evaluation_config where scenario_type = 'milestone'")
-    assert (await caller.run({"dry_run": True}))["counts"]["evaluations"] == len(mentors)

@@ -12,8 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from shared.config import ScenarioEvaluationConfig
-from shared.deployment.env_file import read_env_file
-from shared.deployment.settings import TARGETS
+from shared.deployment.settings import TARGETS, read_env_file
 from shared.engine_protocol import BATCH, SINGLE, protocol_of
 from shared.errors import ConfigError
 from shared.scenario_config import Scenarios
