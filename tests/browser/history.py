@@ -39,14 +39,14 @@ select scheduler.slot_key(scheduled_for - ago), trigger, triggered_by, status, s
 """
 INSERT_BATCH = b"""
 insert into public.scheduler_invocation_batches (
-  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, evaluations, queue, msg_id, state, deliveries,
-  triggered, not_triggered, failed, not_evaluated, users_evaluated, scenario_counts, failure_counts, duration_ms,
-  finished_at
+  invocation_id, batch_no, pairs, first_user_id, last_user_id, mentors, mentors_left, evaluations, queue, msg_id, state,
+  deliveries, triggered, not_triggered, failed, not_evaluated, users_evaluated, scenario_counts, failure_counts,
+  duration_ms, finished_at
 )
 select %(run)s, %(batch_no)s, jsonb_build_array(
          jsonb_build_object('scenario_types', %(types)s::jsonb, 'user_ids', to_jsonb(%(users)s::text[]))),
        (%(users)s::uuid[])[1], (%(users)s::uuid[])[cardinality(%(users)s::uuid[])], cardinality(%(users)s::uuid[]),
-       2 * cardinality(%(users)s::uuid[]), 'scenario_evaluation_batches', 0, %(state)s, 1, %(triggered)s,
+       %(left)s, 2 * cardinality(%(users)s::uuid[]), 'scenario_evaluation_batches', 0, %(state)s, 1, %(triggered)s,
        %(not_triggered)s, %(failed)s, %(not_evaluated)s, %(users_evaluated)s, %(counts)s, %(causes)s, 100, now()
 """
 INSERT_FAILURES = b"""
@@ -55,6 +55,8 @@ insert into public.scheduler_evaluations (
 )
 select %s, user_id, 'milestone', 'failed', 5, %s, %s from unnest(%s::uuid[]) as user_id
 """
+PAUSE_ENGINE = b"update scheduler.settings set engine_paused_until = now() + interval '10 minutes', engine_outages = 3"
+PAUSE_SCHEDULE = b"update scheduler.settings set paused_at = now(), paused_by = 'berit', pause_reason = repeat('x', 80)"
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def _batch(users: Sequence[str], causes: dict[str, int] | None) -> dict[str, obj
         "counts": json.dumps(dict(zip(TYPES, by_type, strict=True))),
         "causes": json.dumps(causes or {}),
         # each was evaluated for the first type at least
+        "left": len(users) if causes is None else failed,
         "users_evaluated": 0 if causes is None else len(users),
         **{outcome: sum(counts.get(outcome, 0) for counts in by_type) for outcome in outcomes},
     }

@@ -3,82 +3,102 @@
 from __future__ import annotations
 
 import csv
+import re
+from datetime import UTC, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from playwright.async_api import Route, expect
 
-from tests.browser.canned_operation import NEXT_SLOT, RUN, CannedOperation
-from tests.browser.history import History, Past
+from tests.browser.history import PAUSE_ENGINE, History, Past
 from tests.browser.operator_page import OperatorPage
 from tests.integration.scheduled_runs.harness import Harness
+from tests.webhook_receiver import SIGNING_SECRET, WebhookReceiver
 
-BAND = "Project and schedule"
+NEW_YORK = ZoneInfo("America/New_York")
 
 
-async def test_schedule_is_paused_changed_and_resumed(history: History, operator: OperatorPage) -> None:
-    async def press(button: str, confirm: str, reason: str = "", until: str = "") -> None:
+async def test_schedule_is_paused_resumed_and_who_did_it_shown(harness: Harness, operator: OperatorPage) -> None:
+    async def press(button: str, confirm: str, **fields: str) -> None:
         await band.get_by_role("button", name=button, exact=True).click()
-        if reason:
-            await dialog.get_by_label("Reason").fill(reason)
-            await dialog.get_by_label("Until").fill(until)
+        for label, text in fields.items():
+            await dialog.get_by_label(label).fill(text)
         await dialog.get_by_role("button", name=confirm, exact=True).click()
 
-    canned, page = CannedOperation(), operator.page
-    band, dialog = page.get_by_role("region", name=BAND), page.get_by_role("dialog")
-    await history.add(Past(0))
-    await canned.serve(page)
-    await operator.open()
-    await expect(band).to_contain_text("0 2 * * * America/New_York")
-    await press("Pause", "Pause", "maintenance", "2020-01-01T09:00")
-    await expect(dialog.get_by_label("Until")).to_have_accessible_description("until: expected a time to come")
-    await dialog.get_by_label("Until").fill("2027-07-01T09:00")
-    await dialog.get_by_role("button", name="Pause").click()
-    await expect(band).to_contain_text("by berit until 1 Jul 2027, 09:00")
-    await expect(band).to_contain_text("maintenance")
-    await expect(page.locator(".next")).to_have_text("The schedule is paused: no slot opens until it is resumed.")
-    await band.get_by_role("button", name="Change the pause").click()
-    await expect(dialog.get_by_label("Until")).to_have_value("2027-07-01T09:00")
-    await dialog.get_by_label("Until").fill("")
-    await dialog.get_by_role("button", name="Save").click()
-    await expect(band).to_contain_text("until it is resumed")
-    await press("Resume", "Resume")
-    await expect(band.get_by_role("button", name="Pause")).to_be_visible()
-    await press("Try the engine now", "Try now")
-    await expect(band.get_by_text("The engine is not called")).to_have_count(0)
-    await expect(page.locator(".next time")).to_have_attribute("datetime", NEXT_SLOT)
-    pause = {"paused": True, "reason": "maintenance"}
-    assert canned.asked == [
-        pause | {"until": "2020-01-01T08:00:00.000Z"},
-        pause | {"until": "2027-07-01T07:00:00.000Z"},
-        pause | {"until": None},
-        {"paused": False},
-        {"retry_engine": True},
-    ]
-    await press("Send a test alert", "Send")
-    await expect(dialog.get_by_role("alert")).to_contain_text("set ALERT_WEBHOOK_URL")
-    canned.alert = {"status": 200}
-    await dialog.get_by_role("button", name="Send").click()
-    await expect(band.get_by_role("status")).to_contain_text("The test alert was delivered.")
+    page = operator.page
+    band, dialog = page.get_by_role("region", name="Project and schedule"), page.get_by_role("dialog")
+    slot, zone = band.locator("dl time"), band.get_by_label("Time zone of all times")
+    due = harness.slot.astimezone(NEW_YORK)
+    tomorrow, until = due + timedelta(days=1), due + timedelta(days=3)
+    await harness.add_mentors(20)
+    await harness.execute(PAUSE_ENGINE)
+    async with WebhookReceiver(answers=[500]) as receiver:
+        webhook = {"ALERT_WEBHOOK_URL": receiver.url, "ALERT_WEBHOOK_SECRET": SIGNING_SECRET}
+        schedule = {"EVALUATION_SCHEDULE": f"{due:%-M %-H} * * *", "EVALUATION_TIMEZONE": NEW_YORK.key}
+        function = operator.function = await harness.start_function(schedule | webhook)
+        await harness.project.write_vault_secrets(function.url)
+        await operator.open()
+        await expect(band).to_contain_text(f"{due:%-M %-H} * * * America/New_York")
+        for choice in ("Europe/Oslo", "UTC", NEW_YORK.key):
+            await zone.select_option(label=choice)
+            await expect(slot).to_have_text(re.compile(f", {tomorrow.astimezone(ZoneInfo(choice)):%H:%M}$"))
+        await page.reload()
+        await expect(zone).to_have_value("schedule")
 
+        await press("Pause", "Pause", Reason="maintenance", Until="2020-01-01T09:00")
+        refusal = "until: expected a time within the next ten years, found 2020-01-01T14:00:00Z"
+        await expect(dialog.get_by_label("Until")).to_have_accessible_description(refusal)
+        await dialog.get_by_label("Until").fill(f"{until:%Y-%m-%dT%H:%M}")
+        await dialog.get_by_role("button", name="Pause").click()
+        await expect(band).to_contain_text(re.compile(f"by admin until .*, {due:%H:%M}"))
+        await expect(band).to_contain_text("maintenance")
+        await expect(slot).to_have_attribute("datetime", f"{until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+        await harness.fire(function)
+        await band.get_by_role("button", name="Change the pause").click()
+        await expect(dialog.get_by_label("Until")).to_have_value(f"{until:%Y-%m-%dT%H:%M}")
+        await dialog.get_by_label("Until").fill("")
+        await dialog.get_by_role("button", name="Save").click()
+        await expect(band).to_contain_text("until it is resumed")
+        await expect(page.locator(".next")).to_have_text("The schedule is paused: no slot opens until it is resumed.")
+        await expect(page.locator(".verdict")).to_contain_text("The schedule was paused when its time came.")
+        await press("Resume", "Resume")
+        await expect(band.get_by_role("button", name="Pause")).to_be_visible()
+        await press("Try the engine now", "Try now")
+        await expect(band.get_by_text("The engine is not called")).to_have_count(0)
+        await expect(page.locator(".next time")).to_have_attribute(
+            "datetime", f"{tomorrow.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        )
+        await press("Send a test alert", "Send")
+        await expect(dialog.get_by_role("alert")).to_contain_text("did not take the message: webhook_http_500")
+        await dialog.get_by_role("button", name="Send").click()
+        await expect(band.get_by_role("status")).to_contain_text("The test alert was delivered.")
+        assert [delivery.payload for delivery in receiver.deliveries[1:]] == [{"reason": "test"}]
 
-async def test_times_are_shown_in_the_chosen_zone(operator: OperatorPage) -> None:
-    await CannedOperation().serve(operator.page)
-    await operator.open()
-    slot = operator.page.locator(".band time").first
-    zone = operator.page.get_by_label("Time zone of all times")
-    for choice, shown in (("Europe/Oslo", "03:00"), ("UTC", "02:00"), ("America/New_York", "22 Nov 2026, 21:00")):
-        await zone.select_option(label=choice)
-        await expect(slot).to_contain_text(shown)
-    await operator.page.reload()
-    await expect(slot).to_contain_text("21:00")
-    await expect(zone).to_have_value("schedule")
+        await page.get_by_role("link", name="Look into it").click()
+        await expect(operator.text("The test alert was delivered.")).to_have_count(0)
+        await operator.press("Retry what is left", "Retry")
+        await expect(operator.status()).to_have_text("success")
+        assert len(harness.engine.pairs_seen) == 40
+    rows = page.get_by_role("region", name="Entries").locator("tbody tr")
+    await page.locator("main").get_by_role("link", name="Who did it").click()
+    await expect(rows.get_by_role("link", name="the run")).to_have_count(1)
+    await page.get_by_role("link", name="Show all").click()
+    done = ["retried a run", "tried the engine", "resumed the schedule", "paused the schedule", "paused the schedule"]
+    await expect(rows.locator("td:nth-child(3)")).to_have_text([re.compile(f"^{what}") for what in done])
+    await expect(rows.locator("td:nth-child(2)")).to_have_text(["admin"] * 5)
+    await expect(rows.last).to_contain_text("pause_reason none → maintenance")
+    await page.get_by_label("What").select_option("paused the schedule")
+    await expect(rows).to_have_count(2)
+    await page.get_by_label("Who", exact=True).fill("postgres")
+    await page.keyboard.press("Enter")
+    await expect(operator.text("No entry fits.")).to_be_visible()
 
 
 async def test_results_are_filtered_exported_and_noted(
     harness: Harness, history: History, operator: OperatorPage, tmp_path: Path
 ) -> None:
     await harness.add_mentors(20)
-    (run,) = await history.add(Past(0, "partial", {"engine_http_422": 3, "engine_timeout": 2}))
+    (run,) = await history.add(Past(0, "partial", {"engine_http_422": 3, "outcome_unknown": 2}))
     page = operator.page
     await operator.open(f"#/runs/{run}")
     dialog = await operator.press("Write a note", "Save", {"Note": "the engine's release"})
@@ -88,10 +108,11 @@ async def test_results_are_filtered_exported_and_noted(
     await expect(dialog).to_have_count(0)
     assert (await harness.describe(run))["note"] is None
 
+    await expect(operator.text("and the engine may have acted on it.")).to_be_visible()
     await page.get_by_role("link", name="All of this cause").last.click()
     rows = page.get_by_role("region", name="Results").locator("tbody tr")
     await expect(rows).to_have_count(2)
-    assert page.url.endswith(f"#/runs/{run}/results?outcome=failed&code=engine_timeout")
+    assert page.url.endswith(f"#/runs/{run}/results?outcome=failed&code=outcome_unknown")
     await page.get_by_label("Code").fill("")
     await page.get_by_label("Scenario type").fill("milestone")
     await page.keyboard.press("Enter")
@@ -140,22 +161,3 @@ async def test_roster_says_who_is_left_out_and_why(harness: Harness, operator: O
     await expect(rows.last).to_contain_text("No scenario type that is on applies.")
     await rows.first.get_by_role("link").click()
     await expect(page.get_by_label("User id")).to_have_value(sorted(mentors)[0])
-
-
-async def test_audit_names_who_did_what(operator: OperatorPage) -> None:
-    page = operator.page
-    await CannedOperation().serve(page)
-    await operator.open("#/audit")
-    rows = page.get_by_role("region", name="Entries").locator("tbody tr")
-    await expect(rows).to_have_count(3)
-    await expect(rows.nth(0)).to_contain_text("beritpaused the schedule")
-    await expect(rows.nth(0)).to_contain_text("until none → 23 Nov 2026, 03:00:00")
-    await expect(rows.nth(1).locator("li")).to_have_text("enabled none → false")
-    await page.get_by_label("What").select_option("changed a scenario type")
-    await expect(rows).to_have_count(1)
-    await page.get_by_role("link", name="Show all").click()
-    await page.get_by_label("Who", exact=True).fill("berit")
-    await page.keyboard.press("Enter")
-    await expect(rows).to_have_count(1)
-    await operator.open(f"#/audit?invocation_id={RUN}", token="")
-    await expect(rows.get_by_role("link", name="the run")).to_have_attribute("href", f"#/runs/{RUN}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from urllib.parse import urlsplit
 
 from playwright.async_api import Route, expect
 
-from tests.browser.canned_operation import CannedOperation
-from tests.browser.history import History, Past
+from tests.browser.history import PAUSE_ENGINE, PAUSE_SCHEDULE, History, Past
 from tests.browser.operator_page import OperatorPage
 from tests.integration.scheduled_runs.harness import Harness
 
@@ -70,12 +70,19 @@ async def test_users_sign_in_and_viewers_see_no_buttons(
         token = f"{header}.{answer['access_token'].partition('.')[2]}"
         await route.fulfill(response=response, json=answer | {"access_token": token})
 
+    async def answer_late(route: Route) -> None:
+        response = await route.fetch()
+        await signed_in.wait()
+        await route.fulfill(response=response)
+
+    signed_in = asyncio.Event()
     page, passwords = operator.page, harness.project.sign_in.passwords
     (run,) = await history.add(Past(0, "partial", {"engine_timeout": 1}))
     await harness.project.start_auth()
     operator.function = await harness.start_function({"ENVIRONMENT_NAME": "staging"})
     operator.called.append(harness.project.auth_url)
-    await CannedOperation().serve(page)
+    for pause in (PAUSE_ENGINE, PAUSE_SCHEDULE):
+        await harness.execute(pause)
     await operator.open(token="")
     for name, password, reason in (
         ("viewer", "wrong", "E-mail or password is wrong."),
@@ -95,8 +102,10 @@ async def test_users_sign_in_and_viewers_see_no_buttons(
     await expect(operator.runs()).to_have_count(1)
     for place in ("", f"#/runs/{run}", "#/scenarios"):
         await operator.open(place, token="")
+        await expect(operator.text("by berit, until it is resumed")).to_be_visible()
         await expect(page.locator(".loading")).to_have_count(0)
         assert await page.get_by_role("button").all_inner_texts() == ["Sign out"]
+    await page.route("**/auth/v1/token?grant_type=refresh_token", answer_late)
     async with page.expect_request("**/auth/v1/token?grant_type=refresh_token"):
         await page.clock.fast_forward(3_550_000)
     await expect(operator.heading("Scenarios").first).to_be_visible()
@@ -105,3 +114,9 @@ async def test_users_sign_in_and_viewers_see_no_buttons(
     assert await page.evaluate("sessionStorage.length") == 0
     await sign_in("operator", passwords["operator"])
     await expect(operator.button("Run now")).to_be_visible()
+    async with page.expect_response("**/auth/v1/token?grant_type=refresh_token"):
+        signed_in.set()
+    await page.reload()
+    await expect(operator.text("operator@example.org")).to_be_visible()
+    for button in ("Run now", "Resume", "Try the engine now", "Send a test alert"):
+        await expect(page.get_by_role("button", name=button)).to_be_visible()

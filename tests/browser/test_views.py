@@ -156,6 +156,7 @@ async def test_page_shows_that_it_is_loading_and_that_nothing_ran(harness: Harne
     await operator.page.reload()
     waiting = operator.text("Reading the last runs…")
     await expect(waiting).to_be_visible()
+    await expect(operator.page.locator(".band time")).to_be_visible()
     answered.set()
     await expect(operator.heading("No scheduled run yet")).to_be_visible()
     await expect(waiting).to_have_count(0)

@@ -4,7 +4,7 @@ import { changeSchedule, getSchedule, sendTestAlert } from "./api.js";
 import { actionButton, ask, field } from "./dialog.js";
 import { h, Region } from "./dom.js";
 import { Poll } from "./polling.js";
-import { settings } from "./session.js";
+import { mayAct, settings } from "./session.js";
 import { BROWSER_ZONE, clockText, momentOf, momentText, shownZone, showIn, time } from "./times.js";
 import { counted, sign } from "./words.js";
 
@@ -27,7 +27,7 @@ export function header(context) {
 
   function draw(problem = null) {
     applyZone(schedule);
-    region.show({ settings, schedule, zone: shownZone(), problem });
+    region.show({ settings, schedule, zone: shownZone(), problem, mayAct: mayAct() });
   }
 
   function show(answer) {
@@ -53,6 +53,9 @@ export function header(context) {
     context.redraw();
   }
 
+  // What was said is of the page where it was done.
+  const hush = () => said.replaceChildren();
+  addEventListener("hashchange", hush);
   const poll = new Poll(look, (error) => {
     if (error?.isOfToken) context.lost(error);
     else if (error) draw(error.message);
@@ -61,6 +64,7 @@ export function header(context) {
     element,
     schedule: () => schedule,
     start() {
+      hush();
       draw();
       poll.start();
     },

@@ -55,7 +55,7 @@ export function overview(context, parameters) {
       slot,
       detail: await detailOf(slot?.run, signal),
       retry: slot?.run ? (retriesOf(slot.run, retries.data)[0] ?? null) : null,
-      next: context.schedule() ? (context.schedule().next_slots[0] ?? null) : scheduled.slots.next,
+      next: context.schedule()?.next_slots,
       first: page.data.length || slot || query ? null : await stepsOf(signal),
     });
     regions.strip.show(slots.slice(-SLOTS_IN_STRIP));
@@ -88,7 +88,7 @@ async function detailOf(run, signal) {
 }
 
 function verdict(context, { slot, detail, retry, next, first }, refresh) {
-  const following = h("p", { class: "next" }, next ? ["The next slot is ", time(next, "slot"), "."] : "The schedule is paused: no slot opens until it is resumed.");
+  const following = next && h("p", { class: "next" }, next.length ? ["The next slot is ", time(next[0], "slot"), "."] : "The schedule is paused: no slot opens until it is resumed.");
   if (!slot) {
     return h("section", { class: "card verdict tone-off", "aria-label": "The latest run" }, h("div", { class: "verdict-sign" }, sign("pending")),
       h("div", { class: "verdict-text" }, h("h2", {}, "No scheduled run yet"), first && steps(first), following));

@@ -9,7 +9,7 @@ import { pollProblem, problemText } from "./problem.js";
 import { resultsAddress } from "./results.js";
 import { unfinishedText } from "./runs_table.js";
 import { secondsBetween, span, time } from "./times.js";
-import { OUTCOMES, causeCount, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, retriesOf, sign, skipText, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
+import { OUTCOMES, causeCount, causeText, count, counted, evaluated, isLate, isOpen, lateBadge, outcomeMeaning, outcomeWord, reasonText, retriesOf, sign, skipText, statusBadge, statusWord, toneOf, triggerWord, unfinished } from "./words.js";
 
 const QUICK_MS = 700;
 const SLOW_MS = 5_000;
@@ -99,7 +99,7 @@ function heading(context, run, retries, refresh) {
         h("p", { class: "badges" }, statusBadge(run.status), lateBadge(run), run.dry_run && h("span", { class: "badge tone-off" }, "dry run: no notifications"))),
       h("div", { class: "buttons" }, noteButton(context, run, refresh), open && cancelButton(context, run, refresh), retryButton(context, run)),
     ),
-    run.error_code && h("p", { class: `notice tone-${open ? "warning" : "bad"}` }, sign("partial"), h("span", {}, h("code", {}, run.error_code), " ", reasonText(run.error_code), run.error_message && [" ", run.error_message])),
+    run.error_code && h("p", { class: `notice tone-${open ? "warning" : toneOf(run.status)}` }, sign("partial"), h("span", {}, h("code", {}, run.error_code), " ", reasonText(run.error_code), run.error_message && [" ", run.error_message])),
     retries.length > 0 && h("p", { class: "notice tone-off" }, sign("skipped"), h("span", {}, "Retried: ", retries.map((retry, index) => [index ? ", " : "", h("a", { href: `#/runs/${retry.id}` }, time(retry.invoked_at)), " ", statusBadge(retry.status)]))),
   ];
 }

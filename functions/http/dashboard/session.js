@@ -84,8 +84,8 @@ export async function bearer() {
 async function refresh(held) {
   try {
     const fresh = await grant("refresh_token", { refresh_token: held.refresh_token });
-    // Signed out meanwhile: it must not come back.
-    if (session() !== null) rememberSession(fresh);
+    // Signed out meanwhile, or in as another user: it must not come back.
+    if (session()?.refresh_token === held.refresh_token) rememberSession(fresh);
     return fresh.access_token;
   } catch (error) {
     if ([400, 401, 403].includes(error.status)) throw new Problem({ status: 401, code: "session_ended", title: "The session has ended" });
