@@ -1,4 +1,4 @@
-"""The SQL functions behind the REST API: opening manual runs, reading runs, changing them, and who did what."""
+"""The SQL functions behind the REST API: opening manual runs, reading runs and changing them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from shared.config import ScenarioEvaluationConfig
 from shared.database import Database, Repository
-from shared.invocation import Id, Invocation, InvocationDetail, ListedInvocation, Moment, Shape
+from shared.invocation import Invocation, InvocationDetail, ListedInvocation, Moment, Shape
 from shared.scenario_table import ScenarioTable
 from shared.schedule import UsedSlot
 from shared.slice_repository import Canary, OpenInvocation
@@ -29,22 +29,6 @@ OpenOutcome = Literal[
     "retry_already_open",
     "nothing_to_retry",
     "retry_window_closed",
-]
-
-
-AuditAction = Literal[
-    "run",
-    "retry",
-    "cancel",
-    "fail",
-    "status_change",
-    "note",
-    "delete",
-    "restore",
-    "scenario_change",
-    "pause",
-    "resume",
-    "engine_retry",
 ]
 
 
@@ -92,19 +76,6 @@ class EvaluationsPage(Shape):
     is_open: bool
 
 
-class AuditEntry(Shape):
-    """One change that a person or a client made."""
-
-    id: Id
-    at: Moment
-    actor: str = Field(description="The authenticated caller; of a change in SQL or in Studio, the database role.")
-    action: AuditAction
-    invocation_id: Id | None = Field(description="The run may be gone: an entry outlives it.")
-    scenario_type: str | None
-    before: dict[str, Any] | None = Field(description="The members that changed, as they were; null: there were none.")
-    after: dict[str, Any] | None = Field(description="The members that changed, as they are; null: they are gone.")
-
-
 class EndedRun(Shape):
     """A scheduled run that ended well."""
 
@@ -123,30 +94,6 @@ class LastSuccess:
     now: datetime
     run: EndedRun | None
     paused_at: datetime | None = None
-
-
-class Pause(Shape):
-    """No slot opens a run meanwhile."""
-
-    paused_at: Moment
-    paused_by: str = Field(description="The authenticated caller.")
-    until: Moment | None = Field(description="A slot at this time opens a run; null: until it is resumed.")
-    reason: str | None
-
-
-class EnginePause(Shape):
-    """The engine is down, or rejects the function: it is not called meanwhile."""
-
-    until: Moment
-    outages: int = Field(description="Pauses since it last answered.")
-
-
-class Pauses(Shape):
-    """The pauses that are on, by the database's clock."""
-
-    clock: Moment
-    pause: Pause | None
-    engine_pause: EnginePause | None
 
 
 class RunRepository(Repository):
@@ -318,27 +265,6 @@ class RunRepository(Repository):
         answer = await self._database.call("scheduler_delete", invocation_id=invocation_id, actor=actor)
         return answer
 
-    async def audit(
-        self,
-        *,
-        invocation_id: str | None,
-        actor: str | None,
-        action: AuditAction | None,
-        limit: int,
-        after: Position | None,
-    ) -> Sequence[AuditEntry]:
-        """Reads entries of the audit, the newest first, at most `limit`; a filter that is None is none."""
-        entries = await self._database.call(
-            "scheduler_audit_page",
-            invocation_id=invocation_id,
-            actor=actor,
-            action=action,
-            limit=limit,
-            after_at=after.invoked_at if after else None,
-            after_id=after.id if after else None,
-        )
-        return [AuditEntry.model_validate(entry) for entry in entries]
-
     async def last_success(self) -> LastSuccess:
         """Returns the newest scheduled run that ended `success` or `partial`."""
         answer = await self._database.call("scheduler_last_success")
@@ -349,11 +275,3 @@ class RunRepository(Repository):
             run,
             None if paused_at is None else datetime.fromisoformat(paused_at),
         )
-
-    async def pauses(self, changes: dict[str, Any], *, actor: str) -> Pauses | None:
-        """Changes the given members of `paused`, `until`, `reason` and `retry_engine`; returns what is then.
-
-        Returns None, and changes nothing, where `until` is not within ten years from now, by the database's clock.
-        """
-        answer = await self._database.call("scheduler_schedule", changes=changes, actor=actor)
-        return None if answer is None else Pauses.model_validate(answer)

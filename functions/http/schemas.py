@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from functions.runs.requests import Name, Note, Reason, RequestShape
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
-from shared.run_repository import AuditAction, AuditEntry, EnginePause, Pause
+from shared.operations import AuditAction, AuditEntry, EnginePause, Pause
 from shared.scenario_table import ScenarioConfig
 from shared.schedule import cron_expression
 

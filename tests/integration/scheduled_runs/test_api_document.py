@@ -13,7 +13,7 @@ from typing import Any
 
 from functions.http.schemas import RunSummary, ScheduleState
 from shared.invocation import BatchResult, Counts, FailureCause, InvocationDetail, InvocationSummary
-from shared.run_repository import AuditEntry, Pause
+from shared.operations import AuditEntry, Pause
 from shared.scenario_table import EffectiveConfig, ScenarioConfig
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT
