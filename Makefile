@@ -60,7 +60,7 @@ lint: install ## formatting, lint and types, strictly; plain words; dependencies
 	@$(BIN)/python -m tests.plain_words
 	@$(BIN)/python -m tests.dependency_audit $(AUDIT)
 
-lock: install ## pin the deployed packages anew, and write docs/licences.md
+lock: install ## pin the deployed packages anew, and write shared/deployment/licences.md
 	@$(UV) pip compile requirements.txt --output-file $(LOCK) --upgrade --quiet \
 	  --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 	@$(UV_INSTALL) -r $(LOCK)

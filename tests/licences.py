@@ -1,4 +1,4 @@
-"""The licences of what is deployed: `python -m tests.licences` writes docs/licences.md, as a part of `make lock`.
+"""The licences of what is deployed: `python -m tests.licences` writes their list, as a part of `make lock`.
 
 What is deployed is what requirements.lock pins. Each distribution says its licence in one of three ways that have been
 usual over the years; all are brought to SPDX identifiers, and one that is not known here is an error.
@@ -14,7 +14,7 @@ from packaging.markers import Marker
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "shared" / "deployment" / "requirements.lock"
-DOCUMENT = ROOT / "docs" / "licences.md"
+DOCUMENT = LOCK.with_name("licences.md")
 
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(?:\s*;\s*([^\\]+?))?\s*\\?$", re.MULTILINE)
 # What distributions write in the field `License` and in classifiers, where they have no licence expression.
@@ -39,8 +39,8 @@ HEAD = """\
 # Licences of what is deployed
 
 For a reviewer of licences, before the function is deployed or passed on. Written by `make lock` from the metadata of
-the packages that [the lock](../shared/deployment/requirements.lock) pins. This project's own licence is
-[MIT](../LICENSE). None of these requires the source of a service that uses them; what is under MPL-2.0 is used
+the packages that [the lock](requirements.lock) pins. This project's own licence is
+[MIT](../../LICENSE). None of these requires the source of a service that uses them; what is under MPL-2.0 is used
 unchanged.
 
 | package | version | licence |
@@ -73,7 +73,7 @@ def licence(name: str) -> str:
 
 
 def document(lock: str) -> str:
-    """Returns the text of docs/licences.md; raises ValueError if a licence is not known, or not acceptable."""
+    """Returns the text of the list; raises ValueError if a licence is not known, or not acceptable."""
     lines = []
     for name, version in sorted(pinned(lock).items()):
         expression = licence(name)
