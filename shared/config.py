@@ -353,20 +353,21 @@ class ScenarioEvaluationConfig(Settings):
     @field_validator("engine_max_calls_per_minute")
     @classmethod
     def _check_rate(cls, rate: int | None, info: ValidationInfo) -> int | None:
-        """Refuses a rate without permits, and one that is too low for a slice to begin and finish any user."""
-        limits = ("engine_max_concurrency_total", "engine_max_concurrency", "engine_timeout_seconds", "scenario_types")
-        if rate is None or not info.data.keys() >= {*limits, "time_budget_seconds"}:
+        """Refuses a rate without permits, and one too low for a slice to finish a user, or to see an outage."""
+        sizes = ("engine_max_concurrency_total", "engine_max_concurrency", "scenario_types", "engine_types_per_call")
+        times = ("time_budget_seconds", "engine_timeout_seconds")
+        if rate is None or not info.data.keys() >= {*sizes, *times}:
             return rate
-        total, each, timeout, types = (info.data[name] for name in limits)
+        total, each, types, types_per_call, budget, timeout = (info.data[name] for name in sizes + times)
         if total is None:
             raise ValueError(f"expected only with ENGINE_MAX_CONCURRENCY_TOTAL, whose permits share it, found {rate}")
-        permits, calls = total // each, len(types) + 1
-        seconds = info.data["time_budget_seconds"] - timeout
+        permits, seconds = total // each, budget - timeout
+        calls = math.ceil(len(types) / (types_per_call or len(types))) + 2
         least = permits * (math.floor(calls * (60 + ARRIVAL_SECONDS) / seconds) + 1)
         if rate < least:
-            expected = f"expected at least {least}, found {rate}: {permits} permits share it, and in a slice each needs"
-            reason = "one for each scenario type and one more within TIME_BUDGET_SECONDS - ENGINE_TIMEOUT_SECONDS"
-            raise ValueError(f"{expected} {calls} calls, {reason} ({seconds:g})")
+            needed = f"{permits} permits share it, and each needs {calls} calls (a user's and two more) within "
+            needed += f"TIME_BUDGET_SECONDS - ENGINE_TIMEOUT_SECONDS ({seconds:g})"
+            raise ValueError(f"expected at least {least}, found {rate}: {needed}")
         return rate
 
     @property

@@ -162,7 +162,11 @@ class EngineClient:
             DeadlineExceededError: the time budget ended.
         """
         async with self.limiter.permit() as permit:
-            await self._wait_for_turn(deadline, before_sending)
+            pace = deadline.pace
+            if max(self._not_before, pace.next_at) > deadline.clock():
+                await self._wait_for_turn(deadline)
+            before_sending()
+            pace.next_at = deadline.clock() + pace.seconds
             measured = nullcontext() if self._telemetry is None else self._telemetry.engine_call(len(users))
             try:
                 with measured as call:
@@ -187,7 +191,7 @@ class EngineClient:
         self._canary = (context, users[0])
         return answer
 
-    async def _wait_for_turn(self, deadline: Deadline, before_sending: Callable[[], None]) -> None:
+    async def _wait_for_turn(self, deadline: Deadline) -> None:
         pace = deadline.pace
         # One waits, the others for it: calls whose turns were reserved would begin together after a Retry-After.
         async with pace.turn:
@@ -197,8 +201,6 @@ class EngineClient:
                 if pace.next_at > self._not_before:
                     pace.waited += pause
                 await self._sleep(pause)
-            before_sending()
-            pace.next_at = deadline.clock() + pace.seconds
 
     def _apply_retry_after(self, seconds: float, error: EngineError, deadline: Deadline) -> None:
         remaining = deadline.remaining()
@@ -212,6 +214,11 @@ class EngineClient:
         """Sets the canary of a process that has seen no answer yet."""
         if self._canary is None:
             self._canary = (context, user)
+
+    @property
+    def has_canary(self) -> bool:
+        """Returns whether a user is known whose dry run shows whether the engine answers."""
+        return self.protocol.dry_run and self._canary is not None
 
     async def require_others(self, error: EngineTransientError, failing: MentorScenarios, deadline: Deadline) -> None:
         """Returns if the engine answers others than the failing user: poison, not an outage; otherwise it is down.

@@ -5,7 +5,6 @@ No error contains the URL, which is a secret, or text of the answer.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -42,8 +41,6 @@ class AlertWebhook:
         headers = {"Content-Type": "application/json", "User-Agent": "scenario-evaluation-scheduler"}
         self._client = connect(url.get_secret_value(), headers, connect_seconds=CONNECT_SHARE * timeout_seconds)
         self._timeout_seconds = timeout_seconds
-        self.testing = asyncio.Lock()
-        """Held while a test message is sent."""
 
     async def send(self, message_id: str, message: Mapping[str, Any]) -> None:
         """Sends a message, once; a receiver recognizes a repeated message by its id.

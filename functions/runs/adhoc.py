@@ -103,7 +103,6 @@ async def evaluate_now(
         dry_run=request.dry_run,
         counts=dict(Counter(result.outcome for result in results)),
         duration_ms=round(deadline.elapsed() * 1000),
-        paced_ms=round(deadline.pace.waited * 1000) if deadline.pace.seconds else None,
     )
     log_failed_users(results)
     return results

@@ -51,25 +51,20 @@ async def send_test_alert(services: Services) -> None:
     """Sends a test message now, by one attempt of three seconds at most.
 
     Raises:
-        RequestError: 409 `no_webhook`: none is set; 409 `test_alert_under_way`: another one is being sent by this
-            process; 502 `alert_not_delivered`: the webhook did not take it.
+        RequestError: 409 `no_webhook`: none is set; 502 `alert_not_delivered`: the webhook did not take it.
     """
     webhook = services.webhook
     if webhook is None:
         raise RequestError(409, "no_webhook", "expected ALERT_WEBHOOK_URL to be set, found that no alert is sent")
-    if webhook.testing.locked():
-        raise RequestError(409, "test_alert_under_way", "another test alert is being sent; wait for its answer")
     runs = "each scheduled run" if services.config.alert_on == "always" else "scheduled runs with a problem"
-    async with webhook.testing:
-        try:
-            await webhook.send(
-                f"test_{uuid4()}", _message("A test alert", [f"Alerts about {runs} arrive here."], {"reason": "test"})
-            )
-        except AlertNotSentError as error:
-            said = f"Test alert not delivered ({error.code})"
-            log_event("test_alert_not_sent", said, level=logging.WARNING, error_code=error.code)
-            detail = f"the webhook of ALERT_WEBHOOK_URL did not take the message: {error.code}"
-            raise RequestError(502, "alert_not_delivered", detail) from error
+    message = _message("A test alert", [f"Alerts about {runs} arrive here."], {"reason": "test"})
+    try:
+        await webhook.send(f"test_{uuid4()}", message)
+    except AlertNotSentError as error:
+        said = f"Test alert not delivered ({error.code})"
+        log_event("test_alert_not_sent", said, level=logging.WARNING, error_code=error.code)
+        detail = f"the webhook of ALERT_WEBHOOK_URL did not take the message: {error.code}"
+        raise RequestError(502, "alert_not_delivered", detail) from error
     log_event("test_alert_sent", "Test alert delivered")
 
 
@@ -138,7 +133,7 @@ def _message(headline: str, lines: list[str], payload: dict[str, Any]) -> dict[s
 
 def _summary(invocation: InvocationSummary, zone: ZoneInfo) -> str:
     counts = invocation.counts
-    figures = f"{invocation.users_evaluated:,} mentors evaluated, {counts.triggered:,} notified, "
+    figures = f"{invocation.users_evaluated:,} mentors evaluated, {counts.triggered:,} notifications, "
     figures += f"{counts.suppressed:,} suppressed, {counts.failed:,} failed"
     took = _span((invocation.duration_ms or 0) / 1000)
     return f"Scheduled run of {_minute(invocation.scheduled_for, zone)}: {figures}, in {took}"

@@ -70,11 +70,11 @@ class BatchProcessor:
 
     @property
     def missing_calls(self) -> int:
-        """Returns how many more calls would keep the engine busy, with a reserve, or are as many as the pace allows."""
+        """Returns how many more calls would keep the engine busy, with a reserve, or take half of the turns left."""
         most, seconds = (1 + RESERVE) * self._services.engine.limiter.limit, self._deadline.pace.seconds
         if seconds > 0:
-            # One at least: a worker with nothing in hand would wait for an end of nothing.
-            most = min(most, math.ceil(self._deadline.remaining() / seconds))
+            # The others are for retries and canaries. One at least: a worker with nothing in hand would wait in vain.
+            most = min(most, math.ceil(self._deadline.remaining() / seconds / 2))
         return most - self._calls
 
     async def process(self, batch: EvaluationBatch) -> None:

@@ -8,6 +8,8 @@ A call carries many users, so a call that fails says nothing yet about any one o
 - A 503 is taken for an overload until shown otherwise: only a user who meets it in every attempt, while the canary
   passes after each, is failed.
 - Pairs that the engine leaves out or calls retryable are retried user by user.
+- Where the time may end before all that, at a pace (`ENGINE_MAX_CALLS_PER_MINUTE`) or in a poison batch, one call comes
+  first: if it fails the canary has to pass, so that an outage fails no user and splits no batch.
 - Users whose retries hit the deadline are `remaining`, and have not failed.
 
 All of that repeats calls. For an engine that does not promise idempotency see single_calls.py instead.
@@ -18,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from functions.runs.failure_isolation import FailureIsolation
@@ -87,7 +90,8 @@ async def run_evaluation_batch(
     isolation = FailureIsolation(ledger, engine, context, deadline, before_sending=on_begin)
     calls = list(_cut_into_calls(users, config.engine_users_per_call, config.engine_types_per_call))
     try:
-        deferred = await _make_first_attempts(calls, ledger, isolation, engine.limiter, on_calls)
+        one_first = batch.is_poison or deadline.pace.seconds > 0
+        deferred = await _make_first_attempts(calls, ledger, isolation, engine.limiter, on_calls, one_first=one_first)
         await gather_or_cancel(step() for step in deferred)
         await isolation.isolate()
     except DeadlineExceededError:
@@ -123,6 +127,8 @@ async def _make_first_attempts(
     isolation: FailureIsolation,
     limiter: AdaptiveLimiter,
     on_calls: Callable[[int], None],
+    *,
+    one_first: bool,
 ) -> list[Step]:
     """Makes each call once, by as many workers as calls may be in flight: a task for each call would cost more.
 
@@ -135,13 +141,15 @@ async def _make_first_attempts(
     waiting = iter(calls)
     deferred: list[Step] = []
 
-    async def work() -> None:
+    async def work(most: int | None = None) -> None:
         nonlocal left
         async with limiter.workers:
-            for users in waiting:
+            for users in islice(waiting, most):
                 try:
                     response = await isolation.call(users)
                 except EngineTransientError as error:
+                    if most is not None:
+                        await isolation.require_engine(users[0], error)
                     deferred.append(partial(isolation.retry_call, users, error))
                 except InvalidEngineRequestError as error:
                     deferred.append(partial(isolation.bisect_rejected, users, error))
@@ -153,6 +161,8 @@ async def _make_first_attempts(
 
     on_calls(left)
     try:
+        if one_first:
+            await work(most=1)
         await gather_or_cancel(work() for _ in range(min(limiter.maximum, left)))
     finally:
         on_calls(-left)
@@ -160,13 +170,13 @@ async def _make_first_attempts(
 
 
 def _cut_into_calls(users: Users, users_per_call: int, types_per_call: int | None) -> Iterator[Users]:
-    """Yields the users and types of each call; no user is twice in one."""
-    most_types = max((len(user.scenario_types) for user in users), default=0)
-    step = types_per_call or max(most_types, 1)
-    for first in range(0, most_types, step):
-        part = users
-        if step < most_types:
-            some = slice(first, first + step)
-            part = [user._replace(scenario_types=types) for user in users if (types := user.scenario_types[some])]
-        for start in range(0, len(part), users_per_call):
-            yield part[start : start + users_per_call]
+    """Yields the users and types of each call; no user is twice in one. Some users have all of theirs before others."""
+    for start in range(0, len(users), users_per_call):
+        part = users[start : start + users_per_call]
+        most_types = max(len(user.scenario_types) for user in part)
+        if types_per_call is None or most_types <= types_per_call:
+            yield part
+            continue
+        for first in range(0, most_types, types_per_call):
+            some = slice(first, first + types_per_call)
+            yield [user._replace(scenario_types=types) for user in part if (types := user.scenario_types[some])]

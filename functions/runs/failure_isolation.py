@@ -58,14 +58,18 @@ class FailureIsolation:
         self._engine = engine
         self._context = context
         self._deadline = deadline
-        self._before_sending = before_sending
-        self._answers_seen = engine.health.answers
+        self._on_sending = before_sending
+        self._answers_seen = self._answers_when_sent = engine.health.answers
         # Users whose calls outlived their retries.
         self._failing: list[Users] = []
         # The deadline passed before some user had all attempts of the retry policy.
         self._deadline_hit = False
         # Results that match no pair of their call, or that cannot be read.
         self.dropped = 0
+
+    def _before_sending(self) -> None:
+        self._answers_when_sent = self._engine.health.answers
+        self._on_sending()
 
     async def call(self, users: Users) -> EngineResponse:
         """Calls the engine once; raises as `EngineClient.evaluate` does."""
@@ -95,6 +99,12 @@ class FailureIsolation:
     async def retry_users(self, users: Users, response: EngineResponse) -> None:
         """Repeats the pairs that `response` left open, user by user."""
         await gather_or_cancel(self._retry_user(user, response) for user in users)
+
+    async def require_engine(self, user: MentorScenarios, error: EngineTransientError) -> None:
+        """Raises EngineUnavailableError if the engine answers no call since the failed one, nor its canary."""
+        is_silent = self._engine.health.answers == self._answers_when_sent
+        if is_silent and self._engine.has_canary and not error.is_global:
+            await self._engine.require_others(error, user, self._deadline)
 
     async def isolate(self) -> None:
         """Bisects the calls that outlived their retries, until every user has a result.

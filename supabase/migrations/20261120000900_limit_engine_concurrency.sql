@@ -35,7 +35,8 @@ insert into scheduler.engine_ceiling default values;
 -- Takes a permit for p_calls calls of the p_total, for p_seconds; scheduler_end_slice returns it. Returns false where none is free:
 -- the last p_calls of the total serve only manual slices and evaluation-batches (p_is_manual), so that a scheduled run never
 -- blocks a manual one. Nor where the permits would allow more calls a minute than p_total_per_minute (null: no limit), with which
--- none is taken beside a permit without a limit: settings change while processes run. Called again with the id of a permit that is held, it changes nothing and returns true.
+-- none is taken beside a permit without a limit: settings change while processes run. Called again with the id of a permit that
+-- is held, it changes nothing and returns true.
 create function public.scheduler_take_permit(
   p_permit_id uuid,
   p_calls integer,

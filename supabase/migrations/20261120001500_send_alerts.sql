@@ -27,7 +27,8 @@ language sql immutable set search_path = '' as $$
   select make_interval(mins => (p_invocation.config ->> 'alert_late_above_minutes')::integer)
 $$;
 
--- Why an invocation that has ended is worth an alert, or null; one without trouble is where ALERT_ON is always. Only scheduled runs are: callers of manual runs read the answer.
+-- Why an invocation that has ended is worth an alert, or null: trouble, or with ALERT_ON=always a summary. Only scheduled runs
+-- are: callers of manual runs read the answer.
 create function scheduler.reason_for_alert(p_invocation public.scheduler_invocations) returns text
 language sql stable set search_path = '' as $$
   select case

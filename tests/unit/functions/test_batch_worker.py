@@ -289,6 +289,7 @@ async def test_a_paced_worker_claims_no_more_than_it_may_call(clock: ManualClock
     done = await run(queue, engine, seconds=24, pace=pace)
     assert (done.batches, len(engine.calls), clock.slept) == (calls, calls, [pace] * calls)
     assert sum(queue.quantities) <= calls + 2
+    assert max(queue.quantities) <= calls / 2 + 1, "no turn is left for retries and canaries"
     assert (len(queue.waiting), queue.in_hand) == (20 - calls, [])
     assert not any(count_delivery for _, count_delivery in queue.released)
 

@@ -42,13 +42,17 @@ async def evaluate(
     seconds: float = 100_000,
     concurrency: int = 8,
     client: EngineClient | None = None,
+    pace: float = 0,
+    is_poison: bool = False,
 ) -> BatchResult:
     sizes = {"engine_users_per_call": users_per_call, "engine_types_per_call": types_per_call}
+    deadline = engine.deadline(seconds)
+    deadline.space_calls(pace)
     return await run_evaluation_batch(
-        make_batch(users, deliveries=deliveries),
+        make_batch(users, deliveries=deliveries, is_poison=is_poison),
         engine=client or engine.client(concurrency=concurrency),
         config=CONFIG.model_copy(update=sizes),
-        deadline=engine.deadline(seconds),
+        deadline=deadline,
     )
 
 
@@ -144,14 +148,20 @@ poisons = st.builds(lambda *kinds: {**kinds[0], **kinds[1]}, refused, crashing)
 groupings = st.lists(st.sampled_from([("a",), ("b",), ("a", "b"), ("c", "a", "b")]), min_size=30, max_size=30)
 
 
-@given(poisons, groupings, st.integers(1, 31), st.integers(1, 4), st.integers(1, 9))
+@given(poisons, groupings, st.integers(1, 31), st.integers(1, 4), st.integers(1, 9), st.integers(0, 1))
 async def test_each_of_several_poison_users_fails_by_its_own_cause(
-    poison_at: dict[int, int], types: list[tuple[str, ...]], users_per_call: int, deliveries: int, concurrency: int
+    poison_at: dict[int, int],
+    types: list[tuple[str, ...]],
+    users_per_call: int,
+    deliveries: int,
+    concurrency: int,
+    pace: float,
 ) -> None:
     users = [MentorScenarios(f"user-{n:03}", own) for n, own in enumerate(types)]
     poison = {users[n].user_id: status for n, status in poison_at.items()}
     engine = FakeEngine(ManualClock(), poison=poison)
-    results = await run(engine, users, users_per_call=users_per_call, deliveries=deliveries, concurrency=concurrency)
+    calls = {"users_per_call": users_per_call, "deliveries": deliveries, "concurrency": concurrency, "pace": pace}
+    results = await run(engine, users, **calls)
     assert_only_these_fail(results, users, {user: cause(status) for user, status in poison.items()})
 
 
@@ -199,6 +209,21 @@ async def test_an_outage_during_a_users_last_attempts_fails_no_user(clock: Manua
         await run(FakeEngine(clock, trouble=away), users_per_call=1)
     with pytest.raises(EngineUnavailableError):  # or a user alone, without any canary
         await run(FakeEngine(clock, poison={POISON: 500}), [HUNDRED[37]])
+
+
+@pytest.mark.parametrize(("status", "limits"), [(500, {"pace": 4}), (TIME_OUT, {"is_poison": True, "deliveries": 5})])
+async def test_where_time_is_short_two_calls_show_an_outage(
+    clock: ManualClock, status: int, limits: dict[str, Any]
+) -> None:
+    """Not even the last delivery fails a user then."""
+    poison = {POISON: status}
+    engine = FakeEngine(clock, poison=poison)
+    client = engine.client()
+    await run(engine, HUNDRED[:1], client=client)
+    poison |= {user.user_id: status for user in HUNDRED}
+    with pytest.raises(EngineUnavailableError):
+        await run(engine, client=client, users_per_call=10, seconds=25, **limits)
+    assert len(engine.calls) == 3
 
 
 async def test_a_refusal_beside_a_crash_costs_only_its_user(clock: ManualClock) -> None:
@@ -336,6 +361,13 @@ async def test_when_the_time_ends_finished_users_keep_their_results(clock: Manua
     evaluated = await evaluate(engine, users_per_call=10, seconds=25, concurrency=2)
     assert evaluated.remaining == tuple(user.user_id for user in slow)
     assert_only_these_fail(evaluated.results, [user for user in HUNDRED if user not in slow], {})
+
+
+async def test_users_are_finished_one_call_after_the_other(clock: ManualClock) -> None:
+    """A type in each call, and time for five calls: not for one type of all users."""
+    evaluated = await evaluate(FakeEngine(clock), users_per_call=10, types_per_call=1, pace=4, seconds=21)
+    assert_only_these_fail(evaluated.results, HUNDRED[:20], {})
+    assert len(evaluated.remaining) == 80
 
 
 async def test_a_user_whose_retry_comes_too_late_has_not_failed(clock: ManualClock) -> None:

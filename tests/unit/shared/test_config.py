@@ -243,14 +243,16 @@ def test_settings_that_do_not_go_together_are_refused(key: str, good: str, bad: 
 
 
 def test_permits_share_the_calls_of_a_minute() -> None:
-    """Three types: four calls in 15 seconds, for each of three permits."""
+    """Each of three permits needs five calls in 15 seconds with a call for each of three types, else three."""
     permits = {"ENGINE_MAX_CONCURRENCY": "2", "ENGINE_MAX_CONCURRENCY_TOTAL": "6"}
-    for rate, share in (("51", 17), ("53", 17), ("1000000", 333_333)):
+    assert make_config(**permits, ENGINE_MAX_CALLS_PER_MINUTE="39").calls_per_minute == 13
+    permits["ENGINE_TYPES_PER_CALL"] = "1"
+    for rate, share in (("63", 21), ("65", 21), ("1000000", 333_333)):
         config = make_config(**permits, ENGINE_MAX_CALLS_PER_MINUTE=rate)
         assert config.calls_per_minute == share
         assert config.seconds_between_calls == pytest.approx(62 / share)
-    text = refused(**permits, ENGINE_MAX_CALLS_PER_MINUTE="50")
-    assert "ENGINE_MAX_CALLS_PER_MINUTE: expected at least 51, found 50: 3 permits share it, and in a slice" in text
+    text = refused(**permits, ENGINE_MAX_CALLS_PER_MINUTE="62")
+    assert "ENGINE_MAX_CALLS_PER_MINUTE: expected at least 63, found 62: 3 permits share it, and each needs 5" in text
     text = refused(ENGINE_MAX_CALLS_PER_MINUTE="600")
     assert "ENGINE_MAX_CALLS_PER_MINUTE: expected only with ENGINE_MAX_CONCURRENCY_TOTAL, whose permits share" in text
     assert named_in(refused(**permits, ENGINE_MAX_CALLS_PER_MINUTE="0")) == {"ENGINE_MAX_CALLS_PER_MINUTE"}
