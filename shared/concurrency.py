@@ -1,4 +1,4 @@
-"""How many calls may be in flight, as many as the engine bears, and how far apart they begin.
+"""How many calls may be in flight: as many as the engine bears.
 
 Additive increase, multiplicative decrease (Chiu and Jain, 1989), as TCP does it.
 """
@@ -80,23 +80,6 @@ class AdaptiveLimiter:
             if not turn.done():
                 self._in_flight += 1
                 turn.set_result(None)
-
-
-class Pace:
-    """Has calls begin one after the other, `seconds` apart, and the first of them so long after `now`.
-
-    By that first wait a permit needs no memory: its holder before, killed or not, made its last call before
-    `now`. A caller holds `turn` while it waits for `next_at`, and sets that when it calls.
-    """
-
-    def __init__(self, seconds: float, now: float) -> None:
-        self.seconds = seconds
-        self.next_at = now + seconds
-        self.turn = asyncio.Lock()
-        self.waited = 0.0
-        """Seconds in which a call waited for its turn, and for nothing else."""
-        self.owed = 0
-        """Calls that have to be made, as they belong to users who have begun and cannot be released."""
 
 
 @asynccontextmanager

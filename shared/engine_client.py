@@ -164,7 +164,7 @@ class EngineClient:
         async with self.limiter.permit() as permit:
             pace = deadline.pace
             if max(self._not_before, pace.next_at) > deadline.clock():
-                await self._wait_for_turn(deadline)
+                await deadline.wait_for_turn(self._not_before, self._sleep)
             before_sending()
             pace.next_at = deadline.clock() + pace.seconds
             measured = nullcontext() if self._telemetry is None else self._telemetry.engine_call(len(users))
@@ -190,17 +190,6 @@ class EngineClient:
         self.health.note_answer(deadline)
         self._canary = (context, users[0])
         return answer
-
-    async def _wait_for_turn(self, deadline: Deadline) -> None:
-        pace = deadline.pace
-        # One waits, the others for it: calls whose turns were reserved would begin together after a Retry-After.
-        async with pace.turn:
-            while (pause := max(self._not_before, pace.next_at) - deadline.clock()) > 0:
-                if pause >= deadline.remaining():
-                    raise DeadlineExceededError("the time budget ends before the engine may be called again")
-                if pace.next_at > self._not_before:
-                    pace.waited += pause
-                await self._sleep(pause)
 
     def _apply_retry_after(self, seconds: float, error: EngineError, deadline: Deadline) -> None:
         remaining = deadline.remaining()
