@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +20,6 @@ class ScenarioType(BaseModel, frozen=True, extra="forbid"):
     type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
     enabled: StrictBool = True
     segments: Annotated[frozenset[_Segment], PlainSerializer(sorted, return_type=list[str])] = frozenset()
-
-    def applies_to(self, segments: Collection[str]) -> bool:
-        """Returns whether a mentor in `segments` is to be evaluated for it where it is enabled."""
-        return not self.segments or not self.segments.isdisjoint(segments)
 
 
 # The types of the reference engine. A team with other scenarios names its own in SCENARIO_TYPES.
