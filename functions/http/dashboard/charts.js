@@ -127,7 +127,7 @@ function sum(values) {
 }
 
 /** 0, a half and a round number that is not below the greatest. */
-export function decimalTicks(greatest) {
+function decimalTicks(greatest) {
   if (greatest <= 2) return [0, Math.max(1, Math.ceil(greatest))];
   const magnitude = 10 ** Math.floor(Math.log10(greatest));
   const top = [1, 2, 4, 5, 6, 8, 10].map((factor) => factor * magnitude).find((candidate) => candidate >= greatest);

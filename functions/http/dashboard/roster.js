@@ -14,7 +14,7 @@ const LEFT_OUT = "left-out";
 const NO_TYPE = "no_scenario_applies";
 
 /** Counts of the roster: mentors by the types that apply to them, and those left out by reason. */
-export class Tally {
+class Tally {
   mentors = 0;
   isWhole = false;
   withoutUserId = 0;

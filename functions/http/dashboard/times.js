@@ -48,7 +48,7 @@ export function momentOf(text) {
 }
 
 /** "2026-11-23 02:00:00 UTC" */
-export function inUtc(moment) {
+function inUtc(moment) {
   return `${new Date(moment).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 

@@ -4,7 +4,7 @@ import { h, s } from "./dom.js";
 import { span } from "./times.js";
 
 /** From so late on a run is called late, in seconds. */
-export const LATE_SECONDS = 300;
+const LATE_SECONDS = 300;
 
 export const OUTCOMES = ["triggered", "not_triggered", "suppressed", "skipped", "failed", "not_evaluated"];
 
