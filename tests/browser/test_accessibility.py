@@ -1,4 +1,4 @@
-"""Dark and on a phone: axe finds nothing serious, nothing is cut off, and the README's picture is this page."""
+"""Dark and light, wide and on a phone: axe finds nothing serious, nothing is cut off; the README shows this page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ async def a_month(harness: Harness, history: History) -> list[str]:
     return runs
 
 
-@pytest.mark.parametrize(("scheme", "size"), [("dark", LAPTOP), ("light", PHONE)], ids=["dark", "phone"])
+@pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
+@pytest.mark.parametrize("scheme", ["dark", "light"])
 async def test_every_place_is_accessible_and_fits_the_screen(
     harness: Harness, history: History, tab: Tab, scheme: str, size: tuple[int, int]
 ) -> None:
