@@ -60,9 +60,9 @@ async def list_audit(services: Connected, query: Annotated[schemas.AuditQuery, Q
 
 
 @router.post("/test-alert", responses=problems(409, 502))
-async def test_alert(services: Connected) -> schemas.Delivery:
+async def test_alert(services: Connected, caller: Authenticated) -> schemas.Delivery:
     """Sends one message to the webhook of alerts now."""
-    await send_test_alert(services)
+    await send_test_alert(services, triggered_by=caller.name)
     return schemas.Delivery(delivered=True)
 
 

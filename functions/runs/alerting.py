@@ -47,7 +47,7 @@ async def send_due_alerts(services: Services, webhook: AlertWebhook) -> None:
         log_event("alerts_deferred", f"Alerts deferred to a later slice: {error}", level=logging.WARNING)
 
 
-async def send_test_alert(services: Services) -> None:
+async def send_test_alert(services: Services, *, triggered_by: str) -> None:
     """Sends a test message now, by one attempt of three seconds at most.
 
     Raises:
@@ -62,10 +62,11 @@ async def send_test_alert(services: Services) -> None:
         await webhook.send(f"test_{uuid4()}", message)
     except AlertNotSentError as error:
         said = f"Test alert not delivered ({error.code})"
-        log_event("test_alert_not_sent", said, level=logging.WARNING, error_code=error.code)
+        fields = {"error_code": error.code, "triggered_by": triggered_by}
+        log_event("test_alert_not_sent", said, level=logging.WARNING, **fields)
         detail = f"the webhook of ALERT_WEBHOOK_URL did not take the message: {error.code}"
         raise RequestError(502, "alert_not_delivered", detail) from error
-    log_event("test_alert_sent", "Test alert delivered")
+    log_event("test_alert_sent", "Test alert delivered", triggered_by=triggered_by)
 
 
 async def _send(webhook: AlertWebhook, alert: Alert, now: datetime, zone: ZoneInfo) -> str | None:

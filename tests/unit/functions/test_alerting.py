@@ -192,7 +192,8 @@ async def test_a_test_alert_is_sent_at_once(log: LogLines) -> None:
     sent = json.loads(webhook.posted[0].content)
     assert sent["text"] == "A test alert\nAlerts about scheduled runs with a problem arrive here."
     assert sent.keys() == {"text", "blocks", "metadata"}
-    assert (function.sql.called(), len(log.of("test_alert_sent"))) == ([], 2)
+    assert [line["triggered_by"] for line in log.of("test_alert_sent")] == ["anna"] * 2
+    assert function.sql.called() == []
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,8 @@ async def test_a_test_alert_that_fails_says_why(log: LogLines, answer: HttpRespo
     function = function_with(FakePostClient(answer))
     problem = problem_in(await function.http.post(TEST, headers=ADMIN), 502, "alert_not_delivered")
     assert problem["detail"] == f"the webhook of ALERT_WEBHOOK_URL did not take the message: {code}"
-    assert [line["error_code"] for line in log.of("test_alert_not_sent")] == [code]
+    (line,) = log.of("test_alert_not_sent")
+    assert (line["error_code"], line["triggered_by"]) == (code, "anna")
     assert "hook/" not in log.text
 
 
