@@ -43,8 +43,8 @@ create function public.scheduler_take_permit(
   p_total integer,
   p_is_manual boolean,
   p_seconds double precision,
-  p_per_minute integer default null,
-  p_total_per_minute integer default null
+  p_per_minute integer,
+  p_total_per_minute integer
 ) returns boolean
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -76,5 +76,7 @@ begin
 end
 $$;
 
-revoke all on function public.scheduler_take_permit(uuid, integer, integer, boolean, double precision, integer, integer) from public, anon, authenticated;
-grant execute on function public.scheduler_take_permit(uuid, integer, integer, boolean, double precision, integer, integer) to service_role;
+revoke all on function public.scheduler_take_permit(uuid, integer, integer, boolean, double precision, integer, integer)
+from public, anon, authenticated;
+grant execute on function public.scheduler_take_permit(uuid, integer, integer, boolean, double precision, integer, integer)
+to service_role;
