@@ -92,7 +92,7 @@ CHAINS: dict[str, list[Run]] = {
         Run(),
     ],
     "a deleted first run": [
-        Run("fff", then=()),
+        Run("fff"),
         Run("tf", then=("first deleted", "pruned")),
         Run("t", names=1),
         Run(names=1),
