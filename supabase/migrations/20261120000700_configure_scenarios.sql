@@ -135,8 +135,9 @@ begin
 end
 $$;
 
--- Called where a slot opens a run, or a pause skips it: which schedules are not due at it, and the marks of the others are raised.
--- A schedule is due if it fired after its mark and not after the slot, so a fire that fell into a slot without a run is due at the next one.
+-- Called where a slot opens a run, or a pause skips it: which schedules are not due at it, and the marks of the others are
+-- raised. A schedule is due if it fired after its mark and not after the slot, so a fire that fell into a slot without a run is
+-- due at the next one.
 -- p_fires: [{"scenario_type", "organization", "fired_at"}, …]: the latest fire at or before the slot, of each schedule in force. A
 -- row that is not among them keeps its mark: the run is without it, which during a deployment may be because the process that opens
 -- the run does not know the type yet.

@@ -6,8 +6,8 @@
 -- p_retry_of: evaluate what is left of that run's chain of retries (scheduler.retry_source), with the keys that the engine saw then.
 -- p_triggered_by, p_requested_by and p_reason: the authenticated caller, the person that the request names, and why.
 -- p_request_slice: the caller will not work on it, so request a slice at once.
--- p_config: also which scenario types apply to which mentors, by version p_scenario_version of their table. A retry evaluates by its source's,
--- and what has been switched off since is skipped.
+-- p_config: also which scenario types apply to which mentors, by version p_scenario_version of their table. A retry evaluates by
+-- its source's, and what has been switched off since is skipped.
 -- Returns {"outcome", "invocation", "canary", "engine_answered_recently", "work"}; the outcome is one of
 --   types_refused (by p_is_refused: the caller finds the request's types switched off, and the key stands for nothing),
 --   scenarios_changed (the table has another version, and is there as "scenario_config"; nothing was opened),

@@ -195,7 +195,8 @@ $$;
 -- Replaces a person's id by a random one wherever the scheduler keeps it, in one transaction: in runs that have ended, also in
 -- those that were deleted and are not pruned yet. A run and its retries get one id, because positions in a retry are places
 -- among the ids of its source; other runs each get another. Returns how many rows were changed: {"scheduler_audit",
--- "scheduler_invocations", "scheduler_invocation_batches", "scheduler_evaluations"}. What it raises has changed nothing, and it may be called again:
+-- "scheduler_invocations", "scheduler_invocation_batches", "scheduler_evaluations"}. What it raises has changed nothing, and it
+-- may be called again:
 -- 55000: the person is still among the mentors, or no id fits (scheduler.id_between);
 -- 55006: an open run holds the person or may still read them, or a worker may still record one that was ended early;
 -- 55P03: other transactions hold the runs for longer than ten seconds; MV001: the mentors' view has the wrong columns.

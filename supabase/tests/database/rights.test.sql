@@ -96,12 +96,12 @@ select set_eq(
   $$,
   array[
     'scheduler_active_mentors', 'scheduler_active_mentors_page', 'scheduler_audit_page', 'scheduler_check_mentors_view',
-    'scheduler_claim',
-    'scheduler_claim_alert', 'scheduler_complete', 'scheduler_configure_scenario', 'scheduler_delete', 'scheduler_enqueue',
+    'scheduler_claim', 'scheduler_claim_alert', 'scheduler_complete', 'scheduler_configure_scenario', 'scheduler_delete', 'scheduler_enqueue',
     'scheduler_evaluations_page', 'scheduler_finish', 'scheduler_get',
     'scheduler_end_slice', 'scheduler_last_success', 'scheduler_list', 'scheduler_mentors_view_fault',
     'scheduler_mentors_without_user_id', 'scheduler_open',
-    'scheduler_open_slot', 'scheduler_release', 'scheduler_scenario_config', 'scheduler_schedule', 'scheduler_settle_alert', 'scheduler_used_slots',
+    'scheduler_open_slot', 'scheduler_release', 'scheduler_scenario_config', 'scheduler_schedule', 'scheduler_settle_alert',
+    'scheduler_used_slots',
     'scheduler_split', 'scheduler_take_permit', 'scheduler_unfinished', 'scheduler_update'
   ],
   'service_role may call exactly these functions'
