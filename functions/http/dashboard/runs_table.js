@@ -4,7 +4,7 @@ import { h, table } from "./dom.js";
 import { momentOf, secondsBetween, span, time } from "./times.js";
 import { count, counted, isOpen, lateBadge, outcomeWord, reasonText, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
 
-export const PAGE_SIZE = 25;
+const PAGE_SIZE = 25;
 
 const STATUSES = ["pending", "running", "success", "partial", "failed", "cancelled", "skipped"];
 const TRIGGERS = ["schedule", "manual", "retry"];
@@ -40,14 +40,14 @@ export function filters(parameters, go) {
     "label",
     { class: "field" },
     h("span", {}, label),
-    h("select", { name, "data-key": `filter-${name}` }, h("option", { value: "" }, "all"), values.map((value) => h("option", { value, selected: parameters.get(name) === value }, word(value)))),
+    h("select", { name }, h("option", { value: "" }, "all"), values.map((value) => h("option", { value, selected: parameters.get(name) === value }, word(value)))),
   );
   const form = h(
     "form",
     { class: "filters", "aria-label": "Filters", onchange: chosen, onsubmit: chosen },
     choice("status", "Status", STATUSES, statusWord),
     choice("kind", "Kind", TRIGGERS, triggerWord),
-    h("label", { class: "field" }, h("span", {}, "Up to"), h("input", { type: "date", name: "until", value: parameters.get("until"), "data-key": "filter-until" })),
+    h("label", { class: "field" }, h("span", {}, "Up to"), h("input", { type: "date", name: "until", value: parameters.get("until") })),
     [...parameters.keys()].length > 0 && h("a", { class: "clear", href: "#/" }, "Show all, newest first"),
   );
   return form;
