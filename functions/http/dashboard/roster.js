@@ -1,7 +1,7 @@
 // The roster: who would be evaluated now, for what, and why a mentor is left out.
 
 import { listMentors } from "./api.js";
-import { h, table } from "./dom.js";
+import { field, h, table } from "./dom.js";
 import { pagedList } from "./paged.js";
 import { problemText } from "./problem.js";
 import { causeText, counted, sign } from "./words.js";
@@ -79,7 +79,7 @@ export function rosterView(context, parameters) {
       h("h2", { id: "roster-title" }, "Who would be evaluated now"),
       summary,
       h("p", { class: "small" }, "By the view active_peer_mentors and the scenario types that are on, whatever their schedules."),
-      h("form", { class: "filters roster-filters", "aria-label": "Filters" }, h("label", { class: "field" }, h("span", {}, "Show"), chosen))),
+      h("form", { class: "filters roster-filters", "aria-label": "Filters" }, field("Show", null, chosen))),
     list.parts,
   );
 
