@@ -1,8 +1,8 @@
 // What an operator does with a run: retry, cancel, a note. Each is confirmed first, and shows what went wrong.
 
 import { cancelRun, openRun, setNote } from "./api.js";
-import { actionButton, ask, field } from "./dialog.js";
-import { h } from "./dom.js";
+import { actionButton, ask } from "./dialog.js";
+import { field, h } from "./dom.js";
 import { momentText } from "./times.js";
 import { counted } from "./words.js";
 

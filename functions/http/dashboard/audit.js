@@ -1,8 +1,8 @@
 // Who did it: every change of runs, of the schedule and of the scenario types, the newest first.
 
 import { listAudit } from "./api.js";
-import { h, table } from "./dom.js";
-import { pagedList } from "./paged.js";
+import { field, h, table } from "./dom.js";
+import { filterForm, pagedList } from "./paged.js";
 import { time } from "./times.js";
 
 const ACTIONS = {
@@ -45,17 +45,10 @@ export function auditView(context, parameters) {
 }
 
 function filters(context, query) {
-  const chosen = (event) => {
-    event.preventDefault();
-    const given = [...new FormData(form)].map(([name, text]) => [name, text.trim()]).filter(([, text]) => text);
-    context.go(auditAddress(given));
-  };
-  const form = h("form", { class: "filters card", "aria-label": "Filters", onchange: chosen, onsubmit: chosen },
-    h("label", { class: "field" }, h("span", {}, "Who"), h("input", { name: "actor", value: query.actor, maxlength: 100, autocomplete: "off", spellcheck: "false" })),
-    h("label", { class: "field" }, h("span", {}, "What"), h("select", { name: "action" }, h("option", { value: "" }, "all"), Object.entries(ACTIONS).map(([action, word]) => h("option", { value: action, selected: query.action === action }, word)))),
-    h("label", { class: "field" }, h("span", {}, "Run"), h("input", { name: "invocation_id", value: query.invocation_id, maxlength: 36, autocomplete: "off", spellcheck: "false", placeholder: "its id" })),
-    Object.values(query).some(Boolean) && h("a", { class: "clear", href: auditAddress() }, "Show all"));
-  return form;
+  return filterForm(context, auditAddress, query,
+    field("Who", null, h("input", { name: "actor", value: query.actor, maxlength: 100, autocomplete: "off", spellcheck: "false" })),
+    field("What", null, h("select", { name: "action" }, h("option", { value: "" }, "all"), Object.entries(ACTIONS).map(([action, word]) => h("option", { value: action, selected: query.action === action }, word)))),
+    field("Run", null, h("input", { name: "invocation_id", value: query.invocation_id, maxlength: 36, autocomplete: "off", spellcheck: "false", placeholder: "its id" })));
 }
 
 function row({ at, actor, action, invocation_id: run, scenario_type: type, before, after }) {

@@ -11,11 +11,6 @@ export function actionButton(text, look, pressed) {
   return mayAct() && h("button", { type: "button", class: look, onclick: pressed, "data-key": `button-${text}` }, text);
 }
 
-/** A field with its label, and a hint behind it. */
-export function field(label, hint, control) {
-  return h("label", { class: "field" }, h("span", {}, label, hint && h("span", { class: "muted" }, ` (${hint})`)), control);
-}
-
 /**
  * Opens a dialog, and acts once it is confirmed. What fails is shown in it, and can be tried again: with the same key, so
  * that an answer which was lost on its way opens no second run. A refused member is shown at its field.

@@ -70,6 +70,11 @@ export function announce(text) {
   document.getElementById("announcer").textContent = text;
 }
 
+/** A field with its label, and a hint behind it. */
+export function field(label, hint, control) {
+  return h("label", { class: "field" }, h("span", {}, label, hint && h("span", { class: "muted" }, ` (${hint})`)), control);
+}
+
 /** A table with a heading for each column; the first cell of a row is the row's heading. On a phone each row is a card. */
 export function table(caption, columns, rows, properties = { class: "cards titled" }) {
   const numeric = (index) => (columns[index].numeric ? "number" : null);

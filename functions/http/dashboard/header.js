@@ -1,8 +1,8 @@
 // The band below the bar, on every page: which project and schedule this is, in which zone times are shown, what is paused.
 
 import { changeSchedule, getSchedule, sendTestAlert } from "./api.js";
-import { actionButton, ask, field } from "./dialog.js";
-import { h, Region } from "./dom.js";
+import { actionButton, ask } from "./dialog.js";
+import { field, h, Region } from "./dom.js";
 import { Poll } from "./polling.js";
 import { mayAct, settings } from "./session.js";
 import { BROWSER_ZONE, clockText, momentOf, momentText, shownZone, showIn, time } from "./times.js";

@@ -1,14 +1,13 @@
 // The overview: did the scheduled run take place, what is missing, why, and what to do; then the runs before.
 
 import { cancelButton, retryButton } from "./actions.js";
-import { getRun, listRuns } from "./api.js";
+import { getRun, listMentors, listRuns, listScenarios } from "./api.js";
 import { chart, timeTicks } from "./charts.js";
 import { h, Region } from "./dom.js";
 import { Poll } from "./polling.js";
 import { pollProblem } from "./problem.js";
 import { dryRunButton, runButton } from "./run_now.js";
 import { filters, queryOf, runsTable, unfinishedText } from "./runs_table.js";
-import { steps, stepsOf } from "./steps.js";
 import { slotsOf, strip } from "./strip.js";
 import { secondsBetween, span, time } from "./times.js";
 import { causeCount, causeText, count, counted, evaluated, isLate, isOpen, reasonText, retriesOf, sign, statusBadge, toneOf, unfinished, unusable } from "./words.js";
@@ -87,6 +86,16 @@ async function detailOf(run, signal) {
   }
 }
 
+/** What is known of the first steps in a project without a run; a part that cannot be read is null. */
+async function stepsOf(signal) {
+  const [mentors, scenarios] = await Promise.allSettled([listMentors({ limit: 1 }, { signal }), listScenarios({ signal })]);
+  signal.throwIfAborted();
+  return {
+    hasMentors: mentors.status === "fulfilled" ? mentors.value.data.length > 0 : null,
+    typesOn: scenarios.status === "fulfilled" ? scenarios.value.data.filter((entry) => entry.organization === null && entry.effective.enabled).length : null,
+  };
+}
+
 function verdict(context, { slot, detail, retry, next, first }, refresh) {
   const following = next && h("p", { class: "next" }, next.length ? ["The next slot is ", time(next[0], "slot"), "."] : "The schedule is paused: no slot opens until it is resumed.");
   if (!slot) {
@@ -113,6 +122,21 @@ function verdict(context, { slot, detail, retry, next, first }, refresh) {
       following,
     ),
   );
+}
+
+/** The steps, with what is done and what is missing. */
+function steps({ hasMentors, typesOn }) {
+  const step = (isDone, ...text) => {
+    const [tone, name, word] = { true: ["good", "success", "done"], false: ["warning", "partial", "to do"], null: ["off", "pending", "next"] }[isDone];
+    return h("li", {}, h("span", { class: `badge tone-${tone}` }, sign(name), word), h("span", {}, text));
+  };
+  const link = (href, text) => h("a", { href }, text);
+  return h("ol", { class: "steps", "aria-label": "What to do next" },
+    step(hasMentors, hasMentors === false ? "The view active_peer_mentors has no mentor: adapt it. " : hasMentors ? "The view active_peer_mentors has mentors. " : "Whether the view active_peer_mentors can be read is not known. ", link("#/roster", "See the roster")),
+    step(typesOn === null ? null : typesOn > 0, typesOn === null ? "Which scenario types are on is not known. " : `${counted(typesOn, "scenario type")} on. `, link("#/scenarios", "See the scenarios")),
+    step(null, "Press Dry run: it evaluates without notifying, and shows whether the engine answers."),
+    step(null, "Press Send a test alert, above: a run that fails is reported the same way."),
+    step(null, "Wait for the next slot, or press Run now."));
 }
 
 function headline(run) {

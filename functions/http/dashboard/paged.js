@@ -6,6 +6,18 @@ import { problemText } from "./problem.js";
 // A filtered page may be short, or empty, before the end; the next ones are read without a press for each.
 const PAGES_AT_ONCE = 10;
 
+/** The filters of a list, with the values in force; a change goes to the address that has them. */
+export function filterForm(context, addressOf, query, ...fields) {
+  const chosen = (event) => {
+    event.preventDefault();
+    const given = [...new FormData(form)].map(([name, text]) => [name, text.trim()]).filter(([, text]) => text);
+    context.go(addressOf(given));
+  };
+  const form = h("form", { class: "filters card", "aria-label": "Filters", onchange: chosen, onsubmit: chosen }, fields,
+    Object.values(query).some(Boolean) && h("a", { class: "clear", href: addressOf() }, "Show all"));
+  return form;
+}
+
 /**
  * @param {Object} what
  * @param {function({cursor: string|null}, {signal: AbortSignal}): Promise<Object>} what.read a page: `data` and `pagination`.

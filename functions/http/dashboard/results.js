@@ -1,8 +1,8 @@
 // The stored results of one run: by outcome, cause and scenario type, and all that match as a file.
 
 import { exportResults, getRun, listResults } from "./api.js";
-import { h, table } from "./dom.js";
-import { pagedList } from "./paged.js";
+import { field, h, table } from "./dom.js";
+import { filterForm, pagedList } from "./paged.js";
 import { problemText } from "./problem.js";
 import { causeText, count, counted, outcomeBadge, outcomeWord } from "./words.js";
 
@@ -88,18 +88,11 @@ async function fileFor(name) {
 }
 
 function filters(context, id, query, known) {
-  const chosen = (event) => {
-    event.preventDefault();
-    const given = [...new FormData(form)].map(([name, text]) => [name, text.trim()]).filter(([, text]) => text);
-    context.go(resultsAddress(id, given));
-  };
-  const text = (name, label) => h("label", { class: "field" }, h("span", {}, label), h("input", { name, value: query[name], list: known[name].id, maxlength: 100, autocomplete: "off", spellcheck: "false" }), known[name]);
-  const form = h("form", { class: "filters card", "aria-label": "Filters", onchange: chosen, onsubmit: chosen },
-    h("label", { class: "field" }, h("span", {}, "Outcome"), h("select", { name: "outcome" }, h("option", { value: "" }, "all stored"), STORED.map((outcome) => h("option", { value: outcome, selected: query.outcome === outcome }, outcomeWord(outcome))))),
+  const text = (name, label) => field(label, null, [h("input", { name, value: query[name], list: known[name].id, maxlength: 100, autocomplete: "off", spellcheck: "false" }), known[name]]);
+  return filterForm(context, (given) => resultsAddress(id, given), query,
+    field("Outcome", null, h("select", { name: "outcome" }, h("option", { value: "" }, "all stored"), STORED.map((outcome) => h("option", { value: outcome, selected: query.outcome === outcome }, outcomeWord(outcome))))),
     text("code", "Code"),
-    text("scenario_type", "Scenario type"),
-    Object.values(query).some(Boolean) && h("a", { class: "clear", href: resultsAddress(id) }, "Show all"));
-  return form;
+    text("scenario_type", "Scenario type"));
 }
 
 function row({ user_id: mentor, scenario_type: type, outcome, error_code: code, error_message: message, notification_id: notification, attempts }) {

@@ -1,7 +1,7 @@
 // The roster: who would be evaluated now, for what, and why a mentor is left out.
 
 import { listMentors } from "./api.js";
-import { h, table } from "./dom.js";
+import { field, h, table } from "./dom.js";
 import { pagedList } from "./paged.js";
 import { problemText } from "./problem.js";
 import { causeText, counted, sign } from "./words.js";
@@ -53,14 +53,13 @@ export async function tally(signal, counted) {
     counts.add(page);
     counted(counts);
   }
-  return counts;
 }
 
 /** @param {URLSearchParams} parameters whom to show. */
 export function rosterView(context, parameters) {
   const shown = parameters.get("show") ?? "";
   const summary = h("div", {}, h("p", { class: "loading" }, "Counting…"));
-  const chosen = h("select", { name: "show", "data-key": "filter-show", onchange: () => context.go(chosen.value ? `#/roster?show=${encodeURIComponent(chosen.value)}` : "#/roster") },
+  const chosen = h("select", { name: "show", onchange: () => context.go(chosen.value ? `#/roster?show=${encodeURIComponent(chosen.value)}` : "#/roster") },
     h("option", { value: "" }, "all active mentors"), h("option", { value: LEFT_OUT, selected: shown === LEFT_OUT }, "who is left out"));
   let counting;
   const list = pagedList(context, {
@@ -80,7 +79,7 @@ export function rosterView(context, parameters) {
       h("h2", { id: "roster-title" }, "Who would be evaluated now"),
       summary,
       h("p", { class: "small" }, "By the view active_peer_mentors and the scenario types that are on, whatever their schedules."),
-      h("form", { class: "filters roster-filters", "aria-label": "Filters" }, h("label", { class: "field" }, h("span", {}, "Show"), chosen))),
+      h("form", { class: "filters roster-filters", "aria-label": "Filters" }, field("Show", null, chosen))),
     list.parts,
   );
 
@@ -119,7 +118,7 @@ function leftOutText(reason) {
 
 function row({ user_id: id, segments, scenario_types: types, skip_reason: reason }) {
   return [
-    h("a", { href: `#/mentors/${id}`, "data-key": id }, h("code", {}, id)),
+    h("a", { href: `#/mentors/${id}` }, h("code", {}, id)),
     types.length ? types.join(", ") : h("span", {}, h("span", { class: "badge tone-off" }, sign("skipped"), "left out"), h("span", { class: "sub" }, leftOutText(reason ?? NO_TYPE))),
     segments.length ? segments.join(", ") : h("span", { class: "muted" }, "none"),
   ];

@@ -53,7 +53,7 @@ export function runView(context, id) {
   }
 
   function show(run, retries) {
-    regions.heading.show({ run: headingOf(run), retries: retries.map(({ id: retry, invoked_at, status, counts: those, finished_at }) => ({ id: retry, invoked_at, status, counts: those, finished_at })) });
+    regions.heading.show({ run: headingOf(run), retries: retries.map(({ id: retry, invoked_at, status }) => ({ id: retry, invoked_at, status })) });
     progress.show(run);
     regions.facts.show(factsOf(run));
     regions.counts.show(run.counts);
@@ -83,9 +83,7 @@ export function runView(context, id) {
 
 function headingOf(run) {
   const { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, error_message, note, retry } = run;
-  // Of the counts only what the heading says once it has ended: what moves meanwhile is the progress's.
-  const { failed, not_evaluated, evaluations } = isOpen(run) ? { failed: 0, not_evaluated: 0, evaluations: 0 } : run.counts;
-  return { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, error_message, note, retry, counts: { failed, not_evaluated, evaluations } };
+  return { id, status, trigger, scheduled_for, invoked_at, dry_run, lateness_seconds, finished_at, error_code, error_message, note, retry };
 }
 
 function heading(context, run, retries, refresh) {

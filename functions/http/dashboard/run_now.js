@@ -1,8 +1,8 @@
 // "Run now" and "Dry run": for whom and for what, with how many that is, and no run of all mentors by an empty field alone.
 
 import { listScenarios, openRun } from "./api.js";
-import { actionButton, ask, field } from "./dialog.js";
-import { h } from "./dom.js";
+import { actionButton, ask } from "./dialog.js";
+import { field, h } from "./dom.js";
 import { tally } from "./roster.js";
 import { counted } from "./words.js";
 

@@ -1,10 +1,10 @@
 // The list of runs, a page at a time: filters and the place in it stand in the address, so that it can be kept and shared.
 
-import { h, table } from "./dom.js";
+import { field, h, table } from "./dom.js";
 import { momentOf, secondsBetween, span, time } from "./times.js";
 import { count, counted, isOpen, lateBadge, outcomeWord, reasonText, statusBadge, statusWord, triggerWord, unfinished } from "./words.js";
 
-export const PAGE_SIZE = 25;
+const PAGE_SIZE = 25;
 
 const STATUSES = ["pending", "running", "success", "partial", "failed", "cancelled", "skipped"];
 const TRIGGERS = ["schedule", "manual", "retry"];
@@ -33,21 +33,16 @@ export function filters(parameters, go) {
   const chosen = (event) => {
     event.preventDefault();
     const next = new URLSearchParams();
-    for (const field of form.elements) if (field.name && field.value) next.set(field.name, field.value);
+    for (const { name, value } of form.elements) if (name && value) next.set(name, value);
     go(address(next));
   };
-  const choice = (name, label, values, word) => h(
-    "label",
-    { class: "field" },
-    h("span", {}, label),
-    h("select", { name, "data-key": `filter-${name}` }, h("option", { value: "" }, "all"), values.map((value) => h("option", { value, selected: parameters.get(name) === value }, word(value)))),
-  );
+  const choice = (name, label, values, word) => field(label, null, h("select", { name }, h("option", { value: "" }, "all"), values.map((value) => h("option", { value, selected: parameters.get(name) === value }, word(value)))));
   const form = h(
     "form",
     { class: "filters", "aria-label": "Filters", onchange: chosen, onsubmit: chosen },
     choice("status", "Status", STATUSES, statusWord),
     choice("kind", "Kind", TRIGGERS, triggerWord),
-    h("label", { class: "field" }, h("span", {}, "Up to"), h("input", { type: "date", name: "until", value: parameters.get("until"), "data-key": "filter-until" })),
+    field("Up to", null, h("input", { type: "date", name: "until", value: parameters.get("until") })),
     [...parameters.keys()].length > 0 && h("a", { class: "clear", href: "#/" }, "Show all, newest first"),
   );
   return form;

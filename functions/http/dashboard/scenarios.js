@@ -1,8 +1,8 @@
 // The scenario types: which are on, for which mentors and when; switched, changed and reset here.
 
 import { configureScenario, getRun, listRuns, listScenarios } from "./api.js";
-import { ask, field } from "./dialog.js";
-import { h, Region, table } from "./dom.js";
+import { ask } from "./dialog.js";
+import { field, h, Region, table } from "./dom.js";
 import { Poll } from "./polling.js";
 import { pollProblem, problemText } from "./problem.js";
 import { mayAct } from "./session.js";
