@@ -11,7 +11,7 @@ from functions.http import schemas
 from functions.http.cursors import cursor_of, position_of_cursor
 from functions.http.dependencies import TOKEN, Authenticated, Connected
 from functions.http.problems import problems
-from functions.runs.alerting import send_test_alert
+from functions.runs import alerting
 from functions.runs.services import Services
 from shared.audit import read_audit
 from shared.errors import RequestError
@@ -61,9 +61,9 @@ async def list_audit(services: Connected, query: Annotated[schemas.AuditQuery, Q
 
 
 @router.post("/test-alert", responses=problems(409, 502))
-async def test_alert(services: Connected, caller: Authenticated) -> schemas.Delivery:
+async def send_test_alert(services: Connected, caller: Authenticated) -> schemas.Delivery:
     """Sends one message to the webhook of alerts now."""
-    await send_test_alert(services, triggered_by=caller.name)
+    await alerting.send_test_alert(services, triggered_by=caller.name)
     return schemas.Delivery(delivered=True)
 
 
