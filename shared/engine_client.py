@@ -163,7 +163,7 @@ class EngineClient:
         """
         async with self.limiter.permit() as permit:
             pace = deadline.pace
-            if max(self._not_before, pace.next_at) > deadline.clock():
+            while max(self._not_before, pace.next_at) > deadline.clock():  # another call may be given a Retry-After
                 await deadline.wait_for_turn(self._not_before, self._sleep)
             before_sending()
             pace.next_at = deadline.clock() + pace.seconds

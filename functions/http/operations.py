@@ -11,10 +11,11 @@ from functions.http import schemas
 from functions.http.cursors import cursor_of, position_of_cursor
 from functions.http.dependencies import TOKEN, Authenticated, Connected
 from functions.http.problems import problems
-from functions.runs.alerting import send_test_alert
+from functions.runs import alerting
 from functions.runs.services import Services
-from shared import operations
+from shared.audit import read_audit
 from shared.errors import RequestError
+from shared.pauses import pauses_after
 
 NEXT_SLOTS = 5
 
@@ -46,7 +47,7 @@ async def change_schedule(
 @router.get("/scheduler-audit", responses=problems(422))
 async def list_audit(services: Connected, query: Annotated[schemas.AuditQuery, Query()]) -> schemas.AuditPage:
     """Lists what people and clients changed, the newest first. Entries written meanwhile do not move a cursor."""
-    entries = await operations.list_audit(
+    entries = await read_audit(
         services.reader_database,
         invocation_id=str(query.invocation_id) if query.invocation_id else None,
         actor=query.actor,
@@ -60,14 +61,14 @@ async def list_audit(services: Connected, query: Annotated[schemas.AuditQuery, Q
 
 
 @router.post("/test-alert", responses=problems(409, 502))
-async def test_alert(services: Connected, caller: Authenticated) -> schemas.Delivery:
+async def send_test_alert(services: Connected, caller: Authenticated) -> schemas.Delivery:
     """Sends one message to the webhook of alerts now."""
-    await send_test_alert(services, triggered_by=caller.name)
+    await alerting.send_test_alert(services, triggered_by=caller.name)
     return schemas.Delivery(delivered=True)
 
 
 async def _state(services: Services, changes: dict[str, Any], actor: str) -> schemas.ScheduleState:
-    found = await operations.change_pauses(services.reader_database, changes, actor=actor)
+    found = await pauses_after(services.reader_database, changes, actor=actor)
     if found is None:
         detail = f"until: expected a time within the next ten years, found {changes['until']}"
         raise RequestError(422, "invalid_field", detail, field="until")

@@ -9,8 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from functions.runs.requests import Name, Note, Reason, RequestShape
+from shared.audit import AuditAction, AuditEntry
 from shared.invocation import Id, InvocationState, ListedInvocation, Moment, Shape, Status, Trigger, UserResult
-from shared.operations import AuditAction, AuditEntry, EnginePause, Pause
+from shared.pauses import EnginePause, Pause
 from shared.scenario_table import ScenarioConfig
 from shared.schedule import cron_expression
 

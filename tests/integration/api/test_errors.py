@@ -27,7 +27,7 @@ DOCUMENTED = {code for row in ROWS for code in re.findall(r"`(\w+)`", row)}
 # In tests/unit/functions: of evaluation-batch in test_on_demand.py, of a test alert in test_alerting.py, of the check
 # of the last run in test_health_routes.py. Of access tokens: test_sign_in.py.
 ELSEWHERE = {"dry_run_not_supported", "engine_busy", "time_budget_exceeded", "paused", "sign_in_unavailable"}
-ELSEWHERE |= {"test_alert_under_way", "alert_not_delivered"}
+ELSEWHERE |= {"alert_not_delivered"}
 
 
 BATCH, KEY = f"{API}/evaluation-batch", "Idempotency-Key"

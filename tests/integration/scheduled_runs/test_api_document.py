@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from functions.http.schemas import RunSummary, ScheduleState
+from shared.audit import AuditEntry
 from shared.invocation import BatchResult, Counts, FailureCause, InvocationDetail, InvocationSummary
-from shared.operations import AuditEntry, Pause
+from shared.pauses import Pause
 from shared.scenario_table import EffectiveConfig, ScenarioConfig
 from tests.emulator.postgres import PostgresBinaries
 from tests.emulator.staging import ROOT

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.unit.functions.fake_sql import RUN_ID, SLOT
-from tests.unit.functions.http_function import ADMIN, INVOKE, Function, in_json, problem_in
+from tests.unit.functions.http_function import ADMIN, Function, in_json
 
 PATH = "/api/v1/scheduler-audit"
 
@@ -31,7 +31,3 @@ async def test_pages_follow_each_other_by_cursor(function: Function) -> None:
         query | {"limit": 3, "after_at": None, "after_id": None},
         dict.fromkeys(query) | {"limit": 101, "after_at": SLOT, "after_id": entry(1)["id"]},
     ]
-
-
-async def test_an_invoke_token_reads_no_audit(function: Function) -> None:
-    problem_in(await function.http.get(PATH, headers=INVOKE), 403, "forbidden")

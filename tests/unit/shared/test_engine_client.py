@@ -440,6 +440,25 @@ async def test_no_minute_sees_more_calls_than_a_permit_allows(
     assert all(later - first >= 60 for first, later in zip(arrived, arrived[share:], strict=False))
 
 
+async def test_calls_that_wait_heed_a_later_retry_after() -> None:
+    class YieldingClock(ManualClock):
+        async def sleep(self, seconds: float) -> None:
+            await asyncio.sleep(0)
+            await super().sleep(seconds)
+
+    clock = YieldingClock()
+    fixture, deadline, sent = Fixture(clock), Deadline(1000, clock), list[float]()
+    fixture.script(reply(429, headers={"Retry-After": "30"}), OK)
+    deadline.space_calls(4)
+
+    def note() -> None:
+        sent.append(deadline.elapsed())
+
+    calls = [fixture.engine.evaluate(CONTEXT, USERS, deadline, before_sending=note) for _ in range(3)]
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert sent == [4, 34, 38]
+
+
 async def test_a_call_whose_turn_is_too_late_is_not_made(fixture: Fixture) -> None:
     fixture.script(OK)
     deadline = Deadline(10, fixture.clock)

@@ -1,4 +1,4 @@
-"""What operators do beside runs: who changed what, and the pauses of the schedule and of the engine."""
+"""Who changed what: entries that the database writes."""
 
 from __future__ import annotations
 
@@ -40,31 +40,7 @@ class AuditEntry(Shape):
     after: dict[str, Any] | None = Field(description="The members that changed, as they are; null: they are gone.")
 
 
-class Pause(Shape):
-    """No slot opens a run meanwhile."""
-
-    paused_at: Moment
-    paused_by: str = Field(description="The authenticated caller.")
-    until: Moment | None = Field(description="A slot at this time opens a run; null: until it is resumed.")
-    reason: str | None
-
-
-class EnginePause(Shape):
-    """The engine is down, or rejects the function: it is not called meanwhile."""
-
-    until: Moment
-    outages: int = Field(description="Pauses since it last answered.")
-
-
-class Pauses(Shape):
-    """The pauses that are on, by the database's clock."""
-
-    clock: Moment
-    pause: Pause | None
-    engine_pause: EnginePause | None
-
-
-async def list_audit(
+async def read_audit(
     database: Database,
     *,
     invocation_id: str | None,
@@ -84,12 +60,3 @@ async def list_audit(
         after_id=after.id if after else None,
     )
     return [AuditEntry.model_validate(entry) for entry in entries]
-
-
-async def change_pauses(database: Database, changes: dict[str, Any], *, actor: str) -> Pauses | None:
-    """Changes the given members of `paused`, `until`, `reason` and `retry_engine`; returns what is then.
-
-    Returns None, and changes nothing, where `until` is not within ten years from now, by the database's clock.
-    """
-    answer = await database.call("scheduler_schedule", changes=changes, actor=actor)
-    return None if answer is None else Pauses.model_validate(answer)
