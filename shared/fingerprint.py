@@ -41,6 +41,10 @@ class Fingerprint:
         """
         return cls(_digest_code(root), _digest_settings(config, environment), str(config.schedule))
 
+    def __str__(self) -> str:
+        """Returns the beginnings of both digests."""
+        return f"code {self.code_digest[:12]}, settings {self.settings_digest[:12]}"
+
 
 def _digest_code(root: Path) -> str:
     # By os.walk: it takes a third of pathlib's time, and every start of the function waits for it.

@@ -16,7 +16,7 @@ from shared.deployment.database import TargetDatabase
 from shared.deployment.hosts import CloudRun, Container
 from shared.deployment.report import CheckError, Report, say
 from shared.deployment.settings import TARGETS, TOKEN_LISTS, CloudRunSettings, Deployment, change_tokens, check
-from shared.deployment.smoke_test import SmokeTest, check_secret_key, describe
+from shared.deployment.smoke_test import SmokeTest, check_secret_key
 from shared.errors import ConfigError
 from shared.fingerprint import Fingerprint
 from shared.version import VERSION
@@ -108,8 +108,7 @@ class Command:
         say(f"database {database.place}", f"project  {config.supabase_url}", f"function {host.place}")
         self.report.begin("Check credentials, database and project")
         problems = []
-        check_key = partial(check_secret_key, deployment)
-        for check_one in (check_key, host.check, partial(look, database)):
+        for check_one in (partial(check_secret_key, deployment), host.check, partial(look, database)):
             try:
                 check_one()
             except CheckError as error:
@@ -126,7 +125,7 @@ def _stage(deployment: Deployment, folder: Path) -> Fingerprint:
     shutil.copy("shared/deployment/requirements.lock", folder / "requirements.txt")
     (folder / "main.py").write_text(MAIN, encoding="utf-8")
     fingerprint = Fingerprint.of(deployment.config, {**deployment.environment, **deployment.secrets}, folder)
-    say(f"version {VERSION}, {describe(fingerprint)}")
+    say(f"version {VERSION}, {fingerprint}")
     return fingerprint
 
 
@@ -135,15 +134,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("deploy.sh", "see ./deploy.sh --help", add_help=False, allow_abbrev=False)
     parser.add_argument("called_from", type=Path)
     parser.add_argument("--target", choices=TARGETS, default="cloud-run")
-    parser.add_argument("--env-file", type=Path)
+    parser.add_argument("--env-file", type=Path, default=Path(".env").absolute() if Path(".env").exists() else None)
     for switch in ("--dry-run", "--rotate-tokens", "--uninstall", "--delete-data"):
         parser.add_argument(switch, action="store_true")
     options = parser.parse_args(arguments)
     if options.delete_data and not options.uninstall:
         parser.error("--delete-data goes with --uninstall")
-    path: Path | None = Path(options.called_from, options.env_file or Path(".env").absolute())
-    if options.env_file is None and not Path(".env").exists():
-        path = None
+    path = options.env_file and Path(options.called_from, options.env_file)
     report = Report(is_dry_run=options.dry_run)
     command = Command(options.target, path, os.environ, report)
     try:
