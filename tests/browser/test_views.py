@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -232,3 +233,25 @@ async def test_hidden_page_sends_no_requests(history: History, operator: Operato
     await history.add(Past(0))
     await look(hidden=False)
     await expect(operator.runs()).to_have_count(2)
+
+
+async def test_a_press_counts_though_what_is_pressed_is_built_anew(operator: OperatorPage) -> None:
+    await operator.open()
+    await expect(operator.heading(re.compile("^Runs$"))).to_be_visible()
+    await operator.page.evaluate(
+        """async () => {
+          const { Region, h } = await import("./dashboard/dom.js");
+          window.presses = [];
+          const place = h("div");
+          document.querySelector("main").prepend(place);
+          window.region = new Region(place, (name) =>
+            h("button", { type: "button", onclick: () => window.presses.push(name) }, name));
+          window.region.show("old");
+        }"""
+    )
+    await operator.page.get_by_role("button", name="old").hover()
+    await operator.page.mouse.down()
+    await operator.page.evaluate("window.region.show('between'), window.region.show('new')")
+    await operator.page.mouse.up()
+    await expect(operator.page.get_by_role("button", name="new")).to_be_visible()
+    assert await operator.page.evaluate("window.presses") == ["old"]

@@ -38,6 +38,7 @@ function present(children) {
  * move the focus out of it, and does not close what was open.
  */
 export class Region {
+  #latest;
   #shown;
   #build;
 
@@ -50,8 +51,13 @@ export class Region {
     this.#build = build;
   }
 
-  /** Shows these data. */
+  /** Shows these data, once nothing in it is pressed: what is replaced before it is released gets no click. */
   show(data) {
+    this.#latest = data;
+    if (this.element.querySelector(":active")) {
+      requestAnimationFrame(() => this.#latest === data && this.show(data));
+      return;
+    }
     const key = JSON.stringify(data);
     if (key === this.#shown) return;
     this.#shown = key;
