@@ -1,7 +1,5 @@
 """Who changed what: entries that the database writes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

@@ -4,8 +4,6 @@ Read once at start-up. `.env.example` explains every key; the defaults stand her
 what its use can hold: PostgreSQL's `integer` and `interval`, and Python's timers.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 import re

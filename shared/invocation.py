@@ -3,8 +3,6 @@
 Members that a shape does not name are ignored: an upgrade changes the database before the function.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal

@@ -157,7 +157,8 @@ def current_trace() -> Trace:
 
 def traceparent() -> str:
     """Returns a `traceparent` header for a call that this trace makes, in a span of its own."""
-    return current_trace()._replace(span_id=None).header()
+    trace = current_trace()
+    return Trace(trace.id, sampled=trace.sampled).header()
 
 
 @contextmanager

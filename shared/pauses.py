@@ -1,7 +1,5 @@
 """The pauses of the schedule and of the engine."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

@@ -4,8 +4,6 @@ A row without an organization holds for all mentors; one with an organization, f
 before it. `enabled = false` holds in whatever row. Thresholds and cooldowns of a scenario are the engine's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple, Self
@@ -87,7 +85,7 @@ class Scenarios(Shape):
     types: tuple[Scenario, ...] = ()
     not_due: frozenset[tuple[str, str | None]] = frozenset()
     warnings: tuple[str, ...] = ()
-    source: Scenarios | None = None
+    source: "Scenarios | None" = None
 
     @classmethod
     def resolve(cls, types: Iterable[ScenarioType], rows: Iterable[Mapping[str, Any]]) -> Self:

@@ -1,7 +1,5 @@
 """The table `scenario_evaluation_config` as a process knows it, and its rows as operators see and change them."""
 
-from __future__ import annotations
-
 import logging
 from datetime import datetime
 from typing import Any

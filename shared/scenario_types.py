@@ -1,7 +1,5 @@
 """Scenario types, and the mentors each applies to."""
 
-from __future__ import annotations
-
 from codecs import BOM_UTF8
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The FastAPI application: routers, exception handlers, the OpenAPI document and a page to read it with."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Cursors: places in a list, encoded; opaque to callers."""
 
-from __future__ import annotations
-
 import base64
 import json
 from datetime import datetime

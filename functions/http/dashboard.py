@@ -3,8 +3,6 @@
 The page holds no data and needs no token: an operator signs in within it, and it calls the REST API.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Dependencies of routes: the services, the token that the document names, one value for each query parameter."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Annotated
 

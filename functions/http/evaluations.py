@@ -1,7 +1,5 @@
 """`GET …/:id/evaluations`: the stored results of a run, a page at a time as JSON or all of them as CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import AsyncIterator, Iterable, Mapping

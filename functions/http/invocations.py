@@ -1,7 +1,5 @@
 """The endpoints of `/api/v1/scheduler-invocations`: each parses the request, calls, and returns the answer."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID

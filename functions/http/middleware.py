@@ -4,8 +4,6 @@ Tokens are checked before a route is matched, so unauthenticated callers only ev
 a route that needs one; the server discards any other after the answer.
 """
 
-from __future__ import annotations
-
 import re
 
 from starlette.datastructures import Headers, MutableHeaders

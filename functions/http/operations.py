@@ -1,7 +1,5 @@
 """What an operator does beside runs: the schedule's pause and the engine's, who changed what, and a test alert."""
 
-from __future__ import annotations
-
 from itertools import islice
 from typing import Annotated, Any
 

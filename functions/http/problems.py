@@ -3,8 +3,6 @@
 The answer to a defect names a trace id, under which the log has the error's text.
 """
 
-from __future__ import annotations
-
 from http import HTTPStatus
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`/api/v1/scenario-configs`: how scenario types are configured, for all mentors and for those of organizations."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import APIRouter, Query

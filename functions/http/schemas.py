@@ -1,7 +1,5 @@
 """What callers may send, and answers that are no invocation (shared/invocation.py); OpenAPI is generated from both."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self

@@ -1,7 +1,5 @@
 """`POST /`, called by pg_cron, Cloud Scheduler and curl; `/health` and `/health/last-run` for monitors."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Requests for manual runs and evaluation-batches."""
 
-from __future__ import annotations
-
 from typing import Annotated, TypeVar
 from uuid import UUID
 
