@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from shared.deadline import Deadline
 from shared.errors import DatabaseRefusedError, DatabaseTimeoutError, DatabaseUnavailableError, MentorsViewError
-from shared.http_client import TRANSPORT_ERROR, httpx_transport
+from shared.http_client import TRANSPORT_ERROR, cause_of, httpx_transport
 from shared.sanitize import sanitize
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Database:
         try:
             return (await self.client.rpc(function, parameters).execute()).data
         except (httpx.RequestError, TRANSPORT_ERROR, TimeoutError) as error:
-            raise DatabaseUnavailableError(f"the Data API did not answer ({type(error).__name__})") from error
+            raise DatabaseUnavailableError(f"the Data API did not answer ({cause_of(error)})") from error
         except APIError as error:
             raise _translate(error) from error
         except (ValueError, RecursionError) as error:
@@ -193,13 +193,14 @@ class _BoundedTransport(httpx.AsyncBaseTransport):
     good when a request is cancelled that has just been given a new connection (httpcore 1.0.9).
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, connections: int) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport | None, connections: int) -> None:
         self._transport = transport
         self._connections = asyncio.Semaphore(connections)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         content = bytearray()
         async with self._connections, asyncio.timeout(TIMEOUT_SECONDS):
+            self._transport = self._transport or httpx_transport()  # now, so that what it raises is a call's failure
             response = await self._transport.handle_async_request(request)
             async with aclosing(response):
                 async for part in response.aiter_bytes():
@@ -215,7 +216,7 @@ class _BoundedTransport(httpx.AsyncBaseTransport):
 def connect(
     url: str, secret_key: str, *, connections: int, transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncClient:
-    """Builds a client of the Data API; nothing is sent yet. It has a thread, which would not survive a fork.
+    """Builds a client of the Data API; nothing is sent yet. Its thread starts with the first call, after any fork.
 
     Args:
         url: the project's, without `/rest/v1`.
@@ -224,7 +225,7 @@ def connect(
         transport: sends the requests; replaced in tests.
     """
     http_client = httpx.AsyncClient(
-        transport=_BoundedTransport(transport or httpx_transport(connect_seconds=5.0), connections),
+        transport=_BoundedTransport(transport, connections),
         # To unpack would cost more than the bytes it saves.
         headers={"Accept-Encoding": "identity"},
         timeout=TIMEOUT_SECONDS,

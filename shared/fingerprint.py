@@ -52,7 +52,7 @@ def _digest_code(root: Path) -> str:
     for package in ("functions", "shared"):
         for folder, folders, files in os.walk(root / package):
             folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.startswith(".")]
-            within = os.path.relpath(folder, root)
+            within = Path(folder).relative_to(root).as_posix()
             names += [f"{within}/{name}" for name in files if not name.startswith(".")]
     digest = sha256()
     for name in sorted(names):

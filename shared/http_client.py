@@ -31,12 +31,25 @@ PING = timedelta(seconds=5)  # over HTTP/2, whose one connection carries all cal
 # for the thread to wake up, and waits for answers that are there: a quarter of the time with 256 calls in flight.
 CALLS_PER_HANDOVER = 8
 HANDOVER_SECONDS = 0.0001
+TRANSPORT_CONNECT_SECONDS = 5.0
 TRANSPORT_ERROR = PyreqwestError  # what `httpx_transport` raises beside httpx's own, where an answer breaks off
 
 
-def httpx_transport(*, connect_seconds: float) -> httpx.AsyncBaseTransport:
-    """Builds a transport of HTTP/1.1 for httpx, whose own costs a call three times as much CPU. It has a thread."""
-    return HttpxTransport(_builder(connect_seconds).http1_only().build())
+def httpx_transport() -> httpx.AsyncBaseTransport:
+    """Builds a transport of HTTP/1.1 for httpx, whose own costs a call three times as much CPU. It has a thread.
+
+    Raises:
+        TRANSPORT_ERROR: the system has no certificate authority.
+    """
+    return HttpxTransport(_builder(TRANSPORT_CONNECT_SECONDS).http1_only().build())
+
+
+def cause_of(error: Exception) -> str:
+    """Returns what ended an exchange over `httpx_transport`, in the library's words where it has some."""
+    broken = error.__cause__ or error
+    if isinstance(broken, RequestError | BuilderError):
+        return str(_translated(broken, TRANSPORT_CONNECT_SECONDS))
+    return type(error).__name__
 
 
 def _builder(seconds: float) -> ClientBuilder:
@@ -108,6 +121,8 @@ def _translated(error: RequestError | BuilderError, connect_seconds: float) -> H
         return HttpTimeoutError(connect_seconds if is_connecting else None)
     if said.endswith("UnknownIssuer"):
         said += ": no certificate authority that is trusted here signed it"
+    if "CaUsedAsEndEntity" in said:
+        said += ": it is self-signed as an authority, which no trust mends; a server needs one with CA:FALSE"
     if "UnknownIssuer" in said or isinstance(error, BuilderError):
         paths = ssl.get_default_verify_paths()  # those that exist; some systems have no file beside the folder
         bundle = Path(os.environ.get("SSL_CERT_FILE") or paths.cafile or paths.capath or "/nowhere")

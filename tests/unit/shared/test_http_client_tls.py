@@ -20,6 +20,8 @@ import h2.events
 import pytest
 import trustme
 
+from shared.database import Database, connect
+from shared.errors import DatabaseUnavailableError
 from shared.http_client import HttpClient
 from shared.post_client import HttpError, HttpResponse
 
@@ -50,7 +52,7 @@ async def answer_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 @asynccontextmanager
 async def engine(
     monkeypatch: pytest.MonkeyPatch,
-    certificate: trustme.LeafCert,
+    certificate: trustme.LeafCert | SelfSigned,
     *,
     protocol: str = "http/1.1",
     version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
@@ -106,7 +108,18 @@ async def test_tunnel_certificate_check_and_host_header_use_the_urls_name(
     assert f"\r\nHost: {name}\r\n".encode() in seen.heads[0]
 
 
-async def trouble(monkeypatch: pytest.MonkeyPatch, certificate: trustme.LeafCert, host: str = ENGINE) -> str:
+class SelfSigned:
+    """A server's certificate as `openssl req -x509` makes it: that of an authority, which signed itself."""
+
+    def configure_cert(self, context: ssl.SSLContext) -> None:
+        made = trustme.CA()
+        with trustme.Blob(made.private_key_pem.bytes() + made.cert_pem.bytes()).tempfile() as path:
+            context.load_cert_chain(path)
+
+
+async def trouble(
+    monkeypatch: pytest.MonkeyPatch, certificate: trustme.LeafCert | SelfSigned, host: str = ENGINE
+) -> str:
     async with engine(monkeypatch, certificate) as seen:
         with pytest.raises(HttpError) as caught:
             await post(f"https://{host}/?key=hush")
@@ -128,6 +141,7 @@ async def test_a_certificates_fault_is_named_and_nothing_sent(
     unknown = "no connection: invalid peer certificate: UnknownIssuer: "
     unknown += "no certificate authority that is trusted here signed it"
     assert await trouble(monkeypatch, trustme.CA().issue_cert(ENGINE)) == unknown
+    assert "it is self-signed as an authority" in await trouble(monkeypatch, SelfSigned())
     (tmp_path / "empty.pem").touch()
     # Another authority is trusted by the system's folder, in which files are named by a hash.
     (folder := tmp_path / "authorities").mkdir()
@@ -159,3 +173,17 @@ async def test_an_engine_of_one_version_alone_is_served(
 ) -> None:
     async with engine(monkeypatch, authority.issue_cert(ENGINE), **only):
         assert (await post()).content == b"ok"
+
+
+async def test_trouble_with_the_data_apis_certificate_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def failure() -> str:
+        database = Database(connect(f"https://{ENGINE}", "sb_secret_key", connections=1), retry_seconds=0)
+        with pytest.raises(DatabaseUnavailableError) as caught:
+            await database.call("scheduler_claim")
+        return str(caught.value)
+
+    async with engine(monkeypatch, trustme.CA().issue_cert(ENGINE)):
+        assert "UnknownIssuer: no certificate authority that is trusted here signed it" in await failure()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+        assert "No CA certificates were loaded from the system" in await failure()
