@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
 
+import psutil
 import pytest
 from pyreqwest.exceptions import Cause, RequestError
 
@@ -21,6 +22,7 @@ from tests.faults.system_packages import not_there
 from tests.unit.shared.scripted_server import Script, answer, serving
 
 CAP = 10_000
+ONE_MIB = 1024 * 1024
 LIMITED = b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\n"
 FOUR_OF_NINE = LIMITED + b"Content-Length: 9\r\n\r\nfour"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -135,7 +137,7 @@ async def test_status_and_retry_after_count_with_an_unreadable_body(
     async with serving(script) as server:
         found = await post(server.url, seconds=0.5 if kind is HttpTimeoutError else 30)
     assert (found.status, found.header("retry-after"), found.content) == (429, "7", b"")
-    assert isinstance(found.unreadable, kind)
+    assert type(found.unreadable) is kind, "a time-out only where the server is silent"
 
 
 async def test_a_header_is_found_in_any_case_and_is_ascii() -> None:
@@ -225,6 +227,22 @@ async def test_a_missing_answer_is_a_time_out_of_answering(script: Script) -> No
         with pytest.raises(HttpTimeoutError) as caught:
             await post(server.url, seconds=0.5)
     assert not caught.value.is_connecting
+
+
+async def test_interim_answers_are_not_kept() -> None:
+    memory, grown = psutil.Process().memory_info, []
+
+    async def script(_: bytes, writer: asyncio.StreamWriter) -> None:
+        before = memory().rss
+        for __ in range(ONE_MIB // 16):
+            writer.write(b"HTTP/1.1 102 Processing\r\nX-Piece: %s\r\n\r\n" % (b"a" * 1024))
+            await writer.drain()
+        grown.append(memory().rss - before)
+        writer.write(answer(b"late"))
+
+    async with serving(script) as server:
+        assert (await post(server.url)).content == b"late"
+    assert grown[0] < 32 * ONE_MIB, "of 64 MiB"
 
 
 async def test_a_connection_time_out_allows_the_next_attempt_longer(monkeypatch: pytest.MonkeyPatch) -> None:
