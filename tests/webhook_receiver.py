@@ -39,12 +39,15 @@ class WebhookReceiver:
     Args:
         secret: None: messages are expected to be unsigned.
         answers: the status of each next answer; None: no answer at all, until the block ends. 200 when there are none.
+        body: of every answer.
+        headers: of every answer, in place of the body's length.
     """
 
     secret: str | None = SIGNING_SECRET
     answers: list[int | None] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     body: bytes = b"ok"
+    headers: str | None = None
 
     async def __aenter__(self) -> Self:
         self._ending = asyncio.Event()
@@ -86,8 +89,8 @@ class WebhookReceiver:
             if status is None:
                 await self._ending.wait()
             else:
-                length = f"Content-Length: {len(self.body)}"
-                writer.write(f"HTTP/1.1 {status} X\r\n{length}\r\nConnection: close\r\n\r\n".encode() + self.body)
+                own = self.headers or f"Content-Length: {len(self.body)}"
+                writer.write(f"HTTP/1.1 {status} X\r\n{own}\r\nConnection: close\r\n\r\n".encode() + self.body)
                 await writer.drain()
         writer.close()
 

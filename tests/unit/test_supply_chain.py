@@ -1,6 +1,6 @@
 """What is deployed is pinned, hashed and licensed, and it is what the tests run with; the version is in one place.
 
-So is what CI runs.
+So is what CI runs. No file of settings can be committed by mistake.
 """
 
 from __future__ import annotations
@@ -111,3 +111,10 @@ def test_ci_runs_the_local_commands_pinned_and_without_rights() -> None:
     ]
     for action in [step["uses"] for step in steps if "uses" in step]:
         assert re.fullmatch(r"actions/checkout@[0-9a-f]{40}", action), action
+
+
+def test_git_ignores_every_file_of_settings_but_the_example() -> None:
+    files = [".env", ".env.production", ".env.container", ".env.example"]
+    command = ["git", "check-ignore", "--no-index", *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == files[:-1]

@@ -16,7 +16,7 @@ from functions.runs.process_gate import ProcessGate
 from shared.deadline import Deadline
 from shared.errors import DatabaseError, DatabaseRefusedError, DatabaseUnavailableError
 from shared.evaluations import EvaluationBatch, GroupedResults
-from shared.post_client import HttpResponse
+from shared.post_client import HttpError, HttpResponse
 from shared.queue_repository import ClaimedBatches, Poison, QueueRepository
 from tests.unit.clock import ManualClock
 from tests.unit.fake_database import FakeDatabase
@@ -163,6 +163,15 @@ async def test_the_log_has_no_words_of_the_engine(clock: ManualClock, log: LogLi
     assert "Ann Miller" in done.fatal_error.message
     (stopped,) = log.of("engine_stopped")
     assert (stopped["error_code"], "Ann" in str(stopped)) == (f"engine_http_{status}", False)
+
+
+async def test_log_and_run_have_a_transports_words(clock: ManualClock, log: LogLines) -> None:
+    error = HttpError("no connection: invalid peer certificate: certificate expired", is_connecting=True)
+    done = await run(FakeQueue(one_user_batches(range(1))), SingleEngine(clock, trouble=lambda _: error))
+    assert done.fatal_error is not None
+    (stopped,) = log.of("engine_stopped")
+    assert (stopped["error_code"], done.fatal_error.code) == ("engine_unreachable",) * 2
+    assert stopped["detail"] == done.fatal_error.message == f"the engine is away: {error}"
 
 
 async def test_calls_that_must_not_be_repeated_are_not_cancelled(clock: ManualClock) -> None:

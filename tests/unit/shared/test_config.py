@@ -149,7 +149,8 @@ def test_only_the_webhooks_url_keeps_query_and_last_slash() -> None:
 
 def test_a_host_that_dns_can_carry_is_taken_unchanged() -> None:
     hosts = "engine.example.org. localhost:8080 my_engine v1---service-uc.a.run.app 127.0.0.1 [::1]:80 bücher.example"
-    for host in (*hosts.split(), "BÜCHER.example", "xn--bcher-kva.example", "a" * 63, ".".join(["a" * 63] * 3)):
+    hosts += " bücher.example. BÜCHER.example xn--bcher-kva.example"
+    for host in (*hosts.split(), "a" * 63, ".".join(["a" * 63] * 3)):
         assert make_config(SCENARIO_ENGINE_URL=f"https://{host}/base/").scenario_engine_url == f"https://{host}/base"
 
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
 
+import psutil
 import pytest
 from pyreqwest.exceptions import Cause, RequestError
 
@@ -21,6 +22,7 @@ from tests.faults.system_packages import not_there
 from tests.unit.shared.scripted_server import Script, answer, serving
 
 CAP = 10_000
+ONE_MIB = 1024 * 1024
 LIMITED = b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\n"
 FOUR_OF_NINE = LIMITED + b"Content-Length: 9\r\n\r\nfour"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -135,7 +137,7 @@ async def test_status_and_retry_after_count_with_an_unreadable_body(
     async with serving(script) as server:
         found = await post(server.url, seconds=0.5 if kind is HttpTimeoutError else 30)
     assert (found.status, found.header("retry-after"), found.content) == (429, "7", b"")
-    assert isinstance(found.unreadable, kind)
+    assert type(found.unreadable) is kind, "a time-out only where the server is silent"
 
 
 async def test_a_header_is_found_in_any_case_and_is_ascii() -> None:
@@ -155,16 +157,26 @@ async def test_only_a_body_longer_than_the_cap_is_refused() -> None:
         assert len(found.content) == (0 if found.unreadable else CAP)
 
 
-@pytest.mark.parametrize(("coding", "pack"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])
-async def test_compressed_bodies_are_read_and_capped_by_unpacked_size(
-    coding: bytes, pack: Callable[[bytes], bytes]
-) -> None:
-    async with serving(answer(pack(b'{"a": 1}'), b"Content-Encoding: " + coding)) as server:
-        assert (await post(server.url)).content == b'{"a": 1}'
-    packed = pack(b"x" * 1_000_000)
-    assert len(packed) < CAP
-    async with serving(answer(packed, b"Content-Encoding: " + coding)) as server:
-        assert isinstance((await post(server.url)).unreadable, HttpBodyError)
+SMALL, LARGE = b'{"a": 1}', b"x" * 1_000_000
+# Python packs neither br nor zstd: both bodies as `brotli` and `zstd` packed them.
+BROTLI = "8b03807b2261223a20317d03", "5b3f428f5f022f1e0b04f2731e00"
+ZSTD = (
+    "28b52ffd00684100007b2261223a20317d",
+    "28b52ffd00684c000008780100fcff391002" + "02001078" * 6 + "03120a78",
+)
+PACKED = {"gzip": [gzip.compress(SMALL), gzip.compress(LARGE)], "deflate": [zlib.compress(SMALL), zlib.compress(LARGE)]}
+PACKED |= {coding: [bytes.fromhex(body) for body in bodies] for coding, bodies in (("br", BROTLI), ("zstd", ZSTD))}
+
+
+@pytest.mark.parametrize(("coding", "packed"), PACKED.items(), ids=PACKED)
+async def test_compressed_bodies_are_read_and_capped_by_unpacked_size(coding: str, packed: list[bytes]) -> None:
+    found = []
+    for body in packed:
+        async with serving(answer(body, f"Content-Encoding: {coding}".encode())) as server:
+            found.append(await post(server.url))
+    assert len(packed[1]) < CAP
+    assert found[0].content == SMALL
+    assert str(found[1].unreadable) == f"the body is longer than {CAP} bytes"
 
 
 async def test_a_body_that_cannot_be_unpacked_is_marked() -> None:
@@ -225,6 +237,22 @@ async def test_a_missing_answer_is_a_time_out_of_answering(script: Script) -> No
         with pytest.raises(HttpTimeoutError) as caught:
             await post(server.url, seconds=0.5)
     assert not caught.value.is_connecting
+
+
+async def test_interim_answers_are_not_kept() -> None:
+    memory, grown = psutil.Process().memory_info, []
+
+    async def script(_: bytes, writer: asyncio.StreamWriter) -> None:
+        before = memory().rss
+        for __ in range(ONE_MIB // 16):
+            writer.write(b"HTTP/1.1 102 Processing\r\nX-Piece: %s\r\n\r\n" % (b"a" * 1024))
+            await writer.drain()
+        grown.append(memory().rss - before)
+        writer.write(answer(b"late"))
+
+    async with serving(script) as server:
+        assert (await post(server.url)).content == b"late"
+    assert grown[0] < 32 * ONE_MIB, "of 64 MiB"
 
 
 async def test_a_connection_time_out_allows_the_next_attempt_longer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,5 +380,5 @@ async def test_an_unresponsive_address_does_not_delay_a_responsive_one(
                 client.setblocking(False)
                 client.connect_ex(address)
             content, seconds = await output(sys.executable, "-c", CALL, f"http://two.example.org:{address[1]}")
-            # Half a second in fact, and half of the time to connect if the first attempt had all of that.
-            assert (content, float(seconds) < 2) == ("ok", True)
+            # Half of the first time to connect at most, and half of all of it if the first attempt had that.
+            assert (content, float(seconds) < 1) == ("ok", True)

@@ -95,6 +95,8 @@ async def post(url: str = f"https://{ENGINE}/") -> HttpResponse:
         ("ENGINE.example.org", "engine.example.org", "engine.example.org"),
         ("engine.example.org.", "engine.example.org.", "engine.example.org"),
         ("bücher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("bücher.example.", "xn--bcher-kva.example.", "xn--bcher-kva.example"),
         ("faß.example", "xn--fa-hia.example", "xn--fa-hia.example"),
     ],
 )

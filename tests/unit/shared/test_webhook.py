@@ -39,9 +39,16 @@ async def test_a_message_arrives_as_it_was_and_its_signature_holds(secret: str |
     assert len(receiver.deliveries) == 2
 
 
-@pytest.mark.parametrize(("status", "body"), [(200, b"ok"), (204, b""), (299, b""), (200, b"x" * (ANSWER_BYTES + 1))])
-async def test_any_success_is_taken_for_yes_whatever_its_body(status: int, body: bytes) -> None:
-    async with WebhookReceiver(answers=[status], body=body) as receiver:
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        *((200, b"ok", None), (204, b"", None), (299, b"", None), (200, b"x" * (ANSWER_BYTES + 1), None)),
+        *((200, b"cut", "Content-Length: 9"), (200, b"no gzip", "Content-Length: 7\r\nContent-Encoding: gzip")),
+    ],
+    ids=["ok", "none", "another", "too long", "cut off", "no gzip"],
+)
+async def test_any_success_is_taken_for_yes_whatever_its_body(status: int, body: bytes, headers: str | None) -> None:
+    async with WebhookReceiver(answers=[status], body=body, headers=headers) as receiver:
         await send(receiver.url)
     assert len(receiver.deliveries) == 1
 
