@@ -122,7 +122,7 @@ def _translated(error: RequestError | BuilderError, connect_seconds: float) -> H
     if said.endswith("UnknownIssuer"):
         said += ": no certificate authority that is trusted here signed it"
     if "CaUsedAsEndEntity" in said:
-        said += ": it is self-signed as an authority, which no trust mends; a server needs one with CA:FALSE"
+        said += ": it is self-signed as an authority; a server needs a certificate with CA:FALSE"
     if "UnknownIssuer" in said or isinstance(error, BuilderError):
         paths = ssl.get_default_verify_paths()  # those that exist; some systems have no file beside the folder
         bundle = Path(os.environ.get("SSL_CERT_FILE") or paths.cafile or paths.capath or "/nowhere")
