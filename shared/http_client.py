@@ -29,6 +29,7 @@ FIRST_CONNECT_SECONDS = 1.0
 PING = timedelta(seconds=5)  # over HTTP/2, whose one connection carries all calls: its other end may be gone
 # The library's thread needs the interpreter's lock to hand over an answer. A busy event loop releases it too briefly
 # for the thread to wake up, and waits for answers that are there: a quarter of the time with 256 calls in flight.
+MANY_CALLS = 50
 CALLS_PER_HANDOVER = 8
 HANDOVER_SECONDS = 0.0001
 TRANSPORT_CONNECT_SECONDS = 5.0
@@ -65,7 +66,7 @@ class HttpClient:
         self._max_connect_seconds = connect_seconds
         self._connect_seconds = min(FIRST_CONNECT_SECONDS, connect_seconds)
         self._built: tuple[Client, Url, float] | None = None
-        self._calls = 0
+        self._calls = self._in_flight = 0
 
     def _build(self) -> tuple[Client, Url, float]:
         builder = _builder(self._connect_seconds).default_headers(self._headers).http2_keep_alive_interval(PING)
@@ -92,7 +93,8 @@ class HttpClient:
         # Without a buffer the head is handed over before the body is read, so that it counts whatever the body does.
         request = request.timeout(timedelta(seconds=timeout_seconds)).streamed_read_buffer_limit(0)
         self._calls += 1
-        if self._calls % CALLS_PER_HANDOVER == 0:
+        self._in_flight += 1
+        if self._in_flight >= MANY_CALLS and self._calls % CALLS_PER_HANDOVER == 0:
             time.sleep(HANDOVER_SECONDS)  # noqa: ASYNC251 - all of this thread has to pause, not this call
         try:
             async with request.build_streamed() as response:
@@ -110,6 +112,8 @@ class HttpClient:
             if isinstance(failure, HttpTimeoutError) and failure.is_connecting and built is self._built:
                 self._built, self._connect_seconds = None, self._max_connect_seconds  # it may just be far away
             raise failure from None  # its text holds the URL
+        finally:
+            self._in_flight -= 1
 
 
 def _translated(error: RequestError | BuilderError, connect_seconds: float) -> HttpError:
