@@ -11,12 +11,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from pyreqwest.exceptions import Cause, RequestError
 
-from shared.http_client import HttpClient, _translated
+from shared.http_client import CALLS_PER_HANDOVER, HANDOVER_SECONDS, MANY_CALLS, HttpClient, _translated
 from shared.post_client import HttpBodyError, HttpError, HttpResponse, HttpTimeoutError
 from tests.faults.system_packages import not_there
 from tests.unit.shared.scripted_server import Script, answer, serving
@@ -239,6 +240,19 @@ async def test_a_missing_answer_is_a_time_out_of_answering(script: Script) -> No
     assert not caught.value.is_connecting
 
 
+async def test_the_thread_pauses_only_while_many_calls_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("shared.http_client.time", SimpleNamespace(sleep=pauses.append))
+    async with serving(answer(b"ok")) as server:
+        client = client_of(server.url)
+        found = []
+        for number in (MANY_CALLS - 1, MANY_CALLS - 1 + 2 * CALLS_PER_HANDOVER, MANY_CALLS - 1):
+            calls = (client.post(b"", {}, timeout_seconds=30, max_bytes=CAP) for _ in range(number))
+            await asyncio.gather(*calls)
+            found.append(len(pauses))
+    assert (found, set(pauses)) == ([0, 2, 2], {HANDOVER_SECONDS})
+
+
 async def test_interim_answers_are_not_kept() -> None:
     memory, grown = psutil.Process().memory_info, []
 
@@ -345,7 +359,7 @@ async def test_one_client_serves_several_event_loops() -> None:
 
 CALL = """
 import asyncio, sys, time
-from shared.http_client import HttpClient
+from shared.http_client import CALLS_PER_HANDOVER, HANDOVER_SECONDS, MANY_CALLS, HttpClient
 post = HttpClient(sys.argv[1], {}, connect_seconds=60).post
 began = time.monotonic()
 content = asyncio.run(post(b"", {}, timeout_seconds=20, max_bytes=9)).content
